@@ -1,0 +1,48 @@
+"""What can go wrong, as types that a caller may catch.
+
+::
+
+    MstClipiqaError
+    ├── UsageError     a flag, an argument or a combination of them
+    ├── PictureError   one picture that cannot be read
+    ├── PromptError    one prompt that cannot be scored
+    ├── ModelError     a model folder, encoder weights or their configuration
+    └── DataError      a rated set: labels, splits, missing pictures
+
+Every message is one sentence: what was expected, what came, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MstClipiqaError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class UsageError(MstClipiqaError, ValueError):
+    """A flag, an argument or a combination of them makes no sense."""
+
+
+class PictureError(MstClipiqaError, ValueError):
+    """One picture cannot be read; in bulk work it becomes a row with this reason."""
+
+
+class PromptError(MstClipiqaError, ValueError):
+    """One prompt cannot be scored; in bulk work it becomes a row with this reason."""
+
+
+class ModelError(MstClipiqaError, ValueError):
+    """A model folder, encoder weights or their configuration cannot be used."""
+
+
+class DataError(MstClipiqaError, ValueError):
+    """A rated set cannot be read as asked."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
