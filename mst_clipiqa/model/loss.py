@@ -1,0 +1,32 @@
+"""The training loss: squared error plus pairwise ranking.
+
+    L = mean_i (q_i - y_i)^2 + lambda * mean over pairs with y_i != y_j of ReLU(-sign(y_i - y_j)(q_i - q_j) + margin)
+
+A batch in which all targets are equal has no pairs: its ranking term is 0. Source: section 3.4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def ranking_loss(q: Tensor, y: Tensor, margin: float = 0.1) -> Tensor:
+    """Return the mean hinge over ordered pairs of different targets; q, y: float (batch,); a scalar."""
+    order = torch.sign(y.unsqueeze(1) - y.unsqueeze(0))
+    hinge = torch.relu(margin - order * (q.unsqueeze(1) - q.unsqueeze(0)))
+    different = order != 0
+    return (hinge * different).sum() / different.sum().clamp(min=1)
+
+
+def mst_clipiqa_loss(q: Tensor, y: Tensor, weight: float = 1.0, margin: float = 0.1) -> Tensor:
+    """Return MSE + ``weight`` (the paper's lambda) times the ranking loss, a scalar.
+
+    Args:
+        q: predicted scores, float (batch,).
+        y: target scores on the same scale, float (batch,).
+        weight: lambda.
+        margin: by how much the better picture of a pair should lead, in units of the scale.
+    """
+    return F.mse_loss(q, y) + weight * ranking_loss(q, y, margin)

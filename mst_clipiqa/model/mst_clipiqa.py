@@ -1,0 +1,106 @@
+"""The trained part as one module: GFF and one head, over features, never pixels.
+
+A score for the pictures of a batch is ``MSTCLIPIQA.forward(f_c, f_f, text)``; the frozen encoders that made the
+features live outside, so a checkpoint holds what was trained and nothing else: 722,561 parameters with the template
+head and 2,299,010 with the prompt head at D = 512. Parameter names are the paper's. Source: figure 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.model.gff import GFF
+from mst_clipiqa.model.heads import PromptHead, TemplateHead
+
+Head = Literal["template", "prompt"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the trained part says of a batch.
+
+    Attributes:
+        q: scores on the head's scale 1..5, float (batch,).
+        g: the gate, float (batch, D) in (0, 1): the share of the coarse stream.
+        z: the fused feature, float (batch, D).
+        p: template head: probability of the five levels, float (batch, 5); else None.
+        attention: prompt head: attention over the prompt's tokens, float (batch, L); else None.
+    """
+
+    q: Tensor
+    g: Tensor
+    z: Tensor
+    p: Tensor | None = None
+    attention: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text side of a batch: ``templates`` (5, D) for the template head; tokens and mask for the prompt head."""
+
+    templates: Tensor | None = None
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class MSTCLIPIQA(nn.Module):
+    """Gated fusion and one head."""
+
+    def __init__(self, dim: int, head: Head) -> None:
+        """Build for features of size D = ``dim``; ModelError for an unknown head or a size the head cannot split."""
+        super().__init__()
+        if head not in ("template", "prompt"):
+            raise ModelError(f"Expected head 'template' or 'prompt', got {head!r}.")
+        if dim < 4 or (head == "prompt" and dim % 8):
+            raise ModelError(f"Expected features of a size that 8 attention heads can share, got {dim}.")
+        self.dim = dim
+        self.kind: Head = head
+        self.gff = GFF(dim)
+        self.head: TemplateHead | PromptHead = TemplateHead() if head == "template" else PromptHead(dim)
+
+    def forward(self, f_c: Tensor, f_f: Tensor, text: Text) -> Output:
+        """Return scores for features f_c, f_f, float (batch, D), and the text that the head needs."""
+        g, z = self.gff(f_c, f_f)
+        if isinstance(self.head, TemplateHead):
+            if text.templates is None:
+                raise ModelError("Expected template embeddings for the template head, got none: pass Text(templates=...).")
+            q, p = self.head(z, text.templates)
+            return Output(q, g, z, p=p)
+        if text.tokens is None or text.mask is None:
+            raise ModelError("Expected token states and mask for the prompt head, got none: pass Text(tokens=, mask=).")
+        q, attention = self.head.attend(z, text.tokens, text.mask)
+        return Output(q, g, z, attention=attention)
+
+
+def zero_shot(dim: int) -> MSTCLIPIQA:
+    """Return a template model that needs no training: the gate at one half, both maps the identity."""
+    model = MSTCLIPIQA(dim, "template")
+    model.gff.identity_()
+    return model.eval().requires_grad_(False)
+
+
+def to_native(q: Tensor, low: float, high: float) -> Tensor:
+    """Return scores on the head's scale 1..5 in the units of a rated set whose scale runs from low to high."""
+    return low + (q - 1) / 4 * (high - low)
+
+
+def to_head(y: Tensor, low: float, high: float) -> Tensor:
+    """Return native scores on the head's scale 1..5; the inverse of ``to_native``."""
+    return 1 + (y - low) / (high - low) * 4
+
+
+def count_trained(model: nn.Module) -> int:
+    """Return how many numbers are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def check_finite(state: dict[str, Tensor], what: str) -> None:
+    """Raise ModelError naming the first tensor of ``state`` that holds a NaN or an infinity."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(f"Expected finite weights in {what}, got NaN or infinity in {name}: fetch the file again.")

@@ -1,0 +1,145 @@
+"""Picture to pixels: the views that the two encoders look at.
+
+The paper's view (section 3, CLIP's own): shorter side to 224 (bicubic, antialiased), centre crop 224, scaled to
+[0, 1], normalised with CLIP's mean and standard deviation. An encoder pair may ask in addition for *native* views:
+a fixed grid of crops that are not shrunk, for the fine stream, because shrinking hides the artefacts it looks for.
+
+Views are uint8 until the encoder normalises them: four times less to move, and exactly what Pillow produced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mst_clipiqa.errors import ModelError
+
+PREPROCESSING_VERSION = "1"
+"""Part of every cache key and of every saved model: raise it when any pixel below changes."""
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_LONGEST = 16  # a resized side may be this many times the crop before only the crop itself is resized
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How pictures become pixels for one pair of encoders."""
+
+    size: int = 224  # side of the coarse view, pixels
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    fine: Literal["same", "native"] = "same"  # what the fine stream sees: the coarse view, or native crops
+    crops: int = 1  # native crops a picture (a square number: the grid is crops ** 0.5 a side)
+    crop_size: int = 224  # side of a native crop, pixels
+    native_side: int | None = None  # a picture whose shorter side is longer is shrunk to this before cropping
+
+    def __post_init__(self) -> None:
+        """Refuse a grid that is not square, and sizes below one."""
+        if self.fine not in ("same", "native"):
+            raise ModelError(f"Expected fine to be 'same' or 'native', got {self.fine!r}.")
+        if round(self.crops**0.5) ** 2 != self.crops or min(self.size, self.crops, self.crop_size) < 1:
+            raise ModelError(f"Expected sizes of at least 1 and a square number of crops, got {self}.")
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the encoders see of one picture.
+
+    Attributes:
+        coarse: uint8 [0, 255], (3, size, size).
+        fine: uint8 [0, 255], (crops, 3, crop_size, crop_size); None where the fine stream sees the coarse view.
+    """
+
+    coarse: Tensor
+    fine: Tensor | None
+
+
+def views(image: Image.Image, spec: ViewSpec) -> Views:
+    """Return the views of an RGB picture of any size.
+
+    Args:
+        image: mode RGB.
+        spec: the views that the encoders want.
+
+    Returns:
+        Views: uint8 pixels; the same picture always gives the same bytes.
+
+    Source: section 3 of the paper; CLIP's preprocessing.
+    """
+    coarse = _to_tensor(centre_view(image, spec.size))
+    if spec.fine == "same":
+        return Views(coarse, None)
+    return Views(coarse, torch.stack([_to_tensor(crop) for crop in native_crops(image, spec)]))
+
+
+def centre_view(image: Image.Image, size: int) -> Image.Image:
+    """Return the picture with its shorter side resized to ``size`` pixels, centre-cropped to a square."""
+    width, height = _resized(image.size, size)
+    left, top = (width - size) // 2, (height - size) // 2
+    if max(width, height) <= _LONGEST * size:
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        return resized.crop((left, top, left + size, top + size))
+    # A strip, say 1 x 10,000: resizing all of it first would take gigabytes, so only the crop is resized.
+    x, y = image.width / width, image.height / height
+    box = (left * x, top * y, (left + size) * x, (top + size) * y)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:
+    """Return ``spec.crops`` square crops on an even grid over the picture, not shrunk.
+
+    Neighbouring crops touch or overlap where the picture is small, and leave gaps where it is large, so the cost of
+    a picture is the same whatever its size. A picture smaller than a crop is enlarged to it.
+    """
+    shorter = min(image.size)
+    target = max(spec.crop_size, min(shorter, spec.native_side or shorter))
+    if target != shorter:
+        ratio = max(image.size) / shorter
+        if ratio > _LONGEST:  # a strip: its middle stands for it
+            image, ratio = _middle(image, _LONGEST), _LONGEST
+        image = image.resize(_resized(image.size, target), Image.Resampling.BICUBIC)
+    grid = round(spec.crops**0.5)
+    lefts, tops = (_starts(side, spec.crop_size, grid) for side in image.size)
+    return [image.crop((x, y, x + spec.crop_size, y + spec.crop_size)) for y in tops for x in lefts]
+
+
+def normalise(pixels: Tensor, spec: ViewSpec) -> Tensor:
+    """Return uint8 pixels (..., 3, height, width) as float32 with CLIP's mean 0 and standard deviation 1."""
+    mean = torch.tensor(spec.mean, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(spec.std, device=pixels.device).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Return (width, height) with the shorter side at ``shorter``, the longer one truncated, as CLIP does."""
+    width, height = size
+    if width <= height:
+        return shorter, int(shorter * height / width)
+    return int(shorter * width / height), shorter
+
+
+def _middle(image: Image.Image, ratio: int) -> Image.Image:
+    width, height = image.size
+    w, h = min(width, height * ratio), min(height, width * ratio)
+    left, top = (width - w) // 2, (height - h) // 2
+    return image.crop((left, top, left + w, top + h))
+
+
+def _starts(side: int, crop: int, grid: int) -> list[int]:
+    """Return the first pixel of each of ``grid`` crops, spread evenly over ``side``; one alone stands in the middle."""
+    if grid == 1:
+        return [(side - crop) // 2]
+    return [round(i * (side - crop) / (grid - 1)) for i in range(grid)]
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels: NDArray[np.uint8] = np.asarray(image)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
