@@ -1,0 +1,72 @@
+"""Scores generated pictures: how good they look, and how well they show their prompt.
+
+The pipeline, picture and prompt to two numbers (arXiv 2606.16799)::
+
+    pictures.py            path, bytes, array ........ -> RGB picture
+    model/preprocess.py    RGB picture ............... -> uint8 views of one size
+    model/mstfe.py         views, two frozen encoders  -> f_c, f_f       (coarse and fine features)
+    model/gff.py           f_c, f_f .................. -> g, z           (gate, fused feature)
+    model/heads.py         z, prompt tokens .......... -> q in 1..5      (template head or prompt head)
+    scorer.py              q, the target's range ..... -> Score          (in the raters' own units)
+
+    import mst_clipiqa
+    scorer = mst_clipiqa.Scorer.load("mini")
+    score = scorer("picture.png", prompt="a red ball on a table")
+    score.quality, score.correspondence
+
+Nothing heavy is imported until one of the names below is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mst_clipiqa.encoders import load_encoders
+    from mst_clipiqa.errors import DataError, ModelError, MstClipiqaError, PictureError, PromptError, UsageError
+    from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+    from mst_clipiqa.scorer import Score, Scorer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MSTCLIPIQA",
+    "DataError",
+    "ModelError",
+    "MstClipiqaError",
+    "PictureError",
+    "PromptError",
+    "Score",
+    "Scorer",
+    "UsageError",
+    "__version__",
+    "load_encoders",
+]
+
+_HOME = {
+    "MSTCLIPIQA": "model.mst_clipiqa",
+    "DataError": "errors",
+    "ModelError": "errors",
+    "MstClipiqaError": "errors",
+    "PictureError": "errors",
+    "PromptError": "errors",
+    "Score": "scorer",
+    "Scorer": "scorer",
+    "UsageError": "errors",
+    "load_encoders": "encoders",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the module that defines it, on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(__all__)
