@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mst_clipiqa.encoders import load_encoders
-    from mst_clipiqa.errors import DataError, ModelError, MstClipiqaError, PictureError, PromptError, UsageError
+    from mst_clipiqa.errors import (
+        DataError,
+        ModelError,
+        MstClipiqaError,
+        PictureError,
+        PromptError,
+        UsageError,
+    )
     from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
     from mst_clipiqa.scorer import Score, Scorer
 

@@ -1,0 +1,44 @@
+# The whole project in a few words; `make help` lists them. Each target works first, alone and twice.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_ARGS ?=  # for instance an index of your own: make demo PIP_ARGS="--index-url ..."
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test check format examples clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(READY) ## score the pictures in examples/ with the model that ships inside; writes demo-out/scores.csv
+	@mkdir -p demo-out
+	$(BIN)/mst-clipiqa score examples -o demo-out/scores.csv
+
+test: $(READY) ## run the whole test suite, offline
+	$(BIN)/python -m pytest
+
+check: $(READY) ## lint, formatting, types
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff fix what it can
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+examples: $(READY) ## draw the pictures of examples/ again
+	$(BIN)/python examples/make_examples.py
+
+clean: ## remove what the other targets made
+	rm -rf .venv demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamp is written last, so an installation that broke off is taken up again; it is older than
+# pyproject.toml or constraints.txt once these change, and then pip runs again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Expected Python 3.11 or later; name one: make PYTHON=/path/to/python3.11' >&2; exit 2; }
+	@echo 'Setting up .venv (a minute or two the first time) ...'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@

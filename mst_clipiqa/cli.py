@@ -1,0 +1,87 @@
+"""The command `mst-clipiqa`: one group of verbs, each imported only when it is called.
+
+Exit codes: 0 all good, 1 some rows failed (the verb says so), 2 wrong usage or an input that stops the work,
+130 interrupted, 141 the reader of our output went away. A verb answers with its exit code, or None for 0.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from mst_clipiqa import __version__
+from mst_clipiqa.errors import MstClipiqaError, nearest
+
+# verb -> its line in `--help`. mst_clipiqa/commands/<verb>.py defines `command`; a test keeps the two in step.
+VERBS = {
+    "score": "Score pictures: quality, and correspondence where there is a prompt.",
+}
+
+
+class Verbs(click.Group):
+    """A group that knows its verbs from a table and imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the table's order, which is the order of use."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb, or return None where there is no such verb."""
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"mst_clipiqa.commands.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"mst_clipiqa.commands.{cmd_name}.command is not a click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb that the arguments begin with; an unknown one is told its nearest neighbour."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            hint = nearest(args[0], VERBS) or f"; the commands are: {', '.join(VERBS)}"
+            raise click.UsageError(f"There is no command {args[0]!r}{hint}.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table into `--help`, without importing any verb."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb, and turn what stops it into one line and an exit code."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()  # here and not at exit, where a broken pipe can no longer be caught
+        except MstClipiqaError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            _forget_stdout()
+            ctx.exit(141)
+        ctx.exit(code if isinstance(code, int) else 0)
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mst-clipiqa")
+def group() -> None:
+    """Score generated pictures: how good they look, and how well they show their prompt.
+
+    Data goes to stdout, progress to stderr. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+    """
+
+
+def main() -> None:
+    """Run the command line; this is the entry point of the script `mst-clipiqa`."""
+    group(prog_name="mst-clipiqa")
