@@ -1,0 +1,198 @@
+"""The frozen CLIP towers, through ``transformers``: views to f_c and f_f, prompts to T, templates to t_k.
+
+Only the [CLS] row leaves the vision tower, so its last block computes queries, output and MLP for that row alone:
+the same numbers for less work. The text encoder is the coarse (patch-32) model's and always runs in float32.
+Source: section 3.1; CLIP (arXiv 2103.00020).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
+from transformers.utils import logging as hf_logging
+
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.model.clip_files import ClipFiles, find, sha256
+from mst_clipiqa.model.mst_clipiqa import check_finite
+from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
+from mst_clipiqa.model.precision import DTYPES, in_fixed_chunks
+from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
+
+_MAX_CHARS = 20_000  # of a prompt: far more than any encoder reads, and few enough to tokenize in milliseconds
+
+
+class VisionTower(nn.Module):
+    """CLIP's image encoder from normalised pixels (batch, 3, S, S) to projected [CLS] embeddings (batch, D)."""
+
+    def __init__(self, clip: CLIPVisionModelWithProjection) -> None:
+        """Wrap a loaded model."""
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return CLIP's ``image_embeds``, not normalised."""
+        vision = self.clip.vision_model
+        x = vision.pre_layrnorm(vision.embeddings(pixels))
+        *layers, last = vision.encoder.layers
+        for layer in layers:
+            x = layer(x, None)
+        return self.clip.visual_projection(vision.post_layernorm(_first_row(last, x)))
+
+
+def _first_row(layer: Any, x: Tensor) -> Tensor:
+    """Return row 0 of a transformer block's output, (batch, width), for input x (batch, tokens, width)."""
+    attention = layer.self_attn
+    normed = layer.layer_norm1(x)
+
+    def split(rows: Tensor) -> Tensor:
+        return rows.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    query, key, value = attention.q_proj(normed[:, :1]), attention.k_proj(normed), attention.v_proj(normed)
+    row = F.scaled_dot_product_attention(split(query), split(key), split(value)).transpose(1, 2).flatten(2)
+    out = x[:, :1] + attention.out_proj(row)
+    return (out + layer.mlp(layer.layer_norm2(out)))[:, 0]
+
+
+class CLIPPair:
+    """Two CLIP models as an ``EncoderPair``: image towers of both, text encoder of the coarse one."""
+
+    def __init__(self, mstfe: MSTFE, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizerFast, source: str) -> None:
+        """Take the parts ready built; ``load_clip_pair`` is the way from files."""
+        self.mstfe = mstfe
+        self.text = text.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.source = source
+        self.sha256 = ""
+        self.precision = "fp32"
+        self.view = mstfe.view
+        self.dim = int(text.config.projection_dim)
+        self.text_dim = int(text.config.hidden_size)
+        self.max_tokens = int(text.config.max_position_embeddings)
+
+    def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
+        """Move the towers to a device, the image towers in a precision of ``DTYPES``; returns itself."""
+        self.mstfe.to(device=device, dtype=DTYPES[precision])
+        self.text.to(device=device)  # type: ignore[arg-type]
+        self.precision = precision
+        return self
+
+    @torch.inference_mode()
+    def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S)."""
+        if self.precision == "fp32":
+            return self.mstfe(coarse, fine)  # type: ignore[no-any-return]
+        return in_fixed_chunks(self.mstfe, coarse, fine)
+
+    @torch.inference_mode()
+    def encode_prompts(self, prompts: list[str]) -> PromptTokens:
+        """Return T and m; a prompt that is too long loses words at its end, never its end-of-text token."""
+        ids, mask, truncated = self.tokenize(prompts)
+        tokens = self.text.text_model(input_ids=ids).last_hidden_state.float()
+        return PromptTokens(tokens, mask, truncated, known=[True] * len(prompts))
+
+    @torch.inference_mode()
+    def encode_templates(self, texts: list[str]) -> Tensor:
+        """Return text embeddings of unit length, float32 (texts, D), read at the end-of-text token."""
+        ids, mask, _ = self.tokenize(texts)
+        states = self.text.text_model(input_ids=ids).last_hidden_state
+        # The end is where the mask says, so that a config's legacy eos_token_id (2) changes nothing.
+        end = states[torch.arange(len(texts), device=states.device), mask.sum(dim=1) - 1]
+        return F.normalize(self.text.text_projection(end).float(), dim=-1)
+
+    def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
+        """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
+        safe = [p.encode("utf-8", "replace").decode("utf-8").replace("\0", " ") for p in prompts]
+        rows = self.tokenizer([p[:_MAX_CHARS] for p in safe], add_special_tokens=True)["input_ids"]
+        truncated = [len(r) > self.max_tokens or len(p) > _MAX_CHARS for r, p in zip(rows, safe, strict=True)]
+        rows = [r if len(r) <= self.max_tokens else [*r[: self.max_tokens - 1], r[-1]] for r in rows]
+        lengths = torch.tensor([len(r) for r in rows])
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=rows[0][-1])
+        mask = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
+        device = self.text.device
+        return ids.to(device), mask.to(device), truncated
+
+
+def load_clip_pair(coarse: str, fine: str, source: str) -> CLIPPair:
+    """Return two CLIP models as a pair, on the CPU in float32.
+
+    Args:
+        coarse: local folder or hub id of the model with the larger patch; its text encoder is used.
+        fine: the same for the smaller patch.
+        source: the name under which a saved model asks for this pair again.
+
+    Raises:
+        ModelError: a file is missing or broken, or the two models do not make a pair.
+    """
+    files = find(coarse), find(fine)
+    _check_pair(*files)
+    view = ViewSpec(size=files[0].config["vision_config"].get("image_size", 224), **_normalisation(files[0]))
+    towers = [VisionTower(_load(CLIPVisionModelWithProjection, f)) for f in files]
+    text = _load(CLIPTextModelWithProjection, files[0])
+    tokenizer = CLIPTokenizerFast.from_pretrained(str(files[0].folder), local_files_only=True)
+    pair = CLIPPair(MSTFE(*towers, view), text, tokenizer, source)
+    pair.sha256 = sha256([*files[0].hashed, *files[1].hashed])
+    return pair
+
+
+def _load(kind: Any, files: ClipFiles) -> Any:
+    """Return one half of a CLIP checkpoint; every weight must be there, fit and be finite."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # the half that is not asked for would be reported as left over
+    try:
+        model, info = kind.from_pretrained(
+            str(files.folder), local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"Expected CLIP weights in {files.weights}, got {reason}: fetch the file again.") from error
+    finally:
+        hf_logging.set_verbosity(verbosity)
+    if info["missing_keys"]:
+        first = sorted(info["missing_keys"])[0]
+        raise ModelError(f"Expected {first} in {files.weights}, which lacks it and {len(info['missing_keys']) - 1} more.")
+    check_finite(model.state_dict(), str(files.weights))
+    return model
+
+
+def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
+    """Refuse two models that cannot be fused, and activations that do not fit the weights."""
+    dims = [f.config.get("projection_dim", 512) for f in (coarse, fine)]
+    if dims[0] != dims[1]:
+        raise ModelError(f"Expected two encoders with embeddings of one size, got {dims[0]} in {coarse.source} and {dims[1]} in {fine.source}.")
+    vision = [f.config.get("vision_config") or {} for f in (coarse, fine)]
+    patches = [v.get("patch_size", 32) for v in vision]
+    if patches[0] <= patches[1]:
+        raise ModelError(f"Expected a coarse patch larger than the fine one, got {patches[0]} and {patches[1]}: swap the two encoders.")
+    sizes = [v.get("image_size", 224) for v in vision]
+    if sizes[0] != sizes[1]:
+        raise ModelError(f"Expected two encoders that look at pictures of one size, got {sizes[0]} and {sizes[1]} pixels.")
+    for files in (coarse, fine):
+        _check_activation(files)
+
+
+def _check_activation(files: ClipFiles) -> None:
+    """OpenAI's weights were trained with quick_gelu; with gelu they load, run, and answer wrongly."""
+    acts = {part: (files.config.get(part) or {}).get("hidden_act", "quick_gelu") for part in ("vision_config", "text_config")}
+    if len(set(acts.values())) > 1:
+        raise ModelError(f"Expected one activation in both towers of {files.source}, got {acts['vision_config']} and {acts['text_config']}.")
+    origin = str(files.config.get("_name_or_path") or files.source)
+    act = acts["vision_config"]
+    if (origin.startswith("openai/") or files.source.startswith("openai/")) and act != "quick_gelu":
+        raise ModelError(f"Expected hidden_act 'quick_gelu' for OpenAI's weights ({files.source}), got {act!r}: restore its config.json.")
+    if act not in ("quick_gelu", "gelu"):
+        raise ModelError(f"Expected hidden_act 'quick_gelu' or 'gelu' in {files.source}, got {act!r}.")
+
+
+def _normalisation(files: ClipFiles) -> dict[str, tuple[float, ...]]:
+    """Return mean and std from preprocessor_config.json where there is one, else CLIP's."""
+    path = files.folder / "preprocessor_config.json"
+    if not path.is_file():
+        return {"mean": CLIP_MEAN, "std": CLIP_STD}
+    import json
+
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return {"mean": tuple(config.get("image_mean", CLIP_MEAN)), "std": tuple(config.get("image_std", CLIP_STD))}

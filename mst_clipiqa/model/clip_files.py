@@ -1,0 +1,121 @@
+"""Where encoder weights come from: a local folder or a hub id, in the Hugging Face format.
+
+The only file that knows about files, the hub and its cache. What is cached is used without a word to the network;
+what is not is fetched only because the caller named it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mst_clipiqa.errors import ModelError
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there; .bin is read with weights_only
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+OPENAI_PAIR = ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16")
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """The files of one CLIP model on disk."""
+
+    source: str  # as the caller named it
+    folder: Path
+    weights: Path
+    config: dict[str, Any]  # config.json
+
+    @property
+    def hashed(self) -> list[Path]:
+        """The files that decide what comes out of the encoder: weights, config and tokenizer."""
+        names = ["config.json", *TOKENIZER]
+        return [self.weights, *(self.folder / name for name in names if (self.folder / name).is_file())]
+
+
+def find(source: str) -> ClipFiles:
+    """Return the files of a CLIP model named by a local folder or a hub id.
+
+    Raises:
+        ModelError: the folder lacks a file, the hub does not know the id, or it is not cached and out of reach.
+    """
+    if Path(source).is_dir():
+        folder = Path(source)
+        weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    elif _HUB_ID.fullmatch(source):
+        weights = _from_hub(source)
+        folder = weights.parent
+    else:
+        raise ModelError(f"Expected a folder or a hub id such as {OPENAI_PAIR[0]}, got {source!r}, which is neither.")
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    missing += [] if weights else [" or ".join(WEIGHTS)]
+    has_tokens = (folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))
+    missing += [] if has_tokens else ["tokenizer.json (or vocab.json and merges.txt)"]
+    if missing or weights is None:
+        raise ModelError(f"Expected a CLIP model in {source}, but it lacks {', '.join(missing)}: complete the folder.")
+    return ClipFiles(source, folder, weights, _read_config(folder / "config.json"))
+
+
+def sha256(paths: Iterable[Path]) -> str:
+    """Return one hexadecimal hash of several files' contents, in order; read in parallel."""
+
+    def one(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return hashlib.sha256("\n".join(pool.map(one, paths)).encode()).hexdigest()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Expected JSON in {path}, got {error}: fetch the file again.") from error
+    if not isinstance(config, dict) or config.get("model_type") != "clip":
+        kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
+        raise ModelError(f"Expected model_type 'clip' in {path}, got {kind!r}: only CLIP models can be encoders.")
+    return config
+
+
+def _from_hub(repo: str) -> Path:
+    """Return the weights file of a hub id in the local cache, fetching what is not there yet."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    def cached(name: str) -> Path | None:
+        found = try_to_load_from_cache(repo, name)
+        return Path(found) if isinstance(found, str) else None
+
+    def fetch(name: str) -> Path | None:
+        try:
+            return cached(name) or Path(hf_hub_download(repo, name))
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            return None
+
+    try:
+        config = cached("config.json")
+        if config and (weights := next((w for n in WEIGHTS if (w := config.parent / n).is_file()), None)):
+            return weights
+        for name in ("config.json", *TOKENIZER):
+            fetch(name)
+        weights = next((w for name in WEIGHTS if (w := fetch(name))), None)
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"Expected a hub id that exists, got {repo!r}, which the hub does not know.") from error
+    except (OSError, LocalEntryNotFoundError) as error:  # no network, HF_HUB_OFFLINE, a full disk
+        raise ModelError(
+            f"Expected {repo} in the local hub cache or a network to fetch it, got neither "
+            f"({type(error).__name__}): connect once, or give a folder that holds the model."
+        ) from error
+    if weights is None:
+        raise ModelError(f"Expected {' or '.join(WEIGHTS)} at the hub id {repo}, got neither: choose another model.")
+    return weights
