@@ -1,0 +1,33 @@
+"""Every test runs offline: no model hub, and no socket but this machine's own."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports a hub client, which reads it once
+
+
+def _is_here(address: Any) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a socket file
+    try:
+        return ipaddress.ip_address(address[0]).is_loopback
+    except ValueError:
+        return address[0] == "localhost"
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if not _is_here(address):
+            raise RuntimeError(f"A test tried to reach {address!r}: tests run offline.")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)

@@ -1,0 +1,228 @@
+"""The rules of the house, read off the source: which part may import which, and what no file may do."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "mst_clipiqa"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+# A part is a file or a folder of the package. These may import only the parts named here ...
+ONLY: dict[str, set[str]] = {
+    "errors": set(),
+    "model": {"errors"},
+    "evaluate": {"errors"},
+    "embedded": {"model", "errors"},
+    "encoders": {"embedded", "model", "errors"},
+}
+# ... and every part imports from its own row or from a row before it. Parts not named stand in "rest".
+ROWS = [
+    {"errors"},
+    {"model", "evaluate", "pictures", "tables"},
+    {"embedded", "inputs"},
+    {"encoders"},
+    {"folder"},
+    {"data", "cache", "scorer"},
+    {"rest"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "PIL", "pyarrow", "openpyxl"}
+MAX_LINES = 300
+
+
+def part_of(file: str) -> str:
+    """Return the part that a file belongs to: "model/gff.py" -> "model", "scorer.py" -> "scorer"."""
+    return file.split("/")[0].removesuffix(".py")
+
+
+def row_of(part: str) -> int:
+    named = next((i for i, row in enumerate(ROWS) if part in row), None)
+    return ROWS.index({"rest"}) if named is None else named
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Yield every imported name in full, wherever in the file it is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def top_imports(tree: ast.Module) -> set[str]:
+    """Return the packages that are imported when the file is, `if TYPE_CHECKING:` left out."""
+    body = [n for n in tree.body if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test))]
+    return {name.split(".")[0] for node in body if not is_function(node) for name in imports(node)}
+
+
+def is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def wrong_arrows(file: str, tree: ast.Module) -> list[str]:
+    """Return what this file imports of the package and must not."""
+    part, wrong = part_of(file), []
+    for name in imports(tree):
+        first, _, rest = name.partition(".")
+        if first != "mst_clipiqa":
+            if first == "":
+                wrong.append(f"{name} (relative)")
+            continue
+        other = rest.split(".")[0]
+        if other == part or other == "__version__":
+            continue
+        allowed = other in ONLY[part] if part in ONLY else other != "" and row_of(other) <= row_of(part)
+        if not allowed:
+            wrong.append(name)
+    return wrong
+
+
+def forbidden(tree: ast.Module) -> list[str]:
+    """Return the line and the kind of each statement that no file may have."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            found.append(f"{node.lineno}: assert")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if keywords.get("weights_only") != "True":
+                found.append(f"{node.lineno}: torch.load without weights_only=True")
+    if {"pickle", "joblib", "dill"} & {name.split(".")[0] for name in imports(tree)}:
+        found.append("imports pickle or a relative of it")
+    return found
+
+
+@pytest.mark.parametrize("file", [f for f in TREES if f != "__init__.py"])
+def test_arrows_point_one_way(file: str) -> None:
+    assert wrong_arrows(file, TREES[file]) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("model/gff.py", "from mst_clipiqa.pictures import read"),
+        ("evaluate.py", "import mst_clipiqa.data"),
+        ("scorer.py", "def f():\n    from mst_clipiqa import train"),
+        ("train.py", "from mst_clipiqa.commands.score import command"),
+        ("commands/score.py", "from mst_clipiqa.cli import group"),
+        ("scorer.py", "import mst_clipiqa"),
+        ("scorer.py", "from .model import gff"),
+    ],
+)
+def test_a_wrong_arrow_is_noticed(file: str, source: str) -> None:
+    assert wrong_arrows(file, ast.parse(source))
+
+
+def test_no_circles() -> None:
+    modules = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in TREES}
+    needs: dict[str, set[str]] = {}
+    for module, file in modules.items():
+        names = (
+            [name.removeprefix("mst_clipiqa.") for name in imports(TREES[file])]
+            if file != "__init__.py"
+            else []
+        )
+        needs[module] = {m for n in names for m in (n, n.rpartition(".")[0]) if m in modules and m != module}
+    while needs:
+        free = [module for module, others in needs.items() if not others & needs.keys()]
+        assert free, f"these import each other: {needs}"
+        for module in free:
+            del needs[module]
+
+
+def test_evaluate_stands_alone() -> None:
+    tree = TREES.get("evaluate.py")
+    if tree is None:
+        pytest.skip("evaluate.py is not there yet")
+    allowed = {"numpy", "scipy", "mst_clipiqa", "__future__", "collections", "dataclasses", "math", "typing"}
+    assert {name.split(".")[0] for name in imports(tree)} <= allowed
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in TREES if part_of(f) in {"__init__", "__main__", "cli", "commands", "errors"}]
+)
+def test_the_command_line_starts_light(file: str) -> None:
+    assert not top_imports(TREES[file]) & HEAVY
+
+
+def test_a_heavy_start_is_noticed() -> None:
+    light = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\ndef f():\n    import numpy"
+    )
+    assert not top_imports(ast.parse(light)) & HEAVY
+    assert top_imports(ast.parse("import os\nfrom PIL import Image")) & HEAVY == {"PIL"}
+    assert top_imports(ast.parse("try:\n    import torch\nexcept ImportError:\n    pass")) & HEAVY == {
+        "torch"
+    }
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_no_file_asserts_or_unpickles(file: str) -> None:
+    assert forbidden(TREES[file]) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["assert x", "torch.load(p)", "torch.load(p, weights_only=False)", "def f():\n    import pickle"],
+)
+def test_a_forbidden_statement_is_noticed(source: str) -> None:
+    assert forbidden(ast.parse(source))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_one_idea_a_file(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def tracked() -> list[Path]:
+    """Return the files that git knows; outside a checkout (a source archive), every file of our folders."""
+    if (ROOT / ".git").exists():
+        out = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+        ).stdout
+        return [path for name in out.split("\0") if name and (path := ROOT / name).is_file()]
+    return [
+        path
+        for folder in ("mst_clipiqa", "tests", "docs", "examples")
+        for path in (ROOT / folder).rglob("*.*")
+    ]
+
+
+# Written in pieces, so that this file does not find itself.
+NOT_OURS = re.compile(
+    r"(?<![\w.])/(?:work|root|opt/py"
+    + r"pi|opt/wheels)/"
+    + "|"
+    + r"\b(?:py"
+    + r"pi\.org|py"
+    + r"thonhosted\.org|download\.py"
+    + r"torch\.org)"
+)
+
+
+def test_no_file_names_a_machine_or_an_index() -> None:
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture, or weights
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in NOT_OURS.finditer(text)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text", ["see /wo" + "rk/main", "-i https://py" + "pi.org/simple", "open('/ro" + "ot/x')"]
+)
+def test_a_foreign_name_is_noticed(text: str) -> None:
+    assert NOT_OURS.search(text)
