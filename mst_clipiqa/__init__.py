@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-    from mst_clipiqa.scorer import Score, Scorer
+    from mst_clipiqa.scorer import Request, Score, Scorer
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,7 @@ __all__ = [
     "MstClipiqaError",
     "PictureError",
     "PromptError",
+    "Request",
     "Score",
     "Scorer",
     "UsageError",
@@ -58,6 +59,7 @@ _HOME = {
     "MstClipiqaError": "errors",
     "PictureError": "errors",
     "PromptError": "errors",
+    "Request": "scorer",
     "Score": "scorer",
     "Scorer": "scorer",
     "UsageError": "errors",

@@ -26,10 +26,11 @@ ONLY: dict[str, set[str]] = {
 # ... and every part imports from its own row or from a row before it. Parts not named stand in "rest".
 ROWS = [
     {"errors"},
-    {"model", "evaluate", "pictures", "tables"},
+    {"model", "evaluate", "pictures", "pipeline", "tables"},
     {"embedded", "inputs"},
     {"encoders"},
     {"folder"},
+    {"judge"},
     {"data", "cache", "scorer"},
     {"rest"},
     {"commands"},
