@@ -80,6 +80,11 @@ class CLIPPair:
         self.precision = precision
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return self.text.device
+
     @torch.inference_mode()
     def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S)."""

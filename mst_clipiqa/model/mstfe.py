@@ -61,6 +61,10 @@ class EncoderPair(Protocol):
         """The hash of all weights and tokenizer files of the pair, hexadecimal."""
 
     @property
+    def device(self) -> torch.device:
+        """Where views must be to be encoded."""
+
+    @property
     def precision(self) -> str:
         """What the towers compute in: fp32, bf16 or fp16."""
 

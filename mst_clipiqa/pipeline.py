@@ -1,0 +1,45 @@
+"""Work in threads with the order kept and a bound on what waits; the scorer's conveyor belt."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+def in_order(items: Iterable[_A], work: Callable[[_A], _B], *, workers: int, ahead: int) -> Iterator[tuple[_A, _B]]:
+    """Yield (item, work(item)) in the order of the items, at most ``ahead`` of them begun and not yet taken.
+
+    Args:
+        items: read only as far as needed.
+        work: called in ``workers`` threads; what it raises is raised here, at its item.
+        workers: threads.
+        ahead: bound on memory, at least 1.
+    """
+    waiting: deque[tuple[_A, Future[_B]]] = deque()
+    source = iter(items)
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="open") as pool:
+        try:
+            for item in islice(source, ahead):
+                waiting.append((item, pool.submit(work, item)))
+            while waiting:
+                done, future = waiting.popleft()
+                result = future.result()
+                for item in islice(source, 1):
+                    waiting.append((item, pool.submit(work, item)))
+                yield done, result
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def in_batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:
+    """Yield lists of ``size`` items, the last one maybe shorter; joined, they are the items in order."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch

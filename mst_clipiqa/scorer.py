@@ -1,0 +1,262 @@
+"""Pictures in, scores out: open, view, encode once, ask every target.
+
+    picture - open - views - [f_c, f_f] - judge - Score
+              in threads      in batches
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.errors import ModelError, PictureError, PromptError, UsageError
+from mst_clipiqa.folder import Target, TrainedModel, load
+from mst_clipiqa.judge import EMPTY_PROMPT, Answer, Judge, zero_shot_model
+from mst_clipiqa.model.mstfe import EncoderPair
+from mst_clipiqa.model.preprocess import Views, views
+from mst_clipiqa.pictures import open_picture
+from mst_clipiqa.pipeline import in_batches, in_order
+
+MINI = Path(__file__).parent / "embedded" / "mini"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model says of one picture; higher is better for every number.
+
+    Attributes:
+        quality: how good the picture looks, in the units of ``ranges["quality"]``; None if not scored.
+        correspondence: how well it shows its prompt, in the units of ``ranges["correspondence"]``; None if not scored.
+        gate: mean share of the coarse encoder in the fused feature, 0..1.
+        status: "ok", or "error" when the picture could not be scored at all.
+        reason: why something is missing or to be read with care; empty otherwise.
+        width, height: of the upright picture, pixels.
+        model: name of the model.
+        targets: every target's score, those above included.
+        intervals: (low, high) that holds the human rating with 90 % confidence, where the model was calibrated.
+        ranges: (low, high) of each target's scale; predictions of a prompt head may lie a little outside.
+        levels: probability of the five quality levels, worst first.
+        calibrated: False for zero-shot scores, which order pictures but are not on the scale of raters.
+    """
+
+    quality: float | None = None
+    correspondence: float | None = None
+    gate: float | None = None
+    status: str = "ok"
+    reason: str = ""
+    width: int | None = None
+    height: int | None = None
+    model: str = ""
+    targets: dict[str, float | None] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    levels: tuple[float, ...] | None = None
+    calibrated: bool = True
+    lower_better: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to score: what to open, and its prompt, several prompts, or none."""
+
+    picture: Any
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture after the encoders: features (D,), float32, and its upright size in pixels."""
+
+    f_c: Tensor
+    f_f: Tensor
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A picture before the encoders, or the reason why there is none."""
+
+    views: Views | None
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+class Scorer:
+    """A model and its encoders, ready to score pictures."""
+
+    def __init__(self, model: TrainedModel, encoders: EncoderPair, *, batch_size: int = 32, workers: int = 2) -> None:
+        """Take a trained model and the encoders it was trained on; ``Scorer.load`` is the way from a name."""
+        if batch_size < 1 or workers < 1:
+            raise UsageError(f"Expected batch_size and workers of at least 1, got {batch_size} and {workers}.")
+        self.judge = Judge(model, encoders)
+        self.encoders = encoders
+        self.model = model
+        self.batch_size = batch_size
+        self.workers = workers
+
+    @classmethod
+    def load(cls, model: str | Path = "mini", *, device: str = "auto", precision: str = "auto", **options: int) -> Scorer:
+        """Return a scorer for a model.
+
+        Args:
+            model: "mini", a model folder, or "zero-shot:ENCODERS" (no training; uncalibrated).
+            device: "auto", "cpu", "cuda", "mps".
+            precision: "auto", "fp32", "bf16", "fp16".
+            options: ``batch_size`` (pictures a step), ``workers`` (threads that open pictures).
+
+        Raises:
+            ModelError: there is no such model, or it or its encoders cannot be used.
+
+        Example:
+            >>> from mst_clipiqa import Scorer
+            >>> Scorer.load("mini")("examples/ball.jpg").status  # doctest: +SKIP
+            'ok'
+        """
+        name = str(model)
+        if name.startswith("zero-shot:"):
+            encoders = load_encoders(name.removeprefix("zero-shot:"), device, precision)
+            return cls(zero_shot_model(encoders), encoders, **options)
+        folder = MINI if name == "mini" else Path(name)
+        if not folder.is_dir():
+            raise ModelError(f"Expected 'mini', 'zero-shot:ENCODERS' or a model folder, got {name!r}: check the path.")
+        trained = load(folder)
+        return cls(trained, load_encoders(trained.config.encoders.source, device, precision), **options)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The scale (low, high) of each target."""
+        return {name: (t.low, t.high) for name, t in self.model.config.targets.items()}
+
+    @overload
+    def __call__(self, pictures: Sequence[Any], prompt: str | Sequence[str] | None = None) -> list[Score]: ...
+    @overload
+    def __call__(self, pictures: Any, prompt: Sequence[str]) -> list[Score]: ...
+    @overload
+    def __call__(self, pictures: Any, prompt: str | None = None) -> Score: ...
+
+    def __call__(self, pictures: Any, prompt: Any = None) -> Any:
+        """Score one picture or many.
+
+        Args:
+            pictures: a path, bytes, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1]; or a list.
+            prompt: one for all, or a list: as long as the list of pictures, or several prompts for one picture.
+
+        Returns:
+            Score for one picture and at most one prompt, else a list of them, in order.
+
+        Raises:
+            PictureError: a picture cannot be read.
+            PromptError: a prompt is empty and the model has a head that reads prompts.
+        """
+        one_picture = not isinstance(pictures, list | tuple)
+        sources = [pictures] if one_picture else list(pictures)
+        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+        if one_picture and len(prompts) > 1:
+            encoded = self.encode(sources)[0]
+            return [self._checked(score) for score in self.ask([encoded] * len(prompts), prompts)]
+        if len(prompts) not in (1, len(sources)):
+            raise UsageError(f"Expected one prompt or one a picture ({len(sources)}), got {len(prompts)}.")
+        prompts = prompts * len(sources) if len(prompts) == 1 else prompts
+        requests = (Request(s, p) for s, p in zip(sources, prompts, strict=True))
+        scores = [self._checked(score) for score in self.many(requests)]
+        return scores[0] if one_picture and (prompt is None or isinstance(prompt, str)) else scores
+
+    def many(self, requests: Iterable[Request | Any]) -> Iterator[Score]:
+        """Score a stream of any length, in order, in bounded memory.
+
+        A picture or prompt that cannot be scored becomes a Score with status "error" and its reason.
+
+        Args:
+            requests: ``Request`` objects, or pictures as ``__call__`` takes them.
+        """
+        asked = (r if isinstance(r, Request) else Request(r) for r in requests)
+        opened = in_order(asked, self._open, workers=self.workers, ahead=2 * self.batch_size)
+        for batch in in_batches(opened, self.batch_size):
+            good = [(request, one) for request, one in batch if one.views is not None]
+            encoded = self._encode([one for _, one in good])
+            scores = iter(self.ask(encoded, [request.prompt for request, _ in good]))
+            for _, one in batch:
+                yield next(scores) if one.views is not None else self._failed(one.reason)
+
+    def encode(self, pictures: Sequence[Any]) -> list[Encoded]:
+        """Return features of pictures, to ask many things of later; PictureError for the first that is unreadable."""
+        encoded: list[Encoded] = []
+        opened = in_order(pictures, self._view, workers=self.workers, ahead=2 * self.batch_size)
+        for batch in in_batches(opened, self.batch_size):
+            for _, one in batch:
+                if one.views is None:
+                    raise PictureError(one.reason)
+            encoded += self._encode([one for _, one in batch])
+        return encoded
+
+    def ask(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
+        """Return a score for each encoded picture and its prompt; no picture is encoded again."""
+        if not encoded:
+            return []
+        f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])
+        answers = self.judge.answer(f_c, f_f, prompts)
+        return [self._score(answer, one) for answer, one in zip(answers, encoded, strict=True)]
+
+    def _open(self, request: Request) -> _Opened:
+        return self._view(request.picture)
+
+    def _view(self, picture: Any) -> _Opened:
+        try:
+            opened = open_picture(picture)
+        except PictureError as error:
+            return _Opened(None, reason=str(error))
+        return _Opened(views(opened.image, self.encoders.view), opened.width, opened.height)
+
+    def _encode(self, opened: Sequence[_Opened]) -> list[Encoded]:
+        seen = [one.views for one in opened if one.views is not None]
+        if not seen:
+            return []
+        device = self.judge.encoders.device
+        coarse = torch.stack([v.coarse for v in seen]).to(device)
+        fine = torch.stack([v.fine for v in seen if v.fine is not None]).to(device) if seen[0].fine is not None else None
+        f_c, f_f = (f.cpu() for f in self.encoders.encode_views(coarse, fine))
+        return [Encoded(f_c[i], f_f[i], one.width, one.height) for i, one in enumerate(opened)]
+
+    def _score(self, answer: Answer, encoded: Encoded) -> Score:
+        config = self.model.config
+        failed = EMPTY_PROMPT in answer.notes
+        values = dict.fromkeys(answer.values) if failed else answer.values
+        return Score(
+            quality=values.get("quality"),
+            correspondence=values.get("correspondence"),
+            gate=None if failed else answer.gate,
+            status="error" if failed else "ok",
+            reason="; ".join(answer.notes),
+            width=encoded.width,
+            height=encoded.height,
+            model=config.name,
+            targets=values,
+            intervals={n: i for n, t in config.targets.items() if (i := _interval(values[n], t))},
+            ranges=self.ranges,
+            levels=answer.levels,
+            calibrated=all(t.calibrated for t in config.targets.values()),
+        )
+
+    def _failed(self, reason: str) -> Score:
+        targets: dict[str, float | None] = dict.fromkeys(self.model.config.targets)
+        return Score(status="error", reason=reason, model=self.model.config.name, targets=targets, ranges=self.ranges)
+
+    @staticmethod
+    def _checked(score: Score) -> Score:
+        if score.status == "ok":
+            return score
+        raise (PromptError if score.reason == EMPTY_PROMPT else PictureError)(score.reason)
+
+
+def _interval(value: float | None, target: Target) -> tuple[float, float] | None:
+    if value is None or target.interval is None:
+        return None
+    return max(target.low, value - target.interval), min(target.high, value + target.interval)
