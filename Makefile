@@ -19,7 +19,7 @@ test: $(READY) ## run the whole test suite, offline
 	$(BIN)/python -m pytest
 
 check: $(READY) ## lint, formatting, types
-	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff check --quiet --output-format concise .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 

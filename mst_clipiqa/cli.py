@@ -15,7 +15,7 @@ import click
 from mst_clipiqa import __version__
 from mst_clipiqa.errors import MstClipiqaError, nearest
 
-# verb -> its line in `--help`. mst_clipiqa/commands/<verb>.py defines `command`; a test keeps the two in step.
+# verb -> its line in `--help`. commands/<verb>.py defines `command`; a test keeps table and folder in step.
 VERBS = {
     "score": "Score pictures: quality, and correspondence where there is a prompt.",
 }
