@@ -46,3 +46,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def shown(value: object, limit: int = 160) -> str:
+    """Return a foreign name or text for use in a message: quoted, printable, on one line, and not too long.
+
+    Control characters, lone surrogates (file names that are not UTF-8) and direction marks come as escapes.
+    """
+    text = str(value)
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
+    return repr(text)
