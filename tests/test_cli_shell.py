@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,23 +128,28 @@ def test_an_interrupt_is_one_line(run: Run) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
-    code = """
+@pytest.mark.parametrize("size", [10, 1_000_000], ids=["fits a buffer", "fits no buffer"])
+def test_a_reader_that_goes_away_is_no_error(size: int) -> None:
+    code = f"""
 import sys, types, click
 from mst_clipiqa import cli
+def body():
+    sys.stdin.read()
+    sys.stdout.write("x" * {size})
 module = types.ModuleType("mst_clipiqa.commands.try")
-module.command = click.Command("try", callback=lambda: [click.echo("x" * 1000) for _ in range(1000)])
+module.command = click.Command("try", callback=body)
 sys.modules[module.__name__] = module
 cli.VERBS["try"] = ""
 sys.argv = ["mst-clipiqa", "try"]
 cli.main()
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with process:
-        if process.stdout is None or process.stderr is None:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as process:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
             raise RuntimeError("no pipes")
-        process.stdout.read(1)
         process.stdout.close()
+        process.stdin.close()  # only now does the verb write
         stderr = process.stderr.read()
     assert (process.returncode, stderr) == (141, b"")
 
