@@ -18,6 +18,7 @@ from mst_clipiqa.errors import MstClipiqaError, nearest
 # verb -> its line in `--help`. commands/<verb>.py defines `command`; a test keeps table and folder in step.
 VERBS = {
     "score": "Score pictures: quality, and correspondence where there is a prompt.",
+    "data": "Look at a rated set before trusting it.",
 }
 
 
