@@ -1,0 +1,36 @@
+"""Rated sets: read from the files they are published in, checked, and split by prompt.
+
+    label_files.py   files on disk ............... -> rows of named cells
+    sets.py          the table: columns, native ranges, groups, folders of every set
+    ratings.py       rows, table ................. -> ratings, records
+    loading.py       name, folder ................ -> RatedSet             (load)
+    identical.py     records ..................... -> byte-identical pictures
+    splits.py        records ..................... -> Split                (make_split, leakage)
+    survey.py        RatedSet .................... -> Survey               (what `data check` prints)
+
+Needs nothing but the standard library; openpyxl for .xlsx and scipy for .mat, on the first such file.
+"""
+
+from __future__ import annotations
+
+from mst_clipiqa.data.identical import identical
+from mst_clipiqa.data.loading import load, with_pictures
+from mst_clipiqa.data.record import RatedSet, Record, same_text
+from mst_clipiqa.data.sets import SETS, SetInfo, set_name
+from mst_clipiqa.data.splits import Split, TrainingPart, leakage, make_split
+
+__all__ = [
+    "SETS",
+    "RatedSet",
+    "Record",
+    "SetInfo",
+    "Split",
+    "TrainingPart",
+    "identical",
+    "leakage",
+    "load",
+    "make_split",
+    "same_text",
+    "set_name",
+    "with_pictures",
+]

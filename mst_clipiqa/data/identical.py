@@ -1,0 +1,43 @@
+"""Pictures that are the same file byte for byte under several names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from mst_clipiqa.data.record import Record
+
+Identical = tuple[tuple[Record, ...], ...]
+
+
+def identical(records: Iterable[Record]) -> Identical:
+    """Find the pictures that are byte-identical to another one.
+
+    Only files of one size are read, so the search costs little.
+
+    Args:
+        records: with files that are there.
+
+    Returns:
+        The sets of two or more identical pictures, each sorted by name, in the order of their first names.
+
+    Example:
+        >>> pairs = identical(rated.records)  # doctest: +SKIP
+        >>> make_split(rated.records, together=pairs)  # doctest: +SKIP
+    """
+    by_size: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        by_size[record.file.stat().st_size].append(record)
+    by_content: dict[str, list[Record]] = defaultdict(list)
+    for same in by_size.values():
+        if len(same) > 1:
+            for record in same:
+                by_content[hashlib.sha256(record.file.read_bytes()).hexdigest()].append(record)
+    sets = [tuple(sorted(same, key=lambda r: r.name)) for same in by_content.values() if len(same) > 1]
+    return tuple(sorted(sets, key=lambda same: same[0].name))
+
+
+def across_prompts(sets: Sequence[Sequence[Record]]) -> Identical:
+    """Return the sets whose pictures belong to several prompts: they cross a split by prompt."""
+    return tuple(tuple(same) for same in sets if len({record.group for record in same}) > 1)

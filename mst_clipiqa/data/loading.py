@@ -1,0 +1,188 @@
+"""A set's name and a folder -> a rated set: labels read, ranges told, pictures found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from mst_clipiqa.data import aigciqa2023, plain
+from mst_clipiqa.data.label_files import find_labels, read_rows
+from mst_clipiqa.data.ratings import Labels, Rating, merge, native_ranges, rating, to_record
+from mst_clipiqa.data.record import Range, RatedSet, Record
+from mst_clipiqa.data.sets import FORMATS, SETS, SetInfo, set_name
+from mst_clipiqa.errors import DataError, UsageError
+
+
+def load(
+    name: str,
+    root: str | Path,
+    *,
+    allow_missing: bool = False,
+    pictures: bool = True,
+    score_range: Range | None = None,
+) -> RatedSet:
+    """Load a rated set from one of its known layouts.
+
+    Args:
+        name: a name of `SETS`, in any spelling ("AGIQA-3K", "agiqa3k"), or "csv", "imagefolder", "pyiqa".
+        root: the folder that holds labels and pictures, the labels in it or up to two folders below; for
+            "csv" and "pyiqa" also the label file itself.
+        allow_missing: go on without pictures that are not there; `missing` then lists them.
+        pictures: False reads the labels alone and looks for no picture.
+        score_range: low and high end of the native scale, for sets of one's own; guessed where not given.
+
+    Returns:
+        The records with their scores in native units.
+
+    Raises:
+        UsageError: no such set, or a score range for a set that has its own.
+        DataError: labels or pictures that are missing, wrong or contradictory.
+
+    Example:
+        >>> load("agiqa-3k", "AGIQA-3K").ranges  # doctest: +SKIP
+        {'quality': (0.0, 5.0), 'correspondence': (0.0, 5.0)}
+    """
+    key, folder = set_name(name), Path(root)
+    if score_range is not None and key not in FORMATS:
+        raise UsageError(f"expected no score range for {key}, whose range is known, got {score_range}; leave it out")
+    if not folder.is_dir() and not (key in ("csv", "pyiqa") and folder.is_file()):
+        raise DataError(f"expected the folder of {key}, got {folder}, which is none; give the folder that holds it")
+    info = SETS[key]
+    labels = _read(key, folder)
+    ratings, more = merge(labels.ratings, info)
+    if not ratings:
+        raise DataError(f"expected rated pictures in {folder}, got label files without a score")
+    info = _with_scales(info, ratings, score_range)
+    ranges = native_ranges(ratings, info)
+    base = folder.parent if folder.is_file() else folder
+    rated = RatedSet(
+        name=key,
+        root=base,
+        records=tuple(to_record(r, key, info, base) for r in ratings),
+        ranges=ranges,
+        notes=(*labels.notes, *more, *_warnings(key, ratings, ranges, guessed=score_range is None)),
+        citation=info.citation,
+        licence=info.licence,
+        labels=tuple(labels.files),
+    )
+    return with_pictures(rated, allow_missing=allow_missing) if pictures else rated
+
+
+def _read(key: str, root: Path) -> Labels:
+    if key == "aigciqa2023":
+        return aigciqa2023.read(root)
+    if key in FORMATS:
+        return plain.read(key, root)
+    return _from_table(SETS[key], root)
+
+
+def _from_table(info: SetInfo, root: Path) -> Labels:
+    """Read the label files that the table names."""
+    found = find_labels(root, [file.pattern for file in info.files])
+    files = [(file, path) for file in info.files for path in found.get(file.pattern, [])]
+    if not files:
+        decoys = find_labels(root, list(info.decoys))
+        why = "".join(f"; {name} is there, but {info.decoys[name]}" for name in decoys)
+        wanted = " or ".join(file.pattern for file in info.files)
+        raise DataError(f"expected the labels of {info.title} ({wanted}) below {root}, got none{why}")
+    labels, left_out = Labels(), 0
+    for file, path in files[:1] if info.alternatives else files:
+        labels.files.append(path)
+        for row in read_rows(path, file.positions):
+            if row.get(("image_prompt",)):  # made from a picture: the other half of PKU-AIGIQA-4K
+                left_out += 1
+            else:
+                labels.ratings.append(rating(row, info, file.split))
+    if left_out:
+        labels.notes.append(f"{left_out} pictures are left out: they were made from a picture, not from text")
+    return labels
+
+
+def _with_scales(info: SetInfo, ratings: Sequence[Rating], given: Range | None) -> SetInfo:
+    """Fill in the scale of a set of one's own: the given one, else the smallest usual one that fits."""
+    if info.scales:
+        return info
+    if given is not None:
+        return replace(info, scales=(given,))
+    return replace(info, scales=(plain.guess_range([v for r in ratings for v in r.targets.values()]),))
+
+
+def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, guessed: bool) -> list[str]:
+    """Say what the labels leave open."""
+    notes = []
+    if guessed and key in FORMATS:
+        low, high = next(iter(ranges.values()))
+        notes.append(f"the scale {low:g}..{high:g} is guessed from the scores; state it where it is another")
+    without = sum(r.prompt is None for r in ratings)
+    if without:
+        notes.append(f"{without} pictures have no prompt, so it is unknown which others share theirs")
+    return notes
+
+
+def with_pictures(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
+    """Find the picture of every record of a set whose labels were read alone.
+
+    Raises:
+        DataError: pictures are missing and `allow_missing` is false, or none is there at all.
+    """
+    files = find_pictures(rated)
+    missing = tuple(record.name for record in rated.records if record.name not in files)
+    if missing and (not allow_missing or len(missing) == len(rated)):
+        more = "" if len(missing) == len(rated) else ", or allow missing pictures (--allow-missing)"
+        raise DataError(
+            f"expected {len(rated)} pictures of {rated.name} below {rated.root}, {len(missing)} are missing, "
+            f"first {', '.join(missing[:5])}; fetch them{more}"
+        )
+    notes = rated.notes
+    if missing:
+        notes += (f"{len(missing)} of {len(rated)} pictures are missing and left out",)
+    records = tuple(replace(r, file=files[r.name]) for r in rated.records if r.name in files)
+    return replace(rated, records=records, missing=missing, notes=notes)
+
+
+def find_pictures(rated: RatedSet) -> dict[str, Path]:
+    """Return name -> file for the pictures that are there.
+
+    A set's layouts name pictures differently; the one that finds most is taken for all, because mixing
+    them could pair a score with another picture.
+    """
+    info = SETS[rated.name]
+    folders = [base / folder for base in _bases(rated) for folder in info.folders]
+    listed: dict[Path, frozenset[str]] = {}
+    best: dict[str, Path] = {}
+    for pattern in info.pictures:
+        paths = {r.name: path for r in rated.records if (path := _path(r, pattern)) is not None}
+        if len(set(paths.values())) < len(paths):
+            continue  # this pattern gives several pictures one file
+        found = {name: file for name, path in paths.items() if (file := _lookup(folders, path, listed))}
+        if len(found) > len(best):
+            best = found
+    return best
+
+
+def _bases(rated: RatedSet) -> list[Path]:
+    """Return where picture folders are looked for: in the labels' folder and those above it, to the root."""
+    bases = [base for file in rated.labels for base in file.parents if base.is_relative_to(rated.root)]
+    return list(dict.fromkeys([*bases, rated.root]))
+
+
+def _path(record: Record, pattern: str) -> PurePosixPath | None:
+    """Return a picture's relative path in one layout, or None where the layout has no place for it."""
+    row = aigciqa2023.row_of(record.name) if "{row}" in pattern else None
+    if "{row}" in pattern and row is None:
+        return None
+    base = PurePosixPath(record.name).name
+    return PurePosixPath(pattern.format(name=record.name, base=base, generator=record.generator, row=row))
+
+
+def _lookup(folders: Sequence[Path], path: PurePosixPath, listed: dict[Path, frozenset[str]]) -> Path | None:
+    """Return the first file of this path below one of the folders, each folder being listed once."""
+    for folder in folders:
+        file = folder / path
+        if file.parent not in listed:
+            names = (entry.name for entry in file.parent.iterdir()) if file.parent.is_dir() else ()
+            listed[file.parent] = frozenset(names)
+        if file.name in listed[file.parent]:
+            return file
+    return None

@@ -1,0 +1,138 @@
+"""Rated sets of one's own: a csv table, a Hugging Face image folder, pyiqa's meta_info files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from mst_clipiqa.data.label_files import PICTURE_SUFFIXES, Row, find_labels, read_rows
+from mst_clipiqa.data.ratings import Labels, Rating, deviations, number, plain_prompt
+from mst_clipiqa.data.record import Range
+from mst_clipiqa.data.sets import PLAIN as INFO
+from mst_clipiqa.errors import DataError
+
+ONE_SCORE = ("mos", "gt_score", "score", "mos_score", "mean_opinion_score")
+"""Columns that say no more than that they are the score: read as quality."""
+
+GROUP = ("prompt_group", "group", "prompt_id")
+GENERATOR = ("generator", "model", "generator_name")
+SPLIT = ("split", "official_split")
+PARTS = {"train": "train", "training": "train", "val": "validation", "valid": "validation"}
+PARTS |= {"validation": "validation", "dev": "validation", "test": "test", "testing": "test"}
+SCALES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))
+
+_PATTERNS = {
+    "csv": ("*.csv",),
+    "pyiqa": ("meta_info*.csv",),
+    "imagefolder": ("metadata.csv", "metadata.jsonl"),
+}
+
+
+def read(form: str, root: Path) -> Labels:
+    """Read a set of one's own.
+
+    Args:
+        form: "csv", "imagefolder" or "pyiqa".
+        root: the folder of the labels; for "csv" and "pyiqa" also the file itself.
+
+    Raises:
+        DataError: no label file or several, no column with pictures or scores, a bad row.
+    """
+    labels = Labels()
+    for path, below, split in _files(form, root):
+        rows = read_rows(path, _positions(path))
+        targets, note = _targets(path, rows)
+        part_column, part_note = _split_column(rows)
+        labels.notes += [n for n in (note, part_note) if n and n not in labels.notes]
+        labels.ratings += [_rating(row, targets, part_column, below, split) for row in rows]
+        labels.files.append(path)
+    return labels
+
+
+def _files(form: str, root: Path) -> list[tuple[Path, str, str | None]]:
+    """Return the label files, the folder their names are relative to, and the official part of each."""
+    if root.is_file():
+        return [(root, "", None)]
+    if form == "imagefolder":
+        parts = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name in PARTS]
+        inside = [(f, f"{d.name}/", PARTS[d.name]) for d in parts for f in _metadata(d)]
+        if inside:
+            return [(path, below, part) for path, below, part in inside]
+    found = [path for files in find_labels(root, _PATTERNS[form]).values() for path in files]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found[:5]) or "none"
+        raise DataError(
+            f"expected one label file ({' or '.join(_PATTERNS[form])}) below {root}, got {names}; "
+            "give the file itself as the root"
+        )
+    return [(found[0], "", None)]
+
+
+def _metadata(folder: Path) -> list[Path]:
+    return [folder / name for name in _PATTERNS["imagefolder"] if (folder / name).is_file()]
+
+
+def _positions(path: Path) -> tuple[str, ...]:
+    """Name the columns of a table without a header row: picture, (prompt,) score."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        narrow = file.readline().count(",") == 1
+    return ("name", "mos") if narrow else ("name", "prompt", "mos")
+
+
+def _targets(path: Path, rows: Sequence[Row]) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Find the columns with scores: target -> column, and a note where a name had to be interpreted."""
+    first = rows[0]
+    targets = {target: columns for target, columns in INFO.targets.items() if first.get(columns) is not None}
+    one = next((column for column in ONE_SCORE if column in first.cells), None)
+    if one is not None and "quality" not in targets:
+        note = f"column {one!r} of {path.name} is read as quality"
+        return {"quality": (one,), **targets}, note
+    if not targets:
+        raise DataError(
+            f"expected a column with scores in {path} ({', '.join(ONE_SCORE[:3])}, mos_quality, ...), got the "
+            f"columns {', '.join(first.cells)}; rename the column with the scores to mos"
+        )
+    return targets, ""
+
+
+def _split_column(rows: Sequence[Row]) -> tuple[str | None, str]:
+    """Find the column with the official part; pyiqa's files have many random splits beside it."""
+    columns = list(rows[0].cells)
+    plain = [column for column in SPLIT if column in columns]
+    if plain:
+        return plain[0], ""
+    others = [column for column in columns if "split" in column]
+    if not others:
+        return None, ""
+    return others[0], f"column {others[0]!r} is read as the official split"
+
+
+def _rating(row: Row, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None) -> Rating:
+    name = (row.get(INFO.file_column) or "").replace("\\", "/")
+    if not name.casefold().endswith(PICTURE_SUFFIXES):
+        raise DataError(
+            f"{row.where}: expected a picture's file name in a column such as {', '.join(INFO.file_column[:5])}, "
+            f"got {name!r}; rename the column with the pictures to image_name"
+        )
+    said = row.cells[part].casefold() if part else ""
+    return Rating(
+        name=below + name.removeprefix("./"),
+        where=row.where,
+        targets={target: number(row, columns, name) for target, columns in targets.items()},
+        prompt=plain_prompt(row.get(INFO.prompt_column)),
+        deviations={t: value for t, value in deviations(row, INFO).items() if t in targets},
+        split=PARTS.get(said) if said else split,
+        style=row.get(("style",)) or "",
+        group=row.get(GROUP) or None,
+        generator=row.get(GENERATOR) or "",
+    )
+
+
+def guess_range(values: Sequence[float]) -> Range:
+    """Return the smallest common scale (0..1, 0..5, 0..10, 0..100) that holds all values, else whole ends."""
+    low, high = min(values), max(values)
+    for scale in SCALES:
+        if scale[0] <= low and high <= scale[1]:
+            return scale
+    return float(math.floor(low)), float(math.ceil(high))

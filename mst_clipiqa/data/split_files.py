@@ -1,0 +1,122 @@
+"""Split files: which picture belongs to which part, as people publish it.
+
+- a JSON file {"train": [names], "validation": [names], "test": [names]}, as `Split.save` writes it;
+- a csv file with a column of pictures and a column `split`;
+- a folder with train.csv and test.csv, and val.csv if any; without test.csv, val.csv is the part tested on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from mst_clipiqa.data.label_files import Row, read_rows
+from mst_clipiqa.data.plain import PARTS
+from mst_clipiqa.data.sets import PLAIN
+from mst_clipiqa.errors import DataError
+
+Parts = dict[str, list[str]]
+
+
+def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Read a split file and find its pictures among those at hand.
+
+    Args:
+        path: a .json or .csv file, or a folder of csv files.
+        names: the pictures at hand; the file may give them without their folders where that is unambiguous.
+
+    Returns:
+        "train", "test" and, where listed, "validation" -> names; and notes about what did not fit.
+
+    Raises:
+        DataError: no such file, no test or train part, or none of the pictures is at hand.
+    """
+    if path.is_dir():
+        listed = _from_folder(path)
+    elif path.is_file():
+        listed = _from_json(path) if path.suffix == ".json" else _from_csv(path)
+    else:
+        raise DataError(
+            f"expected 'prompt', 'image', 'official' or a split file, got {str(path)!r}, which is no file; "
+            "correct the name"
+        )
+    known = _spellings(names)
+    found = {part: [known[name] for name in listed[part] if name in known] for part in listed}
+    for part in ("train", "test"):
+        if not found.get(part):
+            raise DataError(
+                f"expected a {part} part with pictures of this set in {path}, got {len(listed.get(part, []))} names "
+                f"and none of them at hand; check that the split belongs to the set"
+            )
+    notes = []
+    strangers = sum(name not in known for part in listed.values() for name in part)
+    if strangers:
+        notes.append(f"{strangers} names of the split file are not among the pictures at hand")
+    return _each_once(found, names, notes), tuple(notes)
+
+
+def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
+    """Give every picture one part: what is tested on is not trained on, whatever the file says."""
+    taken: set[str] = set()
+    parts: Parts = {}
+    for part in ("test", "validation", "train"):
+        if part in found:
+            unique = list(dict.fromkeys(found[part]))
+            twice = [name for name in unique if name in taken]
+            if twice:
+                notes.append(f"{len(twice)} pictures stand in two parts and were taken out of {part}: {twice[0]}")
+            parts[part] = [name for name in unique if name not in taken]
+            taken.update(unique)
+    if len(taken) < len(names):
+        notes.append(f"{len(names) - len(taken)} pictures are in no part of the split file and are not used")
+    return parts
+
+
+def _spellings(names: Sequence[str]) -> dict[str, str]:
+    """Return the ways a picture may be written: its name, and its last part where no other has the same."""
+    last = {name: PurePosixPath(name).name for name in names}
+    often = Counter(last.values())
+    return {base: name for name, base in last.items() if often[base] == 1} | {name: name for name in names}
+
+
+def _from_json(path: Path) -> Parts:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"expected JSON in {path}, got: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("train", "test")):
+        raise DataError(f'expected {{"train": [names], "test": [names]}} in {path}, got something else')
+    lists = {PARTS[key]: value for key, value in content.items() if key in PARTS and isinstance(value, list)}
+    return {part: [str(name) for name in value] for part, value in lists.items()}
+
+
+def _from_csv(path: Path) -> Parts:
+    parts: Parts = {}
+    for row in read_rows(path):
+        part = PARTS.get((row.get(("split", "part", "set")) or "").casefold())
+        if part is None:
+            raise DataError(
+                f"{row.where}: expected train, validation or test in a column 'split', "
+                f"got {row.get(('split', 'part', 'set'))!r}; correct the row"
+            )
+        parts.setdefault(part, []).append(_name(row))
+    return parts
+
+
+def _from_folder(folder: Path) -> Parts:
+    files = {PARTS[p.stem]: p for p in sorted(folder.glob("*.csv")) if p.stem in PARTS}
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    return {part: [_name(row) for row in read_rows(p, ("name", "prompt", "mos"))] for part, p in files.items()}
+
+
+def _name(row: Row) -> str:
+    name = (row.get(PLAIN.file_column) or "").replace("\\", "/")
+    if not name:
+        raise DataError(f"{row.where}: expected a picture's name in a column such as name, got none")
+    model = row.get(("model",))
+    if model and "/" not in name:
+        return f"{model}/{name}"  # AIGCIQA2023: the file name alone stands for six pictures
+    return PurePosixPath(name).name if name.startswith("/") else name

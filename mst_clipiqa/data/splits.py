@@ -1,0 +1,207 @@
+"""Records -> training, validation and test part, by prompt unless told otherwise.
+
+A random split depends on the seed and the names of the groups alone: each group is drawn by a hash, so the
+order of the records does not matter, nor does a missing picture move the others. The validation part is
+always cut out of the training part and shares no prompt with the rest of it. What trains takes a
+`TrainingPart`, which has no test part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mst_clipiqa.data.record import Record, same_text
+from mst_clipiqa.data.split_files import read_parts
+from mst_clipiqa.errors import DataError, UsageError
+
+Records = tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """What training may see: no test part, and no way to it.
+
+    `train` and `validation` share no prompt; `protocol` says in words how they were chosen.
+    """
+
+    train: Records
+    validation: Records
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """A set of records in three parts, each sorted by name; `protocol` says in words how they were chosen."""
+
+    train: Records
+    validation: Records
+    test: Records
+    protocol: str
+    notes: tuple[str, ...] = ()
+
+    def for_training(self) -> TrainingPart:
+        """Return the split without its test part."""
+        return TrainingPart(self.train, self.validation, self.protocol)
+
+    @property
+    def leakage(self) -> float | None:
+        """Return the share of test pictures whose prompt was seen in training or validation."""
+        return leakage((*self.train, *self.validation), self.test)
+
+    def save(self, path: str | Path) -> None:
+        """Write the names of the three parts as JSON, which `make_split(records, path)` reads."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        names = {part: [record.name for record in records] for part, records in parts.items()}
+        Path(path).write_text(json.dumps({"protocol": self.protocol, **names}, indent=1) + "\n", encoding="utf-8")
+
+
+def make_split(
+    records: Iterable[Record],
+    by: str | Path = "prompt",
+    *,
+    seed: int = 0,
+    test_share: float = 0.2,
+    validation_share: float = 0.1,
+    together: Sequence[Sequence[Record]] = (),
+) -> Split:
+    """Split records into training, validation and test part.
+
+    Args:
+        records: in any order.
+        by: "prompt" (no prompt in two parts), "image" (pictures at random, as most papers do it), "official"
+            (the parts that the set was published with), or a file of names (`split_files`).
+        seed: of the random choices.
+        test_share: share of the prompts (by "image": of the pictures) that are tested on, 0 to 1.
+        validation_share: share of the remaining prompts that training is watched on, 0 to 1.
+        together: sets of pictures that must not be parted, such as byte-identical ones (`identical`); for
+            random splits only. By "prompt" their prompts then stay together as well.
+
+    Raises:
+        UsageError: a share out of bounds, or `together` for a split that is fixed.
+        DataError: no official split, too few groups, or a bad file.
+
+    Example:
+        >>> split = make_split(rated.records, seed=3)  # doctest: +SKIP
+        >>> train(split.for_training())  # doctest: +SKIP
+    """
+    ordered = tuple(sorted(records, key=lambda r: r.name))
+    if not (0 <= test_share < 1 and 0 <= validation_share < 1):
+        raise UsageError(f"expected shares of 0 or more and below 1, got {test_share:g} and {validation_share:g}")
+    if len({record.name for record in ordered}) < len(ordered):
+        raise DataError("expected records with different names, got one name twice; split one set at a time")
+    if together and str(by) not in ("prompt", "image"):
+        raise UsageError(f"the split {str(by)!r} is fixed and cannot keep pictures together; split by prompt or image")
+    notes: tuple[str, ...] = ()
+    match str(by):
+        case "prompt" | "image":
+            units = _units(ordered, together, by_prompt=by == "prompt")
+            test, rest = _draw(units, test_share, f"test/{seed}")
+            parts = {"test": test, "train": rest}
+        case "official":
+            parts = _official(ordered)
+        case _:
+            parts, notes = _from_file(ordered, Path(by))
+    if "validation" not in parts:
+        units = _units(parts["train"], together, by_prompt=True)
+        parts["validation"], parts["train"] = _draw(units, validation_share, f"validation/{seed}")
+    train, validation, test = (_sorted(parts[part]) for part in ("train", "validation", "test"))
+    if not train:
+        raise DataError("expected pictures to train on, got none after the split; take smaller shares")
+    return Split(train, validation, test, _words(by, seed, (train, validation, test), bool(together)), notes)
+
+
+def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
+    """Return the share of test pictures whose prompt occurs in training, as a group or word for word.
+
+    Returns:
+        0 to 1, over the test pictures whose prompt is known; None where none is.
+    """
+    seen = {key for record in train for key in _prompt_keys(record)}
+    known = [record for record in test if record.prompt_known]
+    if not known:
+        return None
+    return sum(not seen.isdisjoint(_prompt_keys(record)) for record in known) / len(known)
+
+
+def _prompt_keys(record: Record) -> list[Hashable]:
+    """Return what two pictures of one prompt have in common: the group, and the text (two ids may share one)."""
+    keys = [("group", record.group)]
+    return [*keys, ("text", same_text(record.prompt))] if record.prompt else [*keys]
+
+
+def _units(records: Records, together: Sequence[Sequence[Record]], *, by_prompt: bool) -> dict[str, Records]:
+    """Join the records that must not be parted: key of the unit -> its records. The keys are stable names."""
+    parent: dict[Hashable, Hashable] = {}
+
+    def top(key: Hashable) -> Hashable:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    for record in records:
+        for key in _prompt_keys(record) if by_prompt else []:
+            parent[top(key)] = top(("name", record.name))
+    present = {record.name for record in records}
+    for same in together:
+        keys = [("name", record.name) for record in same if record.name in present]
+        for key in keys[1:]:
+            parent[top(key)] = top(keys[0])
+    joined: dict[Hashable, list[Record]] = defaultdict(list)
+    for record in records:
+        joined[top(("name", record.name))].append(record)
+    return {min(r.group if by_prompt else r.name for r in unit): tuple(unit) for unit in joined.values()}
+
+
+def _draw(units: dict[str, Records], share: float, salt: str) -> tuple[Records, Records]:
+    """Draw a share of the units, at least one where the share is not 0; return the drawn and the others."""
+    count = math.floor(share * len(units) + 0.5)
+    if share and len(units) < 2:
+        raise DataError(
+            f"expected at least two prompts to choose a {salt.split('/')[0]} part from, got {len(units)}; "
+            "take more pictures or set the share to 0"
+        )
+    count = max(count, 1) if share else 0
+    order = sorted(units, key=lambda key: hashlib.sha256(f"{salt}/{key}".encode()).digest())
+    drawn, others = order[:count], order[count:]
+    return tuple(r for key in drawn for r in units[key]), tuple(r for key in others for r in units[key])
+
+
+def _official(records: Records) -> dict[str, Records]:
+    """Take the parts that the set was published with."""
+    names = {record.split for record in records if record.split is not None}
+    parts = {part: tuple(record for record in records if record.split == part) for part in names}
+    missing = [part for part in ("train", "test") if part not in parts]
+    if missing:
+        raise DataError(f"expected an official split, got no {' and no '.join(missing)} part; split by prompt instead")
+    return parts
+
+
+def _from_file(records: Records, path: Path) -> tuple[dict[str, Records], tuple[str, ...]]:
+    """Take the parts that a file or folder lists."""
+    listed, notes = read_parts(path, [record.name for record in records])
+    by_name = {record.name: record for record in records}
+    return {part: tuple(by_name[name] for name in names) for part, names in listed.items()}, notes
+
+
+def _sorted(records: Records) -> Records:
+    return tuple(sorted(records, key=lambda r: r.name))
+
+
+def _words(by: str | Path, seed: int, parts: tuple[Records, Records, Records], together: bool) -> str:
+    """Say how the parts came about, with their sizes."""
+    how = {
+        "prompt": f"random split by prompt, seed {seed}",
+        "image": f"random split by image, seed {seed}",
+        "official": "the official split",
+    }.get(str(by), f"the split in {Path(by).name}")
+    if together:
+        how += ", identical pictures kept in one part"
+    sizes = " / ".join(f"{len(part):,}" for part in parts)
+    groups = " / ".join(f"{len({record.group for record in part}):,}" for part in parts)
+    return f"{how}: {sizes} pictures of {groups} prompts (train / validation / test)"
