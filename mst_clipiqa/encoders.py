@@ -30,7 +30,8 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
     if source == "mini" or ("," not in source and (Path(source) / "config.json").is_file()):
         from mst_clipiqa.embedded.encoders import MINI, load_mini_pair
 
-        return load_mini_pair(MINI if source == "mini" else Path(source), source).to(where, how)
+        mini: EncoderPair = load_mini_pair(MINI if source == "mini" else Path(source), source).to(where, how)
+        return mini
     from mst_clipiqa.model.clip import load_clip_pair
 
     names = OPENAI_PAIR if source == "openai" else tuple(part.strip() for part in source.split(","))

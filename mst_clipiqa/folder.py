@@ -119,12 +119,17 @@ def load(folder: Path) -> TrainedModel:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
-    raw_config, raw_weights = (folder / "config.json").read_bytes(), (folder / "model.safetensors").read_bytes()
+    raw_config, raw_weights = (
+        (folder / "config.json").read_bytes(),
+        (folder / "model.safetensors").read_bytes(),
+    )
     config = _config(_json(raw_config, folder / "config.json"), folder / "config.json")
     try:
         weights = safetensors.torch.load(raw_weights)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"Expected safetensors in {folder / 'model.safetensors'}, got {error}: fetch it again.") from error
+        raise ModelError(
+            f"Expected safetensors in {folder / 'model.safetensors'}, got {error}: fetch it again."
+        ) from error
     check_finite(weights, str(folder / "model.safetensors"))
     trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
     _check_names(weights, trained, folder)
@@ -156,7 +161,9 @@ def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], fo
                 f"config.json and model.safetensors are not of one model."
             )
     if left := sorted(own.keys() - want.keys()):
-        raise ModelError(f"Expected no weight {name}.{left[0]} for a {target.head} head in {folder}: save the model again.")
+        raise ModelError(
+            f"Expected no weight {name}.{left[0]} for a {target.head} head in {folder}: save the model again."
+        )
     part.load_state_dict(own)
     return part.float().eval().requires_grad_(False)
 
@@ -164,12 +171,16 @@ def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], fo
 def _check_names(weights: Mapping[str, Tensor], targets: Mapping[str, Target], folder: Path) -> None:
     strangers = sorted(key for key in weights if key.partition(".")[0] not in targets)
     if strangers:
-        raise ModelError(f"Expected weights of {', '.join(targets)} in {folder}, got {strangers[0]}: save the model again.")
+        raise ModelError(
+            f"Expected weights of {', '.join(targets)} in {folder}, got {strangers[0]}: save the model again."
+        )
 
 
 def _config(data: Any, path: Path) -> ModelConfig:
     if isinstance(data, dict) and data.get("format") != FORMAT:
-        raise ModelError(f"Expected format {FORMAT} in {path}, got {data.get('format')!r}: use the version that wrote it.")
+        raise ModelError(
+            f"Expected format {FORMAT} in {path}, got {data.get('format')!r}: use the version that wrote it."
+        )
     config = _build(ModelConfig, data, path)
     targets: Any = config.targets
     if not isinstance(targets, dict) or not targets:
@@ -200,7 +211,8 @@ def _target(name: str, data: Any, path: Path) -> Target:
 
 def _view(data: Any, path: Path) -> ViewSpec:
     view = _build(ViewSpec, data, path)
-    return dataclasses.replace(view, mean=tuple(view.mean), std=tuple(view.std))
+    mean, std = ((float(a), float(b), float(c)) for a, b, c in (view.mean, view.std))
+    return dataclasses.replace(view, mean=mean, std=std)
 
 
 def _build(kind: type[_C], data: Any, path: Path) -> _C:

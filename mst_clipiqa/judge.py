@@ -61,14 +61,18 @@ class Judge:
         """Check that model and encoders belong together; ModelError names what differs."""
         want = model.config.encoders
         if want.dim != encoders.dim:
-            raise ModelError(f"Expected encoders with features of size {want.dim}, got {encoders.dim} from {encoders.source}.")
+            raise ModelError(
+                f"Expected encoders with features of size {want.dim}, got {encoders.dim} from {encoders.source}."
+            )
         if want.sha256 and want.sha256 != encoders.sha256:
             raise ModelError(
                 f"Expected the encoders that {model.config.name} was trained on (sha256 {want.sha256[:12]}), "
                 f"got {encoders.source} with {encoders.sha256[:12]}: give the original ones or train again."
             )
         if model.config.view != encoders.view:
-            raise ModelError(f"Expected pictures viewed as {model.config.name} was trained, got another view in {encoders.source}.")
+            raise ModelError(
+                f"Expected pictures viewed as {model.config.name} was trained, got another view in {encoders.source}."
+            )
         for name, target in model.config.targets.items():
             if target.head == "prompt" and encoders.text_dim != encoders.dim:
                 raise ModelError(
@@ -77,7 +81,7 @@ class Judge:
                 )
         self.config = model.config
         self.encoders = encoders
-        self.parts = nn.ModuleDict(dict(model.parts))
+        self.model = model
         self._templates = encoders.encode_templates(list(TEMPLATES)).cpu()
         self._prompts: OrderedDict[str, Prompt] = OrderedDict()
 
@@ -104,9 +108,7 @@ class Judge:
                 gates = out.g.mean(dim=1)
         shares = gates.tolist() if gates is not None else self._gate(f_c, f_f).tolist()
         notes = [self._notes(prompt, one) for prompt, one in zip(prompts, read, strict=True)]
-        return [
-            Answer(values[i], shares[i], levels[i] if levels else None, notes[i]) for i in range(len(prompts))
-        ]
+        return [Answer(values[i], shares[i], levels[i] if levels else None, notes[i]) for i in range(len(prompts))]
 
     @torch.inference_mode()
     def output(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[Prompt | None]) -> Output:
@@ -114,13 +116,13 @@ class Judge:
         target = self.config.targets[name]
         match target.head:
             case "template":
-                out: Output = self.parts[name](f_c, f_f, Text(templates=self._templates))
+                out: Output = self.model.parts[name](f_c, f_f, Text(templates=self._templates))
                 return out
             case "prompt":
                 given = [p for p in prompts if p is not None]
                 mask = nn.utils.rnn.pad_sequence([torch.ones(len(p.tokens), dtype=torch.bool) for p in given], True)
                 tokens = nn.utils.rnn.pad_sequence([p.tokens for p in given], True)
-                out = self.parts[name](f_c, f_f, Text(tokens=tokens, mask=mask))
+                out = self.model.parts[name](f_c, f_f, Text(tokens=tokens, mask=mask))
                 return out
             case "similarity":
                 part = zero_shot(self.encoders.dim)
@@ -167,7 +169,7 @@ class Judge:
 
     def _gate(self, f_c: Tensor, f_f: Tensor) -> Tensor:
         """Return the mean gate of the first target that has a fusion; the gate needs no prompt."""
-        part = next(iter(self.parts.values()), None) or zero_shot(self.encoders.dim)
+        part = next(iter(self.model.parts.values()), None) or zero_shot(self.encoders.dim)
         g: Tensor = part.gff(f_c, f_f)[0]
         return g.mean(dim=1)
 

@@ -1,27 +1,25 @@
 """Pictures in, scores out: open, view, encode once, ask every target.
 
-    picture - open - views - [f_c, f_f] - judge - Score
-              in threads      in batches
+picture - open - views - [f_c, f_f] - judge - Score
+          in threads      in batches
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-from torch import Tensor
 
+from mst_clipiqa.cache import Cache
+from mst_clipiqa.encode import Encoded, Item, PictureEncoder
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.errors import ModelError, PictureError, PromptError, UsageError
 from mst_clipiqa.folder import Target, TrainedModel, load
 from mst_clipiqa.judge import EMPTY_PROMPT, Answer, Judge, zero_shot_model
-from mst_clipiqa.model.mstfe import EncoderPair
-from mst_clipiqa.model.preprocess import Views, views
-from mst_clipiqa.pictures import open_picture
-from mst_clipiqa.pipeline import in_batches, in_order
 
 MINI = Path(__file__).parent / "embedded" / "mini"
 
@@ -70,65 +68,59 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A picture after the encoders: features (D,), float32, and its upright size in pixels."""
+class ScoreOptions:
+    """How to compute scores; none of it changes what they mean."""
 
-    f_c: Tensor
-    f_f: Tensor
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A picture before the encoders, or the reason why there is none."""
-
-    views: Views | None
-    width: int = 0
-    height: int = 0
-    reason: str = ""
+    device: str = "auto"  # auto, cpu, cuda, mps
+    precision: str = "auto"  # auto, fp32, bf16, fp16; of the image towers
+    batch_size: int = 32  # pictures a step
+    workers: int = 2  # threads that open pictures
+    cache: Cache | None = None  # where features are kept
+    encoders: str | None = None  # where the model's encoders are now, if not where its config says
 
 
 class Scorer:
     """A model and its encoders, ready to score pictures."""
 
-    def __init__(self, model: TrainedModel, encoders: EncoderPair, *, batch_size: int = 32, workers: int = 2) -> None:
-        """Take a trained model and the encoders it was trained on; ``Scorer.load`` is the way from a name."""
-        if batch_size < 1 or workers < 1:
-            raise UsageError(f"Expected batch_size and workers of at least 1, got {batch_size} and {workers}.")
-        self.judge = Judge(model, encoders)
-        self.encoders = encoders
+    def __init__(self, model: TrainedModel, encoder: PictureEncoder) -> None:
+        """Take a trained model and the encoder it was trained on; ``Scorer.load`` is the way from a name."""
+        self.judge = Judge(model, encoder.encoders)
+        self.encoder = encoder
         self.model = model
-        self.batch_size = batch_size
-        self.workers = workers
 
     @classmethod
-    def load(cls, model: str | Path = "mini", *, device: str = "auto", precision: str = "auto", **options: int) -> Scorer:
+    def load(cls, model: str | Path = "mini", options: ScoreOptions | None = None, **changes: Any) -> Scorer:
         """Return a scorer for a model.
 
         Args:
             model: "mini", a model folder, or "zero-shot:ENCODERS" (no training; uncalibrated).
-            device: "auto", "cpu", "cuda", "mps".
-            precision: "auto", "fp32", "bf16", "fp16".
-            options: ``batch_size`` (pictures a step), ``workers`` (threads that open pictures).
+            options: how to compute; every field may also be given by name: ``Scorer.load("mini", device="cpu")``.
+            changes: fields of ``ScoreOptions``.
 
         Raises:
             ModelError: there is no such model, or it or its encoders cannot be used.
+            UsageError: this machine lacks the device, or an option makes no sense.
 
         Example:
             >>> from mst_clipiqa import Scorer
             >>> Scorer.load("mini")("examples/ball.jpg").status  # doctest: +SKIP
             'ok'
         """
+        how = dataclasses.replace(options or ScoreOptions(), **changes)
         name = str(model)
-        if name.startswith("zero-shot:"):
-            encoders = load_encoders(name.removeprefix("zero-shot:"), device, precision)
-            return cls(zero_shot_model(encoders), encoders, **options)
-        folder = MINI if name == "mini" else Path(name)
-        if not folder.is_dir():
-            raise ModelError(f"Expected 'mini', 'zero-shot:ENCODERS' or a model folder, got {name!r}: check the path.")
-        trained = load(folder)
-        return cls(trained, load_encoders(trained.config.encoders.source, device, precision), **options)
+        trained = None
+        source = name.removeprefix("zero-shot:")
+        if source == name:
+            folder = MINI if name == "mini" else Path(name)
+            if not folder.is_dir():
+                raise ModelError(
+                    f"Expected 'mini', 'zero-shot:ENCODERS' or a model folder, got {name!r}: check the path."
+                )
+            trained = load(folder)
+            source = trained.config.encoders.source
+        encoders = load_encoders(how.encoders or source, how.device, how.precision)
+        encoder = PictureEncoder(encoders, batch_size=how.batch_size, workers=how.workers, cache=how.cache)
+        return cls(trained or zero_shot_model(encoders), encoder)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -178,24 +170,15 @@ class Scorer:
             requests: ``Request`` objects, or pictures as ``__call__`` takes them.
         """
         asked = (r if isinstance(r, Request) else Request(r) for r in requests)
-        opened = in_order(asked, self._open, workers=self.workers, ahead=2 * self.batch_size)
-        for batch in in_batches(opened, self.batch_size):
-            good = [(request, one) for request, one in batch if one.views is not None]
-            encoded = self._encode([one for _, one in good])
-            scores = iter(self.ask(encoded, [request.prompt for request, _ in good]))
+        for batch in self.encoder.batches(Item(request.picture, request) for request in asked):
+            good = [(request, one) for request, one in batch if isinstance(one, Encoded)]
+            scores = iter(self.ask([one for _, one in good], [request.prompt for request, _ in good]))
             for _, one in batch:
-                yield next(scores) if one.views is not None else self._failed(one.reason)
+                yield next(scores) if isinstance(one, Encoded) else self._failed(one.reason)
 
     def encode(self, pictures: Sequence[Any]) -> list[Encoded]:
         """Return features of pictures, to ask many things of later; PictureError for the first that is unreadable."""
-        encoded: list[Encoded] = []
-        opened = in_order(pictures, self._view, workers=self.workers, ahead=2 * self.batch_size)
-        for batch in in_batches(opened, self.batch_size):
-            for _, one in batch:
-                if one.views is None:
-                    raise PictureError(one.reason)
-            encoded += self._encode([one for _, one in batch])
-        return encoded
+        return self.encoder.encode(pictures)
 
     def ask(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
         """Return a score for each encoded picture and its prompt; no picture is encoded again."""
@@ -204,26 +187,6 @@ class Scorer:
         f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])
         answers = self.judge.answer(f_c, f_f, prompts)
         return [self._score(answer, one) for answer, one in zip(answers, encoded, strict=True)]
-
-    def _open(self, request: Request) -> _Opened:
-        return self._view(request.picture)
-
-    def _view(self, picture: Any) -> _Opened:
-        try:
-            opened = open_picture(picture)
-        except PictureError as error:
-            return _Opened(None, reason=str(error))
-        return _Opened(views(opened.image, self.encoders.view), opened.width, opened.height)
-
-    def _encode(self, opened: Sequence[_Opened]) -> list[Encoded]:
-        seen = [one.views for one in opened if one.views is not None]
-        if not seen:
-            return []
-        device = self.judge.encoders.device
-        coarse = torch.stack([v.coarse for v in seen]).to(device)
-        fine = torch.stack([v.fine for v in seen if v.fine is not None]).to(device) if seen[0].fine is not None else None
-        f_c, f_f = (f.cpu() for f in self.encoders.encode_views(coarse, fine))
-        return [Encoded(f_c[i], f_f[i], one.width, one.height) for i, one in enumerate(opened)]
 
     def _score(self, answer: Answer, encoded: Encoded) -> Score:
         config = self.model.config

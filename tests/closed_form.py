@@ -52,11 +52,16 @@ def fill(module: nn.Module, prefix: str = "") -> None:
 
 def clip_config(patch: int, **changes: Any) -> dict[str, Any]:
     """Return the config of the closed-form CLIP with a patch size; ``changes`` go into the top level."""
-    vision = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=224)
-    text = dict(hidden_size=512, intermediate_size=256, num_hidden_layers=2, num_attention_heads=8, vocab_size=1024)
-    ids = dict(bos_token_id=1022, eos_token_id=1023, pad_token_id=1)
-    base = dict(projection_dim=512, vision_config=dict(vision, patch_size=patch, projection_dim=512))
-    return {**base, "text_config": dict(text, projection_dim=512, max_position_embeddings=77, **ids), **changes}
+    layers = {"num_hidden_layers": 2, "projection_dim": 512}
+    vision = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "image_size": 224}
+    text = {"hidden_size": 512, "intermediate_size": 256, "num_attention_heads": 8, "vocab_size": 1024}
+    ids = {"bos_token_id": 1022, "eos_token_id": 1023, "pad_token_id": 1, "max_position_embeddings": 77}
+    return {
+        "projection_dim": 512,
+        "vision_config": {**vision, **layers, "patch_size": patch},
+        "text_config": {**text, **layers, **ids},
+        **changes,
+    }
 
 
 def save_clip(folder: Path, patch: int, **changes: Any) -> Path:

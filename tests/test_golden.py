@@ -68,7 +68,8 @@ def train_five_steps(model: MSTCLIPIQA, run: Callable[[], torch.Tensor]) -> list
 def test_prompt_ids(pair: CLIPPair) -> None:
     ids, mask, truncated = pair.tokenize(PROMPTS)
     assert ids.tolist() == RECORDED["prompt_ids"]
-    assert mask.all() and not any(truncated)
+    assert mask.all()
+    assert not any(truncated)
 
 
 def test_features_and_fusion(pair: CLIPPair, features: tuple[torch.Tensor, torch.Tensor]) -> None:

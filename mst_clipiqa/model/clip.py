@@ -7,9 +7,12 @@ Source: section 3.1; CLIP (arXiv 2103.00020).
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pickle import UnpicklingError
+from typing import Any, TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
@@ -21,6 +24,8 @@ from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
 from mst_clipiqa.model.precision import DTYPES, in_fixed_chunks
 from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
+
+Triple: TypeAlias = tuple[float, float, float]
 
 _MAX_CHARS = 20_000  # of a prompt: far more than any encoder reads, and few enough to tokenize in milliseconds
 
@@ -40,7 +45,8 @@ class VisionTower(nn.Module):
         *layers, last = vision.encoder.layers
         for layer in layers:
             x = layer(x, None)
-        return self.clip.visual_projection(vision.post_layernorm(_first_row(last, x)))
+        embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(_first_row(last, x)))
+        return embedding
 
 
 def _first_row(layer: Any, x: Tensor) -> Tensor:
@@ -49,18 +55,21 @@ def _first_row(layer: Any, x: Tensor) -> Tensor:
     normed = layer.layer_norm1(x)
 
     def split(rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        return rows.view(*rows.shape[:2], attention.num_heads, -1).transpose(1, 2)
 
     query, key, value = attention.q_proj(normed[:, :1]), attention.k_proj(normed), attention.v_proj(normed)
     row = F.scaled_dot_product_attention(split(query), split(key), split(value)).transpose(1, 2).flatten(2)
-    out = x[:, :1] + attention.out_proj(row)
-    return (out + layer.mlp(layer.layer_norm2(out)))[:, 0]
+    out: Tensor = x[:, :1] + attention.out_proj(row)
+    out = out + layer.mlp(layer.layer_norm2(out))
+    return out[:, 0]
 
 
 class CLIPPair:
     """Two CLIP models as an ``EncoderPair``: image towers of both, text encoder of the coarse one."""
 
-    def __init__(self, mstfe: MSTFE, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizerFast, source: str) -> None:
+    def __init__(
+        self, mstfe: MSTFE, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizerFast, source: str
+    ) -> None:
         """Take the parts ready built; ``load_clip_pair`` is the way from files."""
         self.mstfe = mstfe
         self.text = text.eval().requires_grad_(False)
@@ -76,14 +85,15 @@ class CLIPPair:
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
         """Move the towers to a device, the image towers in a precision of ``DTYPES``; returns itself."""
         self.mstfe.to(device=device, dtype=DTYPES[precision])
-        self.text.to(device=device)  # type: ignore[arg-type]
+        self.text.to(device=device)
         self.precision = precision
         return self
 
     @property
     def device(self) -> torch.device:
         """Where the towers are."""
-        return self.text.device
+        where: torch.device = self.text.device
+        return where
 
     @torch.inference_mode()
     def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -134,11 +144,12 @@ def load_clip_pair(coarse: str, fine: str, source: str) -> CLIPPair:
     """
     files = find(coarse), find(fine)
     _check_pair(*files)
-    view = ViewSpec(size=files[0].config["vision_config"].get("image_size", 224), **_normalisation(files[0]))
-    towers = [VisionTower(_load(CLIPVisionModelWithProjection, f)) for f in files]
+    mean, std = _normalisation(files[0])
+    view = ViewSpec(size=files[0].config["vision_config"].get("image_size", 224), mean=mean, std=std)
+    patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f)) for f in files)
     text = _load(CLIPTextModelWithProjection, files[0])
     tokenizer = CLIPTokenizerFast.from_pretrained(str(files[0].folder), local_files_only=True)
-    pair = CLIPPair(MSTFE(*towers, view), text, tokenizer, source)
+    pair = CLIPPair(MSTFE(patch32, patch16, view), text, tokenizer, source)
     pair.sha256 = sha256([*files[0].hashed, *files[1].hashed])
     return pair
 
@@ -151,14 +162,20 @@ def _load(kind: Any, files: ClipFiles) -> Any:
         model, info = kind.from_pretrained(
             str(files.folder), local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except UnpicklingError as error:
+        raise ModelError(
+            f"Expected plain tensors in {files.weights}, got a pickle of something else: do not trust it."
+        ) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"Expected CLIP weights in {files.weights}, got {reason}: fetch the file again.") from error
     finally:
         hf_logging.set_verbosity(verbosity)
     if info["missing_keys"]:
         first = sorted(info["missing_keys"])[0]
-        raise ModelError(f"Expected {first} in {files.weights}, which lacks it and {len(info['missing_keys']) - 1} more.")
+        raise ModelError(
+            f"Expected {first} in {files.weights}, which lacks it and {len(info['missing_keys']) - 1} more."
+        )
     check_finite(model.state_dict(), str(files.weights))
     return model
 
@@ -167,37 +184,51 @@ def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
     """Refuse two models that cannot be fused, and activations that do not fit the weights."""
     dims = [f.config.get("projection_dim", 512) for f in (coarse, fine)]
     if dims[0] != dims[1]:
-        raise ModelError(f"Expected two encoders with embeddings of one size, got {dims[0]} in {coarse.source} and {dims[1]} in {fine.source}.")
+        raise ModelError(
+            f"Expected two encoders with embeddings of one size, "
+            f"got {dims[0]} in {coarse.source} and {dims[1]} in {fine.source}: give two of one size."
+        )
     vision = [f.config.get("vision_config") or {} for f in (coarse, fine)]
     patches = [v.get("patch_size", 32) for v in vision]
     if patches[0] <= patches[1]:
-        raise ModelError(f"Expected a coarse patch larger than the fine one, got {patches[0]} and {patches[1]}: swap the two encoders.")
+        raise ModelError(
+            f"Expected a coarse patch larger than the fine one, "
+            f"got {patches[0]} and {patches[1]}: swap the two encoders."
+        )
     sizes = [v.get("image_size", 224) for v in vision]
     if sizes[0] != sizes[1]:
-        raise ModelError(f"Expected two encoders that look at pictures of one size, got {sizes[0]} and {sizes[1]} pixels.")
+        raise ModelError(
+            f"Expected two encoders that look at pictures of one size, got {sizes[0]} and {sizes[1]} pixels."
+        )
     for files in (coarse, fine):
         _check_activation(files)
 
 
 def _check_activation(files: ClipFiles) -> None:
     """OpenAI's weights were trained with quick_gelu; with gelu they load, run, and answer wrongly."""
-    acts = {part: (files.config.get(part) or {}).get("hidden_act", "quick_gelu") for part in ("vision_config", "text_config")}
+    acts = {
+        part: (files.config.get(part) or {}).get("hidden_act", "quick_gelu")
+        for part in ("vision_config", "text_config")
+    }
     if len(set(acts.values())) > 1:
-        raise ModelError(f"Expected one activation in both towers of {files.source}, got {acts['vision_config']} and {acts['text_config']}.")
+        raise ModelError(
+            f"Expected one activation in both towers of {files.source}, "
+            f"got {acts['vision_config']} and {acts['text_config']}: restore its config.json."
+        )
     origin = str(files.config.get("_name_or_path") or files.source)
     act = acts["vision_config"]
     if (origin.startswith("openai/") or files.source.startswith("openai/")) and act != "quick_gelu":
-        raise ModelError(f"Expected hidden_act 'quick_gelu' for OpenAI's weights ({files.source}), got {act!r}: restore its config.json.")
+        raise ModelError(
+            f"Expected hidden_act 'quick_gelu' for OpenAI's weights ({files.source}), "
+            f"got {act!r}: restore its config.json."
+        )
     if act not in ("quick_gelu", "gelu"):
         raise ModelError(f"Expected hidden_act 'quick_gelu' or 'gelu' in {files.source}, got {act!r}.")
 
 
-def _normalisation(files: ClipFiles) -> dict[str, tuple[float, ...]]:
+def _normalisation(files: ClipFiles) -> tuple[Triple, Triple]:
     """Return mean and std from preprocessor_config.json where there is one, else CLIP's."""
     path = files.folder / "preprocessor_config.json"
-    if not path.is_file():
-        return {"mean": CLIP_MEAN, "std": CLIP_STD}
-    import json
-
-    config = json.loads(path.read_text(encoding="utf-8"))
-    return {"mean": tuple(config.get("image_mean", CLIP_MEAN)), "std": tuple(config.get("image_std", CLIP_STD))}
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    mean, std = config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_STD)
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

@@ -17,7 +17,10 @@ from typing import Any
 
 from mst_clipiqa.errors import ModelError
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there; .bin is read with weights_only
+WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+)  # the first that is there; .bin is read with weights_only
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 OPENAI_PAIR = ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16")
 
@@ -46,6 +49,7 @@ def find(source: str) -> ClipFiles:
     Raises:
         ModelError: the folder lacks a file, the hub does not know the id, or it is not cached and out of reach.
     """
+    weights: Path | None
     if Path(source).is_dir():
         folder = Path(source)
         weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
@@ -56,7 +60,9 @@ def find(source: str) -> ClipFiles:
         raise ModelError(f"Expected a folder or a hub id such as {OPENAI_PAIR[0]}, got {source!r}, which is neither.")
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [] if weights else [" or ".join(WEIGHTS)]
-    has_tokens = (folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))
+    has_tokens = (folder / "tokenizer.json").is_file() or all(
+        (folder / n).is_file() for n in ("vocab.json", "merges.txt")
+    )
     missing += [] if has_tokens else ["tokenizer.json (or vocab.json and merges.txt)"]
     if missing or weights is None:
         raise ModelError(f"Expected a CLIP model in {source}, but it lacks {', '.join(missing)}: complete the folder.")
@@ -104,11 +110,11 @@ def _from_hub(repo: str) -> Path:
 
     try:
         config = cached("config.json")
-        if config and (weights := next((w for n in WEIGHTS if (w := config.parent / n).is_file()), None)):
-            return weights
+        if config and (here := next((w for n in WEIGHTS if (w := config.parent / n).is_file()), None)):
+            return here
         for name in ("config.json", *TOKENIZER):
             fetch(name)
-        weights = next((w for name in WEIGHTS if (w := fetch(name))), None)
+        weights = next((got for name in WEIGHTS if (got := fetch(name))), None)
     except RepositoryNotFoundError as error:
         raise ModelError(f"Expected a hub id that exists, got {repo!r}, which the hub does not know.") from error
     except (OSError, LocalEntryNotFoundError) as error:  # no network, HF_HUB_OFFLINE, a full disk

@@ -68,7 +68,9 @@ class MSTCLIPIQA(nn.Module):
         g, z = self.gff(f_c, f_f)
         if isinstance(self.head, TemplateHead):
             if text.templates is None:
-                raise ModelError("Expected template embeddings for the template head, got none: pass Text(templates=...).")
+                raise ModelError(
+                    "Expected template embeddings for the template head, got none: pass Text(templates=...)."
+                )
             q, p = self.head(z, text.templates)
             return Output(q, g, z, p=p)
         if text.tokens is None or text.mask is None:

@@ -28,7 +28,8 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(f"Expected a device such as auto, cpu, cuda or mps, got {device!r}{nearest(device, ['auto', 'cpu', 'cuda', 'mps'])}.") from error
+        hint = nearest(device, ["auto", "cpu", "cuda", "mps"])
+        raise UsageError(f"Expected a device such as auto, cpu, cuda or mps, got {device!r}{hint}.") from error
     absent = (resolved.type == "cuda" and not torch.cuda.is_available()) or (
         resolved.type == "mps" and not torch.backends.mps.is_available()
     )
@@ -41,11 +42,17 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """Return fp32, bf16 or fp16; "auto" is the fastest that the device computes natively."""
     if precision != "auto":
         if precision not in DTYPES:
-            raise UsageError(f"Expected precision auto, fp32, bf16 or fp16, got {precision!r}{nearest(precision, DTYPES)}.")
+            raise UsageError(
+                f"Expected precision auto, fp32, bf16 or fp16, got {precision!r}{nearest(precision, DTYPES)}."
+            )
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported():
+    if (
+        device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.cpu._is_avx512_bf16_supported()
+    ):
         return "bf16"
     return "fp32"
 
