@@ -38,7 +38,7 @@ def check(name: str, root: Path, score_range: tuple[float, float] | None, as_jso
     from dataclasses import replace
 
     from mst_clipiqa.data import load
-    from mst_clipiqa.data.identical import identical
+    from mst_clipiqa.data.copies import identical
     from mst_clipiqa.data.loading import find_pictures
     from mst_clipiqa.data.survey import survey
 

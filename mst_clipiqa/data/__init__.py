@@ -4,7 +4,7 @@
     sets.py          the table: columns, native ranges, groups, folders of every set
     ratings.py       rows, table ................. -> ratings, records
     loading.py       name, folder ................ -> RatedSet             (load)
-    identical.py     records ..................... -> byte-identical pictures
+    copies.py        records ..................... -> byte-identical pictures
     splits.py        records ..................... -> Split                (make_split, leakage)
     survey.py        RatedSet .................... -> Survey               (what `data check` prints)
 
@@ -13,7 +13,7 @@ Needs nothing but the standard library; openpyxl for .xlsx and scipy for .mat, o
 
 from __future__ import annotations
 
-from mst_clipiqa.data.identical import identical
+from mst_clipiqa.data.copies import identical
 from mst_clipiqa.data.loading import load, with_pictures
 from mst_clipiqa.data.record import RatedSet, Record, same_text
 from mst_clipiqa.data.sets import SETS, SetInfo, set_name

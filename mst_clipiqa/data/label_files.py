@@ -69,8 +69,11 @@ def _labels_in(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(Path(e.path) for e in entries if e.is_dir() and not e.name.startswith("."))
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(e.path) for e in entries if e.is_dir() and not e.name.startswith("."))
+    except (PermissionError, FileNotFoundError):  # a folder that cannot be looked into has no labels for us
+        return []
 
 
 def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> list[Row]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from mst_clipiqa.data.identical import Identical, across_prompts
+from mst_clipiqa.data.copies import Identical, across_prompts
 from mst_clipiqa.data.record import Range, RatedSet
 
 BINS = 10

@@ -1,0 +1,59 @@
+"""Predictions against mean opinion scores: agreement, intervals, comparisons, coverage.
+
+    measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
+    resampling.py   bootstrap: intervals that resample prompts, not pictures
+    pairs.py        pair_accuracy: the better of two pictures of one prompt
+    comparison.py   paired_difference: is B better than A?
+    baseline.py     generator_mean: what needs no picture
+    conformal.py    conformal_halfwidth, interval_coverage
+    evaluation.py   evaluate: all of it, as one dataclass that turns into JSON
+
+Arrays in, numbers out. Needs numpy and scipy, and nothing else of this package but its errors.
+"""
+
+from __future__ import annotations
+
+from mst_clipiqa.evaluate.baseline import generator_mean
+from mst_clipiqa.evaluate.comparison import Difference, paired_difference
+from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
+from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, Part, evaluate, table
+from mst_clipiqa.evaluate.measures import (
+    Agreement,
+    agreement,
+    krcc,
+    plcc,
+    plcc_logistic4,
+    plcc_logistic5,
+    rmse,
+    srcc,
+    why_undefined,
+)
+from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy
+from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap
+
+__all__ = [
+    "Agreement",
+    "Difference",
+    "Evaluation",
+    "Extras",
+    "Interval",
+    "PairAccuracy",
+    "Part",
+    "Resampling",
+    "agreement",
+    "bootstrap",
+    "conformal_halfwidth",
+    "evaluate",
+    "generator_mean",
+    "interval_coverage",
+    "krcc",
+    "pair_accuracy",
+    "paired_difference",
+    "plcc",
+    "plcc_logistic4",
+    "plcc_logistic5",
+    "rmse",
+    "srcc",
+    "table",
+    "why_undefined",
+]

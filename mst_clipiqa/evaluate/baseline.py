@@ -1,0 +1,43 @@
+"""What can be predicted without looking at the picture: the mean score of its generator."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate.measures import Floats
+
+
+def generator_mean(
+    train_mos: ArrayLike, train_generators: Sequence[Hashable], test_generators: Sequence[Hashable]
+) -> Floats:
+    """Return the mean training score of every test picture's generator.
+
+    A model that does not beat this has learnt nothing about pictures.
+
+    Args:
+        train_mos: scores of the training pictures, float (n,).
+        train_generators: their generators (n,); with settings where the set has them.
+        test_generators: generators of the test pictures (m,); an unknown one gets the mean of all.
+
+    Returns:
+        float (m,).
+
+    Raises:
+        DataError: no training pictures, or not one generator for each.
+    """
+    scores = np.asarray(train_mos, dtype=np.float64)
+    if not scores.size or scores.shape != (len(train_generators),):
+        raise DataError(
+            f"expected the generator of each training picture, got {scores.size} scores and "
+            f"{len(train_generators)} generators"
+        )
+    by_generator: dict[Hashable, list[float]] = {}
+    for generator, score in zip(train_generators, scores, strict=True):
+        by_generator.setdefault(generator, []).append(float(score))
+    means = {generator: float(np.mean(values)) for generator, values in by_generator.items()}
+    overall = float(scores.mean())
+    return np.array([means.get(generator, overall) for generator in test_generators], dtype=np.float64)

@@ -1,0 +1,179 @@
+"""How well predictions agree with mean opinion scores: SRCC, PLCC, KRCC, RMSE.
+
+What cannot be computed is NaN, and `why_undefined` says why; nothing is silently set to zero.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special, stats
+
+from mst_clipiqa.errors import DataError
+
+Floats = NDArray[np.float64]
+
+CONSTANT = 1e-12
+"""Values that differ by less than this share of their size are taken for one value."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far predictions agree with scores; NaN where undefined, with the reason in `undefined`.
+
+    `plcc_logistic4` is PLCC after the four-parameter logistic fit, as papers report it: it was fitted on the
+    very scores it is measured on. RMSE is in the units of the scores.
+    """
+
+    n: int
+    srcc: float
+    plcc: float
+    plcc_logistic4: float
+    krcc: float
+    rmse: float
+    undefined: str | None = None
+
+
+def agreement(predictions: ArrayLike, mos: ArrayLike) -> Agreement:
+    """Return all measures at once.
+
+    Args:
+        predictions: float (n,), finite.
+        mos: float (n,), finite, in the same units.
+
+    Raises:
+        DataError: different lengths, or values that are not finite.
+    """
+    x, y = paired(predictions, mos)
+    return Agreement(
+        n=len(x),
+        srcc=srcc(x, y),
+        plcc=plcc(x, y),
+        plcc_logistic4=plcc_logistic4(x, y),
+        krcc=krcc(x, y),
+        rmse=rmse(x, y),
+        undefined=why_undefined(x, y),
+    )
+
+
+def paired(predictions: ArrayLike, mos: ArrayLike) -> tuple[Floats, Floats]:
+    """Return both as float64 (n,) after checking that they belong together.
+
+    Raises:
+        DataError: different lengths, more than one dimension, or values that are not finite.
+    """
+    x, y = np.asarray(predictions, dtype=np.float64), np.asarray(mos, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise DataError(f"expected one prediction for each score, got shapes {x.shape} and {y.shape}")
+    for name, values in (("predictions", x), ("scores", y)):
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise DataError(
+                f"expected finite {name}, got {values[bad[0]]} at position {bad[0]} ({bad.size} in all); "
+                "take rows without a score out first"
+            )
+    return x, y
+
+
+def is_constant(values: Floats) -> bool:
+    """Return whether all values are the same up to rounding."""
+    return bool(np.ptp(values) <= CONSTANT * max(1.0, float(np.abs(values).max()))) if values.size else True
+
+
+def why_undefined(predictions: ArrayLike, mos: ArrayLike) -> str | None:
+    """Return why a correlation is undefined, or None where it is defined."""
+    x, y = paired(predictions, mos)
+    if len(x) < 2:
+        return f"a correlation takes two pictures, got {len(x)}"
+    if is_constant(x):
+        return f"all {len(x)} predictions are the same"
+    if is_constant(y):
+        return f"all {len(y)} scores are the same"
+    return None
+
+
+def srcc(predictions: ArrayLike, mos: ArrayLike) -> float:
+    """Return Spearman's rank correlation: PLCC of the ranks, ties given their mean rank. NaN where undefined."""
+    x, y = paired(predictions, mos)
+    return plcc(stats.rankdata(x), stats.rankdata(y)) if why_undefined(x, y) is None else float("nan")
+
+
+def plcc(predictions: ArrayLike, mos: ArrayLike) -> float:
+    """Return Pearson's linear correlation, -1 to 1. NaN where undefined."""
+    x, y = paired(predictions, mos)
+    if why_undefined(x, y) is not None:
+        return float("nan")
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1.0, 1.0))
+
+
+def krcc(predictions: ArrayLike, mos: ArrayLike) -> float:
+    """Return Kendall's rank correlation, tau-b, which accounts for ties. NaN where undefined."""
+    x, y = paired(predictions, mos)
+    return float(stats.kendalltau(x, y).statistic) if why_undefined(x, y) is None else float("nan")
+
+
+def rmse(predictions: ArrayLike, mos: ArrayLike) -> float:
+    """Return the root of the mean squared error, in the units of the scores. NaN for no pictures."""
+    x, y = paired(predictions, mos)
+    return float(np.sqrt(np.mean((x - y) ** 2))) if x.size else float("nan")
+
+
+def plcc_logistic4(predictions: ArrayLike, mos: ArrayLike) -> float:
+    """Return PLCC after fitting f(x) = (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2 to the scores.
+
+    NaN where undefined, for fewer than 5 pictures, or where no fit was found.
+    Source: VQEG, final report on the validation of objective models of video quality assessment, phase II, 2003.
+    """
+    return _plcc_after(_logistic4, 4, predictions, mos)
+
+
+def plcc_logistic5(predictions: ArrayLike, mos: ArrayLike) -> float:
+    """Return PLCC after fitting f(x) = b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5 to the scores.
+
+    NaN where undefined, for fewer than 6 pictures, or where no fit was found.
+    Source: Sheikh, Sabir, Bovik, A statistical evaluation of recent full reference image quality assessment
+    algorithms, 2006, equation 13.
+    """
+    return _plcc_after(_logistic5, 5, predictions, mos)
+
+
+def _logistic4(x: Floats, b1: float, b2: float, b3: float, b4: float) -> Floats:
+    return np.asarray((b1 - b2) * special.expit((x - b3) * b4) + b2)  # b4 as a slope: no division by zero
+
+
+def _logistic5(x: Floats, b1: float, b2: float, b3: float, b4: float, b5: float) -> Floats:
+    return np.asarray(b1 * (special.expit(b2 * (x - b3)) - 0.5) + b4 * x + b5)
+
+
+def _starts(parameters: int, x: Floats, y: Floats) -> list[Sequence[float]]:
+    """Return first guesses on standardised axes: a steep and a gentle curve, rising or falling as the data do."""
+    sign = 1.0 if x @ y >= 0 else -1.0
+    ends = (float(y.max()), float(y.min()))
+    if parameters == 4:
+        return [(*ends, 0.0, sign * slope) for slope in (1.0, 4.0)]
+    return [(ends[0] - ends[1], sign * slope, 0.0, 0.0, 0.0) for slope in (1.0, 4.0)]
+
+
+def _plcc_after(curve: Callable[..., Floats], parameters: int, predictions: ArrayLike, mos: ArrayLike) -> float:
+    """Fit the curve from each first guess, keep the best fit, and return PLCC of the fitted values."""
+    x, y = paired(predictions, mos)
+    if why_undefined(x, y) is not None or len(x) <= parameters:
+        return float("nan")
+    x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()  # PLCC does not see this; the fit converges better
+    best, error = float("nan"), float("inf")
+    for start in _starts(parameters, x, y):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optimize.OptimizeWarning)  # of the covariance, which is not used
+                found, _ = optimize.curve_fit(curve, x, y, p0=start, maxfev=4000)
+        except RuntimeError:  # no convergence from here
+            continue
+        fitted = curve(x, *found)
+        if float(np.sum((fitted - y) ** 2)) < error:
+            best, error = plcc(fitted, y), float(np.sum((fitted - y) ** 2))
+    return best

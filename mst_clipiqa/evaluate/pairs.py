@@ -1,0 +1,78 @@
+"""Does it pick the better of two pictures of one prompt?"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mst_clipiqa.evaluate.measures import Floats, paired
+from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, draw_counts, group_index, interval
+
+
+@dataclass(frozen=True)
+class PairAccuracy:
+    """The share of pairs within one prompt that are put in the raters' order.
+
+    Pairs whose scores differ by `threshold` or less are left out: the raters do not tell them apart. A tie of
+    the predictions counts as half a hit. `accuracy` is NaN where no pair is left; 0.5 is chance.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    pairs: int
+    groups: int
+    threshold: float
+    undefined: str | None = None
+
+
+def pair_accuracy(
+    predictions: ArrayLike,
+    mos: ArrayLike,
+    groups: Sequence[Hashable],
+    threshold: float = 0.0,
+    how: Resampling = DEFAULT,
+) -> PairAccuracy:
+    """Return how often the better of two pictures of one prompt is predicted to be the better.
+
+    Args:
+        predictions: float (n,).
+        mos: float (n,).
+        groups: the prompt group of every picture (n,).
+        threshold: the least difference of scores that counts, exclusive, in units of the scores.
+        how: level, resamples and seed of the interval.
+
+    Raises:
+        DataError: different lengths, or values that are not finite.
+    """
+    x, y = paired(predictions, mos)
+    index = group_index(groups, len(x))
+    order = np.argsort(index, kind="stable")
+    count = int(index.max()) + 1 if index.size else 0
+    hits, pairs = np.zeros(count), np.zeros(count)
+    largest = int(np.bincount(index).max()) if index.size else 0
+    for step in range(1, largest):  # every pair of one group lies `step` apart for one step
+        first, second = order[:-step], order[step:]
+        same = index[first] == index[second]
+        first, second = first[same], second[same]
+        told = np.abs(y[first] - y[second]) > threshold
+        first, second = first[told], second[told]
+        hit = (np.sign(x[first] - x[second]) * np.sign(y[first] - y[second]) + 1) / 2
+        hits += np.bincount(index[first], weights=hit, minlength=count)
+        pairs += np.bincount(index[first], minlength=count)
+    return _accuracy(hits, pairs, threshold, how)
+
+
+def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> PairAccuracy:
+    """Pool the groups that have pairs, and resample them."""
+    hits, pairs = hits[pairs > 0], pairs[pairs > 0]
+    if not pairs.size:
+        why = f"no two pictures of one prompt differ by more than {threshold:g} in score"
+        return PairAccuracy(float("nan"), float("nan"), float("nan"), 0, 0, threshold, why)
+    index = np.arange(len(pairs))
+    values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])
+    found = interval(float(hits.sum() / pairs.sum()), values, index, how)
+    return PairAccuracy(found.value, found.low, found.high, int(pairs.sum()), len(pairs), threshold, found.undefined)

@@ -1,0 +1,201 @@
+"""Bootstrap intervals that resample whole prompt groups, because pictures of one prompt are not independent.
+
+A resample is a count for every picture (how often its group was drawn), so all resamples of a measure are a few
+matrix products over the counts, and two models are compared on the very same resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.evaluate import measures
+from mst_clipiqa.evaluate.measures import Floats, paired, why_undefined
+
+CELLS = 4_000_000
+"""How many counts (resamples x pictures) are worked on at once; bounds the memory, not the result."""
+
+
+ROUNDING = 1e-12
+"""A variance below this share of the largest one is a rounding error of zero."""
+
+MOST_FOR_KRCC = 5000
+"""Pictures up to which KRCC is resampled: its cost grows with all pairs."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measure with its bootstrap interval.
+
+    `low` and `high` are NaN where the interval is undefined, with the reason in `undefined`. `groups` is the
+    number of prompt groups that were resampled.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    resamples: int
+    groups: int
+    undefined: str | None = None
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made: the level they hold, the number of resamples, the seed of the draws."""
+
+    level: float = 0.95
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 0 < self.level < 1 or self.resamples < 1:
+            raise UsageError(
+                f"expected a level between 0 and 1 and at least one resample, got {self.level:g} and {self.resamples}"
+            )
+
+
+DEFAULT = Resampling()
+
+
+def bootstrap(
+    predictions: ArrayLike,
+    mos: ArrayLike,
+    groups: Sequence[Hashable] | None,
+    measure: str = "srcc",
+    how: Resampling = DEFAULT,
+) -> Interval:
+    """Return a measure with its percentile interval over resampled prompt groups.
+
+    Args:
+        predictions: float (n,).
+        mos: float (n,).
+        groups: the prompt group of every picture (n,); None where unknown, each picture then stands alone.
+        measure: "srcc", "plcc", "krcc" or "rmse".
+        how: level, resamples and seed.
+
+    Raises:
+        UsageError: no such measure.
+        DataError: different lengths, or values that are not finite.
+    """
+    x, y = paired(predictions, mos)
+    over, index = measure_over(measure), group_index(groups, len(x))
+    value = float(getattr(measures, measure)(x, y))
+    why = why_undefined(x, y) if measure != "rmse" else None
+    if measure == "krcc" and len(x) > MOST_FOR_KRCC:
+        why = f"KRCC is resampled for up to {MOST_FOR_KRCC:,} pictures, there are {len(x):,}"
+    if why is not None:
+        nan = float("nan")
+        return Interval(value, nan, nan, how.level, how.resamples, len(set(index.tolist())), why)
+    values = np.concatenate([over(x, y, counts) for counts in draw_counts(index, how)])
+    return interval(value, values, index, how)
+
+
+def interval(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
+    """Turn the resampled values into a percentile interval, or say why there is none."""
+    count = int(index.max()) + 1 if index.size else 0
+    defined = values[np.isfinite(values)]
+    why = None
+    if count < 2:
+        why = f"an interval takes two prompt groups, got {count}"
+    elif len(defined) < len(values) / 2:
+        why = f"the measure is undefined in {len(values) - len(defined)} of {len(values)} resamples"
+    if why is not None:
+        return Interval(value, float("nan"), float("nan"), how.level, how.resamples, count, why)
+    low, high = np.quantile(defined, [(1 - how.level) / 2, (1 + how.level) / 2])
+    return Interval(value, float(low), float(high), how.level, how.resamples, count)
+
+
+def group_index(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
+    """Number the groups in the order first met: int (n,).
+
+    Raises:
+        DataError: not one group for each picture.
+    """
+    if groups is None:
+        return np.arange(n)
+    if len(groups) != n:
+        raise DataError(f"expected the prompt group of each of {n} pictures, got {len(groups)} groups")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+
+
+def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
+    """Yield counts, float (some resamples, n): how often each picture stands in each resample."""
+    generator = np.random.default_rng(how.seed)
+    groups = int(index.max()) + 1 if index.size else 0
+    step = max(1, CELLS // max(len(index), 1))
+    for start in range(0, how.resamples if groups else 0, step):
+        rows = min(step, how.resamples - start)
+        drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        yield counts[:, index].astype(np.float64)
+
+
+def measure_over(name: str) -> Callable[[Floats, Floats, Floats], Floats]:
+    """Return a measure by name; it takes x (n,), y (n,), counts (r, n) and gives one value a resample (r,).
+
+    Raises:
+        UsageError: no such measure.
+    """
+    known = {"srcc": _srcc, "plcc": _plcc, "krcc": _krcc, "rmse": _rmse}
+    if name not in known:
+        raise UsageError(f"expected a measure of {', '.join(known)}, got {name!r}")
+    return known[name]
+
+
+def _rmse(x: Floats, y: Floats, counts: Floats) -> Floats:
+    return np.asarray(np.sqrt(counts @ (x - y) ** 2 / counts.sum(axis=1)))
+
+
+def _plcc(x: Floats, y: Floats, counts: Floats) -> Floats:
+    x, y = x - x.mean(), y - y.mean()  # keeps the differences of sums below accurate
+    total = counts.sum(axis=1)
+    mean_x, mean_y = counts @ x / total, counts @ y / total
+    covariance = counts @ (x * y) / total - mean_x * mean_y
+    return _ratio(covariance, counts @ x**2 / total - mean_x**2, counts @ y**2 / total - mean_y**2)
+
+
+def _srcc(x: Floats, y: Floats, counts: Floats) -> Floats:
+    ranks_x, ranks_y = _ranks(x, counts), _ranks(y, counts)
+    total = counts.sum(axis=1)
+    middle = (total[:, None] + 1) / 2  # the mean of ranks 1..N, whatever the ties
+    ranks_x, ranks_y = ranks_x - middle, ranks_y - middle
+    covariance = np.einsum("rn,rn,rn->r", counts, ranks_x, ranks_y)
+    variances = (np.einsum("rn,rn,rn->r", counts, ranks, ranks) for ranks in (ranks_x, ranks_y))
+    return _ratio(covariance, *variances)
+
+
+def _ranks(values: Floats, counts: Floats) -> Floats:
+    """Return the mean rank of every picture in every resample, ties included: float (r, n)."""
+    order = np.argsort(values, kind="stable")
+    _, first, inverse = np.unique(values[order], return_index=True, return_inverse=True)
+    tied = np.add.reduceat(counts[:, order], first, axis=1)  # how many stand at each different value
+    below = np.cumsum(tied, axis=1) - tied
+    back = np.empty_like(order)
+    back[order] = inverse
+    return np.asarray((below + (tied + 1) / 2)[:, back])
+
+
+def _krcc(x: Floats, y: Floats, counts: Floats) -> Floats:
+    """Return tau-b: the sum of sign(dx) sign(dy) over all pairs against the pairs that are not tied."""
+    both, untied_x, untied_y = (np.zeros(len(counts)) for _ in range(3))
+    for rows in np.array_split(np.arange(len(x)), max(1, len(x) * len(x) // CELLS)):
+        signs_x, signs_y = np.sign(x[rows, None] - x), np.sign(y[rows, None] - y)
+        weights = counts[:, rows]
+        both += np.sum(weights * (counts @ (signs_x * signs_y).T), axis=1)
+        untied_x += np.sum(weights * (counts @ np.abs(signs_x).T), axis=1)
+        untied_y += np.sum(weights * (counts @ np.abs(signs_y).T), axis=1)
+    return _ratio(both, untied_x, untied_y)
+
+
+def _ratio(covariance: Floats, variance_x: Floats, variance_y: Floats) -> Floats:
+    """Return covariance / sqrt(variances), NaN where a resample holds one value only."""
+    varies = (variance_x > ROUNDING * variance_x.max()) & (variance_y > ROUNDING * variance_y.max())
+    root = np.sqrt(np.where(varies, variance_x * variance_y, np.nan))
+    return np.asarray(np.clip(covariance / root, -1.0, 1.0))
