@@ -1,0 +1,149 @@
+"""Rated pictures as rows of features: what training and evaluation read instead of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mst_clipiqa.data import Record
+from mst_clipiqa.encode import Failed, Item, PictureEncoder
+from mst_clipiqa.errors import DataError
+from mst_clipiqa.model.mst_clipiqa import Text, to_head
+from mst_clipiqa.model.mstfe import TEMPLATES, EncoderPair, PromptTokens
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class PromptBank:
+    """The token states of every prompt of a set, each once.
+
+    Attributes:
+        tokens: float32 (prompts, L, D), padded with zeros; mask: bool (prompts, L), True for real tokens.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    def select(self, index: Tensor) -> Text:
+        """Return tokens and mask of a batch, as long as its longest prompt."""
+        mask = self.mask[index]
+        length = int(mask.sum(dim=1).max())
+        return Text(tokens=self.tokens[index, :length], mask=mask[:, :length])
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of records, in their order.
+
+    Attributes:
+        records: the pictures.
+        f_c, f_f: float32 (records, D).
+        templates: t, float32 (5, D).
+        prompts: token states, where a prompt head will read them.
+        prompt_of: int64 (records,), each record's row in ``prompts``.
+    """
+
+    records: tuple[Record, ...]
+    f_c: Tensor
+    f_f: Tensor
+    templates: Tensor
+    prompts: PromptBank | None = None
+    prompt_of: Tensor | None = None
+
+    def rows(self, records: Sequence[Record]) -> Tensor:
+        """Return the rows of some of the records, int64."""
+        where = {record.name: i for i, record in enumerate(self.records)}
+        return torch.tensor([where[record.name] for record in records], dtype=torch.int64)
+
+    def text(self, rows: Tensor, head: str) -> Text:
+        """Return the text side of a batch for a head."""
+        if head == "template":
+            return Text(templates=self.templates)
+        if self.prompts is None or self.prompt_of is None:
+            raise DataError("Expected prompts for the prompt head, got pictures without: use the template head.")
+        return self.prompts.select(self.prompt_of[rows])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a feature table with their targets on the head's scale 1..5: all that a training loop sees."""
+
+    f_c: Tensor
+    f_f: Tensor
+    y: Tensor
+    text: Callable[[Tensor], Text]  # positions within this part -> the batch's text
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.y)
+
+
+def encode_records(
+    encoder: PictureEncoder, records: Sequence[Record], *, prompts: bool, progress: Progress | None = None
+) -> FeatureTable:
+    """Encode rated pictures, and their prompts where asked.
+
+    Args:
+        encoder: the frozen pair with its cache.
+        records: pictures with files.
+        prompts: whether a prompt head will need token states.
+        progress: called with the number of pictures done since the last call.
+
+    Raises:
+        DataError: a picture cannot be read or lacks a prompt that is needed; the message counts and names them.
+    """
+    f_c, f_f, bad = [], [], []
+    for batch in encoder.batches(Item(record.file, record) for record in records):
+        for record, one in batch:
+            if isinstance(one, Failed):
+                bad.append(f"{record.name}: {one.reason}")
+            else:
+                f_c.append(one.f_c)
+                f_f.append(one.f_f)
+        if progress:
+            progress(len(batch))
+    if bad:
+        raise DataError(f"Expected {len(records)} readable pictures, got {len(bad)} that are not; first {bad[0]}")
+    templates = encoder.encoders.encode_templates(list(TEMPLATES)).cpu().clone()
+    bank, index = encode_prompts(encoder, records) if prompts else (None, None)
+    return FeatureTable(tuple(records), torch.stack(f_c), torch.stack(f_f), templates, bank, index)
+
+
+def encode_prompts(encoder: PictureEncoder, records: Sequence[Record]) -> tuple[PromptBank, Tensor]:
+    """Return the token states of the records' prompts, and each record's row among them."""
+    without = [record.name for record in records if not (record.prompt or "").strip()]
+    if without:
+        raise DataError(
+            f"Expected a prompt for every picture, got none for {len(without)}, first {without[0]}: "
+            "use the template head, or add the prompts."
+        )
+    texts = list(dict.fromkeys(record.prompt or "" for record in records))
+    read = (
+        encoder.cache.encode_prompts(encoder.encoders, texts) if encoder.cache else _in_chunks(encoder.encoders, texts)
+    )
+    rows = [p.tokens[0][p.mask[0]] for p in read]
+    tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    where = {text: i for i, text in enumerate(texts)}
+    return PromptBank(tokens, mask), torch.tensor([where[record.prompt or ""] for record in records])
+
+
+def part_of(table: FeatureTable, records: Sequence[Record], target: str, head: str, scale: tuple[float, float]) -> Part:
+    """Return some records as training sees them; ``scale`` is the target's native range (low, high)."""
+    rows = table.rows(records)
+    mos = torch.tensor([record.targets[target] for record in records], dtype=torch.float32)
+    return Part(table.f_c[rows], table.f_f[rows], to_head(mos, *scale), lambda picked: table.text(rows[picked], head))
+
+
+def _in_chunks(encoders: EncoderPair, texts: Sequence[str]) -> list[PromptTokens]:
+    found = []
+    for start in range(0, len(texts), 64):
+        some = encoders.encode_prompts(list(texts[start : start + 64]))
+        for i in range(len(some.truncated)):
+            tokens, mask = some.tokens[i : i + 1].cpu().clone(), some.mask[i : i + 1].cpu()
+            found.append(PromptTokens(tokens, mask, [some.truncated[i]], [some.known[i]]))
+    return found

@@ -1,0 +1,235 @@
+"""The training loop, over features.
+
+It sees a training and a validation part and has no way to a test part. Everything that varies between runs is in the
+seed: the start of the weights and the order of the pictures, drawn anew for each epoch, so that a run that was
+stopped goes on where it was and ends in the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.features import Part
+from mst_clipiqa.model.loss import mst_clipiqa_loss
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the fields are the flags of ``mst-clipiqa train``."""
+
+    name: str
+    learning_rates: tuple[float, ...]  # the best on validation is kept
+    weight_decay: float
+    decoupled: bool  # AdamW rather than Adam
+    batch_size: int
+    epochs: int
+    patience: int  # epochs without a better validation SRCC before a rate is given up
+    cosine: bool  # let the rate fall to zero along a cosine, after a short rise
+    identity_start: bool  # both maps start as the identity and the gate at one half
+    ranking_weight: float = 1.0  # lambda
+    margin: float = 0.1  # on the scale 1..5
+    seed: int = 0  # of the start and of the order; same seed, machine and threads: same weights, bit for bit
+
+
+PAPER = Recipe("paper", (5e-6,), 1e-3, False, 8, 20, 20, False, False)
+"""The published recipe on the published loss (section 4.1), but for the choice of the epoch, which is validation's."""
+
+FAST = Recipe("fast", (3e-4, 1e-3), 1e-2, True, 64, 40, 6, True, True)
+"""Ours: the same loss, from a start that is already zero-shot, with fewer and larger steps."""
+
+RECIPES = {"paper": PAPER, "fast": FAST}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the training's history; scores on the head's scale 1..5."""
+
+    learning_rate: float
+    epoch: int
+    training_loss: float
+    validation_loss: float
+    validation_srcc: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training gave: the weights of the best epoch on validation, and the way there."""
+
+    model: MSTCLIPIQA
+    best: Epoch
+    history: tuple[Epoch, ...]
+
+
+@dataclass
+class _Run:
+    """All that a stopped training needs to go on."""
+
+    rate: int = 0  # index of the learning rate
+    epoch: int = 0  # epochs done with it
+    model: State | None = None
+    optimiser: dict[str, Any] | None = None
+    best: Epoch | None = None
+    best_model: State | None = None
+    stale: int = 0  # epochs since this rate's best
+    rate_best: float = -2.0
+    history: list[Epoch] = field(default_factory=list)
+
+
+def fit(
+    training: Part,
+    validation: Part,
+    head: Head,
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+    report: Callable[[Epoch], None] | None = None,
+) -> Fitted:
+    """Train a fusion and a head, and return the epoch that validation likes best.
+
+    Args:
+        training: what is learnt from.
+        validation: what chooses the epoch and the learning rate.
+        head: "template" or "prompt".
+        recipe: how to train.
+        checkpoint: written after every epoch; a file that is there is gone on from.
+        report: called after every epoch.
+
+    Raises:
+        UsageError: a part is too small, or the checkpoint is of another training.
+    """
+    if len(training) < 2 or len(validation) < 2:
+        got = f"{len(training)} and {len(validation)}"
+        raise UsageError(f"Expected at least 2 pictures to train on and 2 to validate on, got {got}.")
+    identity = {"recipe": asdict(recipe), "head": head, "pictures": [len(training), len(validation)]}
+    run = _resume(checkpoint, identity)
+    while run.rate < len(recipe.learning_rates):
+        for epoch in _epochs(run, training, validation, head, recipe):
+            if checkpoint:
+                _keep(checkpoint, run, identity)
+            if report:
+                report(epoch)
+        run = replace(run, rate=run.rate + 1, epoch=0, model=None, optimiser=None, stale=0, rate_best=-2.0)
+    model = MSTCLIPIQA(training.f_c.shape[1], head)
+    if run.best is None or run.best_model is None:
+        raise UsageError(f"Expected a recipe with at least one epoch and learning rate, got {recipe}.")
+    model.load_state_dict(run.best_model)
+    return Fitted(model.eval().requires_grad_(False), run.best, tuple(run.history))
+
+
+@torch.no_grad()
+def predict(model: MSTCLIPIQA, part: Part) -> Tensor:
+    """Return scores of a part on the head's scale 1..5, float32 (pictures,)."""
+    rows = [torch.arange(start, min(start + 1024, len(part))) for start in range(0, len(part), 1024)]
+    return torch.cat([model(part.f_c[r], part.f_f[r], part.text(r)).q for r in rows])
+
+
+def _epochs(run: _Run, training: Part, validation: Part, head: Head, recipe: Recipe) -> Iterator[Epoch]:
+    """Train with one learning rate, an epoch at a time, keeping ``run`` up to date before each is yielded."""
+    rate = recipe.learning_rates[run.rate]
+    model, optimiser = _start(run, training.f_c.shape[1], head, recipe)
+    steps = -(-len(training) // recipe.batch_size)
+    while run.epoch < recipe.epochs and run.stale < recipe.patience:
+        generator = torch.Generator().manual_seed(recipe.seed * 100_003 + run.epoch)
+        order, losses = torch.randperm(len(training), generator=generator), []
+        for step in range(steps):
+            rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            share = (run.epoch + step / steps) / recipe.epochs
+            for group in optimiser.param_groups:
+                group["lr"] = rate * (_cosine(share) if recipe.cosine else 1.0)
+            losses.append(_step(model, optimiser, training, rows, recipe))
+        run.epoch += 1
+        line = _validate(model, validation, recipe, Epoch(rate, run.epoch, float(np.mean(losses)), 0.0, 0.0))
+        run.history.append(line)
+        run.model, run.optimiser = _copied(model.state_dict()), optimiser.state_dict()
+        better_here = line.validation_srcc > run.rate_best
+        run.rate_best, run.stale = (line.validation_srcc, 0) if better_here else (run.rate_best, run.stale + 1)
+        if run.best is None or line.validation_srcc > run.best.validation_srcc:
+            run.best, run.best_model = line, run.model
+        yield line
+
+
+def _start(run: _Run, dim: int, head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA, torch.optim.Optimizer]:
+    """Return model and optimiser as the seed starts them, or as the run left them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = MSTCLIPIQA(dim, head)
+    if recipe.identity_start:
+        _identity_start(model)
+    kind = torch.optim.AdamW if recipe.decoupled else torch.optim.Adam
+    optimiser = kind(model.parameters(), lr=recipe.learning_rates[run.rate], weight_decay=recipe.weight_decay)
+    if run.model and run.optimiser:
+        model.load_state_dict(run.model)
+        optimiser.load_state_dict(run.optimiser)
+    return model, optimiser
+
+
+@torch.no_grad()
+def _identity_start(model: MSTCLIPIQA) -> None:
+    """Start both maps as the identity and the gate at one half, with W_h left random so that the gate can learn."""
+    for linear in (model.gff.W_c, model.gff.W_f):
+        torch.nn.init.eye_(linear.weight)
+        torch.nn.init.zeros_(linear.bias)
+    torch.nn.init.zeros_(model.gff.W_g.weight)
+    torch.nn.init.zeros_(model.gff.W_g.bias)
+
+
+def _step(model: MSTCLIPIQA, optimiser: torch.optim.Optimizer, part: Part, rows: Tensor, recipe: Recipe) -> float:
+    q = model(part.f_c[rows], part.f_f[rows], part.text(rows)).q
+    loss = mst_clipiqa_loss(q, part.y[rows], recipe.ranking_weight, recipe.margin)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return loss.item()
+
+
+def _validate(model: MSTCLIPIQA, part: Part, recipe: Recipe, line: Epoch) -> Epoch:
+    q = predict(model, part)
+    loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
+    rank = float(srcc(q.numpy(), part.y.numpy()))
+    return replace(line, validation_loss=loss, validation_srcc=rank if np.isfinite(rank) else -1.0)
+
+
+def _cosine(share: float, rise: float = 0.05) -> float:
+    """Return the rate's factor at a share 0..1 of the training: a linear rise, then half a cosine down to 0."""
+    if share < rise:
+        return (share + 1e-3) / rise
+    return 0.5 * (1 + float(np.cos(np.pi * (share - rise) / (1 - rise))))
+
+
+def _copied(state: State) -> State:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _keep(path: Path, run: _Run, identity: dict[str, Any]) -> None:
+    """Write a checkpoint that appears whole or not at all."""
+    state = {**vars(run), "best": run.best and asdict(run.best), "history": [asdict(line) for line in run.history]}
+    part = path.with_suffix(".part")
+    torch.save({"identity": identity, "run": state}, part)
+    part.replace(path)
+
+
+def _resume(path: Path | None, identity: dict[str, Any]) -> _Run:
+    if path is None or not path.is_file():
+        return _Run()
+    saved = torch.load(path, weights_only=True)
+    if saved["identity"] != identity:
+        different = sorted(key for key in identity if saved["identity"].get(key) != identity[key])
+        raise UsageError(
+            f"Expected {path} to be of this training, but its {', '.join(different)} differ: "
+            "choose another folder, or delete the file to start anew."
+        )
+    run = saved["run"]
+    best = Epoch(**run["best"]) if run["best"] else None
+    return _Run(**{**run, "best": best, "history": [Epoch(**line) for line in run["history"]]})
