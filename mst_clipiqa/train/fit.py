@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import srcc
-from mst_clipiqa.features import Part
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
+from mst_clipiqa.train.features import Part
 
 State = dict[str, Tensor]
 

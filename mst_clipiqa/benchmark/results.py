@@ -1,0 +1,172 @@
+"""What a benchmark found: JSON, a table to set beside published ones, and an answer to "is B better than A?"."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from mst_clipiqa.benchmark.runs import Plan, Run
+from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate import Difference, paired_difference
+
+MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
+
+
+def summarise(plan: Plan, runs: Sequence[Run], encoders: dict[str, Any], test_set: str | None) -> dict[str, Any]:
+    """Return everything that was found, ready for JSON.
+
+    Args:
+        plan: what was run.
+        runs: its results.
+        encoders: source, sha256 and precision of the pair.
+        test_set: the other set that was tested on, if any.
+    """
+    return {
+        "data": plan.rated.name,
+        "tested_on": test_set or plan.rated.name,
+        "encoders": encoders,
+        "recipe": asdict(plan.recipe),
+        "split_by": plan.split_by,
+        "splits": plan.splits,
+        "protocol": runs[0].protocol,
+        "summary": [_line(plan, runs, target, head) for target in plan.targets for head in plan.heads],
+        "runs": [asdict(run) | {"contaminated": run.contamination.label} for run in runs],
+    }
+
+
+def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[float, float]:
+    """Return a 95 % interval of the mean over random splits.
+
+    The splits share pictures, so the plain interval would be too narrow; the variance is corrected by
+    1/n + test/train (Nadeau and Bengio, 2003).
+
+    Args:
+        values: one figure a split, at least two.
+        test_share: share of the pictures in a test part, 0..1.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return math.nan, math.nan
+    spread = np.var(finite, ddof=1) * (1 / len(finite) + test_share / (1 - test_share))
+    half = float(stats.t.ppf(0.975, len(finite) - 1) * math.sqrt(spread))
+    return float(np.mean(finite)) - half, float(np.mean(finite)) + half
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Return the tables of a benchmark: ours with intervals, then the published figures, each with its protocol."""
+    encoders = found["encoders"]
+    lines = [
+        f"# Benchmark on {found['tested_on']}"
+        + (f", trained on {found['data']}" * (found["tested_on"] != found["data"])),
+        "",
+        f"Encoders `{encoders['source']}` (sha256 `{encoders['sha256'][:16]}`, {encoders['precision']}), recipe "
+        f"`{found['recipe']['name']}`, {found['splits']} splits by {found['split_by']}; first: {found['protocol']}.",
+        "Mean over splits with a 95 % interval corrected for their overlap; median; standard deviation.",
+        "",
+        "| target | head | SRCC | median | sd | PLCC | KRCC | RMSE | pairs of a prompt | 90 % interval covers |"
+        " generator's mean alone | prompts seen in training |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(line) for line in found["summary"]]
+    labels = sorted({line["contaminated"] for line in found["summary"]} - {""})
+    lines += ["", *(f"**{label.capitalize()}**" for label in labels)] if labels else []
+    for target in dict.fromkeys(line["target"] for line in found["summary"]):
+        lines += ["", *_published(found["tested_on"], target)]
+    return "\n".join(lines) + "\n"
+
+
+def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]) -> Difference:
+    """Return how much better B ranks the same test pictures than A, with an interval over prompts.
+
+    Args:
+        a, b: two results of ``summarise``, of one set and the same splits.
+        target: which target.
+        heads: the head of A and that of B.
+
+    Raises:
+        DataError: the two have no test pictures in common.
+    """
+    left, right = (_predictions(found, target, head) for found, head in zip((a, b), heads, strict=True))
+    keys = sorted(left.keys() & right.keys())
+    if not keys:
+        raise DataError("Expected two results with test pictures in common, got none: use the same data and splits.")
+    mos, groups = [left[k][1] for k in keys], [left[k][2] for k in keys]
+    return paired_difference([left[k][0] for k in keys], [right[k][0] for k in keys], mos, groups)
+
+
+def _predictions(found: dict[str, Any], target: str, head: str) -> dict[tuple[int, str], tuple[float, float, str]]:
+    """Return (split, picture) -> (prediction, mos, prompt group) of one target and head."""
+    return {
+        (run["split"], name): (q, y, group)
+        for run in found["runs"]
+        if (run["target"], run["head"]) == (target, head)
+        for name, q, y, group in zip(run["names"], run["predictions"], run["mos"], run["groups"], strict=True)
+    }
+
+
+def _line(plan: Plan, runs: Sequence[Run], target: str, head: str) -> dict[str, Any]:
+    own = [run for run in runs if (run.target, run.head) == (target, head)]
+    share = own[0].pictures / max(len(plan.rated), own[0].pictures + 1)
+    line: dict[str, Any] = {"target": target, "head": head, "splits": len(own)}
+    for measure in MEASURES:
+        values = [getattr(run, measure) for run in own]
+        low, high = interval_over_splits(values, share)
+        mean, median, sd = (float(f(values)) for f in (np.nanmean, np.nanmedian, np.nanstd))
+        line[measure] = {"mean": mean, "low": low, "high": high, "median": median, "sd": sd}
+    leaks = [run.leakage for run in own if run.leakage is not None]
+    line["leakage"] = float(np.mean(leaks)) if leaks else None
+    line["contaminated"] = next((run.contamination.label for run in own if run.contamination.by), "")
+    return line
+
+
+def _row(line: dict[str, Any]) -> str:
+    def mean(measure: str) -> str:
+        return f"{line[measure]['mean']:.3f}"
+
+    srcc = line["srcc"]
+    leakage = "unknown" if line["leakage"] is None else f"{line['leakage']:.0%}"
+    mark = " (contaminated)" if line["contaminated"] else ""
+    ranked = f"{srcc['mean']:.4f} ({srcc['low']:.4f} to {srcc['high']:.4f}){mark}"
+    cells = [line["target"], line["head"], ranked, f"{srcc['median']:.4f}", f"{srcc['sd']:.4f}"]
+    cells += [mean(m) for m in ("plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")]
+    return "| " + " | ".join([*cells, leakage]) + " |"
+
+
+def _published(data: str, target: str) -> list[str]:
+    """Return what others report on a set and target, each beside its protocol, for they differ."""
+    text = resources.files("mst_clipiqa.benchmark").joinpath("published.csv").read_text(encoding="utf-8")
+    rows = [row for row in csv.DictReader(text.splitlines()) if (row["data"], row["target"]) == (data, target)]
+    if not rows:
+        return [f"No published figures are known to us for {target} on {data}."]
+    lines = [f"Published figures for {target} on {data}; each has its own protocol:", ""]
+    lines += ["| method | SRCC | PLCC | protocol | source |", "|---|---|---|---|---|"]
+    return lines + [
+        f"| {r['method']} | {r['srcc']} | {r['plcc'] or 'not stated'} | {r['protocol']} | {r['source']} |" for r in rows
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Return a value that JSON can hold: what is not a number becomes null."""
+    match value:
+        case dict():
+            return {key: plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

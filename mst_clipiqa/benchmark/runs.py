@@ -1,0 +1,192 @@
+"""Many splits, heads and targets of one rated set, trained and tested on features that are made once.
+
+Every split trains anew and is tested on prompts (or pictures, if so asked) that its training never saw. A plan's runs
+are independent, so they share the processor's cores as processes of one thread each.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from mst_clipiqa.contamination import Contamination, contamination
+from mst_clipiqa.data import RatedSet, Record, Split, make_split
+from mst_clipiqa.evaluate import (
+    Resampling,
+    agreement,
+    conformal_halfwidth,
+    generator_mean,
+    interval_coverage,
+    pair_accuracy,
+    srcc,
+)
+from mst_clipiqa.folder import TrainedOn
+from mst_clipiqa.model.mst_clipiqa import Head, to_native
+from mst_clipiqa.train.features import FeatureTable, Part, part_of
+from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
+
+_QUICK = Resampling(resamples=20)  # a run's own interval is not reported: the spread over splits is
+Job = tuple[str, Head, int]  # target, head, split
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare on one rated set."""
+
+    rated: RatedSet
+    heads: tuple[Head, ...]
+    targets: tuple[str, ...]
+    splits: int
+    split_by: str
+    recipe: Recipe
+    together: tuple[tuple[Record, ...], ...] = ()  # pictures that no split may part: byte-identical ones
+
+    def split(self, number: int) -> Split:
+        """Return split ``number``; the same for every head and target."""
+        together = self.together if self.split_by in ("prompt", "image") else ()
+        return make_split(self.rated.records, self.split_by, seed=number, together=together)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its test; scores in native units."""
+
+    target: str
+    head: Head
+    split: int
+    protocol: str
+    leakage: float | None
+    pictures: int
+    srcc: float
+    plcc: float
+    krcc: float
+    rmse: float
+    pair_accuracy: float
+    coverage: float
+    baseline_srcc: float
+    contamination: Contamination
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    mos: tuple[float, ...]
+    predictions: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Pictures to test on from another set: its name, records, and features from the same encoders."""
+
+    name: str
+    table: FeatureTable
+    ranges: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a run needs besides its own target, head and split."""
+
+    plan: Plan
+    table: FeatureTable
+    seen: TrainedOn  # by the encoders
+    other: Tested | None = None
+
+
+def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = lambda _: None) -> list[Run]:
+    """Run a plan: every target, head and split, in this order.
+
+    Args:
+        bench: plan and features.
+        processes: runs at a time, each in a process of one thread; 1 stays in this process.
+        advance: called with 1 after each run.
+    """
+    plan = bench.plan
+    jobs = list(product(plan.targets, plan.heads, range(plan.splits)))
+    runs = []
+    for run in _spread(bench, jobs, min(processes, len(jobs))):
+        runs.append(run)
+        advance(1)
+    return runs
+
+
+def _spread(bench: Bench, jobs: Sequence[Job], processes: int) -> Iterator[Run]:
+    if processes <= 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a process of its own, so that the figures are the same
+        try:
+            yield from (run_one(bench, *job) for job in jobs)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(bench,)) as pool:
+        yield from pool.map(_work, jobs)
+
+
+_bench: list[Bench] = []  # what a worker process works on, sent once
+
+
+def _start_worker(bench: Bench) -> None:
+    torch.set_num_threads(1)
+    _bench[:] = [bench]
+
+
+def _work(job: Job) -> Run:
+    return run_one(_bench[0], *job)
+
+
+def run_one(bench: Bench, target: str, head: Head, number: int) -> Run:
+    """Train on one split and test it; the test part reaches nothing before the weights are fixed."""
+    plan, table = bench.plan, bench.table
+    split, scale = plan.split(number), plan.rated.ranges[target]
+    parts = split.for_training()
+    training, validation = (part_of(table, p, target, head, scale) for p in (parts.train, parts.validation))
+    fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
+    half = conformal_halfwidth(_native(fitted, validation, scale) - to_native(validation.y, *scale).numpy())
+    if bench.other is not None:
+        return _test(bench, fitted, replace(split, test=bench.other.table.records), (target, head, number), half)
+    return _test(bench, fitted, split, (target, head, number), half)
+
+
+def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> Run:
+    """Measure a fitted model on the test part, which is another set's where there is one."""
+    target, head, _ = job
+    scale = bench.plan.rated.ranges[target]
+    table, seen_by = (bench.other.table, bench.other.ranges) if bench.other else (bench.table, bench.plan.rated.ranges)
+    test = part_of(table, split.test, target, head, seen_by[target])
+    # Another set's scale is another ruler: predictions are laid over it end to end.
+    predicted = _native(fitted, test, seen_by[target] if bench.other else scale)
+    mos = np.array([record.targets[target] for record in split.test])
+    groups = [record.group for record in split.test]
+    learnt = [*split.train, *split.validation]
+    baseline = generator_mean(
+        [r.targets[target] for r in learnt], [r.setting for r in learnt], [r.setting for r in split.test]
+    )
+    found = agreement(predicted, mos)
+    return Run(
+        *job,
+        protocol=split.protocol,
+        leakage=split.leakage,
+        pictures=len(mos),
+        srcc=found.srcc,
+        plcc=found.plcc,
+        krcc=found.krcc,
+        rmse=found.rmse,
+        pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (scale[1] - scale[0]), _QUICK).accuracy,
+        coverage=interval_coverage(mos, predicted - half, predicted + half),
+        baseline_srcc=srcc(baseline, mos),
+        contamination=contamination(split.test, {"its encoders": bench.seen}),
+        names=tuple(record.name for record in split.test),
+        groups=tuple(groups),
+        mos=tuple(mos.tolist()),
+        predictions=tuple(predicted.tolist()),
+    )
+
+
+def _native(fitted: Fitted, part: Part, scale: tuple[float, float]) -> Any:
+    return to_native(predict(fitted.model, part), *scale).numpy()

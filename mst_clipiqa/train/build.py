@@ -1,0 +1,204 @@
+"""A rated set in, a model folder out: what ``mst-clipiqa train`` does.
+
+The test part is drawn first and set aside; features are made of the other parts, a model is trained and saved; only
+then is the test part encoded, to state in the card how well the saved model does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mst_clipiqa.contamination import Contamination, contamination, encoders_trained_on, trained_on
+from mst_clipiqa.data import RatedSet, Split, TrainingPart
+from mst_clipiqa.encode import PictureEncoder
+from mst_clipiqa.errors import ModelError, UsageError, nearest
+from mst_clipiqa.evaluate import Evaluation, Extras, conformal_halfwidth, evaluate, generator_mean, srcc
+from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save
+from mst_clipiqa.model.mst_clipiqa import Head, to_native
+from mst_clipiqa.train.card import card
+from mst_clipiqa.train.curves import draw_history
+from mst_clipiqa.train.features import encode_records, part_of
+from mst_clipiqa.train.fit import Epoch, Fitted, Recipe, fit, predict
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train."""
+
+    rated: RatedSet
+    split: Split
+    target: str
+    head: Head
+    recipe: Recipe
+    out: Path
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The native range of the target; UsageError where the set has no such target."""
+        if self.target not in self.rated.ranges:
+            known = ", ".join(self.rated.ranges)
+            hint = nearest(self.target, self.rated.ranges)
+            raise UsageError(f"Expected a target of {self.rated.name} ({known}), got {self.target!r}{hint}.")
+        return self.rated.ranges[self.target]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A fitted model, half the width of its 90 % interval in native units, and seconds of training."""
+
+    fitted: Fitted
+    interval: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the saved model does on the test part."""
+
+    evaluation: Evaluation
+    baseline_srcc: float  # the generator's mean alone, on the same pictures
+    contamination: Contamination
+    predictions: tuple[float, ...]
+
+
+def build(job: Job, encoder: PictureEncoder, bar: Bar) -> Result | None:
+    """Train, save the folder, then measure on the test part and write the card.
+
+    Args:
+        job: what to train.
+        encoder: the frozen pair.
+        bar: opens a progress bar: ``bar(label, total)``.
+
+    Returns:
+        The measurement; None where the split has no test part.
+    """
+    scale = job.scale
+    job.out.mkdir(parents=True, exist_ok=True)
+    older = _older(job, encoder)
+    learnt = learn(job.split.for_training(), job, encoder, bar)
+    saved = _trained(job, encoder, learnt, scale, older)
+    save(saved, job.out, card(saved.config, job.split.protocol, {}))
+    job.split.save(job.out / "split.json")
+    result = measure(saved, job, encoder, bar) if job.split.test else None
+    _write_training(job, learnt, result)
+    save(saved, job.out, card(saved.config, job.split.protocol, _read_training(job.out)))
+    (job.out / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def learn(parts: TrainingPart, job: Job, encoder: PictureEncoder, bar: Bar) -> Learnt:
+    """Encode the training and validation parts and fit; nothing else can be reached from here."""
+    records = [*parts.train, *parts.validation]
+    with bar("Encoding", len(records)) as advance:
+        table = encode_records(encoder, records, prompts=job.head == "prompt", progress=advance)
+    low, high = job.scale
+    training, validation = (
+        part_of(table, p, job.target, job.head, (low, high)) for p in (parts.train, parts.validation)
+    )
+    start = time.perf_counter()
+    total = job.recipe.epochs * len(job.recipe.learning_rates)
+    with bar("Training", total) as advance:
+
+        def report(_: Epoch) -> None:
+            advance(1)
+
+        fitted = fit(training, validation, job.head, job.recipe, checkpoint=job.out / CHECKPOINT, report=report)
+    residuals = to_native(predict(fitted.model, validation), low, high) - to_native(validation.y, low, high)
+    return Learnt(fitted, conformal_halfwidth(residuals.abs().numpy()), time.perf_counter() - start)
+
+
+def measure(model: TrainedModel, job: Job, encoder: PictureEncoder, bar: Bar) -> Result:
+    """Score the test part with a saved model, and say how much of it had been seen."""
+    test, (low, high) = job.split.test, job.scale
+    with bar("Testing", len(test)) as advance:
+        table = encode_records(encoder, test, prompts=job.head == "prompt", progress=advance)
+    part = part_of(table, test, job.target, job.head, (low, high))
+    q = to_native(predict(model.parts[job.target], part), low, high).numpy()
+    mos = [record.targets[job.target] for record in test]
+    half = model.config.targets[job.target].interval or 0.0
+    extras = Extras({"generator": [r.generator for r in test], "style": [r.style for r in test]}, (q - half, q + half))
+    seen = {"the model": model.trained_on, "its encoders": encoders_trained_on(encoder.encoders.source)}
+    learnt_from = [*job.split.train, *job.split.validation]
+    baseline = generator_mean(
+        [r.targets[job.target] for r in learnt_from], [r.setting for r in learnt_from], [r.setting for r in test]
+    )
+    return Result(
+        evaluate(q, mos, [r.group for r in test], extras),
+        srcc(baseline, mos),
+        contamination(test, seen),
+        tuple(float(value) for value in q),
+    )
+
+
+def _older(job: Job, encoder: PictureEncoder) -> TrainedModel | None:
+    """Return the model that the folder holds already, to which a further target may be added."""
+    if not (job.out / "config.json").is_file():
+        return None
+    older = load(job.out)
+    if older.config.encoders.sha256 != encoder.encoders.sha256:
+        raise ModelError(f"Expected a new folder or one of the same encoders, got {job.out}: choose another with -o.")
+    return older
+
+
+def _trained(
+    job: Job, encoder: PictureEncoder, learnt: Learnt, scale: tuple[float, float], older: TrainedModel | None
+) -> TrainedModel:
+    """Return the folder's model with the new target in it."""
+    pair = encoder.encoders
+    target = Target(job.head, *scale, interval=learnt.interval)
+    seen = trained_on([*job.split.train, *job.split.validation])
+    if older is None:
+        reference = EncoderRef(pair.source, pair.sha256, pair.dim)
+        config = ModelConfig(job.out.resolve().name, reference, {job.target: target}, pair.view)
+        return TrainedModel(config, {job.target: learnt.fitted.model}, seen)
+    config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
+    together = TrainedOn(older.trained_on.pictures | seen.pictures, older.trained_on.prompts | seen.prompts)
+    return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together)
+
+
+def _write_training(job: Job, learnt: Learnt, result: Result | None) -> None:
+    """Add this training to ``training.json`` and draw its curve."""
+    lines = _read_training(job.out)
+    lines[job.target] = {
+        "data": job.rated.name,
+        "licence": job.rated.licence,
+        "citation": job.rated.citation,
+        "protocol": job.split.protocol,
+        "leakage": job.split.leakage,
+        "head": job.head,
+        "recipe": asdict(job.recipe),
+        "threads": torch.get_num_threads(),
+        "seconds": round(learnt.seconds, 1),
+        "best": asdict(learnt.fitted.best),
+        "interval": learnt.interval,
+        "history": [asdict(line) for line in learnt.fitted.history],
+        "test": None if result is None else _result_json(result),
+    }
+    (job.out / "training.json").write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+    draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    return {
+        **result.evaluation.to_json(),
+        "baseline_srcc": result.baseline_srcc,
+        "contamination": asdict(result.contamination) | {"label": result.contamination.label},
+    }
+
+
+def _read_training(folder: Path) -> dict[str, Any]:
+    path = folder / "training.json"
+    lines: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return lines

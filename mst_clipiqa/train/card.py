@@ -1,0 +1,82 @@
+"""The model card: what a model was trained on, how, and how well it agrees with people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mst_clipiqa.folder import ModelConfig
+
+
+def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
+    """Return README.md of a model folder.
+
+    Args:
+        config: the model.
+        protocol: how the data was split, in words.
+        trainings: target -> its entry in training.json; empty before anything was measured.
+    """
+    lines = [
+        f"# {config.name}",
+        "",
+        "Scores generated pictures with MST-CLIPIQA (arXiv 2606.16799): fusion and heads over frozen encoders.",
+        "",
+        f"- Encoders: `{config.encoders.source}`, sha256 `{config.encoders.sha256[:16]}`, size {config.encoders.dim}",
+        f"- Split: {protocol}",
+        "- Higher is better for every score.",
+        "",
+        "| target | head | scale | 90 % interval |",
+        "|---|---|---|---|",
+    ]
+    for name, target in config.targets.items():
+        half = "none" if target.interval is None else f"± {target.interval:.3g}"
+        lines.append(f"| {name} | {target.head} | {target.low:g} to {target.high:g} | {half} |")
+    for name, training in trainings.items():
+        lines += ["", *_training(name, training)]
+    return "\n".join(lines) + "\n"
+
+
+def _training(name: str, training: dict[str, Any]) -> list[str]:
+    best, recipe = training["best"], training["recipe"]
+    lines = [
+        f"## {name}",
+        "",
+        f"Trained on {training['data']} ({training['licence'] or 'licence not stated'}) "
+        f"with the `{recipe['name']}` recipe, "
+        f"seed {recipe['seed']}, in {training['seconds']} s on {training['threads']} threads. "
+        f"Validation chose epoch {best['epoch']} at learning rate {best['learning_rate']:g} "
+        f"(SRCC {best['validation_srcc']:.4f}); the test part chose nothing.",
+        "",
+        f"![training curve]({name}.png)",
+    ]
+    return lines + ([] if training["test"] is None else ["", *_test(training)])
+
+
+def _test(training: dict[str, Any]) -> list[str]:
+    test = training["test"]
+    leaked = training["leakage"]
+    seen = "unknown" if leaked is None else f"{leaked:.0%}"
+    lines = [
+        f"On the test part ({test['agreement']['n']} pictures of {test['groups']} prompts; {training['protocol']}); "
+        f"{seen} of its pictures show a prompt that training saw. Intervals: 95 %, bootstrap over prompts.",
+        "",
+        "| measure | value | interval |",
+        "|---|---|---|",
+    ]
+    for measure, interval in test["intervals"].items():
+        value, low, high = (_number(interval[key]) for key in ("value", "low", "high"))
+        lines.append(f"| {measure} | {value} | {low} to {high} |")
+    lines.append(f"| srcc of the generator's mean alone | {_number(test['baseline_srcc'])} | |")
+    if test["pairs"]:
+        low, high = _number(test["pairs"]["low"]), _number(test["pairs"]["high"])
+        lines.append(
+            f"| better of two pictures of one prompt | {_number(test['pairs']['accuracy'])} | {low} to {high} |"
+        )
+    if test["coverage"] is not None:
+        lines.append(f"| coverage of the 90 % interval | {test['coverage']:.3f} | |")
+    if test["contamination"]["label"]:
+        lines += ["", f"**{test['contamination']['label'].capitalize()}.**"]
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

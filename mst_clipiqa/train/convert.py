@@ -1,0 +1,88 @@
+"""The authors' checkpoints to model folders.
+
+Their training script writes ``torch.save(model.state_dict())`` with the frozen encoders inside. What was trained is
+kept, by the same names; the frozen rest is compared with the encoders given, then left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.model.clip import CLIPPair
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, check_finite
+
+_FROZEN = ("mstfe.", "head.text_encoder.", "head.text_features", "head.quality_scores")
+_STREAMS = ("encoder_coarse", "encoder_fine")
+
+
+def convert(checkpoint: Path, encoders: CLIPPair, name: str, target: str = "quality") -> TrainedModel:
+    """Return the model in a checkpoint of the authors' training script, variant A or B.
+
+    The authors train on raw ratings as if they lay in 1..5, so the target's scale is 1..5 and scores are theirs.
+
+    Args:
+        checkpoint: a ``.pth`` file; read as plain tensors, never run.
+        encoders: the pair that the checkpoint was trained on.
+        name: of the new model.
+        target: what it was trained to predict.
+
+    Raises:
+        ModelError: not such a checkpoint, or of other encoders.
+    """
+    state = _read(checkpoint)
+    check_finite(state, str(checkpoint))
+    _check_encoders(state, encoders, checkpoint)
+    trained = {key: value for key, value in state.items() if not key.startswith(_FROZEN)}
+    head: Head = "template" if "head.temperature" in trained else "prompt"
+    model = MSTCLIPIQA(encoders.dim, head)
+    want = model.state_dict()
+    for key in sorted(want.keys() | trained.keys()):
+        if key not in trained or key not in want or trained[key].shape != want[key].shape:
+            got = tuple(trained[key].shape) if key in trained else "nothing"
+            expected = tuple(want[key].shape) if key in want else "nothing"
+            raise ModelError(f"Expected {expected} at {key} in {checkpoint} for a {head} head, got {got}.")
+    model.load_state_dict(trained)
+    reference = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
+    config = ModelConfig(name, reference, {target: Target(head, 1.0, 5.0)}, encoders.view)
+    return TrainedModel(config, {target: model.float().eval().requires_grad_(False)})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(f"Expected a checkpoint file, found none at {path}: check the path.")
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
+        raise ModelError(
+            f"Expected a checkpoint of plain tensors in {path}, got something else "
+            f"({type(error).__name__}): do not trust it, and fetch it again."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("model_state_dict"), dict):
+        state = state["model_state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"Expected a dictionary of tensors in {path}, got another thing: give the .pth of a training.")
+    if not any(key.startswith("gff.") for key in state):
+        raise ModelError(f"Expected gff.* among the weights in {path}, got none: it is not an MST-CLIPIQA checkpoint.")
+    return state
+
+
+def _check_encoders(state: dict[str, Tensor], encoders: CLIPPair, path: Path) -> None:
+    """Compare the frozen vision towers inside the checkpoint with those given."""
+    for stream in _STREAMS:
+        prefix = f"mstfe.{stream}."
+        own = getattr(encoders.mstfe, stream).clip.state_dict()
+        for key, value in state.items():
+            if not key.startswith(prefix) or (name := key.removeprefix(prefix)) not in own:
+                continue
+            if value.shape != own[name].shape or not torch.equal(value.float(), own[name].float().cpu()):
+                raise ModelError(
+                    f"Expected the encoders inside {path}, got other ones in {encoders.source} (they differ in {key}): "
+                    "give the pair it was trained on."
+                )

@@ -1,0 +1,56 @@
+"""Pictures of numbers, by matplotlib without a display: training curves and scatter plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.train.fit import Epoch
+
+
+def check_drawing() -> None:
+    """Raise UsageError where matplotlib is missing, before hours of work rather than after."""
+    _figure(1, 1)
+
+
+def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
+    """Write loss and validation SRCC over epochs, one line a learning rate."""
+    figure = _figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    for rate in dict.fromkeys(line.learning_rate for line in history):
+        lines = [line for line in history if line.learning_rate == rate]
+        epochs = [line.epoch for line in lines]
+        left.plot(epochs, [line.training_loss for line in lines], label=f"training, {rate:g}")
+        left.plot(epochs, [line.validation_loss for line in lines], "--", label=f"validation, {rate:g}")
+        right.plot(epochs, [line.validation_srcc for line in lines], label=f"{rate:g}")
+    left.set(xlabel="epoch", ylabel="loss", title=title)
+    right.set(xlabel="epoch", ylabel="validation SRCC", title=title)
+    for axes in (left, right):
+        axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str, path: Path) -> None:
+    """Write predicted scores against human ratings."""
+    figure = _figure(4.6, 4.4)
+    axes = figure.subplots()
+    axes.scatter(predicted, mos, s=6, alpha=0.4, linewidths=0)
+    low, high = min(*predicted, *mos), max(*predicted, *mos)
+    axes.plot([low, high], [low, high], color="grey", linewidth=0.8)
+    axes.set(xlabel="predicted", ylabel="rated by people (MOS)", title=title)
+    figure.savefig(path, dpi=100)
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError(
+            'Expected matplotlib for the pictures, found none: pip install "mst-clipiqa[train]".'
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
