@@ -78,3 +78,16 @@ def test_every_dependency_has_its_reason() -> None:
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     names = {Requirement(line).name for line in project["dependencies"] + extras} - {"mst-clipiqa"}
     assert {name for name in names if f"| {name} |" not in reasons} == set()
+
+
+def test_every_file_of_the_package_travels_in_the_wheel() -> None:
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["mst_clipiqa"]
+    package = ROOT / "mst_clipiqa"
+    taken = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {p for p in package.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"}}
+    assert files - taken == set()
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    folders = {path.parent for path in (ROOT / "mst_clipiqa").rglob("*.py")}
+    assert {folder for folder in folders if not (folder / "__init__.py").is_file()} == set()
