@@ -1,0 +1,90 @@
+"""A pair of encoders that is quick and knows little: block means of the picture, hashed words of the prompt."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mst_clipiqa.data import RatedSet, Record
+from mst_clipiqa.model.mstfe import PromptTokens
+from mst_clipiqa.model.preprocess import ViewSpec
+
+DIM = 64
+
+
+@dataclass
+class FakePair:
+    """Counts the pictures and prompts that it encodes, so that a test can see what was spared."""
+
+    view: ViewSpec = field(default_factory=ViewSpec)
+    dim: int = DIM
+    text_dim: int = DIM
+    source: str = "fake"
+    sha256: str = "f" * 64
+    precision: str = "fp32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    pictures: int = 0
+    prompts: int = 0
+
+    def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.pictures += len(coarse)
+        x = coarse.float() / 255
+        blocks = F.adaptive_avg_pool2d(x, (4, 4)).flatten(1)
+        edges = F.adaptive_avg_pool2d((x[..., 1:] - x[..., :-1]).abs(), (4, 4)).flatten(1)
+        return _padded(blocks), _padded(10 * edges)
+
+    def encode_prompts(self, prompts: list[str]) -> PromptTokens:
+        self.prompts += len(prompts)
+        rows = [torch.stack([_word(w) for w in ["<start>", *p.split()[:75], "<end>"]]) for p in prompts]
+        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        mask = torch.arange(tokens.shape[1]) < torch.tensor([len(r) for r in rows]).unsqueeze(1)
+        truncated = [len(p.split()) > 75 for p in prompts]
+        return PromptTokens(tokens, mask, truncated, ["zzz" not in p for p in prompts])
+
+    def encode_templates(self, texts: list[str]) -> Tensor:
+        return F.normalize(torch.stack([sum((_word(w) for w in t.split()), torch.zeros(DIM)) for t in texts]), dim=-1)
+
+
+def _padded(x: Tensor) -> Tensor:
+    return F.pad(x, (0, DIM - x.shape[1]))
+
+
+def _word(word: str) -> Tensor:
+    return torch.randn(DIM, generator=torch.Generator().manual_seed(zlib.crc32(word.encode("utf-8", "replace"))))
+
+
+def draw(seed: int, spoilt: float, size: int = 64) -> Image.Image:
+    """Draw a coloured gradient with as much noise as ``spoilt``, 0..1, says."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 1, size)[:, None, None] * rng.uniform(60, 200, 3) + np.zeros((1, size, 1))
+    noisy = ramp + spoilt * 120 * rng.standard_normal((size, size, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def rated_set(folder: object, prompts: int = 12, each: int = 4) -> RatedSet:
+    """Write a rated set in which noise lowers quality, and return it; scores run from 0 to 5."""
+    from pathlib import Path
+
+    root = Path(str(folder))
+    root.mkdir(parents=True, exist_ok=True)
+    records = []
+    rng = np.random.default_rng(0)
+    for p in range(prompts):
+        for k in range(each):
+            spoilt = float(rng.uniform())
+            name = f"gen{k % 2}_{p:03d}_{k}.png"
+            draw(100 * p + k, spoilt).save(root / name)
+            targets = {"quality": 5 - 4.5 * spoilt, "correspondence": 1 + 3 * (1 - spoilt) * (p % 3) / 2}
+            prompt = f"a picture of thing{p} in colour{p % 3}"
+            generator = f"gen{k % 2}"
+            records.append(
+                Record(name, root / name, prompt, f"toy/{p}", generator, targets, setting=generator, style="plain")
+            )
+    ranges = {"quality": (0.0, 5.0), "correspondence": (0.0, 5.0)}
+    return RatedSet("toy", root, tuple(records), ranges, citation="nobody", licence="CC0")
