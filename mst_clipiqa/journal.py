@@ -1,0 +1,208 @@
+"""Rows on disk as they come, so that a run that is killed loses none that it had finished.
+
+``scores.csv`` is written as ``scores.csv.part`` first: JSON lines, the first with the names of the columns, then one
+list a row, each handed to the system whole. Killed at any moment, the file holds whole rows and at most one torn one at
+its end, which reading skips and continuing cuts off. It is the same for every final format, so there is one way to
+take up a run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mst_clipiqa.cells import Cell, utf8
+from mst_clipiqa.errors import DataError, UsageError, shown
+
+_MARK = "mst_clipiqa_rows"  # the key of the first line; its value is the version of this format
+_VERSION = 1
+_START = f'{{"{_MARK}": '.encode()
+_OPEN = (
+    os.O_RDWR
+    | os.O_CREAT
+    | os.O_APPEND
+    | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY", "O_NONBLOCK"))
+)
+
+
+def journal_of(path: str | os.PathLike[str]) -> Path:
+    """Return where the rows of an unfinished table lie."""
+    path = Path(path)
+    return path.with_name(path.name + ".part")
+
+
+def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
+    """Yield the rows of a ``.part`` file in order, without the one that was torn off while it was written.
+
+    Args:
+        path: of the ``.part`` file (`journal_of`).
+
+    Yields:
+        dict: column -> text, number (an int stays one) or None.
+
+    Raises:
+        DataError: there is no such file, it is not one of ours, or it is damaged before its end.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            columns, rows = _read(file, path)
+            for row, _ in rows:
+                yield dict(zip(columns, row, strict=True))
+    except OSError as error:
+        raise DataError(f"Expected unfinished rows, but {shown(path)}: {error.strerror or error}.") from error
+
+
+class Journal:
+    """The ``.part`` file of one table, open for appending and locked against a second writer.
+
+    Args:
+        path: of the ``.part`` file.
+        columns: their names, in order.
+        resume: keep the whole rows that are there already; otherwise start anew.
+
+    Raises:
+        UsageError: the file cannot be written, another run writes it, or it has other columns.
+        DataError: it is not one of ours, or it is damaged before its end.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], *, resume: bool = False) -> None:
+        self.path = path
+        self.columns = list(columns)
+        self.rows = 0
+        with _writing(path):
+            self._descriptor = os.open(path, _OPEN, 0o666)
+        try:
+            _lock(self._descriptor, path)
+            self._end = self._whole(resume)
+            with _writing(path):
+                os.ftruncate(self._descriptor, self._end)
+            if not self._end:
+                self._write({_MARK: _VERSION, "columns": self.columns})
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def append(self, row: Sequence[Cell]) -> None:
+        """Write one row; once this returns, the row outlives the process.
+
+        Raises:
+            UsageError: the disk is full or gone; what was written before is whole.
+        """
+        self._write(row)
+        self.rows += 1
+
+    def __iter__(self) -> Iterator[list[Cell]]:
+        """Yield all rows from the first, from the open file: also when its name is gone."""
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            for row, _ in _read(file, self.path)[1]:
+                yield row
+
+    def close(self, *, remove: bool = False) -> None:
+        """Let go of the file; optionally remove it."""
+        if remove:
+            with contextlib.suppress(OSError):  # gone already, or its folder is
+                self.path.unlink()
+        os.close(self._descriptor)
+
+    def _whole(self, resume: bool) -> int:
+        """Return where the last whole row ends; 0 to start anew. A file that is not ours is never overwritten."""
+        with _writing(self.path), os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            columns, rows = _read(file, self.path)
+            end = file.tell()
+            if not columns or not resume:
+                return 0
+            if columns != self.columns:
+                raise UsageError(
+                    f"Expected the columns {self.columns} in {shown(self.path)}, got {columns}: "
+                    "start anew without --resume."
+                )
+            for _, last in rows:
+                end = last
+                self.rows += 1
+        return end
+
+    def _write(self, value: object) -> None:
+        data = memoryview(to_json(value) + b"\n")
+        length = len(data)
+        with _writing(self.path):
+            try:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, self._end)  # no half row in front of the next
+                raise
+        self._end += length
+
+
+def to_json(value: object) -> bytes:
+    """Return a value as one line of JSON in UTF-8; lone surrogates stay, as the escapes that JSON has for them."""
+    return utf8(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"Expected to be able to write {shown(path)}, got {error.strerror or error}: make room or choose another "
+            "output; the rows so far are kept for --resume."
+        ) from error
+
+
+def _read(file: BinaryIO, path: object) -> tuple[list[str], Iterator[tuple[list[Cell], int]]]:
+    """Return the columns ([] if not even they are whole) and an iterator of (row, offset of its end)."""
+    head = file.readline()
+    if not head.endswith(b"\n") and head[: len(_START)] == _START[: len(head)]:
+        return [], iter(())
+    first = _parsed(head)
+    columns = first.get("columns") if isinstance(first, dict) and first.get(_MARK) == _VERSION else None
+    if not isinstance(columns, list):
+        raise DataError(f"Expected unfinished rows in {shown(path)}, got another file: move it away.")
+    return columns, _rows(file, path, len(columns))
+
+
+def _rows(file: BinaryIO, path: object, width: int) -> Iterator[tuple[list[Cell], int]]:
+    torn = None
+    end = file.tell()
+    for number, line in enumerate(file, 2):
+        if torn is not None:
+            raise DataError(
+                f"Expected whole rows in {shown(path)}, got a damaged line {torn}: start anew without --resume."
+            )
+        row = _parsed(line) if line.endswith(b"\n") else None
+        end += len(line)
+        if isinstance(row, list) and len(row) == width:
+            yield row, end
+        else:
+            torn = number
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Keep a second run from writing the same table; the lock goes with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"Expected to be the only one who writes {shown(path)}, got another run: wait, or choose another output."
+        ) from error
+    except OSError:  # a file system without locks
+        return

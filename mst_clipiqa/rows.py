@@ -1,0 +1,114 @@
+"""The rows of CSV and JSON-lines files that other people wrote, as they stand, one at a time.
+
+A file that cannot be read at all is a DataError. A single bad row is a `Line` with its problem, so that a list of a
+million files does not stop at one stray quote. Names of files may be in any encoding: bytes that are not UTF-8 come
+as surrogate escapes, as they do from the file system, so that such a name still opens its file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mst_clipiqa.errors import DataError, shown
+
+LONGEST = 16 * 2**20
+"""Longest line or cell that is read, in characters: a megabyte of prompt passes, a file without line ends does not."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a file.
+
+    Attributes:
+        number: of the line it ends on, from 1.
+        value: a list of cells (CSV) or any JSON value; None where there is a problem.
+        problem: why it cannot be read, or None.
+    """
+
+    number: int
+    value: Any
+    problem: str | None = None
+
+
+def csv_rows(path: Path) -> Iterator[Line]:
+    """Yield the rows of a CSV file, the header first; empty lines are skipped.
+
+    Raises:
+        DataError: the file cannot be opened, or is no text.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # of the process; the default is 128 KiB
+    with open_text(path) as file:
+        reader = csv.reader(_lines(file, path), strict=True)
+        is_header = True
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Line(reader.line_num, None, f"not a row of CSV ({error})")
+                continue
+            if is_header:
+                _check_text(cells, path)
+            is_header = is_header and not cells
+            if cells:
+                yield Line(reader.line_num, cells)
+
+
+def json_lines(path: Path) -> Iterator[Line]:
+    """Yield the values of a JSON-lines file; empty lines are skipped.
+
+    Raises:
+        DataError: the file cannot be opened, or is no text.
+    """
+    with open_text(path) as file:
+        for number, text in enumerate(_lines(file, path), 1):
+            if not text.strip():
+                continue
+            try:
+                yield Line(number, json.loads(text))
+            except (ValueError, RecursionError) as error:
+                yield Line(number, None, f"not a line of JSON ({error})")
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file: UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        DataError: it cannot be opened or read, is no ordinary file, or is no text.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"Expected an ordinary file, got a folder or device: {shown(path)}; name a file.")
+        with path.open("rb") as file:
+            head = file.read(2)
+        encoding = "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        with path.open(encoding=encoding, errors="surrogateescape", newline="") as text:
+            yield text
+    except UnicodeError as error:
+        raise DataError(f"Expected text in {shown(path)}, got {error}: save it as UTF-8.") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise DataError(f"Expected a file to read, but {shown(path)} cannot be opened ({why}).") from error
+
+
+def _check_text(header: list[str], path: Path) -> None:
+    """Refuse what is no text by its first line: names of columns hold neither NUL nor bytes outside UTF-8."""
+    if any(sign == "\0" or "\udc80" <= sign <= "\udcff" for cell in header for sign in cell):
+        raise DataError(f"Expected text, got binary data or another encoding in {shown(path)}: save it as UTF-8.")
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield lines of bounded length."""
+    while line := file.readline(LONGEST):
+        if len(line) >= LONGEST:
+            raise DataError(f"Expected lines of text in {shown(path)}, got one over {LONGEST:,} characters.")
+        yield line
