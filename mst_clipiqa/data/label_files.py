@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,8 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
         columns, body = _columns_without_header(path, first, positions), lines
     else:
         columns, body = [cell.casefold() for cell in first], lines[1:]
+    if not body:
+        raise DataError(f"expected rows in {path}, got nothing below the header; fetch the label file again")
     rows = []
     for number, cells in body:
         if len(cells) != len(columns):
@@ -140,7 +143,10 @@ def _xlsx_lines(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(
             f'{path.name} is a spreadsheet, which openpyxl reads: pip install "mst-clipiqa[data]"'
         ) from None
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except zipfile.BadZipFile:
+        raise DataError(f"expected a spreadsheet at {path}, got another kind of file; fetch it again") from None
     try:
         sheet = book.worksheets[0]
         lines = [["" if c is None else str(c).strip() for c in line] for line in sheet.iter_rows(values_only=True)]
@@ -163,6 +169,8 @@ def _jsonl_rows(path: Path) -> list[Row]:
             raise DataError(f"{path.name} row {number}: expected one JSON object a line, got {line[:40]!r}")
         cells = {str(key).casefold(): "" if value is None else str(value).strip() for key, value in entry.items()}
         rows.append(Row(f"{path.name} row {number}", cells))
+    if not rows:
+        raise DataError(f"expected rows in {path}, got an empty file; fetch the label file again")
     return rows
 
 

@@ -5,7 +5,6 @@ What cannot be computed is NaN, and `why_undefined` says why; nothing is silentl
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -126,7 +125,7 @@ def rmse(predictions: ArrayLike, mos: ArrayLike) -> float:
 def plcc_logistic4(predictions: ArrayLike, mos: ArrayLike) -> float:
     """Return PLCC after fitting f(x) = (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2 to the scores.
 
-    NaN where undefined, for fewer than 5 pictures, or where no fit was found.
+    NaN where undefined or for fewer than 5 pictures.
     Source: VQEG, final report on the validation of objective models of video quality assessment, phase II, 2003.
     """
     return _plcc_after(_logistic4, 4, predictions, mos)
@@ -135,7 +134,7 @@ def plcc_logistic4(predictions: ArrayLike, mos: ArrayLike) -> float:
 def plcc_logistic5(predictions: ArrayLike, mos: ArrayLike) -> float:
     """Return PLCC after fitting f(x) = b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5 to the scores.
 
-    NaN where undefined, for fewer than 6 pictures, or where no fit was found.
+    NaN where undefined or for fewer than 6 pictures.
     Source: Sheikh, Sabir, Bovik, A statistical evaluation of recent full reference image quality assessment
     algorithms, 2006, equation 13.
     """
@@ -152,28 +151,20 @@ def _logistic5(x: Floats, b1: float, b2: float, b3: float, b4: float, b5: float)
 
 def _starts(parameters: int, x: Floats, y: Floats) -> list[Sequence[float]]:
     """Return first guesses on standardised axes: a steep and a gentle curve, rising or falling as the data do."""
-    sign = 1.0 if x @ y >= 0 else -1.0
-    ends = (float(y.max()), float(y.min()))
+    slope = float(x @ y) / len(x)  # PLCC, as both are standardised
+    ends, sign = (float(y.max()), float(y.min())), 1.0 if slope >= 0 else -1.0
     if parameters == 4:
-        return [(*ends, 0.0, sign * slope) for slope in (1.0, 4.0)]
-    return [(ends[0] - ends[1], sign * slope, 0.0, 0.0, 0.0) for slope in (1.0, 4.0)]
+        return [(*ends, 0.0, sign * steep) for steep in (1.0, 4.0)]
+    line = (0.0, 1.0, 0.0, slope, 0.0)  # so that the fit never does worse than no curve
+    return [line, *((ends[0] - ends[1], sign * steep, 0.0, 0.0, 0.0) for steep in (1.0, 4.0))]
 
 
 def _plcc_after(curve: Callable[..., Floats], parameters: int, predictions: ArrayLike, mos: ArrayLike) -> float:
-    """Fit the curve from each first guess, keep the best fit, and return PLCC of the fitted values."""
+    """Fit the curve from each first guess, keep the closest, and return PLCC of the fitted values."""
     x, y = paired(predictions, mos)
     if why_undefined(x, y) is not None or len(x) <= parameters:
         return float("nan")
     x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()  # PLCC does not see this; the fit converges better
-    best, error = float("nan"), float("inf")
-    for start in _starts(parameters, x, y):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optimize.OptimizeWarning)  # of the covariance, which is not used
-                found, _ = optimize.curve_fit(curve, x, y, p0=start, maxfev=4000)
-        except RuntimeError:  # no convergence from here
-            continue
-        fitted = curve(x, *found)
-        if float(np.sum((fitted - y) ** 2)) < error:
-            best, error = plcc(fitted, y), float(np.sum((fitted - y) ** 2))
-    return best
+    starts = _starts(parameters, x, y)
+    fits = [optimize.least_squares(lambda b: curve(x, *b) - y, start, method="lm", max_nfev=500) for start in starts]
+    return plcc(curve(x, *min(fits, key=lambda fit: float(fit.cost)).x), y)

@@ -23,6 +23,9 @@ CELLS = 4_000_000
 ROUNDING = 1e-12
 """A variance below this share of the largest one is a rounding error of zero."""
 
+MOST_UNDEFINED = 0.1
+"""Share of the resamples that may be undefined (all drawn pictures alike) and left out of an interval."""
+
 MOST_FOR_KRCC = 5000
 """Pictures up to which KRCC is resampled: its cost grows with all pairs."""
 
@@ -103,7 +106,7 @@ def interval(value: float, values: Floats, index: NDArray[np.int64], how: Resamp
     why = None
     if count < 2:
         why = f"an interval takes two prompt groups, got {count}"
-    elif len(defined) < len(values) / 2:
+    elif len(defined) < (1 - MOST_UNDEFINED) * len(values):
         why = f"the measure is undefined in {len(values) - len(defined)} of {len(values)} resamples"
     if why is not None:
         return Interval(value, float("nan"), float("nan"), how.level, how.resamples, count, why)
