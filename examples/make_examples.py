@@ -80,9 +80,7 @@ def red_ball() -> Picture:
     ground = eye + ray * depth[..., None]
     to_lamp = lamp - ground
     to_lamp /= np.linalg.norm(to_lamp, axis=-1, keepdims=True)
-    miss = np.linalg.norm(
-        np.cross(to_lamp, centre - ground), axis=-1
-    )  # how far the lamp's ray passes the ball
+    miss = np.linalg.norm(np.cross(to_lamp, centre - ground), axis=-1)  # how far the lamp's ray passes the ball
     shade = 0.30 + 0.70 / (1 + np.exp(-(miss - radius) / 0.06))
     table = _wood(ground[..., 0], ground[..., 2]) * (shade * to_lamp[..., 1] * 1.25)[..., None]
     wall = np.array([0.80, 0.84, 0.86]) * (1.05 - 0.35 * v[..., None])
@@ -96,12 +94,7 @@ def red_ball() -> Picture:
     mirror = ray - 2 * np.sum(ray * normal, axis=-1, keepdims=True) * normal
     shine = (mirror @ light).clip(0)[..., None]
     from_table = (-normal[..., 1:2]).clip(0) * np.array([0.20, 0.11, 0.05])
-    ball = (
-        np.array([0.82, 0.06, 0.07]) * (0.16 + 0.9 * diffuse)
-        + from_table
-        + 0.85 * shine**60
-        + 0.08 * shine**6
-    )
+    ball = np.array([0.82, 0.06, 0.07]) * (0.16 + 0.9 * diffuse) + from_table + 0.85 * shine**60 + 0.08 * shine**6
     return _to_picture(np.where((inside > 0)[..., None], ball, rgb), width, height)
 
 
@@ -173,9 +166,7 @@ def sunset() -> Picture:
 def _photo(load: Callable[[], npt.NDArray[np.uint8]], width: int) -> Callable[[], Picture]:
     def draw() -> Picture:
         picture = Image.fromarray(load()).convert("RGB")
-        return picture.resize(
-            (width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS
-        )
+        return picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
 
     return draw
 
@@ -192,9 +183,7 @@ def blurred(picture: Picture) -> Picture:
 def noisy(picture: Picture) -> Picture:
     """Add independent noise with a standard deviation of 35 of 255 to each value."""
     noise = np.random.default_rng(1).normal(0, 35, (picture.height, picture.width, 3))
-    return Image.fromarray(
-        (np.asarray(picture, dtype=np.float64) + noise).clip(0, 255).round().astype(np.uint8)
-    )
+    return Image.fromarray((np.asarray(picture, dtype=np.float64) + noise).clip(0, 255).round().astype(np.uint8))
 
 
 def squeezed(picture: Picture) -> Picture:

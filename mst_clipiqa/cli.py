@@ -15,10 +15,21 @@ import click
 from mst_clipiqa import __version__
 from mst_clipiqa.errors import MstClipiqaError, nearest
 
-# verb -> its line in `--help`. commands/<verb>.py defines `command`; a test keeps table and folder in step.
+# verb -> its line in `--help`. commands/<verb>.py (- as _) defines `command`; a test keeps table and folder in step.
 VERBS = {
     "score": "Score pictures: quality, and correspondence where there is a prompt.",
     "data": "Look at a rated set before trusting it.",
+    "train": "Train a fusion and a head on a rated set.",
+    "evaluate": "Measure how well scores agree with people.",
+    "benchmark": "Train and test on many splits, beside published figures.",
+    "compare-results": "Tell whether one benchmark result is better than another.",
+    "convert": "Turn a checkpoint of the published code into a model folder.",
+    "cache": "Look at, check or empty the cache of features.",
+    "train": "Train a fusion and a head on a rated set, over features of frozen encoders.",
+    "benchmark": "Train and test on many splits of a rated set, beside published figures.",
+    "compare-results": "Say whether one benchmark result is better than another.",
+    "convert": "Turn a checkpoint of the published training script into a model folder.",
+    "cache": "Look at, check or empty the cache of features.",
 }
 
 
@@ -33,9 +44,9 @@ class Verbs(click.Group):
         """Import one verb, or return None where there is no such verb."""
         if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f"mst_clipiqa.commands.{cmd_name}").command
+        command = importlib.import_module(_module(cmd_name)).command
         if not isinstance(command, click.Command):
-            raise TypeError(f"mst_clipiqa.commands.{cmd_name}.command is not a click command")
+            raise TypeError(f"{_module(cmd_name)}.command is not a click command")
         return command
 
     def resolve_command(
@@ -67,6 +78,10 @@ class Verbs(click.Group):
             _forget_stdout()
             ctx.exit(141)
         ctx.exit(code if isinstance(code, int) else 0)
+
+
+def _module(verb: str) -> str:
+    return f"mst_clipiqa.commands.{verb.replace('-', '_')}"
 
 
 def _forget_stdout() -> None:

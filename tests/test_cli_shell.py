@@ -39,9 +39,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize(
-    "args", [["--help"], ["--version"], *([verb, "--help"] for verb in cli.VERBS)], ids=" ".join
-)
+@pytest.mark.parametrize("args", [["--help"], ["--version"], *([verb, "--help"] for verb in cli.VERBS)], ids=" ".join)
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     code = f"import sys; from mst_clipiqa.cli import group; group({args}, standalone_mode=False)"
     done = _python(f"{code}; print({HEAVY} & set(sys.modules))")

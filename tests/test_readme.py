@@ -32,9 +32,7 @@ def test_its_python_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_flags_exist(line: str) -> None:
     verb, *args = shlex.split(line)
     output = CliRunner().invoke(cli.group, [verb, "--help"]).output
-    missing = [
-        a for a in args if a.startswith("-") and not re.search(rf"(?<![\w-]){re.escape(a)}(?![\w-])", output)
-    ]
+    missing = [a for a in args if a.startswith("-") and not re.search(rf"(?<![\w-]){re.escape(a)}(?![\w-])", output)]
     assert missing == []
 
 
