@@ -17,18 +17,13 @@ from mst_clipiqa.errors import MstClipiqaError, nearest
 
 # verb -> its line in `--help`. commands/<verb>.py (- as _) defines `command`; a test keeps table and folder in step.
 VERBS = {
-    "score": "Score pictures: quality, and correspondence where there is a prompt.",
+    "score": "Score pictures: quality, and correspondence to a prompt.",
     "data": "Look at a rated set before trusting it.",
-    "train": "Train a fusion and a head on a rated set.",
-    "evaluate": "Measure how well scores agree with people.",
+    "train": "Train on a rated set; a model folder comes out.",
+    "evaluate": "Say how well a model agrees with the raters of a set.",
     "benchmark": "Train and test on many splits, beside published figures.",
-    "compare-results": "Tell whether one benchmark result is better than another.",
+    "compare-results": "Say whether one benchmark result beats another.",
     "convert": "Turn a checkpoint of the published code into a model folder.",
-    "cache": "Look at, check or empty the cache of features.",
-    "train": "Train a fusion and a head on a rated set, over features of frozen encoders.",
-    "benchmark": "Train and test on many splits of a rated set, beside published figures.",
-    "compare-results": "Say whether one benchmark result is better than another.",
-    "convert": "Turn a checkpoint of the published training script into a model folder.",
     "cache": "Look at, check or empty the cache of features.",
 }
 
