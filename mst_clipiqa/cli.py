@@ -23,7 +23,7 @@ VERBS = {
     "evaluate": "Say how well a model agrees with the raters of a set.",
     "benchmark": "Train and test on many splits, beside published figures.",
     "compare-results": "Say whether one benchmark result beats another.",
-    "convert": "Turn a checkpoint of the published code into a model folder.",
+    "convert": "Make a model folder of a checkpoint of the published code.",
     "cache": "Look at, check or empty the cache of features.",
 }
 
