@@ -94,6 +94,8 @@ class PictureEncoder:
     def _open(self, item: Item[_Tag]) -> Encoded | Failed | _Seen:
         """Return a picture's features from the cache, or its views; runs in threads."""
         picture, key = item.picture, None
+        if isinstance(picture, Failed):  # known to be bad before it was opened; it keeps its place in the order
+            return picture
         try:
             if self.cache is not None and isinstance(picture, str | os.PathLike | bytes):
                 picture = picture if isinstance(picture, bytes) else read_picture(picture)

@@ -1,0 +1,123 @@
+"""`mst-clipiqa score`: pictures in, a table of scores out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.commands._options import FILE, encoding_options, open_cache
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.scorer import Scorer
+    from mst_clipiqa.scoring import Row
+
+_SHOWN = 40  # rows of the table on a screen; the file has them all
+
+
+@click.command("score")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
+@click.option("--recursive", is_flag=True, help="Folders within folders too.")
+@click.option("--prompt", help="The prompt of every picture.")
+@click.option("--prompts", type=FILE, help="A prompt for each picture: .csv, .json or .jsonl.")
+@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
+@click.option("-o", "--output", type=FILE, help="Write .csv, .jsonl or .parquet.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
+@click.option("--intervals", is_flag=True, help="Add columns with the 90 % interval of each score.")
+@click.option(
+    "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="At a bad row."
+)
+@encoding_options
+@click.option("--quiet", is_flag=True, help="No progress and no table.")
+def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
+    """Score pictures: how good they look, and how well they show their prompt. Higher is better.
+
+    PATH is a picture, a folder, or a list of pictures (.csv or .jsonl); a metadata.csv or metadata.jsonl in a folder
+    is read for prompts. Every picture has its row, in order; one that cannot be read says why. Without -o, CSV goes
+    to stdout, or a table where that is a screen. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+    """
+    from mst_clipiqa.inputs import expand
+    from mst_clipiqa.progress import progress
+    from mst_clipiqa.scoring import columns, score_rows
+
+    if flags["prompt"] is not None and not flags["prompt"].strip():
+        raise UsageError("Expected words in --prompt, got none: write the prompt, or leave the flag out.")
+    items = expand(paths, recursive=flags["recursive"], prompt=flags["prompt"], prompts=flags["prompts"])
+    scorer = _scorer(flags)
+    names = columns(scorer, intervals=flags["intervals"])
+    total = items.count() if sys.stderr.isatty() and not quiet else None
+    with progress("Scoring", total, quiet=quiet) as advance:
+        rows = _watched(score_rows(scorer, items, intervals=flags["intervals"]), advance, flags["on_error"])
+        failed, shown = _write(rows, names, output, as_json)
+    for note in items.notes:
+        click.echo(f"Note: {note}", err=True)
+    if not quiet and not as_json and (output or sys.stdout.isatty()):
+        _print_table(shown, scorer)
+    if failed:
+        click.echo(f"{failed} of the rows could not be scored; their reasons are in the table.", err=True)
+    return 1 if failed else 0
+
+
+def _scorer(flags: dict[str, Any]) -> Scorer:
+    from mst_clipiqa.scorer import ScoreOptions, Scorer
+
+    names = ("device", "precision", "batch_size", "workers", "encoders")
+    return Scorer.load(flags["model"], ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"])))
+
+
+def _watched(rows: Iterable[Row], advance: Any, on_error: str) -> Iterator[Row]:
+    """Pass rows on, moving the bar; with ``fail``, stop at the first bad one."""
+    for row in rows:
+        if row["status"] == "error" and on_error == "fail":
+            raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}")
+        advance(1)
+        yield row
+
+
+def _write(rows: Iterable[Row], names: dict[str, type], output: Path | None, as_json: bool) -> tuple[int, list[Row]]:
+    """Write rows where they belong; return how many failed, and the first ones to show."""
+    from mst_clipiqa.cells import csv_cell, csv_line, plain
+    from mst_clipiqa.tables import TableWriter
+
+    failed, shown = 0, list[Row]()
+    piped = not as_json and output is None and not sys.stdout.isatty()
+    if piped:
+        click.echo(csv_line(list(names)), nl=False)
+    with TableWriter(output, names) if output else nullcontext() as table:
+        for row in rows:
+            failed += row["status"] == "error"
+            if len(shown) < _SHOWN:
+                shown.append(row)
+            if table:
+                table.append(row)
+            if as_json:
+                click.echo(json.dumps({name: row.get(name) for name in names}))
+            elif piped:
+                click.echo(csv_line([csv_cell(plain(row.get(name))) for name in names]), nl=False)
+    return failed, shown
+
+
+def _print_table(rows: list[Row], scorer: Scorer) -> None:
+    """Print the first rows for a person, with the scale of each score."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
+    scales = {name: "{:g}..{:g}".format(*scorer.ranges[name]) for name in targets}
+    table = Table("file", *(f"{name}\n{scales[name]}" for name in targets), "gate", "prompt or reason")
+    for row in rows:
+        numbers = ["" if (value := row.get(name)) is None else f"{value:.2f}" for name in (*targets, "gate")]
+        words = row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]
+        table.add_row(escape(str(row["file"])), *numbers, escape(str(words or "")))
+    console = Console()
+    console.print(table)
+    uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
+    console.print(f"Model {scorer.model.config.name}; higher is better{uncalibrated}.", highlight=False, markup=False)
