@@ -1,0 +1,164 @@
+"""The small encoders of the embedded model: two residual conv nets and a text transformer of two layers.
+
+Dense 3x3 convolutions on a coarse grid (the stem takes 4x4 patches): they fill a processor's vector units, which
+depthwise ones do not. Features are the mean and the deviation over positions, since quality lies in the unevenness
+of a picture as much as in its average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """Sizes of one conv net: channels and residual blocks of each stage, the first at stride 4."""
+
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    dim: int  # D, size of the embedding
+    drop: float = 0.0  # probability of skipping a block, in training only
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of the text encoder."""
+
+    words: int  # tokens in the vocabulary
+    word_dim: int  # size of a stored word vector
+    dim: int  # D, width of the token states
+    layers: int = 2
+    heads: int = 4
+    length: int = 64  # tokens read of a prompt
+    drop: float = 0.0  # dropout, in training only
+
+
+class Block(nn.Module):
+    """x + BN(conv(ReLU(BN(conv(x))))), then ReLU."""
+
+    def __init__(self, width: int, drop: float) -> None:
+        super().__init__()
+        self.conv_1: nn.Module = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm_1: nn.Module = nn.BatchNorm2d(width)
+        self.conv_2: nn.Module = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm_2: nn.Module = nn.BatchNorm2d(width)
+        self.drop = drop
+        nn.init.zeros_(self.norm_2.weight)  # a block starts as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, width, h, w) to the same shape."""
+        y = self.norm_2(self.conv_2(F.relu(self.norm_1(self.conv_1(x)), inplace=True)))
+        if self.training and self.drop:
+            keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
+            y = y * keep.to(y.dtype) / (1 - self.drop)
+        return F.relu(x + y, inplace=True)
+
+
+class Tower(nn.Module):
+    """Normalised pixels (batch, 3, side, side) to an embedding (batch, D); any side from 32 up."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        layers: list[nn.Module] = []
+        before = 3
+        for index, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
+            if index == 0:
+                layers.append(nn.Conv2d(before, width, 4, stride=4, bias=False))
+            else:
+                layers.append(nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [Block(width, config.drop) for _ in range(blocks)]
+            before = width
+        self.trunk = nn.Sequential(*layers)
+        self.norm: nn.Module = nn.BatchNorm1d(2 * before)
+        self.project = nn.Linear(2 * before, config.dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the embedding, float (batch, D)."""
+        maps = self.trunk(pixels).float().flatten(2)
+        pooled = self.norm(torch.cat([maps.mean(-1), maps.std(-1, correction=0)], dim=-1))
+        # In float32 even where the convolutions are not: rounding the embedding would cost more than it saves.
+        return F.linear(pooled, self.project.weight.float(), self.project.bias.float())
+
+    def fold(self) -> Tower:
+        """Move each batch norm into the convolution before it, for inference only; returns itself."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.conv_1, module.norm_1 = _folded(module.conv_1, module.norm_1), nn.Identity()
+                module.conv_2, module.norm_2 = _folded(module.conv_2, module.norm_2), nn.Identity()
+        for index, layer in enumerate(self.trunk):
+            if isinstance(layer, nn.BatchNorm2d):
+                self.trunk[index - 1] = _folded(self.trunk[index - 1], layer)
+                self.trunk[index] = nn.Identity()
+        if isinstance(self.norm, nn.BatchNorm1d):
+            # The norm is a scale and a shift of each pooled number: read them off at 0 and at 1.
+            zero, one = torch.zeros(1, self.norm.num_features), torch.ones(1, self.norm.num_features)
+            shift = self.norm.eval()(zero)
+            scale = self.norm(one) - shift
+            self.project.bias.data += (shift @ self.project.weight.T)[0].data
+            self.project.weight.data *= scale.data
+            self.norm = nn.Identity()
+        return self
+
+
+def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+        raise TypeError(f"Expected a convolution and its batch norm, got {conv} and {norm}.")
+    return nn.utils.fuse_conv_bn_eval(conv, norm)
+
+
+class TextBlock(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.heads, self.drop = config.heads, config.drop
+        self.norm_1 = nn.LayerNorm(config.dim)
+        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.out = nn.Linear(config.dim, config.dim)
+        self.norm_2 = nn.LayerNorm(config.dim)
+        self.up = nn.Linear(config.dim, 2 * config.dim)
+        self.down = nn.Linear(2 * config.dim, config.dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map token states (batch, L, D); mask: bool (batch, L), True for real tokens."""
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm_1(x)).chunk(3, -1)
+        )
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        x = x + F.dropout(self.out(seen.transpose(1, 2).flatten(2)), self.drop, self.training)
+        return x + F.dropout(self.down(F.gelu(self.up(self.norm_2(x)))), self.drop, self.training)
+
+
+class TextEncoder(nn.Module):
+    """Token ids to token states T and a sentence embedding."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.words = nn.Embedding(config.words, config.word_dim)
+        self.enter = nn.Linear(config.word_dim, config.dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(config.length, config.dim))
+        self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+        self.project = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return T, float (batch, L, D); ids: int (batch, L); mask: bool (batch, L), True for real tokens."""
+        x = self.enter(self.words(ids)) + self.positions[: ids.shape[1]]
+        x = F.dropout(x, self.config.drop, self.training)
+        for block in self.blocks:
+            x = block(x, mask)
+        states: Tensor = self.norm(x)
+        return states
+
+    def sentence(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return the projected mean of the real tokens, unit length, float (batch, D)."""
+        weight = mask.unsqueeze(-1).to(tokens.dtype)
+        unit: Tensor = F.normalize(self.project((tokens * weight).sum(1) / weight.sum(1)), dim=-1)
+        return unit

@@ -1,0 +1,140 @@
+"""The embedded encoders: what ships loads, answers alone as in a batch, and knows what it does not know."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_clipiqa.embedded.encoders import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.embedded.towers import TextEncoder, Tower, TowerConfig
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.folder import load
+from mst_clipiqa.model.mstfe import TEMPLATES
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def pair() -> MiniPair:
+    return load_mini_pair()
+
+
+def some_views(pair: MiniPair, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    view = pair.view
+    coarse = torch.randint(0, 256, (count, 3, view.size, view.size), dtype=torch.uint8, generator=rng)
+    shape = (count, view.crops, 3, view.crop_size, view.crop_size)
+    return coarse, torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_do_not_depend_on_the_batch(precision: str):
+    pair = load_mini_pair().to("cpu", precision)
+    coarse, fine = some_views(pair, 3)
+    together = pair.encode_views(coarse, fine)
+    for i in range(3):
+        alone = pair.encode_views(coarse[i : i + 1], fine[i : i + 1])
+        for whole, one in zip(together, alone, strict=True):
+            assert whole.dtype == torch.float32
+            assert torch.allclose(whole[i], one[0], atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_half_precision_stays_close(pair: MiniPair):
+    coarse, fine = some_views(pair, 2)
+    exact = pair.encode_views(coarse, fine)
+    rough = load_mini_pair().to("cpu", "bf16").encode_views(coarse, fine)
+    for a, b in zip(exact, rough, strict=True):
+        assert torch.nn.functional.cosine_similarity(a, b).min() > 0.99
+
+
+def test_folding_the_norms_changes_nothing():
+    torch.manual_seed(0)
+    tower = Tower(TowerConfig((8, 16), (1, 1), 8))
+    for _ in range(3):
+        tower(2 + 3 * torch.randn(4, 3, 48, 48))
+    for name, weight in tower.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(weight, 0.5, 2.0)
+    tower.eval()
+    x = torch.randn(2, 3, 48, 48)
+    before = tower(x)
+    after = tower.fold()(x)
+    assert torch.allclose(before, after, atol=1e-4)
+    assert not [m for m in tower.modules() if isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d)]
+
+
+def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair):
+    short = "a red bus"
+    alone = pair.encode_prompts([short])
+    beside = pair.encode_prompts([short, "an old temple in the rain at night, soft lighting, baroque style"])
+    length = int(alone.mask.sum())
+    assert beside.mask[0].sum() == length
+    assert torch.allclose(alone.tokens[0], beside.tokens[0, :length], atol=TOLERANCE)
+
+
+def test_long_empty_and_odd_prompts_have_a_token(pair: MiniPair):
+    read = pair.encode_prompts(["", "cat " * 500, "\0\ud800", "大きな猫"])
+    assert read.truncated == [False, True, False, False]
+    assert read.mask.any(dim=1).all()
+    assert torch.isfinite(read.tokens[read.mask]).all()
+
+
+def test_known_words_decide_whether_a_prompt_is_known(pair: MiniPair):
+    read = pair.encode_prompts(["portrait of a woman", "zxqv brmpf glorptang", "", "the of and"])
+    assert read.known == [True, False, False, False]
+
+
+def test_templates_are_five_different_unit_vectors(pair: MiniPair):
+    t = pair.encode_templates(list(TEMPLATES))
+    assert torch.allclose(t.norm(dim=-1), torch.ones(5), atol=1e-5)
+    assert len({tuple(row) for row in t.round(decimals=4).tolist()}) == 5
+
+
+def test_the_shipped_folder_is_of_one_piece(pair: MiniPair):
+    model = load(MINI.parent)
+    assert model.config.encoders.sha256 == pair.sha256
+    assert model.config.encoders.source == "mini"
+    assert model.config.view == pair.view
+    assert set(model.config.targets) == {"quality", "correspondence"}
+    assert all(target.interval for target in model.config.targets.values())
+    assert model.trained_on.pictures
+    size = sum(path.stat().st_size for path in MINI.parent.rglob("*") if path.is_file())
+    assert size < 25e6
+
+
+def test_save_and_load_round_trip(tmp_path: Path):
+    config = json.loads((MINI / "config.json").read_text())
+    small = TowerConfig((8, 16), (0, 1), 16)
+    pair = load_mini_pair()
+    text_config = type(pair.text.config)(pair.text.config.words, 8, 16)
+    parts = MiniParts(Tower(small).eval(), Tower(small).eval(), TextEncoder(text_config), pair.tokenizer, pair.known)
+    save_mini_pair(tmp_path, MiniConfig(small, small, text_config, pair.view), parts)
+    first, second = load_mini_pair(tmp_path, "here"), load_mini_pair(tmp_path, "here")
+    coarse, fine = some_views(first, 1)
+    assert torch.equal(first.encode_views(coarse, fine)[0], second.encode_views(coarse, fine)[0])
+    assert first.sha256 == second.sha256 != pair.sha256
+    assert json.loads((tmp_path / "config.json").read_text())["format"] == config["format"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", None, "Expected small encoders with config.json"),
+        ("config.json", b"{}", "format None"),
+        ("config.json", b'{"format": 1}', "Expected small encoders of format 1"),
+        ("model.safetensors", b"nonsense", "Expected safetensors"),
+        ("tokenizer.json", b"{}", "Expected a tokenizer"),
+    ],
+)
+def test_a_broken_folder_is_named(tmp_path: Path, file: str, content: bytes | None, message: str):
+    shutil.copytree(MINI, tmp_path / "e")
+    if content is None:
+        (tmp_path / "e" / file).unlink()
+    else:
+        (tmp_path / "e" / file).write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        load_mini_pair(tmp_path / "e")
