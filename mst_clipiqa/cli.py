@@ -18,6 +18,18 @@ from mst_clipiqa.errors import MstClipiqaError, nearest
 # verb -> its line in `--help`. commands/<verb>.py (- as _) defines `command`; a test keeps table and folder in step.
 VERBS = {
     "score": "Score pictures: quality, and correspondence to a prompt.",
+    "rank": "Order pictures by score, best first.",
+    "pick": "Keep the best pictures of each prompt.",
+    "filter": "Sort pictures out by a threshold.",
+    "compare": "Say which of two pictures is better, and how sure that is.",
+    "drift": "Say whether anything changed between two tables of scores.",
+    "report": "Make a page of a table of scores.",
+    "rank": "Order scores, best first.",
+    "pick": "Keep the best pictures of each prompt.",
+    "filter": "Keep what is good enough: list it, copy it or move it.",
+    "compare": "Say which of two pictures is better, and how sure that is.",
+    "drift": "Say whether new scores differ from old ones.",
+    "report": "Write scores and pictures as one page to look at.",
     "data": "Look at a rated set before trusting it.",
     "train": "Train on a rated set; a model folder comes out.",
     "evaluate": "Say how well a model agrees with the raters of a set.",

@@ -86,7 +86,8 @@ def _write(rows: Iterable[Row], names: dict[str, type], output: Path | None, as_
     from mst_clipiqa.cells import csv_cell, csv_line, plain
     from mst_clipiqa.tables import TableWriter
 
-    failed, shown = 0, list[Row]()
+    failed = 0
+    shown: list[Row] = []
     piped = not as_json and output is None and not sys.stdout.isatty()
     if piped:
         click.echo(csv_line(list(names)), nl=False)
