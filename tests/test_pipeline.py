@@ -41,9 +41,7 @@ def test_no_more_is_begun_than_asked_for() -> None:
             begun.append(x)
         return x
 
-    taken = 0
-    for _ in in_order(range(100), work, workers=3, ahead=5):
-        taken += 1
+    for taken, _ in enumerate(in_order(range(100), work, workers=3, ahead=5), start=1):
         assert len(begun) <= taken + 5
 
 
@@ -53,8 +51,7 @@ def test_what_work_raises_comes_out_at_its_item() -> None:
             raise ValueError("three")
         return x
 
-    seen = []
+    stream = in_order(range(10), work, workers=2, ahead=4)
+    assert [next(stream)[0] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
-        for x, _ in in_order(range(10), work, workers=2, ahead=4):
-            seen.append(x)
-    assert seen == [0, 1, 2]
+        next(stream)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from mst_clipiqa.evaluate import (
 )
 from mst_clipiqa.folder import TrainedOn
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
-from mst_clipiqa.train.features import FeatureTable, Part, part_of
+from mst_clipiqa.train.features import FeatureTable, part_of
 from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
 
 _QUICK = Resampling(resamples=20)  # a run's own interval is not reported: the spread over splits is
@@ -79,7 +78,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Tested:
+class OtherSet:
     """Pictures to test on from another set: its name, records, and features from the same encoders."""
 
     name: str
@@ -94,7 +93,7 @@ class Bench:
     plan: Plan
     table: FeatureTable
     seen: TrainedOn  # by the encoders
-    other: Tested | None = None
+    other: OtherSet | None = None
 
 
 def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = lambda _: None) -> list[Run]:
@@ -147,20 +146,21 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> Run:
     parts = split.for_training()
     training, validation = (part_of(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
-    half = conformal_halfwidth(_native(fitted, validation, scale) - to_native(validation.y, *scale).numpy())
+    half = conformal_halfwidth((predict(fitted.model, validation) - validation.y).numpy())
     if bench.other is not None:
         return _test(bench, fitted, replace(split, test=bench.other.table.records), (target, head, number), half)
     return _test(bench, fitted, split, (target, head, number), half)
 
 
 def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> Run:
-    """Measure a fitted model on the test part, which is another set's where there is one."""
+    """Measure a fitted model on the test part, which is another set's where there is one; ``half`` is on 1..5."""
     target, head, _ = job
-    scale = bench.plan.rated.ranges[target]
-    table, seen_by = (bench.other.table, bench.other.ranges) if bench.other else (bench.table, bench.plan.rated.ranges)
-    test = part_of(table, split.test, target, head, seen_by[target])
-    # Another set's scale is another ruler: predictions are laid over it end to end.
-    predicted = _native(fitted, test, seen_by[target] if bench.other else scale)
+    table, ranges = (bench.other.table, bench.other.ranges) if bench.other else (bench.table, bench.plan.rated.ranges)
+    low, high = ranges[target]  # another set's scale is another ruler: predictions are laid over it end to end
+    predicted = to_native(
+        predict(fitted.model, part_of(table, split.test, target, head, (low, high))), low, high
+    ).numpy()
+    half *= (high - low) / 4
     mos = np.array([record.targets[target] for record in split.test])
     groups = [record.group for record in split.test]
     learnt = [*split.train, *split.validation]
@@ -177,7 +177,7 @@ def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> 
         plcc=found.plcc,
         krcc=found.krcc,
         rmse=found.rmse,
-        pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (scale[1] - scale[0]), _QUICK).accuracy,
+        pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (high - low), _QUICK).accuracy,
         coverage=interval_coverage(mos, predicted - half, predicted + half),
         baseline_srcc=srcc(baseline, mos),
         contamination=contamination(split.test, {"its encoders": bench.seen}),
@@ -186,7 +186,3 @@ def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> 
         mos=tuple(mos.tolist()),
         predictions=tuple(predicted.tolist()),
     )
-
-
-def _native(fitted: Fitted, part: Part, scale: tuple[float, float]) -> Any:
-    return to_native(predict(fitted.model, part), *scale).numpy()

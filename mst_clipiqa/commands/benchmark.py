@@ -20,7 +20,7 @@ from mst_clipiqa.commands._options import (
 )
 
 if TYPE_CHECKING:
-    from mst_clipiqa.benchmark.runs import Plan, Run, Tested
+    from mst_clipiqa.benchmark.runs import Plan, Run, OtherSet
     from mst_clipiqa.data import RatedSet
     from mst_clipiqa.encode import PictureEncoder
 
@@ -90,9 +90,9 @@ def _plan(rated: RatedSet, flags: dict[str, Any]) -> Plan:
     return Plan(rated, heads, targets, splits, by, recipe_of(flags["recipe"], flags["changes"]), together)
 
 
-def _other(plan: Plan, encoder: PictureEncoder, flags: dict[str, Any], quiet: bool) -> Tested | None:
+def _other(plan: Plan, encoder: PictureEncoder, flags: dict[str, Any], quiet: bool) -> OtherSet | None:
     """Return the set to test on, where it is another one."""
-    from mst_clipiqa.benchmark.runs import Tested
+    from mst_clipiqa.benchmark.runs import OtherSet
     from mst_clipiqa.errors import UsageError
     from mst_clipiqa.progress import progress
     from mst_clipiqa.train.features import encode_records
@@ -106,7 +106,7 @@ def _other(plan: Plan, encoder: PictureEncoder, flags: dict[str, Any], quiet: bo
         raise UsageError(f"Expected the target {absent[0]} in {rated.name}, which has {', '.join(rated.targets)}.")
     with progress("Encoding the test set", len(rated), quiet=quiet) as advance:
         table = encode_records(encoder, rated.records, prompts="prompt" in plan.heads, progress=advance)
-    return Tested(rated.name, table, rated.ranges)
+    return OtherSet(rated.name, table, rated.ranges)
 
 
 def _scatter(runs: list[Run], path: Path) -> None:
