@@ -50,9 +50,12 @@ def from_csv_cell(text: str) -> str | float | None:
     """Return what the text of a CSV cell stands for."""
     if not text:
         return None
-    if text[0] == "'" and _needs_mark(text[1:]):
-        return text[1:]
-    return float(text) if _is_number(text) else text
+    return float(text) if _is_number(text) else unmarked(text)
+
+
+def unmarked(text: str) -> str:
+    """Return the text of a CSV cell without the quote that `csv_cell` put in front, if it did."""
+    return text[1:] if text.startswith("'") and _needs_mark(text[1:]) else text
 
 
 def csv_line(cells: list[str]) -> bytes:
