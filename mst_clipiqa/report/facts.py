@@ -1,0 +1,206 @@
+"""Rows of a scores table -> all that the page shows, as plain lists that become JSON."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate.resampling import Resampling
+from mst_clipiqa.verbs.means import mean_interval
+from mst_clipiqa.verbs.scores import Row, number, split_failed, text
+
+Facts = dict[str, Any]
+TARGETS = ("quality", "correspondence")
+STRIP = 12
+"""How many pictures stand in each of the rows best, worst and least sure."""
+HOW = Resampling(level=0.95, resamples=1000, seed=0)
+_SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
+
+
+def facts(rows: Sequence[Row], found: Sequence[Path | None], home: Path, title: str) -> Facts:
+    """Return what the page shows.
+
+    Args:
+        rows: all rows of the table.
+        found: where each row's picture lies, or None.
+        home: the folder that the page will lie in; links to pictures are relative to it.
+        title: heading of the page.
+
+    Raises:
+        DataError: there is no row, or a cell that should hold a number does not.
+    """
+    if not rows:
+        raise DataError("Expected a table with rows to report on, got none: score some pictures first.")
+    good = {id(row) for row in split_failed(rows)[0]}
+    is_good = [id(row) in good for row in rows]
+    scores = {
+        t: [_rounded(number(row, t)) if ok else None for row, ok in zip(rows, is_good, strict=True)] for t in TARGETS
+    }
+    unsure, unsure_by = _uncertainty(rows, is_good)
+    return {
+        "title": title,
+        "rows": len(rows),
+        "ok": [int(ok) for ok in is_good],
+        "file": [text(row, "file") for row in rows],
+        "link": [_link(path, home) for path in found],
+        **scores,
+        "gate": [_rounded(number(row, "gate")) for row in rows],
+        "size": [_size(row) for row in rows],
+        "low_high": {t: _bounds(rows, t) for t in TARGETS},
+        "unsure": unsure,
+        "unsure_by": unsure_by,
+        "prompt": _coded([text(row, "prompt").strip() for row in rows]),
+        "generator": _coded([text(row, "generator").strip() for row in rows]),
+        "reason": _coded([text(row, "reason") for row in rows]),
+        "extra": _extras(rows),
+        "overall": _means(scores, range(len(rows)), _groups(rows)),
+        "generators": _table(rows, scores, is_good, "generator"),
+        "prompts": _table(rows, scores, is_good, "prompt"),
+        "correlation": _correlation(scores),
+        "strips": _strips(scores["quality"], scores["correspondence"], unsure),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _size(row: Row) -> str:
+    width, height = number(row, "width"), number(row, "height")
+    return f"{width:.0f} × {height:.0f}" if width and height else ""
+
+
+def _link(path: Path | None, home: Path) -> str | None:
+    """Return a relative link to a picture: no scheme can stand at its start, whatever the file is called."""
+    if path is None:
+        return None
+    relative = os.path.relpath(path, home).replace(os.sep, "/")
+    return "./" + quote(relative, safe="/", errors="surrogateescape")
+
+
+def _coded(values: Sequence[str]) -> dict[str, list[Any]]:
+    """Return texts as a list of the different ones and a number a row, as prompts repeat; "" is -1."""
+    codes: dict[str, int] = {}
+    of = [codes.setdefault(value, len(codes)) if value else -1 for value in values]
+    return {"names": list(codes), "of": of}
+
+
+def _bounds(rows: Sequence[Row], target: str) -> list[list[float | None]] | None:
+    """Return the calibrated interval of each row, where the table has one."""
+    low, high = f"{target}_low", f"{target}_high"
+    if not any(low in row and high in row for row in rows):
+        return None
+    return [[_rounded(number(row, low)), _rounded(number(row, high))] for row in rows]
+
+
+def _extras(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Return the columns that the page knows nothing about, as they are."""
+    known = _SHOWN_ELSEWHERE | {"generator"} | {f"{t}{end}" for t in TARGETS for end in ("_low", "_high")}
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]
+    return {name: [_cell(row.get(name)) for row in rows] for name in names}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+def _uncertainty(rows: Sequence[Row], is_good: Sequence[bool]) -> tuple[list[float | None] | None, str]:
+    """Return how unsure each score is and by what measure; None where the table does not say.
+
+    An interval of one width for all says nothing about any one picture.
+    """
+    measures: list[tuple[str, Callable[[Row], float | None]]] = [
+        ("spread of the quality levels", lambda row: number(row, "quality_spread")),
+        ("width of the quality interval", _width),
+    ]
+    for name, measure in measures:
+        values = [_rounded(measure(row)) if ok else None for row, ok in zip(rows, is_good, strict=True)]
+        known = [value for value in values if value is not None]
+        if known and max(known) - min(known) > 1e-3:
+            return values, name
+    return None, ""
+
+
+def _width(row: Row) -> float | None:
+    """Return the width of the quality interval, its longer arm counted twice: the scale's end cuts the other."""
+    value, low, high = (number(row, f"quality{end}") for end in ("", "_low", "_high"))
+    if value is None or low is None or high is None:
+        return None
+    return 2 * max(value - low, high - value)
+
+
+def _groups(rows: Sequence[Row]) -> list[str]:
+    """Return the group that each row is resampled with: its prompt, or else itself."""
+    return [text(row, "prompt").strip() or f"row {index}" for index, row in enumerate(rows)]
+
+
+def _means(
+    scores: dict[str, list[float | None]], members: Sequence[int], groups: Sequence[str] | None
+) -> dict[str, list[float | None]]:
+    """Return [mean, low, high, count] of each score over some rows."""
+    found: dict[str, list[float | None]] = {}
+    for target, values in scores.items():
+        here = [(index, value) for index in members if (value := values[index]) is not None]
+        if not here:
+            found[target] = [None, None, None, 0]
+            continue
+        result = mean_interval([v for _, v in here], None if groups is None else [groups[i] for i, _ in here], HOW)
+        bounds = [None if math.isnan(end) else round(end, 4) for end in (result.low, result.high)]
+        found[target] = [round(result.value, 4), *bounds, len(here)]
+    return found
+
+
+def _table(
+    rows: Sequence[Row], scores: dict[str, list[float | None]], is_good: Sequence[bool], column: str
+) -> list[dict[str, Any]]:
+    """Return one line for each generator or prompt; pictures of one prompt are resampled one by one."""
+    members: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if name := text(row, column).strip():
+            members.setdefault(name, []).append(index)
+    groups = None if column == "prompt" else _groups(rows)
+    return [
+        {"name": name, "rows": len(some), "failed": sum(not is_good[i] for i in some), **_means(scores, some, groups)}
+        for name, some in members.items()
+    ]
+
+
+def _correlation(scores: dict[str, list[float | None]]) -> float | None:
+    """Return the rank correlation of quality and correspondence, where there are enough of both."""
+    from mst_clipiqa.evaluate.measures import srcc, why_undefined
+
+    pairs = [(q, c) for q, c in zip(*scores.values(), strict=True) if q is not None and c is not None]
+    if len(pairs) < 3:
+        return None
+    quality, correspondence = zip(*pairs, strict=True)
+    return None if why_undefined(quality, correspondence) else round(srcc(quality, correspondence), 3)
+
+
+def _strips(
+    quality: list[float | None], correspondence: list[float | None], unsure: list[float | None] | None
+) -> list[dict[str, Any]]:
+    """Return the rows that the overview shows as pictures."""
+    strips = []
+    for target, values in (("quality", quality), ("correspondence", correspondence)):
+        best = _ordered(values)
+        if best:
+            strips += [
+                {"name": f"Best {target}", "by": target, "rows": best[:STRIP]},
+                {"name": f"Worst {target}", "by": target, "rows": best[::-1][:STRIP]},
+            ]
+    if unsure is not None:
+        strips.append({"name": "Least sure", "by": "unsure", "rows": _ordered(unsure)[:STRIP]})
+    return strips
+
+
+def _ordered(values: Sequence[float | None]) -> list[int]:
+    """Return the numbers of the rows that have a value, the highest first, equals in order."""
+    known = [(index, value) for index, value in enumerate(values) if value is not None]
+    return [index for index, _ in sorted(known, key=lambda pair: -pair[1])]

@@ -1,0 +1,122 @@
+"""Facts and thumbnails -> one HTML file that reaches no network and runs no foreign text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.report.facts import Facts
+from mst_clipiqa.report.thumbnails import Thumbnails
+
+CHUNK = 50
+"""Thumbnails in one block of the page; the browser decodes only the blocks that it shows."""
+BLOCK = '<script type="text/plain" id="t{}">{}</script>\n'
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Page:
+    """The page but for its thumbnails.
+
+    Args:
+        facts: what it shows.
+        limit: largest size in bytes, thumbnails included.
+
+    Raises:
+        UsageError: the page is over its limit without any thumbnail.
+    """
+
+    def __init__(self, facts: Facts, limit: int) -> None:
+        self.facts = {**facts, "chunk": CHUNK}
+        blocks = (facts["rows"] / CHUNK + 1) * len(BLOCK) + facts["rows"]
+        self.budget = limit - len(self._head.encode()) - len(self._data) - int(blocks)
+        if self.budget < 0:
+            raise UsageError(
+                f"Expected a page of at most {limit / 1e6:g} MB, but the table alone takes more: give a higher limit "
+                "or fewer rows."
+            )
+
+    @cached_property
+    def picture_order(self) -> list[int]:
+        """The rows in the order of their thumbnails: first those that the first view shows."""
+        strips = (index for strip in self.facts["strips"] for index in strip["rows"])
+        quality = self.facts["quality"]
+        rest = sorted(range(self.facts["rows"]), key=lambda i: -9e9 if quality[i] is None else quality[i], reverse=True)
+        return list(dict.fromkeys([*strips, *rest]))
+
+    @cached_property
+    def _head(self) -> str:
+        """The page up to its data; the hashes name the only style and the only script that may run."""
+        css, js = _part("page.css"), _part("page.js")
+        return Template(_part("page.html")).substitute(
+            title=html.escape(self.facts["title"]), css=css, css_hash=_hash(css), js_hash=_hash(js)
+        )
+
+    @cached_property
+    def _data(self) -> bytes:
+        order = {row: place for place, row in enumerate(self.picture_order)}
+        places = [order[row] for row in range(self.facts["rows"])]
+        return to_block({**self.facts, "thumbnail": places}).encode()
+
+    def parts(self, thumbnails: Thumbnails) -> Iterator[bytes]:
+        """Yield the file piece by piece: first what the first view takes, thumbnails last."""
+        yield self._head.encode()
+        yield b'<script type="application/json" id="data">' + self._data + b"</script>\n"
+        yield f"<script>{_part('page.js')}</script>\n".encode()
+        for start in range(0, len(thumbnails.images), CHUNK):
+            lines = "\n".join(thumbnails.images[start : start + CHUNK])
+            yield BLOCK.format(start // CHUNK, lines).encode()
+        yield b"</body>\n</html>\n"
+
+
+def write_page(page: Page, thumbnails: Thumbnails, path: Path) -> int:
+    """Write the page beside its place, then put it there in one step; return its size in bytes.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                for piece in page.parts(thumbnails):
+                    file.write(piece)
+                size = file.tell()
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Expected to write the report to {shown(path)}, but: {error.strerror or error}; name another place."
+        ) from error
+    return size
+
+
+def to_block(value: object) -> str:
+    """Return JSON that may stand inside a script element: no sign in it can end the element.
+
+    Lone surrogates, which file names may hold, become escapes, as UTF-8 has no place for them.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _part(name: str) -> str:
+    return (files("mst_clipiqa.report") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

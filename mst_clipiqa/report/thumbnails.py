@@ -1,0 +1,111 @@
+"""Pictures -> small WebP files in base64, as large as a budget of bytes allows."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mst_clipiqa.errors import PictureError
+from mst_clipiqa.pictures import open_picture
+from mst_clipiqa.pipeline import in_order
+
+# (longer side in pixels, WebP quality), the best first. The last ones are a few hundred bytes each.
+LADDER = ((512, 80), (384, 78), (320, 75), (256, 72), (224, 68), (192, 64), (160, 60), (128, 55), (96, 50), (64, 40))
+SAMPLE = 48
+"""Pictures that are tried to see which step of the ladder fits."""
+MARGIN = 1.1
+"""How much heavier than the sample the rest may be before steps are taken down on the way."""
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Small pictures, in the order asked for.
+
+    Attributes:
+        images: WebP in base64; empty where there is none.
+        reasons: why there is none, empty where there is one.
+        side: longer side of most of them, in pixels.
+    """
+
+    images: list[str]
+    reasons: list[str]
+    side: int
+
+
+def make_thumbnails(
+    paths: Sequence[Path | None], budget: int, advance: Callable[[int], None] = lambda count: None
+) -> Thumbnails:
+    """Make a thumbnail of each picture, all together at most ``budget`` characters.
+
+    Args:
+        paths: the pictures; None where there is none.
+        budget: characters of base64 for all of them.
+        advance: called with the number of pictures done.
+    """
+    there = sum(path is not None for path in paths)
+    step = _first_step([path for path in paths if path is not None], budget)
+    side, spent, left = LADDER[step][0], 0, there
+    images, reasons = [], []
+
+    def work(path: Path | None) -> tuple[str, str]:
+        return _thumbnail(path, *LADDER[step])  # `step` as it is when the thread gets there
+
+    workers = min(8, os.cpu_count() or 1)
+    for path, (image, reason) in in_order(paths, work, workers=workers, ahead=4 * workers):
+        if spent + len(image) > budget:
+            image, reason = "", "the page has no room for its picture"
+        spent += len(image)
+        images.append(image)
+        reasons.append(reason)
+        if path is not None:
+            left -= 1
+            advance(1)
+        done = there - left
+        if done % SAMPLE == 0 and done and spent / done * left > budget - spent and step + 1 < len(LADDER):
+            step += 1
+    return Thumbnails(images, reasons, side)
+
+
+def _first_step(paths: Sequence[Path], budget: int) -> int:
+    """Return the best step of the ladder at which all pictures are likely to fit."""
+    sample = paths[:: max(1, len(paths) // SAMPLE)]
+    opened = [image for path in sample if (image := _open(path, LADDER[0][0])[0]) is not None]
+    if not opened:
+        return 0
+    for step, (side, quality) in enumerate(LADDER):
+        mean = sum(len(_encode(image, side, quality)) for image in opened) / len(opened)
+        if mean * MARGIN * len(paths) <= budget:
+            return step
+    return len(LADDER) - 1
+
+
+def _thumbnail(path: Path | None, side: int, quality: int) -> tuple[str, str]:
+    if path is None:
+        return "", "its picture is not found"
+    image, reason = _open(path, side)
+    return ("", reason) if image is None else (_encode(image, side, quality), "")
+
+
+def _open(path: Path, side: int) -> tuple[Image.Image | None, str]:
+    """Return a picture shrunk to a side, or the reason why there is none."""
+    try:
+        image = open_picture(path, reduce_to=side).image
+    except PictureError as error:
+        return None, str(error)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return image, ""
+
+
+def _encode(image: Image.Image, side: int, quality: int) -> str:
+    if max(image.size) > side:
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=quality, method=4)
+    return base64.b64encode(file.getvalue()).decode("ascii")
