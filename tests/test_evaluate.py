@@ -80,7 +80,7 @@ def test_a_logistic_curve_is_fitted_away(fit: type[ev.plcc_logistic4], direction
 
 
 def test_a_logistic_fit_does_not_lose_against_none() -> None:
-    for seed in range(5):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         mos = rng.uniform(0, 5, 60)
         predictions = mos + rng.normal(0, 1.5, 60)
@@ -150,7 +150,7 @@ def test_the_conformal_half_width_has_the_finite_sample_correction() -> None:
     assert ev.conformal_halfwidth(residuals, 0.8) == 0.8
     assert ev.conformal_halfwidth(residuals, 0.5) == 0.5
     assert ev.conformal_halfwidth(residuals[:8], 0.9) == math.inf  # eight cannot promise nine in ten
-    assert ev.conformal_halfwidth(np.arange(1, 100), 0.9) == 90  # ceil(100 * 0.9), where floats say 90.00000000000001
+    assert ev.conformal_halfwidth(np.arange(1, 100), 0.55) == 55  # 100 * 0.55 is 55.00000000000001 in floats
 
 
 def test_the_conformal_half_width_covers_what_it_promises() -> None:

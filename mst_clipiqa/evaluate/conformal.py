@@ -39,7 +39,7 @@ def conformal_halfwidth(residuals: ArrayLike, coverage: float = 0.9) -> float:
     sizes = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)).ravel())
     if not sizes.size or not np.isfinite(sizes).all():
         raise DataError("expected finite residuals of at least one picture; take rows without a score out first")
-    rank = math.ceil(round((len(sizes) + 1) * coverage, 9))  # 10 x 0.9 is 9, not 9.000000000000002
+    rank = math.ceil(round((len(sizes) + 1) * coverage, 9))  # 100 x 0.55 is 55, not 55.00000000000001
     return float(sizes[rank - 1]) if rank <= len(sizes) else math.inf
 
 
