@@ -61,5 +61,6 @@ def command(
             advance=advance,
         )
     pictures = "" if no_images else f", thumbnails up to {written.side} pixels"
-    click.echo(f"{output}: {len(rows):,} rows, {written.size / 1e6:.1f} MB{pictures}.", err=True)
+    size = f"{written.size / 1e6:.1f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.0f} kB"
+    click.echo(f"{output}: {len(rows):,} rows, {size}{pictures}.", err=True)
     return finish(written.left_out)

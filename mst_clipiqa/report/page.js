@@ -145,9 +145,13 @@
   }
   function histogram(name) {
     const ends = scale[name], bins = Math.max(1, Math.round((ends.high - ends.low) / ends.step));
-    const counts = new Array(bins).fill(0);
+    const counts = new Array(bins).fill(0), lowest = new Array(bins).fill(Infinity), highest = new Array(bins).fill(-Infinity);
     for (const value of data[name]) {
-      if (value !== null) counts[Math.min(bins - 1, Math.floor(ends.share(value) * bins + 1e-9))] += 1;
+      if (value === null) continue;
+      const bin = Math.min(bins - 1, Math.floor(ends.share(value) * bins + 1e-9));
+      counts[bin] += 1;
+      lowest[bin] = Math.min(lowest[bin], value);
+      highest[bin] = Math.max(highest[bin], value);
     }
     const most = Math.max(...counts), places = Math.max(0, -Math.floor(Math.log10(ends.step) + 1e-9)) + 1;
     const bars = counts.map((number, bin) => {
@@ -156,8 +160,7 @@
       const height = number ? `max(2px, ${(100 * number) / most}%)` : "0";
       const bar = make("button", { type: "button", title: words, disabled: !number }, make("span", { style: { height } }));
       bar.setAttribute("aria-label", `${words}. Show them.`);
-      bar.addEventListener("click", () =>
-        goTo({ [`${name}-low`]: +low.toFixed(places), [`${name}-high`]: +high.toFixed(places) }));
+      bar.addEventListener("click", () => goTo({ [`${name}-low`]: lowest[bin], [`${name}-high`]: highest[bin] }));
       return bar;
     });
     const middle = (ends.low + ends.high) / 2;

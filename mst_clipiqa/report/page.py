@@ -37,8 +37,8 @@ class Page:
 
     def __init__(self, facts: Facts, limit: int) -> None:
         self.facts = {**facts, "chunk": CHUNK}
-        blocks = (facts["rows"] / CHUNK + 1) * len(BLOCK) + facts["rows"]
-        self.budget = limit - len(self._head.encode()) - len(self._data) - int(blocks)
+        blocks = (facts["rows"] // CHUNK + 1) * (len(BLOCK) + 8) + facts["rows"] + 32  # all but the pictures
+        self.budget = limit - len(self._head.encode()) - len(self._data) - len(self._script) - blocks
         if self.budget < 0:
             raise UsageError(
                 f"Expected a page of at most {limit / 1e6:g} MB, but the table alone takes more: give a higher limit "
@@ -62,16 +62,21 @@ class Page:
         )
 
     @cached_property
+    def _script(self) -> bytes:
+        return f"<script>{_part('page.js')}</script>\n".encode()
+
+    @cached_property
     def _data(self) -> bytes:
         order = {row: place for place, row in enumerate(self.picture_order)}
         places = [order[row] for row in range(self.facts["rows"])]
-        return to_block({**self.facts, "thumbnail": places}).encode()
+        block = to_block({**self.facts, "thumbnail": places})
+        return f'<script type="application/json" id="data">{block}</script>\n'.encode()
 
     def parts(self, thumbnails: Thumbnails) -> Iterator[bytes]:
         """Yield the file piece by piece: first what the first view takes, thumbnails last."""
         yield self._head.encode()
-        yield b'<script type="application/json" id="data">' + self._data + b"</script>\n"
-        yield f"<script>{_part('page.js')}</script>\n".encode()
+        yield self._data
+        yield self._script
         for start in range(0, len(thumbnails.images), CHUNK):
             lines = "\n".join(thumbnails.images[start : start + CHUNK])
             yield BLOCK.format(start // CHUNK, lines).encode()
