@@ -19,10 +19,10 @@ PARTS = ("train", "validation", "test", "all")
 
 @dataclass(frozen=True)
 class Assessed:
-    """One target: its evaluation, what had been seen of the pictures, and how many could not be compared."""
+    """One target: its evaluation (None if nothing was scored), what had been seen, and how many were not scored."""
 
     target: str
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     contamination: Contamination
     unscored: int
 
@@ -92,14 +92,14 @@ def assess(scorer: Scorer, rated: RatedSet, pictures: Pictures, advance: Callabl
         values = {r.name: shift + (v - own_low) * scale for r, v, _ in rows if v is not None}
         bands = {r.name: tuple(shift + (e - own_low) * scale for e in i) for r, _, i in rows if i}
         found.append(_measured(target, pictures.records, values, bands, seen))
-    return found
+    return _some(found)
 
 
 def assess_table(rows: Sequence[Mapping[str, Any]], rated: RatedSet) -> list[Assessed]:
     """Measure the columns of a table of scores that are targets of a set; files match by path, then by name."""
-    columns = [t for t in rated.targets if any(t in row for row in rows)]
+    columns = [t for t in rated.targets if any(row.get(t) is not None for row in rows)]
     if not columns:
-        raise UsageError(f"Expected a column {' or '.join(rated.targets)} in the scores, got none.")
+        raise UsageError(f"Expected a column {' or '.join(rated.targets)} with values in the scores, got none.")
     nothing = Contamination(0.0, 0.0, ())
     found = []
     for target in columns:
@@ -111,7 +111,7 @@ def assess_table(rows: Sequence[Mapping[str, Any]], rated: RatedSet) -> list[Ass
             if (value := by_path.get(r.name, by_name.get(PurePath(r.name).name))) is not None
         }
         found.append(_measured(target, rated.records, values, {}, nothing))
-    return found
+    return _some(found)
 
 
 def _measured(
@@ -123,7 +123,7 @@ def _measured(
 ) -> Assessed:
     scored = [record for record in records if record.name in values]
     if not scored:
-        raise DataError(f"Expected scores of {target} for {len(records)} rated pictures, got none that match.")
+        return Assessed(target, None, seen, len(records))
     tables = {"generator": [r.generator for r in scored]}
     if any(r.style for r in scored):
         tables["style"] = [r.style for r in scored]
@@ -132,6 +132,14 @@ def _measured(
     mos, groups = [r.targets[target] for r in scored], [r.group for r in scored]
     evaluation = evaluate([values[r.name] for r in scored], mos, groups, Extras(tables, band))
     return Assessed(target, evaluation, seen, len(records) - len(scored))
+
+
+def _some(found: list[Assessed]) -> list[Assessed]:
+    """Return what was measured; DataError where nothing was."""
+    if all(one.evaluation is None for one in found):
+        targets = " or ".join(one.target for one in found)
+        raise DataError(f"Expected scores of {targets} for {found[0].unscored} rated pictures, got none that match.")
+    return found
 
 
 def _trained_on_set(folder: Path, name: str) -> bool:

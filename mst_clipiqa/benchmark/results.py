@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from mst_clipiqa.benchmark.runs import Plan, Run
+from mst_clipiqa.contamination import Contamination
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import Difference, paired_difference
 
@@ -119,12 +120,21 @@ def _line(plan: Plan, runs: Sequence[Run], target: str, head: str) -> dict[str, 
     for measure in MEASURES:
         values = [getattr(run, measure) for run in own]
         low, high = interval_over_splits(values, share)
-        mean, median, sd = (float(f(values)) for f in (np.nanmean, np.nanmedian, np.nanstd))
+        defined = [value for value in values if math.isfinite(value)] or [math.nan]
+        mean, median, sd = (float(f(defined)) for f in (np.mean, np.median, np.std))
         line[measure] = {"mean": mean, "low": low, "high": high, "median": median, "sd": sd}
     leaks = [run.leakage for run in own if run.leakage is not None]
     line["leakage"] = float(np.mean(leaks)) if leaks else None
-    line["contaminated"] = next((run.contamination.label for run in own if run.contamination.by), "")
+    line["contaminated"] = _together(own).label
     return line
+
+
+def _together(runs: Sequence[Run]) -> Contamination:
+    """Return the mean contamination of several test parts."""
+    found = [run.contamination for run in runs]
+    guilty = tuple(dict.fromkeys(who for one in found for who in one.by))
+    pictures, prompts = (float(np.mean([getattr(one, part) for one in found])) for part in ("pictures", "prompts"))
+    return Contamination(pictures, prompts, guilty)
 
 
 def _row(line: dict[str, Any]) -> str:

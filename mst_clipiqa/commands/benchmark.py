@@ -20,7 +20,7 @@ from mst_clipiqa.commands._options import (
 )
 
 if TYPE_CHECKING:
-    from mst_clipiqa.benchmark.runs import Plan, Run, OtherSet
+    from mst_clipiqa.benchmark.runs import OtherSet, Plan, Run
     from mst_clipiqa.data import RatedSet
     from mst_clipiqa.encode import PictureEncoder
 

@@ -42,7 +42,7 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
                 "target": a.target,
                 "unscored": a.unscored,
                 "contaminated": a.contamination.label,
-                **a.evaluation.to_json(),
+                **(a.evaluation.to_json() if a.evaluation else {}),
             }
             for a in found
         ]
@@ -89,6 +89,9 @@ def _print(words: str, found: list[Assessed]) -> None:
     console = Console(highlight=False, markup=False)
     console.print(words)
     for one in found:
+        if one.evaluation is None:
+            console.print(f"{one.target}: none of the {one.unscored} pictures could be scored.")
+            continue
         table = Table(
             "measure",
             "value",
