@@ -19,7 +19,7 @@ from mst_clipiqa.cache import Cache, Features
 from mst_clipiqa.errors import PictureError, UsageError
 from mst_clipiqa.model.mstfe import EncoderPair
 from mst_clipiqa.model.preprocess import Views, views
-from mst_clipiqa.pictures import open_picture, read_picture
+from mst_clipiqa.pictures import MAX_PIXELS, open_picture, read_picture
 from mst_clipiqa.pipeline import in_batches, in_order
 
 _Tag = TypeVar("_Tag")
@@ -51,7 +51,7 @@ class Item(Generic[_Tag]):
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """A picture ready for the encoders, and the key under which to keep what they say."""
 
     views: Views
@@ -76,10 +76,10 @@ class PictureEncoder:
 
     def batches(self, items: Iterable[Item[_Tag]]) -> Iterator[list[tuple[_Tag, Encoded | Failed]]]:
         """Yield the items in order, in lists of at most ``batch_size``, in bounded memory whatever their number."""
-        opened = in_order(items, self._open, workers=self.workers, ahead=2 * self.batch_size)
+        opened = in_order(items, lambda item: self.open(item.picture), workers=self.workers, ahead=2 * self.batch_size)
         for batch in in_batches(opened, self.batch_size):
-            new = iter(self._encode([one for _, one in batch if isinstance(one, _Seen)]))
-            yield [(item.tag, next(new) if isinstance(one, _Seen) else one) for item, one in batch]
+            tags = [item.tag for item, _ in batch]
+            yield list(zip(tags, self.encode_opened([one for _, one in batch]), strict=True))
 
     def encode(self, pictures: Sequence[Any]) -> list[Encoded]:
         """Return features of pictures; PictureError for the first one that cannot be read."""
@@ -91,9 +91,9 @@ class PictureEncoder:
                 found.append(one)
         return found
 
-    def _open(self, item: Item[_Tag]) -> Encoded | Failed | _Seen:
-        """Return a picture's features from the cache, or its views; runs in threads."""
-        picture, key = item.picture, None
+    def open(self, picture: Any, *, max_pixels: int = MAX_PIXELS) -> Encoded | Failed | Seen:
+        """Return a picture's features from the cache, or its views; safe to call from many threads at once."""
+        key = None
         if isinstance(picture, Failed):  # known to be bad before it was opened; it keeps its place in the order
             return picture
         try:
@@ -102,12 +102,17 @@ class PictureEncoder:
                 key = self.cache.key(picture)
                 if known := self.cache.get(key):
                     return Encoded(known.f_c, known.f_f, known.width, known.height)
-            opened = open_picture(picture)
+            opened = open_picture(picture, max_pixels=max_pixels)
         except PictureError as error:
             return Failed(str(error))
-        return _Seen(views(opened.image, self.encoders.view), opened.width, opened.height, key)
+        return Seen(views(opened.image, self.encoders.view), opened.width, opened.height, key)
 
-    def _encode(self, seen: Sequence[_Seen]) -> list[Encoded]:
+    def encode_opened(self, opened: Sequence[Encoded | Failed | Seen]) -> list[Encoded | Failed]:
+        """Return what ``open`` gave, with its views turned into features in one step; at most a batch of them."""
+        new = iter(self._encode([one for one in opened if isinstance(one, Seen)]))
+        return [next(new) if isinstance(one, Seen) else one for one in opened]
+
+    def _encode(self, seen: Sequence[Seen]) -> list[Encoded]:
         if not seen:
             return []
         coarse = torch.stack([one.views.coarse for one in seen]).to(self.encoders.device)

@@ -174,7 +174,7 @@ class Scorer:
             good = [(request, one) for request, one in batch if isinstance(one, Encoded)]
             scores = iter(self.ask([one for _, one in good], [request.prompt for request, _ in good]))
             for _, one in batch:
-                yield next(scores) if isinstance(one, Encoded) else self._failed(one.reason)
+                yield next(scores) if isinstance(one, Encoded) else self.failed(one.reason)
 
     def encode(self, pictures: Sequence[Any]) -> list[Encoded]:
         """Return features of pictures, to ask many things of later; PictureError for the first that is unreadable."""
@@ -208,7 +208,8 @@ class Scorer:
             calibrated=all(t.calibrated for t in config.targets.values()),
         )
 
-    def _failed(self, reason: str) -> Score:
+    def failed(self, reason: str) -> Score:
+        """Return the score of a picture that cannot be scored, and why."""
         targets: dict[str, float | None] = dict.fromkeys(self.model.config.targets)
         return Score(status="error", reason=reason, model=self.model.config.name, targets=targets, ranges=self.ranges)
 
