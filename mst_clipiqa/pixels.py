@@ -135,7 +135,7 @@ def from_tensor(tensor: torch.Tensor) -> Image.Image:
     if low < -_SLACK or high > 1 + _SLACK:
         hint = "divide it by 255" if low >= 0 and 2 < high <= 255 else "scale or clamp it to [0, 1]"
         raise PictureError(f"Expected values in [0, 1], got values from {low:g} to {high:g}: {hint}.")
-    return Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0).copy())
+    return Image.fromarray(np.rint(values * 255).astype(np.uint8).transpose(1, 2, 0).copy())
 
 
 _thread = threading.local()

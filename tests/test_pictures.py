@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from mst_clipiqa.errors import PictureError, shown
-from mst_clipiqa.pictures import MAX_PIXELS, open_picture
+from mst_clipiqa.pictures import MAX_PIXELS, open_picture, read_picture
 
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"] + (["AVIF"] if features.check("avif") else [])
 ORIENTATION = 0x0112
@@ -113,6 +113,11 @@ def test_damaged_exif_costs_the_turn_not_the_picture() -> None:
     for exif in (b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0MM" + b"\xff" * 40):
         segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
         assert (pixels_of(plain[:2] + segment + plain[2:]) == pixels_of(plain)).all()
+    note = chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 4\nno hex")
+    data = encoded(blocks(), "PNG")
+    with pytest.raises(ValueError, match="hex"):  # or this test would prove nothing
+        Image.open(io.BytesIO(data[:33] + note + data[33:])).getexif()
+    assert (pixels_of(data[:33] + note + data[33:]) == np.asarray(blocks())).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 9000)])
@@ -183,6 +188,9 @@ def test_sixteen_bits_are_divided_by_257() -> None:
         assert (pixels_of(encoded(Image.fromarray(deep), kind))[..., 1] == expected).all()
     dark = np.full((4, 4), 200, np.uint16)  # a dark 16-bit picture is not an 8-bit one
     assert pixels_of(encoded(Image.fromarray(dark), "PNG")).max() == 1
+    as_older_pillow = Image.fromarray(dark.astype(np.int32))
+    as_older_pillow.format = "PNG"
+    assert pixels_of(as_older_pillow).max() == 1
 
 
 @pytest.mark.parametrize(
@@ -234,6 +242,7 @@ def test_float_tensors_of_any_precision(dtype: torch.dtype) -> None:
     tensor = torch.tensor([0.0, 0.5, 1.0], dtype=dtype).expand(3, 2, 3).requires_grad_()
     assert pixels_of(tensor)[0, :, 0].tolist() == [0, 128, 255]
     assert pixels_of(torch.full((3, 2, 2), 1.00001)).min() == 255
+    assert pixels_of(torch.full((3, 2, 2), -0.00001)).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -300,6 +309,18 @@ def test_a_disk_that_fails_while_reading(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fdopen", lambda fd, *_, **__: io.BufferedReader(Failing(fd)))
     assert "cannot be read (Input/output error)" in reason_of(path)
+
+
+def test_the_bytes_of_a_file_are_read_under_the_same_rules(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(b"any bytes")
+    assert read_picture(path) == b"any bytes"
+    os.mkfifo(tmp_path / "pipe.png")
+    for bad, words in ((tmp_path, "a folder"), (tmp_path / "pipe.png", "a named pipe"), ("gone", "no file")):
+        with pytest.raises(PictureError, match=words):
+            read_picture(bad)
+    with pytest.raises(PictureError, match="at most 8 bytes, got 9"):
+        read_picture(path, max_bytes=8)
 
 
 def test_folders_pipes_sockets_and_devices(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from mst_clipiqa.cells import csv_cell, from_csv_cell
 from mst_clipiqa.errors import DataError, MstClipiqaError, UsageError
+from mst_clipiqa.journal import origin_of
 from mst_clipiqa.tables import TableWriter, journal_of, read_journal, read_table, stream_table
 
 COLUMNS = ["file", "prompt", "quality", "width"]
@@ -142,7 +143,7 @@ rows_of_cells = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows_of_cells)
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_any_text_and_number_reads_back_equal(suffix: str, rows: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -351,7 +352,7 @@ def test_tables_that_are_no_files(tmp_path: Path) -> None:
     assert message == "Expected a table to end in .csv, .jsonl or .parquet, got 'scores.cvs' (did you mean '.csv'?)."
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=60) | st.text('{}[]",:\n\\u0e1ad8', max_size=40).map(str.encode))
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_any_bytes_are_a_table_or_a_reason(suffix: str, data: bytes, tmp_path: Path) -> None:
@@ -450,11 +451,38 @@ def test_a_folder_that_vanishes(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     table = TableWriter(folder / "t.csv", ["a"])
+    table.append({"a": 1})
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
+    table.append({"a": 2})
+    assert list(read_journal(journal_of(folder / "t.csv"))) == [{"a": 1}, {"a": 2}]  # they lie there again
+    assert "got another run: wait, or" in reason_of(UsageError, TableWriter, folder / "t.csv", ["a"])
+    table.append({"a": 3})
+    table.close()
+    assert read_table(folder / "t.csv") == [{"a": 1.0}, {"a": 2.0}, {"a": 3.0}]
+    assert names(folder) == ["t.csv"]
+
+
+def test_a_folder_that_vanishes_at_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    table = TableWriter(folder / "t.csv", ["a"])
     table.append({"a": 1})
+    folder.rename(tmp_path / "moved")
     assert "No such file or directory" in reason_of(UsageError, table.close)
+    assert list(read_journal(tmp_path / "moved" / "t.csv.part")) == [{"a": 1}]
+
+
+def test_hidden_columns_and_the_origin_stay_in_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    table = TableWriter(path, ["a"], hidden=["stamp"], origin={"model": "mini"})
+    table.append({"a": 1, "stamp": "x"})
+    assert origin_of(journal_of(path)) == {"model": "mini"}
+    assert list(read_journal(journal_of(path))) == [{"a": 1, "stamp": "x"}]
+    table.close()
+    assert path.read_text() == "a\n1\n"
+    assert origin_of(journal_of(path)) is None
 
 
 # --- kill and resume ----------------------------------------------------------------------------------------------
@@ -501,7 +529,7 @@ def test_read_journal_skips_only_the_torn_end(tmp_path: Path) -> None:
     part.write_bytes(b"".join(lines) + b"\0" * 50)  # what a power cut leaves
     assert list(read_journal(part)) == ROWS
     part.write_bytes(b"".join([lines[0], lines[1][:-5] + b"\n", *lines[2:]]))
-    assert "got a damaged line 2: start anew" in reason_of(DataError, list, read_journal(part))
+    assert "got a damaged line 2: remove it to start anew" in reason_of(DataError, list, read_journal(part))
     part.write_bytes(lines[0][:9])
     assert list(read_journal(part)) == []
     part.unlink()
@@ -514,12 +542,13 @@ def test_resuming_other_columns_is_refused(tmp_path: Path) -> None:
     table.abandon()
     message = reason_of(UsageError, TableWriter, tmp_path / "t.csv", ["a", "b"], resume=True)
     assert "Expected the columns ['a', 'b'] in" in message
-    assert "got ['a']: start anew without --resume" in message
+    assert "got ['a']: remove it to start anew" in message
     assert list(read_journal(journal_of(tmp_path / "t.csv"))) == [{"a": 1}]
 
 
 SCRIPT = """
 import sys
+from mst_clipiqa.journal import origin_of
 from mst_clipiqa.tables import TableWriter
 with TableWriter(sys.argv[1], ["i", "text"], resume=True) as table:
     print(table.rows, flush=True)
