@@ -152,6 +152,21 @@ def test_everything_by_keyboard(page: Page) -> None:
     assert page.locator("#gallery .card[tabindex='0']").count() == 1
 
 
+def test_rows_of_buttons_are_one_stop_each(page: Page) -> None:
+    for row in (".chart.quality .bars", "#strips .strip >> nth=0"):
+        stops = page.locator(f"{row} >> button[tabindex='0']")
+        assert stops.count() == 1
+        stops.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowLeft")
+        assert stops.count() == 1
+    page.keyboard.press("Enter")
+    assert page.inner_text("#viewer-name") == "p2995.png"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.title") == "p2995.png"
+
+
 def test_tables_sort_and_lead_to_pictures(page: Page) -> None:
     page.click("#tab-generators")
     first = "#generators tbody tr >> nth=0"

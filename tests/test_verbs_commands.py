@@ -227,6 +227,8 @@ def test_compare_scores_pictures(here: Path) -> None:
     result = call("compare", "in/a.png", "in/long.png", "--json")
     row = json.loads(result.stdout)
     assert (row["target"], row["a"], row["b"], row["verdict"]) == ("quality", 5.0, 8.0, "B")
+    with_prompt = call("compare", "in/a.png", "in/long.png", "--prompt", "cat").stdout.splitlines()
+    assert with_prompt[1] == "Correspondence: not compared, neither has a score."
     assert call("compare", "in/a.png", "in/broken.png").stderr == "Error: 'in/broken.png': Expected a picture.\n"
 
 
@@ -277,7 +279,10 @@ def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
-    _scores.write_rows([{"file": "[red]a\x1b[2J.png", "quality": 2.0, "rank": 1}], None, as_json=False)
+    _scores.write_rows(
+        [{"file": "[red]a\x1b[2J.png", "quality": 2.0, "quality_low": 1.0, "rank": 1}], None, as_json=False
+    )
     out = capsys.readouterr().out
     assert "[red]a�[2J.png" in out
     assert "2.000" in out
+    assert "quality_low" not in out  # a screen is narrow

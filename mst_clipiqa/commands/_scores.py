@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}  # not on a terminal, which is narrow
+# Not on a terminal, which is narrow.
+_WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}
+_WIDE_ENDS = ("_low", "_high")
 
 output_option = click.option(
     "-o", "--output", type=_FILE, help="Write a table here (.csv, .jsonl, .parquet) instead of to stdout."
@@ -142,10 +144,11 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = [name for name in columns if name not in _WIDE]
+    shown = [name for name in columns if name not in _WIDE and not name.endswith(_WIDE_ENDS)]
     table = Table(box=None, header_style="bold")
     for name in shown:
-        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
+        is_text = any(isinstance(row.get(name), str) for row in rows)
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_for_screen(row.get(name))) for name in shown))
     Console(highlight=False).print(table)

@@ -42,7 +42,8 @@ def command(
     from mst_clipiqa.verbs.compare import compare_scores
 
     rows = _from_table(table, (a, b), prompt) if table else _scored((a, b), prompt, model, how)
-    found = [one for one in compare_scores(*rows) if one.a is not None or one.b is not None]
+    asked = {"quality"} | ({"correspondence"} if prompt else set())
+    found = [one for one in compare_scores(*rows) if one.target in asked or one.verdict != "not compared"]
     if output is None and not as_json:
         for one in found:
             click.echo(one.sentence())
@@ -69,5 +70,7 @@ def _scored(names: tuple[str, str], prompt: str | None, model: str, how: Mapping
     for name, score in zip(names, scorer.many(Request(name, prompt) for name in names), strict=True):
         if score.status != "ok":
             raise PictureError(f"{shown(name)}: {score.reason}")
+        if score.reason:
+            click.echo(f"Note on {shown(name)}: {score.reason}", err=True)
         rows.append({**score.targets, **intervals_to_columns(score.intervals)})
     return rows[0], rows[1]

@@ -94,6 +94,22 @@
     return node;
   }
 
+  /** Let Tab reach one button of a row, and the arrow keys the others. */
+  function rove(box) {
+    const buttons = [...box.querySelectorAll("button:not(:disabled)")];
+    buttons.forEach((button, at) => { button.tabIndex = at ? -1 : 0; });
+    box.addEventListener("keydown", (event) => {
+      const at = buttons.indexOf(document.activeElement), last = buttons.length - 1;
+      const to = { ArrowRight: Math.min(last, at + 1), ArrowLeft: Math.max(0, at - 1), Home: 0, End: last }[event.key];
+      if (to === undefined || at < 0) return;
+      event.preventDefault();
+      buttons[at].tabIndex = -1;
+      buttons[to].tabIndex = 0;
+      buttons[to].focus();
+    });
+    return box;
+  }
+
   // ---------------------------------------------------------------- tabs
   const TABS = [["overview", "Overview"], ["pictures", `Pictures (${data.rows.toLocaleString("en")})`]];
   if (data.generators.length) TABS.push(["generators", `Generators (${data.generators.length})`]);
@@ -165,7 +181,7 @@
     });
     const middle = (ends.low + ends.high) / 2;
     return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}: how many pictures`),
-      make("div", { className: "bars", role: "group", ariaLabel: `Histogram of ${name}` }, ...bars),
+      rove(make("div", { className: "bars", role: "group", ariaLabel: `Histogram of ${name}, arrow keys move` }, ...bars)),
       make("div", { className: "ends" }, ...[ends.low, middle, ends.high].map((end) => make("span", {}, fixed(end)))),
       make("p", { className: "soft" }, `Tallest bar: ${count(most, "picture")}. A bar opens its pictures.`));
   }
@@ -196,15 +212,17 @@
       pen.font = `12px ${style.fontFamily}`;
       pen.fillStyle = style.getPropertyValue("--soft");
       pen.strokeStyle = style.getPropertyValue("--line");
-      const x = (value) => edge + across.share(value) * (width - edge - 8);
+      const x = (value) => edge + across.share(value) * (width - edge - 16);
       const y = (value) => height - edge / 1.6 - up.share(value) * (height - edge / 1.6 - 8);
       const ticks = (ends) => Array.from({ length: Math.round((ends.high - ends.low) / ends.step) + 1 }, (_, i) => ends.low + i * ends.step);
+      pen.textAlign = "center";
       pen.beginPath();
       for (const tick of ticks(across)) {
         pen.moveTo(x(tick), y(up.low));
         pen.lineTo(x(tick), y(up.high));
-        pen.fillText(+tick.toFixed(3), x(tick) - 6, height - 5);
+        pen.fillText(+tick.toFixed(3), x(tick), height - 5);
       }
+      pen.textAlign = "left";
       for (const tick of ticks(up)) {
         pen.moveTo(x(across.low), y(tick));
         pen.lineTo(x(across.high), y(tick));
@@ -247,7 +265,7 @@
     rows.forEach((row, at) => cards.append(make("div", { role: "listitem" }, card(row, (node) => view(rows, at, node)))));
     cards.setAttribute("aria-label", name);
     const more = by === "unsure" ? ` (${data.unsure_by})` : "";
-    return make("div", {}, make("h2", {}, name, make("span", { className: "soft" }, more)), cards);
+    return make("div", {}, make("h2", {}, name, make("span", { className: "soft" }, more)), rove(cards));
   }
   function buildOverview() {
     const tiles = byId("tiles");
