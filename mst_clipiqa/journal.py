@@ -1,7 +1,7 @@
 """Rows on disk as they come, so that a run that is killed loses none that it had finished.
 
-``scores.csv`` is written as ``scores.csv.part`` first: JSON lines, the first with the names of the columns, then one
-list a row, each handed to the system whole. Killed at any moment, the file holds whole rows and at most one torn one at
+``scores.csv`` is written as ``scores.csv.part`` first: JSON lines, the first with the names of the columns and what
+made the rows, then one list a row, each handed to the system whole. Killed at any moment, the file holds whole rows and at most one torn one at
 its end, which reading skips and continuing cuts off. It is the same for every final format, so there is one way to
 take up a run again.
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,9 +50,25 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
     """
     try:
         with Path(path).open("rb") as file:
-            columns, rows = _read(file, path)
+            columns, _, rows = _read(file, path)
             for row, _ in rows:
                 yield dict(zip(columns, row, strict=True))
+    except OSError as error:
+        raise DataError(f"Expected unfinished rows, but {shown(path)}: {error.strerror or error}.") from error
+
+
+def origin_of(path: str | os.PathLike[str]) -> dict[str, str] | None:
+    """Return what made the rows of a ``.part`` file, or None where there is no such file or not even a whole first line.
+
+    Raises:
+        DataError: it is not one of ours.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            columns, origin, _ = _read(file, path)
+            return origin if columns else None
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise DataError(f"Expected unfinished rows, but {shown(path)}: {error.strerror or error}.") from error
 
@@ -63,13 +80,16 @@ class Journal:
         path: of the ``.part`` file.
         columns: their names, in order.
         resume: keep the whole rows that are there already; otherwise start anew.
+        origin: what makes the rows (model, options), kept in the first line of a new file.
 
     Raises:
         UsageError: the file cannot be written, another run writes it, or it has other columns.
         DataError: it is not one of ours, or it is damaged before its end.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], *, resume: bool = False) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[str], *, resume: bool = False, origin: Mapping[str, str] | None = None
+    ) -> None:
         self.path = path
         self.columns = list(columns)
         self.rows = 0
@@ -81,7 +101,7 @@ class Journal:
             with _writing(path):
                 os.ftruncate(self._descriptor, self._end)
             if not self._end:
-                self._write({_MARK: _VERSION, "columns": self.columns})
+                self._write({_MARK: _VERSION, "columns": self.columns, "origin": dict(origin or {})})
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -94,13 +114,34 @@ class Journal:
         """
         self._write(row)
         self.rows += 1
+        self.keep()
 
     def __iter__(self) -> Iterator[list[Cell]]:
         """Yield all rows from the first, from the open file: also when its name is gone."""
+        for row, _ in self.placed():
+            yield row
+
+    def placed(self) -> Iterator[tuple[list[Cell], int]]:
+        """Yield all rows from the first, each with the place from where `at` finds it again."""
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
-            for row, _ in _read(file, self.path)[1]:
-                yield row
+            _, _, rows = _read(file, self.path)
+            place = file.tell()
+            for row, end in rows:
+                yield row, place
+                place = end
+
+    def at(self, place: int) -> list[Cell]:
+        """Return the row that `placed` found at a place."""
+        with _writing(self.path), os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(place)
+            row: list[Cell] = json.loads(file.readline())
+            return row
+
+    def sync(self) -> None:
+        """Wait until all rows would outlive a power cut."""
+        with _writing(self.path):
+            os.fsync(self._descriptor)
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the file; optionally remove it."""
@@ -109,18 +150,34 @@ class Journal:
                 self.path.unlink()
         os.close(self._descriptor)
 
+    def keep(self) -> None:
+        """Write the rows under their name again, if someone has removed it, perhaps with its folder."""
+        with _writing(self.path):
+            if os.fstat(self._descriptor).st_nlink:
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = os.open(self.path, _OPEN | os.O_EXCL, 0o666)
+            try:
+                _lock(fresh, self.path)
+                with os.fdopen(os.dup(self._descriptor), "rb") as old, os.fdopen(os.dup(fresh), "wb") as new:
+                    old.seek(0)
+                    shutil.copyfileobj(old, new)
+                os.dup2(fresh, self._descriptor, inheritable=False)
+            finally:
+                os.close(fresh)
+
     def _whole(self, resume: bool) -> int:
         """Return where the last whole row ends; 0 to start anew. A file that is not ours is never overwritten."""
         with _writing(self.path), os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
-            columns, rows = _read(file, self.path)
+            columns, _, rows = _read(file, self.path)
             end = file.tell()
             if not columns or not resume:
                 return 0
             if columns != self.columns:
                 raise UsageError(
                     f"Expected the columns {self.columns} in {shown(self.path)}, got {columns}: "
-                    "start anew without --resume."
+                    "remove it to start anew."
                 )
             for _, last in rows:
                 end = last
@@ -157,16 +214,17 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(file: BinaryIO, path: object) -> tuple[list[str], Iterator[tuple[list[Cell], int]]]:
-    """Return the columns ([] if not even they are whole) and an iterator of (row, offset of its end)."""
+def _read(file: BinaryIO, path: object) -> tuple[list[str], dict[str, str], Iterator[tuple[list[Cell], int]]]:
+    """Return the columns ([] if not even they are whole), the origin, and an iterator of (row, offset of its end)."""
     head = file.readline()
     if not head.endswith(b"\n") and head[: len(_START)] == _START[: len(head)]:
-        return [], iter(())
+        return [], {}, iter(())
     first = _parsed(head)
     columns = first.get("columns") if isinstance(first, dict) and first.get(_MARK) == _VERSION else None
     if not isinstance(columns, list):
         raise DataError(f"Expected unfinished rows in {shown(path)}, got another file: move it away.")
-    return columns, _rows(file, path, len(columns))
+    origin = first.get("origin")
+    return columns, origin if isinstance(origin, dict) else {}, _rows(file, path, len(columns))
 
 
 def _rows(file: BinaryIO, path: object, width: int) -> Iterator[tuple[list[Cell], int]]:
@@ -175,7 +233,7 @@ def _rows(file: BinaryIO, path: object, width: int) -> Iterator[tuple[list[Cell]
     for number, line in enumerate(file, 2):
         if torn is not None:
             raise DataError(
-                f"Expected whole rows in {shown(path)}, got a damaged line {torn}: start anew without --resume."
+                f"Expected whole rows in {shown(path)}, got a damaged line {torn}: remove it to start anew."
             )
         row = _parsed(line) if line.endswith(b"\n") else None
         end += len(line)

@@ -38,6 +38,8 @@ class TableWriter:
         columns: their names, in order; or name -> str, int or float where Parquet is to have that type even if the
             column stays empty.
         resume: keep the rows of a run that did not finish; ``rows`` says how many there are.
+        hidden: further columns, kept in the ``.part`` file only.
+        origin: what makes the rows, likewise (`journal.origin_of`).
 
     Raises:
         UsageError: unknown suffix, no such folder, not writable, another run writes it, other columns (resume).
@@ -54,15 +56,18 @@ class TableWriter:
         columns: Sequence[str] | Mapping[str, type],
         *,
         resume: bool = False,
+        hidden: Sequence[str] = (),
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.columns = list(columns)
+        self._kept = [*self.columns, *hidden]
         self._types = dict(columns) if isinstance(columns, Mapping) else {}
         suffix = _suffix(self.path, UsageError)
         _check_place(self.path)
         if suffix == ".parquet":
             parquet.require()  # now, not after hours of work
-        self._journal = Journal(journal_of(self.path), self.columns, resume=resume)
+        self._journal = Journal(journal_of(self.path), self._kept, resume=resume, origin=origin)
         self._is_open = True
 
     @property
@@ -77,9 +82,9 @@ class TableWriter:
             UsageError: the disk is full or gone.
             TypeError: an unknown column, or a value that is neither text, number nor None.
         """
-        if unknown := row.keys() - set(self.columns):
-            raise TypeError(f"Expected the columns {self.columns}, got {sorted(unknown)} besides.")
-        self._journal.append([plain(row.get(column)) for column in self.columns])
+        if unknown := row.keys() - set(self._kept):
+            raise TypeError(f"Expected the columns {self._kept}, got {sorted(unknown)} besides.")
+        self._journal.append([plain(row.get(column)) for column in self._kept])
 
     def close(self) -> None:
         """Turn the rows into the final file; on an error they stay in the ``.part`` file.
@@ -93,6 +98,7 @@ class TableWriter:
         fresh = self.path.with_name(self.path.name + ".new")
         is_done = False
         try:
+            self._journal.keep()
             fresh.unlink(missing_ok=True)  # of a run that was killed in here; the lock says that it is no other's
             with fresh.open("xb") as file:
                 self._convert(file)
@@ -115,7 +121,11 @@ class TableWriter:
         """Stop without a final file; the rows stay in the ``.part`` file, which goes if there are none."""
         if self._is_open:
             self._is_open = False
-            self._journal.close(remove=self.rows == 0)
+            try:
+                if self.rows:
+                    self._journal.keep()
+            finally:
+                self._journal.close(remove=self.rows == 0)
 
     def __enter__(self) -> Self:
         return self
@@ -128,16 +138,19 @@ class TableWriter:
         else:
             self.abandon()
 
+    def _rows(self) -> Iterator[list[Cell]]:
+        return (row[: len(self.columns)] for row in self._journal)
+
     def _convert(self, file: BinaryIO) -> None:
         match self.path.suffix.lower():
             case ".csv":
                 file.write(csv_line(self.columns))
-                file.writelines(csv_line([csv_cell(cell) for cell in row]) for row in self._journal)
+                file.writelines(csv_line([csv_cell(cell) for cell in row]) for row in self._rows())
             case ".jsonl":
-                file.writelines(to_json(dict(zip(self.columns, row, strict=True))) + b"\n" for row in self._journal)
+                file.writelines(to_json(dict(zip(self.columns, row, strict=True))) + b"\n" for row in self._rows())
             case _:
-                kinds = parquet.kinds(self.columns, self._types, self._journal)
-                parquet.write(file, kinds, self._journal)
+                kinds = parquet.kinds(self.columns, self._types, self._rows())
+                parquet.write(file, kinds, self._rows())
 
 
 def read_table(path: str | os.PathLike[str]) -> list[dict[str, str | float | None]]:
