@@ -8,6 +8,8 @@ Source: section 3.1; CLIP (arXiv 2103.00020).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
@@ -120,7 +122,7 @@ class CLIPPair:
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
         """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
         safe = [p.encode("utf-8", "replace").decode("utf-8").replace("\0", " ") for p in prompts]
-        rows = self.tokenizer([p[:_MAX_CHARS] for p in safe], add_special_tokens=True)["input_ids"]
+        rows = self.tokenizer([p[:_MAX_CHARS] for p in safe], add_special_tokens=True, verbose=False)["input_ids"]
         truncated = [len(r) > self.max_tokens or len(p) > _MAX_CHARS for r, p in zip(rows, safe, strict=True)]
         rows = [r if len(r) <= self.max_tokens else [*r[: self.max_tokens - 1], r[-1]] for r in rows]
         lengths = torch.tensor([len(r) for r in rows])
@@ -155,12 +157,11 @@ def load_clip_pair(coarse: str, fine: str, source: str) -> CLIPPair:
 
 def _load(kind: Any, files: ClipFiles) -> Any:
     """Return one half of a CLIP checkpoint; every weight must be there, fit and be finite."""
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # the half that is not asked for would be reported as left over
     try:
-        model, info = kind.from_pretrained(
-            str(files.folder), local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
+        with _quiet():
+            model, info = kind.from_pretrained(
+                str(files.folder), local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
     except UnpicklingError as error:
         raise ModelError(
             f"Expected plain tensors in {files.weights}, got a pickle of something else: do not trust it."
@@ -168,8 +169,6 @@ def _load(kind: Any, files: ClipFiles) -> Any:
     except Exception as error:  # on foreign bytes the readers raise nearly every type there is
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"Expected CLIP weights in {files.weights}, got {reason}: fetch the file again.") from error
-    finally:
-        hf_logging.set_verbosity(verbosity)
     if info["missing_keys"]:
         first = sorted(info["missing_keys"])[0]
         raise ModelError(
@@ -177,6 +176,20 @@ def _load(kind: Any, files: ClipFiles) -> Any:
         )
     check_finite(model.state_dict(), str(files.weights))
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and from reporting the half of a model that was not asked for."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
 
 
 def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
