@@ -1,0 +1,233 @@
+"""The routes: scores, comparisons, files to keep, health, metrics, documentation and the page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from mst_clipiqa import __version__
+from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.serve.answers import Answer, Comparison, Problem, results
+from mst_clipiqa.serve.body import Ask, Held, ScoreIn, read_ask, read_json
+from mst_clipiqa.serve.engine import Engine
+from mst_clipiqa.serve.explaining import add_explain
+from mst_clipiqa.serve.export import ExportIn, export
+from mst_clipiqa.serve.guard import Guard
+from mst_clipiqa.serve.metrics import Metrics
+from mst_clipiqa.serve.replies import Json, problem
+from mst_clipiqa.serve.settings import Refused, Settings
+
+PAGE = Path(__file__).parent / "page"
+_WHY = {
+    400: "Malformed.",
+    401: "No token, or a wrong one.",
+    403: "For another host, or from another site's page.",
+    408: "The body came too slowly.",
+    413: "Over a limit of size or count.",
+    415: "Another type of body.",
+    422: "Understood, but nothing in it can be scored.",
+    503: "Busy: Retry-After says when to try again.",
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem, "description": why} for code, why in _WHY.items()}
+_TEXT = {"type": "string"}
+_FORM = {
+    "type": "object",
+    "required": ["picture"],
+    "properties": {
+        "picture": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "prompt": {"type": "array", "items": _TEXT, "description": "One for all, one for each, or several for one."},
+    },
+}
+
+
+def body_of(*, json: dict[str, Any], form: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what OpenAPI is to say of a body that we read ourselves."""
+    content = {"application/json": {"schema": json}}
+    if form:
+        content = {"multipart/form-data": {"schema": form}, **content}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+ASK_BODY = body_of(form=_FORM, json=ScoreIn.model_json_schema(ref_template="#/components/schemas/{model}"))
+
+
+class Server:
+    """What the routes share: the engine, the limits, and the account of bytes held."""
+
+    def __init__(self, scorer: Scorer, settings: Settings) -> None:
+        self.scorer = scorer
+        self.settings = settings
+        self.metrics = Metrics()
+        self.engine = Engine(scorer, settings.limits, self.metrics, settings.workers)
+        self.held = Held(settings.limits.max_held)
+        self.metrics.held.set_function(lambda: self.held.bytes)
+
+    async def scored(self, request: Request, count: int | None = None) -> list[dict[str, Any]]:
+        """Return the results of a request; Refused where none could be scored."""
+        with self.held.account() as account:
+            ask = await read_ask(request, self.settings.limits, account)
+            if count is not None and (len(ask.pictures) != count or ask.count != count):
+                raise Refused(422, f"Expected {count} pictures and at most one prompt, got {_said(ask)}.")
+            found = results(ask, await self.engine.score(ask))
+        if all(one["status"] == "error" for one in found):
+            raise Refused(422, found[0]["reason"])
+        return found
+
+
+def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
+    """Return the application for a model; ``run.py`` serves it, tests call it."""
+    server = Server(scorer, settings)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await server.engine.close()
+
+    app = FastAPI(
+        title="mst-clipiqa",
+        version=__version__,
+        description="Scores generated pictures: how good they look, and how well they show their prompt.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=life,
+    )
+    app.state.server = server
+    _add_scores(app, server)
+    _add_operations(app, server)
+    explains = add_explain(app, server)
+    _add_page(app, server, explains)
+    _add_problems(app)
+    paths = frozenset(path for route in app.routes if isinstance(path := getattr(route, "path", None), str))
+    app.add_middleware(Guard, settings=settings, metrics=server.metrics, paths=paths)
+    return app
+
+
+def _add_scores(app: FastAPI, server: Server) -> None:
+    @app.post(
+        "/v1/score",
+        summary="Score one picture or many.",
+        responses={200: {"model": Answer}, **PROBLEMS},
+        openapi_extra=ASK_BODY,
+    )
+    async def score(request: Request) -> Json:
+        """A picture that cannot be read is a result with its reason; where none can be scored, the answer is 422."""
+        return Json({"results": await server.scored(request)})
+
+    @app.post(
+        "/v1/compare",
+        summary="Say which of two pictures is better.",
+        responses={200: {"model": Comparison}, **PROBLEMS},
+        openapi_extra=ASK_BODY,
+    )
+    async def compare(request: Request) -> Json:
+        """Takes exactly two pictures, A and B in this order, and at most one prompt."""
+        found = await server.scored(request, count=2)
+        if bad := next((one for one in found if one["status"] == "error"), None):
+            raise Refused(422, bad["reason"])
+        return Json({"results": found, **_compared(found)})
+
+    @app.post(
+        "/v1/export",
+        summary="Turn results into a csv table or a report.",
+        responses={200: {"content": {"text/csv": {}, "text/html": {}}}, **PROBLEMS},
+        response_class=Response,
+        openapi_extra=body_of(json=ExportIn.model_json_schema()),
+    )
+    async def make_file(request: Request) -> Response:
+        """The report is one page of its own: it needs neither this server nor a network."""
+        with server.held.account() as account:
+            asked = await read_json(request, ExportIn, server.settings.limits, account)
+            try:
+                content, kind = await asyncio.to_thread(export, asked)
+            except (DataError, UsageError) as error:
+                raise Refused(422, str(error)) from error
+        name = "scores.csv" if asked.format == "csv" else "report.html"
+        return Response(content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def _compared(found: list[dict[str, Any]]) -> dict[str, Any]:
+    from mst_clipiqa.verbs.compare import compare_scores, intervals_to_columns
+
+    rows = [{**one, **intervals_to_columns(one["intervals"])} for one in found]
+    compared = [one for one in compare_scores(rows[0], rows[1]) if one.a is not None or one.b is not None]
+    return {"sentences": [one.sentence() for one in compared], "comparisons": [one.to_row() for one in compared]}
+
+
+def _add_operations(app: FastAPI, server: Server) -> None:
+    @app.get("/healthz", summary="The process is alive.")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="There is room for another request.", responses={503: PROBLEMS[503]})
+    async def ready() -> dict[str, str]:
+        if server.engine.is_full:
+            raise Refused(503, "Expected room for another request, but too many scores are waiting: try again soon.", 1)
+        return {"status": "ok"}
+
+    @app.get("/metrics", summary="Counters, for Prometheus.", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI, server: Server, explains: bool) -> None:
+    limits = server.settings.limits
+    info = {
+        "version": __version__,
+        "model": server.scorer.model.config.name,
+        "ranges": server.scorer.ranges,
+        "reads_prompts": any(t.head != "template" for t in server.scorer.model.config.targets.values()),
+        "calibrated": all(t.calibrated for t in server.scorer.model.config.targets.values()),
+        "explains": explains,
+        "limits": {
+            "max_bytes": limits.max_bytes,
+            "max_pixels": limits.max_pixels,
+            "max_pictures": limits.max_pictures,
+            "max_prompt": limits.max_prompt,
+        },
+    }
+
+    @app.get("/v1/info", summary="The model, its scales, and the limits.", responses={401: PROBLEMS[401]})
+    async def about() -> Json:
+        return Json(info)
+
+    def add_file(path: str, name: str) -> None:
+        @app.get(path, include_in_schema=False)
+        async def page_file() -> FileResponse:
+            return FileResponse(PAGE / name)
+
+    add_file("/", "index.html")
+    add_file("/docs", "docs.html")
+    app.mount("/static", StaticFiles(directory=PAGE))
+    app.mount("/swagger", StaticFiles(directory=str(files("fastapi_offline") / "static")))
+
+
+def _add_problems(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        return problem(error)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        method, path = request.method, request.url.path[:200]
+        sentence = f"Expected one of the paths in /docs, got {method} {path!r}."
+        return Json({"error": sentence}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def defect(request: Request, error: Exception) -> Response:
+        # The traceback goes to the server's own log; a client gets to know nothing of our insides.
+        return Json({"error": "Expected to answer this, but the server has a defect: its log says which."}, 500)
+
+
+def _said(ask: Ask) -> str:
+    return f"{len(ask.pictures)} pictures and {ask.count} scores to give"

@@ -1,0 +1,164 @@
+"""Pictures of all clients -> scores, in batches: opened in threads, encoded and judged in one.
+
+    Ask - admitted - opened in `workers` threads - [queue] - up to batch_size at once: encoded, judged - Score
+
+No picture waits for company: a step takes what is waiting when the one before is done, so batches grow with the load.
+A score does not depend on who else is in its batch (``Scorer`` sees to that).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from async_batcher.batcher import AsyncBatcher
+
+from mst_clipiqa.encode import Encoded, Failed, Seen
+from mst_clipiqa.scorer import Score, Scorer
+from mst_clipiqa.serve.body import Ask, Upload
+from mst_clipiqa.serve.metrics import Metrics
+from mst_clipiqa.serve.settings import Limits, Refused
+
+_Value = TypeVar("_Value")
+
+
+@dataclass
+class _Job:
+    """One opened picture and its prompts; ``is_dropped`` once nobody waits for the answer."""
+
+    opened: Encoded | Failed | Seen
+    prompts: tuple[str | None, ...]
+    is_dropped: bool = False
+
+
+class Engine:
+    """Scores pictures for many clients at once; lives in one event loop.
+
+    Args:
+        scorer: the model; used by one thread at a time, as a scorer must be.
+        limits: of pixels, waiting scores and seconds.
+        metrics: counts pictures and batches.
+        workers: threads that open pictures.
+    """
+
+    def __init__(self, scorer: Scorer, limits: Limits, metrics: Metrics, workers: int) -> None:
+        self.scorer = scorer
+        self.limits = limits
+        self.metrics = metrics
+        self.waiting = 0
+        self._pace = 0.1  # seconds a score, as of late
+        self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
+        self._judge = ThreadPoolExecutor(1, thread_name_prefix="judge")
+        self._batches = _Batches(self, max(2, scorer.encoder.batch_size))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a request for one more score would be sent away."""
+        return self.waiting >= self.limits.max_waiting
+
+    async def score(self, ask: Ask) -> list[Score]:
+        """Return a score for each picture and prompt, in order; what cannot be scored says why.
+
+        Raises:
+            Refused: too many are waiting, or it took too long.
+        """
+        with self._admitted(ask.count):
+            work = (self._one(*pair) for pair in zip(ask.pictures, ask.prompts, strict=True))
+            found = await self._in_time(asyncio.gather(*work))
+        scores = [score for some in found for score in some]
+        for score in scores:
+            self.metrics.pictures.labels(score.status).inc()
+        return scores
+
+    async def call(self, work: Callable[[], _Value], weight: int = 1) -> _Value:
+        """Return what ``work`` returns; it has the scorer to itself, in its turn. Refused as in ``score``."""
+        with self._admitted(weight):
+            return await self._in_time(asyncio.get_running_loop().run_in_executor(self._judge, work))
+
+    async def close(self) -> None:
+        """Finish what was begun, and stop the threads."""
+        await self._batches.stop(timeout=self.limits.seconds)
+        self._openers.shutdown(cancel_futures=True)
+        self._judge.shutdown(cancel_futures=True)
+
+    async def _one(self, picture: Upload, prompts: tuple[str | None, ...]) -> list[Score]:
+        """Open a picture and have it scored in the next batch."""
+        loop = asyncio.get_running_loop()
+        opened = await loop.run_in_executor(self._openers, self._open, picture.data)
+        job = _Job(opened, prompts)
+        try:
+            # Shielded: the batcher gives the rest of a batch no answer once one of its futures is cancelled.
+            return await asyncio.shield(self._batches.process(job))
+        except asyncio.CancelledError:
+            job.is_dropped = True
+            raise
+
+    def _open(self, data: bytes) -> Encoded | Failed | Seen:
+        return self.scorer.encoder.open(data, max_pixels=self.limits.max_pixels)
+
+    @contextmanager
+    def _admitted(self, count: int) -> Iterator[None]:
+        if self.waiting and self.waiting + count > self.limits.max_waiting:
+            raise Refused(
+                503,
+                f"Expected room for {count} more, but {self.waiting} scores are waiting: try again a little later.",
+                self._soon(),
+            )
+        self.waiting += count
+        self.metrics.waiting.set(self.waiting)
+        try:
+            yield
+        finally:
+            self.waiting -= count
+            self.metrics.waiting.set(self.waiting)
+
+    async def _in_time(self, work: asyncio.Future[_Value]) -> _Value:
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                return await work
+        except TimeoutError as error:
+            raise Refused(
+                503,
+                f"Expected to be done within {self.limits.seconds:g} seconds, but the server is too busy: "
+                "try again later, or with fewer pictures.",
+                self._soon(),
+            ) from error
+
+    def _soon(self) -> int:
+        """Return in how many seconds half of what waits should be done."""
+        return min(60, max(1, math.ceil(self.waiting * self._pace / 2)))
+
+    def run_batch(self, jobs: list[_Job]) -> list[list[Score]]:
+        """Score a batch; an answer for each job, empty for those that were dropped."""
+        start = time.perf_counter()
+        is_live = [not job.is_dropped for job in jobs]  # read once: it may change while the batch runs
+        live = [job for job, alive in zip(jobs, is_live, strict=True) if alive]
+        encoded = self.scorer.encoder.encode_opened([job.opened for job in live])
+        pairs = [(one, p) for job, one in zip(live, encoded, strict=True) for p in job.prompts]
+        good = [(one, prompt) for one, prompt in pairs if isinstance(one, Encoded)]
+        answers = iter(self.scorer.ask([one for one, _ in good], [prompt for _, prompt in good]))
+        scores = iter(
+            [next(answers) if isinstance(one, Encoded) else self.scorer.failed(one.reason) for one, _ in pairs]
+        )
+        self.metrics.batches.observe(len(live))
+        if pairs:
+            self._pace += 0.2 * ((time.perf_counter() - start) / len(pairs) - self._pace)
+        return [[next(scores) for _ in job.prompts] if alive else [] for job, alive in zip(jobs, is_live, strict=True)]
+
+
+class _Batches(AsyncBatcher[_Job, list[Score]]):  # type: ignore[misc]  # the library ships no types
+    """Collects jobs; the library keeps the queue, one batch at a time is on its way."""
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        super().__init__(max_batch_size=size, max_queue_time=0, concurrency=1)
+        self._engine = engine
+
+    async def process_batch(self, batch: list[_Job]) -> list[list[Score]]:
+        """Score one batch in the thread that owns the scorer."""
+        return await asyncio.get_running_loop().run_in_executor(self._engine._judge, self._engine.run_batch, batch)

@@ -1,0 +1,74 @@
+"""Rows that the page holds -> a csv table or a report, made in memory.
+
+What the page sends back is as foreign as any file: cells go through the table's own rules (no formula reaches a
+spreadsheet), and the report shows text as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mst_clipiqa.cells import csv_cell, csv_line, plain
+from mst_clipiqa.report.facts import facts
+from mst_clipiqa.report.page import Page
+from mst_clipiqa.report.thumbnails import Thumbnails
+from mst_clipiqa.scoring import COLUMNS
+from mst_clipiqa.serve.settings import Refused
+
+_SPACE = 64 * 10**6  # bytes of a report, far above what a body can bring
+
+
+class ExportIn(BaseModel):
+    """Rows of results to turn into a file."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    format: Literal["csv", "html"]
+    rows: list[dict[str, str | float | None]] = Field(min_length=1, max_length=20_000)
+    thumbnails: list[str] = Field([], description="One a row, WebP in base64, or empty; for html.")
+    title: str = Field("Scores", max_length=200)
+
+
+def export(asked: ExportIn) -> tuple[bytes, str]:
+    """Return a file and its media type; Refused where rows and thumbnails do not fit together."""
+    if asked.format == "csv":
+        return _table(asked), "text/csv; charset=utf-8"
+    return _report(asked), "text/html; charset=utf-8"
+
+
+def _table(asked: ExportIn) -> bytes:
+    more = sorted({name for row in asked.rows for name in row} - COLUMNS.keys())
+    columns = [*COLUMNS, *more]
+    lines = [csv_line(columns)]
+    lines += [csv_line([csv_cell(plain(_whole(row.get(name), name))) for name in columns]) for row in asked.rows]
+    return b"".join(lines)
+
+
+def _whole(value: str | float | None, name: str) -> str | float | None:
+    """Return a value as the table's column has it: JSON does not tell 3 from 3.0."""
+    return int(value) if COLUMNS.get(name) is int and isinstance(value, float) else value
+
+
+def _report(asked: ExportIn) -> bytes:
+    images = asked.thumbnails or [""] * len(asked.rows)
+    if len(images) != len(asked.rows):
+        raise Refused(422, f"Expected a thumbnail for each of {len(asked.rows)} rows, got {len(images)}.")
+    shown = facts(asked.rows, [None] * len(asked.rows), Path(), asked.title)
+    page = Page(shown, _SPACE)
+    images = [_checked(images[row]) for row in page.picture_order]
+    return b"".join(page.parts(Thumbnails(images, [""] * len(images), 0)))
+
+
+def _checked(image: str) -> str:
+    """Return a thumbnail written afresh, so that nothing but base64 of WebP gets into the page."""
+    try:
+        data = base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(422, "Expected thumbnails in base64, got other text.") from error
+    if data and not (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+        raise Refused(422, "Expected thumbnails in WebP, got another format.")
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,116 @@
+"""Around every request: is it for us and from whom it should be; what every answer carries; what is counted."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import time
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mst_clipiqa.serve.metrics import Metrics
+from mst_clipiqa.serve.replies import problem
+from mst_clipiqa.serve.settings import Refused, Settings
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DOCS_POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")  # Swagger UI styles itself
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Guard:
+    """ASGI middleware: lets in what is ours to answer.
+
+    Args:
+        app: what answers.
+        settings: host and token; without a token only names of this very machine are answered, so that no page of
+            another site can have its own name point here and read the answers.
+        metrics: counts requests.
+        paths: the paths that have a count of their own; any other is counted as "other".
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, paths: frozenset[str]) -> None:
+        self.app = app
+        self.token = settings.token.encode() if settings.token else None
+        self.metrics = metrics
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        path = scope["path"] if scope["path"] in self.paths else "other"
+        status = 500
+
+        async def dressed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers["Content-Security-Policy"] = DOCS_POLICY if scope["path"] == "/docs" else PAGE_POLICY
+                headers.setdefault("Cache-Control", "no-store" if scope["path"].startswith("/v1/") else "no-cache")
+            await send(message)
+
+        try:
+            try:
+                self._check(scope)
+            except Refused as refused:
+                await problem(refused)(scope, receive, dressed)
+            else:
+                await self.app(scope, receive, dressed)
+        finally:
+            self.metrics.requests.labels(path, str(status)).inc()
+            self.metrics.seconds.labels(path).observe(time.perf_counter() - start)
+
+    def _check(self, scope: Scope) -> None:
+        headers = HTTPConnection(scope).headers
+        path = scope["path"]
+        if self.token is None and not _is_loopback_name(headers.get("host", "")):
+            raise Refused(
+                403, "Expected a request for localhost, got one for another name: use http://localhost, or set a token."
+            )
+        if scope["method"] not in ("GET", "HEAD") and _is_foreign(headers):
+            raise Refused(403, "Expected a request from this server's own page or a program, got one of another site.")
+        if self.token is not None and (path.startswith("/v1/") or path == "/metrics"):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            # Compared in constant time, so that its time does not tell how much of a guess is right.
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token):
+                raise Refused(
+                    401,
+                    "Expected the header 'Authorization: Bearer TOKEN' with this server's token, got none that fits.",
+                )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address or name can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _is_loopback_name(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return name is not None and is_loopback(name)
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Return whether a browser sent this for a page of another site."""
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")

@@ -1,0 +1,26 @@
+"""Answers as bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from mst_clipiqa.serve.settings import Refused
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: any file name or prompt travels, whatever it holds."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def problem(refused: Refused) -> Json:
+    """Return the answer to a request that was refused."""
+    headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Json({"error": refused.sentence}, refused.status, headers)
