@@ -353,11 +353,13 @@ def test_accents_composed_or_not_are_the_same_name() -> None:
 
 def test_a_base_name_that_fits_two_prompts_is_a_problem_of_its_picture() -> None:
     tree("d/x.png", "d/y.png", p__csv="file,prompt\nm1/x.png,one\nm2/x.png,two\nm1/y.png,same\nm2/y.png,same\n")
-    items = list(expand("d", prompts="p.csv"))
+    inputs = expand("d", prompts="p.csv")
+    items = list(inputs)
     assert items[0].problem == (
         "Expected one prompt for this picture, got 2 for the name 'x.png' in 'p.csv': give paths there, not names."
     )
     assert items[1] == Item("d/y.png", "d/y.png", "same")
+    assert inputs.notes == ["2 of 4 prompts in 'p.csv' match no picture (the first: 'm1/x.png')."]
 
 
 def test_prompts_without_a_picture_are_counted() -> None:
