@@ -1,9 +1,9 @@
 """Rows on disk as they come, so that a run that is killed loses none that it had finished.
 
 ``scores.csv`` is written as ``scores.csv.part`` first: JSON lines, the first with the names of the columns and what
-made the rows, then one list a row, each handed to the system whole. Killed at any moment, the file holds whole rows and at most one torn one at
-its end, which reading skips and continuing cuts off. It is the same for every final format, so there is one way to
-take up a run again.
+made the rows, then one list a row, each handed to the system whole. Killed at any moment, the file holds whole rows and
+at most one torn one at its end, which reading skips and continuing cuts off. It is the same for every final format, so
+there is one way to take up a run again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
         DataError: there is no such file, it is not one of ours, or it is damaged before its end.
     """
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             columns, _, rows = _read(file, path)
             for row, _ in rows:
                 yield dict(zip(columns, row, strict=True))
@@ -58,19 +58,30 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
 
 
 def origin_of(path: str | os.PathLike[str]) -> dict[str, str] | None:
-    """Return what made the rows of a ``.part`` file, or None where there is no such file or not even a whole first line.
+    """Return what made the rows of a ``.part`` file, or None where there is none or no whole first line.
 
     Raises:
         DataError: it is not one of ours.
     """
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             columns, origin, _ = _read(file, path)
             return origin if columns else None
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"Expected unfinished rows, but {shown(path)}: {error.strerror or error}.") from error
+
+
+def check_free(path: Path) -> None:
+    """Raise a UsageError if another run is writing a ``.part`` file that exists."""
+    with _opened(path) as file:
+        _lock(file.fileno(), path)
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a ``.part`` file for reading, never waiting for a pipe that has its name."""
+    return os.fdopen(os.open(path, os.O_RDONLY | _OPEN & ~(os.O_RDWR | os.O_CREAT | os.O_APPEND)), "rb")
 
 
 class Journal:
@@ -106,15 +117,17 @@ class Journal:
             os.close(self._descriptor)
             raise
 
-    def append(self, row: Sequence[Cell]) -> None:
-        """Write one row; once this returns, the row outlives the process.
+    def append(self, row: Sequence[Cell]) -> int:
+        """Write one row and return its place; once this returns, the row outlives the process.
 
         Raises:
             UsageError: the disk is full or gone; what was written before is whole.
         """
+        place = self._end
         self._write(row)
         self.rows += 1
         self.keep()
+        return place
 
     def __iter__(self) -> Iterator[list[Cell]]:
         """Yield all rows from the first, from the open file: also when its name is gone."""

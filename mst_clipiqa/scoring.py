@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+from mst_clipiqa import __version__
 from mst_clipiqa.encode import Failed
 from mst_clipiqa.inputs import Item
+from mst_clipiqa.pipeline import in_batches
+from mst_clipiqa.resume import STAMP, Earlier, stamp_of
 from mst_clipiqa.scorer import Request, Score, Scorer
 from mst_clipiqa.tables import Cell
 
@@ -35,25 +39,80 @@ def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
     return COLUMNS | more
 
 
-def score_rows(scorer: Scorer, items: Iterable[Item], *, intervals: bool = False) -> Iterator[Row]:
+def origin(scorer: Scorer, names: Iterable[str]) -> dict[str, str]:
+    """Return all that decides a scorer's rows beside their pictures and prompts: rows of another origin differ."""
+    encoders = scorer.encoder.encoders
+    return {
+        "mst-clipiqa": __version__,
+        "model": scorer.model.config.name,
+        "model sha256": scorer.model.sha256,
+        "encoders sha256": encoders.sha256,
+        "precision": encoders.precision,
+        "device": encoders.device.type,
+        "columns": ", ".join(names),
+    }
+
+
+def score_rows(
+    scorer: Scorer,
+    items: Iterable[Item],
+    *,
+    intervals: bool = False,
+    stamped: bool = False,
+    earlier: Earlier | None = None,
+) -> Iterator[Row]:
     """Score items as a stream of rows, one an item, in their order.
 
     Args:
         scorer: the model.
         items: what to score; an item with a problem becomes a row with that reason.
         intervals: add ``<target>_low`` and ``<target>_high``, the 90 % interval, where the model is calibrated.
+        stamped: add the hidden column by which a later run knows whether a file has changed.
+        earlier: rows that are copied, not scored, where their file is as it was then.
     """
-    waiting: deque[Item] = deque()
+    waiting: deque[_Place] = deque()
 
     def requests() -> Iterator[Request]:
-        for item in items:
-            waiting.append(item)
-            picture = Failed(item.problem or "no file") if item.problem or item.path is None else item.path
-            yield Request(picture, item.prompt)
+        for batch in in_batches(items, scorer.encoder.batch_size):  # as the encoder will make them
+            for place in _places(batch, stamped, earlier):
+                waiting.append(place)
+                yield place.request
 
     for score in scorer.many(requests()):
-        item = waiting.popleft()
-        yield to_row(item.file, item.prompt, score, intervals=intervals)
+        place = waiting.popleft()
+        row = place.known or to_row(place.item.file, place.item.prompt, score, intervals=intervals)
+        yield row | {STAMP: place.stamp} if stamped else row
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An item on its way, the state of its file, and its row where that is known."""
+
+    item: Item
+    stamp: str | None
+    known: Row | None
+
+    @property
+    def request(self) -> Request:
+        """What to ask: a known row rides along as a picture that is not opened, so order and memory stay."""
+        item = self.item
+        reason = item.problem or ("no file" if item.path is None else "known" if self.known else None)
+        return Request(Failed(reason) if reason else item.path, item.prompt)
+
+
+def _places(items: Sequence[Item], stamped: bool, earlier: Earlier | None) -> list[_Place]:
+    """Return one batch of items with what is known of them.
+
+    Where one row is new, the whole batch is scored: the last digit of a score is rounding noise that depends on the
+    batch, and a run that goes on should write what an undisturbed one writes. What failed is always tried again.
+    """
+    stamps = [stamp_of(item.path) if stamped else None for item in items]
+    if earlier is None:
+        return [_Place(item, stamp, None) for item, stamp in zip(items, stamps, strict=True)]
+    known = [earlier.find(item.file, item.prompt, stamp) for item, stamp in zip(items, stamps, strict=True)]
+    keep = None not in known
+    rows = [row if keep and row and row["status"] == "ok" else None for row in known]
+    return [_Place(*place) for place in zip(items, stamps, rows, strict=True)]
 
 
 def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = False) -> Row:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,11 @@ from mst_clipiqa.commands._options import FILE, encoding_options, open_cache
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
+    from mst_clipiqa.inputs import Item
+    from mst_clipiqa.resume import Stop
     from mst_clipiqa.scorer import Scorer
     from mst_clipiqa.scoring import Row
+    from mst_clipiqa.tables import TableWriter
 
 _SHOWN = 40  # rows of the table on a screen; the file has them all
 
@@ -29,6 +32,7 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 @click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
 @click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
 @click.option("-o", "--output", type=FILE, help="Write .csv, .jsonl or .parquet.")
+@click.option("--resume", is_flag=True, help="Go on with an -o that did not finish.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
 @click.option("--intervals", is_flag=True, help="Add columns with the 90 % interval of each score.")
 @click.option(
@@ -42,20 +46,28 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     PATH is a picture, a folder, or a list of pictures (.csv or .jsonl); a metadata.csv or metadata.jsonl in a folder
     is read for prompts. Every picture has its row, in order; one that cannot be read says why. Without -o, CSV goes
     to stdout, or a table where that is a screen. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+
+    With -o, Ctrl-C finishes the batch (exit code 130), and the same command with --resume goes on from there, also
+    after a kill or a full disk: rows whose file and prompt have not changed are kept, the others scored.
     """
     from mst_clipiqa.inputs import expand
     from mst_clipiqa.progress import progress
-    from mst_clipiqa.scoring import columns, score_rows
+    from mst_clipiqa.resume import Stop, Stopped
+    from mst_clipiqa.scoring import columns
 
     if flags["prompt"] is not None and not flags["prompt"].strip():
         raise UsageError("Expected words in --prompt, got none: write the prompt, or leave the flag out.")
+    _check_output(output, flags["resume"])
     items = expand(paths, recursive=flags["recursive"], prompt=flags["prompt"], prompts=flags["prompts"])
     scorer = _scorer(flags)
     names = columns(scorer, intervals=flags["intervals"])
     total = items.count() if sys.stderr.isatty() and not quiet else None
-    with progress("Scoring", total, quiet=quiet) as advance:
-        rows = _watched(score_rows(scorer, items, intervals=flags["intervals"]), advance, flags["on_error"])
-        failed, shown = _write(rows, names, output, as_json)
+    try:
+        with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
+            failed, shown = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
+    except Stopped as stopped:
+        click.echo(f"Stopped; go on with the same command and --resume. {stopped}", err=True)
+        return 128 + stop.asked
     for note in items.notes:
         click.echo(f"Note: {note}", err=True)
     if not quiet and not as_json and (output or sys.stdout.isatty()):
@@ -65,6 +77,15 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     return 1 if failed else 0
 
 
+def _check_output(output: Path | None, resume: bool) -> None:
+    from mst_clipiqa.resume import refuse_unfinished
+
+    if resume and output is None:
+        raise UsageError("Expected the -o of the run to go on with beside --resume, got none: name it.")
+    if output is not None and not resume:
+        refuse_unfinished(output)
+
+
 def _scorer(flags: dict[str, Any]) -> Scorer:
     from mst_clipiqa.scorer import ScoreOptions, Scorer
 
@@ -72,36 +93,59 @@ def _scorer(flags: dict[str, Any]) -> Scorer:
     return Scorer.load(flags["model"], ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"])))
 
 
-def _watched(rows: Iterable[Row], advance: Any, on_error: str) -> Iterator[Row]:
-    """Pass rows on, moving the bar; with ``fail``, stop at the first bad one."""
-    for row in rows:
-        if row["status"] == "error" and on_error == "fail":
+@dataclass(frozen=True)
+class _Sink:
+    """Where rows go, and who hears of them."""
+
+    names: dict[str, type]
+    output: Path | None
+    as_json: bool
+    stop: Stop
+    advance: Callable[[int], None]
+
+
+def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> tuple[int, list[Row]]:
+    """Score items and write the rows; return how many failed, and the first ones to show."""
+    from mst_clipiqa.resume import table_of
+    from mst_clipiqa.scoring import origin, score_rows
+
+    if sink.output is None:
+        return _write(_watched(score_rows(scorer, items, intervals=flags["intervals"]), sink, flags), sink, None)
+    with table_of(sink.output, sink.names, origin(scorer, sink.names), resume=flags["resume"]) as (table, earlier):
+        if earlier is not None:
+            click.echo(f"Going on from {len(earlier):,} rows of earlier runs.", err=True)
+        rows = score_rows(scorer, items, intervals=flags["intervals"], stamped=True, earlier=earlier)
+        return _write(_watched(rows, sink, flags), sink, table)
+
+
+def _watched(rows: Iterable[Row], sink: _Sink, flags: dict[str, Any]) -> Iterator[Row]:
+    """Pass rows on, moving the bar; with ``--on-error fail``, stop at the first bad one."""
+    for row in sink.stop.between(rows, flags["batch_size"]):
+        if row["status"] == "error" and flags["on_error"] == "fail":
             raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}")
-        advance(1)
+        sink.advance(1)
         yield row
 
 
-def _write(rows: Iterable[Row], names: dict[str, type], output: Path | None, as_json: bool) -> tuple[int, list[Row]]:
+def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple[int, list[Row]]:
     """Write rows where they belong; return how many failed, and the first ones to show."""
     from mst_clipiqa.cells import csv_cell, csv_line, plain
-    from mst_clipiqa.tables import TableWriter
 
     failed = 0
     shown: list[Row] = []
-    piped = not as_json and output is None and not sys.stdout.isatty()
+    piped = not sink.as_json and table is None and not sys.stdout.isatty()
     if piped:
-        click.echo(csv_line(list(names)), nl=False)
-    with TableWriter(output, names) if output else nullcontext() as table:
-        for row in rows:
-            failed += row["status"] == "error"
-            if len(shown) < _SHOWN:
-                shown.append(row)
-            if table:
-                table.append(row)
-            if as_json:
-                click.echo(json.dumps({name: row.get(name) for name in names}))
-            elif piped:
-                click.echo(csv_line([csv_cell(plain(row.get(name))) for name in names]), nl=False)
+        click.echo(csv_line(list(sink.names)), nl=False)
+    for row in rows:
+        failed += row["status"] == "error"
+        if len(shown) < _SHOWN:
+            shown.append(row)
+        if table:
+            table.append(row)
+        if sink.as_json:
+            click.echo(json.dumps({name: row.get(name) for name in sink.names}))
+        elif piped:
+            click.echo(csv_line([csv_cell(plain(row.get(name))) for name in sink.names]), nl=False)
     return failed, shown
 
 

@@ -1,0 +1,133 @@
+"""SIGKILL `mst-clipiqa score -o FILE --resume` at random moments until it is done, and compare with an undisturbed run.
+
+Each run is a fork of this process, which has torch loaded and has computed nothing, so that a kill costs no start. A
+line of JSON a format goes to stdout; the exit code is 1 where a table differs.
+
+    python -m benchmarks.kill_score --kills 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch  # here, once, and not in each run
+import transformers
+from PIL import Image
+
+from mst_clipiqa import cli
+from mst_clipiqa.embedded import encoders
+from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.tables import read_table
+
+LOADED = (torch, transformers, encoders, Scorer)
+
+
+def draw(folder: Path, count: int) -> None:
+    """Write small pictures, a few of them damaged, and their prompts."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (64, 48 + i % 40, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        if i % 13 == 5:
+            (folder / f"{i}.png").write_bytes(b"damaged")
+    lines = [f'{i}.png,"a red ball, number {i}"\n' for i in range(count)]
+    (folder / "metadata.csv").write_text("file_name,prompt\n" + "".join(lines))
+
+
+def start(folder: Path, output: Path) -> int:
+    """Score a folder in a fork of this process; returns its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        args = ["score", str(folder), "-o", str(output), "--resume", "--batch-size", "4", "--quiet", "--device", "cpu"]
+        cli.group(args, prog_name="mst-clipiqa")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 70
+    finally:
+        os._exit(code)
+
+
+def killed(child: int, after: float) -> bool:
+    """Kill a run after so many seconds; False where it had ended before, which must be a good end."""
+    end = time.monotonic() + after
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            check(status)
+            return False
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def check(status: int) -> None:
+    """Stop where a run ended with anything but 1, "some rows failed"."""
+    if os.waitstatus_to_exitcode(status) != 1:
+        raise SystemExit(f"Expected a run to end with 1, got {os.waitstatus_to_exitcode(status)}.")
+
+
+def trial(root: Path, kind: str, kills: int, dice: random.Random) -> dict[str, object]:
+    """Kill runs until ``kills`` are killed, comparing whenever one had come to its end; returns what happened."""
+    whole, output = root / f"whole.{kind}", root / f"killed.{kind}"
+    began = time.monotonic()
+    check(os.waitpid(start(root / "pictures", whole), 0)[1])
+    seconds = time.monotonic() - began
+    moments: list[float] = []
+    ends, equal = 0, True
+    while True:
+        moment = dice.uniform(0, seconds) if len(moments) < kills else 3600.0
+        if killed(start(root / "pictures", output), moment):
+            moments.append(round(moment, 3))
+            continue
+        ends += 1
+        equal &= output.read_bytes() == whole.read_bytes() and not list(root.glob("killed.*.part*"))
+        if len(moments) == kills:
+            break
+        output.unlink()
+    return {
+        "format": kind,
+        "kills": kills,
+        "tables": ends,
+        "rows": len(read_table(output)),
+        "equal": equal,
+        "undisturbed_s": round(seconds, 2),
+        "moments_s": moments,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="a format")
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--formats", nargs="+", default=["csv", "jsonl", "parquet"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary one otherwise")
+    args = parser.parse_args(argv)
+    root = Path(tempfile.mkdtemp(dir=args.folder, prefix="kill-score-"))
+    try:
+        draw(root / "pictures", args.pictures)
+        results = [trial(root, kind, args.kills, random.Random(args.seed)) for kind in args.formats]
+    finally:
+        shutil.rmtree(root)
+    for result in results:
+        print(json.dumps(result))
+    return 0 if all(result["equal"] for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
