@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mst_clipiqa import cli
+from mst_clipiqa import cli, scoring
+from mst_clipiqa.inputs import Item
 from mst_clipiqa.scorer import Request, Score, Scorer
+from mst_clipiqa.scoring import Row, to_row
 from mst_clipiqa.tables import TableWriter, read_table
 
 COLUMNS = ["file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height", "model"]
@@ -233,7 +235,12 @@ def test_compare_scores_pictures(here: Path) -> None:
 
 
 @pytest.mark.usefixtures("stub")
-def test_a_folder_is_scored(here: Path) -> None:
+def test_a_folder_is_scored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score_rows(scorer: Stub, items: Iterable[Item], *, intervals: bool) -> Iterator[Row]:
+        for item in items:
+            yield to_row(item.file, item.prompt, next(scorer.many([Request(item.path)])), intervals=intervals)
+
+    monkeypatch.setattr(scoring, "score_rows", score_rows)
     result = call("rank", "in", "--json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["file"], row["quality"]) for row in rows] == [("in/a.png", 5.0), ("in/b.png", 5.0), ("in/ü.png", 5.0)]
