@@ -10,6 +10,7 @@ from PIL import Image
 
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.gff import GFF
+from mst_clipiqa.model.heads import PromptHead, attend_once
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, count_trained, to_head, to_native, zero_shot
 from mst_clipiqa.model.mstfe import TEMPLATES
@@ -166,3 +167,15 @@ def test_native_side_caps_what_is_cropped() -> None:
     assert fine is not None
     shrunk = image.resize((512, 512), Image.Resampling.BICUBIC).crop((144, 144, 368, 368))
     np.testing.assert_array_equal(fine[0], np.asarray(shrunk).transpose(2, 0, 1))
+
+
+def test_attending_once_is_multi_head_attention() -> None:
+    head = PromptHead(64)
+    fill(head, "head.")
+    z = features(3)[0]
+    tokens = torch.randn(3, 7, 64, generator=torch.Generator().manual_seed(3))
+    mask = torch.arange(7).expand(3, 7) < torch.tensor([[3], [7], [1]])
+    want, weights = head.cross_attn(z.unsqueeze(1), tokens, tokens, key_padding_mask=~mask)
+    got, attention = attend_once(head.cross_attn, z, tokens, mask)
+    torch.testing.assert_close(got, want.squeeze(1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention, weights.squeeze(1), atol=1e-6, rtol=1e-5)
