@@ -54,12 +54,12 @@ def command(host: str, port: int, model: str, token: str | None, **flags: Any) -
 
     settings = _settings(host, port, token, flags)
     check_open(settings)
-    listener = listen(settings)  # before the model, which takes longer to load
-    names = ("device", "precision", "batch_size", "workers", "encoders")
-    options = ScoreOptions(**{name: flags[name] for name in names}, cache=open_cache(flags["cache"]))
-    scorer = Scorer.load(model, options)
-    where = address_of(listener)
-    serve(scorer, settings, listener, lambda: click.echo(f"Serving {model} at {where} (Ctrl+C stops).", err=True))
+    with listen(settings) as listener:  # before the model, which takes longer to load
+        names = ("device", "precision", "batch_size", "workers", "encoders")
+        options = ScoreOptions(**{name: flags[name] for name in names}, cache=open_cache(flags["cache"]))
+        scorer = Scorer.load(model, options)
+        where = address_of(listener)
+        serve(scorer, settings, listener, lambda: click.echo(f"Serving {model} at {where} (Ctrl+C stops).", err=True))
 
 
 def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) -> Settings:

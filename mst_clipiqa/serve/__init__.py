@@ -6,6 +6,7 @@
     run.py       binds the address, runs uvicorn, stops gracefully
     app.py       the routes; each: guard.py -> body.py -> engine.py -> answers.py
     guard.py     whose request this is: host, origin, token; headers of every answer; counts
+    reading.py   the bytes of a body, bounded in size, time and memory
     body.py      multipart or JSON -> Ask, in memory, never more than the limits allow
     engine.py    Ask -> scores: pictures opened in threads, encoded in batches across clients
     answers.py   scores -> JSON, the same numbers as in the command's table; and its OpenAPI schema

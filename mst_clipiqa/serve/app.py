@@ -19,12 +19,13 @@ from mst_clipiqa import __version__
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.scorer import Scorer
 from mst_clipiqa.serve.answers import Answer, Comparison, Problem, results
-from mst_clipiqa.serve.body import Ask, Held, ScoreIn, read_ask, read_json
+from mst_clipiqa.serve.body import Ask, ScoreIn, read_ask
 from mst_clipiqa.serve.engine import Engine
 from mst_clipiqa.serve.explaining import add_explain
 from mst_clipiqa.serve.export import ExportIn, export
 from mst_clipiqa.serve.guard import Guard
 from mst_clipiqa.serve.metrics import Metrics
+from mst_clipiqa.serve.reading import Held, read_json
 from mst_clipiqa.serve.replies import Json, problem
 from mst_clipiqa.serve.settings import Refused, Settings
 
@@ -59,7 +60,9 @@ def body_of(*, json: dict[str, Any], form: dict[str, Any] | None = None) -> dict
     return {"requestBody": {"required": True, "content": content}}
 
 
-ASK_BODY = body_of(form=_FORM, json=ScoreIn.model_json_schema(ref_template="#/components/schemas/{model}"))
+_JSON = ScoreIn.model_json_schema()
+_JSON["properties"]["pictures"]["items"] = _JSON.pop("$defs")["PictureIn"]  # in place, as nothing else refers to it
+ASK_BODY = body_of(form=_FORM, json=_JSON)
 
 
 class Server:

@@ -9,22 +9,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from mst_clipiqa.errors import shown
+from mst_clipiqa.serve.reading import Account, chunks, read_json
 from mst_clipiqa.serve.settings import Limits, Refused
 
-_LINGER_BYTES = 256 * 2**20  # of a body over the limit, read and dropped so that the client gets to hear the answer
 _MAX_NAME = 1000  # characters of a file name
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -66,37 +62,7 @@ class ScoreIn(BaseModel):
     prompts: list[str] | None = Field(None, description="A prompt for each picture, or several for one picture.")
 
 
-class Held:
-    """Counts the bytes of bodies in memory, of all clients together."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.bytes = 0
-
-    @contextmanager
-    def account(self) -> Iterator[_Account]:
-        """Keep an account for one request; all it took is given back at the end."""
-        account = _Account(self)
-        try:
-            yield account
-        finally:
-            self.bytes -= account.bytes
-
-
-class _Account:
-    def __init__(self, held: Held) -> None:
-        self.held = held
-        self.bytes = 0
-
-    def take(self, count: int) -> None:
-        """Take some bytes, or refuse where that would be too many for this machine's good."""
-        if self.held.bytes + count > self.held.limit:
-            raise Refused(503, "Expected room for the request's body, but others fill it now: try again soon.", 2)
-        self.held.bytes += count
-        self.bytes += count
-
-
-async def read_ask(request: Request, limits: Limits, account: _Account) -> Ask:
+async def read_ask(request: Request, limits: Limits, account: Account) -> Ask:
     """Return what a request asks for.
 
     Raises:
@@ -115,64 +81,6 @@ async def read_ask(request: Request, limits: Limits, account: _Account) -> Ask:
     return _checked(Ask(tuple(pictures), _pair(len(pictures), own, prompts)), limits)
 
 
-async def read_json(request: Request, model: type[_Model], limits: Limits, account: _Account) -> _Model:
-    """Return a JSON body as a model; Refused names the first thing that is wrong with it."""
-    body = bytearray()
-    async for chunk in _chunks(request, limits, account):
-        body += chunk
-    try:
-        return await asyncio.to_thread(model.model_validate_json, body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        what = first["msg"][0].lower() + first["msg"][1:]
-        raise Refused(422, f"Expected JSON as /docs describes it, but in {shown(where)}: {what}.") from error
-
-
-async def _chunks(request: Request, limits: Limits, account: _Account) -> AsyncGenerator[bytes, None]:
-    """Yield the body; Refused once it is over the limits of size and time."""
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limits.max_bytes:
-        await _linger(request, limits)
-        raise _too_large(f"{int(said):,}", limits)
-    total = 0
-    try:
-        async with asyncio.timeout(limits.seconds):
-            async for chunk in request.stream():
-                total += len(chunk)
-                if total > limits.max_bytes:
-                    await _linger(request, limits)
-                    raise _too_large("more", limits)
-                account.take(len(chunk))
-                yield chunk
-    except TimeoutError as error:
-        raise Refused(
-            408, f"Expected the whole body within {limits.seconds:g} seconds, got a part of it: send it faster."
-        ) from error
-    except ClientDisconnect as error:
-        raise Refused(400, "Expected the whole body, but the client hung up: send it again.") from error
-
-
-async def _linger(request: Request, limits: Limits) -> None:
-    """Read on for a while and forget it: a client that is still sending does not hear an answer."""
-    dropped = 0
-    try:
-        async with asyncio.timeout(min(5.0, limits.seconds)):
-            while dropped < _LINGER_BYTES:
-                message = await request.receive()
-                dropped += len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    return
-    except TimeoutError:
-        return
-
-
-def _too_large(got: str, limits: Limits) -> Refused:
-    return Refused(
-        413, f"Expected a body of at most {limits.max_bytes:,} bytes, got {got}: send fewer or smaller pictures."
-    )
-
-
 def _too_many(got: str, limits: Limits) -> Refused:
     return Refused(
         413, f"Expected at most {limits.max_pictures} pictures or prompts a request, got {got}: send several requests."
@@ -180,29 +88,49 @@ def _too_many(got: str, limits: Limits) -> Refused:
 
 
 class _InMemory(MultiPartParser):
-    """The parser with its only road to the disk closed; ``_chunks`` bounds what it can hold."""
+    """The parser with its only road to the disk closed; ``chunks`` bounds what it can hold."""
 
     spool_max_size = 0  # a spooled file of size 0 is never rolled over to the disk
+    is_whole = False
+
+    def on_end(self) -> None:
+        """Note that the last boundary was seen; a body that was cut off would otherwise pass for a shorter one."""
+        self.is_whole = True
+
+    def close(self) -> None:
+        """Close every part, those included that were never finished."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def _from_multipart(
-    request: Request, limits: Limits, account: _Account
+    request: Request, limits: Limits, account: Account
 ) -> tuple[list[Upload], list[str | None], list[str]]:
     parser = _InMemory(
         request.headers,
-        _chunks(request, limits, account),
+        chunks(request, limits, account),
         max_files=limits.max_pictures,
         max_fields=limits.max_pictures,
         max_part_size=4 * limits.max_prompt + 4,
     )
     try:
         form = await parser.parse()
+        if not parser.is_whole:
+            raise MultiPartException("it ends too early")
+        pictures, prompts = await _fields(form, account)
     except MultiPartException as error:
         if error.message.startswith("Too many"):
             raise _too_many("more", limits) from error
         raise Refused(
             400, f"Expected multipart/form-data, got a malformed body ({error.message.rstrip('.')})."
         ) from error
+    finally:
+        parser.close()
+    return pictures, [None] * len(pictures), prompts
+
+
+async def _fields(form: FormData, account: Account) -> tuple[list[Upload], list[str]]:
+    """Return the pictures and prompts of a form."""
     pictures: list[Upload] = []
     prompts: list[str] = []
     for name, value in form.multi_items():
@@ -216,7 +144,7 @@ async def _from_multipart(
             case _:
                 expected = "the fields picture (a file) and prompt (text)"
                 raise Refused(422, f"Expected {expected}, got {shown(name)}: check its name and kind.")
-    return pictures, [None] * len(pictures), prompts
+    return pictures, prompts
 
 
 def _from_json(body: ScoreIn) -> tuple[list[Upload], list[str | None], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -70,6 +71,7 @@ def serve(scorer: Scorer, settings: Settings, listener: socket.socket, started: 
     """
     for _ in scorer.many([Request(Image.new("RGB", (256, 256)), "a picture")]):
         pass  # what is loaded on first use is loaded now, and not while the first client waits
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # or every malformed body is a line of the log
     config = uvicorn.Config(
         create_app(scorer, settings),
         log_level="warning",  # to stderr; no line a request, so neither prompts nor names get into a log
@@ -80,8 +82,12 @@ def serve(scorer: Scorer, settings: Settings, listener: socket.socket, started: 
         ws="none",
     )
     server = uvicorn.Server(config)
-    # uvicorn raises the signal again when it is done, for whoever started it; here nobody is left to tell.
-    before = {kind: signal.signal(kind, lambda *_: None) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # For a signal before uvicorn listens for it, and for the same one, which uvicorn raises again when it is done.
+    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         started()
         server.run(sockets=[listener])

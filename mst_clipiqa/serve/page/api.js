@@ -1,0 +1,105 @@
+// What the page asks of its server, and how it takes a no.
+
+import { megabytes } from "./tools.js";
+
+const TRIES = 20; // at a busy server, which says after how many seconds to come back
+const AT_ONCE = 4; // requests on their way; the server batches them
+
+/** What the server says of itself: model, ranges, limits; filled by `enter`. */
+export const info = {};
+
+let token = sessionStorage.getItem("token") ?? "";
+
+/** A no of the server, in one sentence. */
+export class Refused extends Error {
+  constructor(status, sentence) {
+    super(sentence);
+    this.status = status;
+  }
+}
+
+/** Get to know the server, with a token if it wants one; Refused(401) if it wants another. */
+export async function enter(given = token) {
+  token = given;
+  Object.assign(info, await (await call("/v1/info")).json());
+  if (token) sessionStorage.setItem("token", token);
+}
+
+/** Ask the server; a busy one is asked again when it said. Returns the response if it is a yes. */
+export async function call(path, body = null, signal = null) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  if (typeof body === "string") headers["Content-Type"] = "application/json";
+  for (let attempt = 1; ; attempt++) {
+    const response = await reach(path, { method: body === null ? "GET" : "POST", headers, body, signal });
+    if (response.ok) return response;
+    if (response.status !== 503 || attempt === TRIES) throw new Refused(response.status, await sentence(response));
+    await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
+  }
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "Expected an answer, but the server cannot be reached: see whether it still runs.");
+  }
+}
+
+async function sentence(response) {
+  try {
+    return (await response.json()).error;
+  } catch {
+    return `Expected an answer, got HTTP ${response.status}.`;
+  }
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(new DOMException("stopped", "AbortError"));
+    });
+  });
+}
+
+/** Refuse what the server would, before it is sent. */
+export function checkSize(...files) {
+  const size = files.reduce((sum, file) => sum + file.size, 0);
+  const room = info.limits.max_bytes - 4096; // for what stands around the files
+  if (size > room) {
+    throw new Refused(413, `Expected at most ${megabytes(room)}, got ${megabytes(size)}: save the picture smaller.`);
+  }
+}
+
+/** Return a form of pictures and a prompt. */
+export function form(files, prompt) {
+  const data = new FormData();
+  for (const file of files) data.append("picture", file, file.name);
+  if (prompt.trim()) data.append("prompt", prompt.trim());
+  return data;
+}
+
+/** Score one picture; a no comes back as a result with status "error". */
+export async function scoreOne(file, prompt, signal = null) {
+  try {
+    checkSize(file);
+    const answer = await call("/v1/score", form([file], prompt), signal);
+    return (await answer.json()).results[0];
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    const nothing = { quality: null, correspondence: null, gate: null, width: null, height: null };
+    const shown = { words: {}, intervals: {}, levels: null };
+    return { file: file.name, prompt: prompt || null, ...nothing, status: "error", reason: error.message, model: info.model, ...shown };
+  }
+}
+
+/** Do some work for each item, a few at a time; stops at the first throw. */
+export async function each(items, work) {
+  const waiting = items.entries();
+  const lane = async () => {
+    for (const [place, item] of waiting) await work(item, place);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, lane));
+}

@@ -1,0 +1,157 @@
+// The tab "Gallery": many pictures, scored as one watches; to sort, and to take away as a table or a report.
+
+import { Refused, call, each, scoreOne } from "./api.js";
+import { picker } from "./picker.js";
+import { holdsPrompts, readPrompts } from "./prompts.js";
+import { card } from "./results.js";
+import { base64, count, find, make, save, thumbnail } from "./tools.js";
+
+const panel = find("#gallery");
+const status = find(".status", panel);
+const progress = find("#progress");
+const grid = find(".results", panel);
+const REDRAW = 400; // milliseconds between two drawings of a gallery that grows
+const SAY = 2000; // milliseconds between two sentences to a screen reader
+
+let items = []; // { file, place, result, small, url, card }
+let prompts = new Map();
+let stopper = null;
+let drawn = 0, said = 0, timer = null;
+
+const scored = () => items.filter((item) => item.result);
+
+async function take(files) {
+  for (const file of files.filter(holdsPrompts)) {
+    try {
+      prompts = new Map([...prompts, ...(await readPrompts(file))]);
+    } catch (error) {
+      say(error.message);
+      return;
+    }
+  }
+  const pictures = files.filter((file) => !holdsPrompts(file));
+  items.push(...pictures.map((file, at) => ({ file, place: items.length + at, result: null })));
+  const known = prompts.size ? ` and ${count(prompts.size, "prompt")}` : "";
+  say(`${count(items.length, "picture")}${known} chosen.`);
+  update();
+}
+
+function say(sentence) {
+  status.textContent = sentence;
+  said = performance.now();
+}
+
+async function run(event) {
+  event.preventDefault();
+  const todo = items.filter((item) => !item.result);
+  if (!todo.length) {
+    say("Choose pictures first.");
+    find("input[type=file]", panel).focus();
+    return;
+  }
+  stopper = new AbortController();
+  update();
+  const start = performance.now();
+  let done = 0;
+  try {
+    await each(todo, async (item) => {
+      const prompt = prompts.get(item.file.name) ?? find("#gallery-prompt").value;
+      const result = await scoreOne(item.file, prompt, stopper.signal);
+      item.small = await thumbnail(item.file);
+      item.url = item.small && URL.createObjectURL(item.small);
+      item.result = result;
+      item.card = card(result, { url: item.url });
+      done += 1;
+      soon(() => `${done} of ${todo.length}, ${((1000 * done) / (performance.now() - start)).toFixed(1)} a second.`);
+    });
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+  }
+  const stopped = stopper.signal.aborted;
+  stopper = null;
+  draw();
+  const failed = scored().filter((item) => item.result.status === "error").length;
+  say(`${stopped ? "Stopped. " : ""}${count(scored().length - failed, "picture")} scored${failed ? `, ${failed} could not be` : ""}.`);
+}
+
+/** Draw and speak now and then, not at each picture. */
+function soon(sentence) {
+  if (performance.now() - said > SAY) say(sentence());
+  progress.max = items.length;
+  progress.value = scored().length;
+  if (timer) return;
+  timer = setTimeout(draw, Math.max(0, REDRAW - (performance.now() - drawn)));
+}
+
+function draw() {
+  clearTimeout(timer);
+  timer = null;
+  drawn = performance.now();
+  grid.replaceChildren(...ordered().map((item) => item.card));
+  update();
+}
+
+function ordered() {
+  const chosen = find("#order").value;
+  const worst = chosen.startsWith("-"), key = chosen.replace("-", "");
+  const value = (item) => item.result[key] ?? null;
+  return scored().sort((a, b) => {
+    if (key === "file") return a.file.name.localeCompare(b.file.name, undefined, { numeric: true });
+    if (key === "place" || value(a) === value(b)) return a.place - b.place;
+    if (value(a) === null || value(b) === null) return value(a) === null ? 1 : -1; // what has no score comes last
+    return worst ? value(a) - value(b) : value(b) - value(a);
+  });
+}
+
+function update() {
+  const running = stopper !== null, some = scored().length > 0;
+  progress.max = Math.max(1, items.length);
+  progress.value = scored().length;
+  find("button[type=submit]", panel).disabled = running;
+  find("#stop").disabled = !running;
+  for (const id of ["csv", "report"]) find(`#${id}`).disabled = !some || running;
+  find("#clear").disabled = !items.length || running;
+}
+
+async function download(format) {
+  const rows = ordered();
+  const body = { format, rows: rows.map((item) => row(item.result)), title: "Gallery" };
+  say(`Making the ${format === "csv" ? "table" : "report"} …`);
+  try {
+    if (format === "html") body.thumbnails = await Promise.all(rows.map(image));
+    const answer = await call("/v1/export", JSON.stringify(body));
+    save(await answer.blob(), format === "csv" ? "scores.csv" : "report.html");
+    say(`${format === "csv" ? "scores.csv" : "report.html"} is downloaded.`);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    say(error.message);
+  }
+}
+
+/** Return a result as a row of the table: what is nested becomes columns. */
+function row(result) {
+  const { words, intervals, levels, ...flat } = result;
+  for (const [target, [low, high]] of Object.entries(intervals)) Object.assign(flat, { [`${target}_low`]: low, [`${target}_high`]: high });
+  return flat;
+}
+
+const image = async (item) => (item.small?.type === "image/webp" ? base64(item.small) : "");
+
+function clear() {
+  for (const item of items) if (item.url) URL.revokeObjectURL(item.url);
+  items = [];
+  prompts = new Map();
+  draw();
+  say("Nothing chosen.");
+}
+
+/** Start the tab. */
+export function start() {
+  picker(find(".drop", panel), take);
+  find("form", panel).addEventListener("submit", run);
+  find("#stop").addEventListener("click", () => stopper?.abort());
+  find("#order").addEventListener("change", draw);
+  find("#csv").addEventListener("click", () => download("csv"));
+  find("#report").addEventListener("click", () => download("html"));
+  find("#clear").addEventListener("click", clear);
+}

@@ -1,0 +1,79 @@
+// The page: its tabs, and the first question to the server.
+
+import { Refused, enter, info } from "./api.js";
+import * as compare from "./compare.js";
+import * as gallery from "./gallery.js";
+import { catchStrays } from "./picker.js";
+import * as score from "./score.js";
+import { find } from "./tools.js";
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+const panelOf = (tab) => document.getElementById(tab.getAttribute("aria-controls"));
+
+/** Show one tab; the others leave the order of the Tab key, as arrows lead there. */
+function show(chosen) {
+  for (const tab of tabs) {
+    tab.setAttribute("aria-selected", String(tab === chosen));
+    tab.tabIndex = tab === chosen ? 0 : -1;
+    panelOf(tab).hidden = tab !== chosen;
+  }
+}
+
+function startTabs() {
+  const named = () => tabs.find((tab) => location.hash === `#/${panelOf(tab).id}`);
+  for (const tab of tabs) tab.addEventListener("click", () => {
+    history.replaceState(null, "", `#/${panelOf(tab).id}`);
+    show(tab);
+  });
+  find("#tabs").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    const here = tabs.indexOf(document.activeElement);
+    const next = tabs.at(Number.isFinite(step) ? (here + step) % tabs.length : step > 0 ? -1 : 0);
+    next.focus();
+    next.click();
+  });
+  window.addEventListener("hashchange", () => named() && show(named()));
+  show(named() ?? tabs[0]);
+}
+
+function describe() {
+  const scales = Object.entries(info.ranges).map(([name, [low, high]]) => `${name} ${low} to ${high}`).join(", ");
+  const caution = info.calibrated ? "" : " It was not trained on ratings: its scores order pictures, and mean no more.";
+  find("#model").textContent = `Model ${info.model}: ${scales}; higher is better.${caution}`;
+}
+
+function trouble(sentence) {
+  find("#trouble").textContent = sentence;
+  find("#trouble").hidden = !sentence;
+}
+
+/** Learn what the server is; ask for the token if it wants one. */
+async function begin(token) {
+  const entry = find("#entry");
+  try {
+    await enter(token);
+    trouble("");
+    describe();
+    if (!entry.hidden) find("#tab-score").focus();
+    entry.hidden = true;
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    if (error.status === 401) {
+      if (token) trouble("That is not this server's token: look it up again.");
+      entry.hidden = false;
+      find("#token").focus();
+    } else trouble(error.message);
+  }
+}
+
+find("#entry").addEventListener("submit", (event) => {
+  event.preventDefault();
+  begin(find("#token").value);
+});
+window.addEventListener("unhandledrejection", () => trouble("Expected this to work, but the page has a defect: load it again."));
+startTabs();
+catchStrays();
+for (const tab of [score, compare, gallery]) tab.start();
+begin();

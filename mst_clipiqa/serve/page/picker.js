@@ -1,0 +1,41 @@
+// Where pictures come in: dropped on it, or chosen with the mouse or the keyboard.
+
+import { make } from "./tools.js";
+
+/** Make a label.drop take files; `taken` is called with them. Dropping works, and so does the input inside. */
+export function picker(zone, taken) {
+  const input = zone.querySelector("input");
+  input.addEventListener("change", () => {
+    if (input.files.length) taken([...input.files]);
+    input.value = ""; // so that the same file can be chosen again
+  });
+  for (const kind of ["dragenter", "dragover"]) {
+    zone.addEventListener(kind, (event) => {
+      event.preventDefault();
+      zone.classList.add("over");
+    });
+  }
+  for (const kind of ["dragleave", "drop"]) zone.addEventListener(kind, () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    const files = [...event.dataTransfer.files];
+    if (files.length) taken(input.multiple ? files : files.slice(0, 1));
+  });
+}
+
+/** A file that misses its place must not replace the page. */
+export function catchStrays() {
+  for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+}
+
+/** Show chosen files as small pictures with a button each to take them out again. */
+export function chosen(list, files, removed) {
+  for (const image of list.querySelectorAll("img")) URL.revokeObjectURL(image.src);
+  list.replaceChildren(...files.map((file, place) => {
+    const image = make("img", { src: URL.createObjectURL(file), alt: "" });
+    image.addEventListener("error", () => image.remove());
+    const button = make("button", { type: "button", "aria-label": `Take out ${file.name}` }, "×");
+    button.addEventListener("click", () => removed(place));
+    return make("li", {}, image, make("span", {}, file.name), button);
+  }));
+}

@@ -1,0 +1,51 @@
+// The tab "Score": a few pictures, one prompt, everything there is to say of each.
+
+import { each, scoreOne } from "./api.js";
+import { chosen, picker } from "./picker.js";
+import { card } from "./results.js";
+import { count, find } from "./tools.js";
+
+const panel = find("#score");
+const form = find("form", panel);
+const status = find(".status", panel);
+const results = find(".results", panel);
+let files = [];
+let urls = [];
+
+function show(now) {
+  files = now;
+  chosen(find(".chosen", panel), files, (place) => show(files.filter((_, at) => at !== place)));
+}
+
+async function run(event) {
+  event.preventDefault();
+  if (!files.length) {
+    status.textContent = "Choose a picture first.";
+    find("input[type=file]", panel).focus();
+    return;
+  }
+  const button = find("button[type=submit]", form);
+  button.disabled = true;
+  status.textContent = `Scoring ${count(files.length, "picture")} …`;
+  urls.forEach((url) => URL.revokeObjectURL(url));
+  urls = files.map((file) => URL.createObjectURL(file));
+  const cards = files.map(() => null);
+  let failed = 0;
+  await each(files, async (file, place) => {
+    const result = await scoreOne(file, find("#score-prompt").value);
+    failed += result.status === "error";
+    cards[place] = card(result, { url: urls[place], file, heading: "h2" });
+    results.replaceChildren(...cards.filter(Boolean));
+  });
+  const not = failed ? `, ${failed} could not be` : "";
+  status.textContent = `${count(files.length - failed, "picture")} scored${not}. Higher is better.`;
+  button.disabled = false;
+}
+
+/** Start the tab. */
+export function start() {
+  picker(find(".drop", panel), (more) => show([...files, ...more]));
+  form.addEventListener("submit", run);
+  // A picture that the browser cannot show leaves its frame empty rather than broken.
+  results.addEventListener("error", (event) => event.target.tagName === "IMG" && event.target.replaceWith("no preview"), true);
+}

@@ -1,0 +1,56 @@
+// Small tools of the page. Foreign text (names, prompts, reasons) goes on screen as text, never as markup.
+
+export const find = (selector, within = document) => within.querySelector(selector);
+export const fixed = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+export const capital = (word) => word[0].toUpperCase() + word.slice(1);
+export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+export const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
+
+/** Make an element: properties, then children, where a string is text. */
+export function make(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "style") Object.assign(node.style, value);
+    else if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+/** Return a small WebP (or PNG, where the browser cannot write WebP) of a picture, or null if it cannot show it. */
+export async function thumbnail(file, side = 320) {
+  try {
+    const whole = await createImageBitmap(file);
+    const scale = Math.min(1, side / Math.max(whole.width, whole.height));
+    const canvas = make("canvas", {
+      width: Math.max(1, Math.round(whole.width * scale)),
+      height: Math.max(1, Math.round(whole.height * scale)),
+    });
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(whole, 0, 0, canvas.width, canvas.height);
+    whole.close();
+    return await new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.8));
+  } catch {
+    return null;
+  }
+}
+
+/** Offer bytes as a download. */
+export function save(blob, name) {
+  const link = make("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** Return a blob as base64. */
+export async function base64(blob) {
+  const url = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+  return url.slice(url.indexOf(",") + 1);
+}

@@ -1,0 +1,108 @@
+"""Bytes of a request's body, and JSON made of them: never more, and never for longer, than the limits allow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from mst_clipiqa.errors import shown
+from mst_clipiqa.serve.settings import Limits, Refused
+
+_LINGER_BYTES = 256 * 2**20  # of a body over the limit, read and dropped so that the client gets to hear the answer
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Held:
+    """Counts the bytes of bodies in memory, of all clients together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+
+    @contextmanager
+    def account(self) -> Iterator[Account]:
+        """Keep an account for one request; all it took is given back at the end."""
+        account = Account(self)
+        try:
+            yield account
+        finally:
+            self.bytes -= account.bytes
+
+
+class Account:
+    """The bytes that one request holds."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.bytes = 0
+
+    def take(self, count: int) -> None:
+        """Take some bytes, or refuse where that would be too many for this machine's good."""
+        if self.held.bytes + count > self.held.limit:
+            raise Refused(503, "Expected room for the request's body, but others fill it now: try again soon.", 2)
+        self.held.bytes += count
+        self.bytes += count
+
+
+async def read_json(request: Request, model: type[_Model], limits: Limits, account: Account) -> _Model:
+    """Return a JSON body as a model; Refused names the first thing that is wrong with it."""
+    body = bytearray()
+    async for chunk in chunks(request, limits, account):
+        body += chunk
+    try:
+        return await asyncio.to_thread(model.model_validate_json, body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        what = first["msg"][0].lower() + first["msg"][1:]
+        raise Refused(422, f"Expected JSON as /docs describes it, but in {shown(where)}: {what}.") from error
+
+
+async def chunks(request: Request, limits: Limits, account: Account) -> AsyncGenerator[bytes, None]:
+    """Yield the body; Refused once it is over the limits of size and time."""
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and int(said) > limits.max_bytes:
+        await _linger(request, limits)
+        raise _too_large(f"{int(said):,}", limits)
+    end = asyncio.get_running_loop().time() + limits.seconds
+    total, is_more = 0, True
+    while is_more:
+        try:
+            async with asyncio.timeout_at(end):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise Refused(
+                408, f"Expected the whole body within {limits.seconds:g} seconds, got a part of it: send it faster."
+            ) from error
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "Expected the whole body, but the client hung up: send it again.")
+        chunk, is_more = message.get("body", b""), message.get("more_body", False)
+        total += len(chunk)
+        if total > limits.max_bytes:
+            if is_more:
+                await _linger(request, limits)
+            raise _too_large("more", limits)
+        account.take(len(chunk))
+        yield chunk
+
+
+async def _linger(request: Request, limits: Limits) -> None:
+    """Read on for a while and forget it: a client that is still sending does not hear an answer."""
+    dropped, is_more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(min(5.0, limits.seconds)):
+            while is_more and dropped < _LINGER_BYTES:
+                message = await request.receive()
+                dropped += len(message.get("body", b""))
+                is_more = message.get("more_body", False)
+
+
+def _too_large(got: str, limits: Limits) -> Refused:
+    return Refused(
+        413, f"Expected a body of at most {limits.max_bytes:,} bytes, got {got}: send fewer or smaller pictures."
+    )

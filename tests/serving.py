@@ -1,0 +1,66 @@
+"""A small server to test: a scorer that is quick and knows little, in this process, on a port of its own."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import uvicorn
+from closed_form import fill
+from fakes import FakePair, draw
+
+from mst_clipiqa.encode import PictureEncoder
+from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.serve.app import create_app
+from mst_clipiqa.serve.run import listen
+from mst_clipiqa.serve.settings import Settings
+
+
+def toy_scorer(batch_size: int = 8) -> Scorer:
+    """Return a scorer over the fake encoders: quality from templates, correspondence from the prompt."""
+    pair = FakePair()
+    targets = {"quality": Target("template", 0.0, 5.0, 0.5), "correspondence": Target("prompt", 0.0, 5.0)}
+    parts = {"quality": MSTCLIPIQA(64, "template"), "correspondence": MSTCLIPIQA(64, "prompt")}
+    for name, part in parts.items():
+        fill(part, f"{name}.")
+        part.eval().requires_grad_(False)
+    torch.nn.init.constant_(parts["correspondence"].head.alpha, 0.5)
+    model = TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
+    return Scorer(model, PictureEncoder(pair, batch_size=batch_size))
+
+
+def png(seed: int = 0, spoilt: float = 0.2, size: int = 64) -> bytes:
+    """Return a picture as the bytes of a file."""
+    file = io.BytesIO()
+    draw(seed, spoilt, size).save(file, "PNG")
+    return file.getvalue()
+
+
+def b64(data: bytes) -> str:
+    """Return bytes in base64."""
+    return base64.b64encode(data).decode()
+
+
+@contextmanager
+def running(scorer: Scorer, settings: Settings) -> Iterator[str]:
+    """Serve in a thread; the block gets the address."""
+    listener = listen(settings)
+    server = uvicorn.Server(uvicorn.Config(create_app(scorer, settings), log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        host, port = listener.getsockname()[:2]
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
