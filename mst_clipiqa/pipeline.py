@@ -12,7 +12,14 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
-def in_order(items: Iterable[_A], work: Callable[[_A], _B], *, workers: int, ahead: int) -> Iterator[tuple[_A, _B]]:
+def in_order(
+    items: Iterable[_A],
+    work: Callable[[_A], _B],
+    *,
+    workers: int,
+    ahead: int,
+    start: Callable[[], None] | None = None,
+) -> Iterator[tuple[_A, _B]]:
     """Yield (item, work(item)) in the order of the items, at most ``ahead`` of them begun and not yet taken.
 
     Args:
@@ -20,10 +27,11 @@ def in_order(items: Iterable[_A], work: Callable[[_A], _B], *, workers: int, ahe
         work: called in ``workers`` threads; what it raises is raised here, at its item.
         workers: threads.
         ahead: bound on memory, at least 1.
+        start: called once in each thread, before its first item.
     """
     waiting: deque[tuple[_A, Future[_B]]] = deque()
     source = iter(items)
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="open") as pool:
+    with ThreadPoolExecutor(workers, "mst-clipiqa", start or _nothing) as pool:
         try:
             for item in islice(source, ahead):
                 waiting.append((item, pool.submit(work, item)))
@@ -43,3 +51,7 @@ def in_batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
+
+
+def _nothing() -> None:
+    pass

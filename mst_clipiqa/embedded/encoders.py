@@ -21,18 +21,20 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
-from mst_clipiqa.errors import ModelError
+from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.model.fields import misfit
 from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
-from mst_clipiqa.model.precision import DTYPES, in_fixed_chunks
+from mst_clipiqa.model.precision import DTYPES, in_chunks
 from mst_clipiqa.model.preprocess import ViewSpec
 
 MINI = Path(__file__).parent / "mini" / "encoders"
 FORMAT = 1
-PAD, START = 0, 2
+PAD, UNKNOWN, START = 0, 1, 2
 KNOWN_SHARE = 0.5
 """A prompt is known where at least this share of its content words is."""
 
+_MOST_BLOCKS = 256  # of residual blocks a stage, layers or heads
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 _MAX_CHARS = 20_000  # of a prompt: far more than is read, and few enough to tokenize in milliseconds
 _FUNCTION_WORDS = frozenset(
@@ -117,7 +119,9 @@ class MiniPair:
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> MiniPair:
         """Move to a device, the image towers in a precision of ``DTYPES``; returns itself."""
-        self.mstfe.to(device=device, dtype=DTYPES[precision])
+        self.mstfe.to(device=device)
+        for tower in (self.mstfe.encoder_coarse, self.mstfe.encoder_fine):
+            tower.trunk.to(dtype=DTYPES[precision])  # the little that follows the convolutions stays in float32
         self.text.to(device=device)
         self.precision = precision
         return self
@@ -130,9 +134,17 @@ class MiniPair:
     @torch.inference_mode()
     def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S) and (batch, K, 3, C, C)."""
-        if self.precision == "fp32":
-            return self.mstfe(coarse, fine)  # type: ignore[no-any-return]
-        return in_fixed_chunks(self.mstfe, coarse, fine)
+        return self.encode_coarse(coarse), self.encode_fine(coarse if fine is None else fine)
+
+    @torch.inference_mode()
+    def encode_coarse(self, coarse: Tensor) -> Tensor:
+        """Return f_c alone, float32 (batch, D)."""
+        return in_chunks(self.mstfe.coarse, coarse, self.precision)
+
+    @torch.inference_mode()
+    def encode_fine(self, fine: Tensor) -> Tensor:
+        """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
+        return in_chunks(self.mstfe.fine, fine, self.precision)
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
@@ -195,6 +207,7 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     weights, tokenizer = _weights(raw[1], folder), _tokenizer(raw[2], folder)
     check_finite(weights, str(folder / "model.safetensors"))
     known = weights.pop("known", None)
+    _check_shapes(config, weights, folder)
     coarse, fine, text = Tower(config.coarse), Tower(config.fine), TextEncoder(config.text)
     if known is None:
         raise ModelError(f"Expected the tensor known in {folder / 'model.safetensors'}, which lacks it.")
@@ -226,6 +239,29 @@ def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
+def _check_shapes(config: MiniConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse a config that asks for other parts than the file holds, before it takes the memory for them."""
+    path = folder / "config.json"
+    deep = max(len(config.coarse.widths), len(config.fine.widths), config.text.layers, 1)
+    blocks = (*config.coarse.blocks, *config.fine.blocks, config.text.heads, deep)
+    if max(blocks) > _MOST_BLOCKS or min(blocks) < 0 or config.text.dim % max(1, config.text.heads):
+        raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
+    try:
+        with torch.device("meta"):  # shapes without memory
+            parts = {"coarse": Tower(config.coarse), "fine": Tower(config.fine), "text": TextEncoder(config.text)}
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise ModelError(f"Expected sizes that make small encoders in {path}, got {shown(error)}.") from error
+    for name, part in parts.items():
+        for key, tensor in part.state_dict().items():
+            found = weights.get(f"{name}.{key}")
+            if found is None or found.shape != tensor.shape:
+                got = "none" if found is None else tuple(found.shape)
+                raise ModelError(
+                    f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
+                    "config.json and model.safetensors are not of one model."
+                )
+
+
 def _weights(raw: bytes, folder: Path) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load(raw)
@@ -247,11 +283,16 @@ def _config(raw: bytes, folder: Path) -> MiniConfig:
     try:
         data: Any = json.loads(raw, object_hook=_tuples)
         if data.get("format") == FORMAT:
+            kinds = {"coarse": TowerConfig, "fine": TowerConfig, "text": TextConfig, "view": ViewSpec}
+            if problem := next((bad for name, kind in kinds.items() if (bad := misfit(kind, data[name]))), None):
+                raise ModelError(f"Expected {problem}, in {folder / 'config.json'}: fetch the file again.")
             towers = [TowerConfig(**data[name]) for name in ("coarse", "fine")]
             return MiniConfig(towers[0], towers[1], TextConfig(**data["text"]), ViewSpec(**data["view"]))
-        found = f"format {data.get('format')!r}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        found = repr(error)
+        found = f"format {repr(data.get('format'))[:80]}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, ModelError):
+            raise
+        found = shown(error)
     raise ModelError(f"Expected small encoders of format {FORMAT} in {folder / 'config.json'}, got {found}.")
 
 

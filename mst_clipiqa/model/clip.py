@@ -23,7 +23,7 @@ from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.clip_files import ClipFiles, find, sha256
 from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
-from mst_clipiqa.model.precision import DTYPES, in_fixed_chunks
+from mst_clipiqa.model.precision import DTYPES, in_chunks
 from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
 
 Triple: TypeAlias = tuple[float, float, float]
@@ -99,9 +99,17 @@ class CLIPPair:
     @torch.inference_mode()
     def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S)."""
-        if self.precision == "fp32":
-            return self.mstfe(coarse, fine)  # type: ignore[no-any-return]
-        return in_fixed_chunks(self.mstfe, coarse, fine)
+        return self.encode_coarse(coarse), self.encode_fine(coarse if fine is None else fine)
+
+    @torch.inference_mode()
+    def encode_coarse(self, coarse: Tensor) -> Tensor:
+        """Return f_c alone, float32 (batch, D)."""
+        return in_chunks(self.mstfe.coarse, coarse, self.precision)
+
+    @torch.inference_mode()
+    def encode_fine(self, fine: Tensor) -> Tensor:
+        """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
+        return in_chunks(self.mstfe.fine, fine, self.precision)
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:

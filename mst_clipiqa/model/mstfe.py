@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mst_clipiqa.model.preprocess import ViewSpec, normalise
+from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
 TEMPLATES = tuple(f"a photo with {level} quality" for level in ("bad", "poor", "fair", "good", "perfect"))
 """The five quality levels, worst first (section 3.3)."""
@@ -71,6 +71,12 @@ class EncoderPair(Protocol):
     def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S) and (batch, K, 3, C, C) or None."""
 
+    def encode_coarse(self, coarse: Tensor) -> Tensor:
+        """Return f_c alone, float32 (batch, D), the same numbers as ``encode_views`` gives."""
+
+    def encode_fine(self, fine: Tensor) -> Tensor:
+        """Return f_f alone, of native crops (batch, K, 3, C, C) or of the coarse view (batch, 3, S, S)."""
+
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         """Return the token states of prompts."""
 
@@ -99,13 +105,17 @@ class MSTFE(nn.Module):
         Returns:
             f_c, f_f: float32 (batch, D).
         """
-        x = self._pixels(coarse)
-        f_c = self.encoder_coarse(x)
-        if fine is None:
-            return f_c.float(), self.encoder_fine(x).float()
-        f_f = self.encoder_fine(self._pixels(fine.flatten(0, 1)))
-        return f_c.float(), f_f.float().unflatten(0, fine.shape[:2]).mean(dim=1)
+        return self.coarse(coarse), self.fine(coarse if fine is None else fine)
+
+    def coarse(self, coarse: Tensor) -> Tensor:
+        """Return f_c, float32 (batch, D), of uint8 (batch, 3, S, S)."""
+        return self.encoder_coarse(self._pixels(coarse)).float()  # type: ignore[no-any-return]
+
+    def fine(self, fine: Tensor) -> Tensor:
+        """Return f_f, float32 (batch, D), of uint8 crops (batch, K, 3, C, C) or of coarse views (batch, 3, S, S)."""
+        crops = fine if fine.ndim == 5 else fine.unsqueeze(1)
+        f_f = self.encoder_fine(self._pixels(crops.flatten(0, 1)))
+        return f_f.float().unflatten(0, crops.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
 
     def _pixels(self, pixels: Tensor) -> Tensor:
-        dtype = next(self.encoder_coarse.parameters()).dtype
-        return normalise(pixels, self.view).to(dtype).contiguous(memory_format=torch.channels_last)
+        return normalised(pixels, self.view, next(self.encoder_coarse.parameters()).dtype)

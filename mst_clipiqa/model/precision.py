@@ -6,7 +6,8 @@ of one fixed shape: a picture's features are then the same alone, in any batch, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ from mst_clipiqa.errors import UsageError, nearest
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHUNK = 16
+_ENCODERS = 4  # threads that encode a batch each, at most: each needs memory of its own
 
 
 def resolve_device(device: str) -> torch.device:
@@ -57,17 +59,30 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "fp32"
 
 
-def in_fixed_chunks(
-    encode: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], coarse: Tensor, fine: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Run ``encode`` on chunks of exactly ``CHUNK`` rows, the last one filled up with its own first row."""
-    parts = []
-    for start in range(0, len(coarse), CHUNK):
-        rows = slice(start, start + CHUNK)
-        count = len(coarse[rows])
-        f_c, f_f = encode(_filled(coarse[rows]), None if fine is None else _filled(fine[rows]))
-        parts.append((f_c[:count], f_f[:count]))
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+@contextmanager
+def divided_threads(device: torch.device) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Divide the processor between threads that encode a batch each, and give it back.
+
+    Threads that share one batch wait for each other at every layer, and keep the decoding threads from running
+    while they do. On a GPU one thread feeds it.
+
+    Yields:
+        How many threads may encode at once, and what each must call first.
+    """
+    total = torch.get_num_threads()
+    encoders = min(total, _ENCODERS) if device.type == "cpu" else 1
+    try:
+        yield encoders, lambda: torch.set_num_threads(max(1, total // encoders))
+    finally:
+        torch.set_num_threads(total)  # what a thread sets for itself is also the start value of later threads
+
+
+def in_chunks(encode: Callable[[Tensor], Tensor], pixels: Tensor, precision: str) -> Tensor:
+    """Run ``encode`` on chunks of ``CHUNK`` rows; below fp32 exactly that many, the last filled with its first row."""
+    parts = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
+    if precision == "fp32":
+        return torch.cat([encode(part) for part in parts])
+    return torch.cat([encode(_filled(part))[: len(part)] for part in parts])
 
 
 def _filled(rows: Tensor) -> Tensor:

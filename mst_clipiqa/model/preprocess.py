@@ -74,10 +74,19 @@ def views(image: Image.Image, spec: ViewSpec) -> Views:
 
     Source: section 3 of the paper; CLIP's preprocessing.
     """
-    coarse = _to_tensor(centre_view(image, spec.size))
+    return Views(coarse_view(image, spec), fine_views(image, spec))
+
+
+def coarse_view(image: Image.Image, spec: ViewSpec) -> Tensor:
+    """Return what the coarse stream sees of an RGB picture, uint8 (3, size, size)."""
+    return _to_tensor(np.array(centre_view(image, spec.size)))
+
+
+def fine_views(image: Image.Image, spec: ViewSpec) -> Tensor | None:
+    """Return the crops that the fine stream sees, uint8 (crops, 3, crop_size, crop_size); None: the coarse view."""
     if spec.fine == "same":
-        return Views(coarse, None)
-    return Views(coarse, torch.stack([_to_tensor(crop) for crop in native_crops(image, spec)]))
+        return None
+    return _to_tensor(np.stack([np.asarray(crop) for crop in native_crops(image, spec)]))
 
 
 def centre_view(image: Image.Image, size: int) -> Image.Image:
@@ -118,6 +127,21 @@ def normalise(pixels: Tensor, spec: ViewSpec) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
+def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
+    """Return what ``normalise`` does, of (batch, 3, height, width), in another type and channels last.
+
+    Within float32's rounding of it, and many times faster: one multiplication and addition a number over rows that
+    lie in memory as they are read, picture by picture, so that all but the result stays in the processor's cache.
+    """
+    rows = pixels.movedim(1, -1).flatten(2)  # (batch, height, width * 3): no copy where channels are last already
+    std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)
+    scale, shift = (line.float().repeat(pixels.shape[-1]).to(pixels.device) for line in (1 / (255 * std), -mean / std))
+    out = torch.empty(rows.shape, dtype=dtype, device=pixels.device)
+    for picture, into in zip(rows, out, strict=True) if pixels.device.type == "cpu" else ((rows, out),):
+        into.copy_(torch.addcmul(shift, picture.float(), scale))
+    return out.unflatten(2, (-1, 3)).movedim(-1, 1)
+
+
 def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     """Return (width, height) with the shorter side at ``shorter``, the longer one truncated, as CLIP does."""
     width, height = size
@@ -140,6 +164,6 @@ def _starts(side: int, crop: int, grid: int) -> list[int]:
     return [round(i * (side - crop) / (grid - 1)) for i in range(grid)]
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    pixels: NDArray[np.uint8] = np.asarray(image)
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Return pixels (..., height, width, 3) as (..., 3, height, width), where they lie: channels last."""
+    return torch.from_numpy(pixels).movedim(-1, -3)
