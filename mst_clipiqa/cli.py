@@ -21,6 +21,7 @@ VERBS = {
     "rank": "Order scores, best first.",
     "pick": "Keep the best pictures of each prompt.",
     "filter": "Keep what is good enough: list it, copy it or move it.",
+    "explain": "Say why one picture got its score.",
     "compare": "Say which of two pictures is better, and how sure that is.",
     "drift": "Say whether new scores differ from old ones.",
     "report": "Write scores and pictures as one page to look at.",

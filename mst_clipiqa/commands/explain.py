@@ -1,0 +1,102 @@
+"""`mst-clipiqa explain`: why one picture got its score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.commands._options import FOLDER
+from mst_clipiqa.errors import PictureError, UsageError, shown
+
+if TYPE_CHECKING:
+    from mst_clipiqa.explain import Explanation
+
+
+@click.command("explain")
+@click.argument("image", type=click.Path())
+@click.option("--prompt", help="What the picture was made from.")
+@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
+@click.option("-o", "--output", type=FOLDER, help="Write explanation.json and explanation.png into this folder.")
+@click.option("--target", default="quality", show_default=True, help="The score whose maps are drawn.")
+@click.option("--json", "as_json", is_flag=True, help="Write the JSON to stdout.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
+def command(
+    image: str, prompt: str | None, model: str, output: Path | None, target: str, as_json: bool, **how: Any
+) -> None:
+    """Say why the picture IMAGE got its score: streams, levels, words, and where in it quality is lost.
+
+    A few sentences go to stdout, or everything with --json. Costs about 65 times what a score costs.
+    """
+    from mst_clipiqa.explain import explain
+    from mst_clipiqa.scorer import ScoreOptions, Scorer
+
+    scorer = Scorer.load(model, ScoreOptions(**how))
+    if target not in scorer.ranges:
+        raise UsageError(f"Expected a target of {', '.join(scorer.ranges)}, got {target!r}.")
+    try:
+        found = explain(scorer, image, prompt)
+    except PictureError as error:
+        raise PictureError(f"{shown(image)}: {error}") from error
+    if target not in found.maps:
+        raise UsageError(f"Expected {target} to be scored, got none ({found.score.reason}): give --prompt.")
+    if output is not None:
+        _write(found, output, target)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+    else:
+        for line in _sentences(found, target):
+            click.echo(line)
+
+
+def _write(found: Explanation, folder: Path, target: str) -> None:
+    from mst_clipiqa.explain.sheet import draw_sheet
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(found.to_json(), indent=1) + "\n"
+        (folder / "explanation.json").write_text(text, encoding="utf-8")
+        draw_sheet(found, target).save(folder / "explanation.png", optimize=True)
+    except OSError as error:
+        raise UsageError(
+            f"Expected to write into {folder}, but {error.strerror or error}: name another folder."
+        ) from error
+
+
+def _sentences(found: Explanation, target: str) -> list[str]:
+    """Return what was found, a line a thing."""
+    lines = []
+    for name, value in found.score.targets.items():
+        if value is not None:
+            one, (low, high) = found.fusion[name], found.score.ranges[name]
+            lines.append(
+                f"{name} {value:.2f} ({low:g} to {high:g}): {one.share:.0%} of the answer is the coarse stream's; "
+                f"alone, coarse says {one.coarse_alone:.2f} and fine {one.fine_alone:.2f}."
+            )
+    for stream in ("coarse", "fine"):
+        left, top, right, bottom = found.maps[target].worst(stream)
+        lost = float(found.maps[target].of(stream).max())
+        lines.append(
+            f"{stream}: most {target} is lost {_place(left + right, top + bottom)}, {lost:.2f} below the mean window."
+        )
+    for name, words in found.words.items():
+        if words:
+            least, most = min(words, key=lambda w: w.effect), max(words, key=lambda w: w.effect)
+            lines.append(
+                f"{name}: {shown(least.text)} changes it most downwards ({least.effect:+.2f}), "
+                f"{shown(most.text)} most upwards ({most.effect:+.2f})."
+            )
+    if found.score.reason:
+        lines.append(f"Note: {found.score.reason}.")
+    return lines
+
+
+def _place(across: float, down: float) -> str:
+    """Return a spot in words; ``across`` and ``down`` are twice the centre's, 0..2."""
+    column = ("left", "centre", "right")[min(2, int(across * 1.5))]
+    row = ("top", "middle", "bottom")[min(2, int(down * 1.5))]
+    return "in the middle" if (row, column) == ("middle", "centre") else f"at the {row} {column}"

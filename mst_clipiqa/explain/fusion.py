@@ -1,0 +1,64 @@
+"""How much of an answer is the coarse stream's, how much the fine one's: the gate, and what each part does alone.
+
+    z_c = g * (W_c f_c + b_c)        z_f = (1 - g) * (W_f f_f + b_f)        z = z_c + z_f
+
+Source: section 3.2 of the paper for z; the split is exact, since the fusion is a sum.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mst_clipiqa.encode import Encoded
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.explain.explanation import Fusion
+from mst_clipiqa.judge import Judge, Prompt
+from mst_clipiqa.model.heads import PromptHead
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native, zero_shot
+from mst_clipiqa.model.mstfe import TEMPLATES
+
+
+@torch.inference_mode()
+def fusion(judge: Judge, name: str, encoded: Encoded, prompt: Prompt | None) -> Fusion:
+    """Return the shares of both streams in the answer of one target."""
+    target = judge.config.targets[name]
+    part = judge.model.parts[name] if name in judge.model.parts else zero_shot(judge.encoders.dim)
+    f_c, f_f = encoded.f_c.unsqueeze(0), encoded.f_f.unsqueeze(0)
+    g, z = part.gff(f_c, f_f)
+    z_c, z_f = g * part.gff.W_c(f_c), (1 - g) * part.gff.W_f(f_f)
+    if target.head == "similarity":
+        alone = _cosine(torch.cat([z_c, z_f]), prompt)
+    else:
+        alone = to_native(_head(judge, part, torch.cat([z_c, z_f]), prompt), target.low, target.high)
+    return Fusion(
+        gate=g.mean().item(),
+        gates=g[0].numpy(),
+        share=((z_c * z).sum() / (z * z).sum().clamp_min(1e-12)).item(),
+        coarse_alone=alone[0].item(),
+        fine_alone=alone[1].item(),
+    )
+
+
+def _head(judge: Judge, part: MSTCLIPIQA, z: Tensor, prompt: Prompt | None) -> Tensor:
+    """Return q, (batch,), on the head's scale, for fused features (batch, D)."""
+    if isinstance(part.head, PromptHead):
+        tokens = _given(prompt).tokens.expand(len(z), -1, -1)
+        found: Tensor = part.head(z, tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+        return found
+    q: Tensor = part.head(z, judge.encoders.encode_templates(list(TEMPLATES)).cpu())[0]
+    return q
+
+
+def _cosine(z: Tensor, prompt: Prompt | None) -> Tensor:
+    embedding = _given(prompt).embedding
+    if embedding is None:
+        raise ModelError("Expected an embedding of the prompt for similarity, got none: read it by the same judge.")
+    return (F.normalize(z, dim=-1) * embedding).sum(dim=1)
+
+
+def _given(prompt: Prompt | None) -> Prompt:
+    if prompt is None:
+        raise ModelError("Expected a prompt for a head that reads prompts, got none: leave its target out.")
+    return prompt

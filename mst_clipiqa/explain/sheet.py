@@ -1,0 +1,145 @@
+"""An explanation as one picture: the maps beside each other, the five levels, the streams and the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from mst_clipiqa.explain.explanation import Explanation, Stream
+from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
+
+LEVELS = ("bad", "poor", "fair", "good", "perfect")
+WIDTH = 1200
+MOST_WORDS = 14
+"""Words shown, those with the largest effects; the JSON has all of them."""
+
+_MARGIN, _GAP, _LINE = 24, 24, 26
+_PANEL = (WIDTH - 2 * _MARGIN - 2 * _GAP) // 3
+_INK, _GREY, _BLUE = (30, 34, 40), (110, 116, 124), (52, 104, 192)
+
+
+@dataclass
+class _Page:
+    """A sheet on which lines are written from the top down."""
+
+    image: Image.Image
+    pen: ImageDraw.ImageDraw
+    y: int = _MARGIN
+
+    def text(self, x: int, words: str, size: int = 15, colour: tuple[int, int, int] = _INK) -> None:
+        self.pen.text((x, self.y), words, fill=colour, font=ImageFont.load_default(size))
+
+
+def draw_sheet(found: Explanation, target: str = "quality") -> Image.Image:
+    """Return an RGB picture, 1200 pixels wide, of the maps of one target and of everything else.
+
+    Args:
+        found: what to draw.
+        target: the target whose maps are drawn; where it was not scored, the first that was.
+    """
+    target = target if target in found.maps else next(iter(found.maps))
+    words = [name for name in found.words if found.words[name]]
+    lines = max(12, 2 + sum(2 + min(MOST_WORDS, len(found.words[name])) for name in words))
+    tall = max(picture.height for picture in _panels(found, target))
+    image = Image.new("RGB", (WIDTH, _MARGIN * 2 + tall + _LINE * (lines + 4)), (255, 255, 255))
+    page = _Page(image, ImageDraw.Draw(image))
+    _write_head(page, found)
+    _paste_maps(page, found, target)
+    top = page.y
+    _write_levels(page, found)
+    _write_streams(page, found)
+    page.y = top
+    for name in words:
+        _write_words(page, found, name)
+    return image
+
+
+def _panels(found: Explanation, target: str) -> list[Image.Image]:
+    streams: tuple[Stream, ...] = ("coarse", "fine")
+    overlays = [found.overlay(stream, target, _PANEL) for stream in streams]
+    return [fitted(found.picture, _PANEL), *overlays]
+
+
+def _write_head(page: _Page, found: Explanation) -> None:
+    scores = [
+        f"{name} {value:.2f} ({low:g} to {high:g})"
+        for name, value in found.score.targets.items()
+        if value is not None
+        for low, high in [found.score.ranges[name]]
+    ]
+    page.text(_MARGIN, _shortened("   ".join(scores) + f"   model {found.score.model}", 110), 19)
+    page.y += _LINE + 4
+    if found.prompt is not None:
+        page.text(_MARGIN, _shortened(f"prompt: {found.prompt}", 150), 15, _GREY)
+    page.y += _LINE + 4
+
+
+def _paste_maps(page: _Page, found: Explanation, target: str) -> None:
+    panels = _panels(found, target)
+    maps = found.maps[target]
+    titles = ["the picture"] + [
+        f"{stream}: up to {lost.max():.2f} below its mean"
+        for stream, lost in (("coarse", maps.coarse), ("fine", maps.fine))
+    ]
+    for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+        x = _MARGIN + index * (_PANEL + _GAP)
+        page.text(x, title)
+        page.image.paste(panel, (x, page.y + _LINE))
+    page.y += _LINE + max(panel.height for panel in panels) + 6
+    page.text(_MARGIN, f"Red: where {target} is lost. Frame: the worst window. Each part judged alone.", 13, _GREY)
+    page.y += _LINE + 6
+
+
+def _write_levels(page: _Page, found: Explanation) -> None:
+    if found.score.levels is None:
+        return
+    page.text(_MARGIN, "Probability of each quality level", 16)
+    page.y += _LINE
+    for level, share in zip(LEVELS, found.score.levels, strict=True):
+        page.text(_MARGIN, level)
+        width = round(300 * share)
+        page.pen.rectangle((_MARGIN + 80, page.y + 2, _MARGIN + 80 + width, page.y + 16), fill=_BLUE)
+        page.text(_MARGIN + 390, f"{share:.0%}", 14, _GREY)
+        page.y += _LINE
+    page.y += 8
+
+
+def _write_streams(page: _Page, found: Explanation) -> None:
+    page.text(_MARGIN, "Coarse and fine stream", 16)
+    page.y += _LINE
+    for name, one in found.fusion.items():
+        page.text(_MARGIN, f"{name}: gate {one.gate:.0%} coarse, share of the answer {one.share:.0%} coarse")
+        page.y += _LINE - 4
+        alone = f"scored alone: coarse {one.coarse_alone:.2f}, fine {one.fine_alone:.2f}"
+        page.text(_MARGIN, alone, 14, _GREY)
+        page.y += _LINE
+
+
+def _write_words(page: _Page, found: Explanation, name: str) -> None:
+    """Write the words with the largest effects in the prompt's order, lowering ones red to the left of an axis."""
+    words = found.words[name]
+    largest = sorted(range(len(words)), key=lambda i: -abs(words[i].effect))[:MOST_WORDS]
+    x, axis, half = _MARGIN + 500, _MARGIN + 800, 120
+    page.text(x, f"Words: change of {name} by having the word", 16)
+    page.text(axis + half + 70, "attention", 13, _GREY)
+    page.y += _LINE
+    low, high = found.score.ranges[name]
+    scale = max(LEAST_SPAN * (high - low), *(abs(words[i].effect) for i in largest))
+    for i in sorted(largest):
+        word = words[i]
+        page.text(x, _shortened(word.text, 20))
+        end = axis + round(half * word.effect / scale)
+        colour = RED if word.effect < 0 else _BLUE
+        page.pen.rectangle((min(axis, end), page.y + 2, max(axis, end), page.y + 16), fill=colour)
+        page.text(axis + half + 10, f"{word.effect:+.2f}", 14)
+        if word.attention is not None:
+            page.text(axis + half + 70, f"{word.attention:.0%}", 14, _GREY)
+        page.y += _LINE
+    page.y += 8
+
+
+def _shortened(words: str, limit: int) -> str:
+    """Return text for one line; control characters become signs that show."""
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in words)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
