@@ -5,7 +5,7 @@ PIP_ARGS ?=  # for instance an index of your own: make demo PIP_ARGS="--index-ur
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check format examples clean
+.PHONY: help demo test check format fuzz audit examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,6 +26,13 @@ check: $(READY) ## lint, formatting, types
 format: $(READY) ## let ruff fix what it can
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
+
+fuzz: $(READY) ## feed damaged pictures, prompts, tables and model folders: N=1000 cases each
+	$(BIN)/python -m fuzz all --count $(or $(N),1000)
+
+audit: $(READY) ## look the installed versions up in the advisory database; needs the network
+	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[audit]'
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 examples: $(READY) ## draw the pictures of examples/ again
 	$(BIN)/python examples/make_examples.py

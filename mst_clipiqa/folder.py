@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mst_clipiqa.errors import ModelError, nearest
+from mst_clipiqa.errors import ModelError, nearest, shown
+from mst_clipiqa.model.fields import misfit
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, check_finite
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 
@@ -144,14 +146,20 @@ def load_trained_on(folder: Path) -> TrainedOn:
     if not path.is_file():
         return TrainedOn()
     seen = _json(path.read_bytes(), path)
-    return TrainedOn(frozenset(seen.get("pictures", [])), frozenset(seen.get("prompts", [])))
+    lists = [seen.get(name, []) if isinstance(seen, dict) else None for name in ("pictures", "prompts")]
+    if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists):
+        raise ModelError(
+            f"Expected lists of hashes, pictures and prompts, in {path}, got others: save the model again."
+        )
+    return TrainedOn(*(frozenset(some) for some in lists if some is not None))
 
 
 def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], folder: Path) -> MSTCLIPIQA:
     """Return one target's fusion and head with its weights, float32, frozen."""
-    part = MSTCLIPIQA(dim, "prompt" if target.head == "prompt" else "template")
+    head: Literal["prompt", "template"] = "prompt" if target.head == "prompt" else "template"
     own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
-    want = part.state_dict()
+    with torch.device("meta"):  # shapes without memory, until they are known to be those of the file
+        want = MSTCLIPIQA(dim, head).state_dict()
     for key, tensor in want.items():
         if key not in own:
             raise ModelError(f"Expected the weight {name}.{key} in {folder}, which lacks it: save the model again.")
@@ -162,8 +170,10 @@ def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], fo
             )
     if left := sorted(own.keys() - want.keys()):
         raise ModelError(
-            f"Expected no weight {name}.{left[0]} for a {target.head} head in {folder}: save the model again."
+            f"Expected no weight {name}.{shown(left[0])[1:-1]} for a {target.head} head in {folder}: "
+            "save the model again."
         )
+    part = MSTCLIPIQA(dim, head)
     part.load_state_dict(own)
     return part.float().eval().requires_grad_(False)
 
@@ -172,28 +182,31 @@ def _check_names(weights: Mapping[str, Tensor], targets: Mapping[str, Target], f
     strangers = sorted(key for key in weights if key.partition(".")[0] not in targets)
     if strangers:
         raise ModelError(
-            f"Expected weights of {', '.join(targets)} in {folder}, got {strangers[0]}: save the model again."
+            f"Expected weights of {', '.join(targets)} in {folder}, got {shown(strangers[0])}: save the model again."
         )
 
 
 def _config(data: Any, path: Path) -> ModelConfig:
     if isinstance(data, dict) and data.get("format") != FORMAT:
         raise ModelError(
-            f"Expected format {FORMAT} in {path}, got {data.get('format')!r}: use the version that wrote it."
+            f"Expected format {FORMAT} in {path}, got {repr(data.get('format'))[:80]}: use the version that wrote it."
         )
     config = _build(ModelConfig, data, path)
     targets: Any = config.targets
     if not isinstance(targets, dict) or not targets:
-        raise ModelError(f"Expected at least one target in {path}, got {targets!r}.")
+        raise ModelError(f"Expected at least one target in {path}, got {shown(targets)}.")
     config = dataclasses.replace(
         config,
         encoders=_build(EncoderRef, config.encoders, path),
         view=_view(config.view, path),
         targets={name: _target(name, value, path) for name, value in targets.items()},
     )
+    for words in (config.name, config.encoders.source, config.encoders.sha256):
+        if not words.isprintable() or len(words) > 500:
+            raise ModelError(f"Expected names that can be shown in {path}, got {shown(words)}: rename it.")
     if config.preprocessing != PREPROCESSING_VERSION:
         raise ModelError(
-            f"Expected preprocessing {PREPROCESSING_VERSION} in {path}, got {config.preprocessing}: "
+            f"Expected preprocessing {PREPROCESSING_VERSION} in {path}, got {config.preprocessing[:40]}: "
             f"use the version of mst-clipiqa that trained it, or train again."
         )
     return config
@@ -201,11 +214,13 @@ def _config(data: Any, path: Path) -> ModelConfig:
 
 def _target(name: str, data: Any, path: Path) -> Target:
     target = _build(Target, data, path)
+    if not name.isidentifier() or len(name) > 60:
+        raise ModelError(f"Expected a word as the name of a target in {path}, got {shown(name)}: rename it.")
     numbers = (target.low, target.high, 0.0 if target.interval is None else target.interval)
     if target.head not in ("template", "prompt", "similarity"):
-        raise ModelError(f"Expected head template or prompt for {name} in {path}, got {target.head!r}.")
-    if "." in name or not all(isinstance(n, int | float) for n in numbers) or not target.low < target.high:
-        raise ModelError(f"Expected a scale low < high for {name} in {path}, got {data}.")
+        raise ModelError(f"Expected head template or prompt for {name} in {path}, got {shown(target.head)}.")
+    if not all(isinstance(n, int | float) for n in numbers) or not target.low < target.high:
+        raise ModelError(f"Expected a scale low < high for {name} in {path}, got {shown(data)}.")
     return target
 
 
@@ -218,15 +233,17 @@ def _view(data: Any, path: Path) -> ViewSpec:
 def _build(kind: type[_C], data: Any, path: Path) -> _C:
     """Return a dataclass from JSON; unknown and missing keys are errors that name them."""
     if not isinstance(data, dict):
-        raise ModelError(f"Expected an object for {kind.__name__} in {path}, got {data!r}.")
+        raise ModelError(f"Expected an object for {kind.__name__} in {path}, got {shown(data)}.")
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise ModelError(f"Expected known keys in {path}, got {key!r}{nearest(str(key), fields)}.")
+            raise ModelError(f"Expected known keys in {path}, got {shown(key)}{nearest(str(key), fields)}.")
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in data:
             raise ModelError(f"Expected the key {name!r} in {path}, which lacks it.")
+    if problem := misfit(kind, data):
+        raise ModelError(f"Expected {problem}, in {path}: save the model again.")
     return kind(**data)
 
 

@@ -71,11 +71,17 @@ def edit_config(folder: Path, change: Any) -> None:
         (lambda c: c.update(format=2), "Expected format 1 in .*, got 2: use the version that wrote it"),
         (lambda c: c.update(preprocessing="0"), "Expected preprocessing 1 in .*, got 0"),
         (lambda c: c["targets"]["quality"].update(low=5.0), "Expected a scale low < high for quality"),
-        (lambda c: c["targets"]["quality"].update(low="0"), "Expected a scale low < high for quality"),
+        (lambda c: c["targets"]["quality"].update(low="0"), "Expected low to be float, got '0'"),
+        (lambda c: c["view"].update(mean=[0.5, 0.5]), r"Expected mean to be tuple\[float, float, float\], got \[0.5"),
+        (lambda c: c["view"].update(crops=10**9), "Expected crops to be int, got 1000000000"),
+        (lambda c: c["encoders"].update(dim=10**30), "Expected dim to be int, got 1000"),
+        (lambda c: c["encoders"].update(dim=2**16), r"of shape \(16384, 131072\)"),
+        (lambda c: c.update(name="\x1b[31mred"), r"Expected names that can be shown in .*, got '\\x1b"),
+        (lambda c: c["targets"].update({"a.b": c["targets"]["quality"]}), "Expected a word as the name of a target"),
         (lambda c: c["targets"]["quality"].update(head="linear"), "got 'linear'"),
         (lambda c: c.update(targets={}), "Expected at least one target"),
         (lambda c: c["encoders"].update(dim=32), r"Expected quality\.gff\.W_h\.weight of shape \(8, 64\)"),
-        (lambda c: c["targets"].pop("quality"), r"got quality\."),
+        (lambda c: c["targets"].pop("quality"), r"got .quality\."),
         (lambda c: c["targets"]["quality"].update(head="prompt"), r"Expected the weight quality\.head\.alpha"),
         (lambda c: c["view"].update(fine="nativ"), "Expected fine to be 'same' or 'native', got 'nativ'"),
     ],
@@ -116,6 +122,13 @@ def test_missing_left_over_and_infinite_weights_are_named(folder: Path) -> None:
     state["quality.gff.W_g.bias"][0] = float("inf")
     safetensors.torch.save_file(state, path)
     with pytest.raises(ModelError, match=r"NaN or infinity in quality\.gff\.W_g\.bias"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ['{"pictures": 5}', '{"prompts": [1]}', "[]", "7"])
+def test_what_a_model_was_trained_on_is_lists_of_hashes(folder: Path, text: str) -> None:
+    (folder / "trained_on.json").write_text(text)
+    with pytest.raises(ModelError, match="Expected lists of hashes, pictures and prompts, in"):
         load(folder)
 
 

@@ -1,0 +1,50 @@
+"""Run the fuzzers: a line of JSON a surface on stdout, exit code 1 where anything broke or hung.
+
+python -m fuzz pictures --count 100000
+python -m fuzz all --count 1000 --seed 7
+python -m fuzz --replay fuzz/found/pictures-0123456789ab.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuzz.harness import Surface, loaded, run
+
+SURFACES = ("pictures", "prompts", "tables", "models")
+FOUND = Path(__file__).parent / "found"
+
+
+def surface(name: str) -> Surface:
+    """Return one surface by name; its packages are imported only now."""
+    found: Surface = importlib.import_module(f"fuzz.{name}").SURFACE
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the arguments ask for; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.splitlines()[0])
+    parser.add_argument("surface", nargs="?", default="all", choices=["all", *SURFACES])
+    parser.add_argument("--count", type=int, default=1000, help="cases a surface")
+    parser.add_argument("--seed", type=int, default=0, help="of the first case")
+    parser.add_argument("--replay", type=Path, help="feed one kept case again")
+    args = parser.parse_args(argv)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if args.replay:
+        surface(args.replay.name.split("-")[0]).feed(loaded(args.replay.read_text()))
+        return 0
+    broken = 0
+    for name in SURFACES if args.surface == "all" else [args.surface]:
+        counts = run(surface(name), args.count, args.seed, FOUND)
+        print(counts.line(), flush=True)
+        broken += counts.tracebacks + counts.hangs
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
