@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mst_clipiqa.embedded.encoders import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.embedded.spectrum import LAYOUT, RADIAL, SIZE, layout, statistics
 from mst_clipiqa.embedded.towers import TextEncoder, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.folder import load
@@ -65,6 +66,28 @@ def test_folding_the_norms_changes_nothing():
     after = tower.fold()(x)
     assert torch.allclose(before, after, atol=1e-4)
     assert not [m for m in tower.modules() if isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d)]
+
+
+def test_statistics_are_finite_and_tell_noise_from_blur():
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 3, 64, 64, generator=rng)
+    blurred = torch.nn.functional.avg_pool2d(noise, 9, stride=1, padding=4)
+    flat = torch.zeros(2, 3, 64, 64)
+    for pixels in (noise, blurred, flat):
+        assert statistics(pixels).shape == (2, SIZE)
+        assert layout(pixels).shape == (2, LAYOUT)
+        assert torch.isfinite(statistics(pixels)).all()
+        assert torch.isfinite(layout(pixels)).all()
+    fine_rings = slice(RADIAL - 12, RADIAL - 8)  # high frequencies of the grey plane
+    assert (statistics(noise)[:, fine_rings] > statistics(blurred)[:, fine_rings]).all()
+
+
+def test_statistics_do_not_depend_on_the_batch():
+    pixels = torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    together = torch.cat([statistics(pixels), layout(pixels)], -1)
+    for i in (0, 9):
+        alone = torch.cat([statistics(pixels[i : i + 1]), layout(pixels[i : i + 1])], -1)
+        assert torch.allclose(together[i], alone[0], atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair):

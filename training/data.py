@@ -69,15 +69,15 @@ class Pixels:
     """
 
     full: np.ndarray  # 512 x 512
-    coarse: np.ndarray  # the whole picture at 240: training crops 224 of it
-    spoilt_coarse: np.ndarray  # (n * SETS * STEPS, 240, 240, 3)
+    coarse: np.ndarray  # the whole picture at 172: training crops 160 of it
+    spoilt_coarse: np.ndarray  # (n * SETS * STEPS, 172, 172, 3)
     spoilt_region: np.ndarray  # (n * SETS * STEPS, 256, 256, 3): one native region, the same for all steps
     kinds: np.ndarray  # int, (n, SETS): which distortion
     strengths: np.ndarray  # float32, (n, SETS, STEPS), rising
     corners: np.ndarray  # int, (n, SETS, 2): y, x of the region
 
 
-SETS, STEPS, FULL, COARSE, REGION = 2, 3, 512, 240, 256
+SETS, STEPS, FULL, COARSE, REGION = 2, 3, 512, 172, 256
 
 
 def open_pixels(work: Path, mode: str = "r") -> Pixels:

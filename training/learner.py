@@ -36,8 +36,8 @@ class Learner(nn.Module):
     def __init__(self, sizes: Sizes, vectors: Tensor, groups: int, kinds: int) -> None:
         super().__init__()
         d = sizes.dim
-        self.coarse = Tower(TowerConfig(sizes.coarse, sizes.coarse_blocks, d, sizes.drop))
-        self.fine = Tower(TowerConfig(sizes.fine, sizes.fine_blocks, d, sizes.drop))
+        self.coarse = Tower(_tower(sizes.coarse, sizes.coarse_blocks, sizes, "whole"))
+        self.fine = Tower(_tower(sizes.fine, sizes.fine_blocks, sizes, "crop"))
         self.text = TextEncoder(TextConfig(len(vectors), vectors.shape[1], d, drop=sizes.text_drop))
         self.text.words.weight.data.copy_(vectors)
         self.text.words.weight.requires_grad_(False)
@@ -49,6 +49,7 @@ class Learner(nn.Module):
         self.side_c, self.side_f = nn.Linear(d, 4), nn.Linear(d, 4)
         for side in (self.side_c, self.side_f):
             side.bias.data = torch.tensor([2.8, 2.8, 0.8, 0.8])  # about the means, so that no step is lost on them
+        self.feature_drop = sizes.feature_drop
         self.group = nn.Linear(2 * d, groups)
         self.kind, self.strength = nn.Linear(2 * d, kinds), nn.Linear(2 * d, 1)
         self.caption_scale = nn.Parameter(torch.tensor(10.0))
@@ -58,7 +59,8 @@ class Learner(nn.Module):
         with torch.autocast(coarse.device.type, torch.bfloat16):
             f_c = self.coarse(self._vary(pixels(coarse)))
             f_f = self.fine(self._vary(pixels(fine.flatten(0, 1))))
-        return f_c.float(), f_f.float().unflatten(0, fine.shape[:2]).mean(1)
+        f_c, f_f = f_c.float(), f_f.float().unflatten(0, fine.shape[:2]).mean(1)
+        return F.dropout(f_c, self.feature_drop, self.training), F.dropout(f_f, self.feature_drop, self.training)
 
     def _vary(self, x: Tensor) -> Tensor:
         """Change contrast and brightness of each colour a little, in training only."""
@@ -73,6 +75,10 @@ class Learner(nn.Module):
         return self.text.sentence(self.text(ids, mask), mask)
 
 
+def _tower(widths: tuple[int, ...], blocks: tuple[int, ...], sizes: Sizes, spectrum: str) -> TowerConfig:
+    return TowerConfig(widths, blocks, sizes.dim, sizes.drop, sizes.pool, spectrum, sizes.spectrum_drop)
+
+
 def pixels(x: Tensor) -> Tensor:
     """Return (x - 128) / 64, channels last; both steps are exact in bf16, which halves the memory moved."""
     return ((x.to(torch.bfloat16) - 128) * (1 / 64)).contiguous(memory_format=torch.channels_last)
@@ -80,7 +86,14 @@ def pixels(x: Tensor) -> Tensor:
 
 def losses(model: Learner, batch: Batch, templates: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
     """Return each loss of a batch, unweighted."""
-    f_c, f_f = model.features(batch.coarse, batch.fine)
+    return losses_of(model, model.features(batch.coarse, batch.fine), batch, templates)
+
+
+def losses_of(
+    model: Learner, features: tuple[Tensor, Tensor], batch: Batch, templates: tuple[Tensor, Tensor]
+) -> dict[str, Tensor]:
+    """Return each loss of a batch whose features are there already."""
+    f_c, f_f = features
     t = model.templates(*templates)
     r = len(batch.ratings)
     n = len(f_c) - batch.strengths.numel()

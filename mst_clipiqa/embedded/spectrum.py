@@ -1,0 +1,146 @@
+"""What a picture's statistics say of how it was made: spectrum, block frequencies, contrast, colour.
+
+Generators leave their marks in the spectrum whatever they draw, and so do blur, compression and noise. A few thousand
+rated pictures are too few for a small network to find this by itself; computed outright, it costs little.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+RADIAL, AXIAL, BLOCK = 48, 32, 8
+_SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
+
+TILES, EDGES, CELLS, COLOURS = 6, 8, 4, 4
+
+SIZE = 3 * (RADIAL + 2 * AXIAL) + 2 * (BLOCK * BLOCK - 1) + 2 * len(_SHARES) + 6 + len(_SHARES)
+"""How many numbers describe a view."""
+
+LAYOUT = 3 * TILES**2 + EDGES * CELLS**2 + COLOURS**3
+"""How many more describe how a whole picture is laid out."""
+
+
+def statistics(pixels: Tensor) -> Tensor:
+    """Return the statistics of normalised pixels (batch, 3, side, side), float32 (batch, SIZE)."""
+    # A few pictures at a time stay in the processor's cache, which is most of the speed.
+    return torch.cat([_statistics(part) for part in torch.split(pixels, 8)])
+
+
+def layout(pixels: Tensor) -> Tensor:
+    """Return where colours and edges lie, of normalised pixels (batch, 3, side, side), float32 (batch, LAYOUT)."""
+    x = pixels.float().contiguous()
+    tiles = F.adaptive_avg_pool2d(x, TILES).flatten(1)
+    return torch.cat([tiles, _edges(x.mean(1, keepdim=True)), _histogram(F.avg_pool2d(x, 2))], dim=-1)
+
+
+def _edges(grey: Tensor) -> Tensor:
+    """Log strength of edges of each direction, in each cell of a grid."""
+    dx = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+    dy = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
+    direction = ((torch.atan2(dy, dx) % math.pi) / math.pi * EDGES).long().clamp(max=EDGES - 1)
+    strength = torch.zeros_like(dx).repeat(1, EDGES, 1, 1).scatter_(1, direction, torch.hypot(dx, dy))
+    return torch.log(F.adaptive_avg_pool2d(strength, CELLS) + 1e-2).flatten(1)
+
+
+def _histogram(x: Tensor) -> Tensor:
+    """Square roots of the shares of coarse colours."""
+    level = ((x + 2) / 4 * COLOURS).long().clamp(0, COLOURS - 1).flatten(2)
+    index = (level[:, 0] * COLOURS + level[:, 1]) * COLOURS + level[:, 2]
+    counts = torch.zeros(len(x), COLOURS**3, device=x.device).scatter_add_(1, index, torch.ones_like(index).float())
+    return (counts / index.shape[1]).sqrt()
+
+
+def _statistics(pixels: Tensor) -> Tensor:
+    x = pixels.float().contiguous()
+    grey = x.mean(1)
+    planes = torch.stack([grey, x[:, 0] - x[:, 1], x[:, 2] - grey], 1)
+    return torch.cat(
+        [_spectrum(planes), _blocks(grey), _contrast(grey, 4), _contrast(grey, 16), _colour(x, grey)], dim=-1
+    )
+
+
+def _spectrum(planes: Tensor) -> Tensor:
+    """Log amplitudes, averaged over rings, over rows and over columns of the spectrum."""
+    planes = planes - planes.mean((-2, -1), keepdim=True)
+    log = torch.log(torch.fft.rfft2(planes, norm="ortho").abs().square_() + 1e-5) / 2
+    rings, rows, columns = _bins(planes.shape[-1])
+    half = log[..., : planes.shape[-1] // 2, :]
+    parts = [log.flatten(-2) @ rings, half.mean(-1) @ rows, log.mean(-2) @ columns]
+    return torch.cat(parts, -1).flatten(1)
+
+
+@functools.lru_cache(maxsize=8)
+def _bins(side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the averages over rings, rows and columns as matrices; bins are the same frequencies for any side."""
+    y, x = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+    ring = (torch.hypot(x, y) / math.sqrt(0.5) * RADIAL).long().clamp(max=RADIAL - 1).flatten()
+    line = (torch.arange(side // 2) * AXIAL * 2 // side).clamp(max=AXIAL - 1)
+    column = (torch.arange(side // 2 + 1) * AXIAL * 2 // side).clamp(max=AXIAL - 1)
+    return _average(ring, RADIAL), _average(line, AXIAL), _average(column, AXIAL)
+
+
+def _average(index: Tensor, count: int) -> Tensor:
+    one = F.one_hot(index, count).float()
+    return one / one.sum(0).clamp(min=1)
+
+
+def _blocks(grey: Tensor) -> Tensor:
+    """Log deviation and log mean size of each frequency of the 8 x 8 cosine transform."""
+    n = torch.arange(BLOCK)
+    basis = torch.cos(math.pi / BLOCK * (n[None] + 0.5) * n[:, None]) * math.sqrt(2 / BLOCK)
+    kernels = (basis[:, None, :, None] * basis[None, :, None, :]).flatten(0, 1)[1:].unsqueeze(1)
+    maps = F.conv2d(grey.unsqueeze(1), kernels.to(grey.device), stride=BLOCK).flatten(2)
+    return torch.cat([torch.log(maps.std(-1) + 1e-3), torch.log(maps.abs().mean(-1) + 1e-3)], -1)
+
+
+def _contrast(grey: Tensor, side: int) -> Tensor:
+    """Quantiles over the picture of the log deviation within squares."""
+    mean = F.avg_pool2d(grey.unsqueeze(1), side)
+    square = F.avg_pool2d(grey.unsqueeze(1) ** 2, side)
+    return _quantiles(torch.log((square - mean**2).clamp(min=0).sqrt() + 1e-2).flatten(1))
+
+
+def _colour(x: Tensor, grey: Tensor) -> Tensor:
+    small = F.avg_pool2d(grey.unsqueeze(1), 4).flatten(1)
+    flat = x.flatten(2)
+    mean = flat.mean(-1)
+    spread = ((flat * flat).mean(-1) - mean**2).clamp(min=1e-6).sqrt()
+    return torch.cat([mean, spread, _quantiles(small)], -1)
+
+
+def _quantiles(values: Tensor) -> Tensor:
+    ordered = values.sort(-1).values
+    return ordered[:, [round(s * (values.shape[-1] - 1)) for s in _SHARES]]
+
+
+class Spectrum(nn.Module):
+    """Statistics of a picture to an embedding (batch, D)."""
+
+    def __init__(self, dim: int, drop: float, whole: bool) -> None:
+        super().__init__()
+        size = SIZE + LAYOUT if whole else SIZE
+        self.norm = nn.BatchNorm1d(size, affine=False)
+        self.enter, self.leave = nn.Linear(size, 256), nn.Linear(256, dim)
+        self.drop, self.whole = drop, whole
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the embedding, float32 whatever the precision around it."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.embed(self.describe(pixels))
+
+    def describe(self, pixels: Tensor) -> Tensor:
+        """Return the statistics that this embedding is of."""
+        x = statistics(pixels)
+        return torch.cat([x, layout(pixels)], -1) if self.whole else x
+
+    def embed(self, described: Tensor) -> Tensor:
+        """Return the embedding of statistics."""
+        x = self.norm(described).clamp(-5, 5)
+        x = F.gelu(self.enter(F.dropout(x, self.drop, self.training)))
+        embedding: Tensor = self.leave(F.dropout(x, self.drop, self.training))
+        return embedding

@@ -1,0 +1,119 @@
+"""From the rated pictures to the shipped folder.
+
+    python -m training --data DIR --kodak DIR [--work DIR] [--stage prepare twin final leave-out card]
+
+Without ``--stage``: prepare, twin, final, card. Everything but the shipped folder goes to the work folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.folder import TrainedOn
+from mst_clipiqa.scorer import MINI, Request, Scorer
+from training.card import card
+from training.data import Rated, open_pixels, read_rated, save_json
+from training.feed import Feed
+from training.measure import ladder, measure
+from training.plan import Plan, Recipe
+from training.prepare import prepare
+from training.ship import Place, finish, halfwidths, seen_by, ship
+from training.towers import train
+from training.words import build_words
+
+STAGES = ("prepare", "twin", "final", "leave-out", "card")
+LEAVE_OUT = Recipe(plan=Plan(cycles=((8, 1.0),)))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Inputs and outputs."""
+
+    data: Path
+    kodak: Path
+    work: Path
+
+
+def main() -> None:
+    """Run stages in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="AGIQA-3K: data.csv and images/")
+    parser.add_argument("--kodak", type=Path, required=True, help="the Kodak photographs, for measuring only")
+    parser.add_argument("--work", type=Path, default=Path("work-out"))
+    parser.add_argument("--stage", nargs="*", choices=STAGES, default=["prepare", "twin", "final", "card"])
+    args = parser.parse_args()
+    paths = Paths(args.data, args.kodak, args.work)
+    paths.work.mkdir(parents=True, exist_ok=True)
+    run = {"prepare": _prepare, "twin": _twin, "final": _final, "leave-out": _leave_out, "card": _card}
+    for stage in STAGES:
+        if stage in args.stage:
+            run[stage](paths)
+
+
+def _prepare(paths: Paths) -> None:
+    """Decode every picture once, draw its spoilt versions."""
+    prepare(paths.data, paths.work)
+
+
+def _twin(paths: Paths) -> None:
+    """Train on 154 prompts; the 38 of validation give the intervals, the 48 of development the card's figures."""
+    rated = read_rated(paths.data)
+    folder = paths.work / "twin"
+    _train(paths, rated, rated.part == "train", Place(folder, str(folder / "encoders")), Recipe())
+    halves = halfwidths(folder, rated, paths.data)
+    finish(folder, halves, "# The twin of mini\n")
+    save_json(paths.work / "intervals.json", halves)
+    for part in ("validation", "development"):
+        save_json(paths.work / f"{part}.json", measure(str(folder), paths.data, None, part))
+
+
+def _final(paths: Paths) -> None:
+    """Train on all prompts, into the package; the photographs under distortion are measured on the result."""
+    rated = read_rated(paths.data)
+    _train(paths, rated, np.ones(len(rated.names), bool), Place(MINI, "mini"), Recipe())
+    finish(MINI, json.loads((paths.work / "intervals.json").read_text()), "# mini\n")
+    save_json(paths.work / "kodak.json", ladder(Scorer.load("mini"), paths.kodak))
+
+
+def _leave_out(paths: Paths) -> None:
+    """Leave one generator out of a short training, six times; measure on its pictures of prompts never seen."""
+    rated = read_rated(paths.data)
+    generator = np.array([rated.group_names[g].split("_")[0] for g in rated.groups])
+    table = {}
+    for left in sorted(set(generator)):
+        folder = paths.work / "left-out" / left
+        rows = (rated.part == "train") & (generator != left)
+        _train(paths, rated, rows, Place(folder, str(folder / "encoders")), LEAVE_OUT)
+        test = np.flatnonzero((rated.part != "train") & (generator == left))
+        asked = (Request(paths.data / "images" / rated.names[i], rated.prompts[i]) for i in test)
+        quality = [score.quality for score in Scorer.load(folder).many(asked)]
+        table[left] = {"n": len(test), "srcc": srcc(quality, rated.ratings[test, 0])}
+        save_json(paths.work / "leave-out.json", table)
+
+
+def _card(paths: Paths) -> None:
+    """Write the card from what was measured."""
+    names = ("intervals", "validation", "development", "kodak", "leave-out")
+    found = {n: json.loads(p.read_text()) for n in names if (p := paths.work / f"{n}.json").is_file()}
+    finish(MINI, found["intervals"], card(found))
+
+
+def _train(paths: Paths, rated: Rated, rows: np.ndarray, place: Place, recipe: Recipe) -> None:
+    index = np.flatnonzero(rows)
+    words = build_words(sorted({rated.prompts[i] for i in index}))
+    feed = Feed(rated, open_pixels(paths.work), index, words, recipe.plan)
+    model = train(feed, recipe)
+    torch.save(model.state_dict(), paths.work / f"{place.folder.name}.pt")
+    seen: TrainedOn = seen_by(rated, index, paths.data)
+    ship(model, words, recipe.plan, place, seen)
+
+
+if __name__ == "__main__":
+    main()
