@@ -5,7 +5,7 @@ PIP_ARGS ?=  # for instance an index of your own: make demo PIP_ARGS="--index-ur
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check format fuzz audit examples clean
+.PHONY: help demo test check format fuzz audit bench examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,9 @@ fuzz: $(READY) ## feed damaged pictures, prompts, tables and model folders: N=10
 audit: $(READY) ## look the installed versions up in the advisory database; needs the network
 	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[audit]'
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
+bench: $(READY) ## measure everything (10 minutes, machine idle); writes docs/performance.md; ROOT=.../AGIQA-3K for adaptive
+	$(BIN)/python -m benchmarks.report $(if $(ROOT),--root $(ROOT))
 
 examples: $(READY) ## draw the pictures of examples/ again
 	$(BIN)/python examples/make_examples.py

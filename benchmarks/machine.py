@@ -1,13 +1,18 @@
-"""What every benchmark says beside its numbers."""
+"""What every benchmark has in common: its flags, its clock, and what it says beside its numbers."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
 import platform
 import resource
+import statistics
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +54,37 @@ def report(found: dict[str, Any], output: Path | None) -> None:
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text + "\n", encoding="utf-8")
+
+
+def run(doc: str, measure: Callable[[int, Path], dict[str, Any]], pictures: int) -> None:
+    """Be a benchmark: read the flags, measure in a temporary folder, print and keep the result."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=pictures, help=f"how many pictures; {pictures} unless given")
+    parser.add_argument("-o", "--output", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"claim": doc.splitlines()[0], **measure(args.pictures, Path(folder)), "machine": machine()}
+    report(found, args.output)
+
+
+def median_seconds(work: Callable[[], object], times: int = 5) -> float:
+    """Return the median duration of a piece of work that has run once before."""
+    work()
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def matmul_flops(dtype: torch.dtype, device: str = "cpu", side: int = 2048) -> float:
+    """Return the machine's own rate of a square matrix product, FLOP/s, best of five medians of three."""
+    a = torch.randn(side, side, device=device).to(dtype)
+
+    def work() -> None:
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * side**3 / min(median_seconds(work, 3) for _ in range(5))

@@ -10,6 +10,7 @@ A picture whose bound k e is within the tolerance for every target keeps s'; all
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.evaluate import conformal_halfwidth
 from mst_clipiqa.judge import Judge
 from mst_clipiqa.model.preprocess import Views, coarse_view, fine_views
-from mst_clipiqa.scorer import Request, Score, Scorer
+from mst_clipiqa.scorer import MINI, Request, Score, Scorer
 
 FILE = "adaptive.safetensors"
 COVERAGE = 0.95
@@ -246,8 +247,6 @@ class AdaptiveScorer(Scorer):
 
     def ask(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
         """Return scores as ``Scorer.ask`` does, those of estimated features with a note."""
-        import dataclasses
-
         scores = super().ask(encoded, prompts)
         note = f"{ESTIMATED}, within {self.encoder.tolerance:g} for {COVERAGE:.0%} of pictures"
         return [
@@ -256,6 +255,13 @@ class AdaptiveScorer(Scorer):
             else score
             for score, one in zip(scores, encoded, strict=True)
         ]
+
+
+def home(model: str) -> Path:
+    """Return the folder beside whose weights a model's calibration lies; UsageError where it has none."""
+    if model.startswith("zero-shot:"):
+        raise UsageError(f"Expected a trained model for --adaptive, got {model}: name a model folder.")
+    return MINI if model == "mini" else Path(model)
 
 
 def adaptive(scorer: Scorer, folder: Path, tolerance: float, check: int = 0) -> AdaptiveScorer:

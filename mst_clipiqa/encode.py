@@ -97,8 +97,8 @@ class PictureEncoder:
             return
         with divided_threads(self.encoders.device) as (threads, start):
             found = in_order(chain(first, waiting), self._encode_batch, workers=threads, ahead=threads + 1, start=start)
-            for _, batch in found:
-                yield batch
+            for _, encoded in found:
+                yield encoded
 
     def encode(self, pictures: Sequence[Any]) -> list[Encoded]:
         """Return features of pictures; PictureError for the first one that cannot be read."""

@@ -39,6 +39,9 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
     "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="At a bad row."
 )
 @encoding_options
+@click.option("--adaptive", type=float, metavar="TOL", help="Skip the fine stream where it moves no score by TOL.")
+@click.option("--adaptive-check", default=0, metavar="N", help="Measure the true difference on N that were skipped.")
+@click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced scale; scores change a little.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Score pictures: how good they look, and how well they show their prompt. Higher is better.
@@ -68,6 +71,8 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     except Stopped as stopped:
         click.echo(f"Stopped; go on with the same command and --resume. {stopped}", err=True)
         return 128 + stop.asked
+    if flags["adaptive"] is not None:
+        click.echo(_tally(scorer, flags["adaptive"]), err=True)
     for note in items.notes:
         click.echo(f"Note: {note}", err=True)
     if not quiet and not as_json and (output or sys.stdout.isatty()):
@@ -89,8 +94,24 @@ def _check_output(output: Path | None, resume: bool) -> None:
 def _scorer(flags: dict[str, Any]) -> Scorer:
     from mst_clipiqa.scorer import ScoreOptions, Scorer
 
+    if flags["adaptive"] is None and flags["adaptive_check"]:
+        raise UsageError("Expected --adaptive TOL beside --adaptive-check, got none: give a tolerance.")
     names = ("device", "precision", "batch_size", "workers", "encoders")
-    return Scorer.load(flags["model"], ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"])))
+    options = ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"]))
+    scorer = Scorer.load(flags["model"], options)
+    if flags["adaptive"] is not None:
+        from mst_clipiqa.adaptive import adaptive, home
+
+        scorer = adaptive(scorer, home(flags["model"]), flags["adaptive"], flags["adaptive_check"])
+    if flags["fast_decode"]:
+        scorer.encoder.decode_fast()
+    return scorer
+
+
+def _tally(scorer: Scorer, tolerance: float) -> str:
+    from mst_clipiqa.adaptive import AdaptiveScorer
+
+    return scorer.encoder.tally.words(tolerance) if isinstance(scorer, AdaptiveScorer) else ""
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
     out = torch.empty(rows.shape, dtype=dtype, device=pixels.device)
     for picture, into in zip(rows, out, strict=True) if pixels.device.type == "cpu" else ((rows, out),):
         into.copy_(torch.addcmul(shift, picture.float(), scale))
-    return out.unflatten(2, (-1, 3)).movedim(-1, 1)
+    return out.view(*out.shape[:2], -1, 3).movedim(-1, 1)
 
 
 def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:

@@ -1,0 +1,53 @@
+"""Share of the machine's own matrix-product rate that two ViT-B encoders reach.
+
+    python -m benchmarks.arithmetic
+
+The rate is that of a product of two 2048 x 2048 matrices in the encoders' own precision. The encoders' operations are
+counted as they run, so work that is saved is not counted as done; views are ready in memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import matmul_flops, median_seconds, run
+from benchmarks.protocol import random_pair
+from mst_clipiqa.model.precision import DTYPES, divided_threads, resolve_precision
+from mst_clipiqa.pipeline import in_batches, in_order
+
+
+def measure(pictures: int, folder: Path) -> dict[str, Any]:
+    """Return operations a picture, both rates and their ratio."""
+    precision = resolve_precision("auto", torch.device("cpu"))
+    pair = random_pair().to("cpu", precision)
+    views = torch.randint(0, 256, (pictures, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    sixteen = views[:1].expand(16, -1, -1, -1)
+    with FlopCounterMode(display=False) as counter:
+        pair.encode_views(sixteen)
+    operations = counter.get_total_flops() / 16
+
+    def work() -> None:
+        with divided_threads(torch.device("cpu")) as (threads, start):
+            batches = (torch.stack(some) for some in in_batches(views, 32))
+            for _ in in_order(batches, pair.encode_views, workers=threads, ahead=threads + 1, start=start):
+                pass
+
+    seconds, machine_rate = median_seconds(work, 3), matmul_flops(DTYPES[precision])
+    rate = operations * pictures / seconds
+    return {
+        "precision": precision,
+        "gflop_a_picture": operations / 1e9,
+        "pictures_per_second": pictures / seconds,
+        "machine_gflops": machine_rate / 1e9,
+        "encoder_gflops": rate / 1e9,
+        "share": rate / machine_rate,
+        "bars": {"share": 0.82},
+    }
+
+
+if __name__ == "__main__":
+    run(__doc__ or "", measure, pictures=128)
