@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import re
@@ -393,3 +394,23 @@ def test_any_multipart_gets_an_answer(client: TestClient, data: st.DataObject) -
     kind = "multipart/form-data; boundary=x"
     response = client.post("/v1/score", content=bytes(bits[:cut]), headers={"content-type": kind})
     assert response.status_code in (200, 400, 413, 422), response.text
+
+
+# ------------------------------------------------------------------------------------------------ explanations
+
+
+def test_an_explanation_is_that_of_the_package(client: TestClient, scorer: Scorer) -> None:
+    from mst_clipiqa.explain import explain
+
+    want = explain(scorer, png(), "a fox")
+    answer = client.post("/v1/explain", files=pictures(png()), data={"prompt": "a fox"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["explanation"] == json.loads(json.dumps(want.to_json()))
+    overlay = Image.open(io.BytesIO(base64.b64decode(answer.json()["overlays"]["quality"]["fine"])))
+    assert overlay.size == want.overlay("fine").size
+
+
+def test_what_cannot_be_explained(client: TestClient) -> None:
+    assert "got 2" in said(client.post("/v1/explain", files=pictures(png(), png())), 422)
+    assert "got a PDF document" in said(client.post("/v1/explain", files=pictures(b"%PDF-1.4")), 422)
+    assert "words in the prompt" in said(client.post("/v1/explain", files=pictures(png()), data={"prompt": " "}), 422)

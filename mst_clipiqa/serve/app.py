@@ -21,7 +21,7 @@ from mst_clipiqa.scorer import Scorer
 from mst_clipiqa.serve.answers import Answer, Comparison, Problem, results
 from mst_clipiqa.serve.body import Ask, ScoreIn, read_ask
 from mst_clipiqa.serve.engine import Engine
-from mst_clipiqa.serve.explaining import add_explain
+from mst_clipiqa.serve.explaining import Explained, add_explain
 from mst_clipiqa.serve.export import ExportIn, export
 from mst_clipiqa.serve.guard import Guard
 from mst_clipiqa.serve.metrics import Metrics
@@ -108,7 +108,8 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     app.state.server = server
     _add_scores(app, server)
     _add_operations(app, server)
-    explains = add_explain(app, server)
+    documented = {"responses": {200: {"model": Explained}, **PROBLEMS}, "openapi_extra": ASK_BODY}
+    explains = add_explain(app, server, **documented)
     _add_page(app, server, explains)
     _add_problems(app)
     paths = frozenset(path for route in app.routes if isinstance(path := getattr(route, "path", None), str))

@@ -2,15 +2,75 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
-from typing import TYPE_CHECKING
+import io
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from mst_clipiqa.errors import PictureError, PromptError
+from mst_clipiqa.pictures import open_picture
+from mst_clipiqa.serve.body import Ask, read_ask
+from mst_clipiqa.serve.replies import Json
+from mst_clipiqa.serve.settings import Refused
 
 if TYPE_CHECKING:
     from mst_clipiqa.serve.app import Server
 
+WEIGHT = 64
+"""What an explanation counts for among the scores that wait: it takes about as many rows of the encoders."""
+MAX_PROMPT = 1000
+"""Characters of a prompt to explain: it is encoded twice for each of its words."""
+STREAMS: tuple[Literal["coarse", "fine"], ...] = ("coarse", "fine")
 
-def add_explain(app: FastAPI, server: Server) -> bool:
+
+class Explained(BaseModel):
+    """What /v1/explain answers."""
+
+    explanation: dict[str, Any] = Field(description="What `mst-clipiqa explain` writes as JSON.")
+    overlays: dict[str, dict[str, str]] = Field(description="Target, then coarse or fine: WebP in base64.")
+
+
+def add_explain(app: FastAPI, server: Server, **documented: Any) -> bool:
     """Add /v1/explain if the package has explanations; return whether it has."""
-    return importlib.util.find_spec("mst_clipiqa.explain") is not None
+    if importlib.util.find_spec("mst_clipiqa.explain") is None:
+        return False
+
+    @app.post("/v1/explain", summary="Say why a picture got its score.", **documented)
+    async def explain(request: Request) -> Json:
+        """Takes one picture and at most one prompt; costs about as much as 64 scores."""
+        with server.held.account() as account:
+            ask = _checked(await read_ask(request, server.settings.limits, account))
+            return Json(await server.engine.call(lambda: _explained(server, ask), WEIGHT))
+
+    return True
+
+
+def _checked(ask: Ask) -> Ask:
+    if ask.count != 1:
+        raise Refused(422, f"Expected one picture and at most one prompt, got {ask.count}: send several requests.")
+    if len(ask.prompts[0][0] or "") > MAX_PROMPT:
+        raise Refused(413, f"Expected a prompt of at most {MAX_PROMPT:,} characters to explain, got more: shorten it.")
+    return ask
+
+
+def _explained(server: Server, ask: Ask) -> dict[str, Any]:
+    """Return the explanation of one picture; runs in the thread that owns the scorer."""
+    from mst_clipiqa.explain import explain
+
+    try:
+        image = open_picture(ask.pictures[0].data, max_pixels=server.settings.limits.max_pixels).image
+        found = explain(server.scorer, image, ask.prompts[0][0])
+    except (PictureError, PromptError) as error:
+        raise Refused(422, str(error)) from error
+    overlays = {name: {stream: _webp(found.overlay(stream, name)) for stream in STREAMS} for name in found.maps}
+    return {"explanation": found.to_json(), "overlays": overlays}
+
+
+def _webp(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=80)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -58,5 +58,5 @@ class Refused(Exception):
     def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
         super().__init__(sentence)
         self.status = status
-        self.sentence = sentence
+        self.sentence = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."  # reasons of rows have neither
         self.retry_after = retry_after

@@ -1,23 +1,56 @@
 // Why a picture got its score; shown only where the server can explain.
 
 import { call, form } from "./api.js";
-import { make } from "./tools.js";
+import { capital, make } from "./tools.js";
 
 /** Return a button that asks for an explanation and shows it in its place. */
 export function explainButton(file, result) {
-  const button = make("button", { type: "button" }, "Why?");
+  const button = make("button", { type: "button", "aria-label": `Why did ${result.file} get this score?` }, "Why?");
   button.addEventListener("click", async () => {
     button.disabled = true;
+    button.textContent = "Looking …";
     try {
       const answer = await call("/v1/explain", form([file], result.prompt ?? ""));
-      button.replaceWith(explanation(await answer.json()));
+      const shown = explanation(await answer.json());
+      button.replaceWith(shown);
+      shown.focus();
     } catch (error) {
-      button.replaceWith(make("p", { className: "bad" }, error.message));
+      button.replaceWith(make("p", { className: "bad", role: "alert" }, error.message));
     }
   });
   return button;
 }
 
-function explanation(answer) {
-  return make("div", { className: "why" }, ...answer.sentences.map((sentence) => make("p", {}, sentence)));
+function explanation({ explanation: found, overlays }) {
+  const maps = Object.entries(found.maps).map(([target, map]) => make("div", {},
+    make("h3", {}, `Where ${target} is lost`),
+    make("div", { className: "maps" }, ...Object.entries(overlays[target]).map(([stream, image]) => figure(map, stream, image)))));
+  const words = Object.entries(found.words).filter(([, some]) => some.length).map(([target, some]) => wordList(target, some));
+  return make("div", { className: "why", tabIndex: -1, role: "group", "aria-label": "Why this score" }, ...maps, ...words);
+}
+
+function figure(map, stream, image) {
+  const where = worst(map, stream);
+  const caption = `${capital(stream)} encoder: most is lost ${where}.`;
+  const picture = make("img", { src: `data:image/webp;base64,${image}`, alt: caption });
+  return make("figure", {}, picture, make("figcaption", { className: "soft small" }, caption));
+}
+
+/** Return in words where the worst window lies. */
+function worst(map, stream) {
+  const [left, top, right, bottom] = map.worst[stream];
+  const third = (x, names) => names[Math.min(2, Math.floor(3 * x))];
+  const high = third((top + bottom) / 2, ["at the top", "in the middle", "at the bottom"]);
+  const wide = third((left + right) / 2, [" left", "", " right"]);
+  return high + wide;
+}
+
+/** Return what each word of the prompt adds. */
+function wordList(target, words) {
+  const largest = Math.max(...words.map((one) => Math.abs(one.effect)), 1e-9);
+  const rows = words.map((one) => make("li", {},
+    make("span", {}, one.word),
+    make("span", { className: "meter", "aria-hidden": "true" }, make("i", { className: "fill", style: { width: `${(100 * Math.abs(one.effect)) / largest}%` } })),
+    make("span", { className: "number" }, `${one.effect < 0 ? "−" : "+"}${Math.abs(one.effect).toFixed(2)}`)));
+  return make("div", {}, make("h3", {}, `What each word adds to ${target}`), make("ul", { className: `levels ${target}` }, ...rows));
 }

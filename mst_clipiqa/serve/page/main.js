@@ -63,6 +63,7 @@ async function begin(token) {
     if (error.status === 401) {
       if (token) trouble("That is not this server's token: look it up again.");
       entry.hidden = false;
+      find("#token").type = "password";
       find("#token").focus();
     } else trouble(error.message);
   }
