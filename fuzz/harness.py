@@ -14,6 +14,7 @@ import json
 import random
 import resource
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -79,14 +80,14 @@ def run(surface: Surface, count: int, seed: int, keep: Path | None = None) -> Co
     """
     counts = Counts(surface.name, seed, first_peak_mb=_peak_mb())
     began = time.monotonic()
-    faulthandler.dump_traceback_later(10 * _ALARM_S, exit=True)  # what not even a signal breaks off
+    faulthandler.dump_traceback_later(10 * _ALARM_S, exit=True, file=sys.__stderr__)  # where no signal is heard
     for number in range(seed, seed + count):
         case = surface.make(random.Random(f"{surface.name}-{number}"))
         problem = _fed(surface, case, counts)
         if problem:
             _report(surface, case, number, problem, keep)
         if number % 100 == 0:
-            faulthandler.dump_traceback_later(10 * _ALARM_S, exit=True)
+            faulthandler.dump_traceback_later(10 * _ALARM_S, exit=True, file=sys.__stderr__)
     faulthandler.cancel_dump_traceback_later()
     counts.seconds, counts.peak_mb = time.monotonic() - began, _peak_mb()
     return counts
