@@ -18,6 +18,7 @@ from mst_clipiqa.errors import MstClipiqaError, nearest
 # verb -> its line in `--help`. commands/<verb>.py (- as _) defines `command`; a test keeps table and folder in step.
 VERBS = {
     "score": "Score pictures: quality, and correspondence to a prompt.",
+    "score-cluster": "Score on a Ray cluster; each row exactly once.",
     "rank": "Order scores, best first.",
     "pick": "Keep the best pictures of each prompt.",
     "filter": "Keep what is good enough: list it, copy it or move it.",

@@ -104,7 +104,7 @@ def gather(output: Path, columns: Sequence[str], origin: Mapping[str, str]) -> E
     if not had:
         return None
     for path, found in had.items():
-        _check_same(found, origin, path)
+        check_same(found, origin, path)
     with closing(Journal(part, columns, resume=True, origin=origin)) as journal:  # holds the lock as long as needed
         earlier = Earlier(Journal(old, columns, resume=True, origin=origin))
         try:
@@ -135,7 +135,8 @@ def refuse_unfinished(output: Path) -> None:
             )
 
 
-def _check_same(had: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
+def check_same(had: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
+    """Raise a UsageError that names the first thing in which two origins of rows differ."""
     for name in now:
         if had.get(name) != now[name]:
             raise UsageError(

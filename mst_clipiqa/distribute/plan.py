@@ -1,0 +1,192 @@
+"""What to score, as parts: sources of every kind to items that any machine can open."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from glob import has_magic
+from pathlib import Path, PurePosixPath
+
+from mst_clipiqa.cells import utf8
+from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.inputs import expand
+from mst_clipiqa.lists import FILE_COLUMNS, PROMPT_COLUMNS, SUFFIXES
+from mst_clipiqa.parquet import stream
+from mst_clipiqa.pipeline import in_batches
+
+_LONGEST_TEXT = 2**20  # bytes of a prompt in a tar shard
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture, and where any machine finds it.
+
+    Attributes:
+        file: as the table shows it.
+        path: of the picture, or of the tar shard that holds it; a URL where ``is_url``.
+        prompt: text, or None.
+        problem: why it cannot be scored, or None.
+        at: (offset, length) of the picture in a tar shard.
+        is_url: whether to open the path through fsspec.
+    """
+
+    file: str
+    path: str | None
+    prompt: str | None = None
+    problem: str | None = None
+    at: tuple[int, int] | None = None
+    is_url: bool = False
+
+    @property
+    def key(self) -> int:
+        """What makes it one row: a hash of its file and prompt."""
+        return row_key(self.file, self.prompt)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some sources, and the name of the file that their rows are committed as."""
+
+    name: str
+    sources: tuple[Source, ...]
+
+    def to_json(self) -> str:
+        """Return the part as text that travels to any machine."""
+        return json.dumps({"name": self.name, "sources": [asdict(source) for source in self.sources]})
+
+    @staticmethod
+    def from_json(text: str) -> Part:
+        """Return the part that `to_json` wrote."""
+        tree = json.loads(text)
+        sources = (s | {"at": tuple(s["at"]) if s["at"] else None} for s in tree["sources"])
+        return Part(tree["name"], tuple(Source(**s) for s in sources))
+
+
+def row_key(file: object, prompt: object) -> int:
+    """Return a hash of 128 bits of what makes a row one row, the same on every machine."""
+    named = b"\0".join([utf8(str(file)), b"-" if prompt is None else b"+" + utf8(str(prompt))])
+    return int.from_bytes(hashlib.blake2b(named, digest_size=16).digest())
+
+
+def parts(sources: Iterable[Source], size: int, done: Counter[int]) -> Iterator[Part]:
+    """Deal sources into parts of at most ``size``, leaving out rows that are done already.
+
+    The same sources give the same parts, so that two runs over them commit files of the same names.
+    """
+    left = done.copy()
+    for dealt in in_batches(sources, size):
+        missing = []
+        for source in dealt:
+            if left[key := source.key] > 0:
+                left[key] -= 1
+            else:
+                missing.append(source)
+        if missing:
+            digest = hashlib.blake2b(b"".join(s.key.to_bytes(16) for s in missing), digest_size=10).hexdigest()
+            yield Part(f"part-{digest}.parquet", tuple(missing))
+
+
+def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
+    """Yield what an INPUT names: a folder or list, a Parquet list, tar shards (a pattern is allowed), or a URL.
+
+    Raises:
+        UsageError: it names nothing that can be scored.
+    """
+    path = Path(given)
+    if "://" in given:
+        return _in_url(given)
+    if has_magic(given) and not path.exists():
+        tars = sorted(path.parent.glob(path.name))
+        if not tars:
+            raise UsageError(f"Expected files that match {shown(given)}, got none: check the pattern.")
+        return (source for tar in tars for source in sources(str(tar)))
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return _in_parquet(path)
+    if path.suffix.lower() == ".tar" and path.is_file():
+        return _in_tar(path)
+    items = expand([given], recursive=recursive)
+    where = Path.cwd()
+    return (
+        Source(item.file, str(where / item.path) if item.path else None, item.prompt, item.problem) for item in items
+    )
+
+
+def _in_parquet(path: Path) -> Iterator[Source]:
+    """Yield the rows of a Parquet list; file names are relative to it."""
+    for row in stream(path):
+        names = {name.lower(): name for name in row}
+        file_at = next((names[alias] for alias in FILE_COLUMNS if alias in names), None)
+        prompt_at = next((names[alias] for alias in PROMPT_COLUMNS if alias in names), None)
+        if file_at is None:
+            raise UsageError(f"Expected a column file in {shown(path)}, got {shown(', '.join(row))}: rename one.")
+        file, prompt = row[file_at], row[prompt_at] if prompt_at else None
+        if not isinstance(file, str) or not file.strip():
+            yield Source(str(path), None, problem="Expected a file in each row, got none.")
+            continue
+        at = path.parent / file
+        yield Source(str(at), str(at.absolute()), prompt if isinstance(prompt, str) and prompt.strip() else None)
+
+
+def _in_tar(path: Path) -> Iterator[Source]:
+    """Yield the pictures of a WebDataset shard: members of one base name are a picture and its prompt."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            group: list[tarfile.TarInfo] = []
+            for member in tar:
+                if group and _base(member.name) != _base(group[0].name):
+                    yield from _of_group(tar, path, group)
+                    group = []
+                if member.isfile():
+                    group.append(member)
+            yield from _of_group(tar, path, group)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        yield Source(str(path), None, problem=f"Expected a whole tar file, got one that is damaged ({shown(error)}).")
+
+
+def _of_group(tar: tarfile.TarFile, path: Path, group: list[tarfile.TarInfo]) -> Iterator[Source]:
+    prompt = next((text for member in group if (text := _prompt(tar, member))), None)
+    for member in group:
+        if member.name.lower().endswith(SUFFIXES):
+            name = utf8(member.name).decode()
+            yield Source(f"{path}/{name}", str(path.absolute()), prompt, at=(member.offset_data, member.size))
+
+
+def _prompt(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+    suffix = PurePosixPath(member.name).suffix
+    if suffix not in (".txt", ".json") or member.size > _LONGEST_TEXT or (file := tar.extractfile(member)) is None:
+        return None
+    text: object = file.read().decode("utf-8", "replace")
+    if suffix == ".json":
+        try:
+            tree = json.loads(str(text))
+        except (ValueError, RecursionError):
+            return None
+        text = next((tree[name] for name in PROMPT_COLUMNS if name in tree), None) if isinstance(tree, dict) else None
+    return text.strip() or None if isinstance(text, str) else None
+
+
+def _base(name: str) -> str:
+    """Return what the members of one sample share: the name up to the first dot of its last part."""
+    head, slash, tail = name.rpartition("/")
+    return head + slash + tail.partition(".")[0]
+
+
+def _in_url(url: str) -> Iterator[Source]:
+    """Yield the pictures below a URL that fsspec knows, in the order of their names."""
+    try:
+        import fsspec
+
+        files, root = fsspec.core.url_to_fs(url)
+        names = sorted(files.find(root))
+    except ImportError as error:
+        raise UsageError(f"Expected the package for {shown(url)}, got none ({error}): install it.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected pictures at {shown(url)}, but it cannot be listed ({shown(error)}).") from error
+    for name in names:
+        if name.lower().endswith(SUFFIXES):
+            full = files.unstrip_protocol(name)
+            yield Source(full, full, is_url=True)

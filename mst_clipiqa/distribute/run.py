@@ -1,0 +1,194 @@
+"""One run over a cluster: plan, deal, watch, and at the end count every row."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mst_clipiqa.distribute.plan import Part, parts, row_key, sources
+from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
+from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.resume import check_same
+from mst_clipiqa.scoring import columns, origin
+from mst_clipiqa.tables import stream_table
+
+MANIFEST = "_manifest.json"
+"""Beside the parts; readers of partitioned Parquet leave out names that begin with an underscore."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to score, how, and where.
+
+    Attributes:
+        given: INPUT.
+        output: folder of the parts; every machine must see it under this path.
+        work: what the actors are told.
+        address: "local" for this machine alone, "auto" for the cluster it belongs to, or a cluster's address.
+        actors: how many models are at work.
+        gpus: of each actor; a fraction shares one.
+        part: pictures a file.
+        recursive: folders within folders too.
+    """
+
+    given: str
+    output: Path
+    work: Work
+    address: str = "local"
+    actors: int = 1
+    gpus: float = 0.0
+    part: int = 256
+    recursive: bool = False
+    origin: dict[str, str] = field(default_factory=dict)  # what decides the rows; `run` fills it in
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    rows: int
+    failed: int
+    scored: int
+    parts: int
+    seconds: float
+
+
+def run(job: Job, advance: Callable[[int], None] = lambda count: None) -> Summary:
+    """Score what is not scored yet, and return the counts of all that is there.
+
+    Raises:
+        UsageError: ray is missing, the output belongs to another model or option, or rows are not all there.
+    """
+    ray = _ray()
+    began = time.monotonic()
+    scorer = load(replace(job.work, device="cpu"))  # for its hash: the machine that deals may have no GPU
+    asked = {"device": job.work.device, "precision": job.work.precision, "gpus per actor": str(job.gpus)}
+    job = replace(
+        job,
+        work=replace(job.work, sha256=sha256(scorer)),
+        origin=origin(scorer, columns(scorer)) | asked,
+    )
+    had = _prepare(job)
+    done = _done(job.output)
+    todo = list(parts(sources(job.given, recursive=job.recursive), job.part, done))
+    expected = sum(done.values()) + sum(len(part.sources) for part in todo)
+    if todo:
+        with _cluster(ray, job.address):
+            _deal(ray, job, todo, advance)
+    rows, failed, files = _count(job.output)
+    scored = sum(len(part.sources) for part in todo)
+    summary = Summary(rows, failed, scored, files, round(time.monotonic() - began, 3))
+    if rows != expected:
+        raise UsageError(
+            f"Expected {expected:,} rows in {shown(job.output)}, got {rows:,}: start the same command again, or look "
+            "for another run that writes there."
+        )
+    runs = [*had.get("runs", []), asdict(summary) | {"input": job.given, "actors": job.actors, "address": job.address}]
+    _write(job.output, had | {"state": "complete", "rows": rows, "failed": failed, "parts": files, "runs": runs})
+    return summary
+
+
+def _prepare(job: Job) -> dict[str, Any]:
+    """Return the manifest, having made or checked it: an output has one origin."""
+    if job.output.exists() and not job.output.is_dir():
+        raise UsageError(f"Expected a folder for the parts, got a file: {shown(job.output)}; name another.")
+    now = job.origin
+    path = job.output / MANIFEST
+    try:
+        job.output.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            if any(job.output.glob("*.parquet")):
+                raise UsageError(
+                    f"Expected {MANIFEST} beside the parts in {shown(job.output)}, got none: name another."
+                )
+            _write(job.output, {"state": "running", "origin": now, "versions": _versions()})
+        had: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        check_same(had["origin"], now, path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"Expected a folder for the parts at {shown(job.output)}, got {shown(error)}.") from error
+    for left in job.output.glob(".part-*"):  # of machines that died while they wrote
+        left.unlink(missing_ok=True)
+    return had
+
+
+def _done(output: Path) -> Counter[int]:
+    """Return how often each row is there already."""
+    found = sorted(output.glob("part-*.parquet"))
+    return Counter(row_key(row["file"], row["prompt"]) for path in found for row in stream_table(path))
+
+
+def _count(output: Path) -> tuple[int, int, int]:
+    """Return rows, failed rows and parts that are committed."""
+    found = sorted(output.glob("part-*.parquet"))
+    states = Counter(row["status"] for path in found for row in stream_table(path))
+    return states.total(), states["error"], len(found)
+
+
+def _deal(ray: Any, job: Job, todo: list[Part], advance: Callable[[int], None]) -> None:
+    """Let the actors score the parts, as many at a time as they can hold."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.print_on_execution_start = False, False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    wanted = min(job.actors, len(todo))
+    blocks = [{"part": part.to_json()} for part in todo]
+    share: dict[str, float] = {"num_gpus": job.gpus} if job.gpus else {"num_cpus": max(job.work.threads, 1)}
+    counts = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        Worker,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=wanted),
+        fn_constructor_args=(job.work,),
+        **share,
+    )
+    for row in counts.iter_rows():
+        advance(int(row["rows"]))
+
+
+@contextmanager
+def _cluster(ray: Any, address: str) -> Iterator[None]:
+    """Join or start a cluster for the block; one that was joined before is left as it is."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        quiet = {"log_to_driver": False, "logging_level": "error"}
+        ray.init(address=address, **quiet, **({"include_dashboard": False} if address == "local" else {}))
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"Expected a Ray cluster at {shown(address)}, got none ({shown(error)}).") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _write(output: Path, manifest: dict[str, Any]) -> None:
+    fresh = output / f".{MANIFEST}.{os.getpid()}"
+    fresh.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(output / MANIFEST)
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("mst-clipiqa", "torch", "pillow", "ray")}
+    return {"python": platform.python_version(), **packages}
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UsageError(
+            'Expected ray for score-cluster, got none: pip install "mst-clipiqa[ray]", or use score on one machine.'
+        ) from error
+    return ray

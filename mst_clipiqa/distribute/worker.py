@@ -1,0 +1,116 @@
+"""What one actor does: load the model once, score parts, commit each by a rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from mst_clipiqa import parquet
+from mst_clipiqa.cells import plain
+from mst_clipiqa.distribute.plan import Part, Source
+from mst_clipiqa.encode import Failed
+from mst_clipiqa.errors import ModelError, PictureError
+from mst_clipiqa.pictures import MAX_BYTES
+from mst_clipiqa.scorer import Request, ScoreOptions, Scorer
+from mst_clipiqa.scoring import columns, to_row
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every actor is told."""
+
+    output: str
+    model: str
+    encoders: str | None
+    device: str
+    precision: str
+    batch_size: int
+    workers: int
+    threads: int  # of torch; 0 leaves it to torch
+    sha256: str = ""  # of model and encoders, which every machine must see alike
+
+
+class Worker:
+    """The actor: Ray calls it with batches of parts."""
+
+    def __init__(self, work: Work) -> None:
+        """Load the model; ModelError where this machine has another one."""
+        import torch
+
+        if work.threads:
+            torch.set_num_threads(work.threads)
+        self.work = work
+        self.scorer = load(work)
+        if work.sha256 != (found := sha256(self.scorer)):
+            raise ModelError(
+                f"Expected the model {work.sha256[:40]} on every machine, got {found[:40]}: copy it there."
+            )
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Score the parts of a batch; returns a row of counts a part."""
+        done = [self.score(Part.from_json(str(text))) for text in batch["part"]]
+        return {name: [counts[name] for counts in done] for name in ("name", "rows", "seconds")}
+
+    def score(self, part: Part) -> dict[str, Any]:
+        """Score one part and commit it; a part that lies there already is not scored again."""
+        began = monotonic()
+        path = Path(self.work.output) / part.name
+        if not path.exists():
+            names = columns(self.scorer)
+            rows = [[plain(row.get(name)) for name in names] for row in self._rows(part)]
+            fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.uname().nodename}")
+            with fresh.open("wb") as file:
+                parquet.write(file, names, rows)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        return {"name": part.name, "rows": len(part.sources), "seconds": monotonic() - began}
+
+    def _rows(self, part: Part) -> Iterator[dict[str, Any]]:
+        requests = (Request(_picture(source), source.prompt) for source in part.sources)
+        for source, score in zip(part.sources, self.scorer.many(requests), strict=True):
+            yield to_row(source.file, source.prompt, score)
+
+
+def load(work: Work) -> Scorer:
+    """Return the scorer that an actor uses."""
+    options = ScoreOptions(work.device, work.precision, work.batch_size, work.workers, encoders=work.encoders)
+    return Scorer.load(work.model, options)
+
+
+def sha256(scorer: Scorer) -> str:
+    """Return the hashes of a scorer's model and encoders."""
+    return f"{scorer.model.sha256}-{scorer.encoder.encoders.sha256}"
+
+
+def _picture(source: Source) -> object:
+    """Return what the scorer opens: a path, the bytes of a member or of a URL, or why there is nothing to open."""
+    if source.problem or source.path is None:
+        return Failed(source.problem or "no file")
+    if source.at is None and not source.is_url:
+        return source.path
+    try:
+        return _fetched(source.path) if source.is_url else _member(source.path, *source.at) if source.at else None
+    except (OSError, ValueError, PictureError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        return Failed(f"Expected a picture, but it cannot be read ({why}): check that it is still there.")
+
+
+def _member(path: str, offset: int, length: int) -> bytes:
+    if length > MAX_BYTES:
+        raise ValueError(f"{length:,} bytes")
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def _fetched(url: str) -> bytes:
+    import fsspec
+
+    with fsspec.open(url, "rb") as file:
+        data: bytes = file.read(MAX_BYTES + 1)
+    return data
