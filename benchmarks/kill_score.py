@@ -121,12 +121,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path(tempfile.mkdtemp(dir=args.folder, prefix="kill-score-"))
     try:
         draw(root / "pictures", args.pictures)
-        results = [trial(root, kind, args.kills, random.Random(args.seed)) for kind in args.formats]
+        equal = True
+        for kind in args.formats:
+            result = trial(root, kind, args.kills, random.Random(args.seed))
+            print(json.dumps(result), flush=True)
+            equal &= bool(result["equal"])
     finally:
         shutil.rmtree(root)
-    for result in results:
-        print(json.dumps(result))
-    return 0 if all(result["equal"] for result in results) else 1
+    return 0 if equal else 1
 
 
 if __name__ == "__main__":
