@@ -24,6 +24,7 @@ from training.feed import Feed
 from training.measure import ladder, measure
 from training.plan import Plan, Recipe
 from training.prepare import prepare
+from training.refit import refit
 from training.ship import Place, finish, halfwidths, seen_by, ship
 from training.towers import train
 from training.words import build_words
@@ -109,7 +110,7 @@ def _train(paths: Paths, rated: Rated, rows: np.ndarray, place: Place, recipe: R
     index = np.flatnonzero(rows)
     words = build_words(sorted({rated.prompts[i] for i in index}))
     feed = Feed(rated, open_pixels(paths.work), index, words, recipe.plan)
-    model = train(feed, recipe)
+    model = refit(train(feed, recipe), feed, recipe)
     torch.save(model.state_dict(), paths.work / f"{place.folder.name}.pt")
     seen: TrainedOn = seen_by(rated, index, paths.data)
     ship(model, words, recipe.plan, place, seen)

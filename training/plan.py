@@ -16,7 +16,7 @@ class Sizes:
     fine_blocks: tuple[int, ...] = (0, 1, 2)
     drop: float = 0.1
     text_drop: float = 0.2
-    spectrum_drop: float = 0.2
+    spectrum_drop: float = 0.3
     feature_drop: float = 0.1
     pool: str = "all"
 
@@ -50,10 +50,10 @@ class Plan:
     text: float = 0.7  # the text encoder's rate, as a share
     decay: float = 0.05
     average: float = 0.06  # how far back the averaged weights reach, as a share of a cycle
-    refit_epochs: float = 15  # of what follows the convolutions, once they are frozen
+    refit_epochs: float = 10  # of what follows the convolutions, once they are frozen
     refit_ladders: int = 4  # pictures a step with three spoilt versions, then
     refit_caption: float = 0.1  # weight of the caption task, then
-    conv_drop: float = 0.5  # share of pictures whose convolutions are left out, then
+    conv_drop: float = 0.8  # share of pictures whose convolutions are left out, then
     seed: int = 0
 
 

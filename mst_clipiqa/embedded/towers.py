@@ -98,8 +98,7 @@ class Tower(nn.Module):
         for index, layer in enumerate(self.trunk):
             x = layer(x)
             if index in self.ends:
-                maps = x.float().flatten(2)
-                pooled += [maps.mean(-1), maps.std(-1, correction=0)]
+                pooled += _pooled(x)
         feature = self.norm(torch.cat(pooled, dim=-1))
         # In float32 even where the convolutions are not: rounding the embedding would cost more than it saves.
         return F.linear(feature, self.project.weight.float(), self.project.bias.float())
@@ -128,6 +127,13 @@ class Tower(nn.Module):
 def _down(before: int, width: int, kernel: int, stride: int) -> list[nn.Module]:
     conv = nn.Conv2d(before, width, kernel, stride, padding=0 if kernel == stride else 1, bias=False)
     return [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+
+
+def _pooled(maps: Tensor) -> list[Tensor]:
+    """Return mean and deviation over positions, float32 (batch, width) each, of (batch, width, h, w)."""
+    rows = maps.movedim(1, -1).flatten(1, 2).float()  # no copy but the conversion where channels lie last
+    mean = rows.mean(1)
+    return [mean, ((rows - mean.unsqueeze(1)).square().mean(1) + 1e-12).sqrt()]
 
 
 def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
