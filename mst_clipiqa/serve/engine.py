@@ -1,8 +1,9 @@
-"""Pictures of all clients -> scores, in batches: opened in threads, encoded and judged in one.
+"""Pictures of all clients -> scores, in batches.
 
     Ask - admitted - opened in `workers` threads - [queue] - up to batch_size at once: encoded, judged - Score
 
-No picture waits for company: a step takes what is waiting when the one before is done, so batches grow with the load.
+Batches are encoded by as many threads as `score` uses, each with its share of the processor. No picture waits for
+company: a thread takes what is waiting when it is free, so batches grow with the load.
 A score does not depend on who else is in its batch (``Scorer`` sees to that).
 """
 
@@ -13,13 +14,15 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 from async_batcher.batcher import AsyncBatcher
 
 from mst_clipiqa.encode import Encoded, Failed, Seen
+from mst_clipiqa.model.precision import divided_threads
 from mst_clipiqa.scorer import Score, Scorer
 from mst_clipiqa.serve.body import Ask, Upload
 from mst_clipiqa.serve.metrics import Metrics
@@ -41,7 +44,7 @@ class Engine:
     """Scores pictures for many clients at once; lives in one event loop.
 
     Args:
-        scorer: the model; used by one thread at a time, as a scorer must be.
+        scorer: the model.
         limits: of pixels, waiting scores and seconds.
         metrics: counts pictures and batches.
         workers: threads that open pictures.
@@ -54,8 +57,11 @@ class Engine:
         self.waiting = 0
         self._pace = 0.1  # seconds a score, as of late
         self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
-        self._judge = ThreadPoolExecutor(1, thread_name_prefix="judge")
-        self._batches = _Batches(self, max(2, scorer.encoder.batch_size))
+        self._stack = ExitStack()
+        threads, start = self._stack.enter_context(divided_threads(scorer.encoder.encoders.device))
+        self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode", initializer=start)
+        self._judging = Lock()  # the judge keeps prompts, and is for one thread at a time
+        self._batches = _Batches(self.run_batch, self._encoders, max(2, scorer.encoder.batch_size), threads)
 
     @property
     def is_full(self) -> bool:
@@ -77,15 +83,21 @@ class Engine:
         return scores
 
     async def call(self, work: Callable[[], _Value], weight: int = 1) -> _Value:
-        """Return what ``work`` returns; it has the scorer to itself, in its turn. Refused as in ``score``."""
+        """Return what ``work`` returns; it has the judge to itself, in its turn. Refused as in ``score``."""
+
+        def alone() -> _Value:
+            with self._judging:
+                return work()
+
         with self._admitted(weight):
-            return await self._in_time(asyncio.get_running_loop().run_in_executor(self._judge, work))
+            return await self._in_time(asyncio.get_running_loop().run_in_executor(self._encoders, alone))
 
     async def close(self) -> None:
         """Finish what was begun, and stop the threads."""
         await self._batches.stop(timeout=self.limits.seconds)
         self._openers.shutdown(cancel_futures=True)
-        self._judge.shutdown(cancel_futures=True)
+        self._encoders.shutdown(cancel_futures=True)
+        self._stack.close()
 
     async def _one(self, picture: Upload, prompts: tuple[str | None, ...]) -> list[Score]:
         """Open a picture and have it scored in the next batch."""
@@ -142,7 +154,8 @@ class Engine:
         encoded = self.scorer.encoder.encode_opened([job.opened for job in live])
         pairs = [(one, p) for job, one in zip(live, encoded, strict=True) for p in job.prompts]
         good = [(one, prompt) for one, prompt in pairs if isinstance(one, Encoded)]
-        answers = iter(self.scorer.ask([one for one, _ in good], [prompt for _, prompt in good]))
+        with self._judging:
+            answers = iter(self.scorer.ask([one for one, _ in good], [prompt for _, prompt in good]))
         scores = iter(
             [next(answers) if isinstance(one, Encoded) else self.scorer.failed(one.reason) for one, _ in pairs]
         )
@@ -153,12 +166,15 @@ class Engine:
 
 
 class _Batches(AsyncBatcher[_Job, list[Score]]):  # type: ignore[misc]  # the library ships no types
-    """Collects jobs; the library keeps the queue, one batch at a time is on its way."""
+    """Collects jobs; the library keeps the queue, and as many batches on their way as there are threads."""
 
-    def __init__(self, engine: Engine, size: int) -> None:
-        super().__init__(max_batch_size=size, max_queue_time=0, concurrency=1)
-        self._engine = engine
+    def __init__(
+        self, work: Callable[[list[_Job]], list[list[Score]]], threads: ThreadPoolExecutor, size: int, at_once: int
+    ) -> None:
+        super().__init__(max_batch_size=size, max_queue_time=0, concurrency=at_once)
+        self._work = work
+        self._threads = threads
 
     async def process_batch(self, batch: list[_Job]) -> list[list[Score]]:
-        """Score one batch in the thread that owns the scorer."""
-        return await asyncio.get_running_loop().run_in_executor(self._engine._judge, self._engine.run_batch, batch)
+        """Score one batch in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, batch)

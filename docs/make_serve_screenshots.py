@@ -1,0 +1,132 @@
+"""Make the pictures of the served page in docs/pictures: each tab, filled from examples/, in Chromium.
+
+    .venv/bin/python docs/make_serve_screenshots.py [--only serve-score,serve-phone]
+
+Needs the extra `dev` and Chromium. Pictures of the commands and of the report: make_screenshots.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "docs" / "pictures"
+EXAMPLES = ROOT / "examples"
+CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "chrome"]
+WAIT = 240_000  # milliseconds; an explanation is 64 scores
+
+
+def score(page: Page) -> None:
+    page.set_input_files("#score input[type=file]", [EXAMPLES / "red_ball.png", EXAMPLES / "red_ball_blur.webp"])
+    page.fill("#score-prompt", "a red ball on a table")
+    page.click("#score button.main")
+    page.wait_for_function("document.querySelector('#score .status').textContent.includes('2 pictures scored')")
+
+
+def explain(page: Page) -> None:
+    page.set_input_files("#score input[type=file]", [EXAMPLES / "coffee_blur.jpg"])
+    page.fill("#score-prompt", "a cup of coffee with a spoon")
+    page.click("#score button.main")
+    page.click("#score .said > button")
+    page.wait_for_selector(".why img")
+    page.evaluate("document.querySelector('#score .results').scrollIntoView()")
+
+
+def compare(page: Page) -> None:
+    page.click("#tab-compare")
+    page.set_input_files("#drop-a input", EXAMPLES / "coffee.jpg")
+    page.set_input_files("#drop-b input", EXAMPLES / "coffee_blur.jpg")
+    page.fill("#compare-prompt", "a cup of coffee with a spoon")
+    page.click("#compare button.main")
+    page.wait_for_selector("#compare .card >> nth=1")
+
+
+def gallery(page: Page) -> None:
+    page.click("#tab-gallery")
+    files = sorted(path for path in EXAMPLES.iterdir() if path.suffix not in (".py", ".md"))
+    page.set_input_files("#gallery input[type=file]", files)
+    page.click("#gallery button.main")
+    page.wait_for_function("document.querySelector('#gallery .status').textContent.includes('scored.')")
+    page.evaluate("document.querySelector('#gallery .bar').scrollIntoView()")
+
+
+def documentation(page: Page) -> None:
+    page.goto(f"{page.url.split('#')[0]}docs")
+    page.wait_for_selector("text=Score one picture or many.")
+
+
+DESK = {"viewport": {"width": 1200, "height": 860}}
+DARK = {**DESK, "color_scheme": "dark"}
+PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 1.5, "is_mobile": True}
+PICTURES = {
+    "serve-score": (DESK, score),
+    "serve-explain": (DESK, explain),
+    "serve-compare": (DESK, compare),
+    "serve-gallery": (DARK, gallery),
+    "serve-phone": (PHONE, score),
+    "serve-docs": (DESK, documentation),
+}
+
+
+@contextmanager
+def server(model: str) -> Iterator[str]:
+    """Run the command; the block gets the address that it prints."""
+    command = [sys.executable, "-m", "mst_clipiqa", "serve", "--port", "0", "--model", model, "--timeout", "240"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline() if process.stderr else ""
+        found = re.search(r"http://\S+", line)
+        if not found:
+            raise SystemExit(line)
+        yield found[0]
+        process.terminate()
+
+
+def main() -> None:
+    """Take all pictures, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--only", help="names, with commas between them")
+    options = parser.parse_args()
+    wanted = set(options.only.split(",")) if options.only else set(PICTURES)
+    if unknown := wanted - PICTURES.keys():
+        parser.error(f"no picture is called {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
+    OUT.mkdir(exist_ok=True)
+    chromium = next(path for name in CHROMIUM if (path := shutil.which(name)))
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with server(options.model) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        for name in sorted(wanted):
+            setup, walk = PICTURES[name]
+            context = browser.new_context(**setup)
+            page = context.new_page()
+            page.set_default_timeout(WAIT)
+            page.goto(address)
+            page.wait_for_function("document.getElementById('model').textContent.startsWith('Model')")
+            walk(page)
+            page.wait_for_timeout(500)  # pictures are decoded beside the page
+            save(name, page.screenshot())
+            context.close()
+        browser.close()
+
+
+def save(name: str, picture: bytes) -> None:
+    """Write a picture as WebP, small enough for a repository."""
+    path = OUT / f"{name}.webp"
+    with Image.open(io.BytesIO(picture)) as image:
+        image.convert("RGB").save(path, quality=82, method=6)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()
