@@ -13,7 +13,7 @@ from mst_clipiqa.errors import UsageError
 
 @click.command("score-cluster")
 @click.argument("given", metavar="INPUT")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the Parquet parts.")
+@click.option("-o", "--output", required=True, help="Folder of the Parquet parts.")
 @click.option("--recursive", is_flag=True, help="Folders within folders too.")
 @click.option("--address", default="local", show_default=True, help="local, auto, or a Ray cluster's address.")
 @click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Models at work.")
@@ -27,7 +27,7 @@ from mst_clipiqa.errors import UsageError
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Pictures a step.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that open pictures.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(given: str, output: Path, quiet: bool, **flags: Any) -> int:
+def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     """Score pictures on a Ray cluster (extra: ray); the rows are those of `score`, each exactly once.
 
     INPUT is a folder or list as `score` takes it, a Parquet list (columns file and prompt), a WebDataset tar shard or
@@ -38,13 +38,14 @@ def command(given: str, output: Path, quiet: bool, **flags: Any) -> int:
     from mst_clipiqa.distribute.worker import Work
     from mst_clipiqa.progress import progress
 
-    if "://" in str(output):
-        raise UsageError(f"Expected a folder that every machine sees, got {str(output)!r}: mount it and name that.")
+    if "://" in output:
+        raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name that.")
+    folder = Path(output).absolute()
     names = ("model", "encoders", "device", "precision", "batch_size", "workers", "threads")
-    work = Work(output=str(output.absolute()), **{name: flags[name] for name in names})
+    work = Work(output=str(folder), **{name: flags[name] for name in names})
     job = Job(
         given,
-        output.absolute(),
+        folder,
         work,
         address=flags["address"],
         actors=flags["actors"],

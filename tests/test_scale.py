@@ -1,0 +1,45 @@
+"""The arithmetic of costs: the slowest stage decides, and nothing is assumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.scale import Measured, costs, main, stages
+
+M = Measured(
+    pictures=3.6e6,
+    machines=2,
+    score_rate=100,
+    decode_rate=50,
+    cores=4,
+    list_rate=1000,
+    picture_kb=100,
+    network_mbs=100,
+    write_rate=1e4,
+    row_bytes=50,
+    price=3,
+)
+
+
+def test_the_slowest_stage_decides() -> None:
+    assert stages(M) == {"listing": 1000, "network": 2000, "decode": 400, "arithmetic": 200, "writing": 20000}
+    found = costs(M)
+    assert found["bottleneck"] == "arithmetic"
+    assert found["hours"] == 5.0
+    assert found["money"] == 30.0
+    assert found["rows_gb"] == 0.18
+    assert found["machines_until_listing_is_the_bottleneck"] == 10.0
+
+
+def test_more_machines_move_the_bottleneck_to_the_listing() -> None:
+    found = costs(replace(M, machines=11))
+    assert found["bottleneck"] == "listing"
+    assert found["machines_until_listing_is_the_bottleneck"] is None
+
+
+def test_no_rate_has_a_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--pictures", "1e9"])
+    assert "--score-rate" in capsys.readouterr().err
