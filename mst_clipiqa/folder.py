@@ -130,7 +130,7 @@ def load(folder: Path) -> TrainedModel:
         weights = safetensors.torch.load(raw_weights)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
-            f"Expected safetensors in {folder / 'model.safetensors'}, got {error}: fetch it again."
+            f"Expected safetensors in {folder / 'model.safetensors'}, got {shown(error)}: fetch it again."
         ) from error
     check_finite(weights, str(folder / "model.safetensors"))
     trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
@@ -250,8 +250,8 @@ def _build(kind: type[_C], data: Any, path: Path) -> _C:
 def _json(data: bytes, path: Path) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
-        raise ModelError(f"Expected JSON in {path}, got {error}: fetch the file again.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: fetch the file again.") from error
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from mst_clipiqa.embedded.shapes import check_shapes
 from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.fields import misfit
@@ -34,7 +35,6 @@ PAD, UNKNOWN, START = 0, 1, 2
 KNOWN_SHARE = 0.5
 """A prompt is known where at least this share of its content words is."""
 
-_MOST_BLOCKS = 256  # of residual blocks a stage, layers or heads
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 _MAX_CHARS = 20_000  # of a prompt: far more than is read, and few enough to tokenize in milliseconds
 _FUNCTION_WORDS = frozenset(
@@ -207,7 +207,7 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     weights, tokenizer = _weights(raw[1], folder), _tokenizer(raw[2], folder)
     check_finite(weights, str(folder / "model.safetensors"))
     known = weights.pop("known", None)
-    _check_shapes(config, weights, folder)
+    check_shapes(config.coarse, config.fine, config.text, weights, folder)
     coarse, fine, text = Tower(config.coarse), Tower(config.fine), TextEncoder(config.text)
     if known is None:
         raise ModelError(f"Expected the tensor known in {folder / 'model.safetensors'}, which lacks it.")
@@ -239,35 +239,12 @@ def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
-def _check_shapes(config: MiniConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Refuse a config that asks for other parts than the file holds, before it takes the memory for them."""
-    path = folder / "config.json"
-    deep = max(len(config.coarse.widths), len(config.fine.widths), config.text.layers, 1)
-    blocks = (*config.coarse.blocks, *config.fine.blocks, config.text.heads, deep)
-    if max(blocks) > _MOST_BLOCKS or min(blocks) < 0 or config.text.dim % max(1, config.text.heads):
-        raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
-    try:
-        with torch.device("meta"):  # shapes without memory
-            parts = {"coarse": Tower(config.coarse), "fine": Tower(config.fine), "text": TextEncoder(config.text)}
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ModelError(f"Expected sizes that make small encoders in {path}, got {shown(error)}.") from error
-    for name, part in parts.items():
-        for key, tensor in part.state_dict().items():
-            found = weights.get(f"{name}.{key}")
-            if found is None or found.shape != tensor.shape:
-                got = "none" if found is None else tuple(found.shape)
-                raise ModelError(
-                    f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
-                    "config.json and model.safetensors are not of one model."
-                )
-
-
 def _weights(raw: bytes, folder: Path) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load(raw)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         path = folder / "model.safetensors"
-        raise ModelError(f"Expected safetensors in {path}, got {error}: fetch it again.") from error
+        raise ModelError(f"Expected safetensors in {path}, got {shown(error)}: fetch it again.") from error
     return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
 
 
@@ -276,7 +253,7 @@ def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
         return Tokenizer.from_str(raw.decode("utf-8"))
     except Exception as error:  # the library raises nothing narrower
         path = folder / "tokenizer.json"
-        raise ModelError(f"Expected a tokenizer in {path}, got {error}: fetch it again.") from error
+        raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
 
 
 def _config(raw: bytes, folder: Path) -> MiniConfig:

@@ -1,0 +1,39 @@
+"""Whether a config asks for the parts that a file of weights holds, found out before any memory is taken for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
+from mst_clipiqa.errors import ModelError, shown
+
+_MOST = 256  # residual blocks a stage, stages, layers or heads
+
+
+def check_shapes(
+    coarse: TowerConfig, fine: TowerConfig, text: TextConfig, weights: Mapping[str, Tensor], folder: Path
+) -> None:
+    """Raise a ModelError where sizes make no encoders, or others than the weights of the folder are for."""
+    path = folder / "config.json"
+    deep = max(len(coarse.widths), len(fine.widths), text.layers, text.heads)
+    blocks = (*coarse.blocks, *fine.blocks, deep)
+    if max(blocks) > _MOST or min(blocks) < 0 or text.heads < 1 or text.dim % text.heads:
+        raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
+    try:
+        with torch.device("meta"):  # shapes without memory
+            parts = {"coarse": Tower(coarse), "fine": Tower(fine), "text": TextEncoder(text)}
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise ModelError(f"Expected sizes that make small encoders in {path}, got {shown(error)}.") from error
+    for name, part in parts.items():
+        for key, tensor in part.state_dict().items():
+            found = weights.get(f"{name}.{key}")
+            if found is None or found.shape != tensor.shape:
+                got = "none" if found is None else tuple(found.shape)
+                raise ModelError(
+                    f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
+                    "config.json and model.safetensors are not of one model."
+                )
