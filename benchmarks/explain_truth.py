@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,7 +27,16 @@ from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.scorer import Scorer
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-CLEAN = ("astronaut.webp", "cat.jpg", "coffee.jpg", "red_ball.png", "rocket.jpg", "fractal.webp", "sunset.jpg")
+CLEAN = (
+    "astronaut.webp",
+    "cat.jpg",
+    "coffee.jpg",
+    "red_ball.png",
+    "rocket.jpg",
+    "fractal.webp",
+    "sunset.jpg",
+    "dead_leaves.png",
+)
 SPOILT = ("blur", "noise", "jpeg")
 SIDE = 1 / 3
 """Side of the spoilt region, as a share of width and height."""
@@ -54,28 +64,12 @@ class Try:
     box: Box
 
 
-def leaves(seed: int, side: int = 320) -> Image.Image:
-    """Draw overlapping discs of many sizes: edges at every scale, everywhere."""
-    rng = np.random.default_rng(seed)
-    picture = Image.new("RGB", (2 * side, 2 * side), (60, 60, 50))
-    pen = ImageDraw.Draw(picture)
-    for _ in range(1500):
-        radius = 8 / rng.uniform(0.015, 1) ** 0.5
-        x, y = rng.uniform(-0.1, 1.1, 2) * 2 * side
-        red, green, blue = (int(c) for c in rng.integers(20, 240, 3))
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(red, green, blue))
-    return picture.resize((side, side), Image.Resampling.LANCZOS)
-
-
 def pictures() -> Iterator[Image.Image]:
-    """Yield clean pictures, photographs and drawings in turn, without end."""
-    seed = 0
-    while True:
+    """Yield the clean pictures of examples/, photographs and drawings, as they are and mirrored, without end."""
+    for turn in itertools.count():
         for name in CLEAN:
-            yield Image.open(EXAMPLES / name).convert("RGB")
-            if seed % 2:
-                yield leaves(seed)
-            seed += 1
+            image = Image.open(EXAMPLES / name).convert("RGB")
+            yield image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turn % 2 else image
 
 
 def spoilt(image: Image.Image, kind: str, rng: np.random.Generator) -> Image.Image:

@@ -37,7 +37,7 @@ def test_a_picture_and_json_are_written_and_sentences_printed(tmp_path: Path) ->
     assert set(data["maps"]) == {"quality", "correspondence"}
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"quality {data['scores']['quality']:.2f} (0 to 5): ")
-    assert [line.split(":")[0] for line in lines[2:4]] == ["coarse", "fine"]
+    assert [line.split(":")[0] for line in lines[2:5]] == ["coarse", "fine", "both"]
     assert result.stderr == ""
 
 

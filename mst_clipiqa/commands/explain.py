@@ -30,7 +30,7 @@ def command(
 ) -> None:
     """Say why the picture IMAGE got its score: streams, levels, words, and where in it quality is lost.
 
-    A few sentences go to stdout, or everything with --json. Costs about 65 times what a score costs.
+    A few sentences go to stdout, or everything with --json. Costs about a hundred times what a score costs.
     """
     from mst_clipiqa.explain import explain
     from mst_clipiqa.scorer import ScoreOptions, Scorer
@@ -69,6 +69,8 @@ def _write(found: Explanation, folder: Path, target: str) -> None:
 
 def _sentences(found: Explanation, target: str) -> list[str]:
     """Return what was found, a line a thing."""
+    from mst_clipiqa.explain.explanation import STREAMS
+
     lines = []
     for name, value in found.score.targets.items():
         if value is not None:
@@ -77,12 +79,11 @@ def _sentences(found: Explanation, target: str) -> list[str]:
                 f"{name} {value:.2f} ({low:g} to {high:g}): {one.share:.0%} of the answer is the coarse stream's; "
                 f"alone, coarse says {one.coarse_alone:.2f} and fine {one.fine_alone:.2f}."
             )
-    for stream in ("coarse", "fine"):
+    for stream in STREAMS:
         left, top, right, bottom = found.maps[target].worst(stream)
         lost = float(found.maps[target].of(stream).max())
-        lines.append(
-            f"{stream}: most {target} is lost {_place(left + right, top + bottom)}, {lost:.2f} below the mean window."
-        )
+        spot = _place(left + right, top + bottom)
+        lines.append(f"{stream}: most {target} is lost {spot}, {lost:.2f} more than in the mean window.")
     for name, words in found.words.items():
         if words:
             least, most = min(words, key=lambda w: w.effect), max(words, key=lambda w: w.effect)

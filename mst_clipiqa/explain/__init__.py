@@ -9,7 +9,7 @@
 
     from mst_clipiqa.explain import explain
     found = explain(Scorer.load("mini"), "picture.png", "a red ball on a table")
-    found.maps["quality"].fine, found.words["correspondence"], found.overlay("fine")
+    found.maps["quality"].fine, found.words["correspondence"], found.overlay()
 
 Every number is of the model, not of the world: it says what moves this score.
 """
@@ -32,7 +32,7 @@ __all__ = ["Explanation", "Fusion", "Maps", "Word", "explain"]
 def explain(scorer: Scorer, picture: Any, prompt: str | None = None) -> Explanation:
     """Return what a picture's score is made of.
 
-    Costs 65 rows of the encoders (``Explanation.encoder_rows``), whatever the picture's size, and two encodings of
+    Costs 193 rows of the encoders (``Explanation.encoder_rows``), whatever the picture's size, and two encodings of
     the prompt for each of its words.
 
     Args:

@@ -20,8 +20,10 @@ Box = tuple[float, float, float, float]
 
 STREAMS: tuple[Stream, ...] = ("coarse", "fine", "both")
 METHOD = (
-    "isolation: a window of the picture is mirrored until it fills the view, as if all of the picture looked like it; "
-    "lost = mean score of all windows - score of this window"
+    "isolation: each window of the picture is scored alone, mirrored until it fills the view. "
+    "left = log-odds of its score minus the mean log-odds of itself blurred and compressed beyond use "
+    "(targets that read prompts: its score, native units). "
+    "lost = mean of left over all windows - left of this window"
 )
 
 
@@ -64,15 +66,16 @@ class Word:
 
 @dataclass(frozen=True)
 class Maps:
-    """Where one target's score is lost: float32 (rows, columns), native units, higher is worse.
+    """Where one target's score is lost: float32 (rows, columns), higher is worse.
 
-    A value is the mean score of all windows minus the score of this window, each window mirrored until it fills the
-    view of the stream (``METHOD``). The maps of one stream keep the other stream's feature as it is.
+    A value says how much less a window has left to lose than the windows have on average (``METHOD``, maps.py), in
+    log-odds of the score; for targets that read prompts, how much less it scores than they do, in native units. The
+    maps of one stream keep the other stream's feature as it is.
 
     Attributes:
         coarse: only the coarse stream sees windows.
         fine: only the fine stream does.
-        both: both do.
+        both: both do; the one to trust for the spot, the other two say which stream sees it.
         windows: float32 (rows, columns, 4): left, top, right, bottom of each window, 0..1 of width and height;
             neighbours overlap.
     """
@@ -89,7 +92,7 @@ class Maps:
         found: Floats = getattr(self, stream)
         return found
 
-    def worst(self, stream: Stream = "fine") -> Box:
+    def worst(self, stream: Stream = "both") -> Box:
         """Return the window where most is lost: left, top, right, bottom, 0..1 of width and height."""
         lost = self.of(stream)
         row, column = np.unravel_index(int(lost.argmax()), lost.shape)
@@ -119,7 +122,7 @@ class Explanation:
     maps: dict[str, Maps]
     encoder_rows: int
 
-    def overlay(self, stream: Stream = "fine", target: str = "quality", side: int = 384) -> Image.Image:
+    def overlay(self, stream: Stream = "both", target: str = "quality", side: int = 384) -> Image.Image:
         """Return the picture with a map over it, red where score is lost and a frame around the worst window.
 
         Args:

@@ -1,9 +1,15 @@
-"""Where quality is lost: each window of the picture judged alone.
+"""Where quality is lost: each window of the picture judged alone, and against itself ruined.
 
-A window is mirrored until it fills the view, as if all of the picture looked like it, and scored. Windows that score
-below the rest are where the score is lost. Covering one window and leaving the rest (the usual occlusion) asks the
-opposite question, and was measured to find a spoilt region far less often: a small encoder that pools over the whole
-picture hardly changes its mind for one window, however bad. Numbers: docs/explain.md.
+    left(window) = l(window) - mean of l(window, blurred beyond use) and l(window, compressed beyond use)
+    lost(window) = mean of left over all windows - left(window)        l = log((q - 1) / (5 - q)), q the head's score
+
+A window is judged alone by mirroring it until it fills the view, as if all of the picture looked like it. What it
+shows moves the score as well, a smooth sky less than a face; taking off the score of the same window ruined leaves
+what it still has to lose. A window that has little left has lost it already. For a target that reads prompts, what a
+window shows is the question, so nothing is taken off: lost = mean of q - q(window).
+
+Covering one window and leaving the rest (the usual occlusion) finds a spoilt region far less often: a small encoder
+that pools over the picture hardly changes its mind for one window. Numbers: docs/explain.md.
 
 Both views are cut so that a window keeps the scale at which its stream sees it: the coarse one from the picture as
 shrunk for the coarse view, a native fine one from the picture as shrunk (or not) for native crops.
@@ -11,28 +17,32 @@ shrunk for the coarse view, a native fine one from the picture as shrunk (or not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 
-from mst_clipiqa.explain.explanation import Floats, Maps
+from mst_clipiqa.explain.explanation import STREAMS, Floats, Maps, Stream
 from mst_clipiqa.judge import Judge, Prompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
 
 GRID = 8
-"""Windows a row and a column; all of them are encoded once, for every target and stream."""
+"""Windows a row and a column; each is encoded three times, once for all targets and streams."""
 WINDOW = 0.2
 """Side of a window, as a share of the picture's width and height."""
 _BLOCK = 8  # pixels; also the least side of a window
 _LONGEST = 16  # longer side of a picture, in shorter ones; a strip beyond that is squeezed
+_EDGE = 0.02  # keeps the log-odds finite at the ends of the scale
 _STEP = 32  # rows encoded at a time
 
-Bytes = NDArray[np.uint8]
+Bytes: TypeAlias = NDArray[np.uint8]
+Ruin: TypeAlias = Callable[[Image.Image], Image.Image]
 
 
 @torch.inference_mode()
@@ -49,28 +59,44 @@ def window_maps(
     """
     corners = np.linspace(0, 1 - WINDOW, GRID)
     windows = np.array([[(x, y, x + WINDOW, y + WINDOW) for x in corners] for y in corners], np.float32)
-    f_c, f_f = _encode(judge, image, windows.reshape(-1, 4))
-    count = len(f_c)
-    own_c, own_f = (one.expand(count, -1) for one in features)
-    streams = {"coarse": (f_c, own_f), "fine": (own_c, f_f), "both": (f_c, f_f)}
+    reads = {name: judge.config.targets[name].head != "template" for name in targets}
+    versions = [_encode(judge, image, windows.reshape(-1, 4), ruin) for ruin in (_whole, *_RUINS)]
     found = {}
     for name, prompt in targets.items():
-        target = judge.config.targets[name]
         lost: dict[str, Floats] = {}
-        for stream, pair in streams.items():
-            native = to_native(judge.output(name, *pair, [prompt] * count).q, target.low, target.high)
-            lost[stream] = (native.mean() - native).view(GRID, GRID).numpy()
+        for stream in STREAMS:
+            alone, *ruined = (_scores(judge, name, prompt, _seen(stream, version, features)) for version in versions)
+            left = alone if reads[name] else alone - torch.stack(ruined).mean(dim=0)
+            lost[stream] = (left.mean() - left).view(GRID, GRID).numpy()
         found[name] = Maps(windows=windows, **lost)
-    return found, count
+    return found, len(versions) * GRID**2
 
 
-def _encode(judge: Judge, image: Image.Image, windows: Floats) -> tuple[Tensor, Tensor]:
-    """Return f_c, f_f of each window (count, 4), float32 (count, D), on the CPU."""
+def _seen(stream: Stream, version: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return f_c, f_f (windows, D) where only the named stream sees windows, and the other one the whole picture."""
+    f_c, f_f = version
+    if stream == "coarse":
+        return f_c, own[1].expand_as(f_f)
+    return (own[0].expand_as(f_c), f_f) if stream == "fine" else (f_c, f_f)
+
+
+def _scores(judge: Judge, name: str, prompt: Prompt | None, features: tuple[Tensor, Tensor]) -> Tensor:
+    """Return a target's scores of rows of features: native units, or log-odds for a head that reads no prompt."""
+    target = judge.config.targets[name]
+    q = judge.output(name, *features, [prompt] * len(features[0])).q
+    if target.head != "template":
+        return to_native(q, target.low, target.high)
+    return torch.log((q - 1 + _EDGE) / (5 - q + _EDGE))  # near an end of the scale little can be lost in points
+
+
+def _encode(judge: Judge, image: Image.Image, windows: Floats, ruin: Ruin) -> tuple[Tensor, Tensor]:
+    """Return f_c, f_f of each window (count, 4), ruined at the scale of its view, float32 (count, D), on the CPU."""
     spec, device = judge.encoders.view, judge.encoders.device
-    coarse = _filled(_scaled(image, spec.size), windows, spec.size)
+    coarse = _filled(np.asarray(ruin(_scaled(image, spec.size))), windows, spec.size)
     fine = None
     if spec.fine == "native":
-        fine = _filled(_scaled(image, _native(image, spec)), windows, spec.crop_size).unsqueeze(1)
+        pixels = np.asarray(ruin(_scaled(image, _native(image, spec))))
+        fine = _filled(pixels, windows, spec.crop_size).unsqueeze(1)
     parts = []
     for start in range(0, len(windows), _STEP):
         rows = slice(start, start + _STEP)
@@ -79,20 +105,35 @@ def _encode(judge: Judge, image: Image.Image, windows: Floats) -> tuple[Tensor, 
     return torch.cat([p[0] for p in parts]).cpu(), torch.cat([p[1] for p in parts]).cpu()
 
 
+def _whole(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _blurred(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(4))
+
+
+def _compressed(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=5)
+    return Image.open(file)
+
+
+_RUINS: tuple[Ruin, ...] = (_blurred, _compressed)
+
+
 def _native(image: Image.Image, spec: ViewSpec) -> int:
     """Return the shorter side at which native crops are cut."""
     shorter = min(image.size)
     return max(spec.crop_size, min(shorter, spec.native_side or shorter))
 
 
-def _scaled(image: Image.Image, shorter: int) -> Bytes:
-    """Return the picture's pixels (H, W, 3) with its shorter side at a length."""
+def _scaled(image: Image.Image, shorter: int) -> Image.Image:
+    """Return the picture with its shorter side at a length."""
     ratio = min(max(image.size) / min(image.size), _LONGEST)
     longer = round(shorter * ratio)
     size = (shorter, longer) if image.width <= image.height else (longer, shorter)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _filled(pixels: Bytes, windows: Floats, side: int) -> Tensor:

@@ -14,8 +14,9 @@ WIDTH = 1200
 MOST_WORDS = 14
 """Words shown, those with the largest effects; the JSON has all of them."""
 
+_ORDER: tuple[Stream, ...] = ("both", "coarse", "fine")
 _MARGIN, _GAP, _LINE = 24, 24, 26
-_PANEL = (WIDTH - 2 * _MARGIN - 2 * _GAP) // 3
+_PANEL = (WIDTH - 2 * _MARGIN - 3 * _GAP) // 4
 _INK, _GREY, _BLUE = (30, 34, 40), (110, 116, 124), (52, 104, 192)
 
 
@@ -56,8 +57,7 @@ def draw_sheet(found: Explanation, target: str = "quality") -> Image.Image:
 
 
 def _panels(found: Explanation, target: str) -> list[Image.Image]:
-    streams: tuple[Stream, ...] = ("coarse", "fine")
-    overlays = [found.overlay(stream, target, _PANEL) for stream in streams]
+    overlays = [found.overlay(stream, target, _PANEL) for stream in _ORDER]
     return [fitted(found.picture, _PANEL), *overlays]
 
 
@@ -78,16 +78,14 @@ def _write_head(page: _Page, found: Explanation) -> None:
 def _paste_maps(page: _Page, found: Explanation, target: str) -> None:
     panels = _panels(found, target)
     maps = found.maps[target]
-    titles = ["the picture"] + [
-        f"{stream}: up to {lost.max():.2f} below its mean"
-        for stream, lost in (("coarse", maps.coarse), ("fine", maps.fine))
-    ]
+    titles = ["the picture", *(f"{stream}: up to {maps.of(stream).max():.2f} lost" for stream in _ORDER)]
     for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         x = _MARGIN + index * (_PANEL + _GAP)
         page.text(x, title)
         page.image.paste(panel, (x, page.y + _LINE))
     page.y += _LINE + max(panel.height for panel in panels) + 6
-    page.text(_MARGIN, f"Red: where {target} is lost. Frame: the worst window. Each part judged alone.", 13, _GREY)
+    note = f"Red: where more {target} is lost than in the mean window, each window judged alone. Frame: the worst one."
+    page.text(_MARGIN, note, 13, _GREY)
     page.y += _LINE + 6
 
 
