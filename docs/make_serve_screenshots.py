@@ -56,6 +56,7 @@ def gallery(page: Page) -> None:
     page.click("#tab-gallery")
     files = sorted(path for path in EXAMPLES.iterdir() if path.suffix not in (".py", ".md"))
     page.set_input_files("#gallery input[type=file]", files)
+    page.wait_for_function("document.querySelector('#gallery .status').textContent.includes('chosen.')")
     page.click("#gallery button.main")
     page.wait_for_function("document.querySelector('#gallery .status').textContent.includes('scored.')")
     page.evaluate("document.querySelector('#gallery .bar').scrollIntoView()")
