@@ -51,7 +51,7 @@ def spread(lost: Floats, windows: Floats) -> Floats:
         lost: float32 (rows, columns).
         windows: float32 (rows, columns, 4), 0..1.
     """
-    cells: Floats = (np.arange(_FINE, dtype=np.float32) + np.float32(0.5)) / _FINE
+    cells = np.asarray((np.arange(_FINE) + 0.5) / _FINE, np.float32)
     left, top, right, bottom = windows.reshape(-1, 4).T[:, :, None]
     columns, rows = _tent(cells, left, right), _tent(cells, top, bottom)
     total = np.einsum("w,wy,wx->yx", lost.ravel(), rows, columns)
