@@ -9,6 +9,7 @@ line of JSON a format goes to stdout; the exit code is 1 where a table differs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from PIL import Image
 
 from mst_clipiqa import cli
 from mst_clipiqa.embedded import encoders
+from mst_clipiqa.journal import journal_of
 from mst_clipiqa.scorer import Scorer
 from mst_clipiqa.tables import read_table
 
@@ -62,17 +64,24 @@ def start(folder: Path, output: Path) -> int:
         os._exit(code)
 
 
-def killed(child: int, after: float) -> bool:
-    """Kill a run after so many seconds; False where it had ended before, which must be a good end."""
-    end = time.monotonic() + after
-    while time.monotonic() < end:
+def watch(child: int, output: Path, size: float, dice: random.Random) -> tuple[bool, int]:
+    """Kill a run once its journal has reached a size, or a little later; returns whether it was killed, and the size.
+
+    A run that ends before must end well.
+    """
+    part, seen = journal_of(output), 0
+    while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             check(status)
-            return False
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            return False, seen
+        with contextlib.suppress(FileNotFoundError):
+            seen = max(seen, part.stat().st_size)
+        if seen >= size:
+            time.sleep(dice.uniform(0, 0.02))
+            os.kill(child, signal.SIGKILL)
+            return os.WIFSIGNALED(os.waitpid(child, 0)[1]), seen
+        time.sleep(0.0005)
 
 
 def check(status: int) -> None:
@@ -84,30 +93,21 @@ def check(status: int) -> None:
 def trial(root: Path, kind: str, kills: int, dice: random.Random) -> dict[str, object]:
     """Kill runs until ``kills`` are killed, comparing whenever one had come to its end; returns what happened."""
     whole, output = root / f"whole.{kind}", root / f"killed.{kind}"
-    began = time.monotonic()
-    check(os.waitpid(start(root / "pictures", whole), 0)[1])
-    seconds = time.monotonic() - began
-    moments: list[float] = []
+    _, most = watch(start(root / "pictures", whole), whole, float("inf"), dice)
+    shares: list[float] = []
     ends, equal = 0, True
     while True:
-        moment = dice.uniform(0, seconds) if len(moments) < kills else 3600.0
-        if killed(start(root / "pictures", output), moment):
-            moments.append(round(moment, 3))
+        share = dice.uniform(0, 1.02) if len(shares) < kills else float("inf")
+        if watch(start(root / "pictures", output), output, share * most, dice)[0]:
+            shares.append(round(share, 3))
             continue
         ends += 1
         equal &= output.read_bytes() == whole.read_bytes() and not list(root.glob("killed.*.part*"))
-        if len(moments) == kills:
+        if len(shares) == kills:
             break
         output.unlink()
-    return {
-        "format": kind,
-        "kills": kills,
-        "tables": ends,
-        "rows": len(read_table(output)),
-        "equal": equal,
-        "undisturbed_s": round(seconds, 2),
-        "moments_s": moments,
-    }
+    rows = len(read_table(output))
+    return {"format": kind, "kills": kills, "tables": ends, "rows": rows, "equal": equal, "killed_at_share": shares}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -201,7 +201,7 @@ def _config(data: Any, path: Path) -> ModelConfig:
         view=_view(config.view, path),
         targets={name: _target(name, value, path) for name, value in targets.items()},
     )
-    for words in (config.name, config.encoders.source, config.encoders.sha256):
+    for words in (config.name, config.encoders.source, config.encoders.sha256, config.preprocessing):
         if not words.isprintable() or len(words) > 500:
             raise ModelError(f"Expected names that can be shown in {path}, got {shown(words)}: rename it.")
     if config.preprocessing != PREPROCESSING_VERSION:
