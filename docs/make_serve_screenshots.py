@@ -31,7 +31,7 @@ def score(page: Page) -> None:
     page.set_input_files("#score input[type=file]", [EXAMPLES / "red_ball.png", EXAMPLES / "red_ball_blur.webp"])
     page.fill("#score-prompt", "a red ball on a table")
     page.click("#score button.main")
-    page.wait_for_function("document.querySelector('#score .status').textContent.includes('2 pictures scored')")
+    page.locator("#score .status", has_text="2 pictures scored").wait_for()
 
 
 def explain(page: Page) -> None:
@@ -56,9 +56,9 @@ def gallery(page: Page) -> None:
     page.click("#tab-gallery")
     files = sorted(path for path in EXAMPLES.iterdir() if path.suffix not in (".py", ".md"))
     page.set_input_files("#gallery input[type=file]", files)
-    page.wait_for_function("document.querySelector('#gallery .status').textContent.includes('chosen.')")
+    page.locator("#gallery .status", has_text="chosen.").wait_for()
     page.click("#gallery button.main")
-    page.wait_for_function("document.querySelector('#gallery .status').textContent.includes('scored.')")
+    page.locator("#gallery .status", has_text="scored.").wait_for()
     page.evaluate("document.querySelector('#gallery .bar').scrollIntoView()")
 
 
@@ -113,7 +113,7 @@ def main() -> None:
             page = context.new_page()
             page.set_default_timeout(WAIT)
             page.goto(address)
-            page.wait_for_function("document.getElementById('model').textContent.startsWith('Model')")
+            page.locator("#model", has_text="Model").wait_for()
             walk(page)
             page.wait_for_timeout(500)  # pictures are decoded beside the page
             save(name, page.screenshot())

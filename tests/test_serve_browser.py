@@ -70,7 +70,7 @@ def opened(browser: Browser, address: str, **setup: Any) -> Iterator[Page]:
         lambda asked: complaints.append(asked.url) if not asked.url.startswith((address, "blob:", "data:")) else None,
     )
     page.goto(address)
-    page.wait_for_function("document.getElementById('model').textContent.startsWith('Model')")
+    page.locator("#model", has_text="Model").wait_for()
     yield page
     assert page.evaluate("typeof hacked") == "undefined"
     context.close()
@@ -83,9 +83,7 @@ def choose(page: Page, zone: str, *files: Path) -> None:
 
 
 def status(page: Page, tab: str, text: str) -> None:
-    page.wait_for_function(
-        "([tab, text]) => document.querySelector(`#${tab} .status`).textContent.includes(text)", arg=[tab, text]
-    )
+    page.locator(f"#{tab} .status", has_text=text).wait_for()
 
 
 def test_scoring_a_few(page: Page, home: Path) -> None:
