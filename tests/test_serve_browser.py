@@ -127,7 +127,7 @@ def test_a_gallery_is_sorted_and_taken_away(page: Page, home: Path, tmp_path: Pa
     status(page, "gallery", "7 pictures scored, 1 could not be.")
     assert page.locator("#progress").evaluate("bar => bar.value") == 8
     page.get_by_label("Order by").select_option("file")
-    shown = page.locator("#gallery .card h3").all_inner_texts()
+    shown = page.locator("#gallery .card h3").all_text_contents()
     assert sorted(shown) == sorted([*names, "bad.png", HOSTILE])
     assert [name for name in shown if name in names] == names
     with page.expect_download() as download:
@@ -137,7 +137,7 @@ def test_a_gallery_is_sorted_and_taken_away(page: Page, home: Path, tmp_path: Pa
     assert (rows["0.png"]["prompt"], rows["1.png"]["prompt"], rows["2.png"]["prompt"]) == ("a fox, red", "a car", None)
     assert rows["bad.png"]["status"] == "error"
     page.get_by_label("Order by").select_option("quality")
-    best = [rows[name]["quality"] for name in page.locator("#gallery .card h3").all_inner_texts()]
+    best = [rows[name]["quality"] for name in page.locator("#gallery .card h3").all_text_contents()]
     assert best[-1] is None
     assert best[:-1] == sorted(best[:-1], key=lambda value: -float(value or 0))
     with page.expect_download() as download:
