@@ -70,13 +70,16 @@ def watch(child: int, output: Path, size: float, dice: random.Random) -> tuple[b
     A run that ends before must end well.
     """
     part, seen = journal_of(output), 0
+    old = part.stat().st_size if part.exists() else None  # of the run before: the new one begins with a shorter file
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             check(status)
             return False, seen
         with contextlib.suppress(FileNotFoundError):
-            seen = max(seen, part.stat().st_size)
+            now = part.stat().st_size
+            old = None if old is not None and now < old else old
+            seen = max(seen, now) if old is None else seen
         if seen >= size:
             time.sleep(dice.uniform(0, 0.02))
             os.kill(child, signal.SIGKILL)

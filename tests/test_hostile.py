@@ -100,6 +100,23 @@ def test_encoders_whose_config_lies(folder: Path, part: str, field: str, value: 
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"), [("[UNK]", "Missing [UNK] token"), ("a", "tokens in"), (None, "tokens in")]
+)
+def test_a_tokenizer_that_does_not_fit(folder: Path, change: str | None, words: str) -> None:
+    path = folder / "encoders" / "tokenizer.json"
+    tree = json.loads(path.read_text())
+    vocabulary = tree["model"]["vocab"]
+    if change == "[UNK]":
+        vocabulary["x"] = vocabulary.pop("[UNK]")
+    else:
+        vocabulary[change or "new"] = 2**20
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ModelError, match="Expected") as caught:
+        load_mini_pair(folder / "encoders")
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "encoders/model.safetensors"])
 def test_a_pickle_in_the_clothes_of_safetensors_is_not_run(folder: Path, name: str, tmp_path: Path) -> None:
     mark = tmp_path / "was-run"

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mst_clipiqa.embedded.shapes import check_shapes
+from mst_clipiqa.embedded.shapes import check_shapes, check_tokenizer
 from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.fields import misfit
@@ -208,6 +208,7 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     check_finite(weights, str(folder / "model.safetensors"))
     known = weights.pop("known", None)
     check_shapes(config.coarse, config.fine, config.text, weights, folder)
+    check_tokenizer(tokenizer, config.text.words, known, folder)
     coarse, fine, text = Tower(config.coarse), Tower(config.fine), TextEncoder(config.text)
     if known is None:
         raise ModelError(f"Expected the tensor known in {folder / 'model.safetensors'}, which lacks it.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
@@ -37,3 +38,15 @@ def check_shapes(
                     f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
                     "config.json and model.safetensors are not of one model."
                 )
+
+
+def check_tokenizer(tokenizer: Tokenizer, words: int, known: Tensor | None, folder: Path) -> None:
+    """Raise a ModelError where a tokenizer has tokens that the text encoder lacks, or none for unknown words."""
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer.encode("a \ue000 photo")  # a sign that no vocabulary has
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
+    most = max(tokenizer.get_vocab().values(), default=0)
+    if most >= words or (known is not None and known.shape != (words,)):
+        raise ModelError(f"Expected at most {words:,} tokens in {path}, got {most + 1:,}: fetch it again.")
