@@ -13,7 +13,7 @@ from fakes import FakePair, rated_set
 from scipy import stats
 
 from mst_clipiqa.benchmark.results import compare_results, interval_over_splits, markdown, plain, summarise
-from mst_clipiqa.benchmark.runs import Bench, Plan, Run, OtherSet, run_all, run_one
+from mst_clipiqa.benchmark.runs import Bench, OtherSet, Plan, Run, run_all, run_one
 from mst_clipiqa.contamination import trained_on
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.encode import PictureEncoder

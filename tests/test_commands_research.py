@@ -118,7 +118,7 @@ def test_cache_verbs(model: Path, cache: Path, tmp_path: Path) -> None:
         (["--target", "qality"], "did you mean 'quality'"),
         (["--recipe", "fats"], "did you mean 'fast'"),
         (["--set", "epoch=3"], "Expected --set FIELD=VALUE with a field of"),
-        (["--set", "epochs=many"], "Expected a value like 40 for epochs, got 'many'"),
+        (["--set", "epochs=many"], "Expected a value like 24 for epochs, got 'many'"),
         (["--encoders", "nothing"], "Expected encoders 'mini', 'openai' or 'COARSE,FINE'"),
         (["--split-by", "official"], "expected an official split"),
     ],

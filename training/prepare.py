@@ -81,6 +81,11 @@ def _small(image: Image.Image) -> np.ndarray:
     return np.asarray(image.resize((COARSE, COARSE), Image.Resampling.BICUBIC))
 
 
+def sample_photographs() -> list[Image.Image]:
+    """Return the central square of every sample photograph."""
+    return [_photograph(CROPS * i) for i in range(len(PHOTOGRAPHS))]
+
+
 def _photograph(number: int) -> Image.Image:
     """Return a square view of a sample photograph: the centre first, then random squares."""
     pixels = getattr(photographs, PHOTOGRAPHS[number // CROPS])()
