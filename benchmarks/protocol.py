@@ -131,7 +131,7 @@ def main() -> None:
     found = {
         "claim": "ten splits over cached features against the published procedure",
         "pictures": pictures,
-        "scaled": f"published: {args.steps} steps timed, scaled to {EPOCHS} epochs of {SPLITS} splits, without decoding",
+        "scaled": f"published: {args.steps} steps timed, scaled to {EPOCHS} epochs x {SPLITS} splits, without decoding",
         **sides,
         "times_faster": sides["published"]["seconds"] / sides["ours"]["seconds"],
         "memory_ratio": sides["ours"]["peak_mb"] / sides["published"]["peak_mb"],

@@ -36,7 +36,8 @@ def attend_once(attention: nn.MultiheadAttention, query: Tensor, tokens: Tensor,
         Output, float (batch, D), and attention averaged over heads, float (batch, L).
     """
     heads = attention.num_heads
-    w_q, w_k, w_v = (w.unflatten(0, (heads, -1)) for w in attention.in_proj_weight.chunk(3))  # (heads, D / heads, D)
+    dim = query.shape[1]
+    w_q, w_k, w_v = attention.in_proj_weight.view(3, heads, dim // heads, dim)
     b_q, _, b_v = (b.view(heads, -1) for b in attention.in_proj_bias.chunk(3))
     q = torch.einsum("be,hde->bhd", query, w_q) + b_q
     logits = torch.einsum("bhe,ble->bhl", torch.einsum("bhd,hde->bhe", q, w_k), tokens) / w_q.shape[1] ** 0.5
