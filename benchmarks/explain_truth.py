@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.machine import machine
 from mst_clipiqa.explain import explain
-from mst_clipiqa.explain.explanation import STREAMS, Box
+from mst_clipiqa.explain.pieces import STREAMS, Box
 from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.scorer import Scorer
 

@@ -69,7 +69,7 @@ def _write(found: Explanation, folder: Path, target: str) -> None:
 
 def _sentences(found: Explanation, target: str) -> list[str]:
     """Return what was found, a line a thing."""
-    from mst_clipiqa.explain.explanation import STREAMS
+    from mst_clipiqa.explain.pieces import STREAMS
 
     lines = []
     for name, value in found.score.targets.items():

@@ -19,9 +19,10 @@ from __future__ import annotations
 from typing import Any
 
 from mst_clipiqa.errors import PromptError
-from mst_clipiqa.explain.explanation import Explanation, Fusion, Maps, Word
+from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.fusion import fusion
 from mst_clipiqa.explain.maps import window_maps
+from mst_clipiqa.explain.pieces import Fusion, Maps, Word
 from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.pictures import open_picture
 from mst_clipiqa.scorer import Scorer

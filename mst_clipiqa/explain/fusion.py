@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mst_clipiqa.encode import Encoded
 from mst_clipiqa.errors import ModelError
-from mst_clipiqa.explain.explanation import Fusion
+from mst_clipiqa.explain.pieces import Fusion
 from mst_clipiqa.judge import Judge, Prompt
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native, zero_shot

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from mst_clipiqa.explain.explanation import STREAMS, Floats, Maps, Stream
+from mst_clipiqa.explain.pieces import STREAMS, Floats, Maps, Stream
 from mst_clipiqa.judge import Judge, Prompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mst_clipiqa.explain.explanation import Box, Floats, Maps, Stream
+from mst_clipiqa.explain.pieces import Box, Floats, Maps, Stream
 
 RED = (214, 40, 40)
 LEAST_SPAN = 0.02

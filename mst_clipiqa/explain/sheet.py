@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mst_clipiqa.explain.explanation import Explanation, Stream
+from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
+from mst_clipiqa.explain.pieces import Stream
 
 LEVELS = ("bad", "poor", "fair", "good", "perfect")
 WIDTH = 1200

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.encode import Encoded
-from mst_clipiqa.explain.explanation import Word
+from mst_clipiqa.explain.pieces import Word
 from mst_clipiqa.judge import Judge, Prompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 

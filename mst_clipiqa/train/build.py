@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -59,7 +60,7 @@ class Learnt:
     """A fitted model, half the width of its 90 % interval in native units, and seconds of training."""
 
     fitted: Fitted
-    interval: float
+    interval: float | None  # None where validation is too small to say
     seconds: float
 
 
@@ -116,7 +117,8 @@ def learn(parts: TrainingPart, job: Job, encoder: PictureEncoder, bar: Bar) -> L
 
         fitted = fit(training, validation, job.head, job.recipe, checkpoint=job.out / CHECKPOINT, report=report)
     residuals = to_native(predict(fitted.model, validation), low, high) - to_native(validation.y, low, high)
-    return Learnt(fitted, conformal_halfwidth(residuals.abs().numpy()), time.perf_counter() - start)
+    half = conformal_halfwidth(residuals.abs().numpy())
+    return Learnt(fitted, half if math.isfinite(half) else None, time.perf_counter() - start)
 
 
 def measure(model: TrainedModel, job: Job, encoder: PictureEncoder, bar: Bar) -> Result:
@@ -127,8 +129,9 @@ def measure(model: TrainedModel, job: Job, encoder: PictureEncoder, bar: Bar) ->
     part = part_of(table, test, job.target, job.head, (low, high))
     q = to_native(predict(model.parts[job.target], part), low, high).numpy()
     mos = [record.targets[job.target] for record in test]
-    half = model.config.targets[job.target].interval or 0.0
-    extras = Extras({"generator": [r.generator for r in test], "style": [r.style for r in test]}, (q - half, q + half))
+    half = model.config.targets[job.target].interval
+    band = None if half is None else (q - half, q + half)
+    extras = Extras({"generator": [r.generator for r in test], "style": [r.style for r in test]}, band)
     seen = {"the model": model.trained_on, "its encoders": encoders_trained_on(encoder.encoders.source)}
     learnt_from = [*job.split.train, *job.split.validation]
     baseline = generator_mean(
