@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from fastapi import FastAPI, Request
 from PIL import Image
@@ -13,18 +13,27 @@ from pydantic import BaseModel, Field
 
 from mst_clipiqa.errors import PictureError, PromptError
 from mst_clipiqa.pictures import open_picture
+from mst_clipiqa.scorer import Scorer
 from mst_clipiqa.serve.body import Ask, read_ask
+from mst_clipiqa.serve.engine import Engine
+from mst_clipiqa.serve.reading import Held
 from mst_clipiqa.serve.replies import Json
-from mst_clipiqa.serve.settings import Refused
-
-if TYPE_CHECKING:
-    from mst_clipiqa.serve.app import Server
+from mst_clipiqa.serve.settings import Refused, Settings
 
 WEIGHT = 64
 """What an explanation counts for among the scores that wait: it takes about as many rows of the encoders."""
 MAX_PROMPT = 1000
 """Characters of a prompt to explain: it is encoded twice for each of its words."""
 STREAMS: tuple[Literal["coarse", "fine"], ...] = ("coarse", "fine")
+
+
+class Shared(Protocol):
+    """What the route needs of the server."""
+
+    scorer: Scorer
+    settings: Settings
+    engine: Engine
+    held: Held
 
 
 class Explained(BaseModel):
@@ -34,7 +43,7 @@ class Explained(BaseModel):
     overlays: dict[str, dict[str, str]] = Field(description="Target, then coarse or fine: WebP in base64.")
 
 
-def add_explain(app: FastAPI, server: Server, **documented: Any) -> bool:
+def add_explain(app: FastAPI, server: Shared, **documented: Any) -> bool:
     """Add /v1/explain if the package has explanations; return whether it has."""
     if importlib.util.find_spec("mst_clipiqa.explain") is None:
         return False
@@ -57,7 +66,7 @@ def _checked(ask: Ask) -> Ask:
     return ask
 
 
-def _explained(server: Server, ask: Ask) -> dict[str, Any]:
+def _explained(server: Shared, ask: Ask) -> dict[str, Any]:
     """Return the explanation of one picture; runs in the thread that owns the scorer."""
     from mst_clipiqa.explain import explain
 
