@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -20,7 +19,6 @@ from torch import Tensor
 from mst_clipiqa.cache import Cache, Features
 from mst_clipiqa.errors import PictureError, UsageError
 from mst_clipiqa.model.mstfe import EncoderPair
-from mst_clipiqa.model.precision import divided_threads
 from mst_clipiqa.model.preprocess import Views, views
 from mst_clipiqa.pictures import MAX_PIXELS, open_picture, read_picture
 from mst_clipiqa.pipeline import in_batches, in_order
@@ -89,16 +87,8 @@ class PictureEncoder:
     def batches(self, items: Iterable[Item[_Tag]]) -> Iterator[list[tuple[_Tag, Encoded | Failed]]]:
         """Yield the items in order, in lists of at most ``batch_size``, in bounded memory whatever their number."""
         opened = in_order(items, lambda item: self.open(item.picture), workers=self.workers, ahead=2 * self.batch_size)
-        waiting = in_batches(opened, self.batch_size)
-        first = list(islice(waiting, 2))
-        if len(first) < 2:  # nothing to share out: all threads work on the one batch
-            for batch in first:
-                yield self._encode_batch(batch)
-            return
-        with divided_threads(self.encoders.device) as (threads, start):
-            found = in_order(chain(first, waiting), self._encode_batch, workers=threads, ahead=threads + 1, start=start)
-            for _, encoded in found:
-                yield encoded
+        for batch in in_batches(opened, self.batch_size):
+            yield self._encode_batch(batch)
 
     def encode(self, pictures: Sequence[Any]) -> list[Encoded]:
         """Return features of pictures; PictureError for the first one that cannot be read."""
