@@ -18,7 +18,6 @@ def in_order(
     *,
     workers: int,
     ahead: int,
-    start: Callable[[], None] | None = None,
 ) -> Iterator[tuple[_A, _B]]:
     """Yield (item, work(item)) in the order of the items, at most ``ahead`` of them begun and not yet taken.
 
@@ -27,11 +26,10 @@ def in_order(
         work: called in ``workers`` threads; what it raises is raised here, at its item.
         workers: threads.
         ahead: bound on memory, at least 1.
-        start: called once in each thread, before its first item.
     """
     waiting: deque[tuple[_A, Future[_B]]] = deque()
     source = iter(items)
-    with ThreadPoolExecutor(workers, "mst-clipiqa", start or _nothing) as pool:
+    with ThreadPoolExecutor(workers, "mst-clipiqa") as pool:
         try:
             for item in islice(source, ahead):
                 waiting.append((item, pool.submit(work, item)))
@@ -51,7 +49,3 @@ def in_batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
-
-
-def _nothing() -> None:
-    pass

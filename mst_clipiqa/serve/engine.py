@@ -2,7 +2,7 @@
 
     Ask - admitted - opened in `workers` threads - [queue] - up to batch_size at once: encoded, judged - Score
 
-Batches are encoded by as many threads as `score` uses, each with its share of the processor. No picture waits for
+Batches are encoded by up to four threads, each with its share of the processor. No picture waits for
 company: a thread takes what is waiting when it is free, so batches grow with the load.
 A score does not depend on who else is in its batch (``Scorer`` sees to that).
 """
