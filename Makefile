@@ -27,7 +27,7 @@ format: $(READY) ## let ruff fix what it can
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-fuzz: $(READY) ## feed damaged pictures, prompts, tables and model folders: N=1000 cases each
+fuzz: $(READY) ## feed damaged pictures, prompts, tables, model folders and requests: N=1000 cases each
 	$(BIN)/python -m fuzz all --count $(or $(N),1000)
 
 audit: $(READY) ## look the installed versions up in the advisory database; needs the network

@@ -95,6 +95,6 @@ def damaged_json(tree: Any, dice: random.Random) -> Any:
     if isinstance(tree, list) and tree and dice.random() < 0.6:
         at = dice.randrange(len(tree))
         return [*tree[:at], damaged_json(tree[at], dice), *tree[at + 1 :]]
-    if isinstance(tree, int | float) and dice.random() < 0.6:
+    if isinstance(tree, int | float) and abs(tree) < 1e300 and dice.random() < 0.6:
         return dice.choice((-tree, tree + 1, tree - 1, tree * 1000, 0, tree / 3, str(tree), tree + 0.0))
     return value(dice)

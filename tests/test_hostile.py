@@ -16,7 +16,8 @@ import torch
 from click.testing import CliRunner, Result
 from fakes import FakePair, draw
 
-from fuzz import models
+from fuzz import http, models
+from fuzz.asks import TOKEN
 from fuzz.harness import Counts, Surface, dumped, loaded, run
 from mst_clipiqa import cli
 from mst_clipiqa.commands import score as command
@@ -31,7 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PEAK_MB = 1500  # of all that a surface does; torch alone is a third of it
 
 
-@pytest.mark.parametrize(("name", "count"), [("pictures", 400), ("prompts", 60), ("tables", 150), ("models", 40)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("pictures", 400), ("prompts", 60), ("tables", 150), ("models", 40), ("http", 300)]
+)
 def test_a_bounded_run_of_every_surface(name: str, count: int, tmp_path: Path) -> None:
     counts = run(importlib.import_module(f"fuzz.{name}").SURFACE, count, 500_000, tmp_path)
     assert (counts.cases, counts.tracebacks, counts.hangs) == (count, 0, 0), list(tmp_path.iterdir())
@@ -59,6 +62,30 @@ def test_the_harness_notices_what_it_is_for(tmp_path: Path, capsys: pytest.Captu
     assert loaded(dumped({"a": b"\xff"})) == {"a": b"\xff"}
 
 
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"headers": {"content-length": "9" * 5000}}, "Expected a body of at most"),
+        ({"headers": {"content-type": "multipart/form-data; boundary=x; charset=idna"}}, "got the charset 'idna'"),
+        ({"headers": {"content-type": "multipart/form-data; boundary=x; charset=a\0b"}}, "got the charset 'a"),
+        ({"query": "\xff", "path": "/nothing"}, "Expected a query in ASCII"),
+        ({"query": "\xff", "path": "/static", "method": "GET"}, "Expected a query in ASCII"),
+        ({"query": "\xff", "path": "/v1/score/"}, "Expected a query in ASCII"),
+        ({"headers": {"host": "[", "authorization": f"Bearer {TOKEN}"}, "path": "/nothing"}, "Expected one of the"),
+    ],
+)
+def test_heads_that_lie(changes: dict[str, Any], words: str) -> None:
+    head = {"method": "POST", "path": "/v1/score", "query": "", "headers": {}, "cuts": [], "end": "whole"} | changes
+    with pytest.raises(UsageError, match="Expected") as caught:
+        http.feed(
+            {"head": json.dumps(head).encode(), "body": b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n'}
+        )
+    assert words in str(caught.value)
+
+
 # --- model folders ------------------------------------------------------------------------------------------------
 
 
@@ -81,6 +108,8 @@ def folder(tmp_path: Path) -> Path:
         ("coarse", "blocks", [-1], "Expected sizes that make small encoders"),
         ("fine", "dim", 0.5, "Expected dim to be int, got 0.5"),
         ("text", "drop", "0", "Expected drop to be float, got '0'"),
+        ("text", "drop", 2**31, "Expected drop to be a probability, got 2147483648"),
+        ("view", "fine", "a" * 5000, "Expected fine to be 'same' or 'native', got 'aaa"),
         ("text", "heads", 0, "Expected sizes that make small encoders"),
         ("text", "heads", 3, "Expected sizes that make small encoders"),
         ("text", "layers", 2**16, "Expected sizes that make small encoders"),
@@ -97,7 +126,7 @@ def test_encoders_whose_config_lies(folder: Path, part: str, field: str, value: 
     path.write_text(json.dumps(config))
     with pytest.raises(ModelError, match="Expected") as caught:
         load_mini_pair(folder / "encoders")
-    assert words in str(caught.value)
+    assert words in str(caught.value) and len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ MOST = 2**16
 def misfit(kind: type, data: dict[str, Any]) -> str | None:
     """Return the first field whose value is not of its type, as "NAME to be TYPE, got VALUE"; None where all fit.
 
+    A field whose name ends in "drop" is a probability: torch refuses any other, but only once it is used.
+
     Args:
         kind: a dataclass; fields of dataclass and dict types are left to whoever builds those.
         data: field -> value from JSON, lists standing for tuples.
@@ -23,6 +25,8 @@ def misfit(kind: type, data: dict[str, Any]) -> str | None:
         if field.name in data and not _fits(data[field.name], hints[field.name]):
             wanted = str(field.type).replace("typing.", "")
             return f"{field.name} to be {wanted}, got {repr(data[field.name])[:60]}"
+        if field.name.endswith("drop") and not 0 <= data.get(field.name, 0) <= 1:
+            return f"{field.name} to be a probability, got {repr(data[field.name])[:60]}"
     return None
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mst_clipiqa.errors import ModelError
+from mst_clipiqa.errors import ModelError, shown
 
 PREPROCESSING_VERSION = "1"
 """Part of every cache key and of every saved model: raise it when any pixel below changes."""
@@ -44,7 +44,7 @@ class ViewSpec:
     def __post_init__(self) -> None:
         """Refuse a grid that is not square, and sizes below one."""
         if self.fine not in ("same", "native"):
-            raise ModelError(f"Expected fine to be 'same' or 'native', got {self.fine!r}.")
+            raise ModelError(f"Expected fine to be 'same' or 'native', got {shown(self.fine)}.")
         if round(self.crops**0.5) ** 2 != self.crops or min(self.size, self.crops, self.crop_size) < 1:
             raise ModelError(f"Expected sizes of at least 1 and a square number of crops, got {self}.")
 

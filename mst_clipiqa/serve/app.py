@@ -223,7 +223,7 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        method, path = request.method, request.url.path[:200]
+        method, path = request.method, request.scope["path"][:200]  # as its URL may be none
         sentence = f"Expected one of the paths in /docs, got {method} {path!r}."
         return Json({"error": sentence}, error.status_code, error.headers)
 

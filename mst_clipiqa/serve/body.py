@@ -12,6 +12,7 @@ import binascii
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from mst_clipiqa.serve.reading import Account, chunks, read_json
 from mst_clipiqa.serve.settings import Limits, Refused
 
 _MAX_NAME = 1000  # characters of a file name
+_CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ async def read_ask(request: Request, limits: Limits, account: Account) -> Ask:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
+        _check_charset(request.headers["content-type"])
         pictures, own, prompts = await _from_multipart(request, limits, account)
     elif kind == "application/json" or not kind:
         body = await read_json(request, ScoreIn, limits, account)
@@ -79,6 +82,13 @@ async def read_ask(request: Request, limits: Limits, account: Account) -> Ask:
     if not pictures:
         raise Refused(422, "Expected at least one picture, got none: send it in the field picture, or as JSON.")
     return _checked(Ask(tuple(pictures), _pair(len(pictures), own, prompts)), limits)
+
+
+def _check_charset(content_type: str) -> None:
+    """Refuse text in anything but UTF-8: some of Python's codecs are slow, and some break on what they cannot read."""
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
+    if charset.lower() not in _CHARSETS:
+        raise Refused(415, f"Expected text in UTF-8, got the charset {shown(charset.decode('latin-1'))}: send UTF-8.")
 
 
 def _too_many(got: str, limits: Limits) -> Refused:
@@ -186,8 +196,6 @@ def _checked(ask: Ask, limits: Limits) -> Ask:
             raise Refused(
                 413, f"Expected prompts of at most {limits.max_prompt:,} characters, got {len(prompt):,}: shorten it."
             )
-        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
-            raise Refused(422, "Expected prompts in valid Unicode, got a lone surrogate: send UTF-8.")
     if any(len(one.name) > _MAX_NAME for one in ask.pictures):
         raise Refused(413, f"Expected file names of at most {_MAX_NAME:,} characters, got a longer one: shorten it.")
     return ask

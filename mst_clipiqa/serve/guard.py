@@ -78,6 +78,8 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = HTTPConnection(scope).headers
         path = scope["path"]
+        if not scope["query_string"].isascii():  # a redirect would stumble over it
+            raise Refused(400, "Expected a query in ASCII, got other bytes: write them as %XX.")
         if self.token is None and not _is_loopback_name(headers.get("host", "")):
             raise Refused(
                 403, "Expected a request for localhost, got one for another name: use http://localhost, or set a token."

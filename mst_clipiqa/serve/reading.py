@@ -14,6 +14,7 @@ from mst_clipiqa.errors import shown
 from mst_clipiqa.serve.settings import Limits, Refused
 
 _LINGER_BYTES = 256 * 2**20  # of a body over the limit, read and dropped so that the client gets to hear the answer
+_DIGITS = 18  # of a content-length that is read as a number; Python refuses very long ones
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -66,9 +67,9 @@ async def read_json(request: Request, model: type[_Model], limits: Limits, accou
 async def chunks(request: Request, limits: Limits, account: Account) -> AsyncGenerator[bytes, None]:
     """Yield the body; Refused once it is over the limits of size and time."""
     said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limits.max_bytes:
+    if said.isdecimal() and (len(said) > _DIGITS or int(said) > limits.max_bytes):
         await _linger(request, limits)
-        raise _too_large(f"{int(said):,}", limits)
+        raise _too_large("more" if len(said) > _DIGITS else f"{int(said):,}", limits)
     end = asyncio.get_running_loop().time() + limits.seconds
     total, is_more = 0, True
     while is_more:
