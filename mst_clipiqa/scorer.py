@@ -7,6 +7,7 @@ picture - open - views - [f_c, f_f] - judge - Score
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,22 @@ class Score:
     levels: tuple[float, ...] | None = None
     calibrated: bool = True
     lower_better: bool = False
+
+    @property
+    def quality_spread(self) -> float | None:
+        """How far the levels lie apart in the model's own view: their standard deviation, native units.
+
+            sqrt(sum_k p_k (k - q)^2) * (high - low) / 4        q = sum_k k p_k, k = 1..5
+
+        None without levels. It differs from picture to picture, but it is not an error bar: it tells a picture that
+        the model holds for fair from one that it holds for good or bad.
+        """
+        if self.levels is None:
+            return None
+        low, high = self.ranges["quality"]
+        q = sum(k * p for k, p in enumerate(self.levels, 1))
+        variance = sum(p * (k - q) ** 2 for k, p in enumerate(self.levels, 1))
+        return math.sqrt(variance) * (high - low) / 4
 
 
 @dataclass(frozen=True)

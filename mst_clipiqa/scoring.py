@@ -30,12 +30,21 @@ COLUMNS: dict[str, type] = {
 }
 
 
+LEVELS = tuple(f"quality_{level}" for level in ("bad", "poor", "fair", "good", "perfect"))
+"""Columns of the template probabilities, worst first."""
+
+
 def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
-    """Return the columns of a scorer's table: the fixed ones, then further targets, then intervals where asked."""
+    """Return the columns of a scorer's table: the fixed ones, further targets, and where asked how sure each score is.
+
+    How sure: the interval of each target, and for a quality that comes from templates their probabilities and spread.
+    """
     targets = scorer.model.config.targets
     more: dict[str, type] = {name: float for name in targets if name not in COLUMNS}
     if intervals:
         more |= {f"{name}_{end}": float for name in targets for end in ("low", "high")}
+        if "quality" in targets and targets["quality"].head == "template":
+            more |= dict.fromkeys(("quality_spread", *LEVELS), float)
     return COLUMNS | more
 
 
@@ -66,7 +75,8 @@ def score_rows(
     Args:
         scorer: the model.
         items: what to score; an item with a problem becomes a row with that reason.
-        intervals: add ``<target>_low`` and ``<target>_high``, the 90 % interval, where the model is calibrated.
+        intervals: add ``<target>_low`` and ``<target>_high``, the 90 % interval, where the model is calibrated, and
+            ``quality_spread`` and the columns ``LEVELS``, where quality comes from templates.
         stamped: add the hidden column by which a later run knows whether a file has changed.
         earlier: rows that are copied, not scored, where their file is as it was then.
     """
@@ -134,6 +144,9 @@ def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = Fal
         for name in score.targets:
             low, high = score.intervals.get(name, (None, None))
             row |= {f"{name}_low": _rounded(low), f"{name}_high": _rounded(high)}
+        if score.levels is not None:
+            row["quality_spread"] = _rounded(score.quality_spread)
+            row |= {name: _rounded(share) for name, share in zip(LEVELS, score.levels, strict=True)}
     return row
 
 

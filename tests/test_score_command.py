@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from fakes import draw
 from PIL import Image
 
 from mst_clipiqa.cli import group
+from mst_clipiqa.commands._screen import tail
 from mst_clipiqa.scorer import Scorer
-from mst_clipiqa.scoring import COLUMNS
+from mst_clipiqa.scoring import COLUMNS, LEVELS
+
+MINI = Scorer.load("mini")
 
 
 def run(*arguments: object, code: int = 0) -> Result:
@@ -116,9 +120,53 @@ def test_prompts_come_from_files_and_from_metadata(folder: Path, tmp_path: Path)
     assert lines[1]["correspondence"] is not None
 
 
+def test_intervals_add_how_sure_each_score_is(folder: Path) -> None:
+    (folder / "bad.png").write_bytes(b"")
+    found = [json.loads(line) for line in run(folder, "--json", "--intervals", code=1).stdout.splitlines()]
+    ends = [f"{target}_{end}" for target in ("quality", "correspondence") for end in ("low", "high")]
+    assert list(found[0]) == [*COLUMNS, *ends, "quality_spread", *LEVELS]
+    assert {found[-1][name] for name in ("quality_low", "quality_spread", *LEVELS)} == {None}  # the bad one
+    spreads = set()
+    for row in found[:-1]:
+        shares = [row[name] for name in LEVELS]
+        mean = sum(5 * k / 4 * share for k, share in enumerate(shares))
+        deviation = sum(share * (5 * k / 4 - mean) ** 2 for k, share in enumerate(shares)) ** 0.5
+        assert row["quality"] == pytest.approx(mean, abs=1e-4)
+        assert row["quality_spread"] == pytest.approx(deviation, abs=1e-4)
+        spreads.add(row["quality_spread"])
+    assert len(spreads) == 4  # it differs from picture to picture
+
+
+def test_a_narrow_screen_keeps_the_end_of_names(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from mst_clipiqa.commands import score
+
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a/very/long/way/down/to/where/they/lie"
+    made = [{"file": f"{long}/name_{i:03}.png", "status": "ok", "prompt": "p", "quality": 1.0} for i in range(3)]
+    score._print_table([*made, {"file": "\x1b[2J.png", "status": "ok", "prompt": "[red]", "quality": 1.0}], MINI)
+    out = capsys.readouterr().out
+    assert [f" …/they/lie/name_{i:03}.png " in out for i in range(3)] == [True] * 3
+    assert "[red]" in out and "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "shown"),
+    [
+        ("cat.png", 7, "cat.png"),
+        ("cats/cat.png", 10, "…/cat.png"),
+        ("a/b/cat.png", 10, "…/cat.png"),
+        ("a/b/cat.png", 11, "a/b/cat.png"),
+        ("all/b/cat.png", 11, "…/b/cat.png"),
+        ("a_long_name_012.png", 9, "…_012.png"),
+    ],
+)
+def test_the_end_of_a_name_tells_it_apart(name: str, width: int, shown: str) -> None:
+    assert tail(name, width) == shown
+
+
 def test_python_and_command_agree_for_every_kind_of_source(folder: Path) -> None:
     line = json.loads(run(folder / "1.png", "--json", "--prompt", "a red car").stdout)
-    scorer = Scorer.load("mini")
+    scorer = MINI
     image = Image.open(folder / "1.png").convert("RGB")
     for source in (folder / "1.png", (folder / "1.png").read_bytes(), image, np.asarray(image)):
         score = scorer(source, "a red car")

@@ -68,6 +68,20 @@ def test_a_score_says_what_it_means(scorer: Scorer, folder: Path) -> None:
     assert score.targets == {"quality": score.quality, "correspondence": score.correspondence}
 
 
+@pytest.mark.parametrize(
+    ("levels", "spread"),
+    [
+        (None, None),
+        ((0, 0, 1, 0, 0), 0.0),
+        ((0.5, 0, 0, 0, 0.5), 20.0),  # two levels to either side of the middle, ten units each
+        ((0, 0.5, 0.5, 0, 0), 5.0),
+    ],
+)
+def test_the_spread_is_the_deviation_of_the_levels_in_native_units(levels: Any, spread: float | None) -> None:
+    score = Score(levels=levels, ranges={"quality": (10.0, 50.0)})
+    assert score.quality_spread == (None if spread is None else pytest.approx(spread, abs=1e-9))
+
+
 def test_every_way_to_hand_over_a_picture_gives_the_same_score(scorer: Scorer, folder: Path) -> None:
     path = folder / "5.png"
     image = Image.open(path).convert("RGB")

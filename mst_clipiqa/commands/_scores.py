@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mst_clipiqa.commands._options import encoding_options, open_cache
+from mst_clipiqa.commands._screen import for_screen, tail
 
 if TYPE_CHECKING:
     from mst_clipiqa.verbs.scores import LeftOut, Row
@@ -18,7 +19,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
 # Not on a terminal, which is narrow.
 _WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}
-_WIDE_ENDS = ("_low", "_high")
+_WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
 
 output_option = click.option(
     "-o", "--output", type=_FILE, help="Write a table here (.csv, .jsonl, .parquet) instead of to stdout."
@@ -39,12 +40,22 @@ _FOLDER_OPTIONS = [
 ]
 
 
+by_option = click.option(
+    "--by", default="quality", show_default=True, help="A column, or several: quality=2,correspondence=1 (weights)."
+)
+
+
 def source_options(function: _F) -> _F:
     """Add the flags that say how a folder is scored; they are not read where SOURCE is a table."""
     function = encoding_options(function)
     for option in reversed(_FOLDER_OPTIONS):
         function = option(function)
     return function
+
+
+def table_options(function: _F) -> _F:
+    """Add the flags of a verb that takes rows and writes rows; ``deliver`` reads those of them that say where to."""
+    return output_option(json_option(left_out_option(source_options(function))))
 
 
 def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
@@ -97,6 +108,12 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
         _write_csv(plain, columns)
 
 
+def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
+    """Write rows and those left out to where ``table_options`` say, and return the exit code."""
+    write_rows(rows, how["output"], how["as_json"])
+    return finish(left, how["left_out"])
+
+
 def finish(left: Sequence[LeftOut], left_file: Path | None = None) -> int:
     """Say on stderr which rows were left out and why, write them where asked, and return the exit code."""
     from mst_clipiqa.verbs.scores import say_left_out
@@ -145,18 +162,14 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.text import Text
 
     shown = [name for name in columns if name not in _WIDE and not name.endswith(_WIDE_ENDS)]
+    console = Console(highlight=False)
     table = Table(box=None, header_style="bold")
     for name in shown:
         is_text = any(isinstance(row.get(name), str) for row in rows)
         table.add_column(name, justify="left" if is_text else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_for_screen(row.get(name))) for name in shown))
-    Console(highlight=False).print(table)
-
-
-def _for_screen(cell: object) -> str:
-    """Return a cell as text that cannot steer a terminal."""
-    if cell is None:
-        return ""
-    words = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in words)
+        cells = {name: for_screen(row.get(name)) for name in shown}
+        if "file" in cells:
+            cells["file"] = tail(cells["file"], console.width // 2)
+        table.add_row(*map(Text, cells.values()))
+    console.print(table)

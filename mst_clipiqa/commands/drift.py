@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.commands._scores import (
-    finish,
-    generator_option,
-    json_option,
-    left_out_option,
-    output_option,
-    read_source,
-    source_options,
-    write_rows,
-)
+from mst_clipiqa.commands._scores import finish, generator_option, read_source, table_options, write_rows
 
 if TYPE_CHECKING:
     from mst_clipiqa.verbs.drift import Drift
@@ -29,10 +20,7 @@ if TYPE_CHECKING:
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Of intervals, in %.")
 @click.option("--seed", default=0, show_default=True, help="Of the resampling.")
 @generator_option
-@output_option
-@json_option
-@left_out_option
-@source_options
+@table_options
 def command(
     old: str,
     new: str,

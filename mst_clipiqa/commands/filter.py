@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.commands._scores import (
-    finish,
-    json_option,
-    left_out_option,
-    output_option,
-    read_source,
-    source_options,
-    write_rows,
-)
+from mst_clipiqa.commands._scores import deliver, read_source, table_options
 
 if TYPE_CHECKING:
     from mst_clipiqa.verbs.keep import Plan
@@ -34,10 +26,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--move-to", type=_FOLDER, help="Move their pictures below this folder.")
 @click.option("--yes", is_flag=True, help="Do it; without this, copies and moves are only shown.")
 @click.option("--images", type=_FOLDER, help="Where the pictures lie that the table names.")
-@output_option
-@json_option
-@left_out_option
-@source_options
+@table_options
 def command(
     source: str,
     min_quality: float | None,
@@ -48,9 +37,6 @@ def command(
     move_to: Path | None,
     yes: bool,
     images: Path | None,
-    output: Path | None,
-    as_json: bool,
-    left_out: Path | None,
     **how: Any,
 ) -> int:
     """Keep the rows of SOURCE whose scores are high enough, and copy or move their pictures if asked.
@@ -73,13 +59,11 @@ def command(
     target = copy_to or move_to
     if target is None:
         _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not.")
-        write_rows(kept.rows, output, as_json)
-        return finish(kept.left_out, left_out)
+        return deliver(kept.rows, kept.left_out, how)
     planned = plan(kept.rows, rows, folders_of(source, images), target)
     results, failed = _do(planned, move_to is not None, yes)
     _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not. {_summary(len(results), move_to is not None, yes)}")
-    write_rows(results, output, as_json)
-    return finish([*kept.left_out, *planned.left_out, *failed], left_out)
+    return deliver(results, [*kept.left_out, *planned.left_out, *failed], how)
 
 
 def _do(planned: Plan, move: bool, yes: bool) -> tuple[list[Row], list[LeftOut]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.commands._options import FILE, encoding_options, open_cache
+from mst_clipiqa.commands._screen import file_width, for_screen, tail
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 @click.option("-o", "--output", type=FILE, help="Write .csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Go on with an -o that did not finish.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
-@click.option("--intervals", is_flag=True, help="Add columns with the 90 % interval of each score.")
+@click.option("--intervals", is_flag=True, help="Add how sure each score is: 90 % interval, levels, spread.")
 @click.option(
     "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="At a bad row."
 )
@@ -173,17 +174,18 @@ def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple
 def _print_table(rows: list[Row], scorer: Scorer) -> None:
     """Print the first rows for a person, with the scale of each score."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
     scales = {name: "{:g}..{:g}".format(*scorer.ranges[name]) for name in targets}
+    console = Console()
     table = Table("file", *(f"{name}\n{scales[name]}" for name in targets), "gate", "prompt or reason")
     for row in rows:
         numbers = ["" if (value := row.get(name)) is None else f"{value:.2f}" for name in (*targets, "gate")]
         words = row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]
-        table.add_row(escape(str(row["file"])), *numbers, escape(str(words or "")))
-    console = Console()
+        file = tail(for_screen(row["file"]), file_width(console.width))
+        table.add_row(Text(file, no_wrap=True), *numbers, Text(for_screen(words)))
     console.print(table)
     uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
     console.print(f"Model {scorer.model.config.name}; higher is better{uncalibrated}.", highlight=False, markup=False)

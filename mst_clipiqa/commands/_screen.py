@@ -1,0 +1,26 @@
+"""Foreign text on a terminal: nothing in it steers the screen, and long names keep the end that tells them apart."""
+
+from __future__ import annotations
+
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+
+
+def for_screen(cell: object) -> str:
+    """Return a cell as text that cannot steer a terminal."""
+    if cell is None:
+        return ""
+    words = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in words)
+
+
+def tail(name: str, width: int) -> str:
+    """Return the end of a file's name, at most ``width`` signs, from a folder on where one fits: "…/cat_012.png"."""
+    if len(name) <= width:
+        return name
+    kept = name[1 - width :] if width > 1 else ""
+    return ELLIPSIS + kept[max(0, kept.find("/")) :]
+
+
+def file_width(screen: int) -> int:
+    """Return how many of a screen's columns a file's name may take beside scores and prompts."""
+    return max(16, screen * 3 // 10)
