@@ -16,8 +16,8 @@ from PIL import Image
 
 from mst_clipiqa import cli
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.report import write_report
-from mst_clipiqa.report.facts import facts
+from mst_clipiqa.report import Look, write_report
+from mst_clipiqa.report.facts import LEVELS, facts
 from mst_clipiqa.report.page import Page, to_block
 from mst_clipiqa.report.thumbnails import LADDER, make_thumbnails
 
@@ -100,6 +100,16 @@ def test_least_sure_needs_something_that_varies() -> None:
     assert spread["strips"][-1]["rows"] == [1, 0]
 
 
+def test_levels_and_spread_come_for_every_row() -> None:
+    from mst_clipiqa.scoring import LEVELS as COLUMNS
+
+    assert tuple(f"quality_{level}" for level in LEVELS) == COLUMNS
+    sure = dict(zip(COLUMNS, (0, 0, 0.25, 0.75, 0), strict=True))
+    found = facts_of([row("a", 3.0, quality_spread=0.43, **sure), row("b", status="error", reason="cut off")])
+    assert (found["levels"], found["spread"], found["extra"]) == ([[0, 0, 250, 750, 0], None], [0.43, None], {})
+    assert (facts_of(ROWS)["levels"], facts_of(ROWS)["spread"]) == (None, None)
+
+
 def test_other_columns_come_along() -> None:
     assert facts_of(ROWS)["extra"] == {"style": [None, None, "oil", None]}
 
@@ -124,7 +134,7 @@ def test_foreign_text_cannot_leave_its_block() -> None:
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     rows = [row(HOSTILE, 2.0, 3.0, prompt=HOSTILE, generator=HOSTILE, other=HOSTILE)]
-    write_report([*rows, row("b\udce9", status="error", reason=HOSTILE)], tmp_path / "r.html", title=HOSTILE)
+    write_report([*rows, row("b\udce9", status="error", reason=HOSTILE)], tmp_path / "r.html", look=Look(HOSTILE))
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script>hacked" not in page
     assert "<img" not in page
@@ -202,7 +212,7 @@ def test_a_sample_that_misleads_does_not_break_the_budget(tmp_path: Path) -> Non
 def test_a_page_keeps_its_limit(tmp_path: Path, pictures: list[Path]) -> None:
     rows = [row(path.name, float(i)) for i, path in enumerate(pictures)]
     limit = 120_000
-    written = write_report(rows, tmp_path / "r.html", folders=[tmp_path], limit=limit)
+    written = write_report(rows, tmp_path / "r.html", folders=[tmp_path], look=Look(limit=limit))
     assert written.size == (tmp_path / "r.html").stat().st_size <= limit
     assert all(thumbnails_of((tmp_path / "r.html").read_text(encoding="utf-8")))
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from mst_clipiqa.report import write_report
+from mst_clipiqa.report import Explaining, Look, write_report
+from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.scoring import to_row
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -37,7 +39,7 @@ def rows() -> list[dict[str, Any]]:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     Image.new("RGB", (32, 32), (200, 30, 30)).save(folder / "p2996.png")
-    write_report(rows(), folder / "report.html", folders=[folder], title=HOSTILE)
+    write_report(rows(), folder / "report.html", folders=[folder], look=Look(HOSTILE))
     return folder / "report.html"
 
 
@@ -194,3 +196,34 @@ def test_a_phone_in_the_dark(page: Page) -> None:
     page.tap("#tab-pictures")
     page.tap("#gallery .card >> nth=0")
     assert page.is_visible("#viewer")
+
+
+def test_a_picture_opens_with_its_explanation(browser: Browser, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    Image.effect_noise((64, 48), 60).convert("RGB").save(picture)
+    scorer = Scorer.load("mini")
+    table = [to_row("a.png", HOSTILE, scorer(picture, HOSTILE), intervals=True), {"file": "b.png", "quality": 1.0}]
+    folder, why = [tmp_path], Explaining(scorer, 1)
+    write_report(table, tmp_path / "r.html", folders=folder, look=Look("One"), explaining=why)
+    page = browser.new_page()
+    page.goto(f"{(tmp_path / 'r.html').as_uri()}#/pictures")
+    card = page.locator("#gallery .card[title='a.png']")
+    assert "explained" in str(card.get_attribute("aria-label"))
+    card.click()
+    said = page.inner_text("#viewer-facts")
+    for words in ("Both: most quality is lost", "Probability of each quality level", "of the answer is the coarse"):
+        assert words in said
+    assert page.locator(".levels li").count() == 5
+    assert "Both: most quality is lost" in str(page.get_attribute(".maps img >> nth=0", "alt"))
+    first = page.locator(".maps button >> nth=0")
+    first.focus()
+    page.keyboard.press("Enter")
+    assert first.get_attribute("aria-pressed") == "true"
+    assert "most quality" in str(page.get_attribute("#viewer-picture img", "alt"))
+    page.keyboard.press("Enter")
+    assert page.get_attribute("#viewer-picture img", "alt") == HOSTILE
+    page.click("#viewer-next" if page.is_enabled("#viewer-next") else "#viewer-previous")
+    assert page.locator(".maps").count() == 0
+    assert "mst-clipiqa explain" in page.inner_text("#viewer-facts")
+    assert page.evaluate("typeof hacked") == "undefined"
+    page.close()

@@ -74,16 +74,9 @@ def _sentences(found: Explanation, target: str) -> list[str]:
     lines = []
     for name, value in found.score.targets.items():
         if value is not None:
-            one, (low, high) = found.fusion[name], found.score.ranges[name]
-            lines.append(
-                f"{name} {value:.2f} ({low:g} to {high:g}): {one.share:.0%} of the answer is the coarse stream's; "
-                f"alone, coarse says {one.coarse_alone:.2f} and fine {one.fine_alone:.2f}."
-            )
-    for stream in STREAMS:
-        left, top, right, bottom = found.maps[target].worst(stream)
-        lost = float(found.maps[target].of(stream).max())
-        spot = _place(left + right, top + bottom)
-        lines.append(f"{stream}: most {target} is lost {spot}, {lost:.2f} more than in the mean window.")
+            low, high = found.score.ranges[name]
+            lines.append(found.fusion[name].sentence(f"{name} {value:.2f} ({low:g} to {high:g})"))
+    lines += [found.maps[target].sentence(stream, target) for stream in STREAMS]
     for name, words in found.words.items():
         if words:
             least, most = min(words, key=lambda w: w.effect), max(words, key=lambda w: w.effect)
@@ -94,10 +87,3 @@ def _sentences(found: Explanation, target: str) -> list[str]:
     if found.score.reason:
         lines.append(f"Note: {found.score.reason}.")
     return lines
-
-
-def _place(across: float, down: float) -> str:
-    """Return a spot in words; ``across`` and ``down`` are twice the centre's, 0..2."""
-    column = ("left", "centre", "right")[min(2, int(across * 1.5))]
-    row = ("top", "middle", "bottom")[min(2, int(down * 1.5))]
-    return "in the middle" if (row, column) == ("middle", "centre") else f"at the {row} {column}"

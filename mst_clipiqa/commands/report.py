@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mst_clipiqa.commands._scores import finish, generator_option, read_source, source_options
+from mst_clipiqa.errors import UsageError, shown
 
+if TYPE_CHECKING:
+    from mst_clipiqa.report import Explaining
+    from mst_clipiqa.verbs.scores import Row
+
+EACH = 2
+"""Pictures at each end that are explained unless told otherwise: some seconds each."""
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
@@ -26,6 +34,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 @click.option("--no-images", is_flag=True, help="Leave the pictures out.")
 @click.option("--title", help="Heading of the page; the table's name otherwise.")
 @click.option("--max-mb", default=38.0, show_default=True, help="Largest size; thumbnails shrink to keep it.")
+@click.option("--explain", type=click.IntRange(0), help=f"Explain so many at each end, {EACH} unless said.")
 @generator_option
 @source_options
 def command(
@@ -35,6 +44,7 @@ def command(
     no_images: bool,
     title: str | None,
     max_mb: float,
+    explain: int | None,
     generator_from: str,
     **how: Any,
 ) -> int:
@@ -42,25 +52,47 @@ def command(
 
     SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of pictures, which is scored
     first. The page has a gallery to sort, search and filter, distributions, generators and prompts with intervals,
-    and the failed rows. Exit code 1 means that pictures are missing from it; stderr says which and why.
+    and the failed rows. The best, worst and least sure pictures open with an explanation where --model is what scored
+    the table. Exit code 1 means that something is missing from the page; stderr says what and why.
     """
-    from mst_clipiqa.progress import progress
-    from mst_clipiqa.report import write_report
+    from mst_clipiqa.report import Look, write_report
     from mst_clipiqa.verbs.reading import folders_of
     from mst_clipiqa.verbs.scores import with_generator
 
     rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
-    folders = [] if no_images else folders_of(source, images)
-    with progress("thumbnails", len(rows)) as advance:
-        written = write_report(
-            rows,
-            output,
-            folders=folders,
-            title=title or (Path(source).stem if source != "-" else "Scores"),
-            limit=int(max_mb * 1e6),
-            advance=advance,
-        )
+    written = write_report(
+        rows,
+        output,
+        folders=[] if no_images else folders_of(source, images),
+        look=Look(title or (Path(source).stem if source != "-" else "Scores"), int(max_mb * 1e6)),
+        explaining=None if no_images else _explaining(rows, explain, how),
+        quiet=False,
+    )
     pictures = "" if no_images else f", thumbnails up to {written.side} pixels"
+    pictures += f", {written.explained} explained" if written.explained else ""
     size = f"{written.size / 1e6:.1f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.0f} kB"
     click.echo(f"{output}: {len(rows):,} rows, {size}{pictures}.", err=True)
     return finish(written.left_out)
+
+
+def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -> Explaining | None:
+    """Return what explains the pictures: the model that scored them, or nothing where that is not at hand."""
+    from mst_clipiqa.report import Explaining
+    from mst_clipiqa.verbs.scores import text
+
+    models = {name for row in rows if (name := text(row, "model"))}
+    if each == 0 or (each is None and not models):
+        return None
+    if how["model"] != "mini" or "mini" in models:
+        from mst_clipiqa.scorer import ScoreOptions, Scorer
+
+        flags = ("device", "precision", "batch_size", "workers")
+        scorer = Scorer.load(how["model"], ScoreOptions(**{flag: how[flag] for flag in flags}))
+        if scorer.model.config.name in models:
+            return Explaining(scorer, EACH if each is None else each)
+    names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "no model that it names"
+    message = f"Expected --model to be what scored the table ({names}), got {how['model']}"
+    if each is not None:
+        raise UsageError(f"{message}: name its folder, or leave --explain out.")
+    click.echo(f"No picture is explained. {message}: name its folder.", err=True)
+    return None

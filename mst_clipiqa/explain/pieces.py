@@ -38,6 +38,13 @@ class Fusion:
     coarse_alone: float
     fine_alone: float
 
+    def sentence(self, target: str) -> str:
+        """Return the shares in words, beginning with the target's name."""
+        return (
+            f"{target}: {self.share:.0%} of the answer is the coarse stream's (gate {self.gate:.0%}); "
+            f"alone, coarse says {self.coarse_alone:.2f} and fine {self.fine_alone:.2f}."
+        )
+
 
 @dataclass(frozen=True)
 class Word:
@@ -88,3 +95,17 @@ class Maps:
         row, column = np.unravel_index(int(lost.argmax()), lost.shape)
         left, top, right, bottom = self.windows[row, column].tolist()
         return left, top, right, bottom
+
+    def sentence(self, stream: Stream, target: str) -> str:
+        """Return where most is lost, and how much, in words."""
+        left, top, right, bottom = self.worst(stream)
+        lost = float(self.of(stream).max())
+        spot = _place(left + right, top + bottom)
+        return f"{stream}: most {target} is lost {spot}, {lost:.2f} more than in the mean window."
+
+
+def _place(across: float, down: float) -> str:
+    """Return a spot in words; ``across`` and ``down`` are twice the centre's, 0..2."""
+    column = ("left", "centre", "right")[min(2, int(across * 1.5))]
+    row = ("top", "middle", "bottom")[min(2, int(down * 1.5))]
+    return "in the middle" if (row, column) == ("middle", "centre") else f"at the {row} {column}"

@@ -18,6 +18,8 @@ Facts = dict[str, Any]
 TARGETS = ("quality", "correspondence")
 STRIP = 12
 """How many pictures stand in each of the rows best, worst and least sure."""
+LEVELS = ("bad", "poor", "fair", "good", "perfect")
+"""The quality levels, as the columns ``quality_bad`` and so on name them."""
 HOW = Resampling(level=0.95, resamples=1000, seed=0)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
 
@@ -52,6 +54,9 @@ def facts(rows: Sequence[Row], found: Sequence[Path | None], home: Path, title: 
         "gate": [_rounded(number(row, "gate")) for row in rows],
         "size": [_size(row) for row in rows],
         "low_high": {t: _bounds(rows, t) for t in TARGETS},
+        "level_names": LEVELS,
+        "levels": _levels(rows),
+        "spread": _spread(rows),
         "unsure": unsure,
         "unsure_by": unsure_by,
         "prompt": _coded([text(row, "prompt").strip() for row in rows]),
@@ -98,9 +103,26 @@ def _bounds(rows: Sequence[Row], target: str) -> list[list[float | None]] | None
     return [[_rounded(number(row, low)), _rounded(number(row, high))] for row in rows]
 
 
+def _levels(rows: Sequence[Row]) -> list[list[int] | None] | None:
+    """Return the probabilities of the quality levels of each row, in thousandths, where the table has them."""
+    names = [f"quality_{level}" for level in LEVELS]
+    if not any(name in row for row in rows for name in names):
+        return None
+    shares = [[number(row, name) for name in names] for row in rows]
+    return [None if None in some else [round(1000 * (share or 0)) for share in some] for some in shares]
+
+
+def _spread(rows: Sequence[Row]) -> list[float | None] | None:
+    """Return how far the quality levels of each row lie apart, native units, where the table has it."""
+    if not any("quality_spread" in row for row in rows):
+        return None
+    return [_rounded(number(row, "quality_spread")) for row in rows]
+
+
 def _extras(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the columns that the page knows nothing about, as they are."""
-    known = _SHOWN_ELSEWHERE | {"generator"} | {f"{t}{end}" for t in TARGETS for end in ("_low", "_high")}
+    known = _SHOWN_ELSEWHERE | {"generator", "quality_spread"} | {f"quality_{level}" for level in LEVELS}
+    known |= {f"{t}{end}" for t in TARGETS for end in ("_low", "_high")}
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]
     return {name: [_cell(row.get(name)) for row in rows] for name in names}
 

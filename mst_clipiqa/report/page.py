@@ -8,8 +8,8 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -21,6 +21,9 @@ from mst_clipiqa.report.thumbnails import Thumbnails
 CHUNK = 50
 """Thumbnails in one block of the page; the browser decodes only the blocks that it shows."""
 BLOCK = '<script type="text/plain" id="t{}">{}</script>\n'
+WHY = '<script type="application/json" id="e{}">{}</script>\n'
+SCRIPT = ("tools", "card", "tabs", "overview", "filters", "gallery", "why", "viewer", "tables", "start")
+"""The files of script/, in the order in which they stand in the page."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -30,15 +33,19 @@ class Page:
     Args:
         facts: what it shows.
         limit: largest size in bytes, thumbnails included.
+        why: a row to its explanation, as ``to_block`` makes it.
 
     Raises:
         UsageError: the page is over its limit without any thumbnail.
     """
 
-    def __init__(self, facts: Facts, limit: int) -> None:
-        self.facts = {**facts, "chunk": CHUNK}
+    def __init__(self, facts: Facts, limit: int, why: Mapping[int, str] | None = None) -> None:
+        why = why or {}
+        self.facts = {**facts, "chunk": CHUNK, "explained": list(why)}
+        self._why = [WHY.format(row, block).encode() for row, block in why.items()]
         blocks = (facts["rows"] // CHUNK + 1) * (len(BLOCK) + 8) + facts["rows"] + 32  # all but the pictures
-        self.budget = limit - len(self._head.encode()) - len(self._data) - len(self._script) - blocks
+        fixed = [self._head.encode(), self._data, self._script, *self._why]
+        self.budget = limit - sum(map(len, fixed)) - blocks
         if self.budget < 0:
             raise UsageError(
                 f"Expected a page of at most {limit / 1e6:g} MB, but the table alone takes more: give a higher limit "
@@ -56,14 +63,14 @@ class Page:
     @cached_property
     def _head(self) -> str:
         """The page up to its data; the hashes name the only style and the only script that may run."""
-        css, js = _part("page.css"), _part("page.js")
+        css, js = _part("page.css"), _javascript()
         return Template(_part("page.html")).substitute(
             title=html.escape(self.facts["title"]), css=css, css_hash=_hash(css), js_hash=_hash(js)
         )
 
     @cached_property
     def _script(self) -> bytes:
-        return f"<script>{_part('page.js')}</script>\n".encode()
+        return f"<script>{_javascript()}</script>\n".encode()
 
     @cached_property
     def _data(self) -> bytes:
@@ -77,6 +84,7 @@ class Page:
         yield self._head.encode()
         yield self._data
         yield self._script
+        yield from self._why
         for start in range(0, len(thumbnails.images), CHUNK):
             lines = "\n".join(thumbnails.images[start : start + CHUNK])
             yield BLOCK.format(start // CHUNK, lines).encode()
@@ -117,6 +125,13 @@ def to_block(value: object) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+@cache
+def _javascript() -> str:
+    """Return the files of the script as one, with names of their own."""
+    parts = "\n".join(_part(f"script/{name}.js") for name in SCRIPT)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _part(name: str) -> str:

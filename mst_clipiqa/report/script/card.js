@@ -1,0 +1,45 @@
+// A picture as a card.
+function meter(name, row) {
+  const value = data[name][row];
+  if (value === null) return null;
+  const bar = make("i", {}, make("i", { style: { width: `${100 * scale[name].share(value)}%` } }));
+  return make("span", { className: `meter ${name}` }, `${name[0].toUpperCase()} ${fixed(value)}`, bar);
+}
+function label(row) {
+  const parts = [data.file[row]];
+  for (const name of TARGETS) if (data[name][row] !== null) parts.push(`${name} ${fixed(data[name][row])}`);
+  if (explained.has(row)) parts.push("explained");
+  if (failed(row)) parts.push("failed: " + coded(data.reason, row));
+  if (coded(data.prompt, row)) parts.push("prompt: " + coded(data.prompt, row));
+  return parts.join(", ");
+}
+function card(row, open) {
+  const frame = make("span", { className: "thumb" }), mark = explained.has(row) ? make("span", { className: "mark" }, "why") : null;
+  const words = make("span", { className: "words" },
+    failed(row)
+      ? make("span", { className: "line bad" }, "failed: " + coded(data.reason, row))
+      : make("span", { className: "meters" }, ...TARGETS.map((name) => meter(name, row))),
+    make("span", { className: "line" }, coded(data.prompt, row) || "no prompt"),
+    make("span", { className: "line soft" }, data.file[row]));
+  const node = make("button", { type: "button", className: "card", title: data.file[row] }, frame, mark, words);
+  node.setAttribute("aria-label", label(row));
+  node.addEventListener("click", () => open(node));
+  fill(frame, row);
+  return node;
+}
+
+/** Let Tab reach one button of a row, and the arrow keys the others. */
+function rove(box) {
+  const buttons = [...box.querySelectorAll("button:not(:disabled)")];
+  buttons.forEach((button, at) => { button.tabIndex = at ? -1 : 0; });
+  box.addEventListener("keydown", (event) => {
+    const at = buttons.indexOf(document.activeElement), last = buttons.length - 1;
+    const to = { ArrowRight: Math.min(last, at + 1), ArrowLeft: Math.max(0, at - 1), Home: 0, End: last }[event.key];
+    if (to === undefined || at < 0) return;
+    event.preventDefault();
+    buttons[at].tabIndex = -1;
+    buttons[to].tabIndex = 0;
+    buttons[to].focus();
+  });
+  return box;
+}

@@ -1,0 +1,63 @@
+// Data and small tools.
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const TARGETS = ["quality", "correspondence"].filter((name) => data.overall[name][3] > 0);
+const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const fixed = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
+const coded = (column, row) => (column.of[row] < 0 ? "" : column.names[column.of[row]]);
+const failed = (row) => !data.ok[row];
+
+/** Make an element: properties, then children, where a string is text and never markup. */
+function make(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "style") Object.assign(node.style, value);
+    else if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+/** Return round ends and a step for an axis over the values, so that about `parts` steps cover them. */
+function axis(values, parts) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) if (value !== null) { low = Math.min(low, value); high = Math.max(high, value); }
+  if (low > high) [low, high] = [0, 1];
+  if (high - low < 1e-9) high = low + 1;
+  const rough = (high - low) / parts, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 2.5, 5, 10].find((times) => times * power >= rough - 1e-12);
+  low = Math.floor(low / step + 1e-9) * step;
+  high = Math.max(low + step, Math.ceil(high / step - 1e-9) * step);
+  return { low, high, step, share: (value) => Math.min(1, Math.max(0, (value - low) / (high - low))) };
+}
+const scale = Object.fromEntries(TARGETS.map((name) => [name, axis(data[name], 20)]));
+
+// Thumbnails stand in blocks at the end of the file: a block is split when one of its pictures is first shown.
+const blocks = new Map();
+function thumbnail(row) {
+  const place = data.thumbnail[row], block = Math.floor(place / data.chunk);
+  if (!blocks.has(block)) {
+    const node = byId(`t${block}`);
+    if (!node || (document.readyState === "loading" && !node.nextSibling)) return null; // still on its way
+    blocks.set(block, node.textContent.split("\n"));
+  }
+  return blocks.get(block)[place % data.chunk];
+}
+const waiting = new Map(); // frames that are on screen before their picture has arrived
+function fill(frame, row, alt = "") {
+  const image = thumbnail(row);
+  if (image === null) { waiting.set(frame, [row, alt]); return; }
+  if (image) frame.replaceChildren(make("img", { src: `data:image/webp;base64,${image}`, alt, decoding: "async" }));
+  else frame.replaceChildren("no picture");
+}
+function fillWaiting() {
+  const all = [...waiting];
+  waiting.clear();
+  for (const [frame, [row, alt]] of all) if (frame.isConnected) fill(frame, row, alt);
+}
+if (document.readyState === "loading") {
+  const timer = setInterval(fillWaiting, 50);
+  document.addEventListener("DOMContentLoaded", () => { clearInterval(timer); fillWaiting(); });
+}

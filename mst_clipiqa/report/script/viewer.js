@@ -1,0 +1,74 @@
+// One picture.
+const viewer = byId("viewer");
+let viewed = { rows: [], at: 0, from: null };
+
+function view(rows, at, from) {
+  viewed = { rows, at, from };
+  show();
+  if (!viewer.open) viewer.showModal();
+}
+function show() {
+  const { rows, at } = viewed, row = rows[at];
+  byId("viewer-place").replaceChildren(`${(at + 1).toLocaleString("en")} of ${rows.length.toLocaleString("en")}`,
+    make("span", { className: "heard" }, `: ${label(row)}`));
+  byId("viewer-previous").disabled = at === 0;
+  byId("viewer-next").disabled = at === rows.length - 1;
+  const frame = byId("viewer-picture"), picture = () => fill(frame, row, coded(data.prompt, row) || data.file[row]);
+  picture();
+  byId("viewer-facts").replaceChildren(...about(row), ...why(row, frame, picture), ...original(row));
+  byId("viewer-facts").scrollTop = 0;
+}
+function shares(parts) {
+  const bar = make("span", { className: "shares", role: "img" });
+  parts.forEach(([, share], at) => bar.append(make("i", { style: { width: `${100 * share}%`, opacity: 1 - at / (parts.length + 1) } })));
+  bar.setAttribute("aria-label", parts.map(([name, share]) => `${name} ${Math.round(100 * share)} %`).join(", "));
+  return make("span", {}, parts.map(([name, share]) => `${name} ${Math.round(100 * share)} %`).join(", "), bar);
+}
+function about(row) {
+  const terms = make("dl");
+  const term = (name, value) => value !== "" && value !== null && value !== undefined && terms.append(make("dt", {}, name), make("dd", {}, value));
+  for (const name of TARGETS) {
+    const both = data.low_high[name] ? data.low_high[name][row] : [null, null];
+    const words = fixed(data[name][row]) + (both[0] === null ? "" : ` (90 % interval ${fixed(both[0])} to ${fixed(both[1])})`);
+    term(capital(name), make("span", {}, words, data[name][row] === null ? null : meterBar(name, row)));
+  }
+  term("Prompt", coded(data.prompt, row));
+  term("Generator", coded(data.generator, row));
+  term("Status", failed(row) ? make("span", { className: "bad" }, "failed") : "scored");
+  term(failed(row) ? "Reason" : "Note", coded(data.reason, row));
+  if (data.gate[row] !== null) term("Gate", shares([["coarse view", data.gate[row]], ["fine view", 1 - data.gate[row]]]));
+  if (data.spread && data.spread[row] !== null) term("Spread", `${fixed(data.spread[row])} (how far the quality levels lie apart)`);
+  term("Size", data.size[row]);
+  for (const [name, values] of Object.entries(data.extra)) term(name === "model" ? "Model" : name, values[row] === null ? "" : String(values[row]));
+  return [make("h2", { id: "viewer-name" }, data.file[row]), terms];
+}
+function original(row) {
+  const link = data.link[row] && make("a", { href: data.link[row], target: "_blank", rel: "noopener noreferrer" }, "Open the original file");
+  return link ? [make("p", {}, link)] : [];
+}
+function meterBar(name, row) {
+  const bar = meter(name, row);
+  bar.firstChild.remove();
+  bar.style.display = "block";
+  return bar;
+}
+function turn(by) {
+  const at = viewed.at + by;
+  if (at < 0 || at >= viewed.rows.length) return;
+  viewed.at = at;
+  show();
+}
+function buildViewer() {
+  byId("viewer-previous").addEventListener("click", () => turn(-1));
+  byId("viewer-next").addEventListener("click", () => turn(1));
+  byId("viewer-close").addEventListener("click", () => viewer.close());
+  viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
+  viewer.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") turn(-1);
+    else if (event.key === "ArrowRight") turn(1);
+  });
+  viewer.addEventListener("close", () => {
+    if (viewed.rows === list && shownTab === "pictures") focusPlace(viewed.at);
+    else if (viewed.from) viewed.from.focus();
+  });
+}

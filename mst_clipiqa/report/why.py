@@ -1,0 +1,139 @@
+"""Rows -> explanations that come along in the page: maps as small pictures, levels, streams and words as numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from mst_clipiqa.errors import PictureError, PromptError
+from mst_clipiqa.report.facts import Facts
+from mst_clipiqa.report.page import to_block
+from mst_clipiqa.verbs.scores import LeftOut, Row, number, text
+
+if TYPE_CHECKING:
+    from mst_clipiqa.explain import Explanation
+    from mst_clipiqa.scorer import Scorer
+
+SIDE, QUALITY = 320, 60
+"""Longer side of a map in pixels, and its WebP quality."""
+SHARE = 4
+"""Explanations take at most one part in so many of the page."""
+AGREES = 0.02
+"""How far, in lengths of the scale, the score that is explained may lie from the table's."""
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """Which pictures of a report are explained, and by what.
+
+    Attributes:
+        scorer: the model that scored the table; rows of another model are passed over.
+        each: pictures from the front of each strip: the best, the worst, the least sure.
+    """
+
+    scorer: Scorer
+    each: int
+
+
+@dataclass
+class Why:
+    """What came of it: a row's number to its block of JSON, and the rows that could not be explained."""
+
+    blocks: dict[int, str] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def wanted(facts: Facts, rows: Sequence[Row], found: Sequence[Path | None], how: Explaining) -> list[int]:
+    """Return the numbers of the rows to explain: those with a picture and of this model, each once."""
+    model = how.scorer.model.config.name
+    order = dict.fromkeys(row for strip in facts["strips"] for row in strip["rows"][: how.each])
+    return [row for row in order if found[row] is not None and text(rows[row], "model") == model]
+
+
+def explanations(
+    rows: Sequence[Row],
+    found: Sequence[Path | None],
+    some: Sequence[int],
+    how: Explaining,
+    budget: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Why:
+    """Explain some rows.
+
+    Args:
+        rows: all rows of the table.
+        found: where each row's picture lies.
+        some: which rows.
+        how: by what.
+        budget: characters for all explanations together.
+        advance: called with the number of rows done.
+    """
+    why, spent = Why(), 0
+    for row in some:
+        try:
+            block = _block(rows[row], found[row], how.scorer)
+        except PictureError:
+            continue  # its thumbnail says so
+        except PromptError as error:
+            why.left_out.append(LeftOut(rows[row], f"not explained: {error}"))
+        else:
+            if spent + len(block) > budget:
+                why.left_out.append(LeftOut(rows[row], "not explained: the page has no room for more"))
+            else:
+                why.blocks[row] = block
+                spent += len(block)
+        advance(1)
+    return why
+
+
+def _block(row: Row, path: Path | None, scorer: Scorer) -> str:
+    """Return one explanation; PromptError where it would be of another score than the table's."""
+    from mst_clipiqa.explain import explain
+
+    explained = explain(scorer, path, text(row, "prompt").strip() or None)
+    for name, now in explained.score.targets.items():
+        then, (low, high) = number(row, name), explained.score.ranges[name]
+        if now is not None and then is not None and abs(now - then) > AGREES * (high - low):
+            raise PromptError(
+                f"expected the {name} of the table, {then:.2f}, got {now:.2f} now: score the picture again"
+            )
+    return to_block(piece(explained))
+
+
+def piece(found: Explanation) -> dict[str, Any]:
+    """Return what the page shows of an explanation, as what ``json.dumps`` takes."""
+    from mst_clipiqa.explain.pieces import STREAMS
+
+    target = "quality" if "quality" in found.maps else next(iter(found.maps))
+    return {
+        "target": target,
+        "maps": [
+            {
+                "stream": stream,
+                "words": found.maps[target].sentence(stream, target),
+                "image": _webp(found.overlay(stream, target, SIDE)),
+            }
+            for stream in ("both", *STREAMS[:2])
+        ],
+        "levels": None if found.score.levels is None else [round(1000 * p) for p in found.score.levels],
+        "streams": [found.fusion[name].sentence(name) for name in found.fusion],
+        "words": {
+            name: [
+                [word.text, round(word.effect, 3), None if word.attention is None else round(word.attention, 3)]
+                for word in words
+            ]
+            for name, words in found.words.items()
+        },
+    }
+
+
+def _webp(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=QUALITY, method=4)
+    return base64.b64encode(file.getvalue()).decode("ascii")
