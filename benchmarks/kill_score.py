@@ -32,6 +32,7 @@ from mst_clipiqa.journal import journal_of
 from mst_clipiqa.scorer import Scorer
 from mst_clipiqa.tables import read_table
 
+_A_ROUND = 4  # kills before a run is let to its end
 LOADED = (torch, transformers, encoders, Scorer)
 
 
@@ -94,23 +95,28 @@ def check(status: int) -> None:
 
 
 def trial(root: Path, kind: str, kills: int, dice: random.Random) -> dict[str, object]:
-    """Kill runs until ``kills`` are killed, comparing whenever one had come to its end; returns what happened."""
+    """Kill runs in rounds, each of them until its table is done and compared; returns what happened."""
     whole, output = root / f"whole.{kind}", root / f"killed.{kind}"
     _, most = watch(start(root / "pictures", whole), whole, float("inf"), dice)
     shares: list[float] = []
-    ends, equal = 0, True
-    while True:
-        share = dice.uniform(0, 1.02) if len(shares) < kills else float("inf")
-        if watch(start(root / "pictures", output), output, share * most, dice)[0]:
-            shares.append(round(share, 3))
-            continue
-        ends += 1
+    rounds, equal = 0, True
+    while len(shares) < kills:
+        output.unlink(missing_ok=True)
+        for share in moments(min(_A_ROUND, kills - len(shares)), dice, is_sorted=rounds % 2 == 0):
+            if watch(start(root / "pictures", output), output, share * most, dice)[0]:
+                shares.append(round(share, 3))
+        while watch(start(root / "pictures", output), output, float("inf"), dice)[0]:
+            pass
+        rounds += 1
         equal &= output.read_bytes() == whole.read_bytes() and not list(root.glob("killed.*.part*"))
-        if len(shares) == kills:
-            break
-        output.unlink()
     rows = len(read_table(output))
-    return {"format": kind, "kills": kills, "tables": ends, "rows": rows, "equal": equal, "killed_at_share": shares}
+    return {"format": kind, "kills": kills, "tables": rounds, "rows": rows, "equal": equal, "killed_at_share": shares}
+
+
+def moments(count: int, dice: random.Random, *, is_sorted: bool) -> list[float]:
+    """Return shares of the whole; in order, each falls where rows are scored, else some where rows are taken over."""
+    shares = [dice.uniform(0, 0.98) for _ in range(count)]
+    return sorted(shares) if is_sorted else shares
 
 
 def main(argv: Sequence[str] | None = None) -> int:
