@@ -83,7 +83,7 @@ def run(job: Job, advance: Callable[[int], None] = lambda count: None) -> Summar
     todo = list(parts(sources(job.given, recursive=job.recursive), job.part, done))
     expected = sum(done.values()) + sum(len(part.sources) for part in todo)
     if todo:
-        with _cluster(ray, job.address):
+        with _cluster(ray, job):
             _deal(ray, job, todo, advance)
     rows, failed, files = _count(job.output)
     scored = sum(len(part.sources) for part in todo)
@@ -156,16 +156,21 @@ def _deal(ray: Any, job: Job, todo: list[Part], advance: Callable[[int], None]) 
 
 
 @contextmanager
-def _cluster(ray: Any, address: str) -> Iterator[None]:
-    """Join or start a cluster for the block; one that was joined before is left as it is."""
+def _cluster(ray: Any, job: Job) -> Iterator[None]:
+    """Join or start a cluster for the block; one that was joined before is left as it is.
+
+    On this machine alone there is room for as many actors as were asked for: Ray would wait for cores for ever.
+    """
     if ray.is_initialized():
         yield
         return
     try:
         quiet = {"log_to_driver": False, "logging_level": "error"}
-        ray.init(address=address, **quiet, **({"include_dashboard": False} if address == "local" else {}))
+        cores = max(os.cpu_count() or 1, job.actors * max(job.work.threads, 1))
+        own = {"include_dashboard": False, "num_cpus": cores} if job.address == "local" else {}
+        ray.init(address=job.address, **quiet, **own)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"Expected a Ray cluster at {shown(address)}, got none ({shown(error)}).") from error
+        raise UsageError(f"Expected a Ray cluster at {shown(job.address)}, got none ({shown(error)}).") from error
     try:
         yield
     finally:
