@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,47 +22,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizerFast
 
 from benchmarks.machine import machine, peak_mb
+from benchmarks.random_pair import write
 from mst_clipiqa.benchmark.runs import Bench, Plan, run_all
 from mst_clipiqa.cache import Cache
 from mst_clipiqa.data import load
 from mst_clipiqa.encode import PictureEncoder
+from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.folder import TrainedOn
-from mst_clipiqa.model.clip import CLIPPair, VisionTower
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
-from mst_clipiqa.model.mstfe import MSTFE
 from mst_clipiqa.model.precision import resolve_precision
-from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.fit import FAST
 
 EPOCHS, SPLITS, BATCH = 20, 10, 8
 
 
-def random_pair() -> CLIPPair:
-    """Return ViT-B/32 and ViT-B/16 with random weights, and a text encoder of which only the templates are used."""
-    torch.manual_seed(0)
-    models = [CLIPModel(CLIPConfig(vision_config={"patch_size": patch})).eval() for patch in (32, 16)]
-    towers = []
-    for model in models:
-        from transformers import CLIPVisionModelWithProjection
-
-        vision = CLIPVisionModelWithProjection(model.config.vision_config)
-        vision.load_state_dict(model.state_dict(), strict=False)
-        towers.append(VisionTower(vision.eval()))
-    text = CLIPTextModelWithProjection(models[0].config.text_config)
-    vocabulary = {chr(i): i for i in range(256)} | {"<|startoftext|>": 256, "<|endoftext|>": 257}
-    pair = CLIPPair(MSTFE(*towers, ViewSpec()), text, CLIPTokenizerFast(vocab=vocabulary, merges=[]), "random ViT-B")
-    pair.sha256 = "random"
-    return pair
-
-
 def published(pictures: int, steps: int) -> dict[str, Any]:
     """Time steps of the published training loop and scale them to its whole protocol."""
-    pair = random_pair()
+    pair = load_encoders("openai")
     model = MSTCLIPIQA(pair.dim, "template")
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-6, weight_decay=1e-3)
     templates = torch.nn.functional.normalize(torch.randn(5, pair.dim), dim=-1)
@@ -87,7 +68,7 @@ def ours(data: str, root: Path) -> dict[str, Any]:
     """Encode every picture once into an empty cache, then train and test ten splits."""
     start = time.perf_counter()
     rated = load(data, root)
-    pair = random_pair().to("cpu", resolve_precision("auto", torch.device("cpu")))
+    pair = load_encoders("openai").to("cpu", resolve_precision("auto", torch.device("cpu")))
     with tempfile.TemporaryDirectory() as folder, Cache(Path(folder)) as cache:
         encoder = PictureEncoder(pair, cache=cache)
         table = encode_records(encoder, rated.records, prompts=False)
@@ -105,11 +86,15 @@ def ours(data: str, root: Path) -> dict[str, Any]:
     }
 
 
-def side(part: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Run one side in a process of its own."""
+def side(part: str, args: argparse.Namespace, hub: Path) -> dict[str, Any]:
+    """Run one side in a process of its own, which finds the pair where a user's would be."""
     command = [sys.executable, "-m", "benchmarks.protocol", "--data", args.data, "--root", str(args.root)]
     done = subprocess.run(
-        [*command, "--part", part, "--steps", str(args.steps)], capture_output=True, text=True, check=True
+        [*command, "--part", part, "--steps", str(args.steps)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"},
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -127,7 +112,10 @@ def main() -> None:
     if args.part:
         print(json.dumps(published(pictures, args.steps) if args.part == "published" else ours(args.data, args.root)))
         return
-    sides = {part: side(part, args) for part in ("published", "ours")}
+    with tempfile.TemporaryDirectory() as hub:
+        for patch in (32, 16):
+            write(Path(hub), patch)
+        sides = {part: side(part, args, Path(hub)) for part in ("published", "ours")}
     found = {
         "claim": "ten splits over cached features against the published procedure",
         "pictures": pictures,

@@ -44,11 +44,11 @@ def mark() -> Path:
 def seeds() -> Case:
     """Return a whole model of a few kilobytes and its encoders, as files."""
     torch.manual_seed(0)
-    small = TowerConfig((8,), (0,), 16)
+    small = TowerConfig(dim=16, hidden=8)
     real = load_mini_pair()
     text = TextConfig(words=16, word_dim=8, dim=16)
     tokenizer = type(real.tokenizer).from_str(json.dumps(_small_tokenizer(real.tokenizer.to_str())))
-    parts = MiniParts(Tower(small).eval(), Tower(small).eval(), TextEncoder(text), tokenizer, torch.ones(16))
+    parts = MiniParts(Tower(small), Tower(small), TextEncoder(text), tokenizer, torch.ones(16))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         view = ViewSpec(size=32, fine="native", crops=1, crop_size=32)

@@ -100,12 +100,11 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("part", "field", "value", "words"),
     [
-        ("coarse", "widths", 8, "Expected widths to be tuple"),
-        ("coarse", "widths", ["8"], "Expected widths to be tuple"),
-        ("coarse", "widths", [2**40], "Expected widths to be tuple"),
-        ("coarse", "widths", [2**16], "Expected coarse.trunk.0.weight of shape"),
-        ("coarse", "blocks", [2**15], "Expected sizes that make small encoders"),
-        ("coarse", "blocks", [-1], "Expected sizes that make small encoders"),
+        ("coarse", "hidden", [8], "Expected hidden to be int"),
+        ("coarse", "hidden", 2**16, "Expected coarse.enter.weight of shape"),
+        ("coarse", "hidden", -1, "Expected sizes that make small encoders"),
+        ("coarse", "layout", "yes", "Expected layout to be bool"),
+        ("fine", "spread", True, "Expected fine.mean of shape"),
         ("fine", "dim", 0.5, "Expected dim to be int, got 0.5"),
         ("text", "drop", "0", "Expected drop to be float, got '0'"),
         ("text", "drop", 2**31, "Expected drop to be a probability, got 2147483648"),

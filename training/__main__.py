@@ -13,24 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.folder import TrainedOn
 from mst_clipiqa.scorer import MINI, Request, Scorer
 from training.card import card
-from training.data import Rated, open_pixels, read_rated, save_json
-from training.feed import Feed
+from training.data import Rated, read_rated, save_json
+from training.describe import prepare, read
+from training.fit import fit
 from training.measure import ladder, measure
-from training.plan import Plan, Recipe
-from training.prepare import prepare
-from training.refit import refit
+from training.plan import Recipe
 from training.ship import Place, finish, halfwidths, seen_by, ship
-from training.towers import train
 from training.words import build_words
 
 STAGES = ("prepare", "twin", "final", "leave-out", "card")
-LEAVE_OUT = Recipe(plan=Plan(cycles=((8, 1.0),)))
 
 
 @dataclass(frozen=True)
@@ -59,15 +55,15 @@ def main() -> None:
 
 
 def _prepare(paths: Paths) -> None:
-    """Decode every picture once, draw its spoilt versions."""
-    prepare(paths.data, paths.work)
+    """Describe every picture once, and some on their way down a ladder of distortion."""
+    prepare(read_rated(paths.data), paths.data, paths.work)
 
 
 def _twin(paths: Paths) -> None:
     """Train on 154 prompts; the 38 of validation give the intervals, the 48 of development the card's figures."""
     rated = read_rated(paths.data)
     folder = paths.work / "twin"
-    _train(paths, rated, rated.part == "train", Place(folder, str(folder / "encoders")), Recipe())
+    _train(paths, rated, rated.part == "train", Place(folder, str(folder / "encoders")))
     halves = halfwidths(folder, rated, paths.data)
     finish(folder, halves, "# The twin of mini\n")
     save_json(paths.work / "intervals.json", halves)
@@ -78,20 +74,20 @@ def _twin(paths: Paths) -> None:
 def _final(paths: Paths) -> None:
     """Train on all prompts, into the package; the photographs under distortion are measured on the result."""
     rated = read_rated(paths.data)
-    _train(paths, rated, np.ones(len(rated.names), bool), Place(MINI, "mini"), Recipe())
+    _train(paths, rated, np.ones(len(rated.names), bool), Place(MINI, "mini"))
     finish(MINI, json.loads((paths.work / "intervals.json").read_text()), "# mini\n")
     save_json(paths.work / "kodak.json", ladder(Scorer.load("mini"), paths.kodak))
 
 
 def _leave_out(paths: Paths) -> None:
-    """Leave one generator out of a short training, six times; measure on its pictures of prompts never seen."""
+    """Leave one generator out of training, six times; measure on its pictures of prompts never seen."""
     rated = read_rated(paths.data)
     generator = np.array([rated.group_names[g].split("_")[0] for g in rated.groups])
     table = {}
     for left in sorted(set(generator)):
         folder = paths.work / "left-out" / left
         rows = (rated.part == "train") & (generator != left)
-        _train(paths, rated, rows, Place(folder, str(folder / "encoders")), LEAVE_OUT)
+        _train(paths, rated, rows, Place(folder, str(folder / "encoders")))
         test = np.flatnonzero((rated.part != "train") & (generator == left))
         asked = (Request(paths.data / "images" / rated.names[i], rated.prompts[i]) for i in test)
         quality = [score.quality for score in Scorer.load(folder).many(asked)]
@@ -106,14 +102,12 @@ def _card(paths: Paths) -> None:
     finish(MINI, found["intervals"], card(found))
 
 
-def _train(paths: Paths, rated: Rated, rows: np.ndarray, place: Place, recipe: Recipe) -> None:
+def _train(paths: Paths, rated: Rated, rows: np.ndarray, place: Place) -> None:
     index = np.flatnonzero(rows)
     words = build_words(sorted({rated.prompts[i] for i in index}))
-    feed = Feed(rated, open_pixels(paths.work), index, words, recipe.plan)
-    model = refit(train(feed, recipe), feed, recipe)
-    torch.save(model.state_dict(), paths.work / f"{place.folder.name}.pt")
+    model = fit(rated, read(paths.work), index, words, Recipe())
     seen: TrainedOn = seen_by(rated, index, paths.data)
-    ship(model, words, recipe.plan, place, seen)
+    ship(model, words, place, seen)
 
 
 if __name__ == "__main__":

@@ -61,44 +61,6 @@ def part_of(prompt_ids: np.ndarray) -> np.ndarray:
     return names[np.isin(prompt_ids, validation) + 2 * np.isin(prompt_ids, development)]
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """What ``training.prepare`` wrote: pictures first (in the order of ``Rated``), then photographs.
-
-    All arrays are uint8, (n, height, width, 3), on disk.
-    """
-
-    full: np.ndarray  # 512 x 512
-    coarse: np.ndarray  # the whole picture at 172: training crops 160 of it
-    spoilt_coarse: np.ndarray  # (n * SETS * STEPS, 172, 172, 3)
-    spoilt_region: np.ndarray  # (n * SETS * STEPS, 256, 256, 3): one native region, the same for all steps
-    kinds: np.ndarray  # int, (n, SETS): which distortion
-    strengths: np.ndarray  # float32, (n, SETS, STEPS), rising
-    corners: np.ndarray  # int, (n, SETS, 2): y, x of the region
-
-
-SETS, STEPS, FULL, COARSE, REGION = 2, 3, 512, 172, 256
-
-
-def open_pixels(work: Path, mode: str = "r") -> Pixels:
-    """Open the prepared arrays."""
-    meta = np.load(work / "spoilt.npz")
-    n = len(meta["kinds"])
-
-    def array(name: str, count: int, side: int) -> np.ndarray:
-        return np.memmap(work / f"{name}.u8", np.uint8, mode, shape=(count, side, side, 3))
-
-    return Pixels(
-        full=array("full", n, FULL),
-        coarse=array("coarse", n, COARSE),
-        spoilt_coarse=array("spoilt_coarse", n * SETS * STEPS, COARSE),
-        spoilt_region=array("spoilt_region", n * SETS * STEPS, REGION),
-        kinds=meta["kinds"],
-        strengths=meta["strengths"],
-        corners=meta["corners"],
-    )
-
-
 def save_json(path: Path, value: object) -> None:
     """Write a small, readable JSON file."""
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

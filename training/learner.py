@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
+from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
+from training.describe import Described, configs
 from training.plan import Sizes
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's pixels, uint8, and truths; the last rows of the clean part may be photographs without ratings."""
+    """One step: statistics of r rated pictures, then of m ladders of 1 + STEPS pictures each; and truths."""
 
-    coarse: Tensor  # (n + m * STEPS, 3, 224, 224): n clean, then m spoilt in STEPS strengths each
-    fine: Tensor  # (n + m * STEPS, K, 3, C, C)
-    ratings: Tensor  # (r, 4): the first r <= n are rated
+    coarse: Tensor  # (r + m * (1 + STEPS), S_c)
+    fine: Tensor  # (r + m * (1 + STEPS), S_f)
+    ratings: Tensor  # (r, 4)
     groups: Tensor  # (r,)
     ids: Tensor  # (r, L) prompt tokens
     mask: Tensor  # (r, L)
     same: Tensor  # (r,): prompt number
-    origin: Tensor  # (m,): row of the clean picture of each spoilt one
     kinds: Tensor  # (m,)
     strengths: Tensor  # (m, STEPS)
 
@@ -36,8 +36,7 @@ class Learner(nn.Module):
     def __init__(self, sizes: Sizes, vectors: Tensor, groups: int, kinds: int) -> None:
         super().__init__()
         d = sizes.dim
-        self.coarse = Tower(_tower(sizes.coarse, sizes.coarse_blocks, sizes, "whole"))
-        self.fine = Tower(_tower(sizes.fine, sizes.fine_blocks, sizes, "crop"))
+        self.coarse, self.fine = (Tower(config) for config in configs(d, sizes.hidden, sizes.drop))
         self.text = TextEncoder(TextConfig(len(vectors), vectors.shape[1], d, drop=sizes.text_drop))
         self.text.words.weight.data.copy_(vectors)
         self.text.words.weight.requires_grad_(False)
@@ -54,49 +53,28 @@ class Learner(nn.Module):
         self.kind, self.strength = nn.Linear(2 * d, kinds), nn.Linear(2 * d, 1)
         self.caption_scale = nn.Parameter(torch.tensor(10.0))
 
-    def features(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S) and (batch, K, 3, C, C)."""
-        with torch.autocast(coarse.device.type, torch.bfloat16):
-            f_c = self.coarse(self._vary(pixels(coarse)))
-            f_f = self.fine(self._vary(pixels(fine.flatten(0, 1))))
-        f_c, f_f = f_c.float(), f_f.float().unflatten(0, fine.shape[:2]).mean(1)
-        return F.dropout(f_c, self.feature_drop, self.training), F.dropout(f_f, self.feature_drop, self.training)
+    def standardise(self, described: Described, rows: Tensor) -> Learner:
+        """Scale the statistics by their mean and deviation over some of the pictures, as float16 will store these."""
+        for tower, values in ((self.coarse, described.coarse[rows]), (self.fine, described.fine[rows])):
+            tower.mean.copy_(values.mean(0).half())
+            tower.scale.copy_((1 / values.std(0).clamp(min=1e-3)).half())
+        return self
 
-    def _vary(self, x: Tensor) -> Tensor:
-        """Change contrast and brightness of each colour a little, in training only."""
-        if not self.training:
-            return x
-        gain = 1 + 0.06 * torch.randn(len(x), 1, 1, 1) + 0.02 * torch.randn(len(x), 3, 1, 1)
-        shift = 0.1 * torch.randn(len(x), 1, 1, 1) + 0.04 * torch.randn(len(x), 3, 1, 1)
-        return x * gain.to(x.dtype) + shift.to(x.dtype)
+    def features(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f_c, f_f, float32 (batch, D), of statistics."""
+        f_c, f_f = self.coarse.embed(coarse), self.fine.embed(fine)
+        return F.dropout(f_c, self.feature_drop, self.training), F.dropout(f_f, self.feature_drop, self.training)
 
     def templates(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return t, float (5, D)."""
         return self.text.sentence(self.text(ids, mask), mask)
 
 
-def _tower(widths: tuple[int, ...], blocks: tuple[int, ...], sizes: Sizes, spectrum: str) -> TowerConfig:
-    return TowerConfig(widths, blocks, sizes.dim, sizes.drop, sizes.pool, spectrum, sizes.spectrum_drop)
-
-
-def pixels(x: Tensor) -> Tensor:
-    """Return (x - 128) / 64, channels last; both steps are exact in bf16, which halves the memory moved."""
-    return ((x.to(torch.bfloat16) - 128) * (1 / 64)).contiguous(memory_format=torch.channels_last)
-
-
 def losses(model: Learner, batch: Batch, templates: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Return each loss of a batch, unweighted."""
-    return losses_of(model, model.features(batch.coarse, batch.fine), batch, templates)
-
-
-def losses_of(
-    model: Learner, features: tuple[Tensor, Tensor], batch: Batch, templates: tuple[Tensor, Tensor]
-) -> dict[str, Tensor]:
-    """Return each loss of a batch whose features are there already."""
-    f_c, f_f = features
+    """Return each loss of a batch, unweighted; ``templates`` are tokens and mask of the five."""
+    f_c, f_f = model.features(batch.coarse, batch.fine)
     t = model.templates(*templates)
     r = len(batch.ratings)
-    n = len(f_c) - batch.strengths.numel()
     y = 1 + batch.ratings * torch.tensor([0.8, 0.8, 1.0, 1.0])
     q = model.quality(f_c, f_f, Text(templates=t)).q
     tokens = model.text(batch.ids, batch.mask)
@@ -112,7 +90,7 @@ def losses_of(
         "shuffled": _shuffled(match.q, wrong, y[:, 1], batch.same != batch.same[order]),
         "caption": _caption(model, match.z, tokens, batch),
     }
-    return out | _spoilt(model, q, both, n, batch)
+    return out | _spoilt(model, q[r:], both[r:], batch)
 
 
 def _shuffled(own: Tensor, wrong: Tensor, y: Tensor, differ: Tensor) -> Tensor:
@@ -131,14 +109,13 @@ def _caption(model: Learner, z: Tensor, tokens: Tensor, batch: Batch) -> Tensor:
     return (loss * weight).sum() / weight.sum()
 
 
-def _spoilt(model: Learner, q: Tensor, both: Tensor, n: int, batch: Batch) -> dict[str, Tensor]:
+def _spoilt(model: Learner, q: Tensor, both: Tensor, batch: Batch) -> dict[str, Tensor]:
     """A picture above its spoilt self, mild above strong; and name what was done to it."""
-    steps = q[n:].unflatten(0, batch.strengths.shape)
-    ladder = torch.cat([q[:n][batch.origin, None], steps], 1)
+    m, steps = batch.strengths.shape
+    ladder, both = q.view(m, 1 + steps), both.view(m, 1 + steps, -1)[:, 1:]
     strengths = torch.cat([torch.zeros_like(batch.strengths[:, :1]), batch.strengths], 1)
     hinge = torch.relu(0.6 * strengths.diff(dim=1) - (ladder[:, :-1] - ladder[:, 1:]))
-    kinds = batch.kinds[:, None].expand_as(batch.strengths).flatten()
+    named = F.cross_entropy(model.kind(both).flatten(0, 1), batch.kinds.repeat_interleave(steps), reduction="none")
     clear = batch.strengths.flatten()  # a barely visible distortion has no name
-    named = F.cross_entropy(model.kind(both[n:]), kinds, reduction="none")
-    told = F.mse_loss(model.strength(both[n:]).squeeze(-1), batch.strengths.flatten())
+    told = F.mse_loss(model.strength(both).squeeze(-1), batch.strengths)
     return {"spoilt": hinge.mean(), "kind": (named * clear).sum() / clear.sum() + told}

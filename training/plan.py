@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mst_clipiqa.model.preprocess import ViewSpec
+
+VIEW = ViewSpec(
+    size=160,
+    mean=(128 / 255,) * 3,
+    std=(64 / 255,) * 3,
+    fine="native",
+    crops=9,
+    crop_size=160,
+    native_side=512,
+)
+"""What the towers see: the whole picture small, and nine native crops, which cover a picture of 512 pixels."""
+
 
 @dataclass(frozen=True)
 class Sizes:
     """What is built."""
 
     dim: int = 256
-    coarse: tuple[int, ...] = (48, 64, 128, 256)
-    coarse_blocks: tuple[int, ...] = (0, 1, 2, 1)
-    fine: tuple[int, ...] = (48, 64, 128)
-    fine_blocks: tuple[int, ...] = (0, 1, 2)
-    drop: float = 0.1
-    text_drop: float = 0.2
-    spectrum_drop: float = 0.3
+    hidden: int = 256
+    drop: float = 0.3  # of statistics, and of what the first layer makes of them
     feature_drop: float = 0.1
-    pool: str = "all"
+    text_drop: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,9 @@ class Weights:
 
     towers: float = 0.3  # each tower alone predicts the four ratings
     group: float = 0.2  # generator and setting
-    spoilt: float = 2.0  # a picture above its spoilt self
+    spoilt: float = 0.5  # a picture above its spoilt self
     kind: float = 0.1  # which distortion, how strong
-    caption: float = 0.2  # picture against prompts of the batch
+    caption: float = 0.1  # picture against prompts of the batch
     shuffled: float = 0.5  # own prompt above another one
 
 
@@ -37,23 +45,12 @@ class Weights:
 class Plan:
     """How it is trained."""
 
-    cycles: tuple[tuple[float, float], ...] = ((10, 1.0),)  # epochs, and the share of the rates below
+    epochs: float = 10
     batch: int = 42  # rated pictures a step
-    photographs: int = 2  # unrated pictures a step
-    spoilt: int = 3  # pictures a step that come with three spoilt versions
-    size: int = 160  # side of the coarse view
-    sides: tuple[int, ...] = (128, 144, 160)  # sides of the crop of it in training, one drawn a step
-    word_drop: float = 0.1  # share of a prompt's tokens hidden in training
-    crop: int = 160  # side of a native crop
-    rate: float = 8e-4  # AdamW
-    muon: float = 0.02  # the kernels' rate
-    text: float = 0.7  # the text encoder's rate, as a share
+    ladders: int = 4  # pictures a step that come with their spoilt versions
+    rate: float = 8e-4
     decay: float = 0.05
-    average: float = 0.06  # how far back the averaged weights reach, as a share of a cycle
-    refit_epochs: float = 10  # of what follows the convolutions, once they are frozen
-    refit_ladders: int = 4  # pictures a step with three spoilt versions, then
-    refit_caption: float = 0.1  # weight of the caption task, then
-    conv_drop: float = 0.8  # share of pictures whose convolutions are left out, then
+    word_drop: float = 0.1  # share of a prompt's words hidden
     seed: int = 0
 
 

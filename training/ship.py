@@ -22,11 +22,10 @@ from mst_clipiqa.folder import (
     prompt_hash,
     save,
 )
-from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.scorer import Request, Scorer
 from training.data import HIGH, LOW, Rated
 from training.learner import Learner
-from training.plan import Plan
+from training.plan import VIEW
 from training.words import Words
 
 TARGETS = ("quality", "correspondence")
@@ -40,27 +39,14 @@ class Place:
     source: str
 
 
-def ship(model: Learner, words: Words, plan: Plan, place: Place, seen: TrainedOn) -> None:
+def ship(model: Learner, words: Words, place: Place, seen: TrainedOn) -> None:
     """Write a model folder; intervals and the card come later."""
-    config = MiniConfig(model.coarse.config, model.fine.config, model.text.config, view_of(plan))
+    config = MiniConfig(model.coarse.config, model.fine.config, model.text.config, VIEW)
     parts = MiniParts(model.coarse, model.fine, model.text, words.tokenizer, words.known)
     save_mini_pair(place.folder / "encoders", config, parts)
     encoders = load_mini_pair(place.folder / "encoders", place.source)
     with torch.no_grad():
         save(_trained_part(model, encoders, seen), place.folder, "# mini\n")
-
-
-def view_of(plan: Plan) -> ViewSpec:
-    """Return what the product shows the towers: the whole picture small, and four native crops."""
-    return ViewSpec(
-        size=plan.size,
-        mean=(128 / 255,) * 3,  # with the deviation below, exact in bf16
-        std=(64 / 255,) * 3,
-        fine="native",
-        crops=4,
-        crop_size=plan.crop,
-        native_side=512,
-    )
 
 
 def seen_by(rated: Rated, rows: np.ndarray, data: Path) -> TrainedOn:

@@ -1,7 +1,7 @@
 """The embedded model's encoders as an ``EncoderPair``, read from and written to a folder.
 
 The folder holds ``config.json`` (sizes and views), ``model.safetensors`` (weights in float16) and
-``tokenizer.json``. Batch norms are folded into the convolutions when the towers are loaded.
+``tokenizer.json``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerCon
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.fields import misfit
 from mst_clipiqa.model.mst_clipiqa import check_finite
-from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
-from mst_clipiqa.model.precision import DTYPES, in_chunks
-from mst_clipiqa.model.preprocess import ViewSpec
+from mst_clipiqa.model.mstfe import PromptTokens
+from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
 MINI = Path(__file__).parent / "mini" / "encoders"
-FORMAT = 1
+FORMAT = 2
 PAD, UNKNOWN, START = 0, 1, 2
 KNOWN_SHARE = 0.5
 """A prompt is known where at least this share of its content words is."""
@@ -101,13 +100,11 @@ class MiniParts:
 
 
 class MiniPair:
-    """Two small conv nets and a text encoder as an ``EncoderPair``."""
+    """Two towers over statistics and a text encoder as an ``EncoderPair``."""
 
     def __init__(self, config: MiniConfig, parts: MiniParts, source: str, sha256: str = "") -> None:
         """Take the parts ready built; ``load_mini_pair`` is the way from files."""
-        for tower in (parts.coarse, parts.fine):
-            tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.mstfe = MSTFE(parts.coarse, parts.fine, config.view)
+        self.coarse, self.fine = (tower.eval().requires_grad_(False) for tower in (parts.coarse, parts.fine))
         self.text = parts.text.eval().requires_grad_(False)
         self.tokenizer = parts.tokenizer
         self.known = parts.known
@@ -118,11 +115,9 @@ class MiniPair:
         self.precision = "fp32"
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> MiniPair:
-        """Move to a device, the image towers in a precision of ``DTYPES``; returns itself."""
-        self.mstfe.to(device=device)
-        for tower in (self.mstfe.encoder_coarse, self.mstfe.encoder_fine):
-            tower.trunk.to(dtype=DTYPES[precision])  # the little that follows the convolutions stays in float32
-        self.text.to(device=device)
+        """Move to a device; returns itself. Statistics need float32, so ``precision`` is only noted."""
+        for part in (self.coarse, self.fine, self.text):
+            part.to(device=device)
         self.precision = precision
         return self
 
@@ -139,12 +134,18 @@ class MiniPair:
     @torch.inference_mode()
     def encode_coarse(self, coarse: Tensor) -> Tensor:
         """Return f_c alone, float32 (batch, D)."""
-        return in_chunks(self.mstfe.coarse, coarse, self.precision)
+        return self._encode(self.coarse, coarse.unsqueeze(1))
 
     @torch.inference_mode()
     def encode_fine(self, fine: Tensor) -> Tensor:
         """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
-        return in_chunks(self.mstfe.fine, fine, self.precision)
+        return self._encode(self.fine, fine if fine.ndim == 5 else fine.unsqueeze(1))
+
+    def _encode(self, tower: Tower, views: Tensor) -> Tensor:
+        # On a processor one picture at a time: it stays in the cache, and its batch mates cannot change its rounding.
+        parts = views.split(1) if views.device.type == "cpu" else (views,)
+        pixels = (normalised(part.flatten(0, 1), self.view, torch.float32) for part in parts)
+        return torch.cat([tower(x.unflatten(0, (-1, views.shape[1]))) for x in pixels])
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
@@ -220,12 +221,12 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
             reason = " ".join(str(error).split())
             raise ModelError(f"Expected the {name} encoder of config.json in {folder}, got {reason}") from error
     digest = hashlib.sha256(b"".join(raw)).hexdigest()
-    parts = MiniParts(coarse.eval().fold(), fine.eval().fold(), text, tokenizer, known.bool())
+    parts = MiniParts(coarse, fine, text, tokenizer, known.bool())
     return MiniPair(config, parts, source, digest)
 
 
 def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
-    """Write an encoder folder; weights become float16, so that the towers must still hold their batch norms."""
+    """Write an encoder folder; weights become float16."""
     folder.mkdir(parents=True, exist_ok=True)
     modules: Mapping[str, torch.nn.Module] = {"coarse": parts.coarse, "fine": parts.fine, "text": parts.text}
     weights = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError, shown
 
-_MOST = 256  # residual blocks a stage, stages, layers or heads
+_MOST = 256  # layers or heads
 
 
 def check_shapes(
@@ -20,9 +20,7 @@ def check_shapes(
 ) -> None:
     """Raise a ModelError where sizes make no encoders, or others than the weights of the folder are for."""
     path = folder / "config.json"
-    deep = max(len(coarse.widths), len(fine.widths), text.layers, text.heads)
-    blocks = (*coarse.blocks, *fine.blocks, deep)
-    if max(blocks) > _MOST or min(blocks) < 0 or text.heads < 1 or text.dim % text.heads:
+    if max(text.layers, text.heads) > _MOST or text.layers < 0 or text.heads < 1 or text.dim % text.heads:
         raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
     try:
         with torch.device("meta"):  # shapes without memory

@@ -1,7 +1,7 @@
 """What a picture's statistics say of how it was made: spectrum, block frequencies, contrast, colour.
 
 Generators leave their marks in the spectrum whatever they draw, and so do blur, compression and noise. A few thousand
-rated pictures are too few for a small network to find this by itself; computed outright, it costs little.
+rated pictures are too few for a network to find this by itself; computed outright, it costs a millisecond a view.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 RADIAL, AXIAL, BLOCK = 48, 32, 8
@@ -134,31 +134,3 @@ def _quantiles(values: Tensor) -> Tensor:
     on_cpu = values.device.type == "cpu" and not values.requires_grad
     ordered = torch.from_numpy(np.sort(values.numpy(), axis=-1)) if on_cpu else values.sort(-1).values
     return ordered[:, [round(s * (values.shape[-1] - 1)) for s in _SHARES]]
-
-
-class Spectrum(nn.Module):
-    """Statistics of a picture to an embedding (batch, D)."""
-
-    def __init__(self, dim: int, drop: float, whole: bool) -> None:
-        super().__init__()
-        size = SIZE + LAYOUT if whole else SIZE
-        self.norm = nn.BatchNorm1d(size, affine=False)
-        self.enter, self.leave = nn.Linear(size, 256), nn.Linear(256, dim)
-        self.drop, self.whole = drop, whole
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the embedding, float32 whatever the precision around it."""
-        with torch.autocast(pixels.device.type, enabled=False):
-            return self.embed(self.describe(pixels))
-
-    def describe(self, pixels: Tensor) -> Tensor:
-        """Return the statistics that this embedding is of."""
-        x = statistics(pixels)
-        return torch.cat([x, layout(pixels)], -1) if self.whole else x
-
-    def embed(self, described: Tensor) -> Tensor:
-        """Return the embedding of statistics."""
-        x = self.norm(described).clamp(-5, 5)
-        x = F.gelu(self.enter(F.dropout(x, self.drop, self.training)))
-        embedding: Tensor = self.leave(F.dropout(x, self.drop, self.training))
-        return embedding

@@ -1,8 +1,8 @@
-"""The small encoders of the embedded model: two residual conv nets and a text transformer of two layers.
+"""The small encoders of the embedded model: two towers over computed statistics, and a text transformer of two layers.
 
-Dense 3x3 convolutions on a coarse grid (the stem takes 4x4 patches): they fill a processor's vector units, which
-depthwise ones do not. Features are the mean and the deviation over positions, since quality lies in the unevenness
-of a picture as much as in its average.
+A tower describes each of a picture's views by numbers that are computed outright (``spectrum.py``), takes their mean
+over the views, and maps these few hundred numbers to an embedding. Convolutions trained on a few thousand rated
+pictures learnt these by heart and added nothing to it (training/README.md).
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_clipiqa.embedded.spectrum import Spectrum
+from mst_clipiqa.embedded.spectrum import LAYOUT, SIZE, layout, statistics
+
+_FARTHEST = 5.0  # deviations from the mean at which a statistic is cut off
 
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """Sizes of one conv net: channels and residual blocks of each stage, the first at stride 4."""
+    """What one tower looks at, and its sizes."""
 
-    widths: tuple[int, ...]
-    blocks: tuple[int, ...]
     dim: int  # D, size of the embedding
-    drop: float = 0.0  # probability of skipping a block, in training only
-    pool: str = "last"  # which stages the embedding sees: "last", or "all"
-    spectrum: str = ""  # which statistics of spectrum.py join the embedding: none, of a "crop", of a "whole" picture
-    spectrum_drop: float = 0.0  # dropout of them, in training only
+    hidden: int  # width of the layer before it
+    layout: bool = False  # whether it also sees where colours and edges lie: for views of the whole picture
+    spread: bool = False  # whether it also sees the deviation over views: for more than one view
+    drop: float = 0.0  # dropout, in training only
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers describe a picture."""
+        return (SIZE + LAYOUT * self.layout) * (1 + self.spread)
 
 
 @dataclass(frozen=True)
@@ -42,104 +47,40 @@ class TextConfig:
     drop: float = 0.0  # dropout, in training only
 
 
-class Block(nn.Module):
-    """x + BN(conv(ReLU(BN(conv(x))))), then ReLU."""
-
-    def __init__(self, width: int, drop: float) -> None:
-        super().__init__()
-        self.conv_1: nn.Module = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm_1: nn.Module = nn.BatchNorm2d(width)
-        self.conv_2: nn.Module = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm_2: nn.Module = nn.BatchNorm2d(width)
-        self.drop = drop
-        nn.init.zeros_(self.norm_2.weight)  # a block starts as the identity
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, width, h, w) to the same shape."""
-        y = self.norm_2(self.conv_2(F.relu(self.norm_1(self.conv_1(x)), inplace=True)))
-        if self.training and self.drop:
-            keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
-            y = y * keep.to(y.dtype) / (1 - self.drop)
-        return F.relu(x + y, inplace=True)
-
-
 class Tower(nn.Module):
-    """Normalised pixels (batch, 3, side, side) to an embedding (batch, D); any side from 32 up."""
+    """Views of a picture to an embedding, by way of statistics."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.config = config
-        layers: list[nn.Module] = []
-        self.ends: list[int] = []  # the layers after which a stage is pooled
-        pooled = 0
-        before = 3
-        for index, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
-            layers += _down(before, width, *((4, 4) if index == 0 else (3, 2)))
-            layers += [Block(width, config.drop) for _ in range(blocks)]
-            self.ends.append(len(layers) - 1)
-            pooled, before = pooled + 2 * width, width
-        if config.pool == "last":
-            self.ends, pooled = self.ends[-1:], 2 * before
-        self.trunk = nn.Sequential(*layers)
-        self.norm: nn.Module = nn.BatchNorm1d(pooled)
-        self.project = nn.Linear(pooled, config.dim)
-        self.spectrum = (
-            Spectrum(config.dim, config.spectrum_drop, config.spectrum == "whole") if config.spectrum else None
-        )
+        self.register_buffer("mean", torch.zeros(config.inputs))
+        self.register_buffer("scale", torch.ones(config.inputs))
+        self.enter = nn.Linear(config.inputs, config.hidden)
+        self.leave = nn.Linear(config.hidden, config.dim)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the embedding, float32 (batch, D)."""
-        embedding = self.convolved(pixels)
-        return embedding if self.spectrum is None else embedding + self.spectrum(pixels)
+        """Return embeddings, float32 (batch, D), of normalised views, float32 (batch, K, 3, side, side)."""
+        return self.embed(self.describe(pixels))
 
-    def convolved(self, pixels: Tensor) -> Tensor:
-        """Return the part of the embedding that comes from the convolutions, float32 (batch, D)."""
-        x, pooled = pixels, []
-        for index, layer in enumerate(self.trunk):
-            x = layer(x)
-            if index in self.ends:
-                pooled += _pooled(x)
-        feature = self.norm(torch.cat(pooled, dim=-1))
-        # In float32 even where the convolutions are not: rounding the embedding would cost more than it saves.
-        return F.linear(feature, self.project.weight.float(), self.project.bias.float())
+    def describe(self, pixels: Tensor) -> Tensor:
+        """Return the numbers that the embedding is of, float32 (batch, inputs), of normalised views."""
+        flat = pixels.flatten(0, 1)
+        x = torch.cat([statistics(flat), layout(flat)], -1) if self.config.layout else statistics(flat)
+        x = x.unflatten(0, pixels.shape[:2])
+        mean = x.mean(1)
+        if not self.config.spread:
+            return mean
+        return torch.cat([mean, (x - mean.unsqueeze(1)).square().mean(1).sqrt()], -1)
 
-    def fold(self) -> Tower:
-        """Move each batch norm into the convolution before it, for inference only; returns itself."""
-        for module in self.modules():
-            if isinstance(module, Block):
-                module.conv_1, module.norm_1 = _folded(module.conv_1, module.norm_1), nn.Identity()
-                module.conv_2, module.norm_2 = _folded(module.conv_2, module.norm_2), nn.Identity()
-        for index, layer in enumerate(self.trunk):
-            if isinstance(layer, nn.BatchNorm2d):
-                self.trunk[index - 1] = _folded(self.trunk[index - 1], layer)
-                self.trunk[index] = nn.Identity()
-        if isinstance(self.norm, nn.BatchNorm1d):
-            # The norm is a scale and a shift of each pooled number: read them off at 0 and at 1.
-            zero, one = torch.zeros(1, self.norm.num_features), torch.ones(1, self.norm.num_features)
-            shift = self.norm.eval()(zero)
-            scale = self.norm(one) - shift
-            self.project.bias.data += (shift @ self.project.weight.T)[0].data
-            self.project.weight.data *= scale.data
-            self.norm = nn.Identity()
-        return self
-
-
-def _down(before: int, width: int, kernel: int, stride: int) -> list[nn.Module]:
-    conv = nn.Conv2d(before, width, kernel, stride, padding=0 if kernel == stride else 1, bias=False)
-    return [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-
-
-def _pooled(maps: Tensor) -> list[Tensor]:
-    """Return mean and deviation over positions, float32 (batch, width) each, of (batch, width, h, w)."""
-    rows = maps.movedim(1, -1).flatten(1, 2).float()  # no copy but the conversion where channels lie last
-    mean = rows.mean(1)
-    return [mean, ((rows - mean.unsqueeze(1)).square().mean(1) + 1e-12).sqrt()]
-
-
-def _folded(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
-    if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
-        raise TypeError(f"Expected a convolution and its batch norm, got {conv} and {norm}.")
-    return nn.utils.fuse_conv_bn_eval(conv, norm)
+    def embed(self, described: Tensor) -> Tensor:
+        """Return embeddings, float32 (batch, D), of what ``describe`` returns."""
+        x = ((described - self.mean) * self.scale).clamp(-_FARTHEST, _FARTHEST)
+        x = F.gelu(self.enter(F.dropout(x, self.config.drop, self.training)))
+        embedding: Tensor = self.leave(F.dropout(x, self.config.drop, self.training))
+        return embedding
 
 
 class TextBlock(nn.Module):

@@ -1,0 +1,76 @@
+"""Stage 2: towers, text encoder and heads learnt together from the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mst_clipiqa.embedded.encoders import PAD, START, UNKNOWN
+from mst_clipiqa.model.mstfe import TEMPLATES
+from training.data import Rated
+from training.describe import Described
+from training.distort import KINDS
+from training.learner import Batch, Learner, losses
+from training.plan import Plan, Recipe
+from training.words import Words
+
+
+def fit(rated: Rated, described: Described, rows: np.ndarray, words: Words, recipe: Recipe) -> Learner:
+    """Return the weights after the plan's last step, from the rated pictures at ``rows``; same seed, same weights."""
+    plan = recipe.plan
+    torch.manual_seed(plan.seed)
+    model = Learner(recipe.sizes, words.vectors, len(rated.group_names), len(KINDS))
+    model.standardise(described, torch.from_numpy(rows))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    steps = round(plan.epochs * len(rows) / plan.batch)
+    optimiser = torch.optim.AdamW(trained, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.rate, steps, pct_start=0.15, cycle_momentum=False)
+    templates = encode(words, list(TEMPLATES), 8)
+    factor = {"quality": 1.0, "match": 1.0} | vars(recipe.weights)
+    for _, batch in zip(range(steps), _batches(rated, described, rows, words, plan), strict=False):
+        found = losses(model, batch, templates)
+        model.zero_grad(set_to_none=True)
+        sum(factor[name] * value for name, value in found.items()).backward()
+        nn.utils.clip_grad_norm_(trained, 5.0)
+        optimiser.step()
+        schedule.step()
+    return model.eval()
+
+
+def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words, plan: Plan) -> Iterator[Batch]:
+    """Draw batches for ever, each rated picture once before any comes again."""
+    rng = np.random.default_rng(plan.seed)
+    all_ids, all_mask = encode(words, rated.prompts)
+    ladders = np.flatnonzero(np.isin(described.rows, [-1, *rows]))
+    queue = np.empty(0, int)
+    while True:
+        if len(queue) < plan.batch:
+            queue = np.concatenate([queue, rng.permutation(rows)])
+        some, queue = queue[: plan.batch], queue[plan.batch :]
+        steep = rng.choice(ladders, plan.ladders, replace=False)
+        longest = int(all_mask[some].sum(1).max())
+        ids, mask = all_ids[some, :longest], all_mask[some, :longest]
+        hidden = torch.from_numpy(rng.random(ids.shape) < plan.word_drop) & (ids > START)
+        yield Batch(
+            coarse=torch.cat([described.coarse[some], described.ladder_coarse[steep].flatten(0, 1)]),
+            fine=torch.cat([described.fine[some], described.ladder_fine[steep].flatten(0, 1)]),
+            ratings=torch.from_numpy(rated.ratings[some]),
+            groups=torch.from_numpy(rated.groups[some]),
+            ids=ids.masked_fill(hidden, UNKNOWN),
+            mask=mask,
+            same=torch.from_numpy(rated.prompt_ids[some]),
+            kinds=described.kinds[steep],
+            strengths=described.strengths[steep],
+        )
+
+
+def encode(words: Words, prompts: list[str], length: int = 64) -> tuple[Tensor, Tensor]:
+    """Return token ids, int (n, length), and mask, as the product's text encoder sees prompts."""
+    ids = torch.full((len(prompts), length), PAD)
+    for row, prompt in enumerate(prompts):
+        tokens = [START, *words.tokenizer.encode(prompt).ids][:length]
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    return ids, ids != PAD
