@@ -4,20 +4,28 @@
 
 `score` runs before and after the actors, in a process of its own; its faster run counts. Both rates are of the steady
 state: the start of Ray and the loading of models are left out and stated apart. For the actors that is from the end of
-the eighth part to the end of the fourth last one, by the times of the files that commit them. JSON on stdout; the exit
-code is 1 under 0.85 of `score`.
+the eighth part to the end of the fourth last one, by the times of the files that commit them.
+
+Beside the rates stand the processor time of a picture (for the actors with all of Ray's own processes) and the share
+of the cores that each side got: where another program takes a part of the machine, the rates say little, and the
+processor times still compare. JSON on stdout; the exit code is 1 under 0.85 of `score`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.pictures import jpegs
@@ -27,20 +35,68 @@ _FIRST, _LAST = 8, 4  # parts that the steady state leaves out
 _WARM_UP = 128  # rows of `score` that are left out
 
 
-def score(folder: Path, limit: float) -> float:
-    """Return pictures/s of `score` over a folder in this process, after the first rows."""
+def score(folder: Path, limit: float) -> dict[str, float]:
+    """Return pictures/s of `score` over a folder in this process, after the first rows, and its processor time."""
     from mst_clipiqa.inputs import expand
     from mst_clipiqa.scorer import Scorer
     from mst_clipiqa.scoring import score_rows
 
     scorer = Scorer.load("mini")
-    began = done = 0.0
+    began = processor = 0.0
+    done = 0
     for done, _ in enumerate(score_rows(scorer, expand([str(folder)])), start=1):
         if done == _WARM_UP:
-            began = time.perf_counter()
+            began, processor = time.perf_counter(), time.process_time()
         elif began and time.perf_counter() - began > limit:
             break
-    return (done - _WARM_UP) / (time.perf_counter() - began)
+    return rates(done - _WARM_UP, time.perf_counter() - began, time.process_time() - processor)
+
+
+def rates(pictures: int, seconds: float, processor: float) -> dict[str, float]:
+    """Return what is compared."""
+    return {
+        "pictures_a_second": round(pictures / seconds, 2),
+        "processor_ms_a_picture": round(1000 * processor / pictures, 2),
+        "share_of_cores": round(processor / seconds / (os.cpu_count() or 1), 3),
+    }
+
+
+class Watch(threading.Thread):
+    """Notes, now and then, the processor time of this process and of all of Ray's."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.samples: list[tuple[float, float]] = []
+        self.is_over = False
+
+    def run(self) -> None:
+        """Note until it is over."""
+        while not self.is_over:
+            self.samples.append((time.time(), sum(map(_processor, self._pids()))))
+            time.sleep(0.2)
+
+    def at(self, when: float) -> float:
+        """Return the processor seconds until a time."""
+        times, seconds = zip(*self.samples, strict=True)
+        return float(np.interp(when, times, seconds))
+
+    @staticmethod
+    def _pids() -> list[int]:
+        found = [os.getpid()]
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                line = path.read_bytes()
+                if line.startswith(b"ray::") or b"/ray/" in line:
+                    found.append(int(path.parent.name))
+        return found
+
+
+def _processor(pid: int) -> float:
+    try:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:  # it has just ended
+        return 0.0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def actors(args: argparse.Namespace, folder: Path, output: Path) -> dict[str, Any]:
@@ -49,37 +105,41 @@ def actors(args: argparse.Namespace, folder: Path, output: Path) -> dict[str, An
     from mst_clipiqa.distribute.worker import Work
 
     work = Work(str(output), "mini", None, "auto", "auto", args.batch_size, args.workers, args.threads)
+    watch = Watch()
+    watch.start()
     began = time.time()
     summary = run(Job(str(folder), output, work, actors=args.actors, part=args.part))
+    watch.is_over = True
     ends = sorted(path.stat().st_mtime for path in output.glob("part-*.parquet"))
-    steady = ends[_FIRST - 1 : len(ends) - _LAST]
-    rate = args.part * (len(steady) - 1) / (steady[-1] - steady[0])
-    return {"rows": summary.rows, "rate": rate, "first_part_after_s": round(ends[0] - began, 1)}
+    first, last = ends[_FIRST - 1], ends[-_LAST - 1]
+    pictures = args.part * (len(ends) - _FIRST - _LAST)
+    found = rates(pictures, last - first, watch.at(last) - watch.at(first))
+    return {"rows": summary.rows, "first_part_after_s": round(ends[0] - began, 1), **found}
 
 
 def measure(args: argparse.Namespace, root: Path) -> dict[str, Any]:
-    """Return the two rates and their ratio."""
+    """Return both sides and the ratios of their rates."""
     folder = root / "pictures"
     jpegs(folder, args.pictures)
     command = [sys.executable, "-m", "benchmarks.actors", "--score", str(folder), "--limit", str(args.limit)]
 
-    def alone() -> float:
-        return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    def alone() -> dict[str, float]:
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found: dict[str, float] = json.loads(said)
+        return found
 
-    rates = [alone()]
-    done = actors(args, folder, root / "out.parquet")
-    rates.append(alone())
+    before = alone()
+    cluster = actors(args, folder, root / "out.parquet")
+    after = alone()
+    best = max(before, after, key=lambda one: one["pictures_a_second"])
+    cheapest = min(before, after, key=lambda one: one["processor_ms_a_picture"])
+    names = ("actors", "threads", "workers", "batch_size", "part")
     return {
-        "actors": args.actors,
-        "threads_an_actor": args.threads,
-        "workers_an_actor": args.workers,
-        "batch_size": args.batch_size,
-        "part": args.part,
-        "rows": done["rows"],
-        "first_part_after_s": done["first_part_after_s"],
-        "actors_pictures_a_second": round(done["rate"], 2),
-        "score_pictures_a_second": [round(rate, 2) for rate in rates],
-        "ratio": round(done["rate"] / max(rates), 3),
+        **{name: getattr(args, name) for name in names},
+        "cluster": cluster,
+        "score": [before, after],
+        "ratio": round(cluster["pictures_a_second"] / best["pictures_a_second"], 3),
+        "ratio_by_processor": round(cheapest["processor_ms_a_picture"] / cluster["processor_ms_a_picture"], 3),
     }
 
 
@@ -95,7 +155,7 @@ def main() -> int:
     parser.add_argument("--score", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.score:
-        print(score(args.score, args.limit))
+        print(json.dumps(score(args.score, args.limit)))
         return 0
     with tempfile.TemporaryDirectory(prefix="actors-") as root:
         found = measure(args, Path(root))

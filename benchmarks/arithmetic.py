@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import matmul_flops, median_seconds, run
 from benchmarks.protocol import random_pair
-from mst_clipiqa.model.precision import DTYPES, divided_threads, resolve_precision
-from mst_clipiqa.pipeline import in_batches, in_order
+from mst_clipiqa.model.precision import DTYPES, resolve_precision
+from mst_clipiqa.scorer import ScoreOptions
 
 
 def measure(pictures: int, folder: Path) -> dict[str, Any]:
@@ -32,10 +32,8 @@ def measure(pictures: int, folder: Path) -> dict[str, Any]:
     operations = counter.get_total_flops() / 16
 
     def work() -> None:
-        with divided_threads(torch.device("cpu")) as (threads, start):
-            batches = (torch.stack(some) for some in in_batches(views, 32))
-            for _ in in_order(batches, pair.encode_views, workers=threads, ahead=threads + 1, start=start):
-                pass
+        for batch in views.split(ScoreOptions.batch_size):  # as `score` does
+            pair.encode_views(batch)
 
     seconds, machine_rate = median_seconds(work, 3), matmul_flops(DTYPES[precision])
     rate = operations * pictures / seconds

@@ -1,93 +1,116 @@
-"""Make the pictures in docs/pictures: each command and page, run on examples/ and photographed in Chromium.
+"""Make the pictures in docs/pictures: each command and the report, run on examples/ and photographed in Chromium.
 
     .venv/bin/python docs/make_screenshots.py [--model mini] [--only rank,report-phone]
 
-Needs the extra `dev`, Chromium, and a system with pseudo-terminals (Linux, macOS).
+Needs the extras `dev` and `ray`, Chromium, and a system with pseudo-terminals (Linux, macOS). Pictures of the served
+page: make_serve_screenshots.py.
 """
 
 from __future__ import annotations
 
-import argparse
+import csv
 import io
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageFilter
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from rich.console import Console
 from rich.text import Text
+from screenshots import DARK, DESK, PHONE, ROOT, chromium, options, save
 
-ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "pictures"
-CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "chrome"]
-WIDTH = 100  # columns of the terminal
+WIDTH, LINES = 100, 42  # of the terminal; what is longer is cut
 
-# Run in this order in a folder that holds pictures/ (the examples) and blurred/ (the same, spoilt).
+# Run in this order, in a folder that `prepare` lays out.
 COMMANDS = {
-    "score": "mst-clipiqa score pictures -o scores.csv --intervals",
-    "rank": "mst-clipiqa rank scores.csv --top 5",
-    "pick": "mst-clipiqa pick scores.csv",
-    "filter": "mst-clipiqa filter scores.csv --min-quality 2.5 --move-to good",
-    "compare": 'mst-clipiqa compare pictures/red_ball.png pictures/red_ball_blur.webp --prompt "a red ball on a table"',
-    "new": "mst-clipiqa score blurred -o blurred.csv",
+    "score": "mst-clipiqa score pictures/ -o scores.csv --intervals",
+    "score-prompt": 'mst-clipiqa score ball.png --prompt "a red ball on a table"',
+    "score-json": "mst-clipiqa score pictures/ --prompts prompts.csv --json",
+    "stopped": "mst-clipiqa score pictures/ -o stopped.csv --batch-size 2",
+    "score-resume": "mst-clipiqa score pictures/ -o stopped.csv --batch-size 2 --resume",
+    "score-help": "mst-clipiqa score --help",
+    "score-cluster": "mst-clipiqa score-cluster pictures/ -o scores.parquet",
+    "rank": "mst-clipiqa rank scores.csv --top 20",
+    "pick": "mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to best --yes",
+    "filter": "mst-clipiqa filter scores.csv --min-quality 3 --move-to good",
+    "compare": 'mst-clipiqa compare pictures/red_ball.png pictures/red_ball_blur.webp --prompt "a red ball"',
+    "new": "mst-clipiqa score blurred/ -o blurred.csv",
     "drift": "mst-clipiqa drift scores.csv blurred.csv",
     "report": "mst-clipiqa report scores.csv --title Examples -o report.html",
+    "explain": 'mst-clipiqa explain pictures/coffee_blur.jpg --prompt "a cup of coffee with a spoon" -o why',
+    "benchmark": "mst-clipiqa benchmark --data csv --root rated --heads template --splits 4 -o out",
 }
-NO_PICTURE = {"new", "report"}
-DESK: dict[str, Any] = {"viewport": {"width": 1200, "height": 800}}
-PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 1.5, "is_mobile": True}
-# name -> how the browser is set up, the part of the page, and what is clicked there
-PAGES: dict[str, tuple[dict[str, Any], str, str]] = {
-    "report-overview": (DESK, "overview", ""),
-    "report-pictures": ({**DESK, "color_scheme": "dark"}, "pictures", ""),
-    "report-picture": (DESK, "pictures", "#gallery .card >> nth=0"),
-    "report-phone": (PHONE, "pictures", ""),
+NO_PICTURE = {"stopped", "new"}
+# What a command left behind: name -> picture in the folder.
+LEFT = {"explain-sheet": "why/explanation.png"}
+CARD = "#gallery .card >> nth=0"
+# name -> how the browser is set up, the part of the page, what is clicked there, what is scrolled to
+PAGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
+    "report-overview": (DESK, "overview", (), ""),
+    "report-pictures": (DARK, "pictures", (), ""),
+    "report-picture": (DESK, "pictures", (CARD,), ""),
+    "report-why": (DARK, "pictures", (CARD, ".maps button >> nth=0"), ".words-table"),
+    "report-phone": (PHONE, "pictures", (), ""),
 }
-TERMINAL = """<body style="margin:0;background:#fff"><pre id="t" style="display:inline-block;margin:0;padding:16px 20px;
-border-radius:8px;background:#14171b;color:#e7eaee;font:14px/1.35 'DejaVu Sans Mono',monospace">{code}</pre>"""
+TERMINAL = """<body style="margin:0"><pre id="t" style="display:inline-block;margin:0;padding:14px 18px;
+background:#14171b;color:#e7eaee;font:14px/1.35 'DejaVu Sans Mono',monospace">{code}</pre>"""
 
 
 def main() -> None:
     """Take all pictures, or those named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--only", help="names, with commas between them")
-    options = parser.parse_args()
-    wanted = set(options.only.split(",")) if options.only else {*COMMANDS, *PAGES} - NO_PICTURE
-    if unknown := wanted - {*COMMANDS, *PAGES}:
-        parser.error(f"no picture is called {', '.join(sorted(unknown))}; there are {', '.join([*COMMANDS, *PAGES])}")
-    OUT.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    model, wanted = options(__doc__, [name for name in (*COMMANDS, *LEFT, *PAGES) if name not in NO_PICTURE])
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         home = Path(folder)
         prepare(home)
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = next(path for name in CHROMIUM if (path := shutil.which(name)))
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        before = ""
         for name, line in COMMANDS.items():
-            screen = run(line, home, options.model)
+            if name == "score-cluster" and name not in wanted:
+                continue  # nothing builds on it, and Ray is slow to start
+            screen = f"$ {line}\n{run(line, home, model)}"
+            if name == "score-resume":
+                screen = before + screen
             if name in wanted:
-                save(name, of_terminal(browser, f"$ {line}\n{screen}"))
+                save(name, of_terminal(browser, screen), lossless=True)
+            before = screen
+        for name, path in LEFT.items():
+            if name in wanted:
+                save(name, (home / path).read_bytes())
         for name in PAGES:
             if name in wanted:
                 save(name, of_page(browser, home / "report.html", *PAGES[name]))
-        browser.close()
 
 
 def prepare(home: Path) -> None:
-    """Lay out the examples, and a blurred copy of each that keeps its name and prompt."""
-    shutil.copytree(ROOT / "examples", home / "pictures", ignore=shutil.ignore_patterns("*.py", "*.md"))
-    shutil.copytree(home / "pictures", home / "blurred")
-    for path in (home / "blurred").iterdir():
-        if path.suffix != ".csv":
-            with Image.open(path) as image:
-                blurred = image.convert("RGB").filter(ImageFilter.GaussianBlur(4))
-            blurred.save(path)
+    """Lay out the examples, a blurred copy of each that keeps its name and prompt, and a rated set drawn from them."""
+    pictures = home / "pictures"
+    shutil.copytree(ROOT / "examples", pictures, ignore=shutil.ignore_patterns("*.py", "*.md"))
+    shutil.copy(pictures / "red_ball.png", home / "ball.png")
+    shutil.copy(pictures / "metadata.csv", home / "prompts.csv")
+    for folder in ("blurred", "rated"):
+        (home / folder).mkdir()
+    shutil.copy(pictures / "metadata.csv", home / "blurred")
+    with (pictures / "metadata.csv").open(encoding="utf-8") as file:
+        prompts = {row["file_name"]: row["prompt"] for row in csv.DictReader(file)}
+    lines = [("file_name", "prompt", "quality")]
+    for name, prompt in prompts.items():
+        with Image.open(pictures / name) as opened:
+            image = opened.convert("RGB")
+        image.filter(ImageFilter.GaussianBlur(4)).save(home / "blurred" / name)
+        if prompt in {line[1] for line in lines}:
+            continue  # spoilt already
+        for step in range(5):  # each blur is rated one lower than the one before
+            image.filter(ImageFilter.GaussianBlur(1.5 * step)).save(home / "rated" / f"{step}_{name}")
+            lines.append((f"{step}_{name}", prompt, str(4.5 - step)))
+    with (home / "rated" / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(lines)
 
 
 def run(line: str, home: Path, model: str) -> str:
@@ -99,10 +122,21 @@ def run(line: str, home: Path, model: str) -> str:
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": str(WIDTH),
         "TERM": "xterm-256color",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's log of its own workings
     }
-    with_model = line if " scores.csv" in line and " -o scores.csv" not in line else f"{line} --model {model}"
-    process = subprocess.Popen(with_model, shell=True, cwd=home, env=env, stdout=theirs, stderr=subprocess.PIPE)
+    scores = any(verb in line for verb in (" score", " compare", " report", " explain")) and "--help" not in line
+    asked = f"{line} --model {model}" if scores and model != "mini" else line
+    process = subprocess.Popen(
+        f"exec {asked}" if "|" not in asked else asked,
+        shell=True,
+        cwd=home,
+        env=env,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    )
     os.close(theirs)
+    if "stopped.csv" in line and "--resume" not in line:
+        interrupt(process, home / "stopped.csv.part")
     written = bytearray()
     while True:
         try:
@@ -114,15 +148,25 @@ def run(line: str, home: Path, model: str) -> str:
         written += some
     _, errors = process.communicate()
     os.close(ours)
-    if process.returncode > 1:
+    if process.returncode not in (0, 1, 130):
         raise SystemExit(f"{line}\n{errors.decode()}")
     return (bytes(written) + errors).decode().replace("\r\n", "\n")
 
 
+def interrupt(process: subprocess.Popen[bytes], journal: Path) -> None:
+    """Do what Ctrl-C does, once the first rows are there."""
+    while process.poll() is None and not (journal.is_file() and b"cat" in journal.read_bytes()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+
+
 def of_terminal(browser: Browser, screen: str) -> bytes:
-    """Return a picture of some text with colours."""
+    """Return a picture of some text with colours, folded and cut as a screen would."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(screen.rstrip("\n")), soft_wrap=True)
+    lines = Text.from_ansi(screen.rstrip("\n")).wrap(console, WIDTH, overflow="fold")
+    if len(lines) > LINES:
+        lines[LINES - 1 :] = [Text("...", style="dim")]
+    console.print(Text("\n").join(lines))
     page = browser.new_page(device_scale_factor=1.5)
     page.set_content(TERMINAL.format(code=console.export_html(inline_styles=True, code_format="{code}")))
     picture = page.locator("#t").screenshot()
@@ -130,26 +174,22 @@ def of_terminal(browser: Browser, screen: str) -> bytes:
     return picture
 
 
-def of_page(browser: Browser, path: Path, setup: dict[str, Any], part: str, click: str) -> bytes:
+def of_page(
+    browser: Browser, path: Path, setup: dict[str, Any], part: str, clicks: tuple[str, ...], scroll: str
+) -> bytes:
     """Return a picture of a part of the report."""
     context = browser.new_context(**setup)
     page = context.new_page()
     page.goto(f"{path.as_uri()}#/{part}")
     page.wait_for_selector(f"#{part} .card img")
-    if click:
+    for click in clicks:
         page.click(click)
+    if scroll:
+        page.locator(scroll).scroll_into_view_if_needed()
     page.wait_for_timeout(300)  # pictures are decoded beside the page
     picture = page.screenshot()
     context.close()
     return picture
-
-
-def save(name: str, picture: bytes) -> None:
-    """Write a picture as WebP, small enough for a repository."""
-    path = OUT / f"{name}.webp"
-    with Image.open(io.BytesIO(picture)) as image:
-        image.convert("RGB").save(path, quality=82, method=6)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":

@@ -7,23 +7,16 @@ Needs the extra `dev` and Chromium. Pictures of the commands and of the report: 
 
 from __future__ import annotations
 
-import argparse
-import io
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+from screenshots import DARK, DESK, PHONE, ROOT, chromium, options, save
 
-ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "pictures"
 EXAMPLES = ROOT / "examples"
-CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 WAIT = 240_000  # milliseconds; an explanation is 64 scores
 
 
@@ -67,9 +60,6 @@ def documentation(page: Page) -> None:
     page.wait_for_selector("text=Score one picture or many.")
 
 
-DESK = {"viewport": {"width": 1200, "height": 860}}
-DARK = {**DESK, "color_scheme": "dark"}
-PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 1.5, "is_mobile": True}
 PICTURES = {
     "serve-score": (DESK, score),
     "serve-explain": (DESK, explain),
@@ -95,18 +85,8 @@ def server(model: str) -> Iterator[str]:
 
 def main() -> None:
     """Take all pictures, or those named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--only", help="names, with commas between them")
-    options = parser.parse_args()
-    wanted = set(options.only.split(",")) if options.only else set(PICTURES)
-    if unknown := wanted - PICTURES.keys():
-        parser.error(f"no picture is called {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
-    OUT.mkdir(exist_ok=True)
-    chromium = next(path for name in CHROMIUM if (path := shutil.which(name)))
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with server(options.model) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+    model, wanted = options(__doc__, PICTURES)
+    with server(model) as address, chromium() as browser:
         for name in sorted(wanted):
             setup, walk = PICTURES[name]
             context = browser.new_context(**setup)
@@ -118,15 +98,6 @@ def main() -> None:
             page.wait_for_timeout(500)  # pictures are decoded beside the page
             save(name, page.screenshot())
             context.close()
-        browser.close()
-
-
-def save(name: str, picture: bytes) -> None:
-    """Write a picture as WebP, small enough for a repository."""
-    path = OUT / f"{name}.webp"
-    with Image.open(io.BytesIO(picture)) as image:
-        image.convert("RGB").save(path, quality=82, method=6)
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import sqlite3
@@ -182,6 +183,17 @@ def test_kill_at_any_moment_loses_nothing_that_was_encoded(tmp_path: Path) -> No
     assert pair.pictures == 40 - kept  # only what was missing
     for one, want in zip(final, encode(FakePair(), None, files), strict=True):
         assert torch.equal(one.f_c, want.f_c)  # type: ignore[union-attr]
+
+
+def test_the_shipped_encoders_go_on_after_kills() -> None:
+    command = [sys.executable, "-m", "benchmarks.kill_cache", "--kills", "3", "--pictures", "60"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parent.parent
+    out = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr + out.stdout
+    found = json.loads(out.stdout)
+    assert (found["kills"], found["damaged_rows"], found["equal"]) == (3, 0, True)
+    assert found["encoded_by_the_last_run"] == 60 - found["kept_at_last_kill"] > 0
 
 
 def test_several_processes_share_one_cache(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -43,3 +44,38 @@ def test_its_tree_is_the_tree() -> None:
     assert named - there == set(), "named in the README, but not there"
     top = {path.name for path in (ROOT / "mst_clipiqa").glob("[!_]*.py")}
     assert top - named == set(), "there, but not named in the README"
+
+
+GALLERY = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+IMAGES = ROOT / "docs" / "pictures"
+
+
+def names_in(script: str) -> set[str]:
+    """Return the names of the pictures that a script makes: the keys of its tables, read off its source."""
+    tree = ast.parse((ROOT / "docs" / script).read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in tree.body:
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        if isinstance(value, ast.Dict):
+            keys = {key.value for key in value.keys if isinstance(key, ast.Constant)}
+            found |= {key for key in keys if isinstance(key, str)}
+    return found - {"new", "stopped"}
+
+
+def test_every_picture_is_made_by_a_script_shown_and_small() -> None:
+    made = names_in("make_screenshots.py") | names_in("make_serve_screenshots.py")
+    assert {path.stem for path in IMAGES.iterdir()} == made
+    assert set(re.findall(r"\(pictures/([\w-]+)\.webp\)", GALLERY)) == made
+    assert [path.name for path in IMAGES.iterdir() if path.stat().st_size >= 150_000] == []
+
+
+def test_every_command_of_the_readme_has_a_picture() -> None:
+    script = (ROOT / "docs" / "make_screenshots.py").read_text(encoding="utf-8")
+    shown = set(re.findall(r"mst-clipiqa ([\w-]+)", script)) | {"serve"}
+    assert {line.split()[0] for line in COMMANDS} <= shown
+
+
+def test_the_links_of_the_readme_and_the_gallery_lead_somewhere() -> None:
+    for text, folder in ((TEXT, ROOT), (GALLERY, ROOT / "docs")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (folder / target).is_file(), target

@@ -227,3 +227,20 @@ def test_a_picture_opens_with_its_explanation(browser: Browser, tmp_path: Path) 
     assert "mst-clipiqa explain" in page.inner_text("#viewer-facts")
     assert page.evaluate("typeof hacked") == "undefined"
     page.close()
+
+
+def test_the_benchmark_of_the_page_measures_it(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    from benchmarks.page import draw, measure
+
+    draw(30, tmp_path / "drawn.html")
+    found = measure(browser, tmp_path / "drawn.html", 1)
+    assert (found["rows"], found["errors"], found["requests"]) == (30, 0, 0)
+    assert 0 < found["first_paint_s"] <= found["pictures_s"] and found["pictures_in_view"] > 5
+    loud = tmp_path / "loud.html"
+    text = (tmp_path / "drawn.html").read_text(encoding="utf-8")
+    loud.write_text(text.replace("<body>", '<body><img src="http://127.0.0.1:9/x.png">'), encoding="utf-8")
+    found = measure(browser, loud, 1)
+    assert found["errors"] > 0  # its policy forbids the picture

@@ -40,6 +40,7 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
     "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="At a bad row."
 )
 @encoding_options
+@click.option("--backend", default="torch", show_default=True, help="torch, or a folder that `export` wrote.")
 @click.option("--adaptive", type=float, metavar="TOL", help="Skip the fine stream where it moves no score by TOL.")
 @click.option("--adaptive-check", default=0, metavar="N", help="Measure the true difference on N that were skipped.")
 @click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced scale; scores change a little.")
@@ -97,7 +98,7 @@ def _scorer(flags: dict[str, Any]) -> Scorer:
 
     if flags["adaptive"] is None and flags["adaptive_check"]:
         raise UsageError("Expected --adaptive TOL beside --adaptive-check, got none: give a tolerance.")
-    names = ("device", "precision", "batch_size", "workers", "encoders")
+    names = ("device", "precision", "batch_size", "workers", "encoders", "backend")
     options = ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"]))
     scorer = Scorer.load(flags["model"], options)
     if flags["adaptive"] is not None:
@@ -173,6 +174,7 @@ def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple
 
 def _print_table(rows: list[Row], scorer: Scorer) -> None:
     """Print the first rows for a person, with the scale of each score."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -180,7 +182,10 @@ def _print_table(rows: list[Row], scorer: Scorer) -> None:
     targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
     scales = {name: "{:g}..{:g}".format(*scorer.ranges[name]) for name in targets}
     console = Console()
-    table = Table("file", *(f"{name}\n{scales[name]}" for name in targets), "gate", "prompt or reason")
+    table = Table("file", box=SIMPLE_HEAD, pad_edge=False)
+    for head in (*(f"{name}\n{scales[name]}" for name in targets), "gate"):
+        table.add_column(head, justify="right")
+    table.add_column("prompt or reason")
     for row in rows:
         numbers = ["" if (value := row.get(name)) is None else f"{value:.2f}" for name in (*targets, "gate")]
         words = row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]

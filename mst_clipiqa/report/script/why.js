@@ -2,6 +2,8 @@
 const explained = new Set(data.explained);
 const perCent = (thousandths) => `${(thousandths / 10).toFixed(thousandths < 100 ? 1 : 0)} %`;
 
+const signed = (value) => (Math.abs(value) < 0.005 ? "" : value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+
 /** The probabilities of the quality levels, a line each: name, bar, number. */
 function levels(row, found) {
   const shares = (data.levels && data.levels[row]) || (found && found.levels);
@@ -36,7 +38,7 @@ function words(found) {
     const lines = list.map(([word, effect, attention]) => {
       const width = 50 * Math.abs(effect) / most, left = effect < 0 ? 50 - width : 50;
       const bar = make("i", { className: `effect ${effect < 0 ? "down" : "up"}`, ariaHidden: "true" }, make("i", { style: { left: `${left}%`, width: `${width}%` } }));
-      return make("tr", {}, make("td", {}, word), make("td", { className: "number" }, bar, (effect < 0 ? "−" : "+") + Math.abs(effect).toFixed(2)),
+      return make("tr", {}, make("td", {}, word), make("td", { className: "number" }, bar, signed(effect)),
         make("td", { className: "number" }, attention === null ? "–" : `${Math.round(100 * attention)} %`));
     });
     const head = ["Word", "Change", "Attention"].map((one, at) => make("th", { scope: "col", className: at ? "number" : "" }, one));
