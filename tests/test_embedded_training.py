@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from training.data import DEVELOPMENT, VALIDATION, part_of
+from mst_clipiqa.embedded.spectrum import RADIAL
+from training.data import DEVELOPMENT, VALIDATION, Rated, part_of
+from training.describe import STEPS, Described, Ladder, configs, describe_file, describe_ladder
 from training.distort import KINDS, LADDER, spoil
+from training.fit import fit
+from training.plan import Plan, Recipe, Sizes
 from training.words import SPECIAL, build_words
 
 
@@ -45,3 +52,57 @@ def test_words_without_a_teacher_still_spell_anything():
     assert {"red", "bus"} <= set(known)
     assert not set(known) & set(SPECIAL)
     assert "[UNK]" not in words.tokenizer.encode("zebra").tokens
+
+
+def toy() -> tuple[Rated, Described]:
+    rng = np.random.default_rng(0)
+    n, coarse, fine = 12, *(config.inputs for config in configs(8, 8, 0.0))
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
+
+    rated = Rated(
+        names=[f"{i}.jpg" for i in range(n)],
+        prompts=[f"a {('red', 'blue')[i % 2]} bus" for i in range(n)],
+        prompt_ids=np.arange(n) % 2,
+        groups=np.arange(n) % 3,
+        group_names=["a", "b", "c"],
+        ratings=rng.uniform(0, 5, (n, 4)).astype(np.float32),
+        part=np.array(["train"] * n),
+    )
+    rows = np.array([-1, 0, 1, 2, 10, 11])
+    ladders = normal(6, 1 + STEPS, coarse), normal(6, 1 + STEPS, fine)
+    kinds, strengths = torch.arange(6), torch.linspace(0, 1, STEPS).repeat(6, 1)
+    return rated, Described(normal(n, coarse), normal(n, fine), *ladders, rows, kinds, strengths)
+
+
+def trained(rated: Rated, described: Described, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    recipe = Recipe(sizes=Sizes(dim=16, hidden=8), plan=Plan(epochs=2, batch=5, ladders=2))
+    return fit(rated, described, rows, build_words(["a red bus"], distil=False), recipe).state_dict()
+
+
+def test_the_same_seed_gives_the_same_weights():
+    rated, described = toy()
+    first, second = (trained(rated, described, np.arange(8)) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_reads_nothing_of_the_pictures_that_are_held_out():
+    rated, described = toy()
+    before = trained(rated, described, np.arange(8))
+    for values in (described.coarse, described.fine, described.ladder_coarse, described.ladder_fine):
+        values[-2 if len(values) == 6 else 8 :] = 99.0
+    rated.ratings[8:] = 99.0
+    after = trained(rated, described, np.arange(8))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_ladders_start_with_the_clean_picture_and_get_worse(tmp_path: Path):
+    a_picture().resize((512, 512)).save(tmp_path / "one.png")
+    ladder = Ladder(0, "", list(KINDS).index("noise"), LADDER)
+    coarse, fine = describe_ladder(ladder, tmp_path / "one.png")
+    clean = describe_file(tmp_path / "one.png")
+    assert torch.equal(coarse[0], clean[0])
+    assert torch.equal(fine[0], clean[1])
+    loud = fine[:, RADIAL - 4]  # the highest frequencies of the grey plane
+    assert loud.tolist() == sorted(loud.tolist())

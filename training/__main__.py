@@ -2,13 +2,15 @@
 
     python -m training --data DIR --kodak DIR [--work DIR] [--stage prepare twin final leave-out card]
 
-Without ``--stage``: prepare, twin, final, card. Everything but the shipped folder goes to the work folder.
+Without ``--stage``: all of them. Everything but the shipped folder goes to the work folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,14 +46,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="AGIQA-3K: data.csv and images/")
     parser.add_argument("--kodak", type=Path, required=True, help="the Kodak photographs, for measuring only")
     parser.add_argument("--work", type=Path, default=Path("work-out"))
-    parser.add_argument("--stage", nargs="*", choices=STAGES, default=["prepare", "twin", "final", "card"])
+    parser.add_argument("--stage", nargs="*", choices=STAGES, default=STAGES)
     args = parser.parse_args()
     paths = Paths(args.data, args.kodak, args.work)
     paths.work.mkdir(parents=True, exist_ok=True)
     run = {"prepare": _prepare, "twin": _twin, "final": _final, "leave-out": _leave_out, "card": _card}
     for stage in STAGES:
         if stage in args.stage:
+            start = time.perf_counter()
             run[stage](paths)
+            print(f"{stage}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 
 def _prepare(paths: Paths) -> None:

@@ -78,8 +78,8 @@ def prepare(rated: Rated, data: Path, work: Path) -> None:
     files = [data / "images" / name for name in rated.names]
     ladders = list(_ladders(len(files)))
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        clean = list(pool.map(_describe_file, files, chunksize=16))
-        spoilt = list(pool.map(_describe_ladder, ladders, [files[max(0, one.row)] for one in ladders], chunksize=4))
+        clean = list(pool.map(describe_file, files, chunksize=16))
+        spoilt = list(pool.map(describe_ladder, ladders, [files[max(0, one.row)] for one in ladders], chunksize=4))
     torch.save(
         {
             "coarse": torch.stack([c for c, _ in clean]),
@@ -113,12 +113,14 @@ def _strengths(rng: np.random.Generator) -> tuple[float, ...]:
     return tuple(float(s) for s in np.clip(np.array(LADDER) + rng.uniform(-0.1, 0.1, STEPS), 0, 1))
 
 
-def _describe_file(file: Path) -> tuple[Tensor, Tensor]:
+def describe_file(file: Path) -> tuple[Tensor, Tensor]:
+    """Return what the coarse tower and the fine one are told of a picture."""
     with Image.open(file) as image:
         return _describe(image.convert("RGB"))
 
 
-def _describe_ladder(ladder: Ladder, file: Path) -> tuple[Tensor, Tensor]:
+def describe_ladder(ladder: Ladder, file: Path) -> tuple[Tensor, Tensor]:
+    """Return the same of a picture and its spoilt versions, (1 + STEPS, S) each; a photograph needs no file."""
     if ladder.row < 0:
         clean = _photograph(ladder.name)
     else:

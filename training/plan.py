@@ -37,8 +37,8 @@ class Weights:
     group: float = 0.2  # generator and setting
     spoilt: float = 0.5  # a picture above its spoilt self
     kind: float = 0.1  # which distortion, how strong
-    caption: float = 0.1  # picture against prompts of the batch
-    shuffled: float = 0.5  # own prompt above another one
+    caption: float = 0.2  # picture against prompts of the batch
+    shuffled: float = 1.0  # own prompt above another one
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,9 @@ class MiniPair:
 
     def _encode(self, tower: Tower, views: Tensor) -> Tensor:
         # On a processor one picture at a time: it stays in the cache, and its batch mates cannot change its rounding.
-        parts = views.split(1) if views.device.type == "cpu" else (views,)
+        parts = torch.split(views, 1) if views.device.type == "cpu" else (views,)
         pixels = (normalised(part.flatten(0, 1), self.view, torch.float32) for part in parts)
-        return torch.cat([tower(x.unflatten(0, (-1, views.shape[1]))) for x in pixels])
+        return torch.cat([tower(x.view(-1, *views.shape[1:])) for x in pixels])
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:

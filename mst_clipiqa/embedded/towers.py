@@ -69,11 +69,10 @@ class Tower(nn.Module):
         """Return the numbers that the embedding is of, float32 (batch, inputs), of normalised views."""
         flat = pixels.flatten(0, 1)
         x = torch.cat([statistics(flat), layout(flat)], -1) if self.config.layout else statistics(flat)
-        x = x.unflatten(0, pixels.shape[:2])
-        mean = x.mean(1)
+        x = x.view(*pixels.shape[:2], -1)
         if not self.config.spread:
-            return mean
-        return torch.cat([mean, (x - mean.unsqueeze(1)).square().mean(1).sqrt()], -1)
+            return x.mean(1)
+        return torch.cat([x.mean(1), x.std(1, correction=0)], -1)
 
     def embed(self, described: Tensor) -> Tensor:
         """Return embeddings, float32 (batch, D), of what ``describe`` returns."""
