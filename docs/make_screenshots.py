@@ -61,7 +61,7 @@ PAGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
     "report-why": (DARK, "pictures", (CARD, ".maps button >> nth=0"), ".words-table"),
     "report-phone": (PHONE, "pictures", (), ""),
 }
-RAY_LOG = re.compile(r"^\[\d{4}-[^]]+\] \w+\.cc:.*\n", re.MULTILINE)  # of its own workings
+RAY_LOG = re.compile(r"^(?:\x1b\[[\d;]*m)*\[\d{4}-[^]]+\] \w+\.cc:.*\n", re.MULTILINE)  # of its own workings
 TERMINAL = """<body style="margin:0"><pre id="t" style="display:inline-block;margin:0;padding:14px 18px;
 background:#14171b;color:#e7eaee;font:14px/1.35 'DejaVu Sans Mono',monospace">{code}</pre>"""
 
