@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.text import Text
 from screenshots import DARK, DESK, PHONE, ROOT, chromium, options, save
 
-WIDTH, LINES = 100, 42  # of the terminal; what is longer is cut
+WIDTH, LINES = 100, 48  # of the terminal; what is longer is cut
 
 # Run in this order, in a folder that `prepare` lays out.
 COMMANDS = {
