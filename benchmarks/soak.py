@@ -33,18 +33,22 @@ MOST = 1.0
 
 
 def summary(samples: list[tuple[float, float]], warm_up: float) -> dict[str, Any]:
-    """Return what memory did: (seconds, MB) samples -> the line after the warm-up, and a value a minute."""
+    """Return what memory did: (seconds, MB) samples -> the line after the warm-up, and each minute's least and mean.
+
+    What a batch takes and gives back moves every sample; a minute's least is what stays between batches.
+    """
     times, memory = np.array(samples).T
     times = times - times[0]
     late = times >= warm_up
     slope, at = np.polyfit(times[late], memory[late], 1)
     spread = float(np.std(memory[late] - slope * times[late] - at))
-    whole = range(int(times[-1] // 60) + 1)
+    minutes = [memory[times // 60 == m] for m in range(int(times[-1] // 60) + 1)]
     return {
         "samples": int(late.sum()),
         "mb_a_minute": round(float(slope) * 60, 3),
         "spread_mb": round(spread, 2),
-        "mb_each_minute": [round(float(np.interp(60 * m, times, memory)), 1) for m in whole],
+        "mb_least_each_minute": [round(float(one.min()), 1) for one in minutes],
+        "mb_mean_each_minute": [round(float(one.mean()), 1) for one in minutes],
         "mb_end": round(float(memory[-1]), 1),
     }
 

@@ -12,6 +12,7 @@ import csv
 import io
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.text import Text
 from screenshots import DARK, DESK, PHONE, ROOT, chromium, options, save
 
-WIDTH, LINES = 100, 42  # of the terminal; what is longer is cut
+WIDTH, LINES = 100, 48  # of the terminal; what is longer is cut
 
 # Run in this order, in a folder that `prepare` lays out.
 COMMANDS = {
@@ -60,6 +61,7 @@ PAGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
     "report-why": (DARK, "pictures", (CARD, ".maps button >> nth=0"), ".words-table"),
     "report-phone": (PHONE, "pictures", (), ""),
 }
+RAY_LOG = re.compile(r"^(?:\x1b\[[\d;]*m)*\[\d{4}-[^]]+\] \w+\.cc:.*\n", re.MULTILINE)  # of its own workings
 TERMINAL = """<body style="margin:0"><pre id="t" style="display:inline-block;margin:0;padding:14px 18px;
 background:#14171b;color:#e7eaee;font:14px/1.35 'DejaVu Sans Mono',monospace">{code}</pre>"""
 
@@ -122,7 +124,6 @@ def run(line: str, home: Path, model: str) -> str:
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": str(WIDTH),
         "TERM": "xterm-256color",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's log of its own workings
     }
     scores = any(verb in line for verb in (" score", " compare", " report", " explain")) and "--help" not in line
     asked = f"{line} --model {model}" if scores and model != "mini" else line
@@ -150,7 +151,7 @@ def run(line: str, home: Path, model: str) -> str:
     os.close(ours)
     if process.returncode not in (0, 1, 130):
         raise SystemExit(f"{line}\n{errors.decode()}")
-    return (bytes(written) + errors).decode().replace("\r\n", "\n")
+    return RAY_LOG.sub("", (bytes(written) + errors).decode().replace("\r\n", "\n"))
 
 
 def interrupt(process: subprocess.Popen[bytes], journal: Path) -> None:

@@ -33,6 +33,7 @@ VERBS = {
     "benchmark": "Train and test on many splits, beside published figures.",
     "compare-results": "Say whether one benchmark result beats another.",
     "convert": "Make a model folder of a checkpoint of the published code.",
+    "export": "Write a model's image encoders for ONNX Runtime.",
     "calibrate-adaptive": "Measure where a model can skip its fine stream.",
     "cache": "Look at, check or empty the cache of features.",
 }

@@ -21,6 +21,7 @@ from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.errors import ModelError, PictureError, PromptError, UsageError
 from mst_clipiqa.folder import Target, TrainedModel, load
 from mst_clipiqa.judge import EMPTY_PROMPT, Answer, Judge, zero_shot_model
+from mst_clipiqa.model.mstfe import EncoderPair
 
 MINI = Path(__file__).parent / "embedded" / "mini"
 
@@ -94,6 +95,7 @@ class ScoreOptions:
     workers: int = 2  # threads that open pictures
     cache: Cache | None = None  # where features are kept
     encoders: str | None = None  # where the model's encoders are now, if not where its config says
+    backend: str = "torch"  # what computes the image towers: torch, or a folder that `mst-clipiqa export` wrote
 
 
 class Scorer:
@@ -135,7 +137,7 @@ class Scorer:
                 )
             trained = load(folder)
             source = trained.config.encoders.source
-        encoders = load_encoders(how.encoders or source, how.device, how.precision)
+        encoders = _encoders(how.encoders or source, how)
         encoder = PictureEncoder(encoders, batch_size=how.batch_size, workers=how.workers, cache=how.cache)
         return cls(trained or zero_shot_model(encoders), encoder)
 
@@ -235,6 +237,18 @@ class Scorer:
         if score.status == "ok":
             return score
         raise (PromptError if score.reason == EMPTY_PROMPT else PictureError)(score.reason)
+
+
+def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
+    if how.backend == "torch":
+        return load_encoders(source, how.device, how.precision)
+    if how.device not in ("auto", "cpu") or how.precision != "auto":
+        raise UsageError(
+            "Expected no --device or --precision beside an exported --backend, which has its own: drop it."
+        )
+    from mst_clipiqa.exported import use_exported
+
+    return use_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
 
 
 def _interval(value: float | None, target: Target) -> tuple[float, float] | None:

@@ -51,4 +51,4 @@ def test_the_slope_of_a_soak_leaves_out_the_warm_up() -> None:
     found = soak.summary(samples, 120)
     assert found["mb_a_minute"] == pytest.approx(0.5, abs=0.01)
     assert found["spread_mb"] == pytest.approx(0, abs=0.1)
-    assert found["mb_each_minute"][:3] == [500, 560, 620]
+    assert found["mb_least_each_minute"][:3] == [500, 560, 620]

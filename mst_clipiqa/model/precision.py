@@ -80,7 +80,7 @@ def divided_threads(device: torch.device) -> Iterator[tuple[int, Callable[[], No
 def in_chunks(encode: Callable[[Tensor], Tensor], pixels: Tensor, precision: str) -> Tensor:
     """Run ``encode`` on chunks of ``CHUNK`` rows; below fp32 exactly that many, the last filled with its first row."""
     parts = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
-    if precision == "fp32":
+    if precision not in ("bf16", "fp16"):
         return torch.cat([encode(part) for part in parts])
     return torch.cat([encode(_filled(part))[: len(part)] for part in parts])
 

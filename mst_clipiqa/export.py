@@ -1,0 +1,205 @@
+"""Image towers for ONNX Runtime, in fp32 or with int8 weights.
+
+    coarse, fine - written - opened as `score --backend` opens them - compared with torch on pictures - kept
+
+An fp32 export is kept only where features and scores equal torch's within ``FEATURES`` and ``SCORES``. An int8 one
+differs by design; how much is returned, for whoever wants to judge it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+
+from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.exported import FILES, MANIFEST, Manifest, digest, rest_of
+from mst_clipiqa.model.mstfe import MSTFE, EncoderPair
+from mst_clipiqa.scorer import ScoreOptions, Scorer
+
+FEATURES = 1e-3
+"""Largest difference of a feature, as a share of the largest feature."""
+SCORES = 1e-3
+"""Largest difference of a score, as a share of its scale."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an export agrees with torch's fp32.
+
+    Attributes:
+        pictures: compared.
+        features: largest difference of a feature, as a share of the largest feature.
+        scores: largest difference of each target's score that needs no prompt, in its own units.
+        srcc: rank correlation of these scores; None where there are fewer than three pictures.
+    """
+
+    pictures: int
+    features: float
+    scores: dict[str, float]
+    srcc: dict[str, float | None]
+
+
+def export(
+    model: str,
+    folder: Path,
+    *,
+    int8: bool = False,
+    pictures: Sequence[Any] = (),
+    encoders: str | None = None,
+) -> Agreement:
+    """Write the image towers of a model's encoders for ONNX Runtime, and compare them with torch's.
+
+    Args:
+        model: as ``Scorer.load`` takes it.
+        folder: new, empty, or an earlier export, which is replaced.
+        int8: store the weights of matrix products in 8 bits.
+        pictures: to compare on; some are drawn where none are given.
+        encoders: where the model's encoders are now, if they have moved.
+
+    Raises:
+        ModelError: the export differs from torch by more than the tolerances; nothing is kept.
+        UsageError: a package is missing, or the folder holds something else.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise UsageError(
+            f"Expected an empty folder or an earlier export at {shown(folder)}, got other files: name another."
+        )
+    _require()
+    options = ScoreOptions(device="cpu", precision="fp32", encoders=encoders)
+    plain = Scorer.load(model, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as beside:
+        made = Path(beside) / "made"
+        made.mkdir()
+        write_towers(plain.encoder.encoders, made, int8)
+        other = Scorer.load(model, options, precision="auto", backend=str(made))
+        found = agreement(plain, other, pictures or drawn())
+        if not int8:
+            _check(found, plain)
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.replace(folder)
+    return found
+
+
+def agreement(plain: Scorer, other: Scorer, pictures: Sequence[Any]) -> Agreement:
+    """Return how two scorers of one model agree on pictures."""
+    sides = [scorer.encode(pictures) for scorer in (plain, other)]
+    f, g = (torch.stack([torch.cat([one.f_c, one.f_f]) for one in side]) for side in sides)
+    scores = [scorer.ask(side, [None] * len(side)) for scorer, side in zip((plain, other), sides, strict=True)]
+    gaps, order = {}, {}
+    for name in plain.ranges:
+        a, b = (np.array([one.targets[name] for one in side], dtype=np.float64) for side in scores)
+        if not np.isnan(a).any():  # it needs a prompt
+            gaps[name] = float(np.abs(a - b).max())
+            order[name] = srcc(a, b) if len(a) > 2 else None
+    return Agreement(len(f), ((f - g).abs().max() / f.abs().max()).item(), gaps, order)
+
+
+def drawn() -> list[Image.Image]:
+    """Return pictures that differ in structure, noise and sharpness, the same ones every time."""
+    rng = np.random.default_rng(0)
+    found = []
+    for i in range(8):
+        small = Image.fromarray(rng.integers(0, 256, (4 + i, 4 + i, 3), dtype=np.uint8))
+        large = np.asarray(small.resize((320 + 16 * i, 320), Image.Resampling.BICUBIC), dtype=np.float64)
+        noisy = (large + 12 * i * rng.standard_normal(large.shape)).clip(0, 255).astype(np.uint8)
+        found += [(image := Image.fromarray(noisy)), image.filter(ImageFilter.GaussianBlur(3))]
+    return found
+
+
+def _check(found: Agreement, plain: Scorer) -> None:
+    worst = max(
+        (gap / (plain.ranges[name][1] - plain.ranges[name][0]) for name, gap in found.scores.items()), default=0
+    )
+    if not (found.features <= FEATURES and worst <= SCORES):  # also where one is not a number
+        raise ModelError(
+            f"Expected features within {FEATURES:g} and scores within {SCORES:g} of torch's, "
+            f"got {found.features:.2g} and {worst:.2g} on {found.pictures} pictures, so nothing was kept: use torch."
+        )
+
+
+def _require() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise UsageError(
+                f'Expected the package {name} to export, got none: pip install "mst-clipiqa[onnx]".'
+            ) from error
+
+
+class _Exported(nn.Module):
+    """The part of a tower that goes into the file: the whole, but for what ``rest_of`` names."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower, self.whole = tower, rest_of(tower) is None
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        embedding: Tensor = self.tower(pixels) if self.whole else self.tower.convolved(pixels)  # type: ignore[operator]
+        return embedding
+
+
+def write_towers(pair: EncoderPair, folder: Path, int8: bool) -> None:
+    """Write both towers of a pair, on the CPU in fp32, and the manifest."""
+    mstfe: MSTFE = pair.mstfe  # type: ignore[attr-defined]
+    for side in ("coarse", "fine"):
+        size = pair.view.crop_size if side == "fine" and pair.view.fine == "native" else pair.view.size
+        tower, pixels = _Exported(getattr(mstfe, f"encoder_{side}")).eval(), torch.zeros(2, 3, size, size)
+        with _quiet(), torch.no_grad():
+            _write_tower(tower, pixels, folder / f"{side}.onnx", int8)
+    files = {name: digest((folder / name).read_bytes()) for name in FILES}
+    manifest = Manifest("onnx", "int8" if int8 else "fp32", pair.sha256, files)
+    text = json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _write_tower(tower: nn.Module, pixels: Tensor, path: Path, int8: bool) -> None:
+    batch: Any = torch.export.Dim("batch")
+    torch.onnx.export(
+        tower,
+        (pixels,),
+        path,
+        input_names=["pixels"],
+        output_names=["features"],
+        dynamic_shapes=({0: batch},),
+        external_data=False,  # one file, and none that it could point to
+        dynamo=True,
+        verbose=False,
+    )
+    if int8:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(
+            path, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep exporters from printing; what they have to say is of no use to whoever exports."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
