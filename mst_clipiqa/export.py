@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
-from torch import Tensor, nn
+from torch import nn
 
 from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import srcc
-from mst_clipiqa.exported import FILES, MANIFEST, Manifest, digest, rest_of
+from mst_clipiqa.exported import FILES, MANIFEST, Manifest, digest
 from mst_clipiqa.model.mstfe import MSTFE, EncoderPair
 from mst_clipiqa.scorer import ScoreOptions, Scorer
 
@@ -74,7 +74,7 @@ def export(
 
     Raises:
         ModelError: the export differs from torch by more than the tolerances; nothing is kept.
-        UsageError: a package is missing, or the folder holds something else.
+        UsageError: a package is missing, the folder holds something else, or the encoders have no networks.
     """
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
         raise UsageError(
@@ -83,6 +83,11 @@ def export(
     _require()
     options = ScoreOptions(device="cpu", precision="fp32", encoders=encoders)
     plain = Scorer.load(model, options)
+    if not hasattr(plain.encoder.encoders, "mstfe"):
+        raise UsageError(
+            f"Expected encoders with networks to export, got {plain.encoder.encoders.source}, "
+            "whose pictures are described by computed statistics: score it without an export."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as beside:
         made = Path(beside) / "made"
@@ -145,24 +150,12 @@ def _require() -> None:
             ) from error
 
 
-class _Exported(nn.Module):
-    """The part of a tower that goes into the file: the whole, but for what ``rest_of`` names."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower, self.whole = tower, rest_of(tower) is None
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        embedding: Tensor = self.tower(pixels) if self.whole else self.tower.convolved(pixels)  # type: ignore[operator]
-        return embedding
-
-
 def write_towers(pair: EncoderPair, folder: Path, int8: bool) -> None:
     """Write both towers of a pair, on the CPU in fp32, and the manifest."""
     mstfe: MSTFE = pair.mstfe  # type: ignore[attr-defined]
     for side in ("coarse", "fine"):
         size = pair.view.crop_size if side == "fine" and pair.view.fine == "native" else pair.view.size
-        tower, pixels = _Exported(getattr(mstfe, f"encoder_{side}")).eval(), torch.zeros(2, 3, size, size)
+        tower, pixels = getattr(mstfe, f"encoder_{side}").eval(), torch.zeros(2, 3, size, size)
         with _quiet(), torch.no_grad():
             _write_tower(tower, pixels, folder / f"{side}.onnx", int8)
     files = {name: digest((folder / name).read_bytes()) for name in FILES}
@@ -171,7 +164,7 @@ def write_towers(pair: EncoderPair, folder: Path, int8: bool) -> None:
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def _write_tower(tower: nn.Module, pixels: Tensor, path: Path, int8: bool) -> None:
+def _write_tower(tower: nn.Module, pixels: torch.Tensor, path: Path, int8: bool) -> None:
     batch: Any = torch.export.Dim("batch")
     torch.onnx.export(
         tower,

@@ -2,7 +2,7 @@
 
     uint8 views - normalised in torch - coarse.onnx, fine.onnx - f_c, f_f
 
-Prompts, heads and the statistics of small encoders stay in torch: they are a small part of the work.
+Prompts and heads stay in torch: they are a small part of the work.
 A folder holds no code. Its files must be those that its manifest names and hashes, and the manifest must name the
 encoders that are in use; the runtime gets no library of operators.
 """
@@ -54,18 +54,17 @@ class Manifest:
 class RuntimeTower(nn.Module):
     """One image tower as ``MSTFE`` calls it: normalised pixels (batch, 3, S, S) to embeddings (batch, D)."""
 
-    def __init__(self, run: Run, rest: nn.Module | None, one_by_one: bool) -> None:
-        """Take the runtime's function, what stays in torch and is added, and whether to give it single pictures."""
+    def __init__(self, run: Run, one_by_one: bool) -> None:
+        """Take the runtime's function, and whether to give it single pictures."""
         super().__init__()
-        self.run, self.rest, self.one_by_one = run, rest, one_by_one
+        self.run, self.one_by_one = run, one_by_one
         self.kind = nn.Parameter(torch.empty(0), requires_grad=False)  # by its type MSTFE knows what to normalise to
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the embeddings, float32."""
         # int8 takes its scale from all it is given, so a picture among others would get another score than alone.
         parts = torch.split(pixels, 1) if self.one_by_one else (pixels,)
-        found = torch.cat([torch.from_numpy(self.run(part.contiguous().numpy())) for part in parts])
-        return found if self.rest is None else found + self.rest(pixels)
+        return torch.cat([torch.from_numpy(self.run(part.contiguous().numpy())) for part in parts])
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -113,17 +112,10 @@ def use_exported(pair: EncoderPair, folder: Path) -> EncoderPair:
     files = {name: _checked(folder / name, digest) for name, digest in manifest.files.items()}
     mstfe: MSTFE = pair.mstfe  # type: ignore[attr-defined]  # every pair that can be exported has one
     for side in ("coarse", "fine"):
-        old = getattr(mstfe, f"encoder_{side}")
         run = _open(files[f"{side}.onnx"], folder / f"{side}.onnx")
-        setattr(mstfe, f"encoder_{side}", RuntimeTower(run, rest_of(old), manifest.precision == "int8"))
+        setattr(mstfe, f"encoder_{side}", RuntimeTower(run, manifest.precision == "int8"))
     pair.precision = f"{manifest.runtime}-{manifest.precision}"  # type: ignore[misc]  # cached features tell them apart
     return pair
-
-
-def rest_of(tower: nn.Module) -> nn.Module | None:
-    """Return what of a tower is not exported: the statistics of the small encoders (sorting, Fourier transforms)."""
-    rest = getattr(tower, "spectrum", None)
-    return rest if isinstance(rest, nn.Module) else None
 
 
 def digest(data: bytes) -> str:

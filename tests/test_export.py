@@ -25,26 +25,22 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Agreement]:
-    folder = tmp_path_factory.mktemp("export") / "mini"
-    return folder, export("mini", folder, pictures=drawn()[:4])
-
-
-def test_mini_scores_as_torch_does(mini: tuple[Path, Agreement]) -> None:
-    folder, found = mini
-    assert found.pictures == 4
-    assert found.features < 1e-4 and found.scores["quality"] < 1e-3
-    picture, prompt = EXAMPLES / "red_ball.png", "a red ball on a table"
-    a = Scorer.load("mini", precision="fp32")(picture, prompt)
-    b = Scorer.load("mini", backend=str(folder))(picture, prompt)
-    assert a.quality == pytest.approx(b.quality, abs=1e-3)
-    assert a.correspondence == pytest.approx(b.correspondence, abs=1e-3)
-
-
-@pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("clip")
     return f"zero-shot:{save_clip(root / '32', 32)},{save_clip(root / '16', 16)}"
+
+
+@pytest.fixture(scope="module")
+def made(clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "pair"
+    assert export(clip, folder, pictures=drawn()[:4]).pictures == 4
+    return folder
+
+
+def test_mini_has_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Expected encoders with networks to export, got mini"):
+        export("mini", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("int8", [False, True])
@@ -62,12 +58,12 @@ def test_a_clip_pair_is_exported(clip: str, tmp_path: Path, int8: bool) -> None:
     assert scorer.encoder.encoders.precision == ("onnx-int8" if int8 else "onnx-fp32")
 
 
-def test_a_difference_is_seen_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, other = Scorer.load("mini", precision="fp32"), Scorer.load("mini", precision="bf16")
+def test_a_difference_is_seen_and_keeps_nothing(clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, other = Scorer.load(clip, precision="fp32"), Scorer.load(clip, precision="bf16")
     assert agreement(plain, other, drawn()[:3]).features > 1e-3
     monkeypatch.setattr("mst_clipiqa.export.agreement", lambda *_: Agreement(3, float("nan"), {}, {}))
     with pytest.raises(ModelError, match=r"Expected features within 0.001 .* so nothing was kept"):
-        export("mini", tmp_path / "out")
+        export(clip, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,9 +74,9 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_another_pair_is_refused(mini: tuple[Path, Agreement], clip: str) -> None:
+def test_another_pair_is_refused(made: Path) -> None:
     with pytest.raises(ModelError, match=r"Expected an export of .* got one of .*: export this model"):
-        Scorer.load(clip, backend=str(mini[0]))
+        Scorer.load("mini", backend=str(made))
 
 
 @pytest.mark.parametrize(
@@ -112,16 +108,16 @@ def test_a_broken_manifest_is_refused(tmp_path: Path, text: str) -> None:
         read_manifest(tmp_path)
 
 
-def test_changed_missing_and_foreign_files_are_refused(mini: tuple[Path, Agreement], tmp_path: Path) -> None:
+def test_changed_missing_and_foreign_files_are_refused(made: Path, clip: str, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
-    shutil.copytree(mini[0], folder)
+    shutil.copytree(made, folder)
     tower = folder / "fine.onnx"
     tower.write_bytes(tower.read_bytes()[:-1] + b"!")
     with pytest.raises(ModelError, match="as it was exported, got a changed file"):
-        Scorer.load("mini", backend=str(folder))
+        Scorer.load(clip, backend=str(folder))
     tower.unlink()
     with pytest.raises(ModelError, match="No such file"):
-        Scorer.load("mini", backend=str(folder))
+        Scorer.load(clip, backend=str(folder))
     from mst_clipiqa.exported import digest
 
     tower.write_bytes(b"not a model")
@@ -129,14 +125,14 @@ def test_changed_missing_and_foreign_files_are_refused(mini: tuple[Path, Agreeme
     manifest["files"]["fine.onnx"] = digest(b"not a model")
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match=r"Expected a tower for ONNX Runtime in .*fine.onnx"):
-        Scorer.load("mini", backend=str(folder))
+        Scorer.load(clip, backend=str(folder))
 
 
-def test_the_command_says_how_it_agrees(mini: tuple[Path, Agreement], tmp_path: Path) -> None:
-    done = CliRunner().invoke(group, ["export", "mini", "-o", str(tmp_path / "out"), "--check", str(EXAMPLES)])
+def test_the_command_says_how_it_agrees(made: Path, clip: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(group, ["export", clip, "-o", str(tmp_path / "out"), "--check", str(EXAMPLES)])
     assert done.exit_code == 0, done.output
     assert "quality: largest difference" in done.stdout and "SRCC 1.0000" in done.stdout
-    wrong = CliRunner().invoke(group, ["score", str(EXAMPLES), "--backend", str(mini[0]), "--precision", "bf16"])
+    wrong = CliRunner().invoke(group, ["score", str(EXAMPLES), "--backend", str(made), "--precision", "bf16"])
     assert wrong.exit_code == 2
     assert "Expected no --device or --precision beside an exported --backend" in wrong.stderr
     nothing = CliRunner().invoke(group, ["score", str(EXAMPLES), "--backend", str(tmp_path)])

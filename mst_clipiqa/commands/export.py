@@ -11,7 +11,7 @@ from mst_clipiqa.errors import UsageError
 
 
 @click.command("export")
-@click.argument("model", default="mini")
+@click.argument("model")
 @click.option(
     "--format",
     expose_value=False,
@@ -25,7 +25,7 @@ from mst_clipiqa.errors import UsageError
 @click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="The folder to write.")
 def command(model: str, int8: bool, check: Path | None, encoders: str | None, output: Path) -> None:
-    """Write the image encoders of MODEL (mini, a model folder, or zero-shot:ENCODERS) for ONNX Runtime.
+    """Write the image encoders of MODEL (a model folder, or zero-shot:ENCODERS) for ONNX Runtime.
 
     `score --backend FOLDER` then uses them; prompts and heads stay in torch. The export is compared with torch's fp32
     on pictures, and kept only if it is equal within a tolerance; --int8 is kept, and tells by how much it differs.
