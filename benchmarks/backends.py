@@ -3,8 +3,8 @@
     python -m benchmarks.backends [--root AGIQA-3K]
 
 Views are ready in memory; every backend has all cores, and the backends take turns. With --root, mini's int8 export is
-also compared with its fp32 by agreement with people. OpenVINO is measured where it is installed. Below fp32 torch encodes
-16 pictures at a time, so give a multiple of it.
+also compared with its fp32 by agreement with people. OpenVINO is measured where it is installed. Below fp32 torch
+encodes 16 pictures at a time, so give a multiple of it.
 """
 
 from __future__ import annotations
