@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
-QUICK = {"published": 8, "arithmetic": 16, "mini": 8, "memory": 40, "startup": 1, "cost": 4, "gpu": 2}
+QUICK = {"published": 16, "arithmetic": 16, "mini": 8, "memory": 40, "startup": 1, "cost": 4, "gpu": 2, "backends": 16}
 
 
 def main() -> None:
@@ -29,6 +29,8 @@ def main() -> None:
     results = args.docs / "performance"
     for name in args.only or QUICK:
         more = ["--pictures", str(QUICK[name])] if args.quick else []
+        if name == "backends" and args.root:
+            more += ["--root", str(args.root)]
         start(name, results, more)
     if args.root:
         start("adaptive", results, ["--root", str(args.root)])
