@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import matmul_flops, median_seconds, run
-from benchmarks.protocol import random_pair
+from benchmarks.random_pair import random_pair
 from mst_clipiqa.model.precision import DTYPES, resolve_precision
 from mst_clipiqa.scorer import ScoreOptions
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import matmul_flops, median_seconds, run
 from benchmarks.pictures import jpegs
-from benchmarks.protocol import random_pair
+from benchmarks.random_pair import random_pair
 from mst_clipiqa.encode import PictureEncoder
 from mst_clipiqa.judge import zero_shot_model
 from mst_clipiqa.model.precision import DTYPES, resolve_precision

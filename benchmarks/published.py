@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.machine import run
 from benchmarks.pictures import jpegs
-from benchmarks.protocol import random_pair
+from benchmarks.random_pair import random_pair
 from mst_clipiqa.encode import PictureEncoder
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel

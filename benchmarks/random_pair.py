@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
 from transformers import CLIPConfig, CLIPModel
+
+from mst_clipiqa.model.clip import CLIPPair, load_clip_pair
 
 REVISION = "0" * 40
 
@@ -51,6 +54,13 @@ def write(hub: Path, patch: int) -> Path:
     tokenizer = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
     (snapshot / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "pad_token": "<|endoftext|>"}))
     return snapshot
+
+
+def random_pair() -> CLIPPair:
+    """Return such a pair, loaded from files of its own as a user's would be; the files are gone afterwards."""
+    with tempfile.TemporaryDirectory() as hub:
+        coarse, fine = (str(write(Path(hub), patch)) for patch in (32, 16))
+        return load_clip_pair(coarse, fine, "random ViT-B")
 
 
 def main() -> None:
