@@ -12,13 +12,20 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizerFast,
+    CLIPVisionModelWithProjection,
+)
 
-from mst_clipiqa.model.clip import CLIPPair, load_clip_pair
+from mst_clipiqa.model.clip import CLIPPair, VisionTower
+from mst_clipiqa.model.mstfe import MSTFE
+from mst_clipiqa.model.preprocess import ViewSpec
 
 REVISION = "0" * 40
 
@@ -57,10 +64,18 @@ def write(hub: Path, patch: int) -> Path:
 
 
 def random_pair() -> CLIPPair:
-    """Return such a pair, loaded from files of its own as a user's would be; the files are gone afterwards."""
-    with tempfile.TemporaryDirectory() as hub:
-        coarse, fine = (str(write(Path(hub), patch)) for patch in (32, 16))
-        return load_clip_pair(coarse, fine, "random ViT-B")
+    """Return such a pair in memory; of its text encoder only templates make sense."""
+    torch.manual_seed(0)
+    towers = []
+    for patch in (32, 16):
+        config = CLIPConfig(vision_config={"patch_size": patch})
+        config.vision_config.projection_dim = config.projection_dim
+        towers.append(VisionTower(CLIPVisionModelWithProjection(config.vision_config).eval()))
+    text = CLIPTextModelWithProjection(CLIPConfig().text_config)
+    letters = {chr(i): i for i in range(256)} | {"<|startoftext|>": 256, "<|endoftext|>": 257}
+    pair = CLIPPair(MSTFE(*towers, ViewSpec()), text, CLIPTokenizerFast(vocab=letters, merges=[]), "random ViT-B")
+    pair.sha256 = "random"
+    return pair
 
 
 def main() -> None:
