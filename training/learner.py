@@ -38,6 +38,7 @@ class Learner(nn.Module):
         d = sizes.dim
         self.coarse, self.fine = (Tower(config) for config in configs(d, sizes.hidden, sizes.drop))
         self.text = TextEncoder(TextConfig(len(vectors), vectors.shape[1], d, drop=sizes.text_drop))
+        nn.init.normal_(self.text.positions, std=0.02)
         self.text.words.weight.data.copy_(vectors)
         self.text.words.weight.requires_grad_(False)
         self.quality = MSTCLIPIQA(d, "template")

@@ -28,8 +28,13 @@ LAYOUT = 3 * TILES**2 + EDGES * CELLS**2 + COLOURS**3
 
 def statistics(pixels: Tensor) -> Tensor:
     """Return the statistics of normalised pixels (batch, 3, side, side), float32 (batch, SIZE)."""
-    # A few pictures at a time stay in the processor's cache, which is most of the speed.
-    return torch.cat([_statistics(part) for part in torch.split(pixels, 8)])
+    x = pixels.float().contiguous()
+    grey = x.mean(1, keepdim=True)
+    planes = torch.cat([grey, x[:, :1] - x[:, 1:2], x[:, 2:] - grey], 1)
+    small, square = F.avg_pool2d(grey, 4), F.avg_pool2d(grey * grey, 4)
+    tiny, tiny_square = F.avg_pool2d(small, 4), F.avg_pool2d(square, 4)
+    contrast = [_contrast(small, square), _contrast(tiny, tiny_square)]
+    return torch.cat([_spectrum(planes), _blocks(grey), *contrast, _colour(x, small)], dim=-1)
 
 
 def layout(pixels: Tensor) -> Tensor:
@@ -66,22 +71,12 @@ def _histogram(x: Tensor) -> Tensor:
     return (counts / index.shape[1]).sqrt()
 
 
-def _statistics(pixels: Tensor) -> Tensor:
-    x = pixels.float().contiguous()
-    grey = x.mean(1)
-    planes = torch.stack([grey, x[:, 0] - x[:, 1], x[:, 2] - grey], 1)
-    return torch.cat(
-        [_spectrum(planes), _blocks(grey), _contrast(grey, 4), _contrast(grey, 16), _colour(x, grey)], dim=-1
-    )
-
-
 def _spectrum(planes: Tensor) -> Tensor:
     """Log amplitudes, averaged over rings, over rows and over columns of the spectrum."""
-    planes = planes - planes.mean((-2, -1), keepdim=True)
     re, im = torch.view_as_real(torch.fft.rfft2(planes, norm="ortho")).unbind(-1)
-    log = (
-        torch.log(torch.addcmul(re * re, im, im) + 1e-5) / 2
-    )  # abs() would take care of overflow, at four times the cost
+    power = torch.addcmul(re * re, im, im)  # abs() would take care of overflow, at four times the cost
+    power[..., 0, 0] = 0  # the mean is not the spectrum's
+    log = power.add_(1e-5).log_()
     rings, rows, columns = _bins(planes.shape[-1])
     half = log[..., : planes.shape[-1] // 2, :]
     parts = [log.flatten(-2) @ rings, half.mean(-1) @ rows, log.mean(-2) @ columns]
@@ -99,8 +94,9 @@ def _bins(side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _average(index: Tensor, count: int) -> Tensor:
+    """Return averages as a matrix; half of them, as the logarithm is of squares."""
     one = F.one_hot(index, count).float()
-    return one / one.sum(0).clamp(min=1)
+    return one / one.sum(0).clamp(min=1) / 2
 
 
 def _blocks(grey: Tensor) -> Tensor:
@@ -108,25 +104,22 @@ def _blocks(grey: Tensor) -> Tensor:
     n = torch.arange(BLOCK)
     basis = torch.cos(math.pi / BLOCK * (n[None] + 0.5) * n[:, None]) * math.sqrt(2 / BLOCK)
     kernels = (basis[:, None, :, None] * basis[None, :, None, :]).flatten(0, 1)[1:].unsqueeze(1)
-    maps = F.conv2d(grey.unsqueeze(1), kernels.to(grey.device), stride=BLOCK).flatten(2)
+    maps = F.conv2d(grey, kernels.to(grey.device), stride=BLOCK).flatten(2)
     n_maps = maps.shape[-1]
     variance = ((maps * maps).mean(-1) - maps.mean(-1) ** 2).clamp(min=0) * (n_maps / max(1, n_maps - 1))
     return torch.cat([torch.log(variance.sqrt() + 1e-3), torch.log(maps.abs().mean(-1) + 1e-3)], -1)
 
 
-def _contrast(grey: Tensor, side: int) -> Tensor:
-    """Quantiles over the picture of the log deviation within squares."""
-    mean = F.avg_pool2d(grey.unsqueeze(1), side)
-    square = F.avg_pool2d(grey.unsqueeze(1) ** 2, side)
-    return _quantiles(torch.log((square - mean**2).clamp(min=0).sqrt() + 1e-2).flatten(1))
+def _contrast(mean: Tensor, square: Tensor) -> Tensor:
+    """Quantiles over the picture of the log deviation within squares, of the means of these and of their squares."""
+    return _quantiles(torch.log((square - mean * mean).clamp(min=0).sqrt() + 1e-2).flatten(1))
 
 
-def _colour(x: Tensor, grey: Tensor) -> Tensor:
-    small = F.avg_pool2d(grey.unsqueeze(1), 4).flatten(1)
+def _colour(x: Tensor, small: Tensor) -> Tensor:
     flat = x.flatten(2)
     mean = flat.mean(-1)
     spread = ((flat * flat).mean(-1) - mean**2).clamp(min=1e-6).sqrt()
-    return torch.cat([mean, spread, _quantiles(small)], -1)
+    return torch.cat([mean, spread, _quantiles(small.flatten(1))], -1)
 
 
 def _quantiles(values: Tensor) -> Tensor:

@@ -111,9 +111,10 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.words = nn.Embedding(config.words, config.word_dim)
+        # Zeros, as random numbers on the meta device would first import torch's compiler, for a second.
+        self.words = nn.Embedding(config.words, config.word_dim, _weight=torch.zeros(config.words, config.word_dim))
         self.enter = nn.Linear(config.word_dim, config.dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(config.length, config.dim))
+        self.positions = nn.Parameter(torch.zeros(config.length, config.dim))
         self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
         self.project = nn.Linear(config.dim, config.dim, bias=False)
