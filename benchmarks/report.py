@@ -29,8 +29,6 @@ def main() -> None:
     results = args.docs / "performance"
     for name in args.only or QUICK:
         more = ["--pictures", str(QUICK[name])] if args.quick else []
-        if name == "backends" and args.root:
-            more += ["--root", str(args.root)]
         start(name, results, more)
     if args.root:
         start("adaptive", results, ["--root", str(args.root)])

@@ -99,7 +99,7 @@ def test_training_reads_nothing_of_the_pictures_that_are_held_out():
 
 def test_ladders_start_with_the_clean_picture_and_get_worse(tmp_path: Path):
     a_picture().resize((512, 512)).save(tmp_path / "one.png")
-    ladder = Ladder(0, "", list(KINDS).index("noise"), LADDER)
+    ladder = Ladder(0, -1, list(KINDS).index("noise"), LADDER)
     coarse, fine = describe_ladder(ladder, tmp_path / "one.png")
     clean = describe_file(tmp_path / "one.png")
     assert torch.equal(coarse[0], clean[0])

@@ -26,8 +26,8 @@ from training.distort import KINDS, LADDER, spoil
 from training.plan import VIEW
 
 STEPS = len(LADDER)
-CHOSEN = 600
-"""Rated pictures that go down a ladder, each of one kind; photographs go down all of them."""
+CHOSEN, CROPS = 600, 4
+"""Rated pictures that go down a ladder, each of one kind; views of each photograph, which go down all of them."""
 
 _PHOTOGRAPHS = (
     "astronaut",
@@ -50,7 +50,7 @@ class Ladder:
     """One picture and how it is spoilt."""
 
     row: int  # of the rated pictures; -1 for a photograph
-    name: str  # of a photograph
+    photograph: int  # which view of one, where ``row`` is -1
     kind: int
     strengths: tuple[float, ...]  # STEPS, rising
 
@@ -103,9 +103,9 @@ def read(work: Path) -> Described:
 def _ladders(rated: int) -> Iterator[Ladder]:
     rng = np.random.default_rng(0)
     for row in rng.choice(rated, min(CHOSEN, rated), replace=False):
-        yield Ladder(int(row), "", int(rng.integers(len(KINDS))), _strengths(rng))
-    for name, kind in product(_PHOTOGRAPHS, range(len(KINDS))):
-        yield Ladder(-1, name, kind, _strengths(rng))
+        yield Ladder(int(row), -1, int(rng.integers(len(KINDS))), _strengths(rng))
+    for view, kind in product(range(CROPS * len(_PHOTOGRAPHS)), range(len(KINDS))):
+        yield Ladder(-1, view, kind, _strengths(rng))
 
 
 def _strengths(rng: np.random.Generator) -> tuple[float, ...]:
@@ -122,7 +122,7 @@ def describe_file(file: Path) -> tuple[Tensor, Tensor]:
 def describe_ladder(ladder: Ladder, file: Path) -> tuple[Tensor, Tensor]:
     """Return the same of a picture and its spoilt versions, (1 + STEPS, S) each; a photograph needs no file."""
     if ladder.row < 0:
-        clean = _photograph(ladder.name)
+        clean = _photograph(ladder.photograph)
     else:
         with Image.open(file) as image:
             clean = image.convert("RGB")
@@ -131,12 +131,17 @@ def describe_ladder(ladder: Ladder, file: Path) -> tuple[Tensor, Tensor]:
     return torch.stack([c for c, _ in steps]), torch.stack([f for _, f in steps])
 
 
-def _photograph(name: str) -> Image.Image:
-    """Return a freely licensed photograph that comes with scikit-image."""
+def _photograph(view: int) -> Image.Image:
+    """Return a view of a freely licensed photograph that comes with scikit-image: all of it, or a random part."""
     from skimage import data
 
-    pixels = getattr(data, name)()
+    pixels = getattr(data, _PHOTOGRAPHS[view // CROPS])()
     image = Image.fromarray(pixels[0] if isinstance(pixels, tuple) else pixels).convert("RGB")
+    rng = np.random.default_rng(view)
+    if view % CROPS:
+        width, height = (round(side * rng.uniform(0.5, 0.9)) for side in image.size)
+        left, top = int(rng.integers(image.width - width)), int(rng.integers(image.height - height))
+        image = image.crop((left, top, left + width, top + height))
     shorter = min(image.size)
     return image if shorter <= 512 else image.resize(tuple(round(s * 512 / shorter) for s in image.size))
 

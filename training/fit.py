@@ -44,13 +44,14 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
     """Draw batches for ever, each rated picture once before any comes again."""
     rng = np.random.default_rng(plan.seed)
     all_ids, all_mask = encode(words, rated.prompts)
-    ladders = np.flatnonzero(np.isin(described.rows, [-1, *rows]))
+    photographs, ladders = np.flatnonzero(described.rows < 0), np.flatnonzero(np.isin(described.rows, rows))
     queue = np.empty(0, int)
     while True:
         if len(queue) < plan.batch:
             queue = np.concatenate([queue, rng.permutation(rows)])
         some, queue = queue[: plan.batch], queue[plan.batch :]
-        steep = rng.choice(ladders, plan.ladders, replace=False)
+        half = plan.ladders // 2
+        steep = np.concatenate([rng.choice(photographs, half), rng.choice(ladders, plan.ladders - half)])
         longest = int(all_mask[some].sum(1).max())
         ids, mask = all_ids[some, :longest], all_mask[some, :longest]
         hidden = torch.from_numpy(rng.random(ids.shape) < plan.word_drop) & (ids > START)

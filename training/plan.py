@@ -35,7 +35,7 @@ class Weights:
 
     towers: float = 0.3  # each tower alone predicts the four ratings
     group: float = 0.2  # generator and setting
-    spoilt: float = 0.5  # a picture above its spoilt self
+    spoilt: float = 1.0  # a picture above its spoilt self
     kind: float = 0.1  # which distortion, how strong
     caption: float = 0.2  # picture against prompts of the batch
     shuffled: float = 1.0  # own prompt above another one
@@ -47,7 +47,7 @@ class Plan:
 
     epochs: float = 10
     batch: int = 42  # rated pictures a step
-    ladders: int = 4  # pictures a step that come with their spoilt versions
+    ladders: int = 8  # pictures a step that come with their spoilt versions, half of them photographs
     rate: float = 8e-4
     decay: float = 0.05
     word_drop: float = 0.1  # share of a prompt's words hidden
