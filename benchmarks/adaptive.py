@@ -103,7 +103,9 @@ def agreement(judge: Judge, table: FeatureTable, test: Sequence[Record], predict
                 "srcc_adaptive": after,
                 "loss": before - after,
                 "bound_holds": (error <= bounds[name])[known].float().mean().item(),
-                "within_tolerance_of_skipped": (error <= tolerance)[skipped].float().mean().item(),
+                "within_tolerance_of_skipped": (error <= tolerance)[skipped].float().mean().item()
+                if skipped.any()
+                else None,
             }
         row["within_0.005"] = all(t["loss"] <= 0.005 for t in row["targets"].values())
         found.append(row)

@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.fields import misfit
 from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import PromptTokens
+from mst_clipiqa.model.precision import divided_threads
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
 MINI = Path(__file__).parent / "mini" / "encoders"
@@ -142,10 +145,24 @@ class MiniPair:
         return self._encode(self.fine, fine if fine.ndim == 5 else fine.unsqueeze(1))
 
     def _encode(self, tower: Tower, views: Tensor) -> Tensor:
-        # On a processor one picture at a time: it stays in the cache, and its batch mates cannot change its rounding.
-        parts = torch.split(views, 1) if views.device.type == "cpu" else (views,)
-        pixels = (normalised(part.flatten(0, 1), self.view, torch.float32) for part in parts)
-        return torch.cat([tower(x.view(-1, *views.shape[1:])) for x in pixels])
+        """Return embeddings; on a processor each picture by one thread, many at once.
+
+        What is computed of a picture is too little to be shared between threads; it stays in one core's cache, and
+        neither its batch mates nor the number of cores can change its rounding.
+        """
+        if views.device.type != "cpu":
+            return self._encode_part(tower, views)
+        with (
+            divided_threads(views.device, one_each=True) as (threads, start),
+            ThreadPoolExecutor(min(threads, len(views)), initializer=start) as pool,
+        ):
+            return torch.cat(list(pool.map(partial(self._encode_part, tower), torch.split(views, 1))))
+
+    @torch.inference_mode()
+    def _encode_part(self, tower: Tower, views: Tensor) -> Tensor:
+        pixels = normalised(views.flatten(0, 1), self.view, torch.float32)
+        embedding: Tensor = tower(pixels.view(-1, *views.shape[1:]))
+        return embedding
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:

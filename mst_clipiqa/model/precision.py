@@ -60,17 +60,21 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 @contextmanager
-def divided_threads(device: torch.device) -> Iterator[tuple[int, Callable[[], None]]]:
+def divided_threads(device: torch.device, one_each: bool = False) -> Iterator[tuple[int, Callable[[], None]]]:
     """Divide the processor between threads that encode a batch each, and give it back.
 
     Threads that share one batch wait for each other at every layer, and keep the decoding threads from running
     while they do. On a GPU one thread feeds it.
 
+    Args:
+        device: where batches are encoded.
+        one_each: let there be a thread for every core.
+
     Yields:
         How many threads may encode at once, and what each must call first.
     """
     total = torch.get_num_threads()
-    encoders = min(total, _ENCODERS) if device.type == "cpu" else 1
+    encoders = min(total, total if one_each else _ENCODERS) if device.type == "cpu" else 1
     try:
         yield encoders, lambda: torch.set_num_threads(max(1, total // encoders))
     finally:

@@ -168,7 +168,8 @@ def _start(run: _Run, dim: int, head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA,
     if recipe.identity_start:
         _identity_start(model)
     kind = torch.optim.AdamW if recipe.decoupled else torch.optim.Adam
-    optimiser = kind(model.parameters(), lr=recipe.learning_rates[run.rate], weight_decay=recipe.weight_decay)
+    rate = recipe.learning_rates[run.rate]
+    optimiser = kind(model.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True)  # one pass over memory
     if run.model and run.optimiser:
         model.load_state_dict(run.model)
         optimiser.load_state_dict(run.optimiser)
