@@ -183,6 +183,7 @@ def main() -> None:
     args = parser.parse_args()
     scorer = Scorer.load(args.model, device="cpu", precision="fp32")
     result = {
+        "claim": (__doc__ or "").splitlines()[0],
         "model": args.model,
         "sha256": scorer.model.config.encoders.sha256[:12],
         "tries": args.tries,

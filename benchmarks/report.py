@@ -53,7 +53,7 @@ def page(found: dict[str, Any]) -> str:
         "# Performance",
         "",
         f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['capability']}, "
-        f"torch {machine['torch']}, Python {machine['python']}, on {machine['date']}. Written by `make bench`; "
+        f"torch {machine['torch']}, Python {machine['python']}, on {machine['date']}. Written by `benchmarks/report.py`; "
         "each number comes from one script in `benchmarks/`, whose first lines say how it is measured, and whose whole "
         "output is in `docs/performance/`. Rates depend on the machine; compare the ratios.",
         "",
@@ -78,7 +78,7 @@ def _table(one: dict[str, Any]) -> list[str]:
                 "",
                 f"| {key.replace('_', ' ')} | |",
                 "|---|---|",
-                *(f"| {k} | {_number(v)} |" for k, v in value.items()),
+                *(f"| {k} | {_number(v)} |" for k, v in _flat(value).items()),
             ]
         elif isinstance(value, list) and value:
             flat = [_flat(row) for row in value]
@@ -94,9 +94,11 @@ def _table(one: dict[str, Any]) -> list[str]:
 
 
 def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a row with the keys of inner objects joined to their own."""
+    """Return a row with the keys of inner objects joined to their own, and without its lists."""
     found: dict[str, Any] = {}
     for key, value in row.items():
+        if isinstance(value, list):
+            continue
         name = f"{prefix}{key.replace('_', ' ')}"
         found |= _flat(value, f"{name}: ") if isinstance(value, dict) else {name: value}
     return found
