@@ -53,7 +53,7 @@ def page(found: dict[str, Any]) -> str:
         "# Performance",
         "",
         f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['capability']}, "
-        f"torch {machine['torch']}, Python {machine['python']}, on {machine['date']}. Written by `benchmarks/report.py`; "
+        f"torch {machine['torch']}, Python {machine['python']}, on {machine['date']}. Made by `benchmarks/report.py`; "
         "each number comes from one script in `benchmarks/`, whose first lines say how it is measured, and whose whole "
         "output is in `docs/performance/`. Rates depend on the machine; compare the ratios.",
         "",
