@@ -33,7 +33,6 @@ from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.folder import TrainedOn
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
-from mst_clipiqa.model.precision import resolve_precision
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.fit import FAST
 
@@ -42,7 +41,7 @@ EPOCHS, SPLITS, BATCH = 20, 10, 8
 
 def published(pictures: int, steps: int) -> dict[str, Any]:
     """Time steps of the published training loop and scale them to its whole protocol."""
-    pair = load_encoders("openai")
+    pair = load_encoders("openai", "cpu", "fp32")
     model = MSTCLIPIQA(pair.dim, "template")
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-6, weight_decay=1e-3)
     templates = torch.nn.functional.normalize(torch.randn(5, pair.dim), dim=-1)
@@ -68,7 +67,7 @@ def ours(data: str, root: Path) -> dict[str, Any]:
     """Encode every picture once into an empty cache, then train and test ten splits."""
     start = time.perf_counter()
     rated = load(data, root)
-    pair = load_encoders("openai").to("cpu", resolve_precision("auto", torch.device("cpu")))
+    pair = load_encoders("openai", "cpu")
     with tempfile.TemporaryDirectory() as folder, Cache(Path(folder)) as cache:
         encoder = PictureEncoder(pair, cache=cache)
         table = encode_records(encoder, rated.records, prompts=False)

@@ -9,7 +9,7 @@ import torch
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.clip_files import OPENAI_PAIR
 from mst_clipiqa.model.mstfe import EncoderPair
-from mst_clipiqa.model.precision import resolve_device, resolve_precision
+from mst_clipiqa.model.precision import DTYPES, resolve_device, resolve_precision
 
 
 def load_encoders(source: str, device: str | torch.device = "auto", precision: str = "auto") -> EncoderPair:
@@ -37,4 +37,4 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
     names = OPENAI_PAIR if source == "openai" else tuple(part.strip() for part in source.split(","))
     if len(names) != 2 or not all(names):
         raise ModelError(f"Expected encoders 'mini', 'openai' or 'COARSE,FINE', got {source!r}.")
-    return load_clip_pair(names[0], names[1], source).to(where, how)
+    return load_clip_pair(names[0], names[1], source, DTYPES[how]).to(where, how)

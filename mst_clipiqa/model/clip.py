@@ -140,13 +140,14 @@ class CLIPPair:
         return ids.to(device), mask.to(device), truncated
 
 
-def load_clip_pair(coarse: str, fine: str, source: str) -> CLIPPair:
-    """Return two CLIP models as a pair, on the CPU in float32.
+def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = torch.float32) -> CLIPPair:
+    """Return two CLIP models as a pair, on the CPU.
 
     Args:
         coarse: local folder or hub id of the model with the larger patch; its text encoder is used.
         fine: the same for the smaller patch.
         source: the name under which a saved model asks for this pair again.
+        dtype: what each image tower becomes before the next is read, so that memory never holds both in float32.
 
     Raises:
         ModelError: a file is missing or broken, or the two models do not make a pair.
@@ -155,7 +156,7 @@ def load_clip_pair(coarse: str, fine: str, source: str) -> CLIPPair:
     _check_pair(*files)
     mean, std = _normalisation(files[0])
     view = ViewSpec(size=files[0].config["vision_config"].get("image_size", 224), mean=mean, std=std)
-    patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f)) for f in files)
+    patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f).to(dtype)) for f in files)
     text = _load(CLIPTextModelWithProjection, files[0])
     tokenizer = CLIPTokenizerFast.from_pretrained(str(files[0].folder), local_files_only=True)
     pair = CLIPPair(MSTFE(patch32, patch16, view), text, tokenizer, source)
