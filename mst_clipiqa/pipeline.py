@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from threading import current_thread
 from typing import TypeVar
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
+
+_NAME = "mst-clipiqa"
 
 
 def in_order(
@@ -29,19 +32,21 @@ def in_order(
     """
     waiting: deque[tuple[_A, Future[_B]]] = deque()
     source = iter(items)
-    with ThreadPoolExecutor(workers, "mst-clipiqa") as pool:
-        try:
-            for item in islice(source, ahead):
+    pool = ThreadPoolExecutor(workers, _NAME)
+    try:
+        for item in islice(source, ahead):
+            waiting.append((item, pool.submit(work, item)))
+        while waiting:
+            done, future = waiting.popleft()
+            result = future.result()
+            for item in islice(source, 1):
                 waiting.append((item, pool.submit(work, item)))
-            while waiting:
-                done, future = waiting.popleft()
-                result = future.result()
-                for item in islice(source, 1):
-                    waiting.append((item, pool.submit(work, item)))
-                yield done, result
-        finally:
-            for _, future in waiting:
-                future.cancel()
+            yield done, result
+    finally:
+        for _, future in waiting:
+            future.cancel()
+        # One that was left half read may be collected in a thread of its own, which cannot wait for itself.
+        pool.shutdown(wait=not current_thread().name.startswith(_NAME))
 
 
 def in_batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:

@@ -55,3 +55,27 @@ def test_what_work_raises_comes_out_at_its_item() -> None:
     assert [next(stream)[0] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(stream)
+
+
+def test_one_that_is_closed_in_a_thread_of_its_own_does_not_wait_for_itself():
+    closed: list[BaseException | None] = []
+
+    def work(n: int) -> int:
+        if n == 1:
+            entered.wait()
+            try:
+                rows.close()
+                closed.append(None)
+            except BaseException as error:
+                closed.append(error)
+        return n
+
+    entered = threading.Event()
+    rows = in_order(range(9), work, workers=1, ahead=2)
+    assert next(rows) == (0, 0)
+    entered.set()
+    for _ in range(500):
+        if closed:
+            break
+        time.sleep(0.01)
+    assert closed == [None]
