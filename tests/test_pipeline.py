@@ -66,7 +66,7 @@ def test_one_that_is_closed_in_a_thread_of_its_own_does_not_wait_for_itself():
             try:
                 rows.close()
                 closed.append(None)
-            except BaseException as error:
+            except RuntimeError as error:
                 closed.append(error)
         return n
 
