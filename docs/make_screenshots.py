@@ -41,7 +41,7 @@ COMMANDS = {
     "score-cluster": "mst-clipiqa score-cluster pictures/ -o scores.parquet",
     "rank": "mst-clipiqa rank scores.csv --top 20",
     "pick": "mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to best --yes",
-    "filter": "mst-clipiqa filter scores.csv --min-quality 3 --move-to good",
+    "filter": "mst-clipiqa filter scores.csv --min-quality 2.5 --move-to good",
     "compare": 'mst-clipiqa compare pictures/red_ball.png pictures/red_ball_blur.webp --prompt "a red ball"',
     "new": "mst-clipiqa score blurred/ -o blurred.csv",
     "drift": "mst-clipiqa drift scores.csv blurred.csv",
