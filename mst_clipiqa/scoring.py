@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mst_clipiqa import __version__
 from mst_clipiqa.encode import Failed
 from mst_clipiqa.inputs import Item
+from mst_clipiqa.model.levels import QUALITY_LEVELS
 from mst_clipiqa.pipeline import in_batches
 from mst_clipiqa.resume import STAMP, Earlier, stamp_of
 from mst_clipiqa.scorer import Request, Score, Scorer
@@ -30,7 +31,7 @@ COLUMNS: dict[str, type] = {
 }
 
 
-LEVELS = tuple(f"quality_{level}" for level in ("bad", "poor", "fair", "good", "perfect"))
+LEVELS = tuple(f"quality_{level}" for level in QUALITY_LEVELS)
 """Columns of the template probabilities, worst first."""
 
 

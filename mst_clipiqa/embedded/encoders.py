@@ -118,10 +118,9 @@ class MiniPair:
         self.precision = "fp32"
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> MiniPair:
-        """Move to a device; returns itself. Statistics need float32, so ``precision`` is only noted."""
+        """Move to a device; returns itself. Statistics need float32, so that is what ``precision`` stays."""
         for part in (self.coarse, self.fine, self.text):
             part.to(device=device)
-        self.precision = precision
         return self
 
     @property
@@ -153,7 +152,7 @@ class MiniPair:
         if views.device.type != "cpu":
             return self._encode_part(tower, views)
         with (
-            divided_threads(views.device, one_each=True) as (threads, start),
+            divided_threads(views.device, most=torch.get_num_threads()) as (threads, start),
             ThreadPoolExecutor(min(threads, len(views)), initializer=start) as pool,
         ):
             return torch.cat(list(pool.map(partial(self._encode_part, tower), torch.split(views, 1))))

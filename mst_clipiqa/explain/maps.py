@@ -8,8 +8,8 @@ shows moves the score as well, a smooth sky less than a face; taking off the sco
 what it still has to lose. A window that has little left has lost it already. For a target that reads prompts, what a
 window shows is the question, so nothing is taken off: lost = mean of q - q(window).
 
-Covering one window and leaving the rest (the usual occlusion) finds a spoilt region far less often: a small encoder
-that pools over the picture hardly changes its mind for one window. Numbers: docs/explain.md.
+Covering one window and leaving the rest (the usual occlusion) says less: an encoder that pools over the picture hardly
+changes its mind for one window. How often the maps are right: docs/explain.md.
 
 Both views are cut so that a window keeps the scale at which its stream sees it: the coarse one from the picture as
 shrunk for the coarse view, a native fine one from the picture as shrunk (or not) for native crops.

@@ -72,7 +72,7 @@ class Maps:
     Attributes:
         coarse: only the coarse stream sees windows.
         fine: only the fine stream does.
-        both: both do; the one to trust for the spot, the other two say which stream sees it.
+        both: both do. Which of the three finds what: docs/explain.md.
         windows: float32 (rows, columns, 4): left, top, right, bottom of each window, 0..1 of width and height;
             neighbours overlap.
     """

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
 from mst_clipiqa.explain.pieces import Stream
+from mst_clipiqa.model.levels import QUALITY_LEVELS
 
-LEVELS = ("bad", "poor", "fair", "good", "perfect")
 WIDTH = 1200
 MOST_WORDS = 14
 """Words shown, those with the largest effects; the JSON has all of them."""
@@ -95,7 +95,7 @@ def _write_levels(page: _Page, found: Explanation) -> None:
         return
     page.text(_MARGIN, "Probability of each quality level", 16)
     page.y += _LINE
-    for level, share in zip(LEVELS, found.score.levels, strict=True):
+    for level, share in zip(QUALITY_LEVELS, found.score.levels, strict=True):
         page.text(_MARGIN, level)
         width = round(300 * share)
         page.pen.rectangle((_MARGIN + 80, page.y + 2, _MARGIN + 80 + width, page.y + 16), fill=_BLUE)

@@ -14,9 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mst_clipiqa.model.levels import QUALITY_LEVELS
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
-TEMPLATES = tuple(f"a photo with {level} quality" for level in ("bad", "poor", "fair", "good", "perfect"))
+TEMPLATES = tuple(f"a photo with {level} quality" for level in QUALITY_LEVELS)
 """The five quality levels, worst first (section 3.3)."""
 
 

@@ -18,7 +18,7 @@ from mst_clipiqa.errors import UsageError, nearest
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHUNK = 16
-_ENCODERS = 4  # threads that encode a batch each, at most: each needs memory of its own
+_ENCODERS = 4  # threads that encode a batch each: each needs memory of its own
 
 
 def resolve_device(device: str) -> torch.device:
@@ -60,7 +60,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 @contextmanager
-def divided_threads(device: torch.device, one_each: bool = False) -> Iterator[tuple[int, Callable[[], None]]]:
+def divided_threads(device: torch.device, most: int = _ENCODERS) -> Iterator[tuple[int, Callable[[], None]]]:
     """Divide the processor between threads that encode a batch each, and give it back.
 
     Threads that share one batch wait for each other at every layer, and keep the decoding threads from running
@@ -68,13 +68,13 @@ def divided_threads(device: torch.device, one_each: bool = False) -> Iterator[tu
 
     Args:
         device: where batches are encoded.
-        one_each: let there be a thread for every core.
+        most: threads, at most; there are never more than cores.
 
     Yields:
         How many threads may encode at once, and what each must call first.
     """
     total = torch.get_num_threads()
-    encoders = min(total, total if one_each else _ENCODERS) if device.type == "cpu" else 1
+    encoders = min(total, most) if device.type == "cpu" else 1
     try:
         yield encoders, lambda: torch.set_num_threads(max(1, total // encoders))
     finally:

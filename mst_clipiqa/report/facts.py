@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.resampling import Resampling
+from mst_clipiqa.model.levels import QUALITY_LEVELS
 from mst_clipiqa.verbs.means import mean_interval
 from mst_clipiqa.verbs.scores import Row, number, split_failed, text
 
@@ -18,8 +19,6 @@ Facts = dict[str, Any]
 TARGETS = ("quality", "correspondence")
 STRIP = 12
 """How many pictures stand in each of the rows best, worst and least sure."""
-LEVELS = ("bad", "poor", "fair", "good", "perfect")
-"""The quality levels, as the columns ``quality_bad`` and so on name them."""
 HOW = Resampling(level=0.95, resamples=1000, seed=0)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
 
@@ -54,7 +53,7 @@ def facts(rows: Sequence[Row], found: Sequence[Path | None], home: Path, title: 
         "gate": [_rounded(number(row, "gate")) for row in rows],
         "size": [_size(row) for row in rows],
         "low_high": {t: _bounds(rows, t) for t in TARGETS},
-        "level_names": LEVELS,
+        "level_names": QUALITY_LEVELS,
         "levels": _levels(rows),
         "spread": _spread(rows),
         "unsure": unsure,
@@ -105,7 +104,7 @@ def _bounds(rows: Sequence[Row], target: str) -> list[list[float | None]] | None
 
 def _levels(rows: Sequence[Row]) -> list[list[int] | None] | None:
     """Return the probabilities of the quality levels of each row, in thousandths, where the table has them."""
-    names = [f"quality_{level}" for level in LEVELS]
+    names = [f"quality_{level}" for level in QUALITY_LEVELS]
     if not any(name in row for row in rows for name in names):
         return None
     shares = [[number(row, name) for name in names] for row in rows]
@@ -121,7 +120,7 @@ def _spread(rows: Sequence[Row]) -> list[float | None] | None:
 
 def _extras(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the columns that the page knows nothing about, as they are."""
-    known = _SHOWN_ELSEWHERE | {"generator", "quality_spread"} | {f"quality_{level}" for level in LEVELS}
+    known = _SHOWN_ELSEWHERE | {"generator", "quality_spread"} | {f"quality_{level}" for level in QUALITY_LEVELS}
     known |= {f"{t}{end}" for t in TARGETS for end in ("_low", "_high")}
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]
     return {name: [_cell(row.get(name)) for row in rows] for name in names}

@@ -79,7 +79,7 @@ def explanations(
         try:
             block = _block(rows[row], found[row], how.scorer)
         except PictureError:
-            continue  # its thumbnail says so
+            pass  # its thumbnail says so
         except PromptError as error:
             why.left_out.append(LeftOut(rows[row], f"not explained: {error}"))
         else:

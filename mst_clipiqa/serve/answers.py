@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mst_clipiqa.model.levels import QUALITY_LEVELS
 from mst_clipiqa.scorer import Score
 from mst_clipiqa.scoring import to_row
 from mst_clipiqa.serve.body import Ask
 
 WORDS = {
-    "quality": ("bad", "poor", "fair", "good", "perfect"),  # the levels of the method's own templates
+    "quality": QUALITY_LEVELS,  # the levels of the method's own templates
     "correspondence": ("not at all", "hardly", "partly", "mostly", "fully"),
 }
 
