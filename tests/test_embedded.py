@@ -141,7 +141,7 @@ def test_save_and_load_round_trip(tmp_path: Path):
     [
         ("config.json", None, "Expected small encoders with config.json"),
         ("config.json", b"{}", "format None"),
-        ("config.json", b'{"format": 1}', "Expected small encoders of format 2"),
+        ("config.json", b'{"format": 2}', "Expected small encoders of format 3"),
         ("model.safetensors", b"nonsense", "Expected safetensors"),
         ("tokenizer.json", b"{}", "Expected a tokenizer"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterator
@@ -164,11 +165,15 @@ def log_odds(above: float) -> float:
 def test_what_a_window_shows_is_what_counts_for_a_prompt() -> None:
     pair = FakePair(view=ViewSpec(size=96))
     scorer = Scorer(zero_shot_model(pair), PictureEncoder(pair))
-    lost = explain(scorer, spoilt(0, 0), "a fox").maps["correspondence"].both
-    small = spoilt(0, 0).resize((96, 96), Image.Resampling.BICUBIC)
-    first, last = (score.correspondence or 0 for score in scorer(list(corners(small)), "a fox"))
-    assert lost[0, 0] - lost[-1, -1] == pytest.approx(last - first, abs=1e-5)
-    assert abs(last - first) > 1e-3
+    maps = explain(scorer, spoilt(0, 0), "a fox").maps["correspondence"]
+    own = scorer.encode([spoilt(0, 0)])[0]
+    ends = scorer.encode(list(corners(spoilt(0, 0).resize((96, 96), Image.Resampling.BICUBIC))))
+    for name, lost in (("f_c", maps.coarse), ("f_f", maps.fine)):
+        seen = [dataclasses.replace(own, **{name: getattr(end, name)}) for end in ends]
+        first, last = (score.correspondence or 0 for score in scorer.ask(seen, ["a fox", "a fox"]))
+        assert lost[0, 0] - lost[-1, -1] == pytest.approx(last - first, abs=1e-5)
+        assert abs(last - first) > 1e-3
+    np.testing.assert_array_equal(maps.both, maps.coarse + maps.fine)
 
 
 def corners(picture: Image.Image) -> Iterator[Image.Image]:

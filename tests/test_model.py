@@ -14,7 +14,7 @@ from mst_clipiqa.model.heads import PromptHead, attend_once
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, count_trained, to_head, to_native, zero_shot
 from mst_clipiqa.model.mstfe import TEMPLATES
-from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, views
+from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, planar, views
 
 
 def features(rows: int, dim: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,6 +129,23 @@ def test_the_paper_view_is_clips_own(size: tuple[int, int]) -> None:
     want = CLIPImageProcessorPil()(image, return_tensors="pt")["pixel_values"][0]
     got = normalise(views(image, ViewSpec()).coarse, ViewSpec())
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+def test_planar_pixels_are_the_normalised_ones_and_lie_plane_by_plane() -> None:
+    pixels = torch.from_numpy(np.array(picture(40, 30))).movedim(-1, 0).expand(2, -1, -1, -1)
+    got = planar(pixels, ViewSpec())
+    torch.testing.assert_close(got, normalise(pixels, ViewSpec()), atol=1e-5, rtol=1e-5)
+    assert got.is_contiguous()
+
+
+def test_a_gap_averages_blocks_first() -> None:
+    ramp = Image.fromarray(np.linspace(0, 255, 480).astype(np.uint8)[None, :, None].repeat(480, 0).repeat(3, 2))
+    plain, fast = (centre_view(ramp, 120, gap) for gap in (None, 1.0))
+    assert np.abs(np.asarray(plain).astype(int) - np.asarray(fast)).max() <= 2
+    noise = picture(480, 480)
+    blocks = np.asarray(noise, float).reshape(120, 4, 120, 4, 3).mean((1, 3))
+    assert np.abs(np.asarray(centre_view(noise, 120, 1.0)) - blocks).max() <= 0.51
+    assert centre_view(picture(100, 90), 120, 1.0).size == (120, 120)  # nothing to average in a small one
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (3, 100_000)])

@@ -1,6 +1,6 @@
 """From the rated pictures to the shipped folder.
 
-    python -m training --data DIR --kodak DIR [--work DIR] [--stage prepare twin final leave-out card]
+    python -m training --data DIR --kodak DIR [--work DIR] [--stage prepare calibrate twin final leave-out card]
 
 Without ``--stage``: all of them. Everything but the shipped folder goes to the work folder.
 """
@@ -28,7 +28,7 @@ from training.plan import Recipe
 from training.ship import Place, finish, halfwidths, seen_by, ship
 from training.words import build_words
 
-STAGES = ("prepare", "twin", "final", "leave-out", "card")
+STAGES = ("prepare", "calibrate", "twin", "final", "leave-out", "card")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     paths = Paths(args.data, args.kodak, args.work)
     paths.work.mkdir(parents=True, exist_ok=True)
-    run = {"prepare": _prepare, "twin": _twin, "final": _final, "leave-out": _leave_out, "card": _card}
+    run = dict(zip(STAGES, (_prepare, _calibrate, _twin, _final, _leave_out, _card), strict=True))
     for stage in STAGES:
         if stage in args.stage:
             start = time.perf_counter()
@@ -63,16 +63,22 @@ def _prepare(paths: Paths) -> None:
     prepare(read_rated(paths.data), paths.data, paths.work)
 
 
+def _calibrate(paths: Paths) -> None:
+    """Train on 154 prompts; the 38 of validation chose the settings and give the intervals."""
+    rated = read_rated(paths.data)
+    folder = paths.work / "calibrated"
+    _train(paths, rated, rated.part == "train", Place(folder, str(folder / "encoders")))
+    save_json(paths.work / "intervals.json", halfwidths(folder, rated, paths.data))
+    save_json(paths.work / "validation.json", measure(str(folder), paths.data, None, "validation"))
+
+
 def _twin(paths: Paths) -> None:
-    """Train on 154 prompts; the 38 of validation give the intervals, the 48 of development the card's figures."""
+    """Train on 192 prompts; the 48 of development give the card's figures."""
     rated = read_rated(paths.data)
     folder = paths.work / "twin"
-    _train(paths, rated, rated.part == "train", Place(folder, str(folder / "encoders")))
-    halves = halfwidths(folder, rated, paths.data)
-    finish(folder, halves, "# The twin of mini\n")
-    save_json(paths.work / "intervals.json", halves)
-    for part in ("validation", "development"):
-        save_json(paths.work / f"{part}.json", measure(str(folder), paths.data, None, part))
+    _train(paths, rated, rated.part != "development", Place(folder, str(folder / "encoders")))
+    finish(folder, json.loads((paths.work / "intervals.json").read_text()), "# The twin of mini\n")
+    save_json(paths.work / "development.json", measure(str(folder), paths.data, None, "development"))
 
 
 def _final(paths: Paths) -> None:
@@ -84,18 +90,19 @@ def _final(paths: Paths) -> None:
 
 
 def _leave_out(paths: Paths) -> None:
-    """Leave one generator out of training, six times; measure on its pictures of prompts never seen."""
+    """Leave one generator out of training, six times; measure on its pictures, of prompts met and of new ones."""
     rated = read_rated(paths.data)
     generator = np.array([rated.group_names[g].split("_")[0] for g in rated.groups])
+    new = rated.part == "development"
     table = {}
     for left in sorted(set(generator)):
         folder = paths.work / "left-out" / left
-        rows = (rated.part == "train") & (generator != left)
-        _train(paths, rated, rows, Place(folder, str(folder / "encoders")))
-        test = np.flatnonzero((rated.part != "train") & (generator == left))
+        _train(paths, rated, ~new & (generator != left), Place(folder, str(folder / "encoders")))
+        test = np.flatnonzero(generator == left)
         asked = (Request(paths.data / "images" / rated.names[i], rated.prompts[i]) for i in test)
-        quality = [score.quality for score in Scorer.load(folder).many(asked)]
-        table[left] = {"n": len(test), "srcc": srcc(quality, rated.ratings[test, 0])}
+        quality = np.array([score.quality for score in Scorer.load(folder).many(asked)])
+        mos, fresh = rated.ratings[test, 0], new[test]
+        table[left] = {"n": len(test), "srcc": srcc(quality, mos), "new_prompts": srcc(quality[fresh], mos[fresh])}
         save_json(paths.work / "leave-out.json", table)
 
 

@@ -53,15 +53,18 @@ def _agreement(found: dict[str, Any]) -> str:
 
 
 def _within(found: dict[str, Any]) -> str:
-    left = found.get("leave-out")
+    left = found["leave-out"]
     q, c = (found["development"][t]["within_generator"] for t in ("quality", "correspondence"))
-    lines = ["| generator | quality | correspondence | quality, left out of training |", "|---|---|---|---|"]
+    lines = [
+        "| generator | quality | correspondence | quality, left out of training | the same, new prompts |",
+        "|---|---|---|---|---|",
+    ]
     for name in q:
-        out = f"{left[name]['srcc']:.2f}" if left and name in left else "not measured"
-        lines.append(f"| {name} | {q[name]:.2f} | {c[name]:.2f} | {out} |")
-    mean = f"{sum(v['srcc'] for v in left.values()) / len(left):.2f}" if left else "not measured"
-    means = [sum(t.values()) / len(t) for t in (q, c)]
-    return "\n".join([*lines, f"| mean | {means[0]:.2f} | {means[1]:.2f} | {mean} |"])
+        out = left[name]
+        lines.append(f"| {name} | {q[name]:.2f} | {c[name]:.2f} | {out['srcc']:.2f} | {out['new_prompts']:.2f} |")
+    columns = [[*q.values()], [*c.values()], *([v[key] for v in left.values()] for key in ("srcc", "new_prompts"))]
+    means = " | ".join(f"{sum(column) / len(column):.2f}" for column in columns)
+    return "\n".join([*lines, f"| mean | {means} |"])
 
 
 def _kodak(ladder: dict[str, list[float]]) -> str:

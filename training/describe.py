@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.embedded.towers import Tower, TowerConfig
-from mst_clipiqa.model.preprocess import normalised, views
+from mst_clipiqa.model.preprocess import planar, views
 from training.data import Rated
 from training.distort import KINDS, LADDER, spoil
 from training.plan import VIEW
@@ -151,6 +151,5 @@ def _describe(image: Image.Image) -> tuple[Tensor, Tensor]:
     seen = views(image, VIEW)
     with torch.device("meta"):  # only their statistics are asked for, which have no weights
         coarse, fine = (Tower(config) for config in configs(8, 8, 0.0))
-    whole = normalised(seen.coarse.unsqueeze(0), VIEW, torch.float32)
-    crops = normalised(seen.fine, VIEW, torch.float32)
+    whole, crops = planar(seen.coarse.unsqueeze(0), VIEW), planar(seen.fine, VIEW)
     return coarse.describe(whole.unsqueeze(0))[0].clone(), fine.describe(crops.unsqueeze(0))[0].clone()

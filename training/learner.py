@@ -95,8 +95,8 @@ def losses(model: Learner, batch: Batch, templates: tuple[Tensor, Tensor]) -> di
 
 
 def _shuffled(own: Tensor, wrong: Tensor, y: Tensor, differ: Tensor) -> Tensor:
-    """Own prompt should score above another's by up to 0.5, the more so the better the picture shows its own."""
-    margin = 0.25 * (y - 1).clamp(0, 2)
+    """Own prompt should score above another's by up to 0.2, the more so the better the picture shows its own."""
+    margin = 0.1 * (y - 1).clamp(0, 2)
     return (torch.relu(margin - own + wrong) * differ).sum() / differ.sum().clamp(min=1)
 
 

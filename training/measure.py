@@ -76,8 +76,8 @@ def _agreement(scores: np.ndarray, rated: Rated, rows: np.ndarray, column: int) 
     kept = ~np.isnan(scores)
     x, at = scores[kept], rows[kept]
     y, groups, ids = rated.ratings[at, column].astype(float), rated.groups[at], rated.prompt_ids[at].tolist()
-    train = rated.part == "train"
-    base = generator_mean(rated.ratings[train, column], rated.groups[train].tolist(), groups.tolist())
+    other = _could_be_trained_on(rated, rows)
+    base = generator_mean(rated.ratings[other, column], rated.groups[other].tolist(), groups.tolist())
     pairs, base_pairs = (pair_accuracy(p, y, ids, threshold=0.5) for p in (x, base))
     generator = np.array([rated.group_names[g].split("_")[0] for g in groups])
     return {
@@ -90,6 +90,13 @@ def _agreement(scores: np.ndarray, rated: Rated, rows: np.ndarray, column: int) 
         "pairs_by_generator_mean": dataclasses.asdict(base_pairs),
         "within_generator": {g: srcc(x[generator == g], y[generator == g]) for g in sorted(set(generator))},
     }
+
+
+def _could_be_trained_on(rated: Rated, measured: np.ndarray) -> np.ndarray:
+    """Return which pictures are neither measured nor held for development, bool (n,); all where none is."""
+    known = rated.part != "development"
+    known[measured] = False
+    return known if known.any() else ~known
 
 
 def _shuffled(prompts: list[str], groups: np.ndarray) -> list[str]:

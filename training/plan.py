@@ -12,10 +12,11 @@ VIEW = ViewSpec(
     std=(64 / 255,) * 3,
     fine="native",
     crops=9,
-    crop_size=160,
+    crop_size=96,
     native_side=512,
+    gap=1.0,
 )
-"""What the towers see: the whole picture small, and nine native crops, which cover a picture of 512 pixels."""
+"""What the towers see: the whole picture small, and nine native crops, a third of a picture of 512 pixels."""
 
 
 @dataclass(frozen=True)

@@ -22,62 +22,23 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from mst_clipiqa.embedded.known import is_known
 from mst_clipiqa.embedded.shapes import check_shapes, check_tokenizer
 from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.fields import misfit
 from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import PromptTokens
-from mst_clipiqa.model.precision import divided_threads
-from mst_clipiqa.model.preprocess import ViewSpec, normalised
+from mst_clipiqa.model.precision import divided_threads, filled
+from mst_clipiqa.model.preprocess import ViewSpec, planar
 
 MINI = Path(__file__).parent / "mini" / "encoders"
-FORMAT = 2
+FORMAT = 3
 PAD, UNKNOWN, START = 0, 1, 2
-KNOWN_SHARE = 0.5
-"""A prompt is known where at least this share of its content words is."""
 
+_GROUP = 4  # pictures encoded together
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 _MAX_CHARS = 20_000  # of a prompt: far more than is read, and few enough to tokenize in milliseconds
-_FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "for",
-        "from",
-        "has",
-        "have",
-        "her",
-        "his",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "of",
-        "off",
-        "on",
-        "onto",
-        "or",
-        "out",
-        "over",
-        "that",
-        "the",
-        "their",
-        "this",
-        "to",
-        "under",
-        "up",
-        "was",
-        "with",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -144,22 +105,25 @@ class MiniPair:
         return self._encode(self.fine, fine if fine.ndim == 5 else fine.unsqueeze(1))
 
     def _encode(self, tower: Tower, views: Tensor) -> Tensor:
-        """Return embeddings; on a processor each picture by one thread, many at once.
+        """Return embeddings; on a processor a few pictures by one thread, as many threads as cores.
 
-        What is computed of a picture is too little to be shared between threads; it stays in one core's cache, and
-        neither its batch mates nor the number of cores can change its rounding.
+        What is computed of a picture is too little to be shared between threads, and one at a time most of it would
+        be Python's own. Groups are always of one size, so that neither a picture's batch mates nor the number of cores
+        can change its rounding.
         """
         if views.device.type != "cpu":
-            return self._encode_part(tower, views)
+            return self._encode_group(tower, views)
+        groups = torch.split(views, _GROUP)
         with (
             divided_threads(views.device, most=torch.get_num_threads()) as (threads, start),
-            ThreadPoolExecutor(min(threads, len(views)), initializer=start) as pool,
+            ThreadPoolExecutor(min(threads, len(groups)), initializer=start) as pool,
         ):
-            return torch.cat(list(pool.map(partial(self._encode_part, tower), torch.split(views, 1))))
+            found = list(pool.map(partial(self._encode_group, tower), (filled(group, _GROUP) for group in groups)))
+        return torch.cat(found)[: len(views)]
 
     @torch.inference_mode()
-    def _encode_part(self, tower: Tower, views: Tensor) -> Tensor:
-        pixels = normalised(views.flatten(0, 1), self.view, torch.float32)
+    def _encode_group(self, tower: Tower, views: Tensor) -> Tensor:
+        pixels = planar(views.flatten(0, 1), self.view)
         embedding: Tensor = tower(pixels.view(-1, *views.shape[1:]))
         return embedding
 
@@ -191,19 +155,7 @@ class MiniPair:
 
     def is_known(self, prompt: str) -> bool:
         """Return whether at least half of the prompt's content words are known, and at least one is."""
-        encoding = self.tokenizer.encode(_clean(prompt))
-        words: dict[int, list[int]] = {}
-        for word, token in zip(encoding.word_ids, encoding.ids, strict=True):
-            if word is not None:
-                words.setdefault(word, []).append(token)
-        known = [
-            len(tokens) == 1 and bool(self.known[tokens[0]]) for tokens in words.values() if self._is_content(tokens)
-        ]
-        return sum(known) >= max(1, KNOWN_SHARE * len(known))
-
-    def _is_content(self, tokens: list[int]) -> bool:
-        word = self.tokenizer.id_to_token(tokens[0]) or ""
-        return len(tokens) > 1 or word == "[UNK]" or (word.isalnum() and word not in _FUNCTION_WORDS)
+        return is_known(self.tokenizer.encode(_clean(prompt)), self.known)
 
 
 def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:

@@ -29,19 +29,23 @@ LAYOUT = 3 * TILES**2 + EDGES * CELLS**2 + COLOURS**3
 def statistics(pixels: Tensor) -> Tensor:
     """Return the statistics of normalised pixels (batch, 3, side, side), float32 (batch, SIZE)."""
     x = pixels.float().contiguous()
-    grey = x.mean(1, keepdim=True)
-    planes = torch.cat([grey, x[:, :1] - x[:, 1:2], x[:, 2:] - grey], 1)
-    small, square = F.avg_pool2d(grey, 4), F.avg_pool2d(grey * grey, 4)
-    tiny, tiny_square = F.avg_pool2d(small, 4), F.avg_pool2d(square, 4)
+    red, green, blue = (x[:, i : i + 1] for i in range(3))
+    grey = (red + green + blue) / 3
+    chroma = _halved(torch.cat([red - green, blue - grey], 1))  # JPEG and eyes keep no more of it
+    small, square = _quartered(grey), _quartered(grey.square())
+    tiny, tiny_square = _quartered(small), _quartered(square)
+    spectra = [_spectrum(grey), _spectrum(chroma)]
     contrast = [_contrast(small, square), _contrast(tiny, tiny_square)]
-    return torch.cat([_spectrum(planes), _blocks(grey), *contrast, _colour(x, small)], dim=-1)
+    return torch.cat([*spectra, _blocks(grey), *contrast, _colour(x, small)], dim=-1)
 
 
 def layout(pixels: Tensor) -> Tensor:
     """Return where colours and edges lie, of normalised pixels (batch, 3, side, side), float32 (batch, LAYOUT)."""
     x = pixels.float().contiguous()
-    tiles = F.adaptive_avg_pool2d(x, TILES).flatten(1)
-    return torch.cat([tiles, _edges(x.mean(1, keepdim=True)), _histogram(F.avg_pool2d(x, 2))], dim=-1)
+    rows, columns = (_cells(side, TILES).to(x.device) for side in x.shape[-2:])
+    tiles = (rows @ x @ columns.T).flatten(1)
+    grey = (x[:, :1] + x[:, 1:2] + x[:, 2:]) / 3
+    return torch.cat([tiles, _edges(grey), _histogram(_halved(x))], dim=-1)
 
 
 def _edges(grey: Tensor) -> Tensor:
@@ -54,7 +58,7 @@ def _edges(grey: Tensor) -> Tensor:
     return torch.log(rows @ strength @ columns.T + 1e-2).flatten(1)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def _cells(side: int, count: int) -> Tensor:
     """Return the averages of ``adaptive_avg_pool2d`` along one side as a matrix (count, side): many times faster."""
     one = torch.zeros(count, side)
@@ -71,16 +75,27 @@ def _histogram(x: Tensor) -> Tensor:
     return (counts / index.shape[1]).sqrt()
 
 
+def _halved(planes: Tensor) -> Tensor:
+    """Return means of 2 x 2 pixels, without the last of an odd side; ten times as fast as ``avg_pool2d``."""
+    height, width = (side // 2 * 2 for side in planes.shape[-2:])
+    rows = planes[..., 0:height:2, :width] + planes[..., 1:height:2, :width]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
+
+
+def _quartered(planes: Tensor) -> Tensor:
+    return _halved(_halved(planes))
+
+
 def _spectrum(planes: Tensor) -> Tensor:
     """Log amplitudes, averaged over rings, over rows and over columns of the spectrum."""
-    re, im = torch.view_as_real(torch.fft.rfft2(planes, norm="ortho")).unbind(-1)
-    power = torch.addcmul(re * re, im, im)  # abs() would take care of overflow, at four times the cost
+    parts = torch.view_as_real(torch.fft.rfft2(planes, norm="ortho")).flatten(-2).square()
+    power = parts[..., ::2] + parts[..., 1::2]  # abs() would take care of overflow, at four times the cost
     power[..., 0, 0] = 0  # the mean is not the spectrum's
     log = power.add_(1e-5).log_()
     rings, rows, columns = _bins(planes.shape[-1])
     half = log[..., : planes.shape[-1] // 2, :]
-    parts = [log.flatten(-2) @ rings, half.mean(-1) @ rows, log.mean(-2) @ columns]
-    return torch.cat(parts, -1).flatten(1)
+    found = [log.flatten(-2) @ rings, half.mean(-1) @ rows, log.mean(-2) @ columns]
+    return torch.cat(found, -1).flatten(1)
 
 
 @functools.lru_cache(maxsize=8)
@@ -101,13 +116,18 @@ def _average(index: Tensor, count: int) -> Tensor:
 
 def _blocks(grey: Tensor) -> Tensor:
     """Log deviation and log mean size of each frequency of the 8 x 8 cosine transform."""
-    n = torch.arange(BLOCK)
-    basis = torch.cos(math.pi / BLOCK * (n[None] + 0.5) * n[:, None]) * math.sqrt(2 / BLOCK)
-    kernels = (basis[:, None, :, None] * basis[None, :, None, :]).flatten(0, 1)[1:].unsqueeze(1)
-    maps = F.conv2d(grey, kernels.to(grey.device), stride=BLOCK).flatten(2)
+    maps = F.conv2d(grey, _cosines().to(grey.device), stride=BLOCK).flatten(2)
     n_maps = maps.shape[-1]
     variance = ((maps * maps).mean(-1) - maps.mean(-1) ** 2).clamp(min=0) * (n_maps / max(1, n_maps - 1))
     return torch.cat([torch.log(variance.sqrt() + 1e-3), torch.log(maps.abs().mean(-1) + 1e-3)], -1)
+
+
+@functools.lru_cache(maxsize=1)
+def _cosines() -> Tensor:
+    """Return the 8 x 8 cosine transform as kernels (63, 1, 8, 8), without the constant one."""
+    n = torch.arange(BLOCK)
+    basis = torch.cos(math.pi / BLOCK * (n[None] + 0.5) * n[:, None]) * math.sqrt(2 / BLOCK)
+    return (basis[:, None, :, None] * basis[None, :, None, :]).flatten(0, 1)[1:].unsqueeze(1)
 
 
 def _contrast(mean: Tensor, square: Tensor) -> Tensor:
@@ -118,7 +138,8 @@ def _contrast(mean: Tensor, square: Tensor) -> Tensor:
 def _colour(x: Tensor, small: Tensor) -> Tensor:
     flat = x.flatten(2)
     mean = flat.mean(-1)
-    spread = ((flat * flat).mean(-1) - mean**2).clamp(min=1e-6).sqrt()
+    power = torch.linalg.vector_norm(flat, dim=-1).square() / flat.shape[-1]
+    spread = (power - mean.square()).clamp(min=1e-6).sqrt()
     return torch.cat([mean, spread, _quantiles(small.flatten(1))], -1)
 
 

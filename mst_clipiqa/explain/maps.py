@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from mst_clipiqa.explain.pieces import STREAMS, Floats, Maps, Stream
+from mst_clipiqa.explain.pieces import Floats, Maps
 from mst_clipiqa.judge import Judge, Prompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -43,6 +43,7 @@ _STEP = 32  # rows encoded at a time
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Ruin: TypeAlias = Callable[[Image.Image], Image.Image]
+Pair: TypeAlias = tuple[Tensor, Tensor]
 
 
 @torch.inference_mode()
@@ -63,21 +64,23 @@ def window_maps(
     versions = [_encode(judge, image, windows.reshape(-1, 4), ruin) for ruin in (_whole, *_RUINS)]
     found = {}
     for name, prompt in targets.items():
-        lost: dict[str, Floats] = {}
-        for stream in STREAMS:
-            alone, *ruined = (_scores(judge, name, prompt, _seen(stream, version, features)) for version in versions)
+        lost: list[Floats] = []
+        for seen in (_coarse_seen, _fine_seen):
+            alone, *ruined = (_scores(judge, name, prompt, seen(version, features)) for version in versions)
             left = alone if reads[name] else alone - torch.stack(ruined).mean(dim=0)
-            lost[stream] = (left.mean() - left).view(GRID, GRID).numpy()
-        found[name] = Maps(windows=windows, **lost)
+            lost.append((left.mean() - left).view(GRID, GRID).numpy())
+        found[name] = Maps(lost[0], lost[1], windows)
     return found, len(versions) * GRID**2
 
 
-def _seen(stream: Stream, version: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return f_c, f_f (windows, D) where only the named stream sees windows, and the other one the whole picture."""
-    f_c, f_f = version
-    if stream == "coarse":
-        return f_c, own[1].expand_as(f_f)
-    return (own[0].expand_as(f_c), f_f) if stream == "fine" else (f_c, f_f)
+def _coarse_seen(windows: Pair, own: Pair) -> Pair:
+    """Return f_c of each window and f_f of the whole picture, (windows, D) each."""
+    return windows[0], own[1].expand_as(windows[1])
+
+
+def _fine_seen(windows: Pair, own: Pair) -> Pair:
+    """Return f_c of the whole picture and f_f of each window, (windows, D) each."""
+    return own[0].expand_as(windows[0]), windows[1]
 
 
 def _scores(judge: Judge, name: str, prompt: Prompt | None, features: tuple[Tensor, Tensor]) -> Tensor:
@@ -92,7 +95,7 @@ def _scores(judge: Judge, name: str, prompt: Prompt | None, features: tuple[Tens
 def _encode(judge: Judge, image: Image.Image, windows: Floats, ruin: Ruin) -> tuple[Tensor, Tensor]:
     """Return f_c, f_f of each window (count, 4), ruined at the scale of its view, float32 (count, D), on the CPU."""
     spec, device = judge.encoders.view, judge.encoders.device
-    coarse = _filled(np.asarray(ruin(_scaled(image, spec.size))), windows, spec.size)
+    coarse = _filled(np.asarray(ruin(_scaled(image, spec.size, spec.gap))), windows, spec.size)
     fine = None
     if spec.fine == "native":
         pixels = np.asarray(ruin(_scaled(image, _native(image, spec))))
@@ -128,12 +131,12 @@ def _native(image: Image.Image, spec: ViewSpec) -> int:
     return max(spec.crop_size, min(shorter, spec.native_side or shorter))
 
 
-def _scaled(image: Image.Image, shorter: int) -> Image.Image:
-    """Return the picture with its shorter side at a length."""
+def _scaled(image: Image.Image, shorter: int, gap: float | None = None) -> Image.Image:
+    """Return the picture with its shorter side at a length, shrunk as the view is."""
     ratio = min(max(image.size) / min(image.size), _LONGEST)
     longer = round(shorter * ratio)
     size = (shorter, longer) if image.width <= image.height else (longer, shorter)
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=gap)
 
 
 def _filled(pixels: Bytes, windows: Floats, side: int) -> Tensor:

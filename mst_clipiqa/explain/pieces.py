@@ -72,15 +72,19 @@ class Maps:
     Attributes:
         coarse: only the coarse stream sees windows.
         fine: only the fine stream does.
-        both: both do. Which of the three finds what: docs/explain.md.
         windows: float32 (rows, columns, 4): left, top, right, bottom of each window, 0..1 of width and height;
             neighbours overlap.
     """
 
     coarse: Floats
     fine: Floats
-    both: Floats
     windows: Floats
+
+    @property
+    def both(self) -> Floats:
+        """The sum of the two: either stream may see a fault that the other is blind to (rates: docs/explain.md)."""
+        added: Floats = self.coarse + self.fine
+        return added
 
     def of(self, stream: Stream) -> Floats:
         """Return the map of a stream, "coarse", "fine" or "both"."""

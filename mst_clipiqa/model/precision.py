@@ -86,9 +86,10 @@ def in_chunks(encode: Callable[[Tensor], Tensor], pixels: Tensor, precision: str
     parts = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
     if precision not in ("bf16", "fp16"):
         return torch.cat([encode(part) for part in parts])
-    return torch.cat([encode(_filled(part))[: len(part)] for part in parts])
+    return torch.cat([encode(filled(part, CHUNK))[: len(part)] for part in parts])
 
 
-def _filled(rows: Tensor) -> Tensor:
-    missing = CHUNK - len(rows)
+def filled(rows: Tensor, size: int) -> Tensor:
+    """Return ``size`` rows: those given, then the first one again and again."""
+    missing = size - len(rows)
     return rows if missing == 0 else torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])])

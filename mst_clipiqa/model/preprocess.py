@@ -40,6 +40,7 @@ class ViewSpec:
     crops: int = 1  # native crops a picture (a square number: the grid is crops ** 0.5 a side)
     crop_size: int = 224  # side of a native crop, pixels
     native_side: int | None = None  # a picture whose shorter side is longer is shrunk to this before cropping
+    gap: float | None = None  # first average whole blocks of pixels, down to this many times the coarse size or more
 
     def __post_init__(self) -> None:
         """Refuse a grid that is not square, and sizes below one."""
@@ -79,7 +80,7 @@ def views(image: Image.Image, spec: ViewSpec) -> Views:
 
 def coarse_view(image: Image.Image, spec: ViewSpec) -> Tensor:
     """Return what the coarse stream sees of an RGB picture, uint8 (3, size, size)."""
-    return _to_tensor(np.array(centre_view(image, spec.size)))
+    return _to_tensor(np.array(centre_view(image, spec.size, spec.gap)))
 
 
 def fine_views(image: Image.Image, spec: ViewSpec) -> Tensor | None:
@@ -89,17 +90,20 @@ def fine_views(image: Image.Image, spec: ViewSpec) -> Tensor | None:
     return _to_tensor(np.stack([np.asarray(crop) for crop in native_crops(image, spec)]))
 
 
-def centre_view(image: Image.Image, size: int) -> Image.Image:
-    """Return the picture with its shorter side resized to ``size`` pixels, centre-cropped to a square."""
+def centre_view(image: Image.Image, size: int, gap: float | None = None) -> Image.Image:
+    """Return the picture with its shorter side resized to ``size`` pixels, centre-cropped to a square.
+
+    With a ``gap`` (Pillow's ``reducing_gap``) most of the shrinking is done by averaging blocks: several times faster.
+    """
     width, height = _resized(image.size, size)
     left, top = (width - size) // 2, (height - size) // 2
     if max(width, height) <= _LONGEST * size:
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=gap)
         return resized.crop((left, top, left + size, top + size))
     # A strip, say 1 x 10,000: resizing all of it first would take gigabytes, so only the crop is resized.
     x, y = image.width / width, image.height / height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=gap)
 
 
 def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:
@@ -140,6 +144,14 @@ def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
     for picture, into in zip(rows, out, strict=True) if pixels.device.type == "cpu" else ((rows, out),):
         into.copy_(torch.addcmul(shift, picture.float(), scale))
     return out.view(*out.shape[:2], -1, 3).movedim(-1, 1)
+
+
+def planar(pixels: Tensor, spec: ViewSpec) -> Tensor:
+    """Return what ``normalise`` does, float32 (batch, 3, height, width), one plane after the other in memory."""
+    std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)
+    scale, shift = (line.float().view(3, 1, 1).to(pixels.device) for line in (1 / (255 * std), -mean / std))
+    values = pixels.contiguous().float()  # bytes are the cheaper ones to move about
+    return torch.addcmul(shift, values, scale, out=values)
 
 
 def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
