@@ -34,7 +34,7 @@ audit: $(READY) ## look the installed versions up in the advisory database; need
 	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[audit]'
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
-bench: $(READY) ## measure everything (10 minutes, machine idle); writes docs/performance.md; ROOT=.../AGIQA-3K for adaptive
+bench: $(READY) ## measure speed and memory (10 minutes, machine idle); writes docs/performance.md; ROOT=.../AGIQA-3K adds adaptive
 	$(BIN)/python -m benchmarks.report $(if $(ROOT),--root $(ROOT))
 
 examples: $(READY) ## draw the pictures of examples/ again

@@ -1,4 +1,6 @@
-"""Do explanations tell the truth? `python benchmarks/explain_truth.py [--model mini] [--tries 50] [-o FILE]`.
+"""Do explanations tell the truth? One spoilt region, and one wrong colour in a caption.
+
+    python -m benchmarks.explain_truth [--model mini] [--tries 50] [-o FILE]
 
 Region test: one region of a clean picture is spoilt (blur, noise or JPEG blocks); the map is right where the centre
 of its worst window lies in that region. Word test: a picture of a thing in a colour, asked with the right colour and

@@ -79,7 +79,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to score: what to open, and its prompt, several prompts, or none."""
+    """One picture to score: what to open, and its prompt or none."""
 
     picture: Any
     prompt: str | None = None
@@ -122,7 +122,7 @@ class Scorer:
 
         Example:
             >>> from mst_clipiqa import Scorer
-            >>> Scorer.load("mini")("examples/ball.jpg").status  # doctest: +SKIP
+            >>> Scorer.load("mini")("examples/red_ball.png").status  # doctest: +SKIP
             'ok'
         """
         how = dataclasses.replace(options or ScoreOptions(), **changes)

@@ -167,6 +167,7 @@ def test_another_model_or_option_is_refused_by_name(pair: Watched, folder: Path,
     assert other.exit_code == 2
     assert "Expected columns 'file, prompt, quality" in other.stderr
     assert "go on as the run began, or remove the file to start anew." in other.stderr
+    assert "Expected --fast-decode 'False' as in" in run(folder, output, "--resume", "--fast-decode").stderr
     pair.precision = "bf16"
     assert f"Expected precision 'fp32' as in '{output}.part', got 'bf16'" in run(folder, output, "--resume").stderr
     pair.precision, pair.sha256 = "fp32", "e" * 64

@@ -1,4 +1,4 @@
-"""The rated pictures (AGIQA-3K), how prompts are parted, and the prepared pixels."""
+"""The rated pictures (AGIQA-3K), and how prompts are parted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 1: the statistics of every rated picture, and of pictures on their way down a ladder of distortion.
+"""Stage ``prepare``: the statistics of every rated picture, and of pictures on their way down a ladder of distortion.
 
 All that is learnt is learnt from these numbers, so pixels are read once. What the towers will see in use is what is
 described here: the same views, by the same code.

@@ -1,4 +1,4 @@
-"""Stage 2: towers, text encoder and heads learnt together from the statistics."""
+"""What every training does: towers, text encoder and heads learnt together from the statistics."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python -m training.measure --data DIR --kodak DIR [--model mini] [--part development]
 
-DIR is AGIQA-3K and the folder of the 24 Kodak photographs. ``--part all`` measures every rated picture, which means
-little for a model that was trained on them.
+DIR is AGIQA-3K and the folder of the 24 Kodak photographs. What ships was trained on every part, so its agreement with
+the ratings means little: the card's figures are those of ``--model work-out/twin``.
 """
 
 from __future__ import annotations

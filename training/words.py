@@ -1,4 +1,4 @@
-"""Stage 2: the tokenizer of the embedded model and its word vectors.
+"""The tokenizer of the embedded model and its word vectors, built for each training from its prompts.
 
 The vocabulary is a broad list of plain English words, those of the training prompts, and pieces for the rest. Word
 vectors are distilled from a small published sentence encoder (all-MiniLM-L6-v2, Apache-2.0; the package

@@ -27,7 +27,9 @@ def encoding_options(function: _F) -> _F:
     for option in reversed(
         [
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
-            click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16."),
+            click.option(
+                "--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16; mini: always fp32."
+            ),
             click.option("--batch-size", default=32, show_default=True, help="Pictures a step."),
             click.option("--workers", default=2, show_default=True, help="Threads that open pictures."),
             click.option("--cache", type=FOLDER, help="Keep features here; also MST_CLIPIQA_CACHE."),

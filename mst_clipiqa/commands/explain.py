@@ -30,7 +30,8 @@ def command(
 ) -> None:
     """Say why the picture IMAGE got its score: streams, levels, words, and where in it quality is lost.
 
-    A few sentences go to stdout, or everything with --json. Costs about a hundred times what a score costs.
+    A few sentences go to stdout, or everything with --json. Costs about 60 times what a score of mini
+    costs, 193 times with a CLIP pair.
     """
     from mst_clipiqa.explain import explain
     from mst_clipiqa.scorer import ScoreOptions, Scorer

@@ -134,7 +134,9 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
 
     if sink.output is None:
         return _write(_watched(score_rows(scorer, items, intervals=flags["intervals"]), sink, flags), sink, None)
-    with table_of(sink.output, sink.names, origin(scorer, sink.names), resume=flags["resume"]) as (table, earlier):
+    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in ("adaptive", "fast_decode")}
+    from_where = origin(scorer, sink.names) | asked
+    with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
             click.echo(f"Going on from {len(earlier):,} rows of earlier runs.", err=True)
         rows = score_rows(scorer, items, intervals=flags["intervals"], stamped=True, earlier=earlier)

@@ -3,6 +3,7 @@
     fusion.py       features to shares: how much of the answer is the coarse stream's, how much the fine one's
     words.py        the prompt, word by word: attention, and what the score loses when a word is left out
     maps.py         the picture, window by window: where quality is lost, for each stream
+    pieces.py       what the three above return
     explanation.py  what was found, as arrays and as JSON
     overlay.py      a map laid over its picture
     sheet.py        all of it as one picture

@@ -18,7 +18,8 @@ METHOD = (
     "isolation: each window of the picture is scored alone, mirrored until it fills the view. "
     "left = log-odds of its score minus the mean log-odds of itself blurred and compressed beyond use "
     "(targets that read prompts: its score, native units). "
-    "lost = mean of left over all windows - left of this window"
+    "lost = mean of left over all windows - left of this window. "
+    "coarse, fine: that stream sees windows, the other one the whole picture; both = coarse + fine"
 )
 
 

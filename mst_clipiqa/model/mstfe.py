@@ -3,7 +3,7 @@
     f_c = E_coarse(x_c)        f_f = mean over views of E_fine(x_f)        both (batch, D), both frozen
 
 E is an image encoder's projected [CLS] embedding, not normalised. In the paper both see the same 224-pixel view and
-the mean runs over one. Source: section 3.1; DESIGN equation MSTFE.
+the mean runs over one. Source: section 3.1. (``mini`` has towers of its own: ``embedded/towers.py``.)
 """
 
 from __future__ import annotations
