@@ -11,6 +11,7 @@ A picture whose bound k e is within the tolerance for every target keeps s'; all
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Predictor:
     Attributes:
         weight: A and b, float32 (D + 1, D).
         residuals: r_i, float32 (n, D).
-        factors: k of each target.
+        factors: k of each target; infinite where calibration met no picture that it could score.
         model: sha256 of the trained model that it belongs to.
     """
 
@@ -61,7 +62,8 @@ class Predictor:
 
     def bounds(self, judge: Judge, f_c: Tensor, prompts: Sequence[str | None]) -> dict[str, Tensor]:
         """Return k e of each target, native units, float32 (batch,); 0 where a target has nothing to say."""
-        return {name: self.factors[name] * e for name, e in spread(self, judge, f_c, prompts).items()}
+        spreads = spread(self, judge, f_c, prompts).items()
+        return {name: (self.factors[name] * e).nan_to_num(0.0, posinf=math.inf) for name, e in spreads}
 
     def save(self, path: Path) -> None:
         """Write to one safetensors file."""
@@ -143,7 +145,9 @@ def calibrate(
     factors = {}
     for name, e in spread(predictor, judge, f_c[held], some).items():
         ratios = ((true[name] - guess[name]).abs() / e)[~true[name].isnan()]
-        factors[name] = conformal_halfwidth(ratios.numpy(), _CALIBRATED_AT) if len(ratios) else 0.0
+        factors[name] = (
+            conformal_halfwidth(ratios.numpy(), _CALIBRATED_AT) if len(ratios) else math.inf
+        )  # nothing is known
     return Predictor(weight, residuals, factors, judge.model.sha256)
 
 

@@ -140,14 +140,24 @@ class Cache:
         return count
 
     @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in one sentence what a full or broken disk did."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UsageError(
+                f"Expected a cache that can be used at {self.path}, got {error}: make room, or leave the cache out."
+            ) from error
+
+    @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it is on disk afterwards, or none."""
-        with self._lock, self._db:
+        with self._named(), self._lock, self._db:
             yield self._db
 
     def row(self, query: str, values: Sequence[object]) -> tuple[object, ...] | None:
         """Return the first row that a query finds."""
-        with self._lock:
+        with self._named(), self._lock:
             found: tuple[object, ...] | None = self._db.execute(query, tuple(values)).fetchone()
             return found
 

@@ -13,7 +13,7 @@ import sys
 import click
 
 from mst_clipiqa import __version__
-from mst_clipiqa.errors import MstClipiqaError, nearest
+from mst_clipiqa.errors import MstClipiqaError, nearest, shown
 
 # verb -> its line in `--help`. commands/<verb>.py (- as _) defines `command`; a test keeps table and folder in step.
 VERBS = {
@@ -83,6 +83,10 @@ class Verbs(click.Group):
         except BrokenPipeError:
             _forget_stdout()
             ctx.exit(141)
+        except OSError as error:  # a path too long for the system, a folder that may not be looked into
+            named = shown(error.filename) if error.filename else "one that cannot"
+            click.echo(f"Error: Expected a file or folder that can be used, got {named}: {error.strerror}.", err=True)
+            ctx.exit(2)
         ctx.exit(code if isinstance(code, int) else 0)
 
 

@@ -91,6 +91,7 @@ class Judge:
         f_c, f_f = f_c.cpu(), f_f.cpu()
         read = self._read(prompts)
         values: list[dict[str, float | None]] = [{} for _ in prompts]
+        first = next(iter(self.model.parts), None)  # whose gate is told, whatever the prompts
         gates: Tensor | None = None
         levels: list[tuple[float, ...]] | None = None
         for name, target in self.config.targets.items():
@@ -104,7 +105,7 @@ class Judge:
                 values[i][name] = value
             if out.p is not None and name == "quality":
                 levels = [tuple(row) for row in out.p.tolist()]
-            if gates is None and len(rows) == len(prompts):
+            if name == first and len(rows) == len(prompts):
                 gates = out.g.mean(dim=1)
         shares = gates.tolist() if gates is not None else self._gate(f_c, f_f).tolist()
         notes = [self._notes(prompt, one) for prompt, one in zip(prompts, read, strict=True)]

@@ -223,7 +223,7 @@ class Scorer:
             targets=values,
             intervals={n: i for n, t in config.targets.items() if (i := _interval(values[n], t))},
             ranges=self.ranges,
-            levels=answer.levels,
+            levels=None if failed else answer.levels,
             calibrated=all(t.calibrated for t in config.targets.values()),
         )
 
@@ -254,4 +254,6 @@ def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
 def _interval(value: float | None, target: Target) -> tuple[float, float] | None:
     if value is None or target.interval is None:
         return None
-    return max(target.low, value - target.interval), min(target.high, value + target.interval)
+    # Both ends lie on the scale, also where a head that reads prompts answers beyond it.
+    low, high = (min(target.high, max(target.low, value + d)) for d in (-target.interval, target.interval))
+    return low, high

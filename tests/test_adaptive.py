@@ -124,3 +124,11 @@ def test_usage(scorer: Scorer, folder: Path) -> None:
         home("zero-shot:openai")
     with pytest.raises(DataError, match="Expected at least 128 pictures of two prompts"):
         calibrate(Judge(scorer.model, scorer.encoder.encoders), *features(20), ["a"] * 20, ["a"] * 20)
+
+
+def test_a_target_that_calibration_could_not_score_spares_no_picture(scorer: Scorer) -> None:
+    f_c, f_f = features()
+    predictor = calibrate(scorer.judge, f_c, f_f, [None] * 400, [str(i // 4) for i in range(400)])
+    bounds = predictor.bounds(scorer.judge, f_c[:2], ["a fox", None])
+    assert bounds["correspondence"].tolist() == [torch.inf, 0.0]
+    assert torch.isfinite(bounds["quality"]).all()

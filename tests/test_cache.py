@@ -16,7 +16,7 @@ import pytest
 import torch
 from fakes import FakePair, draw
 
-from mst_clipiqa.cache import Cache, cache_folder
+from mst_clipiqa.cache import Cache, Features, cache_folder
 from mst_clipiqa.encode import Encoded, Failed, Item, PictureEncoder
 from mst_clipiqa.errors import UsageError
 
@@ -204,3 +204,12 @@ def test_several_processes_share_one_cache(tmp_path: Path) -> None:
     assert [w.wait(timeout=120) for w in workers if w.communicate()] == [0, 0]
     with Cache(tmp_path / "cache") as cache:
         assert cache.verify() == (12, 0)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    large = Features(torch.zeros(100_000), torch.zeros(100_000), 1, 1)
+    with Cache(tmp_path) as cache:
+        space = cache.space(FakePair())
+        cache._db.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(UsageError, match=r"Expected a cache that can be used at .*full: make room"):
+            space.put([("a", large)])

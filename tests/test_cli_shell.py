@@ -155,3 +155,13 @@ cli.main()
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "mst_clipiqa", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split(",")[0]) == (0, "mst-clipiqa")
+
+
+def test_a_path_that_the_system_refuses_is_one_line(run: Run) -> None:
+    def body() -> None:
+        Path("a" * 300).is_dir()
+
+    done = run(body)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: Expected a file or folder that can be used, got 'aaa")
+    assert "Traceback" not in done.stderr

@@ -144,6 +144,7 @@ def change(folder: Path, **changes: Any) -> Path:
             "Expected hidden_act 'quick_gelu' for OpenAI's weights",
         ),
         ({"model_type": "siglip"}, "Expected model_type 'clip'"),
+        ({"vision_config__patch_size": "32"}, "Expected whole numbers for patch_size in config.json, got '32' and 16"),
     ],
 )
 def test_pairs_that_do_not_fit_are_refused(
@@ -233,3 +234,26 @@ def test_pickled_weights_are_read_without_running_them(folders: tuple[Path, Path
     torch.save({"a": print}, bad / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"Expected plain tensors in .*pytorch_model\.bin"):
         load_clip_pair(str(bad), str(folders[1]), "bad")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", "{", "Expected CLIP's tokenizer in"),
+        ("preprocessor_config.json", '{"image_mean": [0.5]}', "Expected JSON with three numbers each for image_mean"),
+        ("preprocessor_config.json", '{"image_mean', "Expected JSON with three numbers each for image_mean"),
+        ("config.json", "[" * 100_000, "Expected JSON in"),
+    ],
+)
+def test_broken_files_beside_the_weights_are_named(
+    folders: tuple[Path, Path], tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    bad = shutil.copytree(folders[0], tmp_path / "bad")
+    (bad / name).write_text(content)
+    with pytest.raises(ModelError, match=message):
+        load_clip_pair(str(bad), str(folders[1]), "bad")
+
+
+def test_a_name_that_no_hub_would_have_is_refused() -> None:
+    with pytest.raises(ModelError, match="Expected a folder or a hub id, got 'models/clip--32'"):
+        load_clip_pair("models/clip--32", "models/clip--16", "bad")

@@ -154,3 +154,49 @@ def test_a_broken_folder_is_named(tmp_path: Path, file: str, content: bytes | No
         (tmp_path / "e" / file).write_bytes(content)
     with pytest.raises(ModelError, match=message):
         load_mini_pair(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", {"text": {"length": 0}}, "Expected sizes that make small encoders"),
+        ("config.json", {"coarse": {"dim": 128}}, "Expected sizes that make small encoders"),
+        ("config.json", {"view": {"gap": 0.5}}, "a gap of at least 1"),
+        ("config.json", {"view": {"std": [0, 0, 0]}}, "Expected deviations above 0"),
+        ("config.json", {"view": {"crop_size": 8}}, "Expected views of 16 pixels or more"),
+        ("config.json", {"view": {"size": 65536}}, "Expected views of at most"),
+        (
+            "tokenizer.json",
+            {
+                "post_processor": {
+                    "type": "TemplateProcessing",
+                    "single": [{"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                    "special_tokens": {"X": {"id": "X", "ids": [999999], "tokens": ["X"]}},
+                }
+            },
+            r"tokens in .*tokenizer\.json.*, got 1,000,000",
+        ),
+    ],
+)
+def test_a_folder_that_would_fail_later_is_refused(tmp_path: Path, name: str, change: dict[str, object], message: str):
+    path = shutil.copytree(MINI, tmp_path / "e") / name
+    data = json.loads(path.read_text())
+    for key, value in change.items():
+        data[key] = data[key] | value if isinstance(data[key], dict) and isinstance(value, dict) else value
+    path.write_text(json.dumps(data))
+    with pytest.raises(ModelError, match=message):
+        load_mini_pair(tmp_path / "e")
+
+
+def test_a_tokenizer_that_asks_for_endless_padding_gets_none(tmp_path: Path, pair: MiniPair):
+    path = shutil.copytree(MINI, tmp_path / "e") / "tokenizer.json"
+    data = json.loads(path.read_text())
+    padding = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    path.write_text(json.dumps(data | {"padding": padding | {"strategy": {"Fixed": 100_000}}}))
+    assert load_mini_pair(tmp_path / "e").tokenize(["a ball"])[0].shape == pair.tokenize(["a ball"])[0].shape
+
+
+def test_statistics_stay_on_the_device_of_the_pixels():
+    pixels = torch.empty(2, 3, 64, 64, device="meta")
+    assert {statistics(pixels).device.type, layout(pixels[:, :, :32, :32]).device.type} == {"meta"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mst_clipiqa.errors import ModelError, PictureError, PromptError, UsageError
 from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.judge import EMPTY_PROMPT, NO_PROMPT, TRUNCATED, UNKNOWN_WORDS, zero_shot_model
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.model.precision import resolve_device
 from mst_clipiqa.scorer import Request, Score, Scorer
 
 
@@ -213,3 +215,37 @@ def test_as_many_prompts_as_pictures(scorer: Scorer, folder: Path) -> None:
 def test_float_pictures_of_the_wrong_scale_are_refused(scorer: Scorer) -> None:
     with pytest.raises(PictureError, match=r"Expected .*\[0, 1\]"):
         scorer(torch.rand(3, 32, 32) * 255)
+
+
+def test_the_gate_is_of_the_same_target_whoever_the_batch_mates_are(pair: FakePair) -> None:
+    made = model(pair)
+    names = list(reversed(made.parts))  # the head that reads prompts comes first
+    config = dataclasses.replace(made.config, targets={name: made.config.targets[name] for name in names})
+    turned = TrainedModel(config, {name: made.parts[name] for name in names})
+    scorer = Scorer(turned, PictureEncoder(pair, batch_size=4))
+    asked = [Request(draw(1, 0.2), "a fox"), Request(draw(2, 0.5), None)]
+    together = [score.gate for score in scorer.many(asked)]
+    assert together == pytest.approx([next(scorer.many([one])).gate for one in asked], abs=1e-6)
+
+
+def test_an_interval_lies_on_the_scale_also_where_the_score_does_not(pair: FakePair) -> None:
+    made = model(pair)
+    targets = {"correspondence": Target("prompt", 0.0, 5.0, 0.2)}
+    part = made.parts["correspondence"]
+    torch.nn.init.constant_(part.head.w_o.bias, 50.0)
+    beyond = TrainedModel(dataclasses.replace(made.config, targets=targets), {"correspondence": part})
+    score = Scorer(beyond, PictureEncoder(pair))(draw(1, 0.2), "a fox")
+    assert (score.correspondence or 0) > 5
+    assert score.intervals["correspondence"] == (5.0, 5.0)
+
+
+def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:
+    score = next(scorer.many([Request(draw(1, 0.2), "")]))
+    assert (score.status, score.levels, score.quality_spread) == ("error", None, None)
+
+
+def test_a_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("cuda:0").index == 0
+    with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:3'"):
+        resolve_device("cuda:3")

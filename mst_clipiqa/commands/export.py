@@ -28,8 +28,8 @@ def command(model: str, int8: bool, check: Path | None, encoders: str | None, ou
     """Write the image encoders of MODEL (a model folder, or zero-shot:ENCODERS) for ONNX Runtime.
 
     `score --backend FOLDER` then uses them; prompts and heads stay in torch. The export is compared with torch's fp32
-    on pictures, and kept only if it is equal within a tolerance; --int8 is kept, and tells by how much it differs. mini has no networks
-    to export.
+    on pictures, and kept only if it is equal within a tolerance; --int8 is kept, and tells by how much it differs.
+    mini has no networks to export.
     """
     from mst_clipiqa.export import export
     from mst_clipiqa.inputs import expand

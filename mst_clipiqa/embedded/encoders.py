@@ -36,6 +36,7 @@ MINI = Path(__file__).parent / "mini" / "encoders"
 FORMAT = 3
 PAD, UNKNOWN, START = 0, 1, 2
 
+_LEAST_SIDE = 16  # of a view: its statistics need as many pixels
 _GROUP = 4  # pictures encoded together
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 _MAX_CHARS = 20_000  # of a prompt: far more than is read, and few enough to tokenize in milliseconds
@@ -220,7 +221,10 @@ def _weights(raw: bytes, folder: Path) -> dict[str, Tensor]:
 
 def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_str(raw.decode("utf-8"))
+        found = Tokenizer.from_str(raw.decode("utf-8"))
+        found.no_padding()  # a file may ask for a billion
+        found.no_truncation()
+        return found
     except Exception as error:  # the library raises nothing narrower
         path = folder / "tokenizer.json"
         raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
@@ -233,8 +237,11 @@ def _config(raw: bytes, folder: Path) -> MiniConfig:
             kinds = {"coarse": TowerConfig, "fine": TowerConfig, "text": TextConfig, "view": ViewSpec}
             if problem := next((bad for name, kind in kinds.items() if (bad := misfit(kind, data[name]))), None):
                 raise ModelError(f"Expected {problem}, in {folder / 'config.json'}: fetch the file again.")
+            view = ViewSpec(**data["view"])
+            if min(view.size, view.crop_size) < _LEAST_SIDE:
+                raise ModelError(f"Expected views of {_LEAST_SIDE} pixels or more in {folder / 'config.json'}.")
             towers = [TowerConfig(**data[name]) for name in ("coarse", "fine")]
-            return MiniConfig(towers[0], towers[1], TextConfig(**data["text"]), ViewSpec(**data["view"]))
+            return MiniConfig(towers[0], towers[1], TextConfig(**data["text"]), view)
         found = f"format {repr(data.get('format'))[:80]}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelError):

@@ -20,7 +20,8 @@ def check_shapes(
 ) -> None:
     """Raise a ModelError where sizes make no encoders, or others than the weights of the folder are for."""
     path = folder / "config.json"
-    if max(text.layers, text.heads) > _MOST or text.layers < 0 or text.heads < 1 or text.dim % text.heads:
+    heads_fit = 1 <= text.heads <= _MOST and text.dim % text.heads == 0
+    if not heads_fit or not 0 <= text.layers <= _MOST or text.length < 1 or len({coarse.dim, fine.dim, text.dim}) > 1:
         raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
     try:
         with torch.device("meta"):  # shapes without memory
@@ -42,9 +43,11 @@ def check_tokenizer(tokenizer: Tokenizer, words: int, known: Tensor | None, fold
     """Raise a ModelError where a tokenizer has tokens that the text encoder lacks, or none for unknown words."""
     path = folder / "tokenizer.json"
     try:
-        tokenizer.encode("a \ue000 photo")  # a sign that no vocabulary has
+        ids = tokenizer.encode("a \ue000 photo").ids  # a sign that no vocabulary has; and what is added to any text
     except Exception as error:  # the library raises nothing narrower
         raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
-    most = max(tokenizer.get_vocab().values(), default=0)
-    if most >= words or (known is not None and known.shape != (words,)):
+    if known is not None and known.shape != (words,):
+        raise ModelError(f"Expected the tensor known of shape ({words},) in {folder}, got {tuple(known.shape)}.")
+    most = max([0, *tokenizer.get_vocab().values(), *ids])
+    if most >= words:
         raise ModelError(f"Expected at most {words:,} tokens in {path}, got {most + 1:,}: fetch it again.")

@@ -92,7 +92,7 @@ def _spectrum(planes: Tensor) -> Tensor:
     power = parts[..., ::2] + parts[..., 1::2]  # abs() would take care of overflow, at four times the cost
     power[..., 0, 0] = 0  # the mean is not the spectrum's
     log = power.add_(1e-5).log_()
-    rings, rows, columns = _bins(planes.shape[-1])
+    rings, rows, columns = (average.to(log.device) for average in _bins(planes.shape[-1]))
     half = log[..., : planes.shape[-1] // 2, :]
     found = [log.flatten(-2) @ rings, half.mean(-1) @ rows, log.mean(-2) @ columns]
     return torch.cat(found, -1).flatten(1)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
 from transformers.utils import logging as hf_logging
 
-from mst_clipiqa.errors import ModelError
+from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.clip_files import ClipFiles, find, sha256
 from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
@@ -155,13 +155,24 @@ def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = tor
     files = find(coarse), find(fine)
     _check_pair(*files)
     mean, std = _normalisation(files[0])
-    view = ViewSpec(size=files[0].config["vision_config"].get("image_size", 224), mean=mean, std=std)
+    size = (files[0].config.get("vision_config") or {}).get("image_size", 224)
+    view = ViewSpec(size=size, mean=mean, std=std)
     patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f).to(dtype)) for f in files)
     text = _load(CLIPTextModelWithProjection, files[0])
-    tokenizer = CLIPTokenizerFast.from_pretrained(str(files[0].folder), local_files_only=True)
+    tokenizer = _tokenizer(files[0])
     pair = CLIPPair(MSTFE(patch32, patch16, view), text, tokenizer, source)
     pair.sha256 = sha256([*files[0].hashed, *files[1].hashed])
     return pair
+
+
+def _tokenizer(files: ClipFiles) -> CLIPTokenizerFast:
+    try:
+        return CLIPTokenizerFast.from_pretrained(str(files.folder), local_files_only=True)
+    except Exception as error:  # on foreign bytes the readers raise nearly every type there is
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"Expected CLIP's tokenizer in {files.folder}, got {reason}: fetch its files again."
+        ) from error
 
 
 def _load(kind: Any, files: ClipFiles) -> Any:
@@ -204,19 +215,22 @@ def _quiet() -> Iterator[None]:
 def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
     """Refuse two models that cannot be fused, and activations that do not fit the weights."""
     dims = [f.config.get("projection_dim", 512) for f in (coarse, fine)]
+    vision = [f.config.get("vision_config") or {} for f in (coarse, fine)]
+    patches = [v.get("patch_size", 32) for v in vision]
+    sizes = [v.get("image_size", 224) for v in vision]
+    for name, pair in (("projection_dim", dims), ("patch_size", patches), ("image_size", sizes)):
+        if not all(type(n) is int and n > 0 for n in pair):
+            raise ModelError(f"Expected whole numbers for {name} in config.json, got {pair[0]!r} and {pair[1]!r}.")
     if dims[0] != dims[1]:
         raise ModelError(
             f"Expected two encoders with embeddings of one size, "
             f"got {dims[0]} in {coarse.source} and {dims[1]} in {fine.source}: give two of one size."
         )
-    vision = [f.config.get("vision_config") or {} for f in (coarse, fine)]
-    patches = [v.get("patch_size", 32) for v in vision]
     if patches[0] <= patches[1]:
         raise ModelError(
             f"Expected a coarse patch larger than the fine one, "
             f"got {patches[0]} and {patches[1]}: swap the two encoders."
         )
-    sizes = [v.get("image_size", 224) for v in vision]
     if sizes[0] != sizes[1]:
         raise ModelError(
             f"Expected two encoders that look at pictures of one size, got {sizes[0]} and {sizes[1]} pixels."
@@ -250,6 +264,15 @@ def _check_activation(files: ClipFiles) -> None:
 def _normalisation(files: ClipFiles) -> tuple[Triple, Triple]:
     """Return mean and std from preprocessor_config.json where there is one, else CLIP's."""
     path = files.folder / "preprocessor_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    mean, std = config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_STD)
-    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        mean, std = (
+            tuple(float(value) for value in config.get(name, given))
+            for name, given in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD))
+        )
+        return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"Expected JSON with three numbers each for image_mean and image_std in {path}, got {shown(error)}: "
+            "fetch the file again."
+        ) from error

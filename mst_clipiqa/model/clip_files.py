@@ -60,10 +60,7 @@ def find(source: str) -> ClipFiles:
         raise ModelError(f"Expected a folder or a hub id such as {OPENAI_PAIR[0]}, got {source!r}, which is neither.")
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [] if weights else [" or ".join(WEIGHTS)]
-    has_tokens = (folder / "tokenizer.json").is_file() or all(
-        (folder / n).is_file() for n in ("vocab.json", "merges.txt")
-    )
-    missing += [] if has_tokens else ["tokenizer.json (or vocab.json and merges.txt)"]
+    missing += [] if _has_tokenizer(folder) else ["tokenizer.json (or vocab.json and merges.txt)"]
     if missing or weights is None:
         raise ModelError(f"Expected a CLIP model in {source}, but it lacks {', '.join(missing)}: complete the folder.")
     return ClipFiles(source, folder, weights, _read_config(folder / "config.json"))
@@ -80,10 +77,14 @@ def sha256(paths: Iterable[Path]) -> str:
         return hashlib.sha256("\n".join(pool.map(one, paths)).encode()).hexdigest()
 
 
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"Expected JSON in {path}, got {error}: fetch the file again.") from error
     if not isinstance(config, dict) or config.get("model_type") != "clip":
         kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
@@ -94,7 +95,13 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _from_hub(repo: str) -> Path:
     """Return the weights file of a hub id in the local cache, fetching what is not there yet."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     def cached(name: str) -> Path | None:
         found = try_to_load_from_cache(repo, name)
@@ -110,11 +117,16 @@ def _from_hub(repo: str) -> Path:
 
     try:
         config = cached("config.json")
-        if config and (here := next((w for n in WEIGHTS if (w := config.parent / n).is_file()), None)):
+        here = next((w for n in WEIGHTS if config and (w := config.parent / n).is_file()), None)
+        if here and _has_tokenizer(here.parent):  # another program may have fetched a part
             return here
-        for name in ("config.json", *TOKENIZER):
+        for name in ("config.json", "preprocessor_config.json", *TOKENIZER):
             fetch(name)
         weights = next((got for name in WEIGHTS if (got := fetch(name))), None)
+    except GatedRepoError as error:
+        raise ModelError(f"Expected a hub id that is open to you, got {repo!r}: ask for access and log in.") from error
+    except HFValidationError as error:
+        raise ModelError(f"Expected a folder or a hub id, got {repo!r}, which is neither: check the path.") from error
     except RepositoryNotFoundError as error:
         raise ModelError(f"Expected a hub id that exists, got {repo!r}, which the hub does not know.") from error
     except (OSError, LocalEntryNotFoundError) as error:  # no network, HF_HUB_OFFLINE, a full disk

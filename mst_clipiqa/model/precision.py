@@ -32,7 +32,7 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         hint = nearest(device, ["auto", "cpu", "cuda", "mps"])
         raise UsageError(f"Expected a device such as auto, cpu, cuda or mps, got {device!r}{hint}.") from error
-    absent = (resolved.type == "cuda" and not torch.cuda.is_available()) or (
+    absent = (resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count()) or (
         resolved.type == "mps" and not torch.backends.mps.is_available()
     )
     if absent or resolved.type not in ("cpu", "cuda", "mps"):

@@ -26,6 +26,7 @@ PREPROCESSING_VERSION = "1"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+_MOST_PIXELS = 2**24  # that one stream may be given of a picture
 _LONGEST = 16  # a resized side may be this many times the crop before only the crop itself is resized
 
 
@@ -48,6 +49,10 @@ class ViewSpec:
             raise ModelError(f"Expected fine to be 'same' or 'native', got {shown(self.fine)}.")
         if round(self.crops**0.5) ** 2 != self.crops or min(self.size, self.crops, self.crop_size) < 1:
             raise ModelError(f"Expected sizes of at least 1 and a square number of crops, got {self}.")
+        if max(self.size**2, self.crops * self.crop_size**2) > _MOST_PIXELS:
+            raise ModelError(f"Expected views of at most {_MOST_PIXELS:,} pixels, got {self}.")
+        if min(self.std) <= 0 or (self.gap is not None and self.gap < 1):
+            raise ModelError(f"Expected deviations above 0 and a gap of at least 1, got {self}.")
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,8 @@ def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:
     shorter = min(image.size)
     target = max(spec.crop_size, min(shorter, spec.native_side or shorter))
     if target != shorter:
-        ratio = max(image.size) / shorter
-        if ratio > _LONGEST:  # a strip: its middle stands for it
-            image, ratio = _middle(image, _LONGEST), _LONGEST
+        if max(image.size) > _LONGEST * shorter:  # a strip: its middle stands for it
+            image = _middle(image, _LONGEST)
         image = image.resize(_resized(image.size, target), Image.Resampling.BICUBIC)
     grid = round(spec.crops**0.5)
     lefts, tops = (_starts(side, spec.crop_size, grid) for side in image.size)
