@@ -6,7 +6,9 @@ import io
 import json
 import tarfile
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from mst_clipiqa import cli
 from mst_clipiqa.distribute import MANIFEST, Job, run
 from mst_clipiqa.distribute.plan import Part, Source, parts, row_key, sources
 from mst_clipiqa.distribute.worker import Work, Worker
-from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.tables import TableWriter, read_table
 
 HAS_RAY = find_spec("ray") is not None
@@ -62,9 +64,10 @@ def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any
     kept = [part for i, part in enumerate(begun) if i not in dead]
     done = Counter(source.key for part in kept for source in part.sources)
     all_of_them = first + [Source(file, file, prompt) for file, prompt in more]
-    again = list(parts(all_of_them, size, done))
+    again = list(parts(all_of_them, size, done, {part.name for part in kept}))
     rows = Counter(source.key for part in [*kept, *again] for source in part.sources)
     assert rows == Counter(source.key for source in all_of_them)
+    assert len({part.name for part in [*kept, *again]}) == len(kept) + len(again)  # equal rows, but no equal names
 
 
 def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
@@ -111,6 +114,56 @@ def test_tar_shards_give_pictures_their_prompts(folder: Path, tmp_path: Path) ->
         sources(str(tmp_path / "t-*.tar"))
 
 
+@pytest.mark.parametrize("block", [b"\xff" * 512, bytes(512), None], ids=["junk", "zeros", "cut"])
+def test_a_shard_that_is_damaged_at_a_later_header_says_so(tmp_path: Path, block: bytes | None) -> None:
+    tar = tar_of(tmp_path / "s.tar", {f"{i}.png": b"p" * 600 for i in range(4)})
+    assert [source.problem for source in sources(str(tar))] == [None] * 4
+    data, at = tar.read_bytes(), 2 * (512 + 1024)
+    tar.write_bytes(data[:at] if block is None else data[:at] + block + data[at + 512 :])
+    *good, damage = sources(str(tar))
+    assert [Path(source.file).name for source in good] == ["0.png", "1.png"]
+    assert str(damage.problem).startswith("Expected a whole tar file, got one that is damaged")
+    assert "at byte 3,072" in str(damage.problem)
+
+
+@pytest.mark.parametrize("cut", [512 + 300, 512 + 1024 + 512 + 300], ids=["picture", "prompt"])
+def test_a_shard_that_is_cut_in_data_gives_its_last_picture_too(tmp_path: Path, cut: int) -> None:
+    tar = tar_of(tmp_path / "s.tar", {"0.png": b"p" * 600, "1.png": b"p" * 600, "1.txt": b"t" * 600})
+    tar.write_bytes(tar.read_bytes()[: 512 + 1024 + cut])
+    *good, damage = sources(str(tar))
+    assert [Path(source.file).name for source in good] == ["0.png", "1.png"]
+    assert "unexpected end of data" in str(damage.problem)
+
+
+def test_a_shard_may_end_in_one_block_of_zeros_or_be_empty(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path / "s.tar", {"0.png": b"p"})
+    tar.write_bytes(tar.read_bytes()[: 3 * 512])
+    assert [source.problem for source in sources(str(tar))] == [None]
+    assert list(sources(str(tar_of(tmp_path / "none.tar", {})))) == []
+
+
+def test_a_pattern_may_stand_in_a_folders_name(tmp_path: Path) -> None:
+    for name in ("shards-1", "shards-0", "others"):
+        (tmp_path / name).mkdir()
+        tar_of(tmp_path / name / "a.tar", {"0.png": b"p"})
+    found = [Path(source.file).relative_to(tmp_path) for source in sources(str(tmp_path / "shards-*/a.tar"))]
+    assert found == [Path("shards-0/a.tar/0.png"), Path("shards-1/a.tar/0.png")]
+
+
+class Refused(Exception):
+    """As storages' packages raise them: no OSError."""
+
+
+def refuse(*args: Any, **options: Any) -> Any:
+    raise Refused("403, message='Forbidden'")
+
+
+def test_a_url_that_its_storage_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(DataError, match=r"Expected pictures at 'https://x/', but it cannot be listed .*403"):
+        list(sources("https://x/"))
+
+
 def test_urls_are_listed_through_fsspec(folder: Path) -> None:
     found = list(sources(f"file://{folder}"))
     assert len(found) == 7
@@ -149,6 +202,48 @@ def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder:
     before = (output / "part-1.parquet").stat().st_mtime_ns
     assert worker(batch)["rows"] == [len(both)]
     assert (output / "part-1.parquet").stat().st_mtime_ns == before
+
+
+def test_a_picture_that_its_storage_refuses_is_a_row(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsspec.open", refuse)
+    worker.work = replace(worker.work, output=str(tmp_path))
+    assert worker.score(Part("part-1.parquet", (Source("a", "https://x/a.png", is_url=True),)))["rows"] == 1
+    (row,) = read_table(tmp_path / "part-1.parquet")
+    assert row["status"] == "error"
+    assert "it cannot be read (403, message='Forbidden')" in str(row["reason"])
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
+    """Let `run` do its parts in this process, one after the other, without ray."""
+    module = import_module("mst_clipiqa.distribute.run")
+
+    def deal(ray: None, job: Job, todo: list[Part], advance: Any) -> None:
+        worker.work = job.work
+        for part in todo:
+            worker.score(part)
+
+    for name, instead in {
+        "_ray": lambda: None,
+        "_versions": dict,
+        "_cluster": lambda ray, job: nullcontext(),
+        "_deal": deal,
+    }.items():
+        monkeypatch.setattr(module, name, instead)
+
+
+def test_equal_rows_are_all_there_and_stay(worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(monkeypatch, worker)
+    (tmp_path / "list.csv").write_text("file\n" + "gone.png\n" * 2)
+    output = tmp_path / "out"
+    job = Job(str(tmp_path / "list.csv"), output, replace(WORK, output=str(output)), part=1)
+    assert (run(job).rows, run(job).scored) == (2, 0)
+    (tmp_path / "list.csv").write_text("file\n" + "gone.png\n" * 4)
+    longer = run(job)
+    assert (longer.rows, longer.scored, longer.parts) == (4, 2, 4)
+    next(output.glob("*-2.parquet")).unlink()
+    assert (run(job).rows, run(job).scored) == (4, 0)
 
 
 def test_an_actor_with_another_model_does_not_start() -> None:

@@ -134,6 +134,15 @@ def test_comparing(client: TestClient) -> None:
     assert "bytes that are none" in said(client.post("/v1/compare", files=pictures(png(), b"no")), 422)
 
 
+def test_scores_for_different_prompts_are_not_compared(client: TestClient) -> None:
+    both = pictures(png(0), png(1))
+    two = client.post("/v1/compare", files=both, data={"prompt": ["a fox", "a car"]})
+    assert "at most one prompt, got pictures with different prompts" in said(two, 422)
+    own = {"pictures": [{"data": b64(png(0)), "prompt": "a fox"}, {"data": b64(png(1))}]}
+    assert "different prompts" in said(client.post("/v1/compare", json=own), 422)
+    assert client.post("/v1/compare", files=both, data={"prompt": ["a fox"] * 2}).status_code == 200
+
+
 # ------------------------------------------------------------------------------------------------ limits
 
 
@@ -168,6 +177,10 @@ def test_too_many_pictures_or_prompts(client: TestClient) -> None:
     assert "got 5" in said(client.post("/v1/score", json=many), 413)
     long = client.post("/v1/score", files=pictures(small), data={"prompt": "x" * 51})
     assert "at most 50 characters, got 51" in said(long, 413)
+    longer = client.post("/v1/score", files=pictures(small), data={"prompt": "x" * 300})  # than a part may be
+    assert "at most 50 characters, got more: shorten it" in said(longer, 413)
+    nameless = client.post("/v1/score", files=[("picture", (None, "x" * 300))])
+    assert "got 'picture': check its name and kind" in said(nameless, 422)
     name = client.post("/v1/score", json={"pictures": [{"data": b64(small), "name": "x" * 2000}]})
     assert "file names of at most 1,000" in said(name, 413)
 
@@ -192,6 +205,36 @@ def test_json_that_asks_for_nothing_we_can_do(client: TestClient, body: Any, sen
     response = client.post("/v1/score", json=body)
     assert response.status_code == 422
     assert sentence in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("score", {"pictures": [1] * 9000}, "in 'pictures.0': input should be an object"),
+        ("score", {"pictures": [], "prompts": [1] * 9000}, "in 'prompts.0': input should be a valid string"),
+        ("export", {"format": "csv", "rows": [1] * 9000}, "in 'rows.0': input should be an object"),
+        ("export", {"format": "csv", "rows": [{str(i): [] for i in range(3000)}]}, "in 'rows.0.0.str': input should"),
+        ("export", {"format": "csv", "rows": [{}], "thumbnails": [1] * 9000}, "in 'thumbnails.0': input should"),
+    ],
+)
+def test_reading_stops_at_the_first_bad_item(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, body: Any, sentence: str
+) -> None:
+    monkeypatch.setattr("mst_clipiqa.serve.reading._MOST_ERRORS", 3)  # a value of a row has three types: three errors
+    assert sentence in said(client.post(f"/v1/{path}", json=body), 422)
+
+
+def test_reading_stops_at_the_first_item_too_many(client: TestClient) -> None:
+    many = {"pictures": [{"data": ""}] * 4 + [{"data": "", "no": "such"}] * 100}  # the last are not looked at
+    assert "at most 4 pictures or prompts a request, got 104" in said(client.post("/v1/score", json=many), 413)
+    keys = {"pictures": [], **{str(place): 0 for place in range(500)}}
+    assert "got 500 errors" in said(client.post("/v1/score", json=keys), 422)
+
+
+def test_a_limit_may_be_any_number(scorer: Scorer) -> None:
+    limits = Limits(max_pictures=10**30)
+    with TestClient(create_app(scorer, Settings(limits=limits)), HOME) as opened:
+        assert opened.post("/v1/score", json={"pictures": [{"data": b64(png())}]}).status_code == 200
 
 
 def test_bodies_of_another_kind(client: TestClient) -> None:
@@ -342,7 +385,9 @@ def test_a_full_server_is_not_ready(client: TestClient) -> None:
         server.engine.waiting -= SMALL.max_waiting
 
 
-def test_a_defect_of_ours_shows_nothing_of_our_insides(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_ours_shows_nothing_of_our_insides(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     server: Server = client.app.state.server  # type: ignore[attr-defined]
 
     def broken(*_: Any) -> None:
@@ -352,6 +397,11 @@ def test_a_defect_of_ours_shows_nothing_of_our_insides(client: TestClient, monke
     answer = client.post("/v1/score", files=pictures(png()))
     assert "the server has a defect" in said(answer, 500)
     assert "secret" not in answer.text
+    assert "RuntimeError: secret" in caplog.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert 'path="/v1/score",status="500"' in client.get("/metrics").text
     monkeypatch.undo()
     assert client.post("/v1/score", files=pictures(png())).status_code == 200
 

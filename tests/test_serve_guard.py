@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from serving import b64, png, toy_scorer
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from mst_clipiqa.cli import group
 from mst_clipiqa.serve.app import create_app
+from mst_clipiqa.serve.guard import Guard
+from mst_clipiqa.serve.metrics import Metrics
 from mst_clipiqa.serve.settings import Settings
 
 TOKEN = "correct-horse-battery"
@@ -100,6 +104,16 @@ def test_nothing_beside_the_page_is_given_out(local: TestClient) -> None:
         assert local.get(path).status_code == 404
 
 
+def test_an_answer_that_has_begun_is_cut_off_by_a_defect() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("half-way")
+
+    guard = Guard(broken, Settings(), Metrics(), frozenset())
+    with pytest.raises(RuntimeError, match="half-way"):
+        TestClient(guard, "http://localhost").get("/")
+
+
 # ------------------------------------------------------------------------------------------------ export
 
 ROW = {"file": "=cmd()", "prompt": "</script><b>x", "quality": 3.0, "correspondence": None, "status": "ok", "width": 8}
@@ -141,6 +155,18 @@ def test_what_cannot_be_exported(local: TestClient, change: dict[str, object], s
     assert sentence in answer.json()["error"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "html"])
+def test_a_column_for_every_row_is_too_many(local: TestClient, kind: str) -> None:
+    def post(columns: int) -> Any:
+        return local.post("/v1/export", json={"format": kind, "rows": [{f"k{place}": 1} for place in range(columns)]})
+
+    answer = post(2000)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("Expected at most 200 columns, got 2,0")
+    assert post(190).status_code == 200
+    assert post(191).status_code == 422  # with the ten of every table
+
+
 # ------------------------------------------------------------------------------------------------ the command
 
 
@@ -154,6 +180,13 @@ def test_what_cannot_be_exported(local: TestClient, change: dict[str, object], s
         (["--token", "with spaces in the middle"], "without spaces"),
         (["--token", ""], "Expected a token of at least 16"),
         (["--host", "203.0.113.1", "--token", TOKEN], "Expected to listen on '203.0.113.1', port 8000, but:"),
+        (["--host", "0.0..0", "--token", TOKEN], "Expected to listen on '0.0..0', port 8000, but: No name of a host"),
+        (["--host", "x" * 64, "--token", TOKEN], "xxx', port 8000, but: No name of a host is written like this; name"),
+        (["--max-mb", "inf"], "Expected a finite number of at most 1e+12 for --max-mb, got inf: leave it out for 32."),
+        (["--max-mb", "nan"], "Expected a finite number of at most 1e+12 for --max-mb, got nan"),
+        (["--max-held-mb", "1e308"], "Expected a finite number of at most 1e+12 for --max-held-mb, got 1e+308"),
+        (["--max-megapixels", "nan"], "Expected a finite number of at most 1e+12 for --max-megapixels, got nan"),
+        (["--timeout", "inf"], "Expected a finite number of at most 1e+12 for --timeout, got inf"),
         (["--model", "no-such-model", "--port", "0"], "or a model folder, got 'no-such-model'"),
     ],
 )

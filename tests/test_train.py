@@ -20,7 +20,7 @@ from mst_clipiqa.folder import load
 from mst_clipiqa.model.mst_clipiqa import Head
 from mst_clipiqa.scorer import Scorer
 from mst_clipiqa.train.build import Job, build, learn
-from mst_clipiqa.train.features import FeatureTable, encode_records, part_of
+from mst_clipiqa.train.features import FeatureTable, Part, encode_records, part_of
 from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, fit
 
 QUICK = replace(FAST, learning_rates=(1e-3, 3e-3), epochs=4, batch_size=8, patience=4)
@@ -85,6 +85,26 @@ def test_a_checkpoint_of_another_training_is_refused(rated: RatedSet, table: Fea
     fitted(rated, table, "template", QUICK, tmp_path / "c.pt")
     with pytest.raises(UsageError, match=r"Expected .*c\.pt to be of this training, but its recipe differ"):
         fitted(rated, table, "template", replace(QUICK, margin=0.2), tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        (lambda part: replace(part, y=part.y.flip(0)), "targets"),
+        (lambda part: replace(part, f_c=part.f_c.flip(1)), "features"),
+        (lambda part: replace(part, f_f=part.f_f.flip(1)), "features"),
+    ],
+)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_checkpoint_of_another_target_or_encoder_is_refused(
+    rated: RatedSet, table: FeatureTable, tmp_path: Path, other: Callable[[Part], Part], differs: str, which: int
+) -> None:
+    split = make_split(rated.records, seed=1, validation_share=0.25).for_training()
+    parts = [part_of(table, p, "quality", "template", (0, 5)) for p in (split.train, split.validation)]
+    fit(*parts, "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
+    parts[which] = other(parts[which])
+    with pytest.raises(UsageError, match=rf"Expected .*c\.pt to be of this training, but its {differs} differ"):
+        fit(*parts, "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
 
 
 def test_training_learns_what_noise_does(rated: RatedSet, table: FeatureTable) -> None:

@@ -81,6 +81,15 @@ def test_tables_without_a_prompt_in_common_are_refused() -> None:
         drift(rows(("a", 1.0)), rows(("b", 1.0), ("c", 1.0)))
 
 
+@pytest.mark.parametrize(("old", "new"), [(None, None), (1.0, None), (None, 1.0)])
+def test_tables_over_the_same_prompts_without_values_are_told_so(old: float | None, new: float | None) -> None:
+    message = (
+        "Expected prompts with a value of quality or correspondence in both tables, got 2 prompts in both and none"
+    )
+    with pytest.raises(DataError, match=message):
+        drift(rows(("a", old), ("b", old)), rows(("a", new), ("b", new), ("c", 1.0)))
+
+
 def test_a_group_that_is_no_column_is_refused() -> None:
     with pytest.raises(UsageError, match="Expected a column 'style'"):
         drift(OLD, NEW, by=["style"])

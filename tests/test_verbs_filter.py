@@ -222,6 +222,21 @@ def test_one_file_that_is_gone_does_not_stop_the_others(files: Path) -> None:
         assert outcomes[1].to is not None
 
 
+def test_a_file_that_cannot_be_read_leaves_no_handle_open(files: Path, monkeypatch: Patch) -> None:
+    handles = []
+
+    def noted(*args: Any, **options: Any) -> tuple[int, str]:
+        handles.append(mkstemp(*args, **options)[0])
+        return handles[0], str(files / "out/noted.part")
+
+    mkstemp = transfer_module.tempfile.mkstemp
+    monkeypatch.setattr(transfer_module.tempfile, "mkstemp", noted)
+    (outcome,) = transfer([(files / "gone.png", files / "out/gone.png")], move=False)
+    assert outcome.reason == os.strerror(errno.ENOENT)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(handles[0])
+
+
 @pytest.mark.parametrize("linked", [True, False])
 def test_a_source_that_cannot_be_removed_is_not_doubled(files: Path, monkeypatch: Patch, linked: bool) -> None:
     before = tree(files)

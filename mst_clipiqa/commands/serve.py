@@ -20,6 +20,7 @@ _LIMITS = (
     ("--max-held-mb", 256.0, "Bodies in memory, of all clients together."),
     ("--timeout", 30.0, "Seconds to receive a request, and to answer it."),
 )
+_MOST = 1e12  # of any of these that is no whole number
 
 
 def _limit_options(function: Any) -> Any:
@@ -65,6 +66,12 @@ def command(host: str, port: int, model: str, token: str | None, **flags: Any) -
 def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) -> Settings:
     from mst_clipiqa.serve.settings import Limits, Settings
 
+    for name, usual, _ in _LIMITS:
+        value = flags[name.removeprefix("--").replace("-", "_")]
+        if isinstance(value, float) and not value <= _MOST:  # nor is nan
+            raise UsageError(
+                f"Expected a finite number of at most {_MOST:g} for {name}, got {value:g}: leave it out for {usual:g}."
+            )
     limits = Limits(
         max_bytes=int(flags["max_mb"] * 2**20),
         max_pixels=int(flags["max_megapixels"] * 1e6),

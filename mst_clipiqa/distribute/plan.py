@@ -6,9 +6,9 @@ import hashlib
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from glob import has_magic
+from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from mst_clipiqa.cells import utf8
@@ -19,6 +19,7 @@ from mst_clipiqa.parquet import stream
 from mst_clipiqa.pipeline import in_batches
 
 _LONGEST_TEXT = 2**20  # bytes of a prompt in a tar shard
+_DAMAGE = (tarfile.TarError, OSError, EOFError)  # what reading a broken tar shard raises
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,13 @@ def row_key(file: object, prompt: object) -> int:
     return int.from_bytes(hashlib.blake2b(named, digest_size=16).digest())
 
 
-def parts(sources: Iterable[Source], size: int, done: Counter[int]) -> Iterator[Part]:
+def parts(sources: Iterable[Source], size: int, done: Counter[int], taken: Collection[str] = ()) -> Iterator[Part]:
     """Deal sources into parts of at most ``size``, leaving out rows that are done already.
 
-    The same sources give the same parts, so that two runs over them commit files of the same names.
+    The same sources give the same parts, so that two runs over them commit files of the same names. No two parts have
+    one name, though rows may be equal, and none has a name of ``taken``: the files that hold what is done.
     """
-    left = done.copy()
+    left, numbers = done.copy(), Counter[str]()
     for dealt in in_batches(sources, size):
         missing = []
         for source in dealt:
@@ -86,8 +88,18 @@ def parts(sources: Iterable[Source], size: int, done: Counter[int]) -> Iterator[
             else:
                 missing.append(source)
         if missing:
-            digest = hashlib.blake2b(b"".join(s.key.to_bytes(16) for s in missing), digest_size=10).hexdigest()
-            yield Part(f"part-{digest}.parquet", tuple(missing))
+            yield Part(_free_name(missing, numbers, taken), tuple(missing))
+
+
+def _free_name(rows: Iterable[Source], numbers: Counter[str], taken: Collection[str]) -> str:
+    """Return a name after the hash of the rows; where parts have equal rows, from the second on with a number."""
+    digest = hashlib.blake2b(b"".join(s.key.to_bytes(16) for s in rows), digest_size=10).hexdigest()
+    while True:
+        numbers[digest] += 1
+        number = numbers[digest]
+        name = f"part-{digest}.parquet" if number == 1 else f"part-{digest}-{number}.parquet"
+        if name not in taken:
+            return name
 
 
 def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
@@ -100,10 +112,10 @@ def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
     if "://" in given:
         return _in_url(given)
     if has_magic(given) and not path.exists():
-        tars = sorted(path.parent.glob(path.name))
-        if not tars:
+        found = sorted(Path(name) for name in glob(given))  # noqa: PTH207 - a Path globs below one folder
+        if not found:
             raise UsageError(f"Expected files that match {shown(given)}, got none: check the pattern.")
-        return (source for tar in tars for source in sources(str(tar)))
+        return (source for one in found for source in sources(str(one), recursive=recursive))
     if path.suffix.lower() == ".parquet" and path.is_file():
         return _in_parquet(path)
     if path.suffix.lower() == ".tar" and path.is_file():
@@ -135,24 +147,56 @@ def _in_tar(path: Path) -> Iterator[Source]:
     """Yield the pictures of a WebDataset shard: members of one base name are a picture and its prompt."""
     try:
         with tarfile.open(path, "r:") as tar:
-            group: list[tarfile.TarInfo] = []
-            for member in tar:
-                if group and _base(member.name) != _base(group[0].name):
-                    yield from _of_group(tar, path, group)
-                    group = []
-                if member.isfile():
-                    group.append(member)
-            yield from _of_group(tar, path, group)
-    except (tarfile.TarError, OSError, EOFError) as error:
+            for group in _groups(tar):
+                yield from _of_group(tar, path, group)
+            _check_end(path, tar.offset)
+    except _DAMAGE as error:
         yield Source(str(path), None, problem=f"Expected a whole tar file, got one that is damaged ({shown(error)}).")
 
 
+def _groups(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
+    """Yield the members of one base name together; damage is raised after what came before it."""
+    group: list[tarfile.TarInfo] = []
+    broken: Exception | None = None
+    try:
+        for member in tar:
+            if group and _base(member.name) != _base(group[0].name):
+                yield group
+                group = []
+            if member.isfile():
+                group.append(member)
+    except _DAMAGE as error:
+        broken = error
+    yield group
+    if broken:
+        raise broken
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Raise ReadError where no end of archive is where reading stopped: tarfile takes a damaged header for the end.
+
+    An end is two blocks of zeros; some writers leave out the second, but none has anything else in its place.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        end = file.read(2 * tarfile.BLOCKSIZE)
+    if len(end) < tarfile.BLOCKSIZE or any(end):
+        raise tarfile.ReadError(f"neither a header nor the end at byte {offset:,}")
+
+
 def _of_group(tar: tarfile.TarFile, path: Path, group: list[tarfile.TarInfo]) -> Iterator[Source]:
-    prompt = next((text for member in group if (text := _prompt(tar, member))), None)
+    """Yield the pictures of a group; a prompt that cannot be read is raised after them."""
+    prompt, broken = None, None
+    try:
+        prompt = next((text for member in group if (text := _prompt(tar, member))), None)
+    except _DAMAGE as error:
+        broken = error
     for member in group:
         if member.name.lower().endswith(SUFFIXES):
             name = utf8(member.name).decode()
             yield Source(f"{path}/{name}", str(path.absolute()), prompt, at=(member.offset_data, member.size))
+    if broken:
+        raise broken
 
 
 def _prompt(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
@@ -184,7 +228,7 @@ def _in_url(url: str) -> Iterator[Source]:
         names = sorted(files.find(root))
     except ImportError as error:
         raise UsageError(f"Expected the package for {shown(url)}, got none ({error}): install it.") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a storage's package raises what it likes: NoCredentialsError is no OSError
         raise DataError(f"Expected pictures at {shown(url)}, but it cannot be listed ({shown(error)}).") from error
     for name in names:
         if name.lower().endswith(SUFFIXES):

@@ -79,8 +79,10 @@ def run(job: Job, advance: Callable[[int], None] = lambda count: None) -> Summar
         origin=origin(scorer, columns(scorer)) | asked,
     )
     had = _prepare(job)
-    done = _done(job.output)
-    todo = list(parts(sources(job.given, recursive=job.recursive), job.part, done))
+    committed = _committed(job.output)
+    done = _done(committed)
+    taken = {path.name for path in committed}
+    todo = list(parts(sources(job.given, recursive=job.recursive), job.part, done, taken))
     expected = sum(done.values()) + sum(len(part.sources) for part in todo)
     if todo:
         with _cluster(ray, job):
@@ -123,15 +125,19 @@ def _prepare(job: Job) -> dict[str, Any]:
     return had
 
 
-def _done(output: Path) -> Counter[int]:
+def _committed(output: Path) -> list[Path]:
+    """Return the parts that lie there."""
+    return sorted(output.glob("part-*.parquet"))
+
+
+def _done(committed: list[Path]) -> Counter[int]:
     """Return how often each row is there already."""
-    found = sorted(output.glob("part-*.parquet"))
-    return Counter(row_key(row["file"], row["prompt"]) for path in found for row in stream_table(path))
+    return Counter(row_key(row["file"], row["prompt"]) for path in committed for row in stream_table(path))
 
 
 def _count(output: Path) -> tuple[int, int, int]:
     """Return rows, failed rows and parts that are committed."""
-    found = sorted(output.glob("part-*.parquet"))
+    found = _committed(output)
     states = Counter(row["status"] for path in found for row in stream_table(path))
     return states.total(), states["error"], len(found)
 

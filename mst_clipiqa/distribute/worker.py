@@ -13,7 +13,7 @@ from mst_clipiqa import parquet
 from mst_clipiqa.cells import plain
 from mst_clipiqa.distribute.plan import Part, Source
 from mst_clipiqa.encode import Failed
-from mst_clipiqa.errors import ModelError, PictureError
+from mst_clipiqa.errors import ModelError
 from mst_clipiqa.pictures import MAX_BYTES
 from mst_clipiqa.scorer import Request, ScoreOptions, Scorer
 from mst_clipiqa.scoring import columns, to_row
@@ -95,8 +95,8 @@ def _picture(source: Source) -> object:
         return source.path
     try:
         return _fetched(source.path) if source.is_url else _member(source.path, *source.at) if source.at else None
-    except (OSError, ValueError, PictureError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or str(error)
+    except Exception as error:  # noqa: BLE001 - a storage's package raises what it likes, and one picture ends no run
+        why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         return Failed(f"Expected a picture, but it cannot be read ({why}): check that it is still there.")
 
 

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,34 +92,38 @@ class MiniPair:
     @torch.inference_mode()
     def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S) and (batch, K, 3, C, C)."""
-        return self.encode_coarse(coarse), self.encode_fine(coarse if fine is None else fine)
+        fine = coarse if fine is None else fine
+        f_c, f_f = self._encode((self.coarse, coarse), (self.fine, fine))
+        return f_c, f_f
 
     @torch.inference_mode()
     def encode_coarse(self, coarse: Tensor) -> Tensor:
         """Return f_c alone, float32 (batch, D)."""
-        return self._encode(self.coarse, coarse.unsqueeze(1))
+        return self._encode((self.coarse, coarse))[0]
 
     @torch.inference_mode()
     def encode_fine(self, fine: Tensor) -> Tensor:
         """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
-        return self._encode(self.fine, fine if fine.ndim == 5 else fine.unsqueeze(1))
+        return self._encode((self.fine, fine))[0]
 
-    def _encode(self, tower: Tower, views: Tensor) -> Tensor:
-        """Return embeddings; on a processor a few pictures by one thread, as many threads as cores.
+    def _encode(self, *asked: tuple[Tower, Tensor]) -> list[Tensor]:
+        """Return the embeddings of views by towers; on a processor a few pictures by one thread, as many as cores.
 
         What is computed of a picture is too little to be shared between threads, and one at a time most of it would
         be Python's own. Groups are always of one size, so that neither a picture's batch mates nor the number of cores
         can change its rounding.
         """
-        if views.device.type != "cpu":
-            return self._encode_group(tower, views)
-        groups = torch.split(views, _GROUP)
+        asked = tuple((tower, views if views.ndim == 5 else views.unsqueeze(1)) for tower, views in asked)
+        if self.device.type != "cpu":
+            return [self._encode_group(tower, views) for tower, views in asked]
+        towers, groups = zip(*((tower, g) for tower, views in asked for g in torch.split(views, _GROUP)), strict=True)
         with (
-            divided_threads(views.device, most=torch.get_num_threads()) as (threads, start),
+            divided_threads(self.device, most=torch.get_num_threads()) as (threads, start),
             ThreadPoolExecutor(min(threads, len(groups)), initializer=start) as pool,
         ):
-            found = list(pool.map(partial(self._encode_group, tower), (filled(group, _GROUP) for group in groups)))
-        return torch.cat(found)[: len(views)]
+            found = pool.map(self._encode_group, towers, (filled(group, _GROUP) for group in groups))
+            parts = [part[: len(group)] for part, group in zip(found, groups, strict=True)]
+        return list(torch.split(torch.cat(parts), [len(views) for _, views in asked]))
 
     @torch.inference_mode()
     def _encode_group(self, tower: Tower, views: Tensor) -> Tensor:

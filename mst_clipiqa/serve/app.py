@@ -80,8 +80,8 @@ class Server:
         """Return the results of a request; Refused where none could be scored."""
         with self.held.account() as account:
             ask = await read_ask(request, self.settings.limits, account)
-            if count is not None and (len(ask.pictures) != count or ask.count != count):
-                raise Refused(422, f"Expected {count} pictures and at most one prompt, got {_said(ask)}.")
+            if count is not None:
+                _check_alike(ask, count)
             found = results(ask, await self.engine.score(ask))
         if all(one["status"] == "error" for one in found):
             raise Refused(422, found[0]["reason"])
@@ -227,11 +227,11 @@ def _add_problems(app: FastAPI) -> None:
         sentence = f"Expected one of the paths in /docs, got {method} {path!r}."
         return Json({"error": sentence}, error.status_code, error.headers)
 
-    @app.exception_handler(Exception)
-    async def defect(request: Request, error: Exception) -> Response:
-        # The traceback goes to the server's own log; a client gets to know nothing of our insides.
-        return Json({"error": "Expected to answer this, but the server has a defect: its log says which."}, 500)
 
-
-def _said(ask: Ask) -> str:
-    return f"{len(ask.pictures)} pictures and {ask.count} scores to give"
+def _check_alike(ask: Ask, count: int) -> None:
+    """Refuse what are not so many pictures with the same prompt or none: scores for two prompts do not compare."""
+    expected = f"Expected {count} pictures and at most one prompt"
+    if len(ask.pictures) != count or ask.count != count:
+        raise Refused(422, f"{expected}, got {len(ask.pictures)} pictures and {ask.count} scores to give.")
+    if len(set(ask.prompts)) > 1:
+        raise Refused(422, f"{expected}, got pictures with different prompts: send one prompt for all of them.")

@@ -10,8 +10,9 @@ import asyncio
 import base64
 import binascii
 from dataclasses import dataclass
+from functools import cache
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -22,6 +23,8 @@ from mst_clipiqa.serve.reading import Account, chunks, read_json
 from mst_clipiqa.serve.settings import Limits, Refused
 
 _MAX_NAME = 1000  # characters of a file name
+_MAX_LIST = 2**31  # what pydantic counts to, and more than any body holds
+_PROMPT = ("prompt", "prompts")  # names of its field
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 
 
@@ -64,6 +67,17 @@ class ScoreIn(BaseModel):
     prompts: list[str] | None = Field(None, description="A prompt for each picture, or several for one picture.")
 
 
+@cache
+def _bounded(count: int) -> type[ScoreIn]:
+    """Return the model with lists of at most so many, so that reading one stops at the first item that is too many."""
+    return create_model(
+        "ScoreIn",
+        __base__=ScoreIn,
+        pictures=(list[PictureIn], Field(max_length=count, fail_fast=True)),
+        prompts=(list[str] | None, Field(None, max_length=count, fail_fast=True)),
+    )
+
+
 async def read_ask(request: Request, limits: Limits, account: Account) -> Ask:
     """Return what a request asks for.
 
@@ -75,7 +89,8 @@ async def read_ask(request: Request, limits: Limits, account: Account) -> Ask:
         _check_charset(request.headers["content-type"])
         pictures, own, prompts = await _from_multipart(request, limits, account)
     elif kind == "application/json" or not kind:
-        body = await read_json(request, ScoreIn, limits, account)
+        model = _bounded(min(limits.max_pictures, _MAX_LIST))
+        body = await read_json(request, model, limits, account, lambda got: _too_many(got, limits))
         pictures, own, prompts = await asyncio.to_thread(_from_json, body)
     else:
         raise Refused(415, f"Expected multipart/form-data or application/json, got {shown(kind)}: send one of these.")
@@ -97,6 +112,15 @@ def _too_many(got: str, limits: Limits) -> Refused:
     )
 
 
+def _too_long(got: str, limits: Limits) -> Refused:
+    return Refused(413, f"Expected prompts of at most {limits.max_prompt:,} characters, got {got}: shorten it.")
+
+
+def _unexpected(field: str) -> Refused:
+    expected = "the fields picture (a file) and prompt (text)"
+    return Refused(422, f"Expected {expected}, got {shown(field)}: check its name and kind.")
+
+
 class _InMemory(MultiPartParser):
     """The parser with its only road to the disk closed; ``chunks`` bounds what it can hold."""
 
@@ -111,6 +135,15 @@ class _InMemory(MultiPartParser):
         """Close every part, those included that were never finished."""
         for file in self._files_to_close_on_error:
             file.close()
+
+    def refused(self, error: MultiPartException, limits: Limits) -> Refused:
+        """Return what to say of a body that could not be parsed."""
+        if error.message.startswith("Too many"):
+            return _too_many("more", limits)
+        if error.message.startswith("Part exceeded"):  # of text: files have no bound of their own
+            field = self._current_part.field_name
+            return _too_long("more", limits) if field in _PROMPT else _unexpected(field)
+        return Refused(400, f"Expected multipart/form-data, got a malformed body ({error.message.rstrip('.')}).")
 
 
 async def _from_multipart(
@@ -129,11 +162,7 @@ async def _from_multipart(
             raise MultiPartException("it ends too early")
         pictures, prompts = await _fields(form, account)
     except MultiPartException as error:
-        if error.message.startswith("Too many"):
-            raise _too_many("more", limits) from error
-        raise Refused(
-            400, f"Expected multipart/form-data, got a malformed body ({error.message.rstrip('.')})."
-        ) from error
+        raise parser.refused(error, limits) from error
     finally:
         parser.close()
     return pictures, [None] * len(pictures), prompts
@@ -152,8 +181,7 @@ async def _fields(form: FormData, account: Account) -> tuple[list[Upload], list[
             case "prompt" | "prompts", str():
                 prompts.append(value)
             case _:
-                expected = "the fields picture (a file) and prompt (text)"
-                raise Refused(422, f"Expected {expected}, got {shown(name)}: check its name and kind.")
+                raise _unexpected(name)
     return pictures, prompts
 
 
@@ -193,9 +221,7 @@ def _checked(ask: Ask, limits: Limits) -> Ask:
         raise _too_many(str(ask.count), limits)
     for prompt in {prompt for prompts in ask.prompts for prompt in prompts if prompt is not None}:
         if len(prompt) > limits.max_prompt:
-            raise Refused(
-                413, f"Expected prompts of at most {limits.max_prompt:,} characters, got {len(prompt):,}: shorten it."
-            )
+            raise _too_long(f"{len(prompt):,}", limits)
     if any(len(one.name) > _MAX_NAME for one in ask.pictures):
         raise Refused(413, f"Expected file names of at most {_MAX_NAME:,} characters, got a longer one: shorten it.")
     return ask

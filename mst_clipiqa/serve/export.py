@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from mst_clipiqa.cells import csv_cell, csv_line, plain
 from mst_clipiqa.report.facts import facts
@@ -20,6 +20,8 @@ from mst_clipiqa.report.thumbnails import Thumbnails
 from mst_clipiqa.scoring import COLUMNS
 from mst_clipiqa.serve.settings import Refused
 
+_MAX_ROWS = 20_000
+_MAX_COLUMNS = 200  # each of them has a cell in every row
 _SPACE = 64 * 10**6  # bytes of a report, far above what a body can bring
 
 
@@ -28,13 +30,22 @@ class ExportIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     format: Literal["csv", "html"]
-    rows: list[dict[str, str | float | None]] = Field(min_length=1, max_length=20_000)
-    thumbnails: list[str] = Field([], description="One a row, WebP in base64, or empty; for html.")
+    rows: list[Annotated[dict[str, str | float | None], FailFast()]] = Field(
+        min_length=1, max_length=_MAX_ROWS, fail_fast=True
+    )
+    thumbnails: list[str] = Field(
+        [], description="One a row, WebP in base64, or empty; for html.", max_length=_MAX_ROWS, fail_fast=True
+    )
     title: str = Field("Scores", max_length=200)
 
 
 def export(asked: ExportIn) -> tuple[bytes, str]:
-    """Return a file and its media type; Refused where rows and thumbnails do not fit together."""
+    """Return a file and its media type; Refused where it has too many columns, or thumbnails that do not fit."""
+    columns = COLUMNS.keys() | {name for row in asked.rows for name in row}
+    if len(columns) > _MAX_COLUMNS:
+        raise Refused(
+            422, f"Expected at most {_MAX_COLUMNS} columns, got {len(columns):,}: leave some out of the rows."
+        )
     if asked.format == "csv":
         return _table(asked), "text/csv; charset=utf-8"
     return _report(asked), "text/html; charset=utf-8"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 import time
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mst_clipiqa.serve.metrics import Metrics
-from mst_clipiqa.serve.replies import problem
+from mst_clipiqa.serve.replies import defect, problem
 from mst_clipiqa.serve.settings import Refused, Settings
 
 PAGE_POLICY = (
@@ -26,6 +27,25 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_log = logging.getLogger(__name__)
+
+
+class _Dressed:
+    """Sends an answer with the headers that every answer carries; ``status`` is None until it has begun."""
+
+    def __init__(self, send: Send, path: str) -> None:
+        self.send = send
+        self.path = path
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers.update(_HEADERS)
+            headers["Content-Security-Policy"] = DOCS_POLICY if self.path == "/docs" else PAGE_POLICY
+            headers.setdefault("Cache-Control", "no-store" if self.path.startswith("/v1/") else "no-cache")
+        await self.send(message)
 
 
 class Guard:
@@ -52,28 +72,26 @@ class Guard:
             return
         start = time.perf_counter()
         path = scope["path"] if scope["path"] in self.paths else "other"
-        status = 500
-
-        async def dressed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
-                headers["Content-Security-Policy"] = DOCS_POLICY if scope["path"] == "/docs" else PAGE_POLICY
-                headers.setdefault("Cache-Control", "no-store" if scope["path"].startswith("/v1/") else "no-cache")
-            await send(message)
-
+        dressed = _Dressed(send, scope["path"])
         try:
-            try:
-                self._check(scope)
-            except Refused as refused:
-                await problem(refused)(scope, receive, dressed)
-            else:
-                await self.app(scope, receive, dressed)
+            await self._answer(scope, receive, dressed)
+        except Exception:
+            # Here and not in a handler of the application: Starlette runs that one outside of us, without our headers.
+            if dressed.status is not None:
+                raise  # too late for another answer: what runs us logs it and hangs up
+            _log.exception("A defect in answering %s:", path)
+            await defect()(scope, receive, dressed)
         finally:
-            self.metrics.requests.labels(path, str(status)).inc()
+            self.metrics.requests.labels(path, str(dressed.status or 500)).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - start)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check(scope)
+        except Refused as refused:
+            await problem(refused)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = HTTPConnection(scope).headers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from mst_clipiqa.serve.settings import Limits, Refused
 
 _LINGER_BYTES = 256 * 2**20  # of a body over the limit, read and dropped so that the client gets to hear the answer
 _DIGITS = 18  # of a content-length that is read as a number; Python refuses very long ones
+_MOST_ERRORS = 100  # of a body that are put into words, to take the first
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -50,18 +51,38 @@ class Account:
         self.bytes += count
 
 
-async def read_json(request: Request, model: type[_Model], limits: Limits, account: Account) -> _Model:
-    """Return a JSON body as a model; Refused names the first thing that is wrong with it."""
+async def read_json(
+    request: Request,
+    model: type[_Model],
+    limits: Limits,
+    account: Account,
+    too_long: Callable[[str], Refused] | None = None,
+) -> _Model:
+    """Return a JSON body as a model; Refused names the first thing that is wrong with it.
+
+    Args:
+        request, limits, account: see ``chunks``.
+        model: of the body; its lists should fail fast and have a ``max_length``, as every error is kept in memory.
+        too_long: makes the refusal of a list that is longer, from its length; None for that of any other error.
+    """
     body = bytearray()
     async for chunk in chunks(request, limits, account):
         body += chunk
     try:
         return await asyncio.to_thread(model.model_validate_json, body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        what = first["msg"][0].lower() + first["msg"][1:]
-        raise Refused(422, f"Expected JSON as /docs describes it, but in {shown(where)}: {what}.") from error
+        raise _invalid(error, too_long) from error
+
+
+def _invalid(error: ValidationError, too_long: Callable[[str], Refused] | None) -> Refused:
+    expected = "Expected JSON as /docs describes it,"
+    if (count := error.error_count()) > _MOST_ERRORS:
+        return Refused(422, f"{expected} got {count:,} errors: send only the keys that it names.")
+    first = error.errors(include_url=False, include_input=False)[0]
+    if too_long and first["type"] == "too_long":
+        return too_long(str(first["ctx"]["actual_length"]))
+    where = ".".join(map(str, first["loc"])) or "the body"
+    return Refused(422, f"{expected} but in {shown(where)}: {first['msg'][0].lower()}{first['msg'][1:]}.")
 
 
 async def chunks(request: Request, limits: Limits, account: Account) -> AsyncGenerator[bytes, None]:

@@ -18,6 +18,11 @@ class Json(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
+def defect() -> Json:
+    """Return the answer where the fault is ours; it says nothing of our insides."""
+    return Json({"error": "Expected to answer this, but the server has a defect: its log says which."}, 500)
+
+
 def problem(refused: Refused) -> Json:
     """Return the answer to a request that was refused."""
     headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}

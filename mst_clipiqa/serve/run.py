@@ -42,15 +42,16 @@ def check_open(settings: Settings) -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a socket that listens; UsageError where the address cannot be had."""
+    """Return a socket that listens; UsageError where the address cannot be had or is none."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name with an empty or too long label is not even looked up
+        why = error.strerror or error if isinstance(error, OSError) else "No name of a host is written like this"
         raise UsageError(
-            f"Expected to listen on {shown(settings.host)}, port {settings.port}, but: {error.strerror or error}; name "
-            "another with --host or --port (0 takes a free port)."
+            f"Expected to listen on {shown(settings.host)}, port {settings.port}, but: {why}; name another with --host "
+            "or --port (0 takes a free port)."
         ) from error
 
 

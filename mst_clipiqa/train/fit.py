@@ -7,7 +7,8 @@ stopped goes on where it was and ends in the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def fit(
     if len(training) < 2 or len(validation) < 2:
         got = f"{len(training)} and {len(validation)}"
         raise UsageError(f"Expected at least 2 pictures to train on and 2 to validate on, got {got}.")
-    identity = {"recipe": asdict(recipe), "head": head, "pictures": [len(training), len(validation)]}
+    identity = _identity(training, validation, head, recipe) if checkpoint else {}
     run = _resume(checkpoint, identity)
     while run.rate < len(recipe.learning_rates):
         for epoch in _epochs(run, training, validation, head, recipe):
@@ -211,6 +212,26 @@ def _cosine(share: float, rise: float = 0.05) -> float:
 
 def _copied(state: State) -> State:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _identity(training: Part, validation: Part, head: Head, recipe: Recipe) -> dict[str, Any]:
+    """Return what makes a training this one: another target or other encoders would go on from the wrong weights."""
+    both = (training, validation)
+    return {
+        "recipe": asdict(recipe),
+        "head": head,
+        "pictures": [len(part) for part in both],
+        "targets": _sha256(part.y for part in both),
+        "features": _sha256(f for part in both for f in (part.f_c, part.f_f)),
+    }
+
+
+def _sha256(tensors: Iterable[Tensor]) -> str:
+    """Return the hash of the values, bit for bit."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _keep(path: Path, run: _Run, identity: dict[str, Any]) -> None:

@@ -130,10 +130,7 @@ def drift(
     before, after = (_in_order(_prompt(row) for row in rows) for rows in (good_old, good_new))
     changes = _changes(good_old, good_new, targets, "", how)
     if not changes:
-        raise DataError(
-            f"Expected two tables with scored prompts in common, got {len(before):,} and {len(after):,} prompts "
-            "and none in both: give two tables over the same prompts."
-        )
+        raise _nothing_to_pair(before, after, targets)
     lone = []
     for column in by:
         for group in _in_order(text(row, column) for row in (*good_old, *good_new)):
@@ -148,6 +145,20 @@ def drift(
         lone,
         left_old + left_new,
         sorted({model for row in (*good_old, *good_new) if (model := text(row, "model"))}),
+    )
+
+
+def _nothing_to_pair(before: Sequence[str], after: Sequence[str], targets: Sequence[str]) -> DataError:
+    """Return the error that says why no prompt can be compared."""
+    shared = len(before) - len(_without(before, after))
+    if shared:
+        return DataError(
+            f"Expected prompts with a value of {' or '.join(targets)} in both tables, got {shared:,} "
+            f"prompt{'' if shared == 1 else 's'} in both and none with one: give two tables with the same scores."
+        )
+    return DataError(
+        f"Expected two tables with scored prompts in common, got {len(before):,} and {len(after):,} prompts "
+        "and none in both: give two tables over the same prompts."
     )
 
 

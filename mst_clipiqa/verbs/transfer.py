@@ -124,7 +124,7 @@ def _copy(source: Path, target: Path) -> Path:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".mst-clipiqa-", suffix=".part")
     part = Path(name)
     try:
-        with source.open("rb") as read, os.fdopen(handle, "wb") as written:
+        with os.fdopen(handle, "wb") as written, source.open("rb") as read:  # in this order the handle is always closed
             shutil.copyfileobj(read, written, 1 << 20)
             written.flush()
             os.fsync(written.fileno())
