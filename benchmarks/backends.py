@@ -9,7 +9,6 @@ backends take turns. OpenVINO is measured where it is installed. `mini` has no n
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import tempfile
 import time
@@ -21,7 +20,7 @@ import torch
 from benchmarks.machine import machine, report
 from benchmarks.random_pair import random_pair
 from mst_clipiqa.export import write_towers
-from mst_clipiqa.exported import use_exported
+from mst_clipiqa.exported import RuntimeTower, use_exported
 from mst_clipiqa.model.mstfe import EncoderPair
 
 TURNS = 3
@@ -45,8 +44,9 @@ def measure(pictures: int, folder: Path) -> list[dict[str, Any]]:
         out.mkdir(parents=True)
         write_towers(runs["torch fp32"], out, int8)
         runs["onnx int8" if int8 else "onnx fp32"] = use_exported(random_pair(), out)
-    if importlib.util.find_spec("openvino"):
-        runs["openvino bf16"] = use_exported(random_pair(), folder / "False", "bf16")
+    runs |= {
+        f"openvino {kind}": pair for kind in ("fp32", "bf16") if (pair := openvino(random_pair(), kind)) is not None
+    }
     view = runs["torch fp32"].view
     coarse = torch.randint(0, 256, (pictures, 3, view.size, view.size), dtype=torch.uint8)
     seconds: dict[str, list[float]] = {key: [] for key in runs}
@@ -66,6 +66,27 @@ def measure(pictures: int, folder: Path) -> list[dict[str, Any]]:
         }
         for key in runs
     ]
+
+
+def openvino(pair: Any, kind: str) -> Any:
+    """Return a pair whose towers OpenVINO computes, without its converter: from nothing but ONNX files, or None."""
+    try:
+        import openvino as ov
+    except ImportError:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        write_towers(pair, Path(folder), False)
+        threads = torch.get_num_threads()
+        how = {"INFERENCE_PRECISION_HINT": "f32" if kind == "fp32" else kind, "INFERENCE_NUM_THREADS": threads}
+        for side in ("coarse", "fine"):
+            model = ov.Core().read_model(str(Path(folder) / f"{side}.onnx"))
+            compiled = ov.Core().compile_model(model, "CPU", how)
+
+            def run(pixels: Any, compiled: Any = compiled) -> Any:
+                return compiled([pixels])[0].copy()
+
+            setattr(pair.mstfe, f"encoder_{side}", RuntimeTower(run, False))
+    return pair
 
 
 if __name__ == "__main__":

@@ -96,11 +96,11 @@ def kept(cache: Path) -> tuple[int, int]:
 def trial(root: Path, kills: int, pictures: int, dice: random.Random) -> dict[str, object]:
     """Kill, look, go on; returns what was found."""
     files, cache, counter = draw(root, pictures), root / "cache", mmap.mmap(-1, 4)
-    moments = sorted(dice.uniform(0.02, 0.95) for _ in range(kills))
+    moments = sorted(dice.uniform(0.02, 0.8) for _ in range(kills))
     there, again, damaged, done = 0, [], 0, 0
     for share in moments:
         count = max(1, round(share * pictures) - there)
-        done += killed(cache, files, counter, count, dice.uniform(0, 0.05))
+        done += killed(cache, files, counter, count, dice.uniform(0, 0.01))
         now, bad = kept(cache)
         again.append(seen(counter) - (now - there))  # encoded and not kept: the batch in flight, at most
         there, damaged = now, damaged + bad

@@ -242,11 +242,13 @@ class Scorer:
 def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
     if how.backend == "torch":
         return load_encoders(source, how.device, how.precision)
-    if how.device not in ("auto", "cpu"):
-        raise UsageError("Expected no --device beside an exported --backend, which is for the processor: drop it.")
+    if how.device not in ("auto", "cpu") or how.precision != "auto":
+        raise UsageError(
+            "Expected no --device or --precision beside an exported --backend, which has its own: drop it."
+        )
     from mst_clipiqa.exported import use_exported
 
-    return use_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend), how.precision)
+    return use_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
 
 
 def _interval(value: float | None, target: Target) -> tuple[float, float] | None:
