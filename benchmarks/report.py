@@ -121,10 +121,13 @@ def draw(found: dict[str, Any], path: Path) -> None:
         for key, value in one.items()
         if key.endswith("per_second") and isinstance(value, float)
     }
+    towers = found.get("backends", {}).get("backends", [])
+    rates |= {f"encoders alone: {row['backend']}": row["pictures_per_second"] for row in towers}
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(rates) + 1.2), layout="constrained")
     bars = axes.barh(list(rates), list(rates.values()), color="#4477aa")
-    axes.bar_label(bars, fmt="%.3g", padding=3)
+    axes.bar_label(bars, [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in rates.values()], padding=3)
     axes.set(xscale="log", xlabel="pictures a second (logarithmic)")
+    axes.margins(x=0.1)
     axes.invert_yaxis()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, metadata={"Software": None})
