@@ -145,9 +145,7 @@ def calibrate(
     factors = {}
     for name, e in spread(predictor, judge, f_c[held], some).items():
         ratios = ((true[name] - guess[name]).abs() / e)[~true[name].isnan()]
-        factors[name] = (
-            conformal_halfwidth(ratios.numpy(), _CALIBRATED_AT) if len(ratios) else math.inf
-        )  # nothing is known
+        factors[name] = conformal_halfwidth(ratios.numpy(), _CALIBRATED_AT) if len(ratios) else math.inf
     return Predictor(weight, residuals, factors, judge.model.sha256)
 
 

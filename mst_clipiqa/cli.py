@@ -84,8 +84,9 @@ class Verbs(click.Group):
             _forget_stdout()
             ctx.exit(141)
         except OSError as error:  # a path too long for the system, a folder that may not be looked into
-            named = shown(error.filename) if error.filename else "one that cannot"
-            click.echo(f"Error: Expected a file or folder that can be used, got {named}: {error.strerror}.", err=True)
+            named = f"got {shown(error.filename)}" if error.filename else "got another one"
+            why = error.strerror or error
+            click.echo(f"Error: Expected a file or folder that can be used, {named}: {why}.", err=True)
             ctx.exit(2)
         ctx.exit(code if isinstance(code, int) else 0)
 

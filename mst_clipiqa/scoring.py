@@ -50,7 +50,7 @@ def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
 
 
 def origin(scorer: Scorer, names: Iterable[str]) -> dict[str, str]:
-    """Return all that decides a scorer's rows beside their pictures and prompts: rows of another origin differ."""
+    """Return what of a scorer decides its rows: those of another origin differ. A run adds its own options."""
     encoders = scorer.encoder.encoders
     return {
         "mst-clipiqa": __version__,

@@ -29,9 +29,8 @@ LAYOUT = 3 * TILES**2 + EDGES * CELLS**2 + COLOURS**3
 def statistics(pixels: Tensor) -> Tensor:
     """Return the statistics of normalised pixels (batch, 3, side, side), float32 (batch, SIZE)."""
     x = pixels.float().contiguous()
-    red, green, blue = (x[:, i : i + 1] for i in range(3))
-    grey = (red + green + blue) / 3
-    chroma = _halved(torch.cat([red - green, blue - grey], 1))  # JPEG and eyes keep no more of it
+    grey = _grey(x)
+    chroma = _halved(torch.cat([x[:, :1] - x[:, 1:2], x[:, 2:] - grey], 1))  # JPEG and eyes keep no more of it
     small, square = _quartered(grey), _quartered(grey.square())
     tiny, tiny_square = _quartered(small), _quartered(square)
     spectra = [_spectrum(grey), _spectrum(chroma)]
@@ -44,8 +43,11 @@ def layout(pixels: Tensor) -> Tensor:
     x = pixels.float().contiguous()
     rows, columns = (_cells(side, TILES).to(x.device) for side in x.shape[-2:])
     tiles = (rows @ x @ columns.T).flatten(1)
-    grey = (x[:, :1] + x[:, 1:2] + x[:, 2:]) / 3
-    return torch.cat([tiles, _edges(grey), _histogram(_halved(x))], dim=-1)
+    return torch.cat([tiles, _edges(_grey(x)), _histogram(_halved(x))], dim=-1)
+
+
+def _grey(x: Tensor) -> Tensor:
+    return (x[:, :1] + x[:, 1:2] + x[:, 2:]) / 3
 
 
 def _edges(grey: Tensor) -> Tensor:

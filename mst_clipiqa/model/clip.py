@@ -169,9 +169,8 @@ def _tokenizer(files: ClipFiles) -> CLIPTokenizerFast:
     try:
         return CLIPTokenizerFast.from_pretrained(str(files.folder), local_files_only=True)
     except Exception as error:  # on foreign bytes the readers raise nearly every type there is
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"Expected CLIP's tokenizer in {files.folder}, got {reason}: fetch its files again."
+            f"Expected CLIP's tokenizer in {files.folder}, got {shown(error)}: fetch its files again."
         ) from error
 
 

@@ -44,7 +44,7 @@ class ViewSpec:
     gap: float | None = None  # first average whole blocks of pixels, down to this many times the coarse size or more
 
     def __post_init__(self) -> None:
-        """Refuse a grid that is not square, and sizes below one."""
+        """Refuse a grid that is not square, and numbers by which no picture could be viewed."""
         if self.fine not in ("same", "native"):
             raise ModelError(f"Expected fine to be 'same' or 'native', got {shown(self.fine)}.")
         if round(self.crops**0.5) ** 2 != self.crops or min(self.size, self.crops, self.crop_size) < 1:
@@ -142,8 +142,7 @@ def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
     lie in memory as they are read, picture by picture, so that all but the result stays in the processor's cache.
     """
     rows = pixels.movedim(1, -1).flatten(2)  # (batch, height, width * 3): no copy where channels are last already
-    std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)
-    scale, shift = (line.float().repeat(pixels.shape[-1]).to(pixels.device) for line in (1 / (255 * std), -mean / std))
+    scale, shift = (line.repeat(pixels.shape[-1]).to(pixels.device) for line in _scale_and_shift(spec))
     out = torch.empty(rows.shape, dtype=dtype, device=pixels.device)
     for picture, into in zip(rows, out, strict=True) if pixels.device.type == "cpu" else ((rows, out),):
         into.copy_(torch.addcmul(shift, picture.float(), scale))
@@ -151,11 +150,16 @@ def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
 
 
 def planar(pixels: Tensor, spec: ViewSpec) -> Tensor:
-    """Return what ``normalise`` does, float32 (batch, 3, height, width), one plane after the other in memory."""
-    std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)
-    scale, shift = (line.float().view(3, 1, 1).to(pixels.device) for line in (1 / (255 * std), -mean / std))
+    """Return what ``normalise`` does of uint8 (batch, 3, height, width), one plane after the other in memory."""
+    scale, shift = (line.view(3, 1, 1).to(pixels.device) for line in _scale_and_shift(spec))
     values = pixels.contiguous().float()  # bytes are the cheaper ones to move about
     return torch.addcmul(shift, values, scale, out=values)
+
+
+def _scale_and_shift(spec: ViewSpec) -> tuple[Tensor, Tensor]:
+    """Return by what a byte of each channel is multiplied and what is added, float32 (3,)."""
+    std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)
+    return (1 / (255 * std)).float(), (-mean / std).float()
 
 
 def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
