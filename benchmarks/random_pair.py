@@ -23,9 +23,10 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from mst_clipiqa.model.clip import CLIPPair, VisionTower
+from mst_clipiqa.model.clip import CLIPPair
 from mst_clipiqa.model.mstfe import MSTFE
 from mst_clipiqa.model.preprocess import ViewSpec
+from mst_clipiqa.model.tower import VisionTower
 
 REVISION = "0" * 40
 

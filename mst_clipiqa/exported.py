@@ -58,7 +58,6 @@ class RuntimeTower(nn.Module):
         """Take the runtime's function, and whether to give it single pictures."""
         super().__init__()
         self.run, self.one_by_one = run, one_by_one
-        self.kind = nn.Parameter(torch.empty(0), requires_grad=False)  # by its type MSTFE knows what to normalise to
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the embeddings, float32."""

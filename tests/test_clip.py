@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from closed_form import clip_config, pixels, save_clip
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPVisionModelWithProjection
 
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.clip import CLIPPair, load_clip_pair
+from mst_clipiqa.model.tower import VisionTower
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_precision_is_what_was_asked_for(folders: tuple[Path, Path]) -> None:
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         encoders = load_encoders(",".join(map(str, folders)), "cpu", precision)
         assert isinstance(encoders, CLIPPair)
-        assert next(encoders.mstfe.parameters()).dtype == dtype
+        assert encoders.mstfe.dtype == dtype
         assert encoders.encode_views(uint8_views(1), None)[0].dtype == torch.float32
     with pytest.raises(
         UsageError, match=r"Expected precision auto, fp32, bf16 or fp16, got 'bf61' \(did you mean 'bf16'"
@@ -257,3 +258,30 @@ def test_broken_files_beside_the_weights_are_named(
 def test_a_name_that_no_hub_would_have_is_refused() -> None:
     with pytest.raises(ModelError, match="Expected a folder or a hub id, got 'models/clip--32'"):
         load_clip_pair("models/clip--32", "models/clip--16", "bad")
+
+
+def test_reduced_precision_rounds_products_and_not_the_sum_that_runs_through_the_blocks(tmp_path: Path) -> None:
+    deep = {**clip_config(16)["vision_config"], "num_hidden_layers": 12}
+    fine = save_clip(tmp_path / "16", 16, vision_config=deep)
+    plain = CLIPModel.from_pretrained(fine).eval()
+    tower = VisionTower(CLIPVisionModelWithProjection.from_pretrained(fine).eval()).compute_in(torch.bfloat16)
+
+    def embedded() -> torch.Tensor:
+        seen = plain.vision_model(pixels().to(plain.visual_projection.weight.dtype)).pooler_output
+        return plain.visual_projection(seen).float()
+
+    with torch.no_grad():
+        want, ours = embedded(), tower(pixels())
+        plain.to(torch.bfloat16)
+        everything = embedded()
+    assert tower.dtype == torch.bfloat16 and ours.dtype == torch.float32
+    assert (ours - want).norm() < 0.7 * (everything - want).norm()
+    torch.testing.assert_close(ours, want, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+def test_either_activation_is_computed_as_transformers_does(tmp_path: Path, act: str) -> None:
+    folder = save_clip(tmp_path / "16", 16, vision_config={**clip_config(16)["vision_config"], "hidden_act": act})
+    clip = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(VisionTower(clip)(pixels()), clip(pixels()).image_embeds, atol=2e-5, rtol=1e-5)

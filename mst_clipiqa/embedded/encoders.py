@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.fields import misfit
 from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import PromptTokens
-from mst_clipiqa.model.precision import divided_threads, filled
+from mst_clipiqa.model.precision import filled, side_by_side
 from mst_clipiqa.model.preprocess import ViewSpec, planar
 
 MINI = Path(__file__).parent / "mini" / "encoders"
@@ -116,16 +115,11 @@ class MiniPair:
         asked = tuple((tower, views if views.ndim == 5 else views.unsqueeze(1)) for tower, views in asked)
         if self.device.type != "cpu":
             return [self._encode_group(tower, views) for tower, views in asked]
-        towers, groups = zip(*((tower, g) for tower, views in asked for g in torch.split(views, _GROUP)), strict=True)
-        with (
-            divided_threads(self.device, most=torch.get_num_threads()) as (threads, start),
-            ThreadPoolExecutor(min(threads, len(groups)), initializer=start) as pool,
-        ):
-            found = pool.map(self._encode_group, towers, (filled(group, _GROUP) for group in groups))
-            parts = [part[: len(group)] for part, group in zip(found, groups, strict=True)]
-        return list(torch.split(torch.cat(parts), [len(views) for _, views in asked]))
+        tasks = [(tower, filled(group, _GROUP)) for tower, views in asked for group in torch.split(views, _GROUP)]
+        found = side_by_side(self.device, lambda task: self._encode_group(*task), tasks, torch.get_num_threads())
+        parts = torch.cat(found).chunk(len(asked))
+        return [rows[: len(views)] for rows, (_, views) in zip(parts, asked, strict=True)]
 
-    @torch.inference_mode()
     def _encode_group(self, tower: Tower, views: Tensor) -> Tensor:
         pixels = planar(views.flatten(0, 1), self.view)
         embedding: Tensor = tower(pixels.view(-1, *views.shape[1:]))

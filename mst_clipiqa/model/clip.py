@@ -1,14 +1,13 @@
 """The frozen CLIP towers, through ``transformers``: views to f_c and f_f, prompts to T, templates to t_k.
 
-Only the [CLS] row leaves the vision tower, so its last block computes queries, output and MLP for that row alone:
-the same numbers for less work. The text encoder is the coarse (patch-32) model's and always runs in float32.
+The text encoder is the coarse (patch-32) model's and always runs in float32. How views are encoded: ``tower.py``.
 Source: section 3.1; CLIP (arXiv 2103.00020).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any, TypeAlias
@@ -23,46 +22,14 @@ from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.clip_files import ClipFiles, find, sha256
 from mst_clipiqa.model.mst_clipiqa import check_finite
 from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
-from mst_clipiqa.model.precision import DTYPES, in_chunks
+from mst_clipiqa.model.precision import DTYPES, ENCODERS, chunks, side_by_side
 from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
+from mst_clipiqa.model.tower import VisionTower
 
 Triple: TypeAlias = tuple[float, float, float]
+_Encode: TypeAlias = Callable[[Tensor], Tensor]
 
 _MAX_CHARS = 20_000  # of a prompt: far more than any encoder reads, and few enough to tokenize in milliseconds
-
-
-class VisionTower(nn.Module):
-    """CLIP's image encoder from normalised pixels (batch, 3, S, S) to projected [CLS] embeddings (batch, D)."""
-
-    def __init__(self, clip: CLIPVisionModelWithProjection) -> None:
-        """Wrap a loaded model."""
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return CLIP's ``image_embeds``, not normalised."""
-        vision = self.clip.vision_model
-        x = vision.pre_layrnorm(vision.embeddings(pixels))
-        *layers, last = vision.encoder.layers
-        for layer in layers:
-            x = layer(x, None)
-        embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(_first_row(last, x)))
-        return embedding
-
-
-def _first_row(layer: Any, x: Tensor) -> Tensor:
-    """Return row 0 of a transformer block's output, (batch, width), for input x (batch, tokens, width)."""
-    attention = layer.self_attn
-    normed = layer.layer_norm1(x)
-
-    def split(rows: Tensor) -> Tensor:
-        return rows.view(*rows.shape[:2], attention.num_heads, -1).transpose(1, 2)
-
-    query, key, value = attention.q_proj(normed[:, :1]), attention.k_proj(normed), attention.v_proj(normed)
-    row = F.scaled_dot_product_attention(split(query), split(key), split(value)).transpose(1, 2).flatten(2)
-    out: Tensor = x[:, :1] + attention.out_proj(row)
-    out = out + layer.mlp(layer.layer_norm2(out))
-    return out[:, 0]
 
 
 class CLIPPair:
@@ -85,7 +52,7 @@ class CLIPPair:
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
         """Move the towers to a device, the image towers in a precision of ``DTYPES``; returns itself."""
-        self.mstfe.to(device=device, dtype=DTYPES[precision])
+        self.mstfe.to(device).compute_in(DTYPES[precision])
         self.text.to(device=device)
         self.precision = precision
         return self
@@ -99,17 +66,29 @@ class CLIPPair:
     @torch.inference_mode()
     def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S)."""
-        return self.encode_coarse(coarse), self.encode_fine(coarse if fine is None else fine)
+        f_c, f_f = self._encode((self.mstfe.coarse, coarse), (self.mstfe.fine, coarse if fine is None else fine))
+        return f_c, f_f
 
     @torch.inference_mode()
     def encode_coarse(self, coarse: Tensor) -> Tensor:
         """Return f_c alone, float32 (batch, D)."""
-        return in_chunks(self.mstfe.coarse, coarse, self.precision)
+        return self._encode((self.mstfe.coarse, coarse))[0]
 
     @torch.inference_mode()
     def encode_fine(self, fine: Tensor) -> Tensor:
         """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
-        return in_chunks(self.mstfe.fine, fine, self.precision)
+        return self._encode((self.mstfe.fine, fine))[0]
+
+    def _encode(self, *asked: tuple[_Encode, Tensor]) -> list[Tensor]:
+        """Return the embeddings of views by streams, chunk by chunk, side by side where there are several chunks.
+
+        Threads that share one chunk wait for each other at every product, and what they share no longer fits into the
+        cache of one core.
+        """
+        tasks = [(encode, chunk) for encode, views in asked for chunk in chunks(views, self.precision)]
+        most = min(ENCODERS, len(tasks) // len(asked))  # the streams' chunks differ in cost, those of one do not
+        found = torch.cat(side_by_side(self.device, lambda task: task[0](task[1]), tasks, most))
+        return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(asked)), asked, strict=True)]
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
@@ -157,7 +136,7 @@ def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = tor
     mean, std = _normalisation(files[0])
     size = (files[0].config.get("vision_config") or {}).get("image_size", 224)
     view = ViewSpec(size=size, mean=mean, std=std)
-    patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f).to(dtype)) for f in files)
+    patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f)).compute_in(dtype) for f in files)
     text = _load(CLIPTextModelWithProjection, files[0])
     tokenizer = _tokenizer(files[0])
     pair = CLIPPair(MSTFE(patch32, patch16, view), text, tokenizer, source)

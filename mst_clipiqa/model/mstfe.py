@@ -9,7 +9,7 @@ the mean runs over one. Source: section 3.1. (``mini`` has towers of its own: ``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,15 @@ class MSTFE(nn.Module):
         self.encoder_coarse = encoder_coarse
         self.encoder_fine = encoder_fine
         self.view = view
+        self.dtype = torch.float32
         self.eval().requires_grad_(False)
+
+    def compute_in(self, dtype: torch.dtype) -> MSTFE:
+        """Let both towers, which must know how, multiply matrices in another precision; returns itself."""
+        for tower in (self.encoder_coarse, self.encoder_fine):
+            cast(Any, tower).compute_in(dtype)
+        self.dtype = dtype
+        return self
 
     def forward(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return f_c and f_f.
@@ -119,4 +127,4 @@ class MSTFE(nn.Module):
         return f_f.float().unflatten(0, crops.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
 
     def _pixels(self, pixels: Tensor) -> Tensor:
-        return normalised(pixels, self.view, next(self.encoder_coarse.parameters()).dtype)
+        return normalised(pixels, self.view, self.dtype)

@@ -6,9 +6,10 @@ of one fixed shape: a picture's features are then the same alone, in any batch, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,10 @@ from mst_clipiqa.errors import UsageError, nearest
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHUNK = 16
-_ENCODERS = 4  # threads that encode a batch each: each needs memory of its own
+ENCODERS = 4
+"""Threads that encode a batch each, at most: each needs memory of its own."""
+
+_Task = TypeVar("_Task")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -60,7 +64,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 @contextmanager
-def divided_threads(device: torch.device, most: int = _ENCODERS) -> Iterator[tuple[int, Callable[[], None]]]:
+def divided_threads(device: torch.device, most: int = ENCODERS) -> Iterator[tuple[int, Callable[[], None]]]:
     """Divide the processor between threads that encode a batch each, and give it back.
 
     Threads that share one batch wait for each other at every layer, and keep the decoding threads from running
@@ -81,12 +85,26 @@ def divided_threads(device: torch.device, most: int = _ENCODERS) -> Iterator[tup
         torch.set_num_threads(total)  # what a thread sets for itself is also the start value of later threads
 
 
-def in_chunks(encode: Callable[[Tensor], Tensor], pixels: Tensor, precision: str) -> Tensor:
-    """Run ``encode`` on chunks of ``CHUNK`` rows; below fp32 exactly that many, the last filled with its first row."""
-    parts = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
-    if precision not in ("bf16", "fp16"):
-        return torch.cat([encode(part) for part in parts])
-    return torch.cat([encode(filled(part, CHUNK))[: len(part)] for part in parts])
+def side_by_side(
+    device: torch.device, work: Callable[[_Task], Tensor], tasks: Sequence[_Task], most: int
+) -> list[Tensor]:
+    """Return the work of each task, in order; on a processor up to ``most`` at once, its threads divided among them."""
+
+    @torch.inference_mode()  # which is each thread's own
+    def one(task: _Task) -> Tensor:
+        return work(task)
+
+    with divided_threads(device, most) as (threads, start):
+        if threads == 1:
+            return [one(task) for task in tasks]
+        with ThreadPoolExecutor(threads, initializer=start) as pool:
+            return list(pool.map(one, tasks))
+
+
+def chunks(pixels: Tensor, precision: str) -> list[Tensor]:
+    """Return chunks of ``CHUNK`` rows; below fp32 exactly that many, the last one filled with its first row."""
+    parts = torch.split(pixels, CHUNK)
+    return [filled(part, CHUNK) for part in parts] if precision in ("bf16", "fp16") else list(parts)
 
 
 def filled(rows: Tensor, size: int) -> Tensor:
