@@ -13,8 +13,9 @@ from mst_clipiqa.embedded.spectrum import RADIAL
 from training.data import DEVELOPMENT, VALIDATION, Rated, part_of
 from training.describe import STEPS, Described, Ladder, configs, describe_file, describe_ladder
 from training.distort import KINDS, LADDER, spoil
-from training.fit import fit
+from training.fit import CAPTION, encode, fit
 from training.plan import Plan, Recipe, Sizes
+from training.scenes import COLOURS, THINGS, draw, scenes
 from training.words import SPECIAL, build_words
 
 
@@ -73,11 +74,12 @@ def toy() -> tuple[Rated, Described]:
     rows = np.array([-1, 0, 1, 2, 10, 11])
     ladders = normal(6, 1 + STEPS, coarse), normal(6, 1 + STEPS, fine)
     kinds, strengths = torch.arange(6), torch.linspace(0, 1, STEPS).repeat(6, 1)
-    return rated, Described(normal(n, coarse), normal(n, fine), *ladders, rows, kinds, strengths)
+    drawn = normal(len(scenes()), coarse), normal(len(scenes()), fine)
+    return rated, Described(normal(n, coarse), normal(n, fine), *ladders, rows, kinds, strengths, *drawn)
 
 
 def trained(rated: Rated, described: Described, rows: np.ndarray) -> dict[str, torch.Tensor]:
-    recipe = Recipe(sizes=Sizes(dim=16, hidden=8), plan=Plan(epochs=2, batch=5, ladders=2))
+    recipe = Recipe(sizes=Sizes(dim=16, hidden=8), plan=Plan(epochs=2, batch=5, ladders=2, scenes=3))
     return fit(rated, described, rows, build_words(["a red bus"], distil=False), recipe).state_dict()
 
 
@@ -106,3 +108,26 @@ def test_ladders_start_with_the_clean_picture_and_get_worse(tmp_path: Path):
     assert torch.equal(fine[0], clean[1])
     loud = fine[:, RADIAL - 4]  # the highest frequencies of the grey plane
     assert loud.tolist() == sorted(loud.tolist())
+
+
+def test_a_scene_shows_its_colour_and_only_its_first_caption_says_so():
+    drawn = scenes()
+    assert drawn == scenes()
+    assert {scene.thing for scene in drawn} == set(THINGS)
+    for scene in drawn:
+        right, without, wrong = (caption.split() for caption in scene.captions)
+        assert [word for word in right if word in COLOURS] == [scene.colour]
+        assert not set(without) & set(COLOURS)
+        assert len(set(wrong) & set(COLOURS)) == 1 and scene.colour not in wrong
+        assert scene.thing in " ".join(right) and scene.thing in " ".join(wrong)
+    for scene in drawn[:12]:
+        pixels = np.asarray(draw(scene, a_picture()), float)
+        assert np.array_equal(pixels, np.asarray(draw(scene, a_picture())))
+        near = np.linalg.norm(pixels - np.array(COLOURS[scene.colour]), axis=-1) < 90
+        assert near.mean() > 0.03
+
+
+def test_no_caption_of_a_scene_is_cut():
+    words = build_words([caption for scene in scenes() for caption in scene.captions], distil=False)
+    _, mask = encode(words, [caption for scene in scenes() for caption in scene.captions], CAPTION + 1)
+    assert int(mask.sum(1).max()) <= CAPTION

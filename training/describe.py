@@ -1,4 +1,4 @@
-"""Stage ``prepare``: the statistics of every rated picture, and of pictures on their way down a ladder of distortion.
+"""Stage ``prepare``: the statistics of rated pictures, of pictures on their way down a ladder of distortion, of scenes.
 
 All that is learnt is learnt from these numbers, so pixels are read once. What the towers will see in use is what is
 described here: the same views, by the same code.
@@ -24,6 +24,7 @@ from mst_clipiqa.model.preprocess import planar, views
 from training.data import Rated
 from training.distort import KINDS, LADDER, spoil
 from training.plan import VIEW
+from training.scenes import Scene, draw, scenes
 
 STEPS = len(LADDER)
 CHOSEN, CROPS = 600, 4
@@ -66,6 +67,8 @@ class Described:
     rows: np.ndarray  # int, (m,): which rated picture; -1 for a photograph
     kinds: Tensor  # int, (m,)
     strengths: Tensor  # (m, STEPS)
+    scene_coarse: Tensor  # (k, S_c), in the order of ``scenes``
+    scene_fine: Tensor  # (k, S_f)
 
 
 def configs(dim: int, hidden: int, drop: float) -> tuple[TowerConfig, TowerConfig]:
@@ -79,6 +82,7 @@ def prepare(rated: Rated, data: Path, work: Path) -> None:
     ladders = list(_ladders(len(files)))
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         clean = list(pool.map(describe_file, files, chunksize=16))
+        drawn = list(pool.map(_describe_scene, scenes(), chunksize=16))
         spoilt = list(pool.map(describe_ladder, ladders, [files[max(0, one.row)] for one in ladders], chunksize=4))
     torch.save(
         {
@@ -86,6 +90,8 @@ def prepare(rated: Rated, data: Path, work: Path) -> None:
             "fine": torch.stack([f for _, f in clean]),
             "ladder_coarse": torch.stack([c for c, _ in spoilt]),
             "ladder_fine": torch.stack([f for _, f in spoilt]),
+            "scene_coarse": torch.stack([c for c, _ in drawn]),
+            "scene_fine": torch.stack([f for _, f in drawn]),
             "rows": torch.tensor([one.row for one in ladders]),
             "kinds": torch.tensor([one.kind for one in ladders]),
             "strengths": torch.tensor([one.strengths for one in ladders]),
@@ -129,6 +135,10 @@ def describe_ladder(ladder: Ladder, file: Path) -> tuple[Tensor, Tensor]:
     kind, seed = list(KINDS)[ladder.kind], max(0, ladder.row)
     steps = [_describe(clean), *(_describe(spoil(clean, kind, s, seed)) for s in ladder.strengths)]
     return torch.stack([c for c, _ in steps]), torch.stack([f for _, f in steps])
+
+
+def _describe_scene(scene: Scene) -> tuple[Tensor, Tensor]:
+    return _describe(draw(scene, _photograph(scene.seed // 3 % (CROPS * len(_PHOTOGRAPHS)))))
 
 
 def _photograph(view: int) -> Image.Image:

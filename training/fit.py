@@ -13,9 +13,13 @@ from mst_clipiqa.model.mstfe import TEMPLATES
 from training.data import Rated
 from training.describe import Described
 from training.distort import KINDS
-from training.learner import Batch, Learner, losses
+from training.learner import Batch, Drawn, Learner, losses
 from training.plan import Plan, Recipe
+from training.scenes import scenes
 from training.words import Words
+
+CAPTION = 16
+"""Tokens of the longest caption of a drawn scene, and some to spare."""
 
 
 def fit(rated: Rated, described: Described, rows: np.ndarray, words: Words, recipe: Recipe) -> Learner:
@@ -45,6 +49,8 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
     rng = np.random.default_rng(plan.seed)
     all_ids, all_mask = encode(words, rated.prompts)
     photographs, ladders = np.flatnonzero(described.rows < 0), np.flatnonzero(np.isin(described.rows, rows))
+    said = [caption for scene in scenes() for caption in scene.captions]
+    captions = encode(words, said, CAPTION)[0].unflatten(0, (-1, 3))
     queue = np.empty(0, int)
     while True:
         if len(queue) < plan.batch:
@@ -55,6 +61,7 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
         longest = int(all_mask[some].sum(1).max())
         ids, mask = all_ids[some, :longest], all_mask[some, :longest]
         hidden = torch.from_numpy(rng.random(ids.shape) < plan.word_drop) & (ids > START)
+        drawn = torch.from_numpy(rng.choice(len(captions), plan.scenes))
         yield Batch(
             coarse=torch.cat([described.coarse[some], described.ladder_coarse[steep].flatten(0, 1)]),
             fine=torch.cat([described.fine[some], described.ladder_fine[steep].flatten(0, 1)]),
@@ -65,6 +72,12 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
             same=torch.from_numpy(rated.prompt_ids[some]),
             kinds=described.kinds[steep],
             strengths=described.strengths[steep],
+            drawn=Drawn(
+                coarse=described.scene_coarse[drawn],
+                fine=described.scene_fine[drawn],
+                ids=captions[drawn].transpose(0, 1).flatten(0, 1),
+                mask=captions[drawn].transpose(0, 1).flatten(0, 1) != PAD,
+            ),
         )
 
 

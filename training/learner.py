@@ -28,6 +28,17 @@ class Batch:
     same: Tensor  # (r,): prompt number
     kinds: Tensor  # (m,)
     strengths: Tensor  # (m, STEPS)
+    drawn: Drawn
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Statistics of k drawn scenes, and tokens of their captions: all the best, all the middle, all the worst ones."""
+
+    coarse: Tensor  # (k, S_c)
+    fine: Tensor  # (k, S_f)
+    ids: Tensor  # (3 * k, L)
+    mask: Tensor  # (3 * k, L)
 
 
 class Learner(nn.Module):
@@ -91,13 +102,21 @@ def losses(model: Learner, batch: Batch, templates: tuple[Tensor, Tensor]) -> di
         "shuffled": _shuffled(match.q, wrong, y[:, 1], batch.same != batch.same[order]),
         "caption": _caption(model, match.z, tokens, batch),
     }
-    return out | _spoilt(model, q[r:], both[r:], batch)
+    return out | _spoilt(model, q[r:], both[r:], batch) | {"scene": _scene(model, batch.drawn)}
 
 
 def _shuffled(own: Tensor, wrong: Tensor, y: Tensor, differ: Tensor) -> Tensor:
     """Own prompt should score above another's by up to 0.2, the more so the better the picture shows its own."""
     margin = 0.1 * (y - 1).clamp(0, 2)
     return (torch.relu(margin - own + wrong) * differ).sum() / differ.sum().clamp(min=1)
+
+
+def _scene(model: Learner, drawn: Drawn) -> Tensor:
+    """A scene's caption above the same without its colour, and that above one with a wrong colour, by 0.1 each."""
+    f_c, f_f = (f.repeat(3, 1) for f in model.features(drawn.coarse, drawn.fine))
+    tokens = model.text(drawn.ids, drawn.mask)
+    right, without, wrong = model.match(f_c, f_f, Text(tokens=tokens, mask=drawn.mask)).q.view(3, -1)
+    return (torch.relu(0.1 - right + without) + torch.relu(0.1 - without + wrong)).mean()
 
 
 def _caption(model: Learner, z: Tensor, tokens: Tensor, batch: Batch) -> Tensor:

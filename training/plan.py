@@ -40,6 +40,7 @@ class Weights:
     kind: float = 0.1  # which distortion, how strong
     caption: float = 0.2  # picture against prompts of the batch
     shuffled: float = 1.0  # own prompt above another one
+    scene: float = 1.0  # a drawn scene's caption above the same without its colour, and that above a wrong colour
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Plan:
     epochs: float = 10
     batch: int = 42  # rated pictures a step
     ladders: int = 8  # pictures a step that come with their spoilt versions, half of them photographs
+    scenes: int = 12  # drawn scenes a step
     rate: float = 8e-4
     decay: float = 0.05
     word_drop: float = 0.1  # share of a prompt's words hidden
