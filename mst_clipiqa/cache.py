@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.model.mstfe import EncoderPair, PromptTokens
+from mst_clipiqa.model.precision import ARITHMETIC_VERSION
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION
 
 FILE = "features.sqlite"
@@ -99,6 +100,7 @@ class Cache:
                 "encoders": encoders.sha256,
                 "precision": encoders.precision,
                 "preprocessing": PREPROCESSING_VERSION,
+                "arithmetic": ARITHMETIC_VERSION,
                 "view": dataclasses.asdict(encoders.view),
             }
         )

@@ -36,7 +36,7 @@ class Weights:
 
     towers: float = 0.3  # each tower alone predicts the four ratings
     group: float = 0.2  # generator and setting
-    spoilt: float = 1.0  # a picture above its spoilt self
+    spoilt: float = 1.3  # a picture above its spoilt self
     kind: float = 0.1  # which distortion, how strong
     caption: float = 0.2  # picture against prompts of the batch
     shuffled: float = 1.0  # own prompt above another one

@@ -82,9 +82,13 @@ class Maps:
 
     @property
     def both(self) -> Floats:
-        """The sum of the two: either stream may see a fault that the other is blind to (rates: docs/explain.md)."""
-        added: Floats = self.coarse + self.fine
-        return added
+        """The sum of what either stream finds lost, 0 where neither does, float32 (rows, columns).
+
+        Each sees faults that the other is blind to, and then likes what it sees (rates: docs/explain.md); so what one
+        finds better than the mean window takes nothing off what the other finds worse.
+        """
+        lost: Floats = self.coarse.clip(min=0) + self.fine.clip(min=0)
+        return lost
 
     def of(self, stream: Stream) -> Floats:
         """Return the map of a stream, "coarse", "fine" or "both"."""

@@ -18,6 +18,9 @@ from mst_clipiqa.errors import UsageError, nearest
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ARITHMETIC_VERSION = "2"
+"""Part of every cache key: raise it when a precision computes anything otherwise."""
+
 CHUNK = 16
 ENCODERS = 4
 """Threads that encode a batch each, at most: each needs memory of its own."""
