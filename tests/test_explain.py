@@ -173,7 +173,7 @@ def test_what_a_window_shows_is_what_counts_for_a_prompt() -> None:
         first, last = (score.correspondence or 0 for score in scorer.ask(seen, ["a fox", "a fox"]))
         assert lost[0, 0] - lost[-1, -1] == pytest.approx(last - first, abs=1e-5)
         assert abs(last - first) > 1e-3
-    np.testing.assert_array_equal(maps.both, np.maximum(maps.coarse, 0) + np.maximum(maps.fine, 0))
+    np.testing.assert_array_equal(maps.both, np.hypot(maps.coarse.clip(min=0), maps.fine.clip(min=0)))
 
 
 def corners(picture: Image.Image) -> Iterator[Image.Image]:

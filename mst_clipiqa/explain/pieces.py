@@ -82,12 +82,13 @@ class Maps:
 
     @property
     def both(self) -> Floats:
-        """The sum of what either stream finds lost, 0 where neither does, float32 (rows, columns).
+        """The root of the summed squares of what the two find lost, 0 where neither does, float32 (rows, columns).
 
-        Each sees faults that the other is blind to, and then likes what it sees (rates: docs/explain.md); so what one
-        finds better than the mean window takes nothing off what the other finds worse.
+        Each sees faults that the other is blind to, and then likes what it sees (rates: docs/explain.md). So what one
+        finds better than the mean window takes nothing off what the other finds worse, and one clear finding counts
+        more than two faint ones.
         """
-        lost: Floats = self.coarse.clip(min=0) + self.fine.clip(min=0)
+        lost: Floats = np.hypot(self.coarse.clip(min=0), self.fine.clip(min=0))
         return lost
 
     def of(self, stream: Stream) -> Floats:
