@@ -56,6 +56,11 @@ def test_a_clip_pair_is_exported(clip: str, tmp_path: Path, int8: bool) -> None:
         torch.testing.assert_close(a.f_c, b.f_c, atol=1e-5, rtol=1e-5)  # int8 too does not look at its neighbours
         torch.testing.assert_close(a.f_f, b.f_f, atol=1e-5, rtol=1e-5)
     assert scorer.encoder.encoders.precision == ("onnx-int8" if int8 else "onnx-fp32")
+    graph = pytest.importorskip("onnx").load(tmp_path / "out" / "fine.onnx").graph
+    kinds = [node.op_type for node in graph.node]
+    layers = 2 * 6 + 1  # of each block four in the attention and two in the MLP, and the projection
+    assert kinds.count("MatMulInteger") == (layers if int8 else 0)
+    assert "Gemm" not in kinds  # which would stay float32 in int8
 
 
 def test_a_difference_is_seen_and_keeps_nothing(clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,8 @@ class CLIPPair:
         cache of one core.
         """
         tasks = [(encode, chunk) for encode, views in asked for chunk in chunks(views, self.precision)]
-        most = min(ENCODERS, len(tasks) // len(asked))  # the streams' chunks differ in cost, those of one do not
+        ours = isinstance(self.mstfe.encoder_fine, VisionTower)  # an exported one's runtime has threads of its own
+        most = min(ENCODERS, len(tasks) // len(asked)) if ours else 1  # chunks of one stream cost the same
         found = torch.cat(side_by_side(self.device, lambda task: task[0](task[1]), tasks, most))
         return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(asked)), asked, strict=True)]
 

@@ -5,7 +5,8 @@ The weights stay in the ``transformers`` module that loaded them; the forward pa
 - Only the [CLS] row leaves the tower, so the last block computes queries, output and MLP for that row alone.
 - In bf16 and fp16 only the matrix products are reduced. The sum that runs through all blocks stays float32: rounding
   it at each of 24 additions moves an embedding three times as far as all the products do.
-- quick_gelu(h) = silu(1.702 h) / 1.702, and a product may scale its result: one pass over the widest array, not three.
+- quick_gelu(h) = silu(1.702 h) / 1.702, and a product may scale its result: in bf16 and fp16 one pass over the widest
+  array, not three.
 
 Source: CLIP (arXiv 2103.00020).
 """
@@ -90,7 +91,7 @@ def _attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _mlp(mlp: Any, x: Tensor) -> Tensor:
-    if mlp.config.hidden_act != "quick_gelu":
+    if mlp.config.hidden_act != "quick_gelu" or x.dtype == torch.float32:  # as is: int8 exports know this form
         whole: Tensor = mlp(x)
         return whole
     up, down = mlp.fc1, mlp.fc2
