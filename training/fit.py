@@ -62,6 +62,7 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
         ids, mask = all_ids[some, :longest], all_mask[some, :longest]
         hidden = torch.from_numpy(rng.random(ids.shape) < plan.word_drop) & (ids > START)
         drawn = torch.from_numpy(rng.choice(len(captions), plan.scenes))
+        caption_ids = captions[drawn].transpose(0, 1).flatten(0, 1)
         yield Batch(
             coarse=torch.cat([described.coarse[some], described.ladder_coarse[steep].flatten(0, 1)]),
             fine=torch.cat([described.fine[some], described.ladder_fine[steep].flatten(0, 1)]),
@@ -75,8 +76,8 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
             drawn=Drawn(
                 coarse=described.scene_coarse[drawn],
                 fine=described.scene_fine[drawn],
-                ids=captions[drawn].transpose(0, 1).flatten(0, 1),
-                mask=captions[drawn].transpose(0, 1).flatten(0, 1) != PAD,
+                ids=caption_ids,
+                mask=caption_ids != PAD,
             ),
         )
 

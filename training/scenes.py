@@ -74,7 +74,7 @@ def _said(form: str, colour: str, thing: str) -> str:
 def draw(scene: Scene, photograph: Image.Image) -> Image.Image:
     """Return the scene, RGB 512 x 512; every third one stands before the photograph."""
     rng = np.random.default_rng(scene.seed)
-    back = _square(photograph) if scene.seed % 3 == 0 else _wall(rng)
+    picture = _square(photograph) if scene.seed % 3 == 0 else _wall(rng)
     fill = _near(COLOURS[scene.colour], rng)
     shape = Image.new("L", (2 * _SIDE, 2 * _SIDE))
     size, turn = rng.uniform(0.28, 0.46), rng.uniform(-0.3, 0.3)
@@ -83,7 +83,6 @@ def draw(scene: Scene, photograph: Image.Image) -> Image.Image:
     for outline in _outlines(scene.thing):
         pen.polygon([_placed(p, centre, size, turn) for p in outline.points], fill=255 if outline.filled else 0)
     mask = shape.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    picture = back.copy()
     picture.paste(_surface(fill, rng), mask=mask)
     return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.8)))
 

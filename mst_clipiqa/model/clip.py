@@ -127,7 +127,7 @@ def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = tor
         coarse: local folder or hub id of the model with the larger patch; its text encoder is used.
         fine: the same for the smaller patch.
         source: the name under which a saved model asks for this pair again.
-        dtype: what each image tower becomes before the next is read, so that memory never holds both in float32.
+        dtype: what each image tower computes in, given before the next is read: memory never holds both in float32.
 
     Raises:
         ModelError: a file is missing or broken, or the two models do not make a pair.
