@@ -16,6 +16,7 @@ from training.distort import KINDS, LADDER, spoil
 from training.fit import CAPTION, encode, fit
 from training.plan import Plan, Recipe, Sizes
 from training.scenes import COLOURS, THINGS, draw, scenes
+from training.teacher import Teacher
 from training.words import SPECIAL, build_words
 
 
@@ -97,6 +98,44 @@ def test_training_reads_nothing_of_the_pictures_that_are_held_out():
     rated.ratings[8:] = 99.0
     after = trained(rated, described, np.arange(8))
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_teacher_does_not_depend_on_order_or_scale():
+    rated, described = toy()
+    rows, order = np.arange(9), np.array([4, 0, 8, 2, 6, 1, 3, 7, 5])
+    first, other = Teacher(rated, described, rows), Teacher(rated, described, rows[order])
+    torch.testing.assert_close(other.own(rows), first.own(rows), rtol=0, atol=1e-4)
+    rated.ratings[:, 0] *= 0.5
+    rated.ratings[:, 1] += 1.0
+    moved = Teacher(rated, described, rows)
+    torch.testing.assert_close(moved.own(rows), first.own(rows) * torch.tensor([0.5, 1.0]) + torch.tensor([0.0, 1.0]))
+
+
+def test_the_teacher_gives_a_generator_its_mean():
+    rated, described = toy()
+    own = Teacher(rated, described, np.arange(12)).own(np.arange(12))
+    for group in range(3):
+        mean = rated.ratings[rated.groups == group, :2].mean(0)
+        torch.testing.assert_close(own[rated.groups == group].mean(0), torch.from_numpy(mean))
+
+
+def test_the_teacher_hears_the_prompt_for_correspondence_alone():
+    rated, described = toy()
+    teacher = Teacher(rated, described, np.arange(12))
+    red, same, blue = (
+        teacher.answer(described.coarse[:3], described.fine[:3], np.full(3, asked)) for asked in (0, 2, 1)
+    )
+    assert torch.equal(red, same)
+    assert torch.equal(red[:, 0], blue[:, 0])
+    assert (red[:, 1] - blue[:, 1]).abs().min() > 1e-4
+
+
+def test_of_a_picture_unlike_any_the_teacher_says_about_the_mean():
+    rated, described = toy()
+    rated.groups[:] = 0
+    teacher = Teacher(rated, described, np.arange(12))
+    far = teacher.answer(described.coarse[:1] + 100, described.fine[:1] + 100, np.zeros(1, int))
+    assert abs(far[0, 0] - rated.ratings[:, 0].mean()) < 0.01
 
 
 def test_ladders_start_with_the_clean_picture_and_get_worse(tmp_path: Path):

@@ -13,9 +13,10 @@ from mst_clipiqa.model.mstfe import TEMPLATES
 from training.data import Rated
 from training.describe import Described
 from training.distort import KINDS
-from training.learner import Batch, Drawn, Learner, losses
+from training.learner import Batch, Drawn, Learner, Taught, losses
 from training.plan import Plan, Recipe
 from training.scenes import scenes
+from training.teacher import Teacher
 from training.words import Words
 
 CAPTION = 16
@@ -51,6 +52,7 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
     photographs, ladders = np.flatnonzero(described.rows < 0), np.flatnonzero(np.isin(described.rows, rows))
     said = [caption for scene in scenes() for caption in scene.captions]
     captions = encode(words, said, CAPTION)[0].unflatten(0, (-1, 3))
+    teacher = Teacher(rated, described, rows)
     queue = np.empty(0, int)
     while True:
         if len(queue) < plan.batch:
@@ -63,10 +65,12 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
         hidden = torch.from_numpy(rng.random(ids.shape) < plan.word_drop) & (ids > START)
         drawn = torch.from_numpy(rng.choice(len(captions), plan.scenes))
         caption_ids = captions[drawn].transpose(0, 1).flatten(0, 1)
+        taught = _taught(teacher, described, some, rng)
         yield Batch(
-            coarse=torch.cat([described.coarse[some], described.ladder_coarse[steep].flatten(0, 1)]),
-            fine=torch.cat([described.fine[some], described.ladder_fine[steep].flatten(0, 1)]),
+            coarse=torch.cat([described.coarse[some], taught.coarse, described.ladder_coarse[steep].flatten(0, 1)]),
+            fine=torch.cat([described.fine[some], taught.fine, described.ladder_fine[steep].flatten(0, 1)]),
             ratings=torch.from_numpy(rated.ratings[some]),
+            taught=taught,
             groups=torch.from_numpy(rated.groups[some]),
             ids=ids.masked_fill(hidden, UNKNOWN),
             mask=mask,
@@ -80,6 +84,23 @@ def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words,
                 mask=caption_ids != PAD,
             ),
         )
+
+
+def _taught(teacher: Teacher, described: Described, some: np.ndarray, rng: np.random.Generator) -> Taught:
+    """Ask the teacher of rated pictures, of each mixed with another one, and of each with another one's prompt."""
+    share = torch.from_numpy(rng.uniform(0.5, 1, (len(some), 1))).float()
+    other, order = rng.choice(teacher.rows, len(some)), rng.permutation(len(some))
+    seen = described.coarse[some], described.fine[some]
+    coarse, fine = (share * x[some] + (1 - share) * x[other] for x in (described.coarse, described.fine))
+    changes = teacher.answer(*seen, some[order]) - teacher.answer(*seen, some)
+    return Taught(
+        coarse=coarse,
+        fine=fine,
+        mixtures=teacher.answer(coarse, fine, some),
+        own=teacher.own(some),
+        order=torch.from_numpy(order),
+        changes=changes[:, 1],
+    )
 
 
 def encode(words: Words, prompts: list[str], length: int = 64) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,12 @@ from training.plan import Sizes
 
 @dataclass(frozen=True)
 class Batch:
-    """One step: statistics of r rated pictures, then of m ladders of 1 + STEPS pictures each; and truths."""
+    """One step: statistics of r rated pictures, r mixtures, m ladders of 1 + STEPS pictures each; and truths."""
 
-    coarse: Tensor  # (r + m * (1 + STEPS), S_c)
-    fine: Tensor  # (r + m * (1 + STEPS), S_f)
+    coarse: Tensor  # (2 * r + m * (1 + STEPS), S_c)
+    fine: Tensor  # (2 * r + m * (1 + STEPS), S_f)
     ratings: Tensor  # (r, 4)
+    taught: Taught
     groups: Tensor  # (r,)
     ids: Tensor  # (r, L) prompt tokens
     mask: Tensor  # (r, L)
@@ -29,6 +30,18 @@ class Batch:
     kinds: Tensor  # (m,)
     strengths: Tensor  # (m, STEPS)
     drawn: Drawn
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the teacher says of the r rated pictures of a step, and of a mixture of each with another one."""
+
+    coarse: Tensor  # (r, S_c), statistics of the mixtures; the prompt is that of the rated picture
+    fine: Tensor  # (r, S_f)
+    mixtures: Tensor  # (r, 2): their quality and correspondence
+    own: Tensor  # (r, 2): those of the rated pictures
+    order: Tensor  # int (r,): whose prompt each rated picture is wrongly asked with
+    changes: Tensor  # (r,): by how much correspondence then changes
 
 
 @dataclass(frozen=True)
@@ -87,26 +100,33 @@ def losses(model: Learner, batch: Batch, templates: tuple[Tensor, Tensor]) -> di
     f_c, f_f = model.features(batch.coarse, batch.fine)
     t = model.templates(*templates)
     r = len(batch.ratings)
-    y = 1 + batch.ratings * torch.tensor([0.8, 0.8, 1.0, 1.0])
+    taught = batch.taught
+    y = 1 + torch.cat([0.8 * taught.own, batch.ratings[:, 2:]], 1)
     q = model.quality(f_c, f_f, Text(templates=t)).q
     tokens = model.text(batch.ids, batch.mask)
-    match = model.match(f_c[:r], f_f[:r], Text(tokens=tokens, mask=batch.mask))
-    order = torch.randperm(r)
-    wrong = model.match(f_c[:r], f_f[:r], Text(tokens=tokens[order], mask=batch.mask[order])).q
+    twice = Text(tokens=tokens.repeat(2, 1, 1), mask=batch.mask.repeat(2, 1))
+    match = model.match(f_c[: 2 * r], f_f[: 2 * r], twice)
+    own = match.q[:r]
+    swapped = Text(tokens=tokens[taught.order], mask=batch.mask[taught.order])
+    wrong = model.match(f_c[:r], f_f[:r], swapped).q
     both = torch.cat([f_c, f_f], -1)
     out = {
         "quality": mst_clipiqa_loss(q[:r], y[:, 0]),
-        "match": mst_clipiqa_loss(match.q, y[:, 1]),
+        "match": mst_clipiqa_loss(own, y[:, 1]),
+        "mixed": 2 * F.mse_loss(torch.stack([q[r : 2 * r], match.q[r:]], 1), 1 + 0.8 * taught.mixtures),
         "towers": F.mse_loss(model.side_c(f_c[:r]), y) + F.mse_loss(model.side_f(f_f[:r]), y),
         "group": F.cross_entropy(model.group(both[:r]), batch.groups, label_smoothing=0.1),
-        "shuffled": _shuffled(match.q, wrong, y[:, 1], batch.same != batch.same[order]),
-        "caption": _caption(model, match.z, tokens, batch),
+        "shuffled": _shuffled(own, wrong - 0.8 * taught.changes, y[:, 1], batch.same != batch.same[taught.order]),
+        "caption": _caption(model, match.z[:r], tokens, batch),
     }
-    return out | _spoilt(model, q[r:], both[r:], batch) | {"scene": _scene(model, batch.drawn)}
+    return out | _spoilt(model, q[2 * r :], both[2 * r :], batch) | {"scene": _scene(model, batch.drawn)}
 
 
 def _shuffled(own: Tensor, wrong: Tensor, y: Tensor, differ: Tensor) -> Tensor:
-    """Own prompt should score above another's by up to 0.2, the more so the better the picture shows its own."""
+    """Own prompt should score above another's by up to 0.2, the more so the better the picture shows its own.
+
+    Some prompts are harder than others whatever the picture: ``wrong`` is cleared of that beforehand.
+    """
     margin = 0.1 * (y - 1).clamp(0, 2)
     return (torch.relu(margin - own + wrong) * differ).sum() / differ.sum().clamp(min=1)
 
@@ -124,7 +144,7 @@ def _caption(model: Learner, z: Tensor, tokens: Tensor, batch: Batch) -> Tensor:
     s = model.text.sentence(tokens, batch.mask)
     logits = model.caption_scale * F.normalize(z, dim=-1) @ s.T
     positive = (batch.same[:, None] == batch.same[None]).float()
-    weight = batch.ratings[:, 1].clamp(0, 4)
+    weight = batch.taught.own[:, 1].clamp(0, 4)
     loss = -(logits.log_softmax(-1) * positive / positive.sum(1, keepdim=True)).sum(1)
     return (loss * weight).sum() / weight.sum()
 

@@ -24,8 +24,8 @@ class Sizes:
     """What is built."""
 
     dim: int = 256
-    hidden: int = 256
-    drop: float = 0.3  # of statistics, and of what the first layer makes of them
+    hidden: int = 512
+    drop: float = 0.15  # of statistics, and of what the first layer makes of them
     feature_drop: float = 0.1
     text_drop: float = 0.2
 
@@ -34,6 +34,7 @@ class Sizes:
 class Weights:
     """How much each side task counts beside the two main losses."""
 
+    mixed: float = 1.0  # a mixture of two pictures, as the teacher says
     towers: float = 0.3  # each tower alone predicts the four ratings
     group: float = 0.2  # generator and setting
     spoilt: float = 1.3  # a picture above its spoilt self
@@ -47,7 +48,7 @@ class Weights:
 class Plan:
     """How it is trained."""
 
-    epochs: float = 10
+    epochs: float = 15
     batch: int = 42  # rated pictures a step
     ladders: int = 8  # pictures a step that come with their spoilt versions, half of them photographs
     scenes: int = 12  # drawn scenes a step

@@ -58,6 +58,12 @@ def build_words(prompts: list[str], distil: bool = True) -> Words:
     return Words(tokenizer, torch.from_numpy(vectors), torch.from_numpy(known), teacher is not None)
 
 
+def sentences(texts: list[str]) -> np.ndarray | None:
+    """Return the teacher's unit embeddings of texts, float32 (texts, 384), or None where it is not installed."""
+    teacher = _teacher_folder()
+    return None if teacher is None else _embed(texts, teacher)
+
+
 def _teacher_folder() -> Path | None:
     spec = importlib.util.find_spec(TEACHER)
     return Path(spec.origin).parent / "model" if spec and spec.origin else None
@@ -83,7 +89,7 @@ def _tokenizer(vocabulary: list[str]) -> Tokenizer:
 
 
 def _embed(words: list[str], teacher: Path) -> np.ndarray:
-    """Return the teacher's sentence embedding of each word alone, unit length, (words, 384)."""
+    """Return the teacher's sentence embedding of each text alone, unit length, (words, 384)."""
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(teacher), AutoModel.from_pretrained(teacher).eval()

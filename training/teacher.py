@@ -1,0 +1,139 @@
+"""A kernel regression that the networks learn from: smooth answers for the rated pictures, and for mixtures of them.
+
+It keeps apart what two kinds of pictures say. *Within* a generator's pictures, ratings are a smooth function of the
+statistics and of the prompt, every generator and setting having a level of its own (random effects). *Between* them, a
+picture's level is the mean level of generators and settings, by how likely each is to have made it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mst_clipiqa.embedded.spectrum import SIZE
+from training.data import Rated
+from training.describe import Described
+from training.words import sentences
+
+WITHIN, BETWEEN, LEVEL = 2.0, 0.1, 10.0
+"""Variance of the ratings' noise, of the generator's, and of a generator's level, in units of the kernels'."""
+
+SHARPEN = 2.0
+"""Power of the likelihoods of generators."""
+
+_FARTHEST = 5.0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One target: mean, weights of the rated pictures, levels of generators."""
+
+    mean: float
+    weights: Tensor  # (n,)
+    levels: Tensor  # (groups,)
+
+
+class Teacher:
+    """Fitted to some rated pictures; answers for any statistics, asked with the prompt of any of these pictures."""
+
+    def __init__(self, rated: Rated, described: Described, rows: np.ndarray) -> None:
+        """Solve for the weights; a few seconds for two thousand pictures."""
+        self.rows = rows
+        self._place = np.full(len(rated.names), -1)
+        self._place[rows] = np.arange(len(rows))
+        families = _families(described.coarse[rows], described.fine[rows])
+        self._mean = [x.mean(0) for x in families]
+        self._scale = [1 / x.std(0).clamp(min=1e-3) for x in families]
+        self._own = self._standard(families)
+        self._text = torch.from_numpy(_text_kernels([rated.prompts[i] for i in rows])).float()
+        near, all_near = self._pictures(self._own)
+        groups, index = np.unique(rated.groups[rows], return_inverse=True)
+        member = torch.from_numpy(index[:, None] == np.arange(len(groups))).double()
+        self._prior = member.mean(0)
+        self._maker = _solve(all_near, BETWEEN, member - self._prior)
+        kernels = (near, self._with_text(near, self._text))
+        ratings = torch.from_numpy(rated.ratings[rows, :2]).double()
+        solved = [_target(kernel, y, member) for kernel, y in zip(kernels, ratings.T, strict=True)]
+        self._parts = [part for part, _ in solved]
+        self._answers = torch.stack([answer for _, answer in solved], 1).float()
+
+    def own(self, rows: np.ndarray) -> Tensor:
+        """Return quality and correspondence, float (batch, 2), of rated pictures, whose generator is known."""
+        return self._answers[self._place[rows]]
+
+    def answer(self, coarse: Tensor, fine: Tensor, prompts: np.ndarray) -> Tensor:
+        """Return quality and correspondence, float (batch, 2), in the raters' units.
+
+        Args:
+            coarse: statistics of the whole picture, (batch, S_c).
+            fine: statistics of its crops, (batch, S_f).
+            prompts: int (batch,): the rated picture whose prompt each is asked with.
+        """
+        near, all_near = self._pictures(self._standard(_families(coarse, fine)))
+        maker = (self._prior.float() + all_near @ self._maker.float()).clamp(min=1e-4) ** SHARPEN
+        maker = maker / maker.sum(1, keepdim=True)
+        kernels = (near, self._with_text(near, self._text[:, self._place[prompts]]))
+        within = [part.mean + k @ part.weights.float() for part, k in zip(self._parts, kernels, strict=True)]
+        return torch.stack([w + maker @ p.levels.float() for w, p in zip(within, self._parts, strict=True)], 1)
+
+    def _standard(self, families: list[Tensor]) -> list[Tensor]:
+        found = zip(families, self._mean, self._scale, strict=True)
+        return [((x - mean) * scale).clamp(-_FARTHEST, _FARTHEST) for x, mean, scale in found]
+
+    def _pictures(self, families: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return how near pictures are to the rated ones: the mean over families, and all statistics at once."""
+        apart = [_apart(x, own) for x, own in zip(families, self._own, strict=True)]
+        sizes = [x.shape[1] for x in families]
+        each = [torch.exp(-a / (2 * size)) for a, size in zip(apart, sizes, strict=True)]
+        return torch.stack(each).mean(0), torch.exp(-torch.stack(apart).sum(0) / (2 * sum(sizes)))
+
+    @staticmethod
+    def _with_text(near: Tensor, text: Tensor) -> Tensor:
+        """Return the kernel of correspondence: picture, meaning, length, and picture with meaning."""
+        meaning, length = text
+        return near + 0.3 * meaning + 0.2 * length + near * meaning
+
+
+def _target(kernel: Tensor, y: Tensor, member: Tensor) -> tuple[_Part, Tensor]:
+    """Solve for one target; return it and its answers for the rated pictures."""
+    kernel, mean = kernel.double(), float(y.mean())
+    weights = _solve(kernel + LEVEL * member @ member.T, WITHIN, y - mean)
+    within = mean + kernel @ weights
+    levels = member.T @ (y - within) / member.sum(0)
+    return _Part(mean, weights, levels), within + member @ levels
+
+
+def _solve(kernel: Tensor, noise: float, target: Tensor) -> Tensor:
+    solved: Tensor = torch.linalg.solve(kernel.double() + noise * torch.eye(len(kernel)), target)
+    return solved
+
+
+def _families(coarse: Tensor, fine: Tensor) -> list[Tensor]:
+    """Part the statistics: whole picture, its layout, mean over crops, spread over crops."""
+    return [coarse[:, :SIZE], coarse[:, SIZE:], fine[:, :SIZE], fine[:, SIZE:]]
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """Return squared distances, (len(a), len(b))."""
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
+
+
+def _text_kernels(prompts: list[str]) -> np.ndarray:
+    """Return how alike prompts are in meaning and in length, (2, n, n).
+
+    Without the sentence encoder nothing is known of meaning, and it stays 0.
+    """
+    different, index = np.unique(prompts, return_inverse=True)
+    counted = np.array([[len(p.split()), p.count(","), len(p)] for p in different], float)
+    counted = (counted - counted.mean(0)) / counted.std(0).clip(1e-3)
+    length = np.exp(-np.square(counted[:, None] - counted).sum(-1) / 6)
+    vectors = sentences(list(different))
+    meaning = np.zeros_like(length)
+    if vectors is not None:
+        vectors = vectors - vectors.mean(0)
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        meaning = np.exp(vectors @ vectors.T - 1)
+    return np.stack([meaning, length])[:, index][:, :, index]
