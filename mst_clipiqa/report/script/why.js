@@ -38,7 +38,7 @@ function words(found) {
     const lines = list.map(([word, effect, attention]) => {
       const width = 50 * Math.abs(effect) / most, left = effect < 0 ? 50 - width : 50;
       const bar = make("i", { className: `effect ${effect < 0 ? "down" : "up"}`, ariaHidden: "true" }, make("i", { style: { left: `${left}%`, width: `${width}%` } }));
-      return make("tr", {}, make("td", {}, word), make("td", { className: "number" }, bar, signed(effect)),
+      return make("tr", {}, make("td", {}, word), make("td", { className: "number" }, bar, make("span", { className: "change" }, signed(effect))),
         make("td", { className: "number" }, attention === null ? "–" : `${Math.round(100 * attention)} %`));
     });
     const head = ["Word", "Change", "Attention"].map((one, at) => make("th", { scope: "col", className: at ? "number" : "" }, one));
