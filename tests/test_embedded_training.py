@@ -14,6 +14,7 @@ from training.data import DEVELOPMENT, VALIDATION, Rated, part_of
 from training.describe import STEPS, Described, Ladder, configs, describe_file, describe_ladder
 from training.distort import KINDS, LADDER, spoil
 from training.fit import CAPTION, encode, fit
+from training.limits import folds, limits
 from training.plan import Plan, Recipe, Sizes
 from training.scenes import COLOURS, THINGS, draw, scenes
 from training.teacher import Teacher
@@ -136,6 +137,27 @@ def test_of_a_picture_unlike_any_the_teacher_says_about_the_mean():
     teacher = Teacher(rated, described, np.arange(12))
     far = teacher.answer(described.coarse[:1] + 100, described.fine[:1] + 100, np.zeros(1, int))
     assert abs(far[0, 0] - rated.ratings[:, 0].mean()) < 0.01
+
+
+def test_the_limits_are_measured_on_prompts_that_were_not_fitted():
+    rated, _ = toy()
+    rated.prompt_ids[:] = np.arange(12) // 2
+    tested = []
+    for fitted, test in folds(rated, np.arange(10)):
+        assert not set(rated.prompt_ids[fitted]) & set(rated.prompt_ids[test])
+        assert sorted([*fitted, *test]) == list(range(10))
+        tested += [*test]
+    assert sorted(tested) == list(range(10))
+
+
+def test_where_ratings_are_levels_alone_the_generators_mean_says_all():
+    rated, described = toy()
+    rated.prompt_ids[:] = np.arange(12) // 2
+    rated.ratings[:, 0] = np.array([1.0, 4.0, 2.0])[rated.groups]
+    found = limits(rated, described)
+    assert found["five_folds"]["generator's mean"]["srcc"] == pytest.approx(1.0)
+    assert found["five_folds"]["generator told"]["srcc"] > 0.9
+    assert set(found["left_out"]) == {"a", "b", "c"}
 
 
 def test_ladders_start_with_the_clean_picture_and_get_worse(tmp_path: Path):

@@ -50,8 +50,8 @@ class Teacher:
         self._own = self._standard(families)
         self._text = torch.from_numpy(_text_kernels([rated.prompts[i] for i in rows])).float()
         near, all_near = self._pictures(self._own)
-        groups, index = np.unique(rated.groups[rows], return_inverse=True)
-        member = torch.from_numpy(index[:, None] == np.arange(len(groups))).double()
+        self._groups, index = np.unique(rated.groups[rows], return_inverse=True)
+        member = torch.from_numpy(index[:, None] == np.arange(len(self._groups))).double()
         self._prior = member.mean(0)
         self._maker = _solve(all_near, BETWEEN, member - self._prior)
         kernels = (near, self._with_text(near, self._text))
@@ -72,12 +72,23 @@ class Teacher:
             fine: statistics of its crops, (batch, S_f).
             prompts: int (batch,): the rated picture whose prompt each is asked with.
         """
+        within, level = self.parts(coarse, fine, prompts)
+        return within + level
+
+    def parts(self, coarse: Tensor, fine: Tensor, prompts: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the two sums of ``answer``: what is said within a generator's pictures, and the generator's level."""
         near, all_near = self._pictures(self._standard(_families(coarse, fine)))
         maker = (self._prior.float() + all_near @ self._maker.float()).clamp(min=1e-4) ** SHARPEN
         maker = maker / maker.sum(1, keepdim=True)
         kernels = (near, self._with_text(near, self._text[:, self._place[prompts]]))
         within = [part.mean + k @ part.weights.float() for part, k in zip(self._parts, kernels, strict=True)]
-        return torch.stack([w + maker @ p.levels.float() for w, p in zip(within, self._parts, strict=True)], 1)
+        level = [maker @ part.levels.float() for part in self._parts]
+        return torch.stack(within, 1), torch.stack(level, 1)
+
+    def levels(self, groups: np.ndarray) -> Tensor:
+        """Return the levels of generators and settings that were trained on, float (batch, 2)."""
+        table = torch.stack([part.levels for part in self._parts], 1).float()
+        return table[np.searchsorted(self._groups, groups)]
 
     def _standard(self, families: list[Tensor]) -> list[Tensor]:
         found = zip(families, self._mean, self._scale, strict=True)
