@@ -123,9 +123,8 @@ def test_the_teacher_gives_a_generator_its_mean():
 def test_the_teacher_hears_the_prompt_for_correspondence_alone():
     rated, described = toy()
     teacher = Teacher(rated, described, np.arange(12))
-    red, same, blue = (
-        teacher.answer(described.coarse[:3], described.fine[:3], np.full(3, asked)) for asked in (0, 2, 1)
-    )
+    asked = (np.full(3, row) for row in (0, 2, 1))
+    red, same, blue = teacher.answers(described.coarse[:3], described.fine[:3], *asked)
     assert torch.equal(red, same)
     assert torch.equal(red[:, 0], blue[:, 0])
     assert (red[:, 1] - blue[:, 1]).abs().min() > 1e-4
@@ -135,7 +134,7 @@ def test_of_a_picture_unlike_any_the_teacher_says_about_the_mean():
     rated, described = toy()
     rated.groups[:] = 0
     teacher = Teacher(rated, described, np.arange(12))
-    far = teacher.answer(described.coarse[:1] + 100, described.fine[:1] + 100, np.zeros(1, int))
+    far = teacher.answers(described.coarse[:1] + 100, described.fine[:1] + 100, np.zeros(1, int))[0]
     assert abs(far[0, 0] - rated.ratings[:, 0].mean()) < 0.01
 
 

@@ -30,6 +30,11 @@ class Rated:
     ratings: np.ndarray  # float32, (n, 4): quality, alignment, and the raters' deviation of each
     part: np.ndarray  # str, (n,): train, validation or development
 
+    @property
+    def generators(self) -> np.ndarray:
+        """Which generator made each picture, str (n,): its group without the setting."""
+        return np.array([self.group_names[group].split("_")[0] for group in self.groups])
+
 
 def read_rated(folder: Path) -> Rated:
     """Read ``data.csv`` and keep the rows whose picture is there."""

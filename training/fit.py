@@ -90,16 +90,15 @@ def _taught(teacher: Teacher, described: Described, some: np.ndarray, rng: np.ra
     """Ask the teacher of rated pictures, of each mixed with another one, and of each with another one's prompt."""
     share = torch.from_numpy(rng.uniform(0.5, 1, (len(some), 1))).float()
     other, order = rng.choice(teacher.rows, len(some)), rng.permutation(len(some))
-    seen = described.coarse[some], described.fine[some]
     coarse, fine = (share * x[some] + (1 - share) * x[other] for x in (described.coarse, described.fine))
-    changes = teacher.answer(*seen, some[order]) - teacher.answer(*seen, some)
+    right, wrong = teacher.answers(described.coarse[some], described.fine[some], some, some[order])
     return Taught(
         coarse=coarse,
         fine=fine,
-        mixtures=teacher.answer(coarse, fine, some),
+        mixtures=teacher.answers(coarse, fine, some)[0],
         own=teacher.own(some),
         order=torch.from_numpy(order),
-        changes=changes[:, 1],
+        changes=(wrong - right)[:, 1],
     )
 
 

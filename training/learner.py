@@ -113,7 +113,7 @@ def losses(model: Learner, batch: Batch, templates: tuple[Tensor, Tensor]) -> di
     out = {
         "quality": mst_clipiqa_loss(q[:r], y[:, 0]),
         "match": mst_clipiqa_loss(own, y[:, 1]),
-        "mixed": 2 * F.mse_loss(torch.stack([q[r : 2 * r], match.q[r:]], 1), 1 + 0.8 * taught.mixtures),
+        "mixed": F.mse_loss(torch.stack([q[r : 2 * r], match.q[r:]], 1), 1 + 0.8 * taught.mixtures),
         "towers": F.mse_loss(model.side_c(f_c[:r]), y) + F.mse_loss(model.side_f(f_f[:r]), y),
         "group": F.cross_entropy(model.group(both[:r]), batch.groups, label_smoothing=0.1),
         "shuffled": _shuffled(own, wrong - 0.8 * taught.changes, y[:, 1], batch.same != batch.same[taught.order]),

@@ -37,7 +37,7 @@ def limits(rated: Rated, described: Described) -> dict[str, object]:
     """Return SRCC and pair accuracy of quality in five folds, and SRCC within each generator that is left out."""
     kept = np.flatnonzero(rated.part != "development")
     found = [_fold(rated, described, *rows) for rows in folds(rated, kept)]
-    made = np.array([rated.group_names[group].split("_")[0] for group in rated.groups])
+    made = rated.generators
     left = {
         str(name): _left_out(rated, described, kept[made[kept] != name], kept[made[kept] == name])
         for name in np.unique(made)

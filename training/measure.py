@@ -79,7 +79,7 @@ def _agreement(scores: np.ndarray, rated: Rated, rows: np.ndarray, column: int) 
     other = _could_be_trained_on(rated, rows)
     base = generator_mean(rated.ratings[other, column], rated.groups[other].tolist(), groups.tolist())
     pairs, base_pairs = (pair_accuracy(p, y, ids, threshold=0.5) for p in (x, base))
-    generator = np.array([rated.group_names[g].split("_")[0] for g in groups])
+    generator = rated.generators[at]
     return {
         "n": int(kept.sum()),
         "srcc": dataclasses.asdict(bootstrap(x, y, ids)),

@@ -34,7 +34,7 @@ class Sizes:
 class Weights:
     """How much each side task counts beside the two main losses."""
 
-    mixed: float = 1.0  # a mixture of two pictures, as the teacher says
+    mixed: float = 2.0  # a mixture of two pictures, as the teacher says
     towers: float = 0.3  # each tower alone predicts the four ratings
     group: float = 0.2  # generator and setting
     spoilt: float = 1.3  # a picture above its spoilt self

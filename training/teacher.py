@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.embedded.spectrum import SIZE
+from mst_clipiqa.embedded.towers import FARTHEST
 from training.data import Rated
 from training.describe import Described
 from training.words import sentences
@@ -23,8 +24,6 @@ WITHIN, BETWEEN, LEVEL = 2.0, 0.1, 10.0
 
 SHARPEN = 2.0
 """Power of the likelihoods of generators."""
-
-_FARTHEST = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Teacher:
         self._mean = [x.mean(0) for x in families]
         self._scale = [1 / x.std(0).clamp(min=1e-3) for x in families]
         self._own = self._standard(families)
+        self._lengths = [x.square().sum(1) for x in self._own]
         self._text = torch.from_numpy(_text_kernels([rated.prompts[i] for i in rows])).float()
         near, all_near = self._pictures(self._own)
         self._groups, index = np.unique(rated.groups[rows], return_inverse=True)
@@ -64,39 +64,47 @@ class Teacher:
         """Return quality and correspondence, float (batch, 2), of rated pictures, whose generator is known."""
         return self._answers[self._place[rows]]
 
-    def answer(self, coarse: Tensor, fine: Tensor, prompts: np.ndarray) -> Tensor:
-        """Return quality and correspondence, float (batch, 2), in the raters' units.
+    def answers(self, coarse: Tensor, fine: Tensor, *prompts: np.ndarray) -> list[Tensor]:
+        """Return quality and correspondence, float (batch, 2), in the raters' units, for each array of prompts.
 
         Args:
             coarse: statistics of the whole picture, (batch, S_c).
             fine: statistics of its crops, (batch, S_f).
-            prompts: int (batch,): the rated picture whose prompt each is asked with.
+            prompts: each int (batch,): the rated picture whose prompt each is asked with.
         """
-        within, level = self.parts(coarse, fine, prompts)
-        return within + level
+        near, level = self._seen(coarse, fine)
+        return [self._within(near, asked) + level for asked in prompts]
 
     def parts(self, coarse: Tensor, fine: Tensor, prompts: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the two sums of ``answer``: what is said within a generator's pictures, and the generator's level."""
-        near, all_near = self._pictures(self._standard(_families(coarse, fine)))
-        maker = (self._prior.float() + all_near @ self._maker.float()).clamp(min=1e-4) ** SHARPEN
-        maker = maker / maker.sum(1, keepdim=True)
-        kernels = (near, self._with_text(near, self._text[:, self._place[prompts]]))
-        within = [part.mean + k @ part.weights.float() for part, k in zip(self._parts, kernels, strict=True)]
-        level = [maker @ part.levels.float() for part in self._parts]
-        return torch.stack(within, 1), torch.stack(level, 1)
+        """Return the two sums of an answer: what is said within a generator's pictures, and the generator's level."""
+        near, level = self._seen(coarse, fine)
+        return self._within(near, prompts), level
 
     def levels(self, groups: np.ndarray) -> Tensor:
         """Return the levels of generators and settings that were trained on, float (batch, 2)."""
         table = torch.stack([part.levels for part in self._parts], 1).float()
         return table[np.searchsorted(self._groups, groups)]
 
+    def _seen(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how near pictures are to the rated ones, (batch, n), and the levels of their likely makers."""
+        near, all_near = self._pictures(self._standard(_families(coarse, fine)))
+        maker = (self._prior.float() + all_near @ self._maker.float()).clamp(min=1e-4) ** SHARPEN
+        maker = maker / maker.sum(1, keepdim=True)
+        return near, torch.stack([maker @ part.levels.float() for part in self._parts], 1)
+
+    def _within(self, near: Tensor, prompts: np.ndarray) -> Tensor:
+        kernels = (near, self._with_text(near, self._text[:, self._place[prompts]]))
+        said = [part.mean + kernel @ part.weights.float() for part, kernel in zip(self._parts, kernels, strict=True)]
+        return torch.stack(said, 1)
+
     def _standard(self, families: list[Tensor]) -> list[Tensor]:
         found = zip(families, self._mean, self._scale, strict=True)
-        return [((x - mean) * scale).clamp(-_FARTHEST, _FARTHEST) for x, mean, scale in found]
+        return [((x - mean) * scale).clamp(-FARTHEST, FARTHEST) for x, mean, scale in found]
 
     def _pictures(self, families: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return how near pictures are to the rated ones: the mean over families, and all statistics at once."""
-        apart = [_apart(x, own) for x, own in zip(families, self._own, strict=True)]
+        found = zip(families, self._own, self._lengths, strict=True)
+        apart = [(x.square().sum(1)[:, None] + lengths - 2 * x @ own.T).clamp(min=0) for x, own, lengths in found]
         sizes = [x.shape[1] for x in families]
         each = [torch.exp(-a / (2 * size)) for a, size in zip(apart, sizes, strict=True)]
         return torch.stack(each).mean(0), torch.exp(-torch.stack(apart).sum(0) / (2 * sum(sizes)))
@@ -125,11 +133,6 @@ def _solve(kernel: Tensor, noise: float, target: Tensor) -> Tensor:
 def _families(coarse: Tensor, fine: Tensor) -> list[Tensor]:
     """Part the statistics: whole picture, its layout, mean over crops, spread over crops."""
     return [coarse[:, :SIZE], coarse[:, SIZE:], fine[:, :SIZE], fine[:, SIZE:]]
-
-
-def _apart(a: Tensor, b: Tensor) -> Tensor:
-    """Return squared distances, (len(a), len(b))."""
-    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
 
 
 def _text_kernels(prompts: list[str]) -> np.ndarray:

@@ -59,7 +59,7 @@ def build_words(prompts: list[str], distil: bool = True) -> Words:
 
 
 def sentences(texts: list[str]) -> np.ndarray | None:
-    """Return the teacher's unit embeddings of texts, float32 (texts, 384), or None where it is not installed."""
+    """Return the sentence encoder's unit embeddings, float32 (texts, 384), or None where it is not installed."""
     teacher = _teacher_folder()
     return None if teacher is None else _embed(texts, teacher)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mst_clipiqa.embedded.spectrum import LAYOUT, SIZE, layout, statistics
 
-_FARTHEST = 5.0  # deviations from the mean at which a statistic is cut off
+FARTHEST = 5.0  # deviations from the mean at which a statistic is cut off
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Tower(nn.Module):
 
     def embed(self, described: Tensor) -> Tensor:
         """Return embeddings, float32 (batch, D), of what ``describe`` returns."""
-        x = ((described - self.mean) * self.scale).clamp(-_FARTHEST, _FARTHEST)
+        x = ((described - self.mean) * self.scale).clamp(-FARTHEST, FARTHEST)
         x = F.gelu(self.enter(F.dropout(x, self.config.drop, self.training)))
         embedding: Tensor = self.leave(F.dropout(x, self.config.drop, self.training))
         return embedding
