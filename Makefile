@@ -11,7 +11,7 @@ READY := .venv/.ready
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(READY) ## score the pictures in examples/ with the model that ships inside; writes demo-out/scores.csv
+demo: $(READY) ## score the images in examples/ with the model that ships inside; writes demo-out/scores.csv
 	@mkdir -p demo-out
 	$(BIN)/mst-clipiqa score examples -o demo-out/scores.csv
 
@@ -27,7 +27,7 @@ format: $(READY) ## let ruff fix what it can
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-fuzz: $(READY) ## feed damaged pictures, prompts, tables, model folders and requests: N=1000 cases each
+fuzz: $(READY) ## feed damaged images, prompts, tables, model folders and requests: N=1000 cases each
 	$(BIN)/python -m fuzz all --count $(or $(N),1000)
 
 audit: $(READY) ## look the installed versions up in the advisory database; needs the network
@@ -35,9 +35,9 @@ audit: $(READY) ## look the installed versions up in the advisory database; need
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 bench: $(READY) ## measure speed and memory (10 minutes, machine idle); writes docs/performance.md; ROOT=.../AGIQA-3K adds adaptive
-	$(BIN)/python -m benchmarks.report $(if $(ROOT),--root $(ROOT))
+	$(BIN)/python -m speed.report $(if $(ROOT),--root $(ROOT))
 
-examples: $(READY) ## draw the pictures of examples/ again
+examples: $(READY) ## draw the images of examples/ again
 	$(BIN)/python examples/make_examples.py
 
 clean: ## remove what the other targets made

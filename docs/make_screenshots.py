@@ -1,8 +1,8 @@
-"""Make the pictures in docs/pictures: each command and the report, run on examples/ and photographed in Chromium.
+"""Make the images in docs/images: each command and the report, run on examples/ and photographed in Chromium.
 
     .venv/bin/python docs/make_screenshots.py [--model mini] [--only rank,report-phone]
 
-Needs the extras `dev` and `ray`, Chromium, and a system with pseudo-terminals (Linux, macOS). Pictures of the served
+Needs the extras `dev` and `ray`, Chromium, and a system with pseudo-terminals (Linux, macOS). Images of the served
 page: make_serve_screenshots.py.
 """
 
@@ -32,34 +32,34 @@ WIDTH, LINES = 100, 48  # of the terminal; what is longer is cut
 
 # Run in this order, in a folder that `prepare` lays out.
 COMMANDS = {
-    "score": "mst-clipiqa score pictures/ -o scores.csv --intervals",
+    "score": "mst-clipiqa score images/ -o scores.csv --intervals",
     "score-prompt": 'mst-clipiqa score ball.png --prompt "a red ball on a table"',
-    "score-json": "mst-clipiqa score pictures/ --prompts prompts.csv --json",
-    "stopped": "mst-clipiqa score pictures/ -o stopped.csv --batch-size 2",
-    "score-resume": "mst-clipiqa score pictures/ -o stopped.csv --batch-size 2 --resume",
+    "score-json": "mst-clipiqa score images/ --prompts prompts.csv --json",
+    "stopped": "mst-clipiqa score images/ -o stopped.csv --batch-size 2",
+    "score-resume": "mst-clipiqa score images/ -o stopped.csv --batch-size 2 --resume",
     "score-help": "mst-clipiqa score --help",
-    "score-cluster": "mst-clipiqa score-cluster pictures/ -o scores.parquet",
+    "score-cluster": "mst-clipiqa score-cluster images/ -o scores.parquet",
     "rank": "mst-clipiqa rank scores.csv --top 20",
     "pick": "mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to best --yes",
     "filter": "mst-clipiqa filter scores.csv --min-quality 2.5 --move-to good",
-    "compare": 'mst-clipiqa compare pictures/red_ball.png pictures/red_ball_blur.webp --prompt "a red ball"',
+    "compare": 'mst-clipiqa compare images/red_ball.png images/red_ball_blur.webp --prompt "a red ball"',
     "new": "mst-clipiqa score blurred/ -o blurred.csv",
     "drift": "mst-clipiqa drift scores.csv blurred.csv",
     "report": "mst-clipiqa report scores.csv --title Examples -o report.html",
-    "explain": 'mst-clipiqa explain pictures/coffee_blur.jpg --prompt "a cup of coffee with a spoon" -o why',
+    "explain": 'mst-clipiqa explain images/coffee_blur.jpg --prompt "a cup of coffee with a spoon" -o why',
     "benchmark": "mst-clipiqa benchmark --data csv --root rated --heads template --splits 4 -o out",
 }
-NO_PICTURE = {"stopped", "new"}
-# What a command left behind: name -> picture in the folder.
+NO_IMAGE = {"stopped", "new"}
+# What a command left behind: name -> image in the folder.
 LEFT = {"explain-sheet": "why/explanation.png"}
 CARD = "#gallery .card >> nth=0"
 # name -> how the browser is set up, the part of the page, what is clicked there, what is scrolled to
 PAGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
     "report-overview": (DESK, "overview", (), ""),
-    "report-pictures": (DARK, "pictures", (), ""),
-    "report-picture": (DESK, "pictures", (CARD,), ""),
-    "report-why": (DARK, "pictures", (CARD, ".maps button >> nth=0"), ".words-table"),
-    "report-phone": (PHONE, "pictures", (), ""),
+    "report-images": (DARK, "images", (), ""),
+    "report-image": (DESK, "images", (CARD,), ""),
+    "report-why": (DARK, "images", (CARD, ".maps button >> nth=0"), ".words-table"),
+    "report-phone": (PHONE, "images", (), ""),
 }
 RAY_LOG = re.compile(r"^(?:\x1b\[[\d;]*m)*\[\d{4}-[^]]+\] \w+\.cc:.*\n", re.MULTILINE)  # of its own workings
 TERMINAL = """<body style="margin:0"><pre id="t" style="display:inline-block;margin:0;padding:14px 18px;
@@ -67,8 +67,8 @@ background:#14171b;color:#e7eaee;font:14px/1.35 'DejaVu Sans Mono',monospace">{c
 
 
 def main() -> None:
-    """Take all pictures, or those named."""
-    model, wanted = options(__doc__, [name for name in (*COMMANDS, *LEFT, *PAGES) if name not in NO_PICTURE])
+    """Take all images, or those named."""
+    model, wanted = options(__doc__, [name for name in (*COMMANDS, *LEFT, *PAGES) if name not in NO_IMAGE])
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         home = Path(folder)
         prepare(home)
@@ -92,22 +92,22 @@ def main() -> None:
 
 def prepare(home: Path) -> None:
     """Lay out the examples, a blurred copy of each that keeps its name and prompt, and a rated set drawn from them."""
-    pictures = home / "pictures"
-    shutil.copytree(ROOT / "examples", pictures, ignore=shutil.ignore_patterns("*.py", "*.md"))
-    shutil.copy(pictures / "red_ball.png", home / "ball.png")
-    shutil.copy(pictures / "metadata.csv", home / "prompts.csv")
+    images = home / "images"
+    shutil.copytree(ROOT / "examples", images, ignore=shutil.ignore_patterns("*.py", "*.md"))
+    shutil.copy(images / "red_ball.png", home / "ball.png")
+    shutil.copy(images / "metadata.csv", home / "prompts.csv")
     for folder in ("blurred", "rated"):
         (home / folder).mkdir()
-    shutil.copy(pictures / "metadata.csv", home / "blurred")
-    with (pictures / "metadata.csv").open(encoding="utf-8") as file:
+    shutil.copy(images / "metadata.csv", home / "blurred")
+    with (images / "metadata.csv").open(encoding="utf-8") as file:
         prompts = {row["file_name"]: row["prompt"] for row in csv.DictReader(file)}
     lines = [("file_name", "prompt", "quality")]
     for name, prompt in prompts.items():
-        with Image.open(pictures / name) as opened:
+        with Image.open(images / name) as opened:
             image = opened.convert("RGB")
         image.filter(ImageFilter.GaussianBlur(4)).save(home / "blurred" / name)
         if prompt in {line[1] for line in lines}:
-            continue  # spoilt already
+            continue  # distorted already
         for step in range(5):  # each blur is rated one lower than the one before
             image.filter(ImageFilter.GaussianBlur(1.5 * step)).save(home / "rated" / f"{step}_{name}")
             lines.append((f"{step}_{name}", prompt, str(4.5 - step)))
@@ -125,7 +125,7 @@ def run(line: str, home: Path, model: str) -> str:
         "COLUMNS": str(WIDTH),
         "TERM": "xterm-256color",
     }
-    scores = any(verb in line for verb in (" score", " compare", " report", " explain")) and "--help" not in line
+    scores = any(command in line for command in (" score", " compare", " report", " explain")) and "--help" not in line
     asked = f"{line} --model {model}" if scores and model != "mini" else line
     process = subprocess.Popen(
         f"exec {asked}" if "|" not in asked else asked,
@@ -162,7 +162,7 @@ def interrupt(process: subprocess.Popen[bytes], journal: Path) -> None:
 
 
 def of_terminal(browser: Browser, screen: str) -> bytes:
-    """Return a picture of some text with colours, folded and cut as a screen would."""
+    """Return an image of some text with colours, folded and cut as a screen would."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     lines = Text.from_ansi(screen.rstrip("\n")).wrap(console, WIDTH, overflow="fold")
     if len(lines) > LINES:
@@ -170,15 +170,15 @@ def of_terminal(browser: Browser, screen: str) -> bytes:
     console.print(Text("\n").join(lines))
     page = browser.new_page(device_scale_factor=1.5)
     page.set_content(TERMINAL.format(code=console.export_html(inline_styles=True, code_format="{code}")))
-    picture = page.locator("#t").screenshot()
+    image = page.locator("#t").screenshot()
     page.close()
-    return picture
+    return image
 
 
 def of_page(
     browser: Browser, path: Path, setup: dict[str, Any], part: str, clicks: tuple[str, ...], scroll: str
 ) -> bytes:
-    """Return a picture of a part of the report."""
+    """Return an image of a part of the report."""
     context = browser.new_context(**setup)
     page = context.new_page()
     page.goto(f"{path.as_uri()}#/{part}")
@@ -187,10 +187,10 @@ def of_page(
         page.click(click)
     if scroll:
         page.locator(scroll).scroll_into_view_if_needed()
-    page.wait_for_timeout(300)  # pictures are decoded beside the page
-    picture = page.screenshot()
+    page.wait_for_timeout(300)  # images are decoded beside the page
+    image = page.screenshot()
     context.close()
-    return picture
+    return image
 
 
 if __name__ == "__main__":

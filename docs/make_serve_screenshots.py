@@ -1,8 +1,8 @@
-"""Make the pictures of the served page in docs/pictures: each tab, filled from examples/, in Chromium.
+"""Make the images of the served page in docs/images: each tab, filled from examples/, in Chromium.
 
     .venv/bin/python docs/make_serve_screenshots.py [--only serve-score,serve-phone]
 
-Needs the extra `dev` and Chromium. Pictures of the commands and of the report: make_screenshots.py.
+Needs the extra `dev` and Chromium. Images of the commands and of the report: make_screenshots.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def score(page: Page) -> None:
     page.set_input_files("#score input[type=file]", [EXAMPLES / "red_ball.png", EXAMPLES / "red_ball_blur.webp"])
     page.fill("#score-prompt", "a red ball on a table")
     page.click("#score button.main")
-    page.locator("#score .status", has_text="2 pictures scored").wait_for()
+    page.locator("#score .status", has_text="2 images scored").wait_for()
 
 
 def explain(page: Page) -> None:
@@ -57,10 +57,10 @@ def gallery(page: Page) -> None:
 
 def documentation(page: Page) -> None:
     page.goto(f"{page.url.split('#')[0]}docs")
-    page.wait_for_selector("text=Score one picture or many.")
+    page.wait_for_selector("text=Score one image or many.")
 
 
-PICTURES = {
+IMAGES = {
     "serve-score": (DESK, score),
     "serve-explain": (DESK, explain),
     "serve-compare": (DESK, compare),
@@ -84,18 +84,18 @@ def server(model: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Take all pictures, or those named."""
-    model, wanted = options(__doc__, PICTURES)
+    """Take all images, or those named."""
+    model, wanted = options(__doc__, IMAGES)
     with server(model) as address, chromium() as browser:
         for name in sorted(wanted):
-            setup, walk = PICTURES[name]
+            setup, walk = IMAGES[name]
             context = browser.new_context(**setup)
             page = context.new_page()
             page.set_default_timeout(WAIT)
             page.goto(address)
             page.locator("#model", has_text="Model").wait_for()
             walk(page)
-            page.wait_for_timeout(500)  # pictures are decoded beside the page
+            page.wait_for_timeout(500)  # images are decoded beside the page
             save(name, page.screenshot())
             context.close()
 

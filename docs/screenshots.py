@@ -1,4 +1,4 @@
-"""What the scripts share that make docs/pictures: their flags, the browser, and how a picture is kept small."""
+"""What the scripts share that make docs/images: their flags, the browser, and how an image is kept small."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "pictures"
-LARGEST = 150_000  # bytes a picture
+OUT = ROOT / "docs" / "images"
+LARGEST = 150_000  # bytes an image
 CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 DESK: dict[str, Any] = {"viewport": {"width": 1200, "height": 860}}
 DARK: dict[str, Any] = {**DESK, "color_scheme": "dark"}
@@ -23,14 +23,14 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "device_scal
 
 
 def options(doc: str | None, names: Collection[str]) -> tuple[str, set[str]]:
-    """Return the model and the names of the wanted pictures, from the command line."""
+    """Return the model and the names of the wanted images, from the command line."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--only", help="names, with commas between them")
     given = parser.parse_args()
     wanted = set(given.only.split(",")) if given.only else set(names)
     if unknown := wanted - set(names):
-        parser.error(f"no picture is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        parser.error(f"no image is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     return given.model, wanted
 
 
@@ -47,11 +47,11 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def save(name: str, picture: bytes, *, lossless: bool = False) -> None:
-    """Write a picture as WebP, small enough for a repository: in steps of quality, unless it is a plain text."""
+def save(name: str, shot: bytes, *, lossless: bool = False) -> None:
+    """Write an image as WebP, small enough for a repository: in steps of quality, unless it is a plain text."""
     path = OUT / f"{name}.webp"
     OUT.mkdir(exist_ok=True)
-    with Image.open(io.BytesIO(picture)) as opened:
+    with Image.open(io.BytesIO(shot)) as opened:
         image = opened.convert("RGB")
     for quality in (86, 80, 70, 60):
         image.save(path, lossless=lossless, quality=quality, method=6)

@@ -1,7 +1,7 @@
-"""Draws the pictures of this folder and writes metadata.csv: `python examples/make_examples.py [FOLDER]`.
+"""Draws the images of this folder and writes metadata.csv: `python examples/make_examples.py [FOLDER]`.
 
-Four photographs come from the wheel of scikit-image (licences: README.md), four pictures are drawn here; some
-stand beside a version spoilt on purpose. The same seeds give the same pictures.
+Four photographs come from the wheel of scikit-image (licences: README.md), four images are drawn here; some
+stand beside a version distorted on purpose. The same seeds give the same images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from skimage import data
 
 Floats = npt.NDArray[np.float64]
-Picture = Image.Image
 SAVE: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 86, "optimize": True},
     ".webp": {"quality": 84, "method": 6},
@@ -30,19 +29,19 @@ SAVE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Example:
-    """One file of the folder: what it shows, what the prompt asked for, and how it was spoilt."""
+    """One file of the folder: what it shows, what the prompt asked for, and how it was distorted."""
 
     file_name: str
     prompt: str
-    draw: Callable[[], Picture]
-    spoil: Callable[[Picture], Picture] = lambda picture: picture
+    draw: Callable[[], Image.Image]
+    distort: Callable[[Image.Image], Image.Image] = lambda image: image
 
 
 # --- drawn here
 
 
-def _to_picture(rgb: Floats, width: int, height: int) -> Picture:
-    """Turn floats in [0, 1], drawn larger than needed, into a picture with smooth edges."""
+def _to_image(rgb: Floats, width: int, height: int) -> Image.Image:
+    """Turn floats in [0, 1], drawn larger than needed, into an image with smooth edges."""
     pixels = (rgb.clip(0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
 
@@ -67,7 +66,7 @@ def _wood(x: Floats, depth: Floats) -> Floats:
     return np.asarray(tone[..., None] * np.array([0.72, 0.47, 0.27]))
 
 
-def red_ball() -> Picture:
+def red_ball() -> Image.Image:
     """Draw a red ball on a wooden table, one ray a pixel, one lamp, a soft shadow."""
     width, height, scale = 384, 288, 3
     v, u = np.mgrid[0 : height * scale, 0 : width * scale] / (height * scale)
@@ -95,10 +94,10 @@ def red_ball() -> Picture:
     shine = (mirror @ light).clip(0)[..., None]
     from_table = (-normal[..., 1:2]).clip(0) * np.array([0.20, 0.11, 0.05])
     ball = np.array([0.82, 0.06, 0.07]) * (0.16 + 0.9 * diffuse) + from_table + 0.85 * shine**60 + 0.08 * shine**6
-    return _to_picture(np.where((inside > 0)[..., None], ball, rgb), width, height)
+    return _to_image(np.where((inside > 0)[..., None], ball, rgb), width, height)
 
 
-def dead_leaves() -> Picture:
+def dead_leaves() -> Image.Image:
     """Draw overlapping discs of many sizes, as fallen leaves cover each other: edges at every scale."""
     side, scale = 256, 3
     rng = np.random.default_rng(7)
@@ -111,18 +110,18 @@ def dead_leaves() -> Picture:
         (150, 40, 44),
         (66, 50, 40),
     ]
-    picture = Image.new("RGB", (side * scale, side * scale), (60, 45, 35))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (side * scale, side * scale), (60, 45, 35))
+    pen = ImageDraw.Draw(image)
     for _ in range(900):
         radius = scale * 7 / rng.uniform(0.012, 1) ** 0.5
         x, y = rng.uniform(-0.1, 1.1, 2) * side * scale
         colour = np.array(autumn[rng.integers(len(autumn))]) * rng.uniform(0.75, 1.15)
         red, green, blue = (int(c) for c in colour.clip(0, 255))
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(red, green, blue))
-    return picture.resize((side, side), Image.Resampling.LANCZOS)
+    return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def fractal() -> Picture:
+def fractal() -> Image.Image:
     """Draw a Julia set, coloured by how fast each point escapes."""
     width, height, scale = 400, 300, 3
     y, x = np.mgrid[-1.05 : 1.05 : height * scale * 1j, -1.4 : 1.4 : width * scale * 1j]
@@ -134,10 +133,10 @@ def fractal() -> Picture:
     smooth = speed + 1 - np.log2(np.maximum(np.log(np.maximum(np.abs(z), 1.001)), 1e-9))
     tone = np.log1p(smooth.clip(0))[..., None]
     wave = 0.5 + 0.5 * np.cos(2 * np.pi * (0.62 * tone + np.array([0.55, 0.40, 0.22])))
-    return _to_picture(np.where((speed < 220)[..., None], wave, 0.03), width, height)
+    return _to_image(np.where((speed < 220)[..., None], wave, 0.03), width, height)
 
 
-def sunset() -> Picture:
+def sunset() -> Image.Image:
     """Draw a sunset behind three ranges of hills, with a few clouds."""
     width, height, scale = 512, 320, 2
     v, u = np.mgrid[0 : height * scale, 0 : width * scale] / (height * scale)
@@ -157,16 +156,16 @@ def sunset() -> Picture:
         ridge = level + rough * (_smooth_noise((4, v.shape[1]), seed)[1] - 0.5)
         haze = ((v - ridge) * 0.5).clip(0, 0.12)[..., None]
         rgb = np.where((v > ridge)[..., None], np.array(colour) + haze, rgb)
-    return _to_picture(rgb, width, height)
+    return _to_image(rgb, width, height)
 
 
 # --- photographs, and what is done to them
 
 
-def _photo(load: Callable[[], npt.NDArray[np.uint8]], width: int) -> Callable[[], Picture]:
-    def draw() -> Picture:
-        picture = Image.fromarray(load()).convert("RGB")
-        return picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+def _photo(load: Callable[[], npt.NDArray[np.uint8]], width: int) -> Callable[[], Image.Image]:
+    def draw() -> Image.Image:
+        image = Image.fromarray(load()).convert("RGB")
+        return image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
 
     return draw
 
@@ -175,28 +174,28 @@ coffee, cat = _photo(data.coffee, 480), _photo(data.chelsea, 400)
 astronaut, rocket = _photo(data.astronaut, 320), _photo(data.rocket, 448)
 
 
-def blurred(picture: Picture) -> Picture:
+def blurred(image: Image.Image) -> Image.Image:
     """Blur as an unfocused lens does, with a radius of 4 pixels."""
-    return picture.filter(ImageFilter.GaussianBlur(4))
+    return image.filter(ImageFilter.GaussianBlur(4))
 
 
-def noisy(picture: Picture) -> Picture:
+def noisy(image: Image.Image) -> Image.Image:
     """Add independent noise with a standard deviation of 35 of 255 to each value."""
-    noise = np.random.default_rng(1).normal(0, 35, (picture.height, picture.width, 3))
-    return Image.fromarray((np.asarray(picture, dtype=np.float64) + noise).clip(0, 255).round().astype(np.uint8))
+    noise = np.random.default_rng(1).normal(0, 35, (image.height, image.width, 3))
+    return Image.fromarray((np.asarray(image, dtype=np.float64) + noise).clip(0, 255).round().astype(np.uint8))
 
 
-def squeezed(picture: Picture) -> Picture:
-    """Send the picture through JPEG at quality 5."""
+def squeezed(image: Image.Image) -> Image.Image:
+    """Send the image through JPEG at quality 5."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=5)
+    image.save(buffer, "JPEG", quality=5)
     return Image.open(buffer).convert("RGB")
 
 
-def shrunk(picture: Picture) -> Picture:
-    """Shrink the picture to a sixth and enlarge it again."""
-    small = picture.resize((picture.width // 6, picture.height // 6), Image.Resampling.BOX)
-    return small.resize(picture.size, Image.Resampling.NEAREST)
+def shrunk(image: Image.Image) -> Image.Image:
+    """Shrink the image to a sixth and enlarge it again."""
+    small = image.resize((image.width // 6, image.height // 6), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.NEAREST)
 
 
 COFFEE = "a cup of coffee with a spoon on a wooden table"
@@ -228,7 +227,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for example in EXAMPLES:
         path = folder / example.file_name
-        example.spoil(example.draw()).save(path, **SAVE[path.suffix])
+        example.distort(example.draw()).save(path, **SAVE[path.suffix])
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["file_name", "prompt"])

@@ -1,8 +1,8 @@
 """Run the fuzzers: a line of JSON a surface on stdout, exit code 1 where anything broke or hung.
 
-python -m fuzz pictures --count 100000
+python -m fuzz images --count 100000
 python -m fuzz all --count 1000 --seed 7
-python -m fuzz --replay fuzz/found/pictures-0123456789ab.json
+python -m fuzz --replay fuzz/found/images-0123456789ab.json
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fuzz.harness import Surface, loaded, run
 
-SURFACES = ("pictures", "prompts", "tables", "models", "http")
+SURFACES = ("images", "prompts", "tables", "models", "http")
 FOUND = Path(__file__).parent / "found"
 
 

@@ -7,7 +7,7 @@ import json
 import random
 from typing import Any
 
-from fuzz import pictures, prompts
+from fuzz import images, prompts
 from fuzz.harness import Case
 from fuzz.mutate import damaged, damaged_json, value
 
@@ -94,13 +94,13 @@ def _bent(head: dict[str, Any], body: bytes, dice: random.Random) -> bytes:
         case 8:
             head["end"] = dice.choices(("hung up", "stalled"), (12, 1))[0]
         case _:
-            return damaged(body, dice, dice.choice((b"", pictures.seeds()[0])))
+            return damaged(body, dice, dice.choice((b"", images.seeds()[0])))
     return body
 
 
-def _picture(dice: random.Random) -> bytes:
-    """Return a picture, whole as often as not."""
-    return dice.choice(pictures.seeds()) if dice.random() < 0.5 else pictures.make(dice)["picture"]
+def _image(dice: random.Random) -> bytes:
+    """Return an image, whole as often as not."""
+    return dice.choice(images.seeds()) if dice.random() < 0.5 else images.make(dice)["image"]
 
 
 def _text(dice: random.Random) -> str:
@@ -122,7 +122,7 @@ def _asked(path: str, dice: random.Random) -> Any:
     """Return the JSON of a request for scores."""
     some = []
     for _ in range(_count(path, dice)):
-        data = base64.b64encode(_picture(dice)).decode()
+        data = base64.b64encode(_image(dice)).decode()
         one: dict[str, Any] = {
             "data": dice.choices(("", "data:image/png;base64,", "data:", "!"), (20, 5, 1, 1))[0] + data
         }
@@ -131,7 +131,7 @@ def _asked(path: str, dice: random.Random) -> Any:
         if dice.random() < 0.2:
             one["prompt"] = _text(dice)
         some.append(one)
-    tree: dict[str, Any] = {"pictures": some}
+    tree: dict[str, Any] = {"images": some}
     if dice.random() < 0.5:
         tree["prompt"] = _text(dice)
     if dice.random() < 0.2:
@@ -155,7 +155,7 @@ def _json(tree: Any, head: dict[str, Any], dice: random.Random) -> bytes:
     """Return a tree as a body, damaged as a tree, as bytes, or deep or long beyond reason."""
     head["headers"]["content-type"] = "application/json"
     if dice.random() < 0.03:
-        return (dice.choice(("[", '{"pictures":', '{"rows":[{"a":', '"', "9")) * dice.choice((1000, 100_000))).encode()
+        return (dice.choice(("[", '{"images":', '{"rows":[{"a":', '"', "9")) * dice.choice((1000, 100_000))).encode()
     if dice.random() < 0.05:
         return json.dumps(value(dice)).encode()
     while dice.random() < 0.4:
@@ -171,7 +171,7 @@ def _form(head: dict[str, Any], dice: random.Random) -> bytes:
     for _ in range(_count(head["path"], dice)):
         name = dice.choice(_NAMES) if dice.random() < 0.3 else "a.png"
         parts.append(
-            (_field("picture", dice) + f'; filename{dice.choices(("", "*"), (15, 1))[0]}="{name}"', _picture(dice))
+            (_field("image", dice) + f'; filename{dice.choices(("", "*"), (15, 1))[0]}="{name}"', _image(dice))
         )
     for _ in range(dice.choice((0, 1, 1, 1, 2, 3) if dice.random() < 0.98 else (70,))):
         parts.append((_field("prompt", dice), _text(dice).encode("utf-8", "surrogatepass")))
@@ -183,7 +183,7 @@ def _form(head: dict[str, Any], dice: random.Random) -> bytes:
 
 def _field(name: str, dice: random.Random) -> str:
     if dice.random() < 0.1:
-        name = dice.choice(("", "pictures", "prompts", "file", "\0", "a" * 5000, _text(dice)[:50]))
+        name = dice.choice(("", "images", "prompts", "file", "\0", "a" * 5000, _text(dice)[:50]))
     shown = name.encode("utf-8", "replace").decode()
     more = dice.choice(("\r\nContent-Type: a/b", "\r\nContent-Transfer-Encoding: base64", "\r\n\r\n", "\r\nx" * 300))
     return f'Content-Disposition: form-data; name="{shown}"' + (more if dice.random() < 0.05 else "")

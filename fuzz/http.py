@@ -20,16 +20,16 @@ from fastapi import FastAPI
 from fuzz.asks import MAX_BYTES, TOKEN, make
 from fuzz.harness import HANG_S, Case, Surface
 from fuzz.models import seeds
-from mst_clipiqa.embedded.encoders import load_mini_pair
-from mst_clipiqa.encode import PictureEncoder
+from mst_clipiqa.encoders.mini.pair import load_mini_pair
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.folder import load as load_model
-from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model_folder import load as load_model
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Limits, Settings
 
 LIMITS = Limits(
-    max_bytes=MAX_BYTES, max_pixels=10**6, max_pictures=8, max_prompt=2000, max_held=4 * MAX_BYTES, seconds=1.0
+    max_bytes=MAX_BYTES, max_pixels=10**6, max_images=8, max_prompt=2000, max_held=4 * MAX_BYTES, seconds=1.0
 )
 
 
@@ -75,7 +75,7 @@ def served() -> Served:
     logging.getLogger().addHandler(log)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # as the command does
     apps: dict[str | None, FastAPI] = {
-        token: create_app(Scorer(model, PictureEncoder(pair, batch_size=8)), Settings(token=token, limits=LIMITS))
+        token: create_app(Scorer(model, ImageEncoder(pair, batch_size=8)), Settings(token=token, limits=LIMITS))
         for token in (None, TOKEN)
     }
     return Served(asyncio.new_event_loop(), apps, log)

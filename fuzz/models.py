@@ -16,16 +16,16 @@ import torch
 
 from fuzz.harness import Case, Surface
 from fuzz.mutate import damaged, damaged_json
-from mst_clipiqa.embedded.encoders import MiniConfig, MiniParts, load_mini_pair, save_mini_pair
-from mst_clipiqa.embedded.towers import TextConfig, TextEncoder, Tower, TowerConfig
-from mst_clipiqa.encode import PictureEncoder
-from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel, save
-from mst_clipiqa.folder import load as load_model
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.towers import TextConfig, TextEncoder, Tower, TowerConfig
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import ViewSpec
-from mst_clipiqa.scorer import Request, Scorer
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, save
+from mst_clipiqa.model_folder import load as load_model
+from mst_clipiqa.scoring.scorer import Request, Scorer
 
-_PICTURE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+_IMAGE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 
 class _Bomb:
@@ -118,7 +118,7 @@ def _dtype(dice: random.Random) -> str:
 
 
 def feed(case: Case) -> None:
-    """Load the folder and score a picture with what came."""
+    """Load the folder and score an image with what came."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, data in case.items():
@@ -126,8 +126,8 @@ def feed(case: Case) -> None:
             (folder / file).write_bytes(data)
         model = load_model(folder)
         pair = load_mini_pair(folder / "encoders")
-    scorer = Scorer(model, PictureEncoder(pair, batch_size=1, workers=1))
-    for score in scorer.many([Request(_PICTURE, "a red ball"), Request(_PICTURE)]):
+    scorer = Scorer(model, ImageEncoder(pair, batch_size=1, workers=1))
+    for score in scorer.many([Request(_IMAGE, "a red ball"), Request(_IMAGE)]):
         dataclasses.asdict(score)
     if mark().exists():
         raise TypeError("a pickle was run")

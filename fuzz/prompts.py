@@ -9,11 +9,11 @@ from functools import cache
 import torch
 
 from fuzz.harness import Case, Surface
-from mst_clipiqa.cells import csv_cell, csv_line, from_csv_cell, plain
-from mst_clipiqa.encode import Encoded
-from mst_clipiqa.journal import to_json
-from mst_clipiqa.scorer import Scorer
-from mst_clipiqa.scoring import to_row
+from mst_clipiqa.features.image_encoder import Encoded
+from mst_clipiqa.scoring.score_rows import to_row
+from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.tables.cells import csv_cell, csv_line, from_csv_cell, plain
+from mst_clipiqa.tables.journal import to_json
 
 _PIECES = (
     *("a red ball", "on a table", "42", "=1+1", "@SUM(A1)", "'", '"', "\\", ",", ";", "\n", "\r\n", "\t", " ", "\0"),
@@ -41,7 +41,7 @@ def make(dice: random.Random) -> Case:
 
 
 def feed(case: Case) -> None:
-    """Score one picture for the prompt, and write the row as each format would."""
+    """Score one image for the prompt, and write the row as each format would."""
     prompt = case["prompt"].decode("utf-8", "surrogatepass")
     model = scorer()
     features = torch.linspace(-1, 1, model.encoder.encoders.dim)

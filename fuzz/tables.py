@@ -1,4 +1,4 @@
-"""Lists of pictures, prompt files and tables of scores, as CSV, JSON, JSON lines and Parquet."""
+"""Lists of images, prompt files and tables of scores, as CSV, JSON, JSON lines and Parquet."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from fuzz.harness import Case, Surface
 from fuzz.mutate import damaged, damaged_json, value
 from mst_clipiqa.errors import MstClipiqaError
-from mst_clipiqa.inputs import expand
-from mst_clipiqa.prompts import PromptFile
-from mst_clipiqa.tables import stream_table
+from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.tables.table import stream_table
 
 _ROWS = [
     {"file": "a.png", "prompt": "a red ball, on a table", "quality": 3.25, "width": 512},

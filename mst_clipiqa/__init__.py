@@ -1,9 +1,9 @@
-"""Scores generated pictures: how good they look, and how well they show their prompt.
+"""Scores generated images: how good they look, and how well they show their prompt.
 
-The pipeline, picture and prompt to two numbers (arXiv 2606.16799)::
+The pipeline, image and prompt to two numbers (arXiv 2606.16799)::
 
-    pictures.py            path, bytes, array ........ -> RGB picture
-    model/preprocess.py    RGB picture ............... -> uint8 views of one size
+    images.py            path, bytes, array ........ -> RGB image
+    model/preprocess.py    RGB image ............... -> uint8 views of one size
     model/mstfe.py         views, two frozen encoders  -> f_c, f_f       (coarse and fine features)
     model/gff.py           f_c, f_f .................. -> g, z           (gate, fused feature)
     model/heads.py         z, prompt tokens .......... -> q in 1..5      (template head or prompt head)
@@ -11,7 +11,7 @@ The pipeline, picture and prompt to two numbers (arXiv 2606.16799)::
 
     import mst_clipiqa
     scorer = mst_clipiqa.Scorer.load("mini")
-    score = scorer("picture.png", prompt="a red ball on a table")
+    score = scorer("image.png", prompt="a red ball on a table")
     score.quality, score.correspondence
 
 Nothing heavy is imported until one of the names below is used.
@@ -22,27 +22,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from mst_clipiqa._version import __version__
+
 if TYPE_CHECKING:
     from mst_clipiqa.encoders import load_encoders
     from mst_clipiqa.errors import (
         DataError,
+        ImageError,
         ModelError,
         MstClipiqaError,
-        PictureError,
         PromptError,
         UsageError,
     )
     from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-    from mst_clipiqa.scorer import Request, Score, Scorer
-
-__version__ = "0.1.0"
+    from mst_clipiqa.scoring.scorer import Request, Score, Scorer
 
 __all__ = [
     "MSTCLIPIQA",
     "DataError",
+    "ImageError",
     "ModelError",
     "MstClipiqaError",
-    "PictureError",
     "PromptError",
     "Request",
     "Score",
@@ -57,11 +57,11 @@ _HOME = {
     "DataError": "errors",
     "ModelError": "errors",
     "MstClipiqaError": "errors",
-    "PictureError": "errors",
+    "ImageError": "errors",
     "PromptError": "errors",
-    "Request": "scorer",
-    "Score": "scorer",
-    "Scorer": "scorer",
+    "Request": "scoring.scorer",
+    "Score": "scoring.scorer",
+    "Scorer": "scoring.scorer",
     "UsageError": "errors",
     "load_encoders": "encoders",
 }

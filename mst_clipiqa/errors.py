@@ -4,10 +4,10 @@
 
     MstClipiqaError
     ├── UsageError     a flag, an argument or a combination of them
-    ├── PictureError   one picture that cannot be read
+    ├── ImageError   one image that cannot be read
     ├── PromptError    one prompt that cannot be scored
     ├── ModelError     a model folder, encoder weights or their configuration
-    └── DataError      a rated set: labels, splits, missing pictures
+    └── DataError      a rated set: labels, splits, missing images
 
 Every message is one sentence: what was expected, what came, what to do.
 """
@@ -26,8 +26,8 @@ class UsageError(MstClipiqaError, ValueError):
     """A flag, an argument or a combination of them makes no sense."""
 
 
-class PictureError(MstClipiqaError, ValueError):
-    """One picture cannot be read; in bulk work it becomes a row with this reason."""
+class ImageError(MstClipiqaError, ValueError):
+    """One image cannot be read; in bulk work it becomes a row with this reason."""
 
 
 class PromptError(MstClipiqaError, ValueError):

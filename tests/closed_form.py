@@ -83,3 +83,8 @@ def pixels() -> torch.Tensor:
     x = np.arange(224.0).reshape(1, 1, 1, 224)
     wave = np.sin((0.05 + 0.11 * b) * x + c) * np.cos((0.21 - 0.04 * b) * y)
     return torch.from_numpy(wave + 0.3 * b * np.sin(1.7 * x + 2.3 * y + c)).float()
+
+
+def count_trained(model: nn.Module) -> int:
+    """Return how many numbers are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

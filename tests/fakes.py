@@ -1,4 +1,4 @@
-"""A pair of encoders that is quick and knows little: block means of the picture, hashed words of the prompt."""
+"""A pair of encoders that is quick and knows little: block means of the image, hashed words of the prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIM = 64
 
 @dataclass
 class FakePair:
-    """Counts the pictures and prompts that it encodes, so that a test can see what was spared."""
+    """Counts the images and prompts that it encodes, so that a test can see what was spared."""
 
     view: ViewSpec = field(default_factory=ViewSpec)
     dim: int = DIM
@@ -29,11 +29,11 @@ class FakePair:
     sha256: str = "f" * 64
     precision: str = "fp32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    pictures: int = 0
+    images: int = 0
     prompts: int = 0
 
     def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
-        self.pictures += len(coarse)
+        self.images += len(coarse)
         x = coarse.float() / 255
         blocks = F.adaptive_avg_pool2d(x, (4, 4)).flatten(1)
         edges = F.adaptive_avg_pool2d((x[..., 1:] - x[..., :-1]).abs(), (4, 4)).flatten(1)
@@ -59,11 +59,11 @@ def _word(word: str) -> Tensor:
     return torch.randn(DIM, generator=torch.Generator().manual_seed(zlib.crc32(word.encode("utf-8", "replace"))))
 
 
-def draw(seed: int, spoilt: float, size: int = 64) -> Image.Image:
-    """Draw a coloured gradient with as much noise as ``spoilt``, 0..1, says."""
+def draw(seed: int, distorted: float, size: int = 64) -> Image.Image:
+    """Draw a coloured gradient with as much noise as ``distorted``, 0..1, says."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 1, size)[:, None, None] * rng.uniform(60, 200, 3) + np.zeros((1, size, 1))
-    noisy = ramp + spoilt * 120 * rng.standard_normal((size, size, 3))
+    noisy = ramp + distorted * 120 * rng.standard_normal((size, size, 3))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
@@ -77,11 +77,11 @@ def rated_set(folder: object, prompts: int = 12, each: int = 4) -> RatedSet:
     rng = np.random.default_rng(0)
     for p in range(prompts):
         for k in range(each):
-            spoilt = float(rng.uniform())
+            distorted = float(rng.uniform())
             name = f"gen{k % 2}_{p:03d}_{k}.png"
-            draw(100 * p + k, spoilt).save(root / name)
-            targets = {"quality": 5 - 4.5 * spoilt, "correspondence": 1 + 3 * (1 - spoilt) * (p % 3) / 2}
-            prompt = f"a picture of thing{p} in colour{p % 3}"
+            draw(100 * p + k, distorted).save(root / name)
+            targets = {"quality": 5 - 4.5 * distorted, "correspondence": 1 + 3 * (1 - distorted) * (p % 3) / 2}
+            prompt = f"an image of thing{p} in colour{p % 3}"
             generator = f"gen{k % 2}"
             records.append(
                 Record(name, root / name, prompt, f"toy/{p}", generator, targets, setting=generator, style="plain")

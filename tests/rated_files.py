@@ -1,4 +1,4 @@
-"""Small label files of the same shape as the published ones, and one-pixel pictures, for the tests of `data`."""
+"""Small label files of the same shape as the published ones, and one-pixel images, for the tests of `data`."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def write_mat(path: Path, variable: str, values: Sequence[float]) -> Path:
     return path
 
 
-def pictures(folder: Path, names: Iterable[str]) -> None:
+def images(folder: Path, names: Iterable[str]) -> None:
     """Write a file for each name; the readers look for files, they do not open them."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"picture " + name.encode())
+        path.write_bytes(b"image " + name.encode())
 
 
 def agiqa_1k(root: Path, extra: Iterable[Sequence[Any]] = ()) -> list[str]:
@@ -92,7 +92,7 @@ def aigciqa2023(root: Path, scale: float = 1.0) -> list[str]:
 
 
 def aigciqa2023_mat(root: Path, names: Sequence[str]) -> list[float]:
-    """Write the official pieces for these pictures: .mat scores and deviations, pic-index, prompts without header."""
+    """Write the official pieces for these images: .mat scores and deviations, pic-index, prompts without header."""
     values = [30.0 + i for i in range(len(names))]
     for target in (1, 2, 3):
         write_mat(root / f"DATA/MOS/mosz{target}.mat", "MOSz", [v + target / 10 for v in values])

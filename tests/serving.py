@@ -11,16 +11,16 @@ from contextlib import contextmanager
 
 import torch
 import uvicorn
-from closed_form import fill
-from fakes import FakePair, draw
 
-from mst_clipiqa.encode import PictureEncoder
-from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.run import listen
 from mst_clipiqa.serve.settings import Settings
+from tests.closed_form import fill
+from tests.fakes import FakePair, draw
 
 
 def toy_scorer(batch_size: int = 8) -> Scorer:
@@ -33,13 +33,13 @@ def toy_scorer(batch_size: int = 8) -> Scorer:
         part.eval().requires_grad_(False)
     torch.nn.init.constant_(parts["correspondence"].head.alpha, 0.5)
     model = TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
-    return Scorer(model, PictureEncoder(pair, batch_size=batch_size))
+    return Scorer(model, ImageEncoder(pair, batch_size=batch_size))
 
 
-def png(seed: int = 0, spoilt: float = 0.2, size: int = 64) -> bytes:
-    """Return a picture as the bytes of a file."""
+def png(seed: int = 0, distorted: float = 0.2, size: int = 64) -> bytes:
+    """Return an image as the bytes of a file."""
     file = io.BytesIO()
-    draw(seed, spoilt, size).save(file, "PNG")
+    draw(seed, distorted, size).save(file, "PNG")
     return file.getvalue()
 
 

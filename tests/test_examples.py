@@ -1,4 +1,4 @@
-"""The pictures that the project ships: small, varied, listed, licensed, and made by the committed script."""
+"""The images that the project ships: small, varied, listed, licensed, and made by the committed script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
-PICTURES = sorted(path for path in FOLDER.iterdir() if path.suffix in {".jpg", ".png", ".webp"})
+IMAGES = sorted(path for path in FOLDER.iterdir() if path.suffix in {".jpg", ".png", ".webp"})
 
 
 def _rows() -> list[dict[str, str]]:
@@ -39,32 +39,32 @@ def drawn(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_table_lists_every_picture_once_with_a_prompt() -> None:
+def test_the_table_lists_every_image_once_with_a_prompt() -> None:
     rows = _rows()
     assert [row["file_name"] for row in rows] == sorted(row["file_name"] for row in rows)
-    assert {row["file_name"] for row in rows} == {path.name for path in PICTURES}
-    assert len(rows) == len(PICTURES) >= 12
+    assert {row["file_name"] for row in rows} == {path.name for path in IMAGES}
+    assert len(rows) == len(IMAGES) >= 12
     assert all(row["prompt"].strip() for row in rows)
 
 
-@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
-def test_a_picture_is_small(path: Path) -> None:
-    with Image.open(path) as picture:
-        assert 256 <= max(picture.size) <= 512
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
+def test_a_image_is_small(path: Path) -> None:
+    with Image.open(path) as image:
+        assert 256 <= max(image.size) <= 512
     assert path.stat().st_size <= 64 * 1024
 
 
 def test_formats_differ() -> None:
-    assert {path.suffix for path in PICTURES} == {".jpg", ".png", ".webp"}
+    assert {path.suffix for path in IMAGES} == {".jpg", ".png", ".webp"}
 
 
-def test_every_picture_has_its_licence() -> None:
+def test_every_image_has_its_licence() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert [path.name for path in PICTURES if f"`{path.name}`" not in text] == []
+    assert [path.name for path in IMAGES if f"`{path.name}`" not in text] == []
 
 
-@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
-def test_the_script_draws_the_same_picture(path: Path, drawn: Path) -> None:
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
+def test_the_script_draws_the_same_image(path: Path, drawn: Path) -> None:
     with Image.open(path) as ours, Image.open(drawn / path.name) as again:
         difference = np.asarray(ours.convert("RGB"), dtype=int) - np.asarray(again.convert("RGB"), dtype=int)
     assert np.abs(difference).mean() < 0.5  # of 255; encoders differ a little from version to version
@@ -74,10 +74,10 @@ def test_the_script_writes_the_same_table(drawn: Path) -> None:
     assert (drawn / "metadata.csv").read_bytes() == (FOLDER / "metadata.csv").read_bytes()
 
 
-def test_a_spoilt_picture_differs_from_its_clean_one() -> None:
+def test_a_distorted_image_differs_from_its_clean_one() -> None:
     pairs = {"coffee.jpg": "coffee_blur.jpg", "cat.jpg": "cat_jpeg.png", "rocket.jpg": "rocket_small.png"}
-    for clean, spoilt in pairs.items():
-        with Image.open(FOLDER / clean) as a, Image.open(FOLDER / spoilt) as b:
+    for clean, distorted in pairs.items():
+        with Image.open(FOLDER / clean) as a, Image.open(FOLDER / distorted) as b:
             assert a.size == b.size
             difference = np.asarray(a.convert("RGB"), dtype=int) - np.asarray(b.convert("RGB"), dtype=int)
         assert np.abs(difference).mean() > 2

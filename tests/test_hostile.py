@@ -14,26 +14,26 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from fakes import FakePair, draw
 
 from fuzz import http, models
 from fuzz.asks import TOKEN
 from fuzz.harness import Counts, Surface, dumped, loaded, run
 from mst_clipiqa import cli
-from mst_clipiqa.commands import score as command
-from mst_clipiqa.embedded.encoders import load_mini_pair
-from mst_clipiqa.encode import PictureEncoder
+from mst_clipiqa.cli.commands import score as command
+from mst_clipiqa.encoders.mini.pair import load_mini_pair
 from mst_clipiqa.errors import ModelError, UsageError
-from mst_clipiqa.judge import zero_shot_model
-from mst_clipiqa.scorer import Scorer
-from mst_clipiqa.tables import read_table
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.scoring.predictor import zero_shot_model
+from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.tables.table import read_table
+from tests.fakes import FakePair, draw
 
 ROOT = Path(__file__).resolve().parent.parent
 PEAK_MB = 1500  # of all that a surface does; torch alone is a third of it
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("pictures", 400), ("prompts", 60), ("tables", 150), ("models", 40), ("http", 300)]
+    ("name", "count"), [("images", 400), ("prompts", 60), ("tables", 150), ("models", 40), ("http", 300)]
 )
 def test_a_bounded_run_of_every_surface(name: str, count: int, tmp_path: Path) -> None:
     counts = run(importlib.import_module(f"fuzz.{name}").SURFACE, count, 500_000, tmp_path)
@@ -179,7 +179,7 @@ NAMES = [
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakePair:
     pair = FakePair()
-    scorer = Scorer(zero_shot_model(pair), PictureEncoder(pair, batch_size=8))
+    scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=8))
     monkeypatch.setattr(command, "_scorer", lambda flags: scorer)
     return pair
 
@@ -196,10 +196,10 @@ def score(*args: str) -> Result:
 def test_names_that_nobody_would_choose(kind: str, tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path / "in")
     Path(os.fsdecode(folder)).mkdir()
-    picture = Path(os.fsdecode(folder)) / "plain.png"
-    draw(0, 0.3, size=20).save(picture)
+    image = Path(os.fsdecode(folder)) / "plain.png"
+    draw(0, 0.3, size=20).save(image)
     for name in NAMES:
-        os.link(picture, folder + b"/" + name)
+        os.link(image, folder + b"/" + name)
     output = tmp_path / f"out.{kind}"
     assert score(str(tmp_path / "in"), "-o", str(output)).exit_code == 0
     rows = read_table(output)
@@ -240,14 +240,14 @@ import json, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from click.testing import CliRunner
-from fakes import FakePair
+from tests.fakes import FakePair
 from mst_clipiqa import cli
-from mst_clipiqa.commands import score as command
-from mst_clipiqa.encode import PictureEncoder
-from mst_clipiqa.judge import zero_shot_model
-from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.cli.commands import score as command
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.scoring.predictor import zero_shot_model
+from mst_clipiqa.scoring.scorer import Scorer
 pair = FakePair()
-scorer = Scorer(zero_shot_model(pair), PictureEncoder(pair, batch_size=8))
+scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=8))
 command._scorer = lambda flags: scorer
 args = ["score", sys.argv[1], "--quiet", "-o"]
 CliRunner().invoke(cli.group, [*args, sys.argv[2]])  # all that is imported late is imported now

@@ -16,30 +16,31 @@ PACKAGE = ROOT / "mst_clipiqa"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
-# A part is a file or a folder of the package. These may import only the parts named here ...
+# A part is a file or a folder at the top of the package. These may import only the parts named here ...
 ONLY: dict[str, set[str]] = {
+    "_version": set(),
     "errors": set(),
     "model": {"errors"},
+    "encoders": {"model", "errors"},
     "evaluate": {"errors"},
-    "embedded": {"model", "errors"},
-    "encoders": {"embedded", "model", "errors"},
+    "images": {"errors"},
+    "tables": {"errors"},
+    "data": {"errors"},
 }
-# ... and every part imports from its own row or from a row before it. A part that is not named stands in the row of
-# the last part that it imports itself, so a small new file needs no line here.
+# ... and every part imports from its own row or from a row before it. Every part has a row.
 ROWS = [
-    {"errors"},
-    {"model", "evaluate", "pictures", "tables", "inputs", "cache"},
-    {"embedded"},
-    {"encoders"},
-    {"folder"},
-    {"judge"},
-    {"data", "scorer"},
-    {"train", "benchmark", "explain", "report", "export", "distribute"},
-    {"commands", "serve"},
-    {"cli"},
+    {"_version", "errors"},
+    {"model", "images", "tables", "evaluate", "data"},
+    {"inputs", "encoders"},
+    {"model_folder", "features"},
+    {"scoring"},
+    {"train", "analysis", "explain", "distribute"},
+    {"benchmark", "report"},
+    {"cli", "serve"},
     {"__main__"},
 ]
-ABOVE = {"commands", "serve", "cli", "__main__"}  # what nothing below may import, named or not
+DATA_ONLY = {"weights"}  # folders without code
+TOP = {"__init__", "__main__", "_version", "errors", "model_folder"}  # the files at the top
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "PIL", "pyarrow", "openpyxl"}
 MAX_LINES = 300
 
@@ -50,12 +51,7 @@ def part_of(file: str) -> str:
 
 
 def row_of(part: str) -> int:
-    named = next((i for i, row in enumerate(ROWS) if part in row), None)
-    if named is not None:
-        return named
-    trees = [tree for file, tree in TREES.items() if part_of(file) == part]
-    others = {name.split(".")[1] for tree in trees for name in imports(tree) if name.startswith("mst_clipiqa.")}
-    return max((row_of(other) for other in others - {part, "__version__"}), default=0)
+    return next(i for i, row in enumerate(ROWS) if part in row)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -87,13 +83,9 @@ def wrong_arrows(file: str, tree: ast.Module) -> list[str]:
                 wrong.append(f"{name} (relative)")
             continue
         other = rest.split(".")[0]
-        if other == part or other == "__version__":
+        if other == part:
             continue
-        if part in ONLY:
-            allowed = other in ONLY[part]
-        else:
-            upward = other in ABOVE and part not in ABOVE
-            allowed = other in parts and not upward and row_of(other) <= row_of(part)
+        allowed = other in ONLY[part] if part in ONLY else other in parts and row_of(other) <= row_of(part)
         if not allowed:
             wrong.append(name)
     return wrong
@@ -115,6 +107,15 @@ def forbidden(tree: ast.Module) -> list[str]:
     return found
 
 
+def test_every_part_has_one_row_and_the_top_holds_these_files_only() -> None:
+    parts = sorted(part for row in ROWS for part in row)
+    assert parts == sorted({part_of(file) for file in TREES} - {"__init__"})
+    assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders - DATA_ONLY == {part_of(file) for file in TREES} - TOP
+    assert not [file for file in TREES if part_of(file) in DATA_ONLY]
+
+
 @pytest.mark.parametrize("file", [f for f in TREES if f != "__init__.py"])
 def test_arrows_point_one_way(file: str) -> None:
     assert wrong_arrows(file, TREES[file]) == []
@@ -123,15 +124,17 @@ def test_arrows_point_one_way(file: str) -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("model/gff.py", "from mst_clipiqa.pictures import read"),
-        ("evaluate.py", "import mst_clipiqa.data"),
-        ("scorer.py", "def f():\n    from mst_clipiqa import train"),
-        ("train.py", "from mst_clipiqa.commands.score import command"),
-        ("commands/score.py", "from mst_clipiqa.cli import group"),
-        ("scorer.py", "import mst_clipiqa"),
-        ("scorer.py", "from mst_clipiqa import Score"),
-        ("pictures.py", "from mst_clipiqa.encode import PictureEncoder\nfrom mst_clipiqa.scorer import Score"),
-        ("scorer.py", "from .model import gff"),
+        ("model/gff.py", "from mst_clipiqa.images.decode import read_image"),
+        ("model/gff.py", "from mst_clipiqa.encoders.precision import DTYPES"),
+        ("evaluate/measures.py", "import mst_clipiqa.data"),
+        ("scoring/scorer.py", "def f():\n    from mst_clipiqa import train"),
+        ("train/fit.py", "from mst_clipiqa.cli.commands.score import command"),
+        ("report/page.py", "from mst_clipiqa.cli.progress import progress"),
+        ("scoring/scorer.py", "import mst_clipiqa"),
+        ("scoring/scorer.py", "from mst_clipiqa import Score"),
+        ("images/decode.py", "from mst_clipiqa.scoring.scorer import Score"),
+        ("features/cache.py", "from mst_clipiqa.scoring.scorer import Score"),
+        ("scoring/scorer.py", "from .model import gff"),
     ],
 )
 def test_a_wrong_arrow_is_noticed(file: str, source: str) -> None:
@@ -169,7 +172,7 @@ def test_evaluate_needs_numpy_and_scipy_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [f for f in TREES if part_of(f) in {"__init__", "__main__", "cli", "commands", "errors"}]
+    "file", [f for f in TREES if part_of(f) in {"__init__", "__main__", "_version", "cli", "errors"}]
 )
 def test_the_command_line_starts_light(file: str) -> None:
     assert not top_imports(TREES[file]) & HEAVY
@@ -226,7 +229,7 @@ def test_no_file_names_a_machine_or_an_index() -> None:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            continue  # a picture, or weights
+            continue  # an image, or weights
         found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in NOT_OURS.finditer(text)]
     assert found == []
 

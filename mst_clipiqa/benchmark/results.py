@@ -14,9 +14,9 @@ import numpy as np
 from scipy import stats
 
 from mst_clipiqa.benchmark.runs import Plan, Run
-from mst_clipiqa.contamination import Contamination
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import Difference, paired_difference
+from mst_clipiqa.train.contamination import Contamination
 
 MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
 
@@ -46,12 +46,12 @@ def summarise(plan: Plan, runs: Sequence[Run], encoders: dict[str, Any], test_se
 def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[float, float]:
     """Return a 95 % interval of the mean over random splits.
 
-    The splits share pictures, so the plain interval would be too narrow; the variance is corrected by
+    The splits share images, so the plain interval would be too narrow; the variance is corrected by
     1/n + test/train (Nadeau and Bengio, 2003).
 
     Args:
         values: one figure a split, at least two.
-        test_share: share of the pictures in a test part, 0..1.
+        test_share: share of the images in a test part, 0..1.
     """
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
@@ -85,7 +85,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]) -> Difference:
-    """Return how much better B ranks the same test pictures than A, with an interval over prompts.
+    """Return how much better B ranks the same test images than A, with an interval over prompts.
 
     Args:
         a, b: two results of ``summarise``, of one set and the same splits.
@@ -93,18 +93,18 @@ def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tu
         heads: the head of A and that of B.
 
     Raises:
-        DataError: the two have no test pictures in common.
+        DataError: the two have no test images in common.
     """
     left, right = (_predictions(found, target, head) for found, head in zip((a, b), heads, strict=True))
     keys = sorted(left.keys() & right.keys())
     if not keys:
-        raise DataError("Expected two results with test pictures in common, got none: use the same data and splits.")
+        raise DataError("Expected two results with test images in common, got none: use the same data and splits.")
     mos, groups = [left[k][1] for k in keys], [left[k][2] for k in keys]
     return paired_difference([left[k][0] for k in keys], [right[k][0] for k in keys], mos, groups)
 
 
 def _predictions(found: dict[str, Any], target: str, head: str) -> dict[tuple[int, str], tuple[float, float, str]]:
-    """Return (split, picture) -> (prediction, mos, prompt group) of one target and head."""
+    """Return (split, image) -> (prediction, mos, prompt group) of one target and head."""
     return {
         (run["split"], name): (q, y, group)
         for run in found["runs"]
@@ -115,7 +115,7 @@ def _predictions(found: dict[str, Any], target: str, head: str) -> dict[tuple[in
 
 def _line(plan: Plan, runs: Sequence[Run], target: str, head: str) -> dict[str, Any]:
     own = [run for run in runs if (run.target, run.head) == (target, head)]
-    share = own[0].pictures / max(len(plan.rated), own[0].pictures + 1)
+    share = own[0].images / max(len(plan.rated), own[0].images + 1)
     line: dict[str, Any] = {"target": target, "head": head, "splits": len(own)}
     for measure in MEASURES:
         values = [getattr(run, measure) for run in own]
@@ -133,8 +133,8 @@ def _together(runs: Sequence[Run]) -> Contamination:
     """Return the mean contamination of several test parts."""
     found = [run.contamination for run in runs]
     guilty = tuple(dict.fromkeys(who for one in found for who in one.by))
-    pictures, prompts = (float(np.mean([getattr(one, part) for one in found])) for part in ("pictures", "prompts"))
-    return Contamination(pictures, prompts, guilty)
+    images, prompts = (float(np.mean([getattr(one, part) for one in found])) for part in ("images", "prompts"))
+    return Contamination(images, prompts, guilty)
 
 
 def _row(line: dict[str, Any]) -> str:

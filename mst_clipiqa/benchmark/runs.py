@@ -1,6 +1,6 @@
 """Many splits, heads and targets of one rated set, trained and tested on features that are made once.
 
-Every split trains anew and is tested on prompts (or pictures, if so asked) that its training never saw. A plan's runs
+Every split trains anew and is tested on prompts (or images, if so asked) that its training never saw. A plan's runs
 are independent, so they share the processor's cores as processes of one thread each.
 """
 
@@ -15,7 +15,6 @@ from itertools import product
 import numpy as np
 import torch
 
-from mst_clipiqa.contamination import Contamination, contamination
 from mst_clipiqa.data import RatedSet, Record, Split, make_split
 from mst_clipiqa.evaluate import (
     Resampling,
@@ -26,8 +25,9 @@ from mst_clipiqa.evaluate import (
     pair_accuracy,
     srcc,
 )
-from mst_clipiqa.folder import TrainedOn
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
+from mst_clipiqa.model_folder import TrainedOn
+from mst_clipiqa.train.contamination import Contamination, contamination
 from mst_clipiqa.train.features import FeatureTable, part_of
 from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
 
@@ -45,7 +45,7 @@ class Plan:
     splits: int
     split_by: str
     recipe: Recipe
-    together: tuple[tuple[Record, ...], ...] = ()  # pictures that no split may part: byte-identical ones
+    together: tuple[tuple[Record, ...], ...] = ()  # images that no split may part: byte-identical ones
 
     def split(self, number: int) -> Split:
         """Return split ``number``; the same for every head and target."""
@@ -62,7 +62,7 @@ class Run:
     split: int
     protocol: str
     leakage: float | None
-    pictures: int
+    images: int
     srcc: float
     plcc: float
     krcc: float
@@ -79,7 +79,7 @@ class Run:
 
 @dataclass(frozen=True)
 class OtherSet:
-    """Pictures to test on from another set: its name, records, and features from the same encoders."""
+    """Images to test on from another set: its name, records, and features from the same encoders."""
 
     name: str
     table: FeatureTable
@@ -172,7 +172,7 @@ def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> 
         *job,
         protocol=split.protocol,
         leakage=split.leakage,
-        pictures=len(mos),
+        images=len(mos),
         srcc=found.srcc,
         plcc=found.plcc,
         krcc=found.krcc,

@@ -4,7 +4,7 @@
     sets.py          the table: columns, native ranges, groups, folders of every set
     ratings.py       rows, table ................. -> ratings, records
     loading.py       name, folder ................ -> RatedSet             (load)
-    copies.py        records ..................... -> byte-identical pictures
+    copies.py        records ..................... -> byte-identical images
     splits.py        records ..................... -> Split                (make_split, leakage)
     survey.py        RatedSet .................... -> Survey               (what `data check` prints)
 
@@ -14,7 +14,7 @@ Needs nothing but the standard library; openpyxl for .xlsx and scipy for .mat, o
 from __future__ import annotations
 
 from mst_clipiqa.data.copies import identical
-from mst_clipiqa.data.loading import load, with_pictures
+from mst_clipiqa.data.loading import load, with_images
 from mst_clipiqa.data.record import RatedSet, Record, same_text
 from mst_clipiqa.data.sets import SETS, SetInfo, set_name
 from mst_clipiqa.data.splits import Split, TrainingPart, leakage, make_split
@@ -32,5 +32,5 @@ __all__ = [
     "make_split",
     "same_text",
     "set_name",
-    "with_pictures",
+    "with_images",
 ]

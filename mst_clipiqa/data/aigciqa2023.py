@@ -1,8 +1,8 @@
 """AIGCIQA2023, which is published in pieces: scores as .mat in row order, names and prompts as spreadsheets.
 
 The common csv copy (`all_set.csv`) has everything in one place, with the scores divided by 20. A row of the
-.mat files is a picture: model index * 400 + prompt * 4 + copy - 1. That is the order of `pic-index.xlsx`, and
-the number by which the flat folder `Image/allimg` calls its pictures.
+.mat files is an image: model index * 400 + prompt * 4 + copy - 1. That is the order of `pic-index.xlsx`, and
+the number by which the flat folder `Image/allimg` calls its images.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _mat_columns(root: Path, folder: str, files: list[Path]) -> dict[str, list[f
 
 
 def _names(root: Path, rows: int) -> tuple[list[str], dict[str, str]]:
-    """Return the picture of every .mat row, and prompts where the naming file has them."""
+    """Return the image of every .mat row, and prompts where the naming file has them."""
     if index := _find(root, "pic-index.xlsx"):
         lines = read_rows(index, ("model", "image_name"))
         return [f"{line.cells['model']}/{line.cells['image_name']}" for line in lines], {}
@@ -145,7 +145,7 @@ def _prompts(root: Path) -> dict[str, tuple[str, str]]:
 
 
 def row_of(name: str) -> int | None:
-    """Return the number by which the flat folder calls a picture, or None for a model not in the set.
+    """Return the number by which the flat folder calls an image, or None for a model not in the set.
 
     >>> row_of("DALLE/002-3.png")
     410

@@ -1,4 +1,4 @@
-"""Pictures that are the same file byte for byte under several names."""
+"""Images that are the same file byte for byte under several names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Identical = tuple[tuple[Record, ...], ...]
 
 
 def identical(records: Iterable[Record]) -> Identical:
-    """Find the pictures that are byte-identical to another one.
+    """Find the images that are byte-identical to another one.
 
     Only files of one size are read, so the search costs little.
 
@@ -20,7 +20,7 @@ def identical(records: Iterable[Record]) -> Identical:
         records: with files that are there.
 
     Returns:
-        The sets of two or more identical pictures, each sorted by name, in the order of their first names.
+        The sets of two or more identical images, each sorted by name, in the order of their first names.
 
     Example:
         >>> pairs = identical(rated.records)  # doctest: +SKIP
@@ -39,5 +39,5 @@ def identical(records: Iterable[Record]) -> Identical:
 
 
 def across_prompts(sets: Sequence[Sequence[Record]]) -> Identical:
-    """Return the sets whose pictures belong to several prompts: they cross a split by prompt."""
+    """Return the sets whose images belong to several prompts: they cross a split by prompt."""
     return tuple(tuple(same) for same in sets if len({record.group for record in same}) > 1)

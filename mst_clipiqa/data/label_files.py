@@ -14,7 +14,7 @@ from typing import cast
 from mst_clipiqa.errors import DataError
 
 LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".mat")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEEPEST = 2  # folders below the root that are searched for labels
 
 
@@ -83,8 +83,8 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
     Args:
         path: the file; csv as UTF-8, with or without a byte order mark.
         positions: column names in order, for a file without a header row. A file has none where a cell of
-            its first row names a picture.
-        header: for a file whose rows name no picture: a cell that only its header row holds.
+            its first row names an image.
+        header: for a file whose rows name no image: a cell that only its header row holds.
 
     Raises:
         DataError: the file is empty, cannot be read, has a ragged row, or has no header and no positions.
@@ -96,7 +96,7 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
     if not lines:
         raise DataError(f"expected rows in {path}, got an empty file; fetch the label file again")
     first = lines[0][1]
-    if names_a_picture(first) or (header and header not in [cell.casefold() for cell in first]):
+    if names_a_image(first) or (header and header not in [cell.casefold() for cell in first]):
         columns, body = _columns_without_header(path, first, positions), lines
     else:
         columns, body = [cell.casefold() for cell in first], lines[1:]
@@ -113,9 +113,9 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
     return rows
 
 
-def names_a_picture(cells: Iterable[str]) -> bool:
-    """Return whether one of the cells is a picture's file name, which no header row has."""
-    return any(cell.casefold().endswith(PICTURE_SUFFIXES) for cell in cells)
+def names_a_image(cells: Iterable[str]) -> bool:
+    """Return whether one of the cells is an image's file name, which no header row has."""
+    return any(cell.casefold().endswith(IMAGE_SUFFIXES) for cell in cells)
 
 
 def _columns_without_header(path: Path, first: Sequence[str], positions: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A set's name and a folder -> a rated set: labels read, ranges told, pictures found."""
+"""A set's name and a folder -> a rated set: labels read, ranges told, images found."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def load(
     root: str | Path,
     *,
     allow_missing: bool = False,
-    pictures: bool = True,
+    images: bool = True,
     score_range: Range | None = None,
 ) -> RatedSet:
     """Load a rated set from one of its known layouts.
 
     Args:
         name: a name of `SETS`, in any spelling ("AGIQA-3K", "agiqa3k"), or "csv", "imagefolder", "pyiqa".
-        root: the folder that holds labels and pictures, the labels in it or up to two folders below; for
+        root: the folder that holds labels and images, the labels in it or up to two folders below; for
             "csv" and "pyiqa" also the label file itself.
-        allow_missing: go on without pictures that are not there; `missing` then lists them.
-        pictures: False reads the labels alone and looks for no picture.
+        allow_missing: go on without images that are not there; `missing` then lists them.
+        images: False reads the labels alone and looks for no image.
         score_range: low and high end of the native scale, for sets of one's own; guessed where not given.
 
     Returns:
@@ -37,7 +37,7 @@ def load(
 
     Raises:
         UsageError: no such set, or a score range for a set that has its own.
-        DataError: labels or pictures that are missing, wrong or contradictory.
+        DataError: labels or images that are missing, wrong or contradictory.
 
     Example:
         >>> load("agiqa-3k", "AGIQA-3K").ranges  # doctest: +SKIP
@@ -52,7 +52,7 @@ def load(
     labels = _read(key, folder)
     ratings, more = merge(labels.ratings, info)
     if not ratings:
-        raise DataError(f"expected rated pictures in {folder}, got label files without a score")
+        raise DataError(f"expected rated images in {folder}, got label files without a score")
     info = _with_scales(info, ratings, score_range)
     ranges = native_ranges(ratings, info)
     base = folder.parent if folder.is_file() else folder
@@ -66,7 +66,7 @@ def load(
         licence=info.licence,
         labels=tuple(labels.files),
     )
-    return with_pictures(rated, allow_missing=allow_missing) if pictures else rated
+    return with_images(rated, allow_missing=allow_missing) if images else rated
 
 
 def _read(key: str, root: Path) -> Labels:
@@ -90,12 +90,12 @@ def _from_table(info: SetInfo, root: Path) -> Labels:
     for file, path in files[:1] if info.alternatives else files:
         labels.files.append(path)
         for row in read_rows(path, file.positions):
-            if row.get(("image_prompt",)):  # made from a picture: the other half of PKU-AIGIQA-4K
+            if row.get(("image_prompt",)):  # made from an image: the other half of PKU-AIGIQA-4K
                 left_out += 1
             else:
                 labels.ratings.append(rating(row, info, file.split))
     if left_out:
-        labels.notes.append(f"{left_out} pictures are left out: they were made from a picture, not from text")
+        labels.notes.append(f"{left_out} images are left out: they were made from an image, not from text")
     return labels
 
 
@@ -116,45 +116,45 @@ def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, 
         notes.append(f"the scale {low:g}..{high:g} is guessed from the scores; state it where it is another")
     without = sum(r.prompt is None for r in ratings)
     if without:
-        notes.append(f"{without} pictures have no prompt, so it is unknown which others share theirs")
+        notes.append(f"{without} images have no prompt, so it is unknown which others share theirs")
     return notes
 
 
-def with_pictures(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
-    """Find the picture of every record of a set whose labels were read alone.
+def with_images(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
+    """Find the image of every record of a set whose labels were read alone.
 
     Raises:
-        DataError: pictures are missing and `allow_missing` is false, or none is there at all.
+        DataError: images are missing and `allow_missing` is false, or none is there at all.
     """
-    files = find_pictures(rated)
+    files = find_images(rated)
     missing = tuple(record.name for record in rated.records if record.name not in files)
     if missing and (not allow_missing or len(missing) == len(rated)):
-        more = "" if len(missing) == len(rated) else ", or allow missing pictures (--allow-missing)"
+        more = "" if len(missing) == len(rated) else ", or allow missing images (--allow-missing)"
         raise DataError(
-            f"expected {len(rated)} pictures of {rated.name} below {rated.root}, {len(missing)} are missing, "
+            f"expected {len(rated)} images of {rated.name} below {rated.root}, {len(missing)} are missing, "
             f"first {', '.join(missing[:5])}; fetch them{more}"
         )
     notes = rated.notes
     if missing:
-        notes += (f"{len(missing)} of {len(rated)} pictures are missing and left out",)
+        notes += (f"{len(missing)} of {len(rated)} images are missing and left out",)
     records = tuple(replace(r, file=files[r.name]) for r in rated.records if r.name in files)
     return replace(rated, records=records, missing=missing, notes=notes)
 
 
-def find_pictures(rated: RatedSet) -> dict[str, Path]:
-    """Return name -> file for the pictures that are there.
+def find_images(rated: RatedSet) -> dict[str, Path]:
+    """Return name -> file for the images that are there.
 
-    A set's layouts name pictures differently; the one that finds most is taken for all, because mixing
-    them could pair a score with another picture.
+    A set's layouts name images differently; the one that finds most is taken for all, because mixing
+    them could pair a score with another image.
     """
     info = SETS[rated.name]
     folders = [base / folder for base in _bases(rated) for folder in info.folders]
     listed: dict[Path, frozenset[str]] = {}
     best: dict[str, Path] = {}
-    for pattern in info.pictures:
+    for pattern in info.images:
         paths = {r.name: path for r in rated.records if (path := _path(r, pattern)) is not None}
         if len(set(paths.values())) < len(paths):
-            continue  # this pattern gives several pictures one file
+            continue  # this pattern gives several images one file
         found = {name: file for name, path in paths.items() if (file := _lookup(folders, path, listed))}
         if len(found) > len(best):
             best = found
@@ -162,13 +162,13 @@ def find_pictures(rated: RatedSet) -> dict[str, Path]:
 
 
 def _bases(rated: RatedSet) -> list[Path]:
-    """Return where picture folders are looked for: in the labels' folder and those above it, to the root."""
+    """Return where image folders are looked for: in the labels' folder and those above it, to the root."""
     bases = [base for file in rated.labels for base in file.parents if base.is_relative_to(rated.root)]
     return list(dict.fromkeys([*bases, rated.root]))
 
 
 def _path(record: Record, pattern: str) -> PurePosixPath | None:
-    """Return a picture's relative path in one layout, or None where the layout has no place for it."""
+    """Return an image's relative path in one layout, or None where the layout has no place for it."""
     row = aigciqa2023.row_of(record.name) if "{row}" in pattern else None
     if "{row}" in pattern and row is None:
         return None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from mst_clipiqa.data.label_files import PICTURE_SUFFIXES, Row, find_labels, read_rows
+from mst_clipiqa.data.label_files import IMAGE_SUFFIXES, Row, find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, deviations, number, plain_prompt
 from mst_clipiqa.data.record import Range
 from mst_clipiqa.data.sets import PLAIN as INFO
@@ -37,7 +37,7 @@ def read(form: str, root: Path) -> Labels:
         root: the folder of the labels; for "csv" and "pyiqa" also the file itself.
 
     Raises:
-        DataError: no label file or several, no column with pictures or scores, a bad row.
+        DataError: no label file or several, no column with images or scores, a bad row.
     """
     labels = Labels()
     for path, below, split in _files(form, root):
@@ -74,7 +74,7 @@ def _metadata(folder: Path) -> list[Path]:
 
 
 def _positions(path: Path) -> tuple[str, ...]:
-    """Name the columns of a table without a header row: picture, (prompt,) score."""
+    """Name the columns of a table without a header row: image, (prompt,) score."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         narrow = file.readline().count(",") == 1
     return ("name", "mos") if narrow else ("name", "prompt", "mos")
@@ -110,10 +110,10 @@ def _split_column(rows: Sequence[Row]) -> tuple[str | None, str]:
 
 def _rating(row: Row, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None) -> Rating:
     name = (row.get(INFO.file_column) or "").replace("\\", "/")
-    if not name.casefold().endswith(PICTURE_SUFFIXES):
+    if not name.casefold().endswith(IMAGE_SUFFIXES):
         raise DataError(
-            f"{row.where}: expected a picture's file name in a column such as {', '.join(INFO.file_column[:5])}, "
-            f"got {name!r}; rename the column with the pictures to image_name"
+            f"{row.where}: expected an image's file name in a column such as {', '.join(INFO.file_column[:5])}, "
+            f"got {name!r}; rename the column with the images to image_name"
         )
     said = row.cells[part].casefold() if part else ""
     return Rating(

@@ -18,7 +18,7 @@ SAME = 1e-3  # two published copies of one score, one of them rounded, differ by
 
 @dataclass(frozen=True)
 class Rating:
-    """What one row says about one picture, before it is known where the picture lies.
+    """What one row says about one image, before it is known where the image lies.
 
     `prompt`, `group`, `generator` and `split` are None where the row does not say.
     """
@@ -47,7 +47,7 @@ def number(row: Row, columns: Sequence[str], name: str) -> float:
     """Return the finite number in the first of these columns.
 
     Raises:
-        DataError: the cell is empty, is no number, or is not finite; names file, row and picture.
+        DataError: the cell is empty, is no number, or is not finite; names file, row and image.
     """
     text = row.get(columns) or ""
     try:
@@ -66,11 +66,11 @@ def rating(row: Row, info: SetInfo, split: str | None = None) -> Rating:
     """Read one row with the columns that the table names.
 
     Raises:
-        DataError: no picture name, no number where a score should be.
+        DataError: no image name, no number where a score should be.
     """
     name = (row.get(info.file_column) or "").replace("\\", "/").rsplit("/", 1)[-1]
     if not name:
-        raise DataError(f"{row.where}: expected a picture in column {info.file_column[0]!r}, got an empty cell")
+        raise DataError(f"{row.where}: expected an image in column {info.file_column[0]!r}, got an empty cell")
     style = (row.get(("style",)) or "") if info.style == "column" else ""
     return Rating(
         name=name,
@@ -103,13 +103,13 @@ def plain_prompt(text: str | None) -> str | None:
 
 
 def merge(ratings: Iterable[Rating], info: SetInfo) -> tuple[list[Rating], list[str]]:
-    """Bring the rows about one picture together: the score from one file, the prompt from another.
+    """Bring the rows about one image together: the score from one file, the prompt from another.
 
     Returns:
-        One rating a picture with a score, in the order first met; and notes about what was left out.
+        One rating an image with a score, in the order first met; and notes about what was left out.
 
     Raises:
-        DataError: two rows give one picture different scores, prompts or parts of the split.
+        DataError: two rows give one image different scores, prompts or parts of the split.
     """
     merged: dict[str, Rating] = {}
     notes: list[str] = []
@@ -125,14 +125,14 @@ def merge(ratings: Iterable[Rating], info: SetInfo) -> tuple[list[Rating], list[
     unrated = [r for r in merged.values() if not r.targets]
     if unrated:
         notes.append(
-            f"{len(unrated)} pictures are left out: no label file found here has a score for them "
+            f"{len(unrated)} images are left out: no label file found here has a score for them "
             f"({unrated[0].where} and on)"
         )
     return [r for r in merged.values() if r.targets], notes
 
 
 def _together(old: Rating, new: Rating) -> Rating:
-    """Merge two rows about one picture, or say how they disagree."""
+    """Merge two rows about one image, or say how they disagree."""
     for target in old.targets.keys() & new.targets.keys():
         if abs(old.targets[target] - new.targets[target]) > SAME:
             raise DataError(
@@ -194,7 +194,7 @@ def to_record(r: Rating, key: str, info: SetInfo, root: Path) -> Record:
         match = re.fullmatch(info.name_rule, r.name)
         if match is None:
             raise DataError(
-                f"{r.where}: expected a picture's name as {info.title} writes them, got {r.name!r}; correct the row"
+                f"{r.where}: expected an image's name as {info.title} writes them, got {r.name!r}; correct the row"
             )
         parts = match.groupdict()
     generator = r.generator if r.generator is not None else parts.get("generator") or ""
@@ -216,7 +216,7 @@ def to_record(r: Rating, key: str, info: SetInfo, root: Path) -> Record:
 
 
 def _group_of(r: Rating, info: SetInfo) -> str:
-    """Return the prompt group as the prompt tells it; a picture without a prompt is a group of its own."""
+    """Return the prompt group as the prompt tells it; an image without a prompt is a group of its own."""
     if info.group == "object and action":
         pieces = [piece.strip() for piece in (r.prompt or "").split(",")]
         if len(pieces) < 2:

@@ -1,4 +1,4 @@
-"""One rated picture, and one rated set of them."""
+"""One rated image, and one rated set of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 Range = tuple[float, float]
 
-ALONE = "picture "
-"""How the group of a picture begins whose prompt is not known: it is a group of its own."""
+ALONE = "image "
+"""How the group of an image begins whose prompt is not known: it is a group of its own."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One rated picture, the same whichever layout its set was read from.
+    """One rated image, the same whichever layout its set was read from.
 
     Args:
-        name: what the set calls the picture, unique in the set ("Controlnet/000-1.png").
-        file: where the picture lies; where the labels were read alone, where it would lie at the root.
+        name: what the set calls the image, unique in the set ("Controlnet/000-1.png").
+        file: where the image lies; where the labels were read alone, where it would lie at the root.
         prompt: the text it was made from; None where the set does not publish it.
         group: the prompt group, beginning with the set's name, so that groups of two sets never look alike.
         generator: the model that made it; "" where unknown.
@@ -41,7 +41,7 @@ class Record:
 
     @property
     def prompt_known(self) -> bool:
-        """Return whether it is known which other pictures share the prompt."""
+        """Return whether it is known which other images share the prompt."""
         return not self.group.endswith(f"/{ALONE}{self.name}")
 
 
@@ -52,9 +52,9 @@ class RatedSet:
     Args:
         name: its name in the table of sets ("agiqa-3k").
         root: the folder it was read from.
-        records: the rated pictures, in the label file's order.
+        records: the rated images, in the label file's order.
         ranges: target -> (low, high), the ends of the native scale (not of the values met).
-        missing: names of pictures that have labels and no file; empty where the labels were read alone.
+        missing: names of images that have labels and no file; empty where the labels were read alone.
         notes: what the reader did or could not do, in sentences.
         citation: whom to cite.
         licence: under which terms the set is published.

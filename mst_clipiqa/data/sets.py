@@ -38,12 +38,12 @@ class SetInfo:
         targets: target -> column of its mean opinion score.
         deviations: target -> column of its standard deviation.
         scales: the native scales it is published in; with two, the values tell which.
-        name_rule: regular expression over a picture's name, with the groups `generator`, and where the set
+        name_rule: regular expression over an image's name, with the groups `generator`, and where the set
             has them `setting`, `id` (the prompt's) and `part` of the official split.
         group: what makes a prompt group: the id in the name, "object, action" of the prompt, or the text.
         style: "" or where the style is: "column" or "last part" of the prompt.
-        folders: folders that pictures are met in, below the root or the labels' folder.
-        pictures: how a picture's path is made from its name, for each layout met.
+        folders: folders that images are met in, below the root or the labels' folder.
+        images: how an image's path is made from its name, for each layout met.
         kept: name -> score; which of two ratings under one name is the right one.
         decoys: files that look like the labels and are not -> why.
     """
@@ -59,7 +59,7 @@ class SetInfo:
     group: Literal["id", "object and action", "prompt"] = "id"
     style: Literal["", "column", "last part"] = ""
     folders: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ("{name}",)
+    images: tuple[str, ...] = ("{name}",)
     alternatives: bool = False
     kept: dict[str, float] = field(default_factory=dict)
     decoys: dict[str, str] = field(default_factory=dict)
@@ -88,7 +88,7 @@ AGIQA_1K = SetInfo(
     group="object and action",
     style="last part",
     folders=(*FLAT, "AGIQA-1K", "AGIQA-1K/file"),
-    # one name stands twice; 2.084 agrees with the raw mean (2.045), 0.441 agrees with no other picture's
+    # one name stands twice; 2.084 agrees with the raw mean (2.045), 0.441 agrees with no other image's
     kept={"dreamStudio_8_9_1_1.jpg": 2.084116},
     decoys={"AIGC_all.csv": "it holds raw means, whose ranks agree with the published MOS only to 0.81"},
     licence="MIT",
@@ -129,7 +129,7 @@ AIGCIQA2023 = SetInfo(
         "AIGCIQA2023/Image/allimg",
         "",
     ),
-    pictures=("{name}", "{row}.png", "{generator}{base}"),
+    images=("{name}", "{row}.png", "{generator}{base}"),
     licence="none stated",
     citation="Wang et al., AIGCIQA2023: A Large-scale Image Quality Assessment Database for AI Generated "
     "Images, 2023, arXiv 2307.00211",
@@ -164,7 +164,7 @@ PKU_AIGIQA_4K = SetInfo(
     prompt_column=("Text_prompt",),
     # the column MOS is the sum of these three, not a fourth opinion: not read
     targets={"quality": ("MOS_q",), "authenticity": ("MOS_a",), "correspondence": ("MOS_c",)},
-    # every fourth picture of a prompt (its copy "11") is the official test part
+    # every fourth image of a prompt (its copy "11") is the official test part
     name_rule=r"(?P<generator>SD|MJ|DALLE)_(?P<id>\d{4})_(?P<part>00|01|10|11)\.\w+",
     folders=(*FLAT, "T2I/All", "PKU-AIGIQA-4K/All", "PKU-AIGIQA-4K/T2I/All", "T2I/Generated_image/All"),
     licence="MIT",
@@ -202,7 +202,7 @@ PLAIN = SetInfo(
     scales=(),  # not known: guessed from the values and said, or given by the caller
     group="prompt",
     folders=FLAT,
-    pictures=("{name}", "{base}"),
+    images=("{name}", "{base}"),
     licence="your own",
 )
 

@@ -1,7 +1,7 @@
-"""Split files: which picture belongs to which part, as people publish it.
+"""Split files: which image belongs to which part, as people publish it.
 
 - a JSON file {"train": [names], "validation": [names], "test": [names]}, as `Split.save` writes it;
-- a csv file with a column of pictures and a column `split`;
+- a csv file with a column of images and a column `split`;
 - a folder with train.csv and test.csv, and val.csv if any; without test.csv, val.csv is the part tested on.
 """
 
@@ -21,17 +21,17 @@ Parts = dict[str, list[str]]
 
 
 def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Read a split file and find its pictures among those at hand.
+    """Read a split file and find its images among those at hand.
 
     Args:
         path: a .json or .csv file, or a folder of csv files.
-        names: the pictures at hand; the file may give them without their folders where that is unambiguous.
+        names: the images at hand; the file may give them without their folders where that is unambiguous.
 
     Returns:
         "train", "test" and, where listed, "validation" -> names; and notes about what did not fit.
 
     Raises:
-        DataError: no such file, no test or train part, or none of the pictures is at hand.
+        DataError: no such file, no test or train part, or none of the images is at hand.
     """
     if path.is_dir():
         listed = _from_folder(path)
@@ -47,18 +47,18 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
     for part in ("train", "test"):
         if not found.get(part):
             raise DataError(
-                f"expected a {part} part with pictures of this set in {path}, got {len(listed.get(part, []))} names "
+                f"expected a {part} part with images of this set in {path}, got {len(listed.get(part, []))} names "
                 f"and none of them at hand; check that the split belongs to the set"
             )
     notes = []
     strangers = sum(name not in known for part in listed.values() for name in part)
     if strangers:
-        notes.append(f"{strangers} names of the split file are not among the pictures at hand")
+        notes.append(f"{strangers} names of the split file are not among the images at hand")
     return _each_once(found, names, notes), tuple(notes)
 
 
 def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
-    """Give every picture one part: what is tested on is not trained on, whatever the file says."""
+    """Give every image one part: what is tested on is not trained on, whatever the file says."""
     taken: set[str] = set()
     parts: Parts = {}
     for part in ("test", "validation", "train"):
@@ -66,16 +66,16 @@ def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
             unique = list(dict.fromkeys(found[part]))
             twice = [name for name in unique if name in taken]
             if twice:
-                notes.append(f"{len(twice)} pictures stand in two parts and were taken out of {part}: {twice[0]}")
+                notes.append(f"{len(twice)} images stand in two parts and were taken out of {part}: {twice[0]}")
             parts[part] = [name for name in unique if name not in taken]
             taken.update(unique)
     if len(taken) < len(names):
-        notes.append(f"{len(names) - len(taken)} pictures are in no part of the split file and are not used")
+        notes.append(f"{len(names) - len(taken)} images are in no part of the split file and are not used")
     return parts
 
 
 def _spellings(names: Sequence[str]) -> dict[str, str]:
-    """Return the ways a picture may be written: its name, and its last part where no other has the same."""
+    """Return the ways an image may be written: its name, and its last part where no other has the same."""
     last = {name: PurePosixPath(name).name for name in names}
     often = Counter(last.values())
     return {base: name for name, base in last.items() if often[base] == 1} | {name: name for name in names}
@@ -115,8 +115,8 @@ def _from_folder(folder: Path) -> Parts:
 def _name(row: Row) -> str:
     name = (row.get(PLAIN.file_column) or "").replace("\\", "/")
     if not name:
-        raise DataError(f"{row.where}: expected a picture's name in a column such as name, got none")
+        raise DataError(f"{row.where}: expected an image's name in a column such as name, got none")
     model = row.get(("model",))
     if model and "/" not in name:
-        return f"{model}/{name}"  # AIGCIQA2023: the file name alone stands for six pictures
+        return f"{model}/{name}"  # AIGCIQA2023: the file name alone stands for six images
     return PurePosixPath(name).name if name.startswith("/") else name

@@ -1,7 +1,7 @@
 """Records -> training, validation and test part, by prompt unless told otherwise.
 
 A random split depends on the seed and the names of the groups alone: each group is drawn by a hash, so the
-order of the records does not matter, nor does a missing picture move the others. The validation part is
+order of the records does not matter, nor does a missing image move the others. The validation part is
 always cut out of the training part and shares no prompt with the rest of it. What trains takes a
 `TrainingPart`, which has no test part.
 """
@@ -51,7 +51,7 @@ class Split:
 
     @property
     def leakage(self) -> float | None:
-        """Return the share of test pictures whose prompt was seen in training or validation."""
+        """Return the share of test images whose prompt was seen in training or validation."""
         return leakage((*self.train, *self.validation), self.test)
 
     def save(self, path: str | Path) -> None:
@@ -74,12 +74,12 @@ def make_split(
 
     Args:
         records: in any order.
-        by: "prompt" (no prompt in two parts), "image" (pictures at random, as most papers do it), "official"
+        by: "prompt" (no prompt in two parts), "image" (images at random, as most papers do it), "official"
             (the parts that the set was published with), or a file of names (`split_files`).
         seed: of the random choices.
-        test_share: share of the prompts (by "image": of the pictures) that are tested on, 0 to 1.
+        test_share: share of the prompts (by "image": of the images) that are tested on, 0 to 1.
         validation_share: share of the remaining prompts that training is watched on, 0 to 1.
-        together: sets of pictures that must not be parted, such as byte-identical ones (`identical`); for
+        together: sets of images that must not be parted, such as byte-identical ones (`identical`); for
             random splits only. By "prompt" their prompts then stay together as well.
 
     Raises:
@@ -96,7 +96,7 @@ def make_split(
     if len({record.name for record in ordered}) < len(ordered):
         raise DataError("expected records with different names, got one name twice; split one set at a time")
     if together and str(by) not in ("prompt", "image"):
-        raise UsageError(f"the split {str(by)!r} is fixed and cannot keep pictures together; split by prompt or image")
+        raise UsageError(f"the split {str(by)!r} is fixed and cannot keep images together; split by prompt or image")
     notes: tuple[str, ...] = ()
     match str(by):
         case "prompt" | "image":
@@ -112,15 +112,15 @@ def make_split(
         parts["validation"], parts["train"] = _draw(units, validation_share, f"validation/{seed}")
     train, validation, test = (_sorted(parts[part]) for part in ("train", "validation", "test"))
     if not train:
-        raise DataError("expected pictures to train on, got none after the split; take smaller shares")
+        raise DataError("expected images to train on, got none after the split; take smaller shares")
     return Split(train, validation, test, _words(by, seed, (train, validation, test), bool(together)), notes)
 
 
 def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
-    """Return the share of test pictures whose prompt occurs in training, as a group or word for word.
+    """Return the share of test images whose prompt occurs in training, as a group or word for word.
 
     Returns:
-        0 to 1, over the test pictures whose prompt is known; None where none is.
+        0 to 1, over the test images whose prompt is known; None where none is.
     """
     seen = {key for record in train for key in _prompt_keys(record)}
     known = [record for record in test if record.prompt_known]
@@ -130,7 +130,7 @@ def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
 
 
 def _prompt_keys(record: Record) -> list[Hashable]:
-    """Return what two pictures of one prompt have in common: the group, and the text (two ids may share one)."""
+    """Return what two images of one prompt have in common: the group, and the text (two ids may share one)."""
     keys = [("group", record.group)]
     return [*keys, ("text", same_text(record.prompt))] if record.prompt else [*keys]
 
@@ -164,7 +164,7 @@ def _draw(units: dict[str, Records], share: float, salt: str) -> tuple[Records, 
     if share and len(units) < 2:
         raise DataError(
             f"expected at least two prompts to choose a {salt.split('/')[0]} part from, got {len(units)}; "
-            "take more pictures or set the share to 0"
+            "take more images or set the share to 0"
         )
     count = max(count, 1) if share else 0
     order = sorted(units, key=lambda key: hashlib.sha256(f"{salt}/{key}".encode()).digest())
@@ -201,7 +201,7 @@ def _words(by: str | Path, seed: int, parts: tuple[Records, Records, Records], t
         "official": "the official split",
     }.get(str(by), f"the split in {Path(by).name}")
     if together:
-        how += ", identical pictures kept in one part"
+        how += ", identical images kept in one part"
     sizes = " / ".join(f"{len(part):,}" for part in parts)
     groups = " / ".join(f"{len({record.group for record in part}):,}" for part in parts)
-    return f"{how}: {sizes} pictures of {groups} prompts (train / validation / test)"
+    return f"{how}: {sizes} images of {groups} prompts (train / validation / test)"

@@ -1,4 +1,4 @@
-"""A first look at a rated set: what was found, what is missing, who made the pictures, how they were rated."""
+"""A first look at a rated set: what was found, what is missing, who made the images, how they were rated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TargetSurvey:
 class Survey:
     """What `data check` reports.
 
-    `identical` counts pictures that are byte for byte another one's copy, as sets of names; those of
+    `identical` counts images that are byte for byte another one's copy, as sets of names; those of
     `identical_across_prompts` cross a split by prompt.
     """
 
@@ -61,10 +61,10 @@ def survey(labels: RatedSet, found: int, missing: Sequence[str], same: Identical
     """Look a rated set over.
 
     Args:
-        labels: the set with all its labels, whether their pictures are there or not.
-        found: how many pictures are there.
+        labels: the set with all its labels, whether their images are there or not.
+        found: how many images are there.
         missing: the names of the others.
-        same: sets of byte-identical pictures.
+        same: sets of byte-identical images.
     """
     records = labels.records
     return Survey(

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
-from mst_clipiqa.cells import utf8
 from mst_clipiqa.errors import DataError, UsageError, shown
-from mst_clipiqa.inputs import expand
-from mst_clipiqa.lists import FILE_COLUMNS, PROMPT_COLUMNS, SUFFIXES
-from mst_clipiqa.parquet import stream
-from mst_clipiqa.pipeline import in_batches
+from mst_clipiqa.features.pipeline import in_batches
+from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.inputs.lists import FILE_COLUMNS, PROMPT_COLUMNS, SUFFIXES
+from mst_clipiqa.tables.cells import utf8
+from mst_clipiqa.tables.parquet import stream
 
 _LONGEST_TEXT = 2**20  # bytes of a prompt in a tar shard
 _DAMAGE = (tarfile.TarError, OSError, EOFError)  # what reading a broken tar shard raises
@@ -24,14 +24,14 @@ _DAMAGE = (tarfile.TarError, OSError, EOFError)  # what reading a broken tar sha
 
 @dataclass(frozen=True)
 class Source:
-    """One picture, and where any machine finds it.
+    """One image, and where any machine finds it.
 
     Attributes:
         file: as the table shows it.
-        path: of the picture, or of the tar shard that holds it; a URL where ``is_url``.
+        path: of the image, or of the tar shard that holds it; a URL where ``is_url``.
         prompt: text, or None.
         problem: why it cannot be scored, or None.
-        at: (offset, length) of the picture in a tar shard.
+        at: (offset, length) of the image in a tar shard.
         is_url: whether to open the path through fsspec.
     """
 
@@ -144,7 +144,7 @@ def _in_parquet(path: Path) -> Iterator[Source]:
 
 
 def _in_tar(path: Path) -> Iterator[Source]:
-    """Yield the pictures of a WebDataset shard: members of one base name are a picture and its prompt."""
+    """Yield the images of a WebDataset shard: members of one base name are an image and its prompt."""
     try:
         with tarfile.open(path, "r:") as tar:
             for group in _groups(tar):
@@ -185,7 +185,7 @@ def _check_end(path: Path, offset: int) -> None:
 
 
 def _of_group(tar: tarfile.TarFile, path: Path, group: list[tarfile.TarInfo]) -> Iterator[Source]:
-    """Yield the pictures of a group; a prompt that cannot be read is raised after them."""
+    """Yield the images of a group; a prompt that cannot be read is raised after them."""
     prompt, broken = None, None
     try:
         prompt = next((text for member in group if (text := _prompt(tar, member))), None)
@@ -220,7 +220,7 @@ def _base(name: str) -> str:
 
 
 def _in_url(url: str) -> Iterator[Source]:
-    """Yield the pictures below a URL that fsspec knows, in the order of their names."""
+    """Yield the images below a URL that fsspec knows, in the order of their names."""
     try:
         import fsspec
 
@@ -229,7 +229,7 @@ def _in_url(url: str) -> Iterator[Source]:
     except ImportError as error:
         raise UsageError(f"Expected the package for {shown(url)}, got none ({error}): install it.") from error
     except Exception as error:  # a storage's package raises what it likes: NoCredentialsError is no OSError
-        raise DataError(f"Expected pictures at {shown(url)}, but it cannot be listed ({shown(error)}).") from error
+        raise DataError(f"Expected images at {shown(url)}, but it cannot be listed ({shown(error)}).") from error
     for name in names:
         if name.lower().endswith(SUFFIXES):
             full = files.unstrip_protocol(name)

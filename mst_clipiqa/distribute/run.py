@@ -18,9 +18,9 @@ from typing import Any
 from mst_clipiqa.distribute.plan import Part, parts, row_key, sources
 from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.resume import check_same
-from mst_clipiqa.scoring import columns, origin
-from mst_clipiqa.tables import stream_table
+from mst_clipiqa.scoring.resume import check_same
+from mst_clipiqa.scoring.score_rows import columns, origin
+from mst_clipiqa.tables.table import stream_table
 
 MANIFEST = "_manifest.json"
 """Beside the parts; readers of partitioned Parquet leave out names that begin with an underscore."""
@@ -37,7 +37,7 @@ class Job:
         address: "local" for this machine alone, "auto" for the cluster it belongs to, or a cluster's address.
         actors: how many models are at work.
         gpus: of each actor; a fraction shares one.
-        part: pictures a file.
+        part: images a file.
         recursive: folders within folders too.
     """
 

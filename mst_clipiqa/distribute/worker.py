@@ -9,14 +9,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from mst_clipiqa import parquet
-from mst_clipiqa.cells import plain
 from mst_clipiqa.distribute.plan import Part, Source
-from mst_clipiqa.encode import Failed
 from mst_clipiqa.errors import ModelError
-from mst_clipiqa.pictures import MAX_BYTES
-from mst_clipiqa.scorer import Request, ScoreOptions, Scorer
-from mst_clipiqa.scoring import columns, to_row
+from mst_clipiqa.features.image_encoder import Failed
+from mst_clipiqa.images.decode import MAX_BYTES
+from mst_clipiqa.scoring.score_rows import columns, to_row
+from mst_clipiqa.scoring.scorer import Request, ScoreOptions, Scorer
+from mst_clipiqa.tables import parquet
+from mst_clipiqa.tables.cells import plain
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Worker:
         return {"name": part.name, "rows": len(part.sources), "seconds": monotonic() - began}
 
     def _rows(self, part: Part) -> Iterator[dict[str, Any]]:
-        requests = (Request(_picture(source), source.prompt) for source in part.sources)
+        requests = (Request(_image(source), source.prompt) for source in part.sources)
         for source, score in zip(part.sources, self.scorer.many(requests), strict=True):
             yield to_row(source.file, source.prompt, score)
 
@@ -87,7 +87,7 @@ def sha256(scorer: Scorer) -> str:
     return f"{scorer.model.sha256}-{scorer.encoder.encoders.sha256}"
 
 
-def _picture(source: Source) -> object:
+def _image(source: Source) -> object:
     """Return what the scorer opens: a path, the bytes of a member or of a URL, or why there is nothing to open."""
     if source.problem or source.path is None:
         return Failed(source.problem or "no file")
@@ -95,9 +95,9 @@ def _picture(source: Source) -> object:
         return source.path
     try:
         return _fetched(source.path) if source.is_url else _member(source.path, *source.at) if source.at else None
-    except Exception as error:  # noqa: BLE001 - a storage's package raises what it likes, and one picture ends no run
+    except Exception as error:  # noqa: BLE001 - a storage's package raises what it likes, and one image ends no run
         why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        return Failed(f"Expected a picture, but it cannot be read ({why}): check that it is still there.")
+        return Failed(f"Expected an image, but it cannot be read ({why}): check that it is still there.")
 
 
 def _member(path: str, offset: int, length: int) -> bytes:

@@ -1,10 +1,10 @@
 """Predictions against mean opinion scores: agreement, intervals, comparisons, coverage.
 
     measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
-    resampling.py   bootstrap: intervals that resample prompts, not pictures
-    pairs.py        pair_accuracy: the better of two pictures of one prompt
+    resampling.py   bootstrap: intervals that resample prompts, not images
+    pairs.py        pair_accuracy: the better of two images of one prompt
     comparison.py   paired_difference: is B better than A?
-    baseline.py     generator_mean: what needs no picture
+    baseline.py     generator_mean: what needs no image
     conformal.py    conformal_halfwidth, interval_coverage
     evaluation.py   evaluate: all of it, as one dataclass that turns into JSON
 

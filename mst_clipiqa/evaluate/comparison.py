@@ -1,4 +1,4 @@
-"""Is B better than A? A paired answer on the same pictures, with an interval."""
+"""Is B better than A? A paired answer on the same images, with an interval."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mst_clipiqa.evaluate.resampling import (
 
 @dataclass(frozen=True)
 class Difference:
-    """Two predictors on the same pictures: `difference` is b - a, with its interval over resampled prompts.
+    """Two predictors on the same images: `difference` is b - a, with its interval over resampled prompts.
 
     `better` is "a", "b" or None where the interval holds zero; `sentence` says so in words.
     """
@@ -47,13 +47,13 @@ def paired_difference(
     measure: str = "srcc",
     how: Resampling = DEFAULT,
 ) -> Difference:
-    """Compare two predictors on the same pictures.
+    """Compare two predictors on the same images.
 
     Args:
         predictions_a: float (n,).
-        predictions_b: float (n,), of the same pictures in the same order.
+        predictions_b: float (n,), of the same images in the same order.
         mos: float (n,).
-        groups: the prompt group of every picture (n,); None where unknown.
+        groups: the prompt group of every image (n,); None where unknown.
         measure: "srcc", "plcc", "krcc" or "rmse" (where less is better).
         how: level, resamples and seed; both predictors see the same resamples.
 
@@ -68,7 +68,7 @@ def paired_difference(
     if np.isfinite(value_b - value_a):
         values = np.concatenate([over(b, y, counts) - over(a, y, counts) for counts in draw_counts(index, how)])
     else:
-        values = np.full(1, np.nan)  # undefined for one of them on all pictures, so no resample can help
+        values = np.full(1, np.nan)  # undefined for one of them on all images, so no resample can help
     found = interval(value_b - value_a, values, index, how)
     better = None
     if found.low > 0 or found.high < 0:

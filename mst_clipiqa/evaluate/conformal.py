@@ -13,11 +13,11 @@ from mst_clipiqa.errors import DataError, UsageError
 def conformal_halfwidth(residuals: ArrayLike, coverage: float = 0.9) -> float:
     """Return the half width h for which prediction +- h holds a new score with at least this frequency.
 
-    The frequency is guaranteed over pictures exchangeable with those of the residuals; pictures of new prompts
+    The frequency is guaranteed over images exchangeable with those of the residuals; images of new prompts
     are so only where the residuals come from prompts that training has not seen.
 
     Args:
-        residuals: prediction - score on pictures that were not trained on, float (n,); only the size counts.
+        residuals: prediction - score on images that were not trained on, float (n,); only the size counts.
         coverage: the frequency, between 0 and 1.
 
     Returns:
@@ -38,13 +38,13 @@ def conformal_halfwidth(residuals: ArrayLike, coverage: float = 0.9) -> float:
         raise UsageError(f"expected a coverage between 0 and 1, got {coverage:g}")
     sizes = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)).ravel())
     if not sizes.size or not np.isfinite(sizes).all():
-        raise DataError("expected finite residuals of at least one picture; take rows without a score out first")
+        raise DataError("expected finite residuals of at least one image; take rows without a score out first")
     rank = math.ceil(round((len(sizes) + 1) * coverage, 9))  # 100 x 0.55 is 55, not 55.00000000000001
     return float(sizes[rank - 1]) if rank <= len(sizes) else math.inf
 
 
 def interval_coverage(mos: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
-    """Return the share of scores inside [low, high], both ends included. NaN for no pictures.
+    """Return the share of scores inside [low, high], both ends included. NaN for no images.
 
     Args:
         mos: float (n,).

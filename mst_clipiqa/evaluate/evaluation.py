@@ -23,9 +23,9 @@ class Extras:
     """What is reported beyond agreement.
 
     Args:
-        tables: name -> a label for every picture ("generator", "style"): agreement within each label.
-        band: lower and upper end of every picture's interval; its measured coverage is reported.
-        pair_threshold: the least difference of scores that two pictures of a prompt are compared at.
+        tables: name -> a label for every image ("generator", "style"): agreement within each label.
+        band: lower and upper end of every image's interval; its measured coverage is reported.
+        pair_threshold: the least difference of scores that two images of a prompt are compared at.
     """
 
     tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ NONE = Extras()
 
 @dataclass(frozen=True)
 class Part:
-    """One line of a table: the pictures with one label, their mean score and prediction, and the agreement."""
+    """One line of a table: the images with one label, their mean score and prediction, and the agreement."""
 
     label: str
     mean_mos: float
@@ -78,13 +78,13 @@ def evaluate(
     Args:
         predictions: float (n,), in the units of the scores.
         mos: float (n,).
-        groups: the prompt group of every picture (n,); None where unknown, which makes intervals too narrow if
-            pictures do share prompts.
+        groups: the prompt group of every image (n,); None where unknown, which makes intervals too narrow if
+            images do share prompts.
         extras: tables, intervals of the predictions, threshold of the pairs.
         how: level, resamples and seed of the intervals.
 
     Raises:
-        DataError: different lengths, no pictures, or values that are not finite.
+        DataError: different lengths, no images, or values that are not finite.
 
     Example:
         >>> evaluate([1.0, 2.0, 3.0], [1.1, 1.9, 3.2], groups=["a", "a", "b"]).agreement.srcc
@@ -109,11 +109,11 @@ def table(predictions: ArrayLike, mos: ArrayLike, labels: Sequence[str]) -> tupl
     """Return the agreement within each label, sorted by label.
 
     Raises:
-        DataError: not one label for each picture.
+        DataError: not one label for each image.
     """
     x, y = paired(predictions, mos)
     if len(labels) != len(x):
-        raise DataError(f"expected a label for each of {len(x)} pictures, got {len(labels)}")
+        raise DataError(f"expected a label for each of {len(x)} images, got {len(labels)}")
     array = np.array([str(label) for label in labels])
     parts = []
     for label in sorted(set(array.tolist())):

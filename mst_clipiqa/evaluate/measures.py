@@ -87,7 +87,7 @@ def why_undefined(predictions: ArrayLike, mos: ArrayLike) -> str | None:
     """Return why a correlation is undefined, or None where it is defined."""
     x, y = paired(predictions, mos)
     if len(x) < 2:
-        return f"a correlation takes two pictures, got {len(x)}"
+        return f"a correlation takes two images, got {len(x)}"
     if is_constant(x):
         return f"all {len(x)} predictions are the same"
     if is_constant(y):
@@ -117,7 +117,7 @@ def krcc(predictions: ArrayLike, mos: ArrayLike) -> float:
 
 
 def rmse(predictions: ArrayLike, mos: ArrayLike) -> float:
-    """Return the root of the mean squared error, in the units of the scores. NaN for no pictures."""
+    """Return the root of the mean squared error, in the units of the scores. NaN for no images."""
     x, y = paired(predictions, mos)
     return float(np.sqrt(np.mean((x - y) ** 2))) if x.size else float("nan")
 
@@ -125,7 +125,7 @@ def rmse(predictions: ArrayLike, mos: ArrayLike) -> float:
 def plcc_logistic4(predictions: ArrayLike, mos: ArrayLike) -> float:
     """Return PLCC after fitting f(x) = (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2 to the scores.
 
-    NaN where undefined or for fewer than 5 pictures.
+    NaN where undefined or for fewer than 5 images.
     Source: VQEG, final report on the validation of objective models of video quality assessment, phase II, 2003.
     """
     return _plcc_after(_logistic4, 4, predictions, mos)
@@ -134,7 +134,7 @@ def plcc_logistic4(predictions: ArrayLike, mos: ArrayLike) -> float:
 def plcc_logistic5(predictions: ArrayLike, mos: ArrayLike) -> float:
     """Return PLCC after fitting f(x) = b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5 to the scores.
 
-    NaN where undefined or for fewer than 6 pictures.
+    NaN where undefined or for fewer than 6 images.
     Source: Sheikh, Sabir, Bovik, A statistical evaluation of recent full reference image quality assessment
     algorithms, 2006, equation 13.
     """

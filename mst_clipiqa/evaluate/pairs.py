@@ -1,4 +1,4 @@
-"""Does it pick the better of two pictures of one prompt?"""
+"""Does it pick the better of two images of one prompt?"""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def pair_accuracy(
     threshold: float = 0.0,
     how: Resampling = DEFAULT,
 ) -> PairAccuracy:
-    """Return how often the better of two pictures of one prompt is predicted to be the better.
+    """Return how often the better of two images of one prompt is predicted to be the better.
 
     Args:
         predictions: float (n,).
         mos: float (n,).
-        groups: the prompt group of every picture (n,).
+        groups: the prompt group of every image (n,).
         threshold: the least difference of scores that counts, exclusive, in units of the scores.
         how: level, resamples and seed of the interval.
 
@@ -70,7 +70,7 @@ def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling) ->
     """Pool the groups that have pairs, and resample them."""
     hits, pairs = hits[pairs > 0], pairs[pairs > 0]
     if not pairs.size:
-        why = f"no two pictures of one prompt differ by more than {threshold:g} in score"
+        why = f"no two images of one prompt differ by more than {threshold:g} in score"
         return PairAccuracy(float("nan"), float("nan"), float("nan"), 0, 0, threshold, why)
     index = np.arange(len(pairs))
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])

@@ -1,6 +1,6 @@
-"""Bootstrap intervals that resample whole prompt groups, because pictures of one prompt are not independent.
+"""Bootstrap intervals that resample whole prompt groups, because images of one prompt are not independent.
 
-A resample is a count for every picture (how often its group was drawn), so all resamples of a measure are a few
+A resample is a count for every image (how often its group was drawn), so all resamples of a measure are a few
 matrix products over the counts, and two models are compared on the very same resamples.
 """
 
@@ -17,17 +17,17 @@ from mst_clipiqa.evaluate import measures
 from mst_clipiqa.evaluate.measures import Floats, paired, why_undefined
 
 CELLS = 4_000_000
-"""How many counts (resamples x pictures) are worked on at once; bounds the memory, not the result."""
+"""How many counts (resamples x images) are worked on at once; bounds the memory, not the result."""
 
 
 ROUNDING = 1e-12
 """A variance below this share of the largest one is a rounding error of zero."""
 
 MOST_UNDEFINED = 0.1
-"""Share of the resamples that may be undefined (all drawn pictures alike) and left out of an interval."""
+"""Share of the resamples that may be undefined (all drawn images alike) and left out of an interval."""
 
 MOST_FOR_KRCC = 5000
-"""Pictures up to which KRCC is resampled: its cost grows with all pairs."""
+"""Images up to which KRCC is resampled: its cost grows with all pairs."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def bootstrap(
     Args:
         predictions: float (n,).
         mos: float (n,).
-        groups: the prompt group of every picture (n,); None where unknown, each picture then stands alone.
+        groups: the prompt group of every image (n,); None where unknown, each image then stands alone.
         measure: "srcc", "plcc", "krcc" or "rmse".
         how: level, resamples and seed.
 
@@ -91,7 +91,7 @@ def bootstrap(
     value = float(getattr(measures, measure)(x, y))
     why = why_undefined(x, y) if measure != "rmse" else None
     if measure == "krcc" and len(x) > MOST_FOR_KRCC:
-        why = f"KRCC is resampled for up to {MOST_FOR_KRCC:,} pictures, there are {len(x):,}"
+        why = f"KRCC is resampled for up to {MOST_FOR_KRCC:,} images, there are {len(x):,}"
     if why is not None:
         nan = float("nan")
         return Interval(value, nan, nan, how.level, how.resamples, len(set(index.tolist())), why)
@@ -118,18 +118,18 @@ def group_index(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
     """Number the groups in the order first met: int (n,).
 
     Raises:
-        DataError: not one group for each picture.
+        DataError: not one group for each image.
     """
     if groups is None:
         return np.arange(n)
     if len(groups) != n:
-        raise DataError(f"expected the prompt group of each of {n} pictures, got {len(groups)} groups")
+        raise DataError(f"expected the prompt group of each of {n} images, got {len(groups)} groups")
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
 
 
 def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
-    """Yield counts, float (some resamples, n): how often each picture stands in each resample."""
+    """Yield counts, float (some resamples, n): how often each image stands in each resample."""
     generator = np.random.default_rng(how.seed)
     groups = int(index.max()) + 1 if index.size else 0
     step = max(1, CELLS // max(len(index), 1))
@@ -175,7 +175,7 @@ def _srcc(x: Floats, y: Floats, counts: Floats) -> Floats:
 
 
 def _ranks(values: Floats, counts: Floats) -> Floats:
-    """Return the mean rank of every picture in every resample, ties included: float (r, n)."""
+    """Return the mean rank of every image in every resample, ties included: float (r, n)."""
     order = np.argsort(values, kind="stable")
     _, first, inverse = np.unique(values[order], return_index=True, return_inverse=True)
     tied = np.add.reduceat(counts[:, order], first, axis=1)  # how many stand at each different value

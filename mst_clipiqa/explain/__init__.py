@@ -1,15 +1,15 @@
-"""Why a picture got its score: what each stream, each level, each word and each part of the picture contributes.
+"""Why an image got its score: what each stream, each level, each word and each part of the image contributes.
 
     fusion.py       features to shares: how much of the answer is the coarse stream's, how much the fine one's
     words.py        the prompt, word by word: attention, and what the score loses when a word is left out
-    maps.py         the picture, window by window: where quality is lost, for each stream
+    maps.py         the image, window by window: where quality is lost, for each stream
     pieces.py       what the three above return
     explanation.py  what was found, as arrays and as JSON
-    overlay.py      a map laid over its picture
-    sheet.py        all of it as one picture
+    overlay.py      a map laid over its image
+    sheet.py        all of it as one image
 
     from mst_clipiqa.explain import explain
-    found = explain(Scorer.load("mini"), "picture.png", "a red ball on a table")
+    found = explain(Scorer.load("mini"), "image.png", "a red ball on a table")
     found.maps["quality"].fine, found.words["correspondence"], found.overlay()
 
 Every number is of the model, not of the world: it says what moves this score.
@@ -25,25 +25,25 @@ from mst_clipiqa.explain.fusion import fusion
 from mst_clipiqa.explain.maps import window_maps
 from mst_clipiqa.explain.pieces import Fusion, Maps, Word
 from mst_clipiqa.explain.words import word_effects
-from mst_clipiqa.pictures import open_picture
-from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.images.decode import open_image
+from mst_clipiqa.scoring.scorer import Scorer
 
 __all__ = ["Explanation", "Fusion", "Maps", "Word", "explain"]
 
 
-def explain(scorer: Scorer, picture: Any, prompt: str | None = None) -> Explanation:
-    """Return what a picture's score is made of.
+def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanation:
+    """Return what an image's score is made of.
 
-    Costs 193 rows of the encoders (``Explanation.encoder_rows``), whatever the picture's size, and two encodings of
+    Costs 193 rows of the encoders (``Explanation.encoder_rows``), whatever the image's size, and two encodings of
     the prompt for each of its words.
 
     Args:
         scorer: the model.
-        picture: a path, bytes, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1].
-        prompt: what the picture was made from; without it only quality is explained.
+        image: a path, bytes, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1].
+        prompt: what the image was made from; without it only quality is explained.
 
     Raises:
-        PictureError: the picture cannot be read.
+        ImageError: the image cannot be read.
         PromptError: the prompt is empty and the model has a head that reads prompts.
 
     Example:
@@ -52,22 +52,22 @@ def explain(scorer: Scorer, picture: Any, prompt: str | None = None) -> Explanat
         >>> found.maps["quality"].fine.shape  # doctest: +SKIP
         (8, 8)
     """
-    image = open_picture(picture).image
-    encoded = scorer.encode([image])[0]
+    opened = open_image(image).image
+    encoded = scorer.encode([opened])[0]
     score = scorer.ask([encoded], [prompt])[0]
     if score.status != "ok":
         raise PromptError(score.reason)
-    judge = scorer.judge
+    predictor = scorer.predictor
     names = [name for name, value in score.targets.items() if value is not None]
-    read = judge.read([prompt])[0] if prompt is not None and prompt.strip() else None
-    maps, rows = window_maps(judge, image, (encoded.f_c, encoded.f_f), dict.fromkeys(names, read))
-    reading = [name for name in names if judge.config.targets[name].head != "template"]
+    read = predictor.read([prompt])[0] if prompt is not None and prompt.strip() else None
+    maps, rows = window_maps(predictor, opened, (encoded.f_c, encoded.f_f), dict.fromkeys(names, read))
+    reading = [name for name in names if predictor.config.targets[name].head != "template"]
     return Explanation(
         score=score,
         prompt=prompt,
-        picture=image,
-        fusion={name: fusion(judge, name, encoded, read) for name in names},
-        words={name: word_effects(judge, name, encoded, prompt or "") for name in reading},
+        image=opened,
+        fusion={name: fusion(predictor, name, encoded, read) for name in names},
+        words={name: word_effects(predictor, name, encoded, prompt or "") for name in reading},
         maps=maps,
         encoder_rows=1 + rows,
     )

@@ -12,25 +12,25 @@ from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.explain.pieces import STREAMS, Floats, Fusion, Maps, Stream, Word
 
 if TYPE_CHECKING:
-    from mst_clipiqa.scorer import Score
+    from mst_clipiqa.scoring.scorer import Score
 
 METHOD = (
-    "isolation: each window of the picture is scored alone, mirrored until it fills the view. "
+    "isolation: each window of the image is scored alone, mirrored until it fills the view. "
     "left = log-odds of its score minus the mean log-odds of itself blurred and compressed beyond use "
     "(targets that read prompts: its score, native units). "
     "lost = mean of left over all windows - left of this window. "
-    "coarse, fine: that stream sees windows, the other one the whole picture; both = coarse + fine"
+    "coarse, fine: that stream sees windows, the other one the whole image; both = coarse + fine"
 )
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one picture's score is made of.
+    """What one image's score is made of.
 
     Attributes:
         score: the score that is explained; ``score.levels`` are the five template probabilities, worst first.
         prompt: as given.
-        picture: RGB, upright.
+        image: RGB, upright.
         fusion: of each scored target.
         words: of each scored target whose head reads prompts.
         maps: of each scored target.
@@ -39,19 +39,19 @@ class Explanation:
 
     score: Score
     prompt: str | None
-    picture: Image.Image
+    image: Image.Image
     fusion: dict[str, Fusion]
     words: dict[str, tuple[Word, ...]]
     maps: dict[str, Maps]
     encoder_rows: int
 
     def overlay(self, stream: Stream = "both", target: str = "quality", side: int = 384) -> Image.Image:
-        """Return the picture with a map over it, red where score is lost and a frame around the worst window.
+        """Return the image with a map over it, red where score is lost and a frame around the worst window.
 
         Args:
             stream: "coarse", "fine" or "both".
             target: a key of ``maps``.
-            side: longer side of the result, pixels; a small picture is not enlarged beyond it.
+            side: longer side of the result, pixels; a small image is not enlarged beyond it.
 
         Raises:
             UsageError: there is no such target or stream.
@@ -62,10 +62,10 @@ class Explanation:
             known = ", ".join(self.maps)
             raise UsageError(f"Expected a map of {known}, got {target!r}{nearest(target, self.maps)}.")
         low, high = self.score.ranges[target]
-        return overlay(self.picture, self.maps[target], stream, span=high - low, side=side)
+        return overlay(self.image, self.maps[target], stream, span=high - low, side=side)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the picture, as what ``json.dumps`` takes."""
+        """Return everything but the image, as what ``json.dumps`` takes."""
         score = self.score
         return {
             "model": score.model,

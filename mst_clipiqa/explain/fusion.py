@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mst_clipiqa.encode import Encoded
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.explain.pieces import Fusion
-from mst_clipiqa.judge import Judge, Prompt
+from mst_clipiqa.features.image_encoder import Encoded
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native, zero_shot
-from mst_clipiqa.model.mstfe import TEMPLATES
+from mst_clipiqa.model.templates import TEMPLATES
+from mst_clipiqa.scoring.predictor import Predictor, Prompt
 
 
 @torch.inference_mode()
-def fusion(judge: Judge, name: str, encoded: Encoded, prompt: Prompt | None) -> Fusion:
+def fusion(predictor: Predictor, name: str, encoded: Encoded, prompt: Prompt | None) -> Fusion:
     """Return the shares of both streams in the answer of one target."""
-    target = judge.config.targets[name]
-    part = judge.model.parts[name] if name in judge.model.parts else zero_shot(judge.encoders.dim)
+    target = predictor.config.targets[name]
+    part = predictor.model.parts[name] if name in predictor.model.parts else zero_shot(predictor.encoders.dim)
     f_c, f_f = encoded.f_c.unsqueeze(0), encoded.f_f.unsqueeze(0)
     g, z = part.gff(f_c, f_f)
     z_c, z_f = g * part.gff.W_c(f_c), (1 - g) * part.gff.W_f(f_f)
     if target.head == "similarity":
         alone = _cosine(torch.cat([z_c, z_f]), prompt)
     else:
-        alone = to_native(_head(judge, part, torch.cat([z_c, z_f]), prompt), target.low, target.high)
+        alone = to_native(_head(predictor, part, torch.cat([z_c, z_f]), prompt), target.low, target.high)
     return Fusion(
         gate=g.mean().item(),
         gates=g[0].numpy(),
@@ -41,13 +41,13 @@ def fusion(judge: Judge, name: str, encoded: Encoded, prompt: Prompt | None) -> 
     )
 
 
-def _head(judge: Judge, part: MSTCLIPIQA, z: Tensor, prompt: Prompt | None) -> Tensor:
+def _head(predictor: Predictor, part: MSTCLIPIQA, z: Tensor, prompt: Prompt | None) -> Tensor:
     """Return q, (batch,), on the head's scale, for fused features (batch, D)."""
     if isinstance(part.head, PromptHead):
         tokens = _given(prompt).tokens.expand(len(z), -1, -1)
         found: Tensor = part.head(z, tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
         return found
-    q: Tensor = part.head(z, judge.encoders.encode_templates(list(TEMPLATES)).cpu())[0]
+    q: Tensor = part.head(z, predictor.encoders.encode_templates(list(TEMPLATES)).cpu())[0]
     return q
 
 

@@ -1,18 +1,18 @@
-"""Where quality is lost: each window of the picture judged alone, and against itself ruined.
+"""Where quality is lost: each window of the image judged alone, and against itself ruined.
 
     left(window) = l(window) - mean of l(window, blurred beyond use) and l(window, compressed beyond use)
     lost(window) = mean of left over all windows - left(window)        l = log((q - 1) / (5 - q)), q the head's score
 
-A window is judged alone by mirroring it until it fills the view, as if all of the picture looked like it. What it
+A window is judged alone by mirroring it until it fills the view, as if all of the image looked like it. What it
 shows moves the score as well, a smooth sky less than a face; taking off the score of the same window ruined leaves
 what it still has to lose. A window that has little left has lost it already. For a target that reads prompts, what a
 window shows is the question, so nothing is taken off: lost = mean of q - q(window).
 
-Covering one window and leaving the rest (the usual occlusion) says less: an encoder that pools over the picture hardly
+Covering one window and leaving the rest (the usual occlusion) says less: an encoder that pools over the image hardly
 changes its mind for one window. How often the maps are right: docs/explain.md.
 
-Both views are cut so that a window keeps the scale at which its stream sees it: the coarse one from the picture as
-shrunk for the coarse view, a native fine one from the picture as shrunk (or not) for native crops.
+Both views are cut so that a window keeps the scale at which its stream sees it: the coarse one from the image as
+shrunk for the coarse view, a native fine one from the image as shrunk (or not) for native crops.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from mst_clipiqa.explain.pieces import Floats, Maps
-from mst_clipiqa.judge import Judge, Prompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
+from mst_clipiqa.scoring.predictor import Predictor, Prompt
 
 GRID = 8
 """Windows a row and a column; each is encoded three times, once for all targets and streams."""
 WINDOW = 0.2
-"""Side of a window, as a share of the picture's width and height."""
+"""Side of a window, as a share of the image's width and height."""
 _BLOCK = 8  # pixels; also the least side of a window
-_LONGEST = 16  # longer side of a picture, in shorter ones; a strip beyond that is squeezed
+_LONGEST = 16  # longer side of an image, in shorter ones; a strip beyond that is squeezed
 _EDGE = 0.02  # keeps the log-odds finite at the ends of the scale
 _STEP = 32  # rows encoded at a time
 
@@ -48,25 +48,25 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 
 @torch.inference_mode()
 def window_maps(
-    judge: Judge, image: Image.Image, features: tuple[Tensor, Tensor], targets: Mapping[str, Prompt | None]
+    predictor: Predictor, image: Image.Image, features: tuple[Tensor, Tensor], targets: Mapping[str, Prompt | None]
 ) -> tuple[dict[str, Maps], int]:
     """Return the maps of each target, and how many rows were encoded for them.
 
     Args:
         judge: encoders and heads.
         image: RGB.
-        features: f_c and f_f of the picture itself, float32 (D,).
+        features: f_c and f_f of the image itself, float32 (D,).
         targets: the targets to map, each with the prompt that it is asked with.
     """
     corners = np.linspace(0, 1 - WINDOW, GRID)
     windows = np.array([[(x, y, x + WINDOW, y + WINDOW) for x in corners] for y in corners], np.float32)
-    reads = {name: judge.config.targets[name].head != "template" for name in targets}
-    versions = [_encode(judge, image, windows.reshape(-1, 4), ruin) for ruin in (_whole, *_RUINS)]
+    reads = {name: predictor.config.targets[name].head != "template" for name in targets}
+    versions = [_encode(predictor, image, windows.reshape(-1, 4), ruin) for ruin in (_whole, *_RUINS)]
     found = {}
     for name, prompt in targets.items():
         lost: list[Floats] = []
         for seen in (_coarse_seen, _fine_seen):
-            alone, *ruined = (_scores(judge, name, prompt, seen(version, features)) for version in versions)
+            alone, *ruined = (_scores(predictor, name, prompt, seen(version, features)) for version in versions)
             left = alone if reads[name] else alone - torch.stack(ruined).mean(dim=0)
             lost.append((left.mean() - left).view(GRID, GRID).numpy())
         found[name] = Maps(lost[0], lost[1], windows)
@@ -74,27 +74,27 @@ def window_maps(
 
 
 def _coarse_seen(windows: Pair, own: Pair) -> Pair:
-    """Return f_c of each window and f_f of the whole picture, (windows, D) each."""
+    """Return f_c of each window and f_f of the whole image, (windows, D) each."""
     return windows[0], own[1].expand_as(windows[1])
 
 
 def _fine_seen(windows: Pair, own: Pair) -> Pair:
-    """Return f_c of the whole picture and f_f of each window, (windows, D) each."""
+    """Return f_c of the whole image and f_f of each window, (windows, D) each."""
     return own[0].expand_as(windows[0]), windows[1]
 
 
-def _scores(judge: Judge, name: str, prompt: Prompt | None, features: tuple[Tensor, Tensor]) -> Tensor:
+def _scores(predictor: Predictor, name: str, prompt: Prompt | None, features: tuple[Tensor, Tensor]) -> Tensor:
     """Return a target's scores of rows of features: native units, or log-odds for a head that reads no prompt."""
-    target = judge.config.targets[name]
-    q = judge.output(name, *features, [prompt] * len(features[0])).q
+    target = predictor.config.targets[name]
+    q = predictor.output(name, *features, [prompt] * len(features[0])).q
     if target.head != "template":
         return to_native(q, target.low, target.high)
     return torch.log((q - 1 + _EDGE) / (5 - q + _EDGE))  # near an end of the scale little can be lost in points
 
 
-def _encode(judge: Judge, image: Image.Image, windows: Floats, ruin: Ruin) -> tuple[Tensor, Tensor]:
+def _encode(predictor: Predictor, image: Image.Image, windows: Floats, ruin: Ruin) -> tuple[Tensor, Tensor]:
     """Return f_c, f_f of each window (count, 4), ruined at the scale of its view, float32 (count, D), on the CPU."""
-    spec, device = judge.encoders.view, judge.encoders.device
+    spec, device = predictor.encoders.view, predictor.encoders.device
     coarse = _filled(np.asarray(ruin(_scaled(image, spec.size, spec.gap))), windows, spec.size)
     fine = None
     if spec.fine == "native":
@@ -104,7 +104,7 @@ def _encode(judge: Judge, image: Image.Image, windows: Floats, ruin: Ruin) -> tu
     for start in range(0, len(windows), _STEP):
         rows = slice(start, start + _STEP)
         crops = None if fine is None else fine[rows].to(device)
-        parts.append(judge.encoders.encode_views(coarse[rows].to(device), crops))
+        parts.append(predictor.encoders.encode_views(coarse[rows].to(device), crops))
     return torch.cat([p[0] for p in parts]).cpu(), torch.cat([p[1] for p in parts]).cpu()
 
 
@@ -132,7 +132,7 @@ def _native(image: Image.Image, spec: ViewSpec) -> int:
 
 
 def _scaled(image: Image.Image, shorter: int, gap: float | None = None) -> Image.Image:
-    """Return the picture with its shorter side at a length, shrunk as the view is."""
+    """Return the image with its shorter side at a length, shrunk as the view is."""
     ratio = min(max(image.size) / min(image.size), _LONGEST)
     longer = round(shorter * ratio)
     size = (shorter, longer) if image.width <= image.height else (longer, shorter)

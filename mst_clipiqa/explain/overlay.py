@@ -1,4 +1,4 @@
-"""A map laid over its picture: the picture paler, red where score is lost, a frame around the worst window."""
+"""A map laid over its image: the image paler, red where score is lost, a frame around the worst window."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ RED = (214, 40, 40)
 LEAST_SPAN = 0.02
 """Losses below this share of the target's scale stay pale: they would be noise made to look like a finding."""
 _STRONGEST = 0.75  # opacity where most is lost
-_PALE = 0.55  # how far the picture is drawn towards grey
+_PALE = 0.55  # how far the image is drawn towards grey
 _FINE = 64  # cells a side in which overlapping windows are averaged
 
 
 def overlay(image: Image.Image, maps: Maps, stream: Stream, *, span: float, side: int) -> Image.Image:
-    """Return the picture with the map of a stream over it.
+    """Return the image with the map of a stream over it.
 
     Args:
         image: RGB.
@@ -25,25 +25,25 @@ def overlay(image: Image.Image, maps: Maps, stream: Stream, *, span: float, side
         span: length of the target's scale, native units.
         side: longer side of the result, pixels.
     """
-    picture = fitted(image, side)
+    small = fitted(image, side)
     lost = spread(maps.of(stream), maps.windows)
     opacity = _STRONGEST * (lost / max(float(lost.max()), LEAST_SPAN * span)).clip(0, 1)
-    mask = Image.fromarray((255 * opacity).round().astype(np.uint8)).resize(picture.size, Image.Resampling.BICUBIC)
-    pale = Image.blend(picture, picture.convert("L").convert("RGB"), _PALE)
-    heated = Image.composite(Image.new("RGB", picture.size, RED), pale, mask)
+    mask = Image.fromarray((255 * opacity).round().astype(np.uint8)).resize(small.size, Image.Resampling.BICUBIC)
+    pale = Image.blend(small, small.convert("L").convert("RGB"), _PALE)
+    heated = Image.composite(Image.new("RGB", small.size, RED), pale, mask)
     _frame(heated, maps.worst(stream))
     return heated
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """Return a picture whose longer side is at most ``side`` pixels."""
+    """Return an image whose longer side is at most ``side`` pixels."""
     scale = min(1.0, side / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.copy() if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def spread(lost: Floats, windows: Floats) -> Floats:
-    """Return a map over the whole picture, float32 (64, 64): each cell the mean of the windows that cover it.
+    """Return a map over the whole image, float32 (64, 64): each cell the mean of the windows that cover it.
 
     A window counts most at its centre, so that the map has no edges where windows end.
 
@@ -63,12 +63,12 @@ def _tent(cells: Floats, start: Floats, end: Floats) -> Floats:
     return np.asarray((1 - np.abs(2 * cells - start - end) / (end - start)).clip(1e-6), np.float32)
 
 
-def _frame(picture: Image.Image, box: Box) -> None:
+def _frame(image: Image.Image, box: Box) -> None:
     """Draw a frame that shows on light and on dark."""
     left, top, right, bottom = box
-    x, y = int(left * picture.width), int(top * picture.height)  # a strip is a single pixel across
-    edges = (x, y, max(x, int(right * picture.width) - 1), max(y, int(bottom * picture.height) - 1))
-    pen = ImageDraw.Draw(picture)
-    width = max(1, max(picture.size) // 160)
+    x, y = int(left * image.width), int(top * image.height)  # a strip is a single pixel across
+    edges = (x, y, max(x, int(right * image.width) - 1), max(y, int(bottom * image.height) - 1))
+    pen = ImageDraw.Draw(image)
+    width = max(1, max(image.size) // 160)
     pen.rectangle(edges, outline=(255, 255, 255), width=2 * width)
     pen.rectangle(edges, outline=(20, 20, 20), width=width)

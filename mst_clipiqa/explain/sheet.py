@@ -1,4 +1,4 @@
-"""An explanation as one picture: the maps beside each other, the five levels, the streams and the words."""
+"""An explanation as one image: the maps beside each other, the five levels, the streams and the words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
 from mst_clipiqa.explain.pieces import Stream
-from mst_clipiqa.model.levels import QUALITY_LEVELS
+from mst_clipiqa.model.templates import QUALITY_LEVELS
 
 WIDTH = 1200
 MOST_WORDS = 14
@@ -34,7 +34,7 @@ class _Page:
 
 
 def draw_sheet(found: Explanation, target: str = "quality") -> Image.Image:
-    """Return an RGB picture, 1200 pixels wide, of the maps of one target and of everything else.
+    """Return an RGB image, 1200 pixels wide, of the maps of one target and of everything else.
 
     Args:
         found: what to draw.
@@ -43,7 +43,7 @@ def draw_sheet(found: Explanation, target: str = "quality") -> Image.Image:
     target = target if target in found.maps else next(iter(found.maps))
     words = [name for name in found.words if found.words[name]]
     lines = max(12, 2 + sum(2 + min(MOST_WORDS, len(found.words[name])) for name in words))
-    tall = max(picture.height for picture in _panels(found, target))
+    tall = max(panel.height for panel in _panels(found, target))
     image = Image.new("RGB", (WIDTH, _MARGIN * 2 + tall + _LINE * (lines + 4)), (255, 255, 255))
     page = _Page(image, ImageDraw.Draw(image))
     _write_head(page, found)
@@ -59,7 +59,7 @@ def draw_sheet(found: Explanation, target: str = "quality") -> Image.Image:
 
 def _panels(found: Explanation, target: str) -> list[Image.Image]:
     overlays = [found.overlay(stream, target, _PANEL) for stream in _ORDER]
-    return [fitted(found.picture, _PANEL), *overlays]
+    return [fitted(found.image, _PANEL), *overlays]
 
 
 def _write_head(page: _Page, found: Explanation) -> None:
@@ -79,7 +79,7 @@ def _write_head(page: _Page, found: Explanation) -> None:
 def _paste_maps(page: _Page, found: Explanation, target: str) -> None:
     panels = _panels(found, target)
     maps = found.maps[target]
-    titles = ["the picture", *(f"{stream}: up to {maps.of(stream).max():.2f} lost" for stream in _ORDER)]
+    titles = ["the image", *(f"{stream}: up to {maps.of(stream).max():.2f} lost" for stream in _ORDER)]
     for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         x = _MARGIN + index * (_PANEL + _GAP)
         page.text(x, title)

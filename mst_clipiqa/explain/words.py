@@ -1,6 +1,6 @@
 """The prompt, word by word: where the head looks, and what the score does when the word is not there.
 
-    effect(word) = q(picture, prompt) - q(picture, prompt without the word)
+    effect(word) = q(image, prompt) - q(image, prompt without the word)
 
 Attention is where information may come from, effect is what it changed; the two need not agree, so both are told.
 A word is what stands between spaces. Its tokens are found by asking the text encoder how many tokens the prompt has up
@@ -12,10 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encode import Encoded
 from mst_clipiqa.explain.pieces import Word
-from mst_clipiqa.judge import Judge, Prompt
+from mst_clipiqa.features.image_encoder import Encoded
 from mst_clipiqa.model.mst_clipiqa import to_native
+from mst_clipiqa.scoring.predictor import Predictor, Prompt
 
 MAX_WORDS = 77
 """Words that are looked at, from the first one on: no text encoder here reads more."""
@@ -24,44 +24,44 @@ _STEP = 32  # prompts encoded at a time
 
 
 @torch.inference_mode()
-def word_effects(judge: Judge, name: str, encoded: Encoded, prompt: str) -> tuple[Word, ...]:
+def word_effects(predictor: Predictor, name: str, encoded: Encoded, prompt: str) -> tuple[Word, ...]:
     """Return attention and effect of each word, in the order of the prompt.
 
     Args:
         judge: holds the heads.
         name: a target whose head reads prompts.
-        encoded: the picture.
+        encoded: the image.
         prompt: at least one word.
     """
     all_words = prompt.split()
     words = all_words[:MAX_WORDS]
-    whole = judge.read([prompt])[0]
-    without = _read(judge, [" ".join(all_words[:i] + all_words[i + 1 :]) for i in range(len(words))])
-    target = judge.config.targets[name]
-    scores, attention = _ask(judge, name, encoded, [whole, *without])
+    whole = predictor.read([prompt])[0]
+    without = _read(predictor, [" ".join(all_words[:i] + all_words[i + 1 :]) for i in range(len(words))])
+    target = predictor.config.targets[name]
+    scores, attention = _ask(predictor, name, encoded, [whole, *without])
     native = to_native(scores, target.low, target.high)
     effects = (native[0] - native[1:]).tolist()
     if attention is None:
         return tuple(Word(word, None, effect) for word, effect in zip(words, effects, strict=True))
-    shares = _merged(attention, _ends(judge, words, len(whole.tokens)))
+    shares = _merged(attention, _ends(predictor, words, len(whole.tokens)))
     return tuple(Word(*one) for one in zip(words, shares, effects, strict=True))
 
 
-def _read(judge: Judge, prompts: list[str]) -> list[Prompt]:
-    return [one for i in range(0, len(prompts), _STEP) for one in judge.read(prompts[i : i + _STEP])]
+def _read(predictor: Predictor, prompts: list[str]) -> list[Prompt]:
+    return [one for i in range(0, len(prompts), _STEP) for one in predictor.read(prompts[i : i + _STEP])]
 
 
-def _ask(judge: Judge, name: str, encoded: Encoded, prompts: list[Prompt]) -> tuple[Tensor, Tensor | None]:
-    """Return q of one picture for each prompt, and the attention over the first prompt's tokens."""
+def _ask(predictor: Predictor, name: str, encoded: Encoded, prompts: list[Prompt]) -> tuple[Tensor, Tensor | None]:
+    """Return q of one image for each prompt, and the attention over the first prompt's tokens."""
     rows = len(prompts)
-    out = judge.output(name, encoded.f_c.expand(rows, -1), encoded.f_f.expand(rows, -1), prompts)
+    out = predictor.output(name, encoded.f_c.expand(rows, -1), encoded.f_f.expand(rows, -1), prompts)
     return out.q, None if out.attention is None else out.attention[0, : len(prompts[0].tokens)]
 
 
-def _ends(judge: Judge, words: list[str], length: int) -> list[int]:
+def _ends(predictor: Predictor, words: list[str], length: int) -> list[int]:
     """Return, for each word, the index after its last token, at most ``length`` less the tokens that end a prompt."""
     first = [" ".join(words[: i + 1]) for i in range(len(words))]
-    empty, *counts = [len(one.tokens) for one in _read(judge, ["", *first])]
+    empty, *counts = [len(one.tokens) for one in _read(predictor, ["", *first])]
     last = empty - _START  # tokens that close every prompt
     return [min(count, length) - last for count in counts]
 

@@ -1,6 +1,6 @@
 """The paper (arXiv 2606.16799): tensors in, tensors out; imports nothing of ours but the errors.
 
-The files follow the figure, left to right: ``preprocess`` (picture to pixels), ``clip`` (the frozen towers),
+The files follow the figure, left to right: ``preprocess`` (image to pixels), ``clip`` (the frozen towers),
 ``mstfe`` (pixels to features), ``gff`` (the gated fusion), ``heads`` (fused feature to score), ``mst_clipiqa``
 (the trained part as one module) and ``loss``.
 

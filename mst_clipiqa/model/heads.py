@@ -70,7 +70,7 @@ class TemplateHead(nn.Module):
 
 
 class PromptHead(nn.Module):
-    """Score of a picture given its prompt: cross-attention from z over the prompt's tokens."""
+    """Score of an image given its prompt: cross-attention from z over the prompt's tokens."""
 
     def __init__(self, dim: int, heads: int = 8) -> None:
         """Build for features and token states of size D = ``dim``; alpha starts at 0."""

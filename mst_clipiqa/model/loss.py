@@ -27,6 +27,6 @@ def mst_clipiqa_loss(q: Tensor, y: Tensor, weight: float = 1.0, margin: float = 
         q: predicted scores, float (batch,).
         y: target scores on the same scale, float (batch,).
         weight: lambda.
-        margin: by how much the better picture of a pair should lead, in units of the scale.
+        margin: by how much the better image of a pair should lead, in units of the scale.
     """
     return F.mse_loss(q, y) + weight * ranking_loss(q, y, margin)

@@ -1,6 +1,6 @@
 """The trained part as one module: GFF and one head, over features, never pixels.
 
-A score for the pictures of a batch is ``MSTCLIPIQA.forward(f_c, f_f, text)``; the frozen encoders that made the
+A score for the images of a batch is ``MSTCLIPIQA.forward(f_c, f_f, text)``; the frozen encoders that made the
 features live outside, so a checkpoint holds what was trained and nothing else: 722,561 parameters with the template
 head and 2,299,010 with the prompt head at D = 512. Parameter names are the paper's. Source: figure 2.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.errors import ModelError
@@ -94,15 +93,3 @@ def to_native(q: Tensor, low: float, high: float) -> Tensor:
 def to_head(y: Tensor, low: float, high: float) -> Tensor:
     """Return native scores on the head's scale 1..5; the inverse of ``to_native``."""
     return 1 + (y - low) / (high - low) * 4
-
-
-def count_trained(model: nn.Module) -> int:
-    """Return how many numbers are trained."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def check_finite(state: dict[str, Tensor], what: str) -> None:
-    """Raise ModelError naming the first tensor of ``state`` that holds a NaN or an infinity."""
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelError(f"Expected finite weights in {what}, got NaN or infinity in {name}: fetch the file again.")

@@ -3,7 +3,7 @@
     f_c = E_coarse(x_c)        f_f = mean over views of E_fine(x_f)        both (batch, D), both frozen
 
 E is an image encoder's projected [CLS] embedding, not normalised. In the paper both see the same 224-pixel view and
-the mean runs over one. Source: section 3.1. (``mini`` has towers of its own: ``embedded/towers.py``.)
+the mean runs over one. Source: section 3.1. (``mini`` has towers of its own: ``encoders/mini/towers.py``.)
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from mst_clipiqa.model.levels import QUALITY_LEVELS
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
-
-TEMPLATES = tuple(f"a photo with {level} quality" for level in QUALITY_LEVELS)
-"""The five quality levels, worst first (section 3.3)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class EncoderPair(Protocol):
 
     @property
     def view(self) -> ViewSpec:
-        """How pictures become pixels for this pair."""
+        """How images become pixels for this pair."""
 
     @property
     def dim(self) -> int:

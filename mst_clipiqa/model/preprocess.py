@@ -1,4 +1,4 @@
-"""Picture to pixels: the views that the two encoders look at.
+"""Image to pixels: the views that the two encoders look at.
 
 The paper's view (section 3, CLIP's own): shorter side to 224 (bicubic, antialiased), centre crop 224, scaled to
 [0, 1], normalised with CLIP's mean and standard deviation. An encoder pair may ask in addition for *native* views:
@@ -26,25 +26,25 @@ PREPROCESSING_VERSION = "1"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_MOST_PIXELS = 2**24  # that one stream may be given of a picture
+_MOST_PIXELS = 2**24  # that one stream may be given of an image
 _LONGEST = 16  # a resized side may be this many times the crop before only the crop itself is resized
 
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How pictures become pixels for one pair of encoders."""
+    """How images become pixels for one pair of encoders."""
 
     size: int = 224  # side of the coarse view, pixels
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     fine: Literal["same", "native"] = "same"  # what the fine stream sees: the coarse view, or native crops
-    crops: int = 1  # native crops a picture (a square number: the grid is crops ** 0.5 a side)
+    crops: int = 1  # native crops an image (a square number: the grid is crops ** 0.5 a side)
     crop_size: int = 224  # side of a native crop, pixels
-    native_side: int | None = None  # a picture whose shorter side is longer is shrunk to this before cropping
+    native_side: int | None = None  # an image whose shorter side is longer is shrunk to this before cropping
     gap: float | None = None  # first average whole blocks of pixels, down to this many times the coarse size or more
 
     def __post_init__(self) -> None:
-        """Refuse a grid that is not square, and numbers by which no picture could be viewed."""
+        """Refuse a grid that is not square, and numbers by which no image could be viewed."""
         if self.fine not in ("same", "native"):
             raise ModelError(f"Expected fine to be 'same' or 'native', got {shown(self.fine)}.")
         if round(self.crops**0.5) ** 2 != self.crops or min(self.size, self.crops, self.crop_size) < 1:
@@ -57,7 +57,7 @@ class ViewSpec:
 
 @dataclass(frozen=True)
 class Views:
-    """What the encoders see of one picture.
+    """What the encoders see of one image.
 
     Attributes:
         coarse: uint8 [0, 255], (3, size, size).
@@ -69,14 +69,14 @@ class Views:
 
 
 def views(image: Image.Image, spec: ViewSpec) -> Views:
-    """Return the views of an RGB picture of any size.
+    """Return the views of an RGB image of any size.
 
     Args:
         image: mode RGB.
         spec: the views that the encoders want.
 
     Returns:
-        Views: uint8 pixels; the same picture always gives the same bytes.
+        Views: uint8 pixels; the same image always gives the same bytes.
 
     Source: section 3 of the paper; CLIP's preprocessing.
     """
@@ -84,7 +84,7 @@ def views(image: Image.Image, spec: ViewSpec) -> Views:
 
 
 def coarse_view(image: Image.Image, spec: ViewSpec) -> Tensor:
-    """Return what the coarse stream sees of an RGB picture, uint8 (3, size, size)."""
+    """Return what the coarse stream sees of an RGB image, uint8 (3, size, size)."""
     return _to_tensor(np.array(centre_view(image, spec.size, spec.gap)))
 
 
@@ -96,7 +96,7 @@ def fine_views(image: Image.Image, spec: ViewSpec) -> Tensor | None:
 
 
 def centre_view(image: Image.Image, size: int, gap: float | None = None) -> Image.Image:
-    """Return the picture with its shorter side resized to ``size`` pixels, centre-cropped to a square.
+    """Return the image with its shorter side resized to ``size`` pixels, centre-cropped to a square.
 
     With a ``gap`` (Pillow's ``reducing_gap``) most of the shrinking is done by averaging blocks: several times faster.
     """
@@ -112,10 +112,10 @@ def centre_view(image: Image.Image, size: int, gap: float | None = None) -> Imag
 
 
 def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:
-    """Return ``spec.crops`` square crops on an even grid over the picture, not shrunk.
+    """Return ``spec.crops`` square crops on an even grid over the image, not shrunk.
 
-    Neighbouring crops touch or overlap where the picture is small, and leave gaps where it is large, so the cost of
-    a picture is the same whatever its size. A picture smaller than a crop is enlarged to it.
+    Neighbouring crops touch or overlap where the image is small, and leave gaps where it is large, so the cost of
+    an image is the same whatever its size. An image smaller than a crop is enlarged to it.
     """
     shorter = min(image.size)
     target = max(spec.crop_size, min(shorter, spec.native_side or shorter))
@@ -139,13 +139,13 @@ def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
     """Return what ``normalise`` does, of (batch, 3, height, width), in another type and channels last.
 
     Within float32's rounding of it, and many times faster: one multiplication and addition a number over rows that
-    lie in memory as they are read, picture by picture, so that all but the result stays in the processor's cache.
+    lie in memory as they are read, image by image, so that all but the result stays in the processor's cache.
     """
     rows = pixels.movedim(1, -1).flatten(2)  # (batch, height, width * 3): no copy where channels are last already
     scale, shift = (line.repeat(pixels.shape[-1]).to(pixels.device) for line in _scale_and_shift(spec))
     out = torch.empty(rows.shape, dtype=dtype, device=pixels.device)
-    for picture, into in zip(rows, out, strict=True) if pixels.device.type == "cpu" else ((rows, out),):
-        into.copy_(torch.addcmul(shift, picture.float(), scale))
+    for image, into in zip(rows, out, strict=True) if pixels.device.type == "cpu" else ((rows, out),):
+        into.copy_(torch.addcmul(shift, image.float(), scale))
     return out.view(*out.shape[:2], -1, 3).movedim(-1, 1)
 
 

@@ -1,8 +1,8 @@
-"""One self-contained page from a scores table: pictures, distributions, generators, prompts, failures.
+"""One self-contained page from a scores table: images, distributions, generators, prompts, failures.
 
     facts.py        rows to what the page shows: columns, means with intervals, who is best, worst, least sure
-    thumbnails.py   pictures to small WebP files, as large as the page's budget allows
-    why.py          some rows to the explanations that their pictures open with
+    thumbnails.py   images to small WebP files, as large as the page's budget allows
+    why.py          some rows to the explanations that their images open with
     page.py         facts, thumbnails and explanations to one HTML file that may reach no network
     page.html, page.css, script/   the page itself, put together when it is written
 
@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mst_clipiqa.progress import progress
+from mst_clipiqa.analysis.rows import LeftOut, Row, find_image, text
+from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.report.facts import facts
 from mst_clipiqa.report.page import Page, write_page
 from mst_clipiqa.report.thumbnails import make_thumbnails
 from mst_clipiqa.report.why import SHARE, Explaining, Why, explanations, wanted
-from mst_clipiqa.verbs.scores import LeftOut, Row, find_picture, text
 
 __all__ = ["Explaining", "Look", "Written", "write_report"]
 
@@ -43,7 +43,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Written:
-    """What a report came to: bytes on disk, longer side of its thumbnails, explanations, rows without a picture."""
+    """What a report came to: bytes on disk, longer side of its thumbnails, explanations, rows without an image."""
 
     size: int
     side: int
@@ -58,33 +58,33 @@ def write_report(
     folders: Sequence[Path] = (),
     look: Look | None = None,
     explaining: Explaining | None = None,
-    quiet: bool = True,
+    bar: Bar = no_bar,
 ) -> Written:
     """Write the page.
 
     Args:
         rows: rows of a scores table, failed ones included.
         path: the HTML file; an older one is replaced once the new one is complete.
-        folders: where to look for pictures that are named relatively; none at all leaves pictures out.
+        folders: where to look for images that are named relatively; none at all leaves images out.
         look: title and largest size.
-        explaining: which pictures are explained and by what; None for none.
-        quiet: show no progress on stderr.
+        explaining: which images are explained and by what; None for none.
+        bar: opens a progress bar: ``bar(label, total)``.
 
     Raises:
         DataError: there is no row, or a cell that should hold a number does not.
         UsageError: the file cannot be written, or ``look.limit`` is too small for the table alone.
     """
     look = look or Look()
-    found = [find_picture(text(row, "file"), folders) if folders else None for row in rows]
+    found = [find_image(text(row, "file"), folders) if folders else None for row in rows]
     shown = facts(rows, found, path.parent, look.title)
     why = Why()
     if explaining is not None:
         some = wanted(shown, rows, found, explaining)
-        with progress("explaining", len(some), quiet=quiet) as advance:
+        with bar("Explaining", len(some)) as advance:
             why = explanations(rows, found, some, explaining, look.limit // SHARE, advance)
     page = Page(shown, look.limit, why.blocks)
-    order = page.picture_order
-    with progress("thumbnails", sum(one is not None for one in found), quiet=quiet) as advance:
+    order = page.image_order
+    with bar("Thumbnails", sum(one is not None for one in found)) as advance:
         thumbnails = make_thumbnails([found[index] for index in order], page.budget, advance)
     left = [LeftOut(rows[index], reason) for index, reason in zip(order, thumbnails.reasons, strict=True) if reason]
     size = write_page(page, thumbnails, path)

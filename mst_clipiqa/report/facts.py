@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mst_clipiqa.analysis.means import mean_interval
+from mst_clipiqa.analysis.rows import Row, number, split_failed, text
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.resampling import Resampling
-from mst_clipiqa.model.levels import QUALITY_LEVELS
-from mst_clipiqa.verbs.means import mean_interval
-from mst_clipiqa.verbs.scores import Row, number, split_failed, text
+from mst_clipiqa.model.templates import QUALITY_LEVELS
 
 Facts = dict[str, Any]
 TARGETS = ("quality", "correspondence")
 STRIP = 12
-"""How many pictures stand in each of the rows best, worst and least sure."""
+"""How many images stand in each of the rows best, worst and least sure."""
 HOW = Resampling(level=0.95, resamples=1000, seed=0)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
 
@@ -28,15 +28,15 @@ def facts(rows: Sequence[Row], found: Sequence[Path | None], home: Path, title: 
 
     Args:
         rows: all rows of the table.
-        found: where each row's picture lies, or None.
-        home: the folder that the page will lie in; links to pictures are relative to it.
+        found: where each row's image lies, or None.
+        home: the folder that the page will lie in; links to images are relative to it.
         title: heading of the page.
 
     Raises:
         DataError: there is no row, or a cell that should hold a number does not.
     """
     if not rows:
-        raise DataError("Expected a table with rows to report on, got none: score some pictures first.")
+        raise DataError("Expected a table with rows to report on, got none: score some images first.")
     good = {id(row) for row in split_failed(rows)[0]}
     is_good = [id(row) in good for row in rows]
     scores = {
@@ -80,7 +80,7 @@ def _size(row: Row) -> str:
 
 
 def _link(path: Path | None, home: Path) -> str | None:
-    """Return a relative link to a picture: no scheme can stand at its start, whatever the file is called."""
+    """Return a relative link to an image: no scheme can stand at its start, whatever the file is called."""
     if path is None:
         return None
     relative = os.path.relpath(path, home).replace(os.sep, "/")
@@ -135,7 +135,7 @@ def _cell(value: Any) -> Any:
 def _uncertainty(rows: Sequence[Row], is_good: Sequence[bool]) -> tuple[list[float | None] | None, str]:
     """Return how unsure each score is and by what measure; None where the table does not say.
 
-    An interval of one width for all says nothing about any one picture.
+    An interval of one width for all says nothing about any one image.
     """
     measures: list[tuple[str, Callable[[Row], float | None]]] = [
         ("spread of the quality levels", lambda row: number(row, "quality_spread")),
@@ -181,7 +181,7 @@ def _means(
 def _table(
     rows: Sequence[Row], scores: dict[str, list[float | None]], is_good: Sequence[bool], column: str
 ) -> list[dict[str, Any]]:
-    """Return one line for each generator or prompt; pictures of one prompt are resampled one by one."""
+    """Return one line for each generator or prompt; images of one prompt are resampled one by one."""
     members: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         if name := text(row, column).strip():
@@ -207,7 +207,7 @@ def _correlation(scores: dict[str, list[float | None]]) -> float | None:
 def _strips(
     quality: list[float | None], correspondence: list[float | None], unsure: list[float | None] | None
 ) -> list[dict[str, Any]]:
-    """Return the rows that the overview shows as pictures."""
+    """Return the rows that the overview shows as images."""
     strips = []
     for target, values in (("quality", quality), ("correspondence", correspondence)):
         best = _ordered(values)

@@ -43,7 +43,7 @@ class Page:
         why = why or {}
         self.facts = {**facts, "chunk": CHUNK, "explained": list(why)}
         self._why = [WHY.format(row, block).encode() for row, block in why.items()]
-        blocks = (facts["rows"] // CHUNK + 1) * (len(BLOCK) + 8) + facts["rows"] + 32  # all but the pictures
+        blocks = (facts["rows"] // CHUNK + 1) * (len(BLOCK) + 8) + facts["rows"] + 32  # all but the images
         fixed = [self._head.encode(), self._data, self._script, *self._why]
         self.budget = limit - sum(map(len, fixed)) - blocks
         if self.budget < 0:
@@ -53,7 +53,7 @@ class Page:
             )
 
     @cached_property
-    def picture_order(self) -> list[int]:
+    def image_order(self) -> list[int]:
         """The rows in the order of their thumbnails: first those that the first view shows."""
         strips = (index for strip in self.facts["strips"] for index in strip["rows"])
         quality = self.facts["quality"]
@@ -74,7 +74,7 @@ class Page:
 
     @cached_property
     def _data(self) -> bytes:
-        order = {row: place for place, row in enumerate(self.picture_order)}
+        order = {row: place for place, row in enumerate(self.image_order)}
         places = [order[row] for row in range(self.facts["rows"])]
         block = to_block({**self.facts, "thumbnail": places})
         return f'<script type="application/json" id="data">{block}</script>\n'.encode()

@@ -1,4 +1,4 @@
-"""Pictures -> small WebP files in base64, as large as a budget of bytes allows."""
+"""Images -> small WebP files in base64, as large as a budget of bytes allows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 
 from PIL import Image
 
-from mst_clipiqa.errors import PictureError
-from mst_clipiqa.pictures import open_picture
-from mst_clipiqa.pipeline import in_order
+from mst_clipiqa.errors import ImageError
+from mst_clipiqa.features.pipeline import in_order
+from mst_clipiqa.images.decode import open_image
 
 # (longer side in pixels, WebP quality), the best first. The last ones are a few hundred bytes each.
 LADDER = ((512, 80), (384, 78), (320, 75), (256, 72), (224, 68), (192, 64), (160, 60), (128, 55), (96, 50), (64, 40))
 SAMPLE = 48
-"""Pictures that are tried to see which step of the ladder fits."""
+"""Images that are tried to see which step of the ladder fits."""
 MARGIN = 1.1
 """How much heavier than the sample the rest may be before steps are taken down on the way."""
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Small pictures, in the order asked for.
+    """Small images, in the order asked for.
 
     Attributes:
         images: WebP in base64; empty where there is none.
@@ -41,12 +41,12 @@ class Thumbnails:
 def make_thumbnails(
     paths: Sequence[Path | None], budget: int, advance: Callable[[int], None] = lambda count: None
 ) -> Thumbnails:
-    """Make a thumbnail of each picture, all together at most ``budget`` characters.
+    """Make a thumbnail of each image, all together at most ``budget`` characters.
 
     Args:
-        paths: the pictures; None where there is none.
+        paths: the images; None where there is none.
         budget: characters of base64 for all of them.
-        advance: called with the number of pictures done.
+        advance: called with the number of images done.
     """
     there = sum(path is not None for path in paths)
     step = _first_step([path for path in paths if path is not None], budget)
@@ -59,7 +59,7 @@ def make_thumbnails(
     workers = min(8, os.cpu_count() or 1)
     for path, (image, reason) in in_order(paths, work, workers=workers, ahead=4 * workers):
         if spent + len(image) > budget:
-            image, reason = "", "the page has no room for its picture"
+            image, reason = "", "the page has no room for its image"
         spent += len(image)
         images.append(image)
         reasons.append(reason)
@@ -73,7 +73,7 @@ def make_thumbnails(
 
 
 def _first_step(paths: Sequence[Path], budget: int) -> int:
-    """Return the best step of the ladder at which all pictures are likely to fit."""
+    """Return the best step of the ladder at which all images are likely to fit."""
     sample = paths[:: max(1, len(paths) // SAMPLE)]
     opened = [image for path in sample if (image := _open(path, LADDER[0][0])[0]) is not None]
     if not opened:
@@ -87,16 +87,16 @@ def _first_step(paths: Sequence[Path], budget: int) -> int:
 
 def _thumbnail(path: Path | None, side: int, quality: int) -> tuple[str, str]:
     if path is None:
-        return "", "its picture is not found"
+        return "", "its image is not found"
     image, reason = _open(path, side)
     return ("", reason) if image is None else (_encode(image, side, quality), "")
 
 
 def _open(path: Path, side: int) -> tuple[Image.Image | None, str]:
-    """Return a picture shrunk to a side, or the reason why there is none."""
+    """Return an image shrunk to a side, or the reason why there is none."""
     try:
-        image = open_picture(path, reduce_to=side).image
-    except PictureError as error:
+        image = open_image(path, reduce_to=side).image
+    except ImageError as error:
         return None, str(error)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return image, ""

@@ -1,4 +1,4 @@
-"""Rows -> explanations that come along in the page: maps as small pictures, levels, streams and words as numbers."""
+"""Rows -> explanations that come along in the page: maps as small images, levels, streams and words as numbers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mst_clipiqa.errors import PictureError, PromptError
+from mst_clipiqa.analysis.rows import LeftOut, Row, number, text
+from mst_clipiqa.errors import ImageError, PromptError
 from mst_clipiqa.report.facts import Facts
 from mst_clipiqa.report.page import to_block
-from mst_clipiqa.verbs.scores import LeftOut, Row, number, text
 
 if TYPE_CHECKING:
     from mst_clipiqa.explain import Explanation
-    from mst_clipiqa.scorer import Scorer
+    from mst_clipiqa.scoring.scorer import Scorer
 
 SIDE, QUALITY = 320, 60
 """Longer side of a map in pixels, and its WebP quality."""
@@ -30,11 +30,11 @@ AGREES = 0.02
 
 @dataclass(frozen=True)
 class Explaining:
-    """Which pictures of a report are explained, and by what.
+    """Which images of a report are explained, and by what.
 
     Attributes:
         scorer: the model that scored the table; rows of another model are passed over.
-        each: pictures from the front of each strip: the best, the worst, the least sure.
+        each: images from the front of each strip: the best, the worst, the least sure.
     """
 
     scorer: Scorer
@@ -50,7 +50,7 @@ class Why:
 
 
 def wanted(facts: Facts, rows: Sequence[Row], found: Sequence[Path | None], how: Explaining) -> list[int]:
-    """Return the numbers of the rows to explain: those with a picture and of this model, each once."""
+    """Return the numbers of the rows to explain: those with an image and of this model, each once."""
     model = how.scorer.model.config.name
     order = dict.fromkeys(row for strip in facts["strips"] for row in strip["rows"][: how.each])
     return [row for row in order if found[row] is not None and text(rows[row], "model") == model]
@@ -68,7 +68,7 @@ def explanations(
 
     Args:
         rows: all rows of the table.
-        found: where each row's picture lies.
+        found: where each row's image lies.
         some: which rows.
         how: by what.
         budget: characters for all explanations together.
@@ -78,7 +78,7 @@ def explanations(
     for row in some:
         try:
             block = _block(rows[row], found[row], how.scorer)
-        except PictureError:
+        except ImageError:
             pass  # its thumbnail says so
         except PromptError as error:
             why.left_out.append(LeftOut(rows[row], f"not explained: {error}"))
@@ -100,9 +100,7 @@ def _block(row: Row, path: Path | None, scorer: Scorer) -> str:
     for name, now in explained.score.targets.items():
         then, (low, high) = number(row, name), explained.score.ranges[name]
         if now is not None and then is not None and abs(now - then) > AGREES * (high - low):
-            raise PromptError(
-                f"expected the {name} of the table, {then:.2f}, got {now:.2f} now: score the picture again"
-            )
+            raise PromptError(f"expected the {name} of the table, {then:.2f}, got {now:.2f} now: score the image again")
     return to_block(piece(explained))
 
 

@@ -8,9 +8,9 @@
     guard.py     whose request this is: host, origin, token; headers of every answer; counts
     reading.py   the bytes of a body, bounded in size, time and memory
     body.py      multipart or JSON -> Ask, in memory, never more than the limits allow
-    engine.py    Ask -> scores: pictures opened in threads, encoded in batches across clients
+    engine.py    Ask -> scores: images opened in threads, encoded in batches across clients
     answers.py   scores -> JSON, the same numbers as in the command's table; and its OpenAPI schema
-    explaining.py  one picture -> its explanation
+    explaining.py  one image -> its explanation
     export.py    rows of the page -> a csv table or a report
     page/        the page: plain HTML, CSS and modules of JavaScript, all of it served from here
 """

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mst_clipiqa.model.levels import QUALITY_LEVELS
-from mst_clipiqa.scorer import Score
-from mst_clipiqa.scoring import to_row
+from mst_clipiqa.model.templates import QUALITY_LEVELS
+from mst_clipiqa.scoring.score_rows import to_row
+from mst_clipiqa.scoring.scorer import Score
 from mst_clipiqa.serve.body import Ask
 
 WORDS = {
@@ -22,7 +22,7 @@ class Result(BaseModel):
     """One score; the first ten fields are the columns of the command's table, in its units and rounding."""
 
     model_config = ConfigDict(extra="allow")  # further targets have a field of their own, as in the table
-    file: str = Field(description="The name that the picture was sent with.")
+    file: str = Field(description="The name that the image was sent with.")
     prompt: str | None
     quality: float | None = Field(description="How good it looks; higher is better; the scale is in targets.")
     correspondence: float | None = Field(description="How well it shows its prompt; null without a prompt.")
@@ -38,7 +38,7 @@ class Result(BaseModel):
 
 
 class Answer(BaseModel):
-    """What /v1/score answers: a result for each picture and prompt, in order."""
+    """What /v1/score answers: a result for each image and prompt, in order."""
 
     results: list[Result]
 
@@ -59,7 +59,7 @@ class Problem(BaseModel):
 
 def results(ask: Ask, scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Return the scores of a request as JSON objects, in order."""
-    pairs = [(one.name, prompt) for one, prompts in zip(ask.pictures, ask.prompts, strict=True) for prompt in prompts]
+    pairs = [(one.name, prompt) for one, prompts in zip(ask.images, ask.prompts, strict=True) for prompt in prompts]
     return [_result(name, prompt, score) for (name, prompt), score in zip(pairs, scores, strict=True)]
 
 

@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
-from mst_clipiqa import __version__
+from mst_clipiqa._version import __version__
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.answers import Answer, Comparison, Problem, results
 from mst_clipiqa.serve.body import Ask, ScoreIn, read_ask
 from mst_clipiqa.serve.engine import Engine
@@ -44,9 +44,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem, "descripti
 _TEXT = {"type": "string"}
 _FORM = {
     "type": "object",
-    "required": ["picture"],
+    "required": ["image"],
     "properties": {
-        "picture": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
         "prompt": {"type": "array", "items": _TEXT, "description": "One for all, one for each, or several for one."},
     },
 }
@@ -61,7 +61,7 @@ def body_of(*, json: dict[str, Any], form: dict[str, Any] | None = None) -> dict
 
 
 _JSON = ScoreIn.model_json_schema()
-_JSON["properties"]["pictures"]["items"] = _JSON.pop("$defs")["PictureIn"]  # in place, as nothing else refers to it
+_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["ImageIn"]  # in place, as nothing else refers to it
 ASK_BODY = body_of(form=_FORM, json=_JSON)
 
 
@@ -100,7 +100,7 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     app = FastAPI(
         title="mst-clipiqa",
         version=__version__,
-        description="Scores generated pictures: how good they look, and how well they show their prompt.",
+        description="Scores generated images: how good they look, and how well they show their prompt.",
         docs_url=None,
         redoc_url=None,
         lifespan=life,
@@ -120,22 +120,22 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
 def _add_scores(app: FastAPI, server: Server) -> None:
     @app.post(
         "/v1/score",
-        summary="Score one picture or many.",
+        summary="Score one image or many.",
         responses={200: {"model": Answer}, **PROBLEMS},
         openapi_extra=ASK_BODY,
     )
     async def score(request: Request) -> Json:
-        """A picture that cannot be read is a result with its reason; where none can be scored, the answer is 422."""
+        """An image that cannot be read is a result with its reason; where none can be scored, the answer is 422."""
         return Json({"results": await server.scored(request)})
 
     @app.post(
         "/v1/compare",
-        summary="Say which of two pictures is better.",
+        summary="Say which of two images is better.",
         responses={200: {"model": Comparison}, **PROBLEMS},
         openapi_extra=ASK_BODY,
     )
     async def compare(request: Request) -> Json:
-        """Takes exactly two pictures, A and B in this order, and at most one prompt."""
+        """Takes exactly two images, A and B in this order, and at most one prompt."""
         found = await server.scored(request, count=2)
         if bad := next((one for one in found if one["status"] == "error"), None):
             raise Refused(422, bad["reason"])
@@ -161,7 +161,7 @@ def _add_scores(app: FastAPI, server: Server) -> None:
 
 
 def _compared(found: list[dict[str, Any]]) -> dict[str, Any]:
-    from mst_clipiqa.verbs.compare import compare_scores, intervals_to_columns
+    from mst_clipiqa.analysis.compare import compare_scores, intervals_to_columns
 
     rows = [{**one, **intervals_to_columns(one["intervals"])} for one in found]
     compared = [one for one in compare_scores(rows[0], rows[1]) if one.a is not None or one.b is not None]
@@ -196,7 +196,7 @@ def _add_page(app: FastAPI, server: Server, explains: bool) -> None:
         "limits": {
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
-            "max_pictures": limits.max_pictures,
+            "max_images": limits.max_images,
             "max_prompt": limits.max_prompt,
         },
     }
@@ -229,9 +229,9 @@ def _add_problems(app: FastAPI) -> None:
 
 
 def _check_alike(ask: Ask, count: int) -> None:
-    """Refuse what are not so many pictures with the same prompt or none: scores for two prompts do not compare."""
-    expected = f"Expected {count} pictures and at most one prompt"
-    if len(ask.pictures) != count or ask.count != count:
-        raise Refused(422, f"{expected}, got {len(ask.pictures)} pictures and {ask.count} scores to give.")
+    """Refuse what are not so many images with the same prompt or none: scores for two prompts do not compare."""
+    expected = f"Expected {count} images and at most one prompt"
+    if len(ask.images) != count or ask.count != count:
+        raise Refused(422, f"{expected}, got {len(ask.images)} images and {ask.count} scores to give.")
     if len(set(ask.prompts)) > 1:
-        raise Refused(422, f"{expected}, got pictures with different prompts: send one prompt for all of them.")
+        raise Refused(422, f"{expected}, got images with different prompts: send one prompt for all of them.")

@@ -1,6 +1,6 @@
-"""The body of a request -> pictures and prompts, in memory and within the limits.
+"""The body of a request -> images and prompts, in memory and within the limits.
 
-Two forms: ``multipart/form-data`` (fields picture, prompt; each may be repeated), and JSON with pictures in base64.
+Two forms: ``multipart/form-data`` (fields image, prompt; each may be repeated), and JSON with images in base64.
 Nothing is spooled to disk, addresses are not fetched, and file names are only ever repeated in the answer.
 """
 
@@ -30,7 +30,7 @@ _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture as it came: the name it was given, and its bytes."""
+    """One image as it came: the name it was given, and its bytes."""
 
     name: str
     data: bytes
@@ -38,9 +38,9 @@ class Upload:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a client wants scored: pictures, and the prompts of each."""
+    """What a client wants scored: images, and the prompts of each."""
 
-    pictures: tuple[Upload, ...]
+    images: tuple[Upload, ...]
     prompts: tuple[tuple[str | None, ...], ...]
 
     @property
@@ -49,22 +49,22 @@ class Ask:
         return sum(map(len, self.prompts))
 
 
-class PictureIn(BaseModel):
-    """One picture in a JSON body."""
+class ImageIn(BaseModel):
+    """One image in a JSON body."""
 
     model_config = ConfigDict(extra="forbid")
-    data: str = Field(description="The picture file in base64; a data: URL will do.", examples=["iVBORw0KGgo..."])
+    data: str = Field(description="The image file in base64; a data: URL will do.", examples=["iVBORw0KGgo..."])
     name: str = Field("", description="Repeated in the answer.", examples=["ball.png"])
-    prompt: str | None = Field(None, description="The picture's own prompt.", examples=["a red ball on a table"])
+    prompt: str | None = Field(None, description="The image's own prompt.", examples=["a red ball on a table"])
 
 
 class ScoreIn(BaseModel):
-    """A JSON body of /v1/score: pictures, and a prompt for all or one for each."""
+    """A JSON body of /v1/score: images, and a prompt for all or one for each."""
 
     model_config = ConfigDict(extra="forbid")
-    pictures: list[PictureIn]
-    prompt: str | None = Field(None, description="The prompt of every picture that has none of its own.")
-    prompts: list[str] | None = Field(None, description="A prompt for each picture, or several for one picture.")
+    images: list[ImageIn]
+    prompt: str | None = Field(None, description="The prompt of every image that has none of its own.")
+    prompts: list[str] | None = Field(None, description="A prompt for each image, or several for one image.")
 
 
 @cache
@@ -73,7 +73,7 @@ def _bounded(count: int) -> type[ScoreIn]:
     return create_model(
         "ScoreIn",
         __base__=ScoreIn,
-        pictures=(list[PictureIn], Field(max_length=count, fail_fast=True)),
+        images=(list[ImageIn], Field(max_length=count, fail_fast=True)),
         prompts=(list[str] | None, Field(None, max_length=count, fail_fast=True)),
     )
 
@@ -87,16 +87,16 @@ async def read_ask(request: Request, limits: Limits, account: Account) -> Ask:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         _check_charset(request.headers["content-type"])
-        pictures, own, prompts = await _from_multipart(request, limits, account)
+        images, own, prompts = await _from_multipart(request, limits, account)
     elif kind == "application/json" or not kind:
-        model = _bounded(min(limits.max_pictures, _MAX_LIST))
+        model = _bounded(min(limits.max_images, _MAX_LIST))
         body = await read_json(request, model, limits, account, lambda got: _too_many(got, limits))
-        pictures, own, prompts = await asyncio.to_thread(_from_json, body)
+        images, own, prompts = await asyncio.to_thread(_from_json, body)
     else:
         raise Refused(415, f"Expected multipart/form-data or application/json, got {shown(kind)}: send one of these.")
-    if not pictures:
-        raise Refused(422, "Expected at least one picture, got none: send it in the field picture, or as JSON.")
-    return _checked(Ask(tuple(pictures), _pair(len(pictures), own, prompts)), limits)
+    if not images:
+        raise Refused(422, "Expected at least one image, got none: send it in the field image, or as JSON.")
+    return _checked(Ask(tuple(images), _pair(len(images), own, prompts)), limits)
 
 
 def _check_charset(content_type: str) -> None:
@@ -108,7 +108,7 @@ def _check_charset(content_type: str) -> None:
 
 def _too_many(got: str, limits: Limits) -> Refused:
     return Refused(
-        413, f"Expected at most {limits.max_pictures} pictures or prompts a request, got {got}: send several requests."
+        413, f"Expected at most {limits.max_images} images or prompts a request, got {got}: send several requests."
     )
 
 
@@ -117,7 +117,7 @@ def _too_long(got: str, limits: Limits) -> Refused:
 
 
 def _unexpected(field: str) -> Refused:
-    expected = "the fields picture (a file) and prompt (text)"
+    expected = "the fields image (a file) and prompt (text)"
     return Refused(422, f"Expected {expected}, got {shown(field)}: check its name and kind.")
 
 
@@ -152,76 +152,76 @@ async def _from_multipart(
     parser = _InMemory(
         request.headers,
         chunks(request, limits, account),
-        max_files=limits.max_pictures,
-        max_fields=limits.max_pictures,
+        max_files=limits.max_images,
+        max_fields=limits.max_images,
         max_part_size=4 * limits.max_prompt + 4,
     )
     try:
         form = await parser.parse()
         if not parser.is_whole:
             raise MultiPartException("it ends too early")
-        pictures, prompts = await _fields(form, account)
+        images, prompts = await _fields(form, account)
     except MultiPartException as error:
         raise parser.refused(error, limits) from error
     finally:
         parser.close()
-    return pictures, [None] * len(pictures), prompts
+    return images, [None] * len(images), prompts
 
 
 async def _fields(form: FormData, account: Account) -> tuple[list[Upload], list[str]]:
-    """Return the pictures and prompts of a form."""
-    pictures: list[Upload] = []
+    """Return the images and prompts of a form."""
+    images: list[Upload] = []
     prompts: list[str] = []
     for name, value in form.multi_items():
         match name, value:
-            case "picture" | "pictures", UploadFile():
+            case "image" | "images", UploadFile():
                 if value.filename or value.size:  # a browser sends an empty part for a field left empty
                     account.take(value.size or 0)
-                    pictures.append(Upload(value.filename or "", await value.read()))
+                    images.append(Upload(value.filename or "", await value.read()))
             case "prompt" | "prompts", str():
                 prompts.append(value)
             case _:
                 raise _unexpected(name)
-    return pictures, prompts
+    return images, prompts
 
 
 def _from_json(body: ScoreIn) -> tuple[list[Upload], list[str | None], list[str]]:
     if body.prompt is not None and body.prompts is not None:
         raise Refused(422, "Expected prompt or prompts, got both: keep one of them.")
     prompts = [body.prompt] if body.prompt is not None else body.prompts or []
-    pictures = [Upload(one.name, _decoded(one, place)) for place, one in enumerate(body.pictures)]
-    return pictures, [one.prompt for one in body.pictures], prompts
+    images = [Upload(one.name, _decoded(one, place)) for place, one in enumerate(body.images)]
+    return images, [one.prompt for one in body.images], prompts
 
 
-def _decoded(picture: PictureIn, place: int) -> bytes:
-    text = picture.data.partition(",")[2] if picture.data.startswith("data:") else picture.data
+def _decoded(image: ImageIn, place: int) -> bytes:
+    text = image.data.partition(",")[2] if image.data.startswith("data:") else image.data
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refused(
-            422, f"Expected base64 in pictures.{place}.data, got other text: encode the file, an address will not do."
+            422, f"Expected base64 in images.{place}.data, got other text: encode the file, an address will not do."
         ) from error
 
 
 def _pair(count: int, own: list[str | None], prompts: list[str]) -> tuple[tuple[str | None, ...], ...]:
-    """Return the prompts of each picture: its own, or else the one for all, or else its share of the list."""
+    """Return the prompts of each image: its own, or else the one for all, or else its share of the list."""
     if len(prompts) > 1 and any(one is not None for one in own):
-        raise Refused(422, "Expected prompts in the list or with the pictures, got both: keep one of them.")
+        raise Refused(422, "Expected prompts in the list or with the images, got both: keep one of them.")
     if len(prompts) <= 1:
         return tuple((one if one is not None else next(iter(prompts), None),) for one in own)
     if count == 1:
         return (tuple(prompts),)
     if len(prompts) != count:
-        raise Refused(422, f"Expected one prompt, or one for each of {count} pictures, got {len(prompts)}.")
+        raise Refused(422, f"Expected one prompt, or one for each of {count} images, got {len(prompts)}.")
     return tuple((prompt,) for prompt in prompts)
 
 
 def _checked(ask: Ask, limits: Limits) -> Ask:
-    if ask.count > limits.max_pictures:
+    if ask.count > limits.max_images:
         raise _too_many(str(ask.count), limits)
     for prompt in {prompt for prompts in ask.prompts for prompt in prompts if prompt is not None}:
         if len(prompt) > limits.max_prompt:
             raise _too_long(f"{len(prompt):,}", limits)
-    if any(len(one.name) > _MAX_NAME for one in ask.pictures):
+    if any(len(one.name) > _MAX_NAME for one in ask.images):
         raise Refused(413, f"Expected file names of at most {_MAX_NAME:,} characters, got a longer one: shorten it.")
     return ask

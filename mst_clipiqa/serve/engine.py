@@ -1,8 +1,8 @@
-"""Pictures of all clients -> scores, in batches.
+"""Images of all clients -> scores, in batches.
 
     Ask - admitted - opened in `workers` threads - [queue] - up to batch_size at once: encoded, judged - Score
 
-Batches are encoded by up to four threads, each with its share of the processor. No picture waits for
+Batches are encoded by up to four threads, each with its share of the processor. No image waits for
 company: a thread takes what is waiting when it is free, so batches grow with the load.
 A score does not depend on who else is in its batch (``Scorer`` sees to that).
 """
@@ -21,9 +21,9 @@ from typing import TypeVar
 
 from async_batcher.batcher import AsyncBatcher
 
-from mst_clipiqa.encode import Encoded, Failed, Seen
-from mst_clipiqa.model.precision import divided_threads
-from mst_clipiqa.scorer import Score, Scorer
+from mst_clipiqa.encoders.threads import divided_threads
+from mst_clipiqa.features.image_encoder import Encoded, Failed, Seen
+from mst_clipiqa.scoring.scorer import Score, Scorer
 from mst_clipiqa.serve.body import Ask, Upload
 from mst_clipiqa.serve.metrics import Metrics
 from mst_clipiqa.serve.settings import Limits, Refused
@@ -33,7 +33,7 @@ _Value = TypeVar("_Value")
 
 @dataclass
 class _Job:
-    """One opened picture and its prompts; ``is_dropped`` once nobody waits for the answer."""
+    """One opened image and its prompts; ``is_dropped`` once nobody waits for the answer."""
 
     opened: Encoded | Failed | Seen
     prompts: tuple[str | None, ...]
@@ -41,13 +41,13 @@ class _Job:
 
 
 class Engine:
-    """Scores pictures for many clients at once; lives in one event loop.
+    """Scores images for many clients at once; lives in one event loop.
 
     Args:
         scorer: the model.
         limits: of pixels, waiting scores and seconds.
-        metrics: counts pictures and batches.
-        workers: threads that open pictures.
+        metrics: counts images and batches.
+        workers: threads that open images.
     """
 
     def __init__(self, scorer: Scorer, limits: Limits, metrics: Metrics, workers: int) -> None:
@@ -69,17 +69,17 @@ class Engine:
         return self.waiting >= self.limits.max_waiting
 
     async def score(self, ask: Ask) -> list[Score]:
-        """Return a score for each picture and prompt, in order; what cannot be scored says why.
+        """Return a score for each image and prompt, in order; what cannot be scored says why.
 
         Raises:
             Refused: too many are waiting, or it took too long.
         """
         with self._admitted(ask.count):
-            work = (self._one(*pair) for pair in zip(ask.pictures, ask.prompts, strict=True))
+            work = (self._one(*pair) for pair in zip(ask.images, ask.prompts, strict=True))
             found = await self._in_time(asyncio.gather(*work))
         scores = [score for some in found for score in some]
         for score in scores:
-            self.metrics.pictures.labels(score.status).inc()
+            self.metrics.images.labels(score.status).inc()
         return scores
 
     async def call(self, work: Callable[[], _Value], weight: int = 1) -> _Value:
@@ -99,10 +99,10 @@ class Engine:
         self._encoders.shutdown(cancel_futures=True)
         self._stack.close()
 
-    async def _one(self, picture: Upload, prompts: tuple[str | None, ...]) -> list[Score]:
-        """Open a picture and have it scored in the next batch."""
+    async def _one(self, image: Upload, prompts: tuple[str | None, ...]) -> list[Score]:
+        """Open an image and have it scored in the next batch."""
         loop = asyncio.get_running_loop()
-        opened = await loop.run_in_executor(self._openers, self._open, picture.data)
+        opened = await loop.run_in_executor(self._openers, self._open, image.data)
         job = _Job(opened, prompts)
         try:
             # Shielded: the batcher gives the rest of a batch no answer once one of its futures is cancelled.
@@ -138,7 +138,7 @@ class Engine:
             raise Refused(
                 503,
                 f"Expected to be done within {self.limits.seconds:g} seconds, but the server is too busy: "
-                "try again later, or with fewer pictures.",
+                "try again later, or with fewer images.",
                 self._soon(),
             ) from error
 

@@ -1,4 +1,4 @@
-"""Why a picture got its score, over HTTP; there only where the package can explain."""
+"""Why an image got its score, over HTTP; there only where the package can explain."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from mst_clipiqa.errors import PictureError, PromptError
-from mst_clipiqa.pictures import open_picture
-from mst_clipiqa.scorer import Scorer
+from mst_clipiqa.errors import ImageError, PromptError
+from mst_clipiqa.images.decode import open_image
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import Ask, read_ask
 from mst_clipiqa.serve.engine import Engine
 from mst_clipiqa.serve.reading import Held
@@ -48,9 +48,9 @@ def add_explain(app: FastAPI, server: Shared, **documented: Any) -> bool:
     if importlib.util.find_spec("mst_clipiqa.explain") is None:
         return False
 
-    @app.post("/v1/explain", summary="Say why a picture got its score.", **documented)
+    @app.post("/v1/explain", summary="Say why an image got its score.", **documented)
     async def explain(request: Request) -> Json:
-        """Takes one picture and at most one prompt; costs about as much as 60 scores with mini."""
+        """Takes one image and at most one prompt; costs about as much as 60 scores with mini."""
         with server.held.account() as account:
             ask = _checked(await read_ask(request, server.settings.limits, account))
             return Json(await server.engine.call(lambda: _explained(server, ask), WEIGHT))
@@ -60,20 +60,20 @@ def add_explain(app: FastAPI, server: Shared, **documented: Any) -> bool:
 
 def _checked(ask: Ask) -> Ask:
     if ask.count != 1:
-        raise Refused(422, f"Expected one picture and at most one prompt, got {ask.count}: send several requests.")
+        raise Refused(422, f"Expected one image and at most one prompt, got {ask.count}: send several requests.")
     if len(ask.prompts[0][0] or "") > MAX_PROMPT:
         raise Refused(413, f"Expected a prompt of at most {MAX_PROMPT:,} characters to explain, got more: shorten it.")
     return ask
 
 
 def _explained(server: Shared, ask: Ask) -> dict[str, Any]:
-    """Return the explanation of one picture; runs in the thread that owns the scorer."""
+    """Return the explanation of one image; runs in the thread that owns the scorer."""
     from mst_clipiqa.explain import explain
 
     try:
-        image = open_picture(ask.pictures[0].data, max_pixels=server.settings.limits.max_pixels).image
+        image = open_image(ask.images[0].data, max_pixels=server.settings.limits.max_pixels).image
         found = explain(server.scorer, image, ask.prompts[0][0])
-    except (PictureError, PromptError) as error:
+    except (ImageError, PromptError) as error:
         raise Refused(422, str(error)) from error
     overlays = {name: {stream: _webp(found.overlay(stream, name)) for stream in STREAMS} for name in found.maps}
     return {"explanation": found.to_json(), "overlays": overlays}

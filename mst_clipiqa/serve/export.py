@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from mst_clipiqa.cells import csv_cell, csv_line, plain
 from mst_clipiqa.report.facts import facts
 from mst_clipiqa.report.page import Page
 from mst_clipiqa.report.thumbnails import Thumbnails
-from mst_clipiqa.scoring import COLUMNS
+from mst_clipiqa.scoring.score_rows import COLUMNS
 from mst_clipiqa.serve.settings import Refused
+from mst_clipiqa.tables.cells import csv_cell, csv_line, plain
 
 _MAX_ROWS = 20_000
 _MAX_COLUMNS = 200  # each of them has a cell in every row
@@ -70,7 +70,7 @@ def _report(asked: ExportIn) -> bytes:
         raise Refused(422, f"Expected a thumbnail for each of {len(asked.rows)} rows, got {len(images)}.")
     shown = facts(asked.rows, [None] * len(asked.rows), Path(), asked.title)
     page = Page(shown, _SPACE)
-    images = [_checked(images[row]) for row in page.picture_order]
+    images = [_checked(images[row]) for row in page.image_order]
     return b"".join(page.parts(Thumbnails(images, [""] * len(images), 0)))
 
 

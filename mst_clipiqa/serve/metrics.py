@@ -20,9 +20,9 @@ class Metrics:
         self.seconds = Histogram(
             f"{name}request_seconds", "From head to answer.", ["path"], buckets=_SECONDS, registry=registry
         )
-        self.pictures = Counter(f"{name}pictures", "Scores given, ok or error.", ["status"], registry=registry)
+        self.images = Counter(f"{name}images", "Scores given, ok or error.", ["status"], registry=registry)
         self.batches = Histogram(
-            f"{name}batch_pictures", "Pictures encoded in one step.", buckets=_SIZES, registry=registry
+            f"{name}batch_images", "Images encoded in one step.", buckets=_SIZES, registry=registry
         )
-        self.waiting = Gauge(f"{name}waiting_pictures", "Scores that wait or are worked on.", registry=registry)
+        self.waiting = Gauge(f"{name}waiting_images", "Scores that wait or are worked on.", registry=registry)
         self.held = Gauge(f"{name}held_bytes", "Bytes of request bodies in memory.", registry=registry)

@@ -126,5 +126,5 @@ async def _linger(request: Request, limits: Limits) -> None:
 
 def _too_large(got: str, limits: Limits) -> Refused:
     return Refused(
-        413, f"Expected a body of at most {limits.max_bytes:,} bytes, got {got}: send fewer or smaller pictures."
+        413, f"Expected a body of at most {limits.max_bytes:,} bytes, got {got}: send fewer or smaller images."
     )

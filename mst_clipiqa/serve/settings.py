@@ -11,8 +11,8 @@ class Limits:
 
     Attributes:
         max_bytes: of a request's body.
-        max_pixels: of one picture; known from its header, before it is decoded.
-        max_pictures: scores of one request: pictures, or prompts where one picture has several.
+        max_pixels: of one image; known from its header, before it is decoded.
+        max_images: scores of one request: images, or prompts where one image has several.
         max_prompt: characters of a prompt.
         max_waiting: scores that wait or are being worked on, of all clients together.
         max_held: bytes of bodies that are held in memory, of all clients together.
@@ -21,7 +21,7 @@ class Limits:
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 50_000_000
-    max_pictures: int = 64
+    max_images: int = 64
     max_prompt: int = 10_000
     max_waiting: int = 256
     max_held: int = 256 * 2**20
@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         host, port: where it listens; port 0 takes a free one.
         token: what clients must show, or None on a loopback address.
-        workers: threads that open pictures.
+        workers: threads that open images.
         limits: see there.
     """
 

@@ -10,27 +10,25 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mst_clipiqa.contamination import Contamination, contamination, encoders_trained_on, trained_on
 from mst_clipiqa.data import RatedSet, Split, TrainingPart
-from mst_clipiqa.encode import PictureEncoder
 from mst_clipiqa.errors import ModelError, UsageError, nearest
 from mst_clipiqa.evaluate import Evaluation, Extras, conformal_halfwidth, evaluate, generator_mean, srcc
-from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save
 from mst_clipiqa.train.card import card
+from mst_clipiqa.train.contamination import Contamination, contamination, encoders_trained_on, trained_on
 from mst_clipiqa.train.curves import draw_history
 from mst_clipiqa.train.features import encode_records, part_of
 from mst_clipiqa.train.fit import Epoch, Fitted, Recipe, fit, predict
 
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -69,12 +67,12 @@ class Result:
     """How the saved model does on the test part."""
 
     evaluation: Evaluation
-    baseline_srcc: float  # the generator's mean alone, on the same pictures
+    baseline_srcc: float  # the generator's mean alone, on the same images
     contamination: Contamination
     predictions: tuple[float, ...]
 
 
-def build(job: Job, encoder: PictureEncoder, bar: Bar) -> Result | None:
+def build(job: Job, encoder: ImageEncoder, bar: Bar) -> Result | None:
     """Train, save the folder, then measure on the test part and write the card.
 
     Args:
@@ -99,7 +97,7 @@ def build(job: Job, encoder: PictureEncoder, bar: Bar) -> Result | None:
     return result
 
 
-def learn(parts: TrainingPart, job: Job, encoder: PictureEncoder, bar: Bar) -> Learnt:
+def learn(parts: TrainingPart, job: Job, encoder: ImageEncoder, bar: Bar) -> Learnt:
     """Encode the training and validation parts and fit; nothing else can be reached from here."""
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:
@@ -121,7 +119,7 @@ def learn(parts: TrainingPart, job: Job, encoder: PictureEncoder, bar: Bar) -> L
     return Learnt(fitted, half if math.isfinite(half) else None, time.perf_counter() - start)
 
 
-def measure(model: TrainedModel, job: Job, encoder: PictureEncoder, bar: Bar) -> Result:
+def measure(model: TrainedModel, job: Job, encoder: ImageEncoder, bar: Bar) -> Result:
     """Score the test part with a saved model, and say how much of it had been seen."""
     test, (low, high) = job.split.test, job.scale
     with bar("Testing", len(test)) as advance:
@@ -145,7 +143,7 @@ def measure(model: TrainedModel, job: Job, encoder: PictureEncoder, bar: Bar) ->
     )
 
 
-def _older(job: Job, encoder: PictureEncoder) -> TrainedModel | None:
+def _older(job: Job, encoder: ImageEncoder) -> TrainedModel | None:
     """Return the model that the folder holds already, to which a further target may be added."""
     if not (job.out / "config.json").is_file():
         return None
@@ -156,7 +154,7 @@ def _older(job: Job, encoder: PictureEncoder) -> TrainedModel | None:
 
 
 def _trained(
-    job: Job, encoder: PictureEncoder, learnt: Learnt, scale: tuple[float, float], older: TrainedModel | None
+    job: Job, encoder: ImageEncoder, learnt: Learnt, scale: tuple[float, float], older: TrainedModel | None
 ) -> TrainedModel:
     """Return the folder's model with the new target in it."""
     pair = encoder.encoders
@@ -167,7 +165,7 @@ def _trained(
         config = ModelConfig(job.out.resolve().name, reference, {job.target: target}, pair.view)
         return TrainedModel(config, {job.target: learnt.fitted.model}, seen)
     config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
-    together = TrainedOn(older.trained_on.pictures | seen.pictures, older.trained_on.prompts | seen.prompts)
+    together = TrainedOn(older.trained_on.images | seen.images, older.trained_on.prompts | seen.prompts)
     return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together)
 
 

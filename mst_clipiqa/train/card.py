@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mst_clipiqa.folder import ModelConfig
+from mst_clipiqa.model_folder import ModelConfig
 
 
 def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
@@ -18,7 +18,7 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
     lines = [
         f"# {config.name}",
         "",
-        "Scores generated pictures with MST-CLIPIQA (arXiv 2606.16799): fusion and heads over frozen encoders.",
+        "Scores generated images with MST-CLIPIQA (arXiv 2606.16799): fusion and heads over frozen encoders.",
         "",
         f"- Encoders: `{config.encoders.source}`, sha256 `{config.encoders.sha256[:16]}`, size {config.encoders.dim}",
         f"- Split: {protocol}",
@@ -56,8 +56,8 @@ def _test(training: dict[str, Any]) -> list[str]:
     leaked = training["leakage"]
     seen = "unknown" if leaked is None else f"{leaked:.0%}"
     lines = [
-        f"On the test part ({test['agreement']['n']} pictures of {test['groups']} prompts; {training['protocol']}); "
-        f"{seen} of its pictures show a prompt that training saw. Intervals: 95 %, bootstrap over prompts.",
+        f"On the test part ({test['agreement']['n']} images of {test['groups']} prompts; {training['protocol']}); "
+        f"{seen} of its images show a prompt that training saw. Intervals: 95 %, bootstrap over prompts.",
         "",
         "| measure | value | interval |",
         "|---|---|---|",
@@ -68,9 +68,7 @@ def _test(training: dict[str, Any]) -> list[str]:
     lines.append(f"| srcc of the generator's mean alone | {_number(test['baseline_srcc'])} | |")
     if test["pairs"]:
         low, high = _number(test["pairs"]["low"]), _number(test["pairs"]["high"])
-        lines.append(
-            f"| better of two pictures of one prompt | {_number(test['pairs']['accuracy'])} | {low} to {high} |"
-        )
+        lines.append(f"| better of two images of one prompt | {_number(test['pairs']['accuracy'])} | {low} to {high} |")
     if test["coverage"] is not None:
         lines.append(f"| coverage of the 90 % interval | {test['coverage']:.3f} | |")
     if test["contamination"]["label"]:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mst_clipiqa.encoders.checks import check_finite
+from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.errors import ModelError
-from mst_clipiqa.folder import EncoderRef, ModelConfig, Target, TrainedModel
-from mst_clipiqa.model.clip import CLIPPair
-from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, check_finite
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 
 _FROZEN = ("mstfe.", "head.text_encoder.", "head.text_features", "head.quality_scores")
 _STREAMS = ("encoder_coarse", "encoder_fine")

@@ -1,4 +1,4 @@
-"""Pictures of numbers, by matplotlib without a display: training curves and scatter plots."""
+"""Images of numbers, by matplotlib without a display: training curves and scatter plots."""
 
 from __future__ import annotations
 
@@ -50,7 +50,5 @@ def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError(
-            'Expected matplotlib for the pictures, found none: pip install "mst-clipiqa[train]".'
-        ) from error
+        raise UsageError('Expected matplotlib for the images, found none: pip install "mst-clipiqa[train]".') from error
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""Rated pictures as rows of features: what training and evaluation read instead of pictures."""
+"""Rated images as rows of features: what training and evaluation read instead of images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.data import Record
-from mst_clipiqa.encode import Failed, Item, PictureEncoder
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.features.image_encoder import Failed, ImageEncoder, Item
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
-from mst_clipiqa.model.mstfe import TEMPLATES, EncoderPair, PromptTokens
+from mst_clipiqa.model.mstfe import EncoderPair, PromptTokens
+from mst_clipiqa.model.templates import TEMPLATES
 
 Progress = Callable[[int], None]
 
@@ -40,7 +41,7 @@ class FeatureTable:
     """Features of records, in their order.
 
     Attributes:
-        records: the pictures.
+        records: the images.
         f_c, f_f: float32 (records, D).
         templates: t, float32 (5, D).
         prompts: token states, where a prompt head will read them.
@@ -64,7 +65,7 @@ class FeatureTable:
         if head == "template":
             return Text(templates=self.templates)
         if self.prompts is None or self.prompt_of is None:
-            raise DataError("Expected prompts for the prompt head, got pictures without: use the template head.")
+            raise DataError("Expected prompts for the prompt head, got images without: use the template head.")
         return self.prompts.select(self.prompt_of[rows])
 
 
@@ -78,23 +79,23 @@ class Part:
     text: Callable[[Tensor], Text]  # positions within this part -> the batch's text
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.y)
 
 
 def encode_records(
-    encoder: PictureEncoder, records: Sequence[Record], *, prompts: bool, progress: Progress | None = None
+    encoder: ImageEncoder, records: Sequence[Record], *, prompts: bool, progress: Progress | None = None
 ) -> FeatureTable:
-    """Encode rated pictures, and their prompts where asked.
+    """Encode rated images, and their prompts where asked.
 
     Args:
         encoder: the frozen pair with its cache.
-        records: pictures with files.
+        records: images with files.
         prompts: whether a prompt head will need token states.
-        progress: called with the number of pictures done since the last call.
+        progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: a picture cannot be read or lacks a prompt that is needed; the message counts and names them.
+        DataError: an image cannot be read or lacks a prompt that is needed; the message counts and names them.
     """
     f_c, f_f, bad = [], [], []
     for batch in encoder.batches(Item(record.file, record) for record in records):
@@ -107,18 +108,18 @@ def encode_records(
         if progress:
             progress(len(batch))
     if bad:
-        raise DataError(f"Expected {len(records)} readable pictures, got {len(bad)} that are not; first {bad[0]}")
+        raise DataError(f"Expected {len(records)} readable images, got {len(bad)} that are not; first {bad[0]}")
     templates = encoder.encoders.encode_templates(list(TEMPLATES)).cpu().clone()
     bank, index = encode_prompts(encoder, records) if prompts else (None, None)
     return FeatureTable(tuple(records), torch.stack(f_c), torch.stack(f_f), templates, bank, index)
 
 
-def encode_prompts(encoder: PictureEncoder, records: Sequence[Record]) -> tuple[PromptBank, Tensor]:
+def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[PromptBank, Tensor]:
     """Return the token states of the records' prompts, and each record's row among them."""
     without = [record.name for record in records if not (record.prompt or "").strip()]
     if without:
         raise DataError(
-            f"Expected a prompt for every picture, got none for {len(without)}, first {without[0]}: "
+            f"Expected a prompt for every image, got none for {len(without)}, first {without[0]}: "
             "use the template head, or add the prompts."
         )
     texts = list(dict.fromkeys(record.prompt or "" for record in records))

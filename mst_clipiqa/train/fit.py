@@ -1,7 +1,7 @@
 """The training loop, over features.
 
 It sees a training and a validation part and has no way to a test part. Everything that varies between runs is in the
-seed: the start of the weights and the order of the pictures, drawn anew for each epoch, so that a run that was
+seed: the start of the weights and the order of the images, drawn anew for each epoch, so that a run that was
 stopped goes on where it was and ends in the same weights.
 """
 
@@ -112,7 +112,7 @@ def fit(
     """
     if len(training) < 2 or len(validation) < 2:
         got = f"{len(training)} and {len(validation)}"
-        raise UsageError(f"Expected at least 2 pictures to train on and 2 to validate on, got {got}.")
+        raise UsageError(f"Expected at least 2 images to train on and 2 to validate on, got {got}.")
     identity = _identity(training, validation, head, recipe) if checkpoint else {}
     run = _resume(checkpoint, identity)
     while run.rate < len(recipe.learning_rates):
@@ -131,7 +131,7 @@ def fit(
 
 @torch.no_grad()
 def predict(model: MSTCLIPIQA, part: Part) -> Tensor:
-    """Return scores of a part on the head's scale 1..5, float32 (pictures,)."""
+    """Return scores of a part on the head's scale 1..5, float32 (images,)."""
     rows = [torch.arange(start, min(start + 1024, len(part))) for start in range(0, len(part), 1024)]
     return torch.cat([model(part.f_c[r], part.f_f[r], part.text(r)).q for r in rows])
 
@@ -220,7 +220,7 @@ def _identity(training: Part, validation: Part, head: Head, recipe: Recipe) -> d
     return {
         "recipe": asdict(recipe),
         "head": head,
-        "pictures": [len(part) for part in both],
+        "images": [len(part) for part in both],
         "targets": _sha256(part.y for part in both),
         "features": _sha256(f for part in both for f in (part.f_c, part.f_f)),
     }

@@ -1,4 +1,4 @@
-// A picture as a card.
+// An image as a card.
 function meter(name, row) {
   const value = data[name][row];
   if (value === null) return null;

@@ -1,4 +1,4 @@
-// Pictures: sort and filter.
+// Images: sort and filter.
 const fields = {};
 let list = []; // the rows on show, in order
 let haystack = null;
@@ -44,21 +44,21 @@ function buildFilters() {
   save.addEventListener("click", saveList);
   form.append(make("div", { className: "actions" }, reset, save));
   let timer = 0;
-  byId("filter-box").open = innerWidth > 700; // on a phone the pictures come first
+  byId("filter-box").open = innerWidth > 700; // on a phone the images come first
   form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, 80); });
   form.addEventListener("reset", () => setTimeout(refresh));
   form.addEventListener("submit", (event) => { event.preventDefault(); refresh(); });
 }
-/** Show the pictures tab with these filters and no others. */
+/** Show the images tab with these filters and no others. */
 function goTo(values) {
-  showTab("pictures");
+  showTab("images");
   byId("filters").reset();
   for (const [name, value] of Object.entries(values)) {
     if (fields[name]) fields[name].value = value;
     else fields.search.value = name === "prompt" ? data.prompt.names[value] : value;
   }
   refresh();
-  byId("tab-pictures").focus();
+  byId("tab-images").focus();
   scrollTo(0, 0);
 }
 function passes() {
@@ -96,7 +96,7 @@ function refresh() {
   cards.clear();
   byId("gallery").replaceChildren();
   const order = fields.sort.selectedOptions[0].textContent;
-  byId("count").textContent = `${list.length.toLocaleString("en")} of ${count(data.rows, "picture")} shown. Order: ${order}.`;
+  byId("count").textContent = `${list.length.toLocaleString("en")} of ${count(data.rows, "image")} shown. Order: ${order}.`;
   layout();
 }
 function saveList() {

@@ -1,4 +1,4 @@
-// Pictures: only the cards on screen exist.
+// Images: only the cards on screen exist.
 const cards = new Map(); // place in the list -> list item
 let active = 0; // the place that Tab reaches; arrows move it
 const grid = { columns: 1, width: 0, height: 0, gap: 12 };
@@ -20,7 +20,7 @@ function position(item, place) {
 }
 function render() {
   const gallery = byId("gallery"), step = grid.height + grid.gap, spare = 2;
-  if (!grid.width || shownTab !== "pictures") return;
+  if (!grid.width || shownTab !== "images") return;
   const above = -gallery.getBoundingClientRect().top;
   const first = Math.max(0, Math.floor(above / step) - spare) * grid.columns;
   const last = Math.min(list.length, (Math.ceil((above + innerHeight) / step) + spare) * grid.columns);
@@ -72,7 +72,7 @@ function galleryKeys(event) {
   event.preventDefault();
   focusPlace(Math.max(0, Math.min(list.length - 1, to)));
 }
-function buildPictures() {
+function buildImages() {
   buildFilters();
   byId("gallery").addEventListener("keydown", galleryKeys);
   let asked = false;

@@ -18,7 +18,7 @@ function histogram(name) {
   const most = Math.max(...counts), places = Math.max(0, -Math.floor(Math.log10(ends.step) + 1e-9)) + 1;
   const bars = counts.map((number, bin) => {
     const low = ends.low + bin * ends.step, high = low + ends.step;
-    const words = `${name} ${+low.toFixed(places)} to ${+high.toFixed(places)}: ${count(number, "picture")}`;
+    const words = `${name} ${+low.toFixed(places)} to ${+high.toFixed(places)}: ${count(number, "image")}`;
     const height = number ? `max(2px, ${(100 * number) / most}%)` : "0";
     const bar = make("button", { type: "button", title: words, disabled: !number }, make("span", { style: { height } }));
     bar.setAttribute("aria-label", `${words}. Show them.`);
@@ -26,10 +26,10 @@ function histogram(name) {
     return bar;
   });
   const middle = (ends.low + ends.high) / 2;
-  return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}: how many pictures`),
+  return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}: how many images`),
     rove(make("div", { className: "bars", role: "group", ariaLabel: `Histogram of ${name}, arrow keys move` }, ...bars)),
     make("div", { className: "ends" }, ...[ends.low, middle, ends.high].map((end) => make("span", {}, fixed(end)))),
-    make("p", { className: "soft" }, `Tallest bar: ${count(most, "picture")}. A bar opens its pictures.`));
+    make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}. A bar opens its images.`));
 }
 
 const PALETTE = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#0c8599", "#e03131", "#f08c00", "#868e96"];
@@ -37,10 +37,10 @@ const colour = (row) => PALETTE[data.generators.length > 1 ? Math.max(0, Math.mi
 
 function scatter() {
   const rows = [...data.quality.keys()].filter((row) => data.quality[row] !== null && data.correspondence[row] !== null);
-  const words = `Quality (across) against correspondence (up) of ${count(rows.length, "picture")}` +
+  const words = `Quality (across) against correspondence (up) of ${count(rows.length, "image")}` +
     (data.correlation === null ? "" : `; rank correlation ${fixed(data.correlation)}`);
   const canvas = make("canvas", { role: "img", title: "" });
-  canvas.setAttribute("aria-label", `${words}. The same scores are in the tab Pictures.`);
+  canvas.setAttribute("aria-label", `${words}. The same scores are in the tab Images.`);
   const legend = make("div", { className: "legend" });
   if (data.generators.length > 1) {
     data.generator.names.slice(0, 8).forEach((name, at) => legend.append(make("span", {},
@@ -115,7 +115,7 @@ function strip({ name, by, rows }) {
 }
 function buildOverview() {
   const tiles = byId("tiles");
-  tiles.append(tile(data.rows.toLocaleString("en"), data.rows === 1 ? "picture" : "pictures",
+  tiles.append(tile(data.rows.toLocaleString("en"), data.rows === 1 ? "image" : "images",
     failures ? `${failures.toLocaleString("en")} failed` : "none failed"));
   for (const name of TARGETS) tiles.append(tile(fixed(data.overall[name][0]), `mean ${name}`, bounds(data.overall[name]), name));
   if (data.prompts.length) tiles.append(tile(data.prompts.length.toLocaleString("en"), data.prompts.length === 1 ? "prompt" : "prompts"));

@@ -64,11 +64,11 @@ function meanColumn(name) {
 function summaryTable(kind, lines, caption) {
   const columns = [
     { name: capital(kind), value: (line) => line.name, cell: (line) => {
-      const button = make("button", { type: "button", className: "plain", title: "Show its pictures" }, line.name);
+      const button = make("button", { type: "button", className: "plain", title: "Show its images" }, line.name);
       button.addEventListener("click", () => goTo({ [kind]: data[kind].names.indexOf(line.name) }));
       return button;
     } },
-    { name: "Pictures", number: true, value: (line) => line.rows, cell: (line) => line.rows.toLocaleString("en") },
+    { name: "Images", number: true, value: (line) => line.rows, cell: (line) => line.rows.toLocaleString("en") },
     ...TARGETS.map(meanColumn),
   ];
   if (failures) columns.push({ name: "Failed", number: true, value: (line) => line.failed, cell: (line) => line.failed.toLocaleString("en") });

@@ -1,5 +1,5 @@
 // Tabs.
-const TABS = [["overview", "Overview"], ["pictures", `Pictures (${data.rows.toLocaleString("en")})`]];
+const TABS = [["overview", "Overview"], ["images", `Images (${data.rows.toLocaleString("en")})`]];
 if (data.generators.length) TABS.push(["generators", `Generators (${data.generators.length})`]);
 if (data.prompts.length) TABS.push(["prompts", `Prompts (${data.prompts.length.toLocaleString("en")})`]);
 const failures = data.ok.reduce((sum, ok) => sum + (ok ? 0 : 1), 0);
@@ -18,7 +18,7 @@ function showTab(name, focus = false) {
     byId(tab).hidden = !selected;
   }
   if (!built.has(name)) { built.add(name); build[name](); }
-  if (name === "pictures") layout();
+  if (name === "images") layout();
   if (location.hash !== `#/${name}`) history.replaceState(null, "", `#/${name}`); // no id: it must not scroll
 }
 function buildTabs() {

@@ -34,7 +34,7 @@ function axis(values, parts) {
 }
 const scale = Object.fromEntries(TARGETS.map((name) => [name, axis(data[name], 20)]));
 
-// Thumbnails stand in blocks at the end of the file: a block is split when one of its pictures is first shown.
+// Thumbnails stand in blocks at the end of the file: a block is split when one of its images is first shown.
 const blocks = new Map();
 function thumbnail(row) {
   const place = data.thumbnail[row], block = Math.floor(place / data.chunk);
@@ -45,12 +45,12 @@ function thumbnail(row) {
   }
   return blocks.get(block)[place % data.chunk];
 }
-const waiting = new Map(); // frames that are on screen before their picture has arrived
+const waiting = new Map(); // frames that are on screen before their image has arrived
 function fill(frame, row, alt = "") {
   const image = thumbnail(row);
   if (image === null) { waiting.set(frame, [row, alt]); return; }
   if (image) frame.replaceChildren(make("img", { src: `data:image/webp;base64,${image}`, alt, decoding: "async" }));
-  else frame.replaceChildren("no picture");
+  else frame.replaceChildren("no image");
 }
 function fillWaiting() {
   const all = [...waiting];

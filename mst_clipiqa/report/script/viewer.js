@@ -1,4 +1,4 @@
-// One picture.
+// One image.
 const viewer = byId("viewer");
 let viewed = { rows: [], at: 0, from: null };
 
@@ -13,9 +13,9 @@ function show() {
     make("span", { className: "heard" }, `: ${label(row)}`));
   byId("viewer-previous").disabled = at === 0;
   byId("viewer-next").disabled = at === rows.length - 1;
-  const frame = byId("viewer-picture"), picture = () => fill(frame, row, coded(data.prompt, row) || data.file[row]);
-  picture();
-  byId("viewer-facts").replaceChildren(...about(row), ...why(row, frame, picture), ...original(row));
+  const frame = byId("viewer-image"), image = () => fill(frame, row, coded(data.prompt, row) || data.file[row]);
+  image();
+  byId("viewer-facts").replaceChildren(...about(row), ...why(row, frame, image), ...original(row));
   byId("viewer-facts").scrollTop = 0;
 }
 function shares(parts) {
@@ -68,7 +68,7 @@ function buildViewer() {
     else if (event.key === "ArrowRight") turn(1);
   });
   viewer.addEventListener("close", () => {
-    if (viewed.rows === list && shownTab === "pictures") focusPlace(viewed.at);
+    if (viewed.rows === list && shownTab === "images") focusPlace(viewed.at);
     else if (viewed.from) viewed.from.focus();
   });
 }

@@ -1,4 +1,4 @@
-// Why a picture got its score: the explanations that came along, and what the table itself says.
+// Why an image got its score: the explanations that came along, and what the table itself says.
 const explained = new Set(data.explained);
 const perCent = (thousandths) => `${(thousandths / 10).toFixed(thousandths < 100 ? 1 : 0)} %`;
 
@@ -12,7 +12,7 @@ function levels(row, found) {
     make("i", { ariaHidden: "true" }, make("i", { style: { width: `${share / 10}%` } })), make("span", { className: "number" }, perCent(share))));
   return [make("h3", {}, "Probability of each quality level"), make("ul", { className: "levels quality" }, ...lines)];
 }
-/** Maps side by side; a map that is pressed stands in the picture's place until it is pressed again. */
+/** Maps side by side; a map that is pressed stands in the image's place until it is pressed again. */
 function maps(found, frame, back) {
   const box = make("div", { className: "maps" });
   for (const { stream, words, image } of found.maps) {
@@ -46,12 +46,12 @@ function words(found) {
       make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...lines));
   });
 }
-/** All that is known of why; `back` shows the picture itself again. */
+/** All that is known of why; `back` shows the image itself again. */
 function why(row, frame, back) {
   const block = explained.has(row) ? byId(`e${row}`) : null;
   const found = block && JSON.parse(block.textContent);
   if (!found) {
-    const hint = explained.size && !failed(row) ? [make("p", { className: "soft" }, "Maps and words come with the best, worst and least sure pictures; for any other: mst-clipiqa explain.")] : [];
+    const hint = explained.size && !failed(row) ? [make("p", { className: "soft" }, "Maps and words come with the best, worst and least sure images; for any other: mst-clipiqa explain.")] : [];
     return [...levels(row, null), ...hint];
   }
   return [...maps(found, frame, back), ...levels(row, found), make("h3", {}, "Coarse and fine view"),

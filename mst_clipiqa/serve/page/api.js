@@ -69,19 +69,19 @@ export function checkSize(...files) {
   const size = files.reduce((sum, file) => sum + file.size, 0);
   const room = info.limits.max_bytes - 4096; // for what stands around the files
   if (size > room) {
-    throw new Refused(413, `Expected at most ${megabytes(room)}, got ${megabytes(size)}: save the picture smaller.`);
+    throw new Refused(413, `Expected at most ${megabytes(room)}, got ${megabytes(size)}: save the image smaller.`);
   }
 }
 
-/** Return a form of pictures and a prompt. */
+/** Return a form of images and a prompt. */
 export function form(files, prompt) {
   const data = new FormData();
-  for (const file of files) data.append("picture", file, file.name);
+  for (const file of files) data.append("image", file, file.name);
   if (prompt.trim()) data.append("prompt", prompt.trim());
   return data;
 }
 
-/** Score one picture; a no comes back as a result with status "error". */
+/** Score one image; a no comes back as a result with status "error". */
 export async function scoreOne(file, prompt, signal = null) {
   try {
     checkSize(file);

@@ -25,7 +25,7 @@ async function run(event) {
   event.preventDefault();
   const missing = sides.find((side) => !files[side]);
   if (missing) {
-    say(`Choose picture ${missing.toUpperCase()} first.`);
+    say(`Choose image ${missing.toUpperCase()} first.`);
     find(`#drop-${missing} input`).focus();
     return;
   }

@@ -1,4 +1,4 @@
-// Why a picture got its score; shown only where the server can explain.
+// Why an image got its score; shown only where the server can explain.
 
 import { call, form } from "./api.js";
 import { capital, make } from "./tools.js";
@@ -29,11 +29,11 @@ function explanation({ explanation: found, overlays }) {
   return make("div", { className: "why", tabIndex: -1, role: "group", "aria-label": "Why this score" }, ...maps, ...words);
 }
 
-function figure(map, stream, image) {
+function figure(map, stream, overlay) {
   const where = worst(map, stream);
   const caption = `${capital(stream)} encoder: most is lost ${where}.`;
-  const picture = make("img", { src: `data:image/webp;base64,${image}`, alt: caption });
-  return make("figure", {}, picture, make("figcaption", { className: "soft small" }, caption));
+  const shown = make("img", { src: `data:image/webp;base64,${overlay}`, alt: caption });
+  return make("figure", {}, shown, make("figcaption", { className: "soft small" }, caption));
 }
 
 /** Return in words where the worst window lies. */

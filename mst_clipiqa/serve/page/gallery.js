@@ -1,4 +1,4 @@
-// The tab "Gallery": many pictures, scored as one watches; to sort, and to take away as a table or a report.
+// The tab "Gallery": many images, scored as one watches; to sort, and to take away as a table or a report.
 
 import { Refused, call, each, scoreOne } from "./api.js";
 import { picker } from "./picker.js";
@@ -29,10 +29,10 @@ async function take(files) {
       return;
     }
   }
-  const pictures = files.filter((file) => !holdsPrompts(file));
-  items.push(...pictures.map((file, at) => ({ file, place: items.length + at, result: null })));
+  const images = files.filter((file) => !holdsPrompts(file));
+  items.push(...images.map((file, at) => ({ file, place: items.length + at, result: null })));
   const known = prompts.size ? ` and ${count(prompts.size, "prompt")}` : "";
-  say(`${count(items.length, "picture")}${known} chosen.`);
+  say(`${count(items.length, "image")}${known} chosen.`);
   update();
 }
 
@@ -45,7 +45,7 @@ async function run(event) {
   event.preventDefault();
   const todo = items.filter((item) => !item.result);
   if (!todo.length) {
-    say("Choose pictures first.");
+    say("Choose images first.");
     find("input[type=file]", panel).focus();
     return;
   }
@@ -71,10 +71,10 @@ async function run(event) {
   stopper = null;
   draw();
   const failed = scored().filter((item) => item.result.status === "error").length;
-  say(`${stopped ? "Stopped. " : ""}${count(scored().length - failed, "picture")} scored${failed ? `, ${failed} could not be` : ""}.`);
+  say(`${stopped ? "Stopped. " : ""}${count(scored().length - failed, "image")} scored${failed ? `, ${failed} could not be` : ""}.`);
 }
 
-/** Draw and speak now and then, not at each picture. */
+/** Draw and speak now and then, not at each image. */
 function soon(sentence) {
   if (performance.now() - said > SAY) say(sentence());
   progress.max = items.length;

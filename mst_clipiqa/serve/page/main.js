@@ -40,7 +40,7 @@ function startTabs() {
 
 function describe() {
   const scales = Object.entries(info.ranges).map(([name, [low, high]]) => `${name} ${low} to ${high}`).join(", ");
-  const caution = info.calibrated ? "" : " It was not trained on ratings: its scores order pictures, and mean no more.";
+  const caution = info.calibrated ? "" : " It was not trained on ratings: its scores order images, and mean no more.";
   find("#model").textContent = `Model ${info.model}: ${scales}; higher is better.${caution}`;
 }
 

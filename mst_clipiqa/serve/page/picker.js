@@ -1,4 +1,4 @@
-// Where pictures come in: dropped on it, or chosen with the mouse or the keyboard.
+// Where images come in: dropped on it, or chosen with the mouse or the keyboard.
 
 import { make } from "./tools.js";
 
@@ -28,7 +28,7 @@ export function catchStrays() {
   for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 }
 
-/** Show chosen files as small pictures with a button each to take them out again. */
+/** Show chosen files as small images with a button each to take them out again. */
 export function chosen(list, files, removed) {
   for (const image of list.querySelectorAll("img")) URL.revokeObjectURL(image.src);
   list.replaceChildren(...files.map((file, place) => {

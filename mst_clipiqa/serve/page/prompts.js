@@ -1,6 +1,6 @@
-// A file of prompts beside the pictures: .csv or .jsonl with the columns file and prompt.
+// A file of prompts beside the images: .csv or .jsonl with the columns file and prompt.
 
-/** Return whether a file holds prompts rather than a picture. */
+/** Return whether a file holds prompts rather than an image. */
 export const holdsPrompts = (file) => /\.(csv|jsonl)$/i.test(file.name);
 
 /** Return file name -> prompt; an Error says what is wrong with the file. */

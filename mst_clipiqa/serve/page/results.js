@@ -1,4 +1,4 @@
-// One result as a card: the picture, each score as a number, a word and a bar, and what there is to say besides.
+// One result as a card: the image, each score as a number, a word and a bar, and what there is to say besides.
 
 import { info } from "./api.js";
 import { explainButton } from "./explain.js";
@@ -18,7 +18,7 @@ export function inWords(result, target) {
   return target === "correspondence" ? SHOWS[word] : word;
 }
 
-/** Return a card: `url` shows the picture, `file` and `prompt` are what an explanation asks for. */
+/** Return a card: `url` shows the image, `file` and `prompt` are what an explanation asks for. */
 export function card(result, { url = null, file = null, heading = "h3", label = "" } = {}) {
   const title = make(heading, { className: "name" }, label ? `${label}: ${result.file}` : result.file);
   const frame = make("div", { className: "frame" }, url ? make("img", { src: url, alt: "", decoding: "async" }) : "no preview");

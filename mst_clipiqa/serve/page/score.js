@@ -1,4 +1,4 @@
-// The tab "Score": a few pictures, one prompt, everything there is to say of each.
+// The tab "Score": a few images, one prompt, everything there is to say of each.
 
 import { each, scoreOne } from "./api.js";
 import { chosen, picker } from "./picker.js";
@@ -20,13 +20,13 @@ function show(now) {
 async function run(event) {
   event.preventDefault();
   if (!files.length) {
-    status.textContent = "Choose a picture first.";
+    status.textContent = "Choose an image first.";
     find("input[type=file]", panel).focus();
     return;
   }
   const button = find("button[type=submit]", form);
   button.disabled = true;
-  status.textContent = `Scoring ${count(files.length, "picture")} …`;
+  status.textContent = `Scoring ${count(files.length, "image")} …`;
   urls.forEach((url) => URL.revokeObjectURL(url));
   urls = files.map((file) => URL.createObjectURL(file));
   const cards = files.map(() => null);
@@ -38,7 +38,7 @@ async function run(event) {
     results.replaceChildren(...cards.filter(Boolean));
   });
   const not = failed ? `, ${failed} could not be` : "";
-  status.textContent = `${count(files.length - failed, "picture")} scored${not}. Higher is better.`;
+  status.textContent = `${count(files.length - failed, "image")} scored${not}. Higher is better.`;
   button.disabled = false;
 }
 
@@ -46,6 +46,6 @@ async function run(event) {
 export function start() {
   picker(find(".drop", panel), (more) => show([...files, ...more]));
   form.addEventListener("submit", run);
-  // A picture that the browser cannot show leaves its frame empty rather than broken.
+  // An image that the browser cannot show leaves its frame empty rather than broken.
   results.addEventListener("error", (event) => event.target.tagName === "IMG" && event.target.replaceWith("no preview"), true);
 }

@@ -18,7 +18,7 @@ export function make(tag, properties = {}, ...children) {
   return node;
 }
 
-/** Return a small WebP (or PNG, where the browser cannot write WebP) of a picture, or null if it cannot show it. */
+/** Return a small WebP (or PNG, where the browser cannot write WebP) of an image, or null if it cannot show it. */
 export async function thumbnail(file, side = 320) {
   try {
     const whole = await createImageBitmap(file);

@@ -1,0 +1,75 @@
+"""The card of the embedded model, written from what was measured."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+TEXT = Path(__file__).parent / "card.md"
+
+
+def card(found: dict[str, Any]) -> str:
+    """Return README.md for the folder: the text of ``card.md`` with the tables put in."""
+    text = TEXT.read_text(encoding="utf-8")
+    unknown = found["development"]["unknown_prompts"]
+    values = {
+        "agreement": _agreement(found["development"]),
+        "within": _within(found),
+        "kodak": _kodak(found["kodak"]),
+        "fall": _interval(found["development"]["prompt_matters"], "fall"),
+        "interval_q": f"{found['intervals']['quality']:.2f}",
+        "interval_c": f"{found['intervals']['correspondence']:.2f}",
+        "unknown_dev": f"{len(unknown['development'])} of {unknown['of'][1]}",
+        "unknown_val": f"{len(found['validation']['unknown_prompts']['validation'])} of "
+        f"{found['validation']['unknown_prompts']['of'][1]}",
+        "unknown_list": ", ".join(f"“{p}”" for p in unknown["development"]) or "none",
+        "validation_q": _interval(found["validation"]["quality"]["srcc"], "value"),
+        "validation_c": _interval(found["validation"]["correspondence"]["srcc"], "value"),
+    }
+    for name, value in values.items():
+        text = text.replace("{{" + name + "}}", value)
+    return text
+
+
+def _interval(of: dict[str, float], key: str) -> str:
+    return f"{of[key]:.3f} ({of['low']:.3f} to {of['high']:.3f})"
+
+
+def _agreement(found: dict[str, Any]) -> str:
+    lines = ["| | quality | correspondence |", "|---|---|---|"]
+    q, c = found["quality"], found["correspondence"]
+    rows = [
+        ("images", lambda t: str(t["n"])),
+        ("SRCC", lambda t: _interval(t["srcc"], "value")),
+        ("SRCC of the generator's mean", lambda t: f"{t['above_generator_mean']['a']:.3f}"),
+        ("above it by", lambda t: _interval(t["above_generator_mean"], "difference")),
+        ("PLCC", lambda t: f"{t['plcc']:.3f}"),
+        ("RMSE, on 0..5", lambda t: f"{t['rmse']:.3f}"),
+        ("better of two of one prompt", lambda t: _interval(t["pairs_of_one_prompt"], "accuracy")),
+        ("the same by the generator's mean", lambda t: f"{t['pairs_by_generator_mean']['accuracy']:.3f}"),
+    ]
+    return "\n".join([*lines, *(f"| {name} | {of(q)} | {of(c)} |" for name, of in rows)])
+
+
+def _within(found: dict[str, Any]) -> str:
+    left = found["leave-out"]
+    q, c = (found["development"][t]["within_generator"] for t in ("quality", "correspondence"))
+    lines = [
+        "| generator | quality | correspondence | quality, left out of training | the same, new prompts |",
+        "|---|---|---|---|---|",
+    ]
+    for name in q:
+        out = left[name]
+        lines.append(f"| {name} | {q[name]:.2f} | {c[name]:.2f} | {out['srcc']:.2f} | {out['new_prompts']:.2f} |")
+    columns = [[*q.values()], [*c.values()], *([v[key] for v in left.values()] for key in ("srcc", "new_prompts"))]
+    means = " | ".join(f"{sum(column) / len(column):.2f}" for column in columns)
+    return "\n".join([*lines, f"| mean | {means} |"])
+
+
+def _kodak(ladder: dict[str, list[float]]) -> str:
+    lines = ["| | clean | 1 | 2 | 3 | 4 | falls at every step |", "|---|---|---|---|---|---|---|"]
+    for kind, means in ladder.items():
+        falls = all(a > b for a, b in itertools.pairwise(means))
+        lines.append(f"| {kind} | " + " | ".join(f"{m:.2f}" for m in means) + f" | {'yes' if falls else 'no'} |")
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""Eight ways to distort an image, each with a strength from 0 (barely visible) to 1 (ruined).
+
+They serve twice: training ranks an image above its distorted self, and the card measures the mean score of clean
+photographs going down a ladder of four strengths of each.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageFilter
+from scipy import fft, ndimage
+
+LADDER = (0.25, 0.5, 0.75, 1.0)
+"""The four strengths of the card."""
+
+_Distort = Callable[[Image.Image, float, np.random.Generator], Image.Image]
+
+
+def distort(image: Image.Image, kind: str, strength: float, seed: int) -> Image.Image:
+    """Return an RGB image distorted in one way; the same arguments always give the same image."""
+    return KINDS[kind](image, strength, np.random.default_rng(seed))
+
+
+def _between(low: float, high: float, strength: float) -> float:
+    """Go from low to high geometrically, so that each step looks about equally large."""
+    return float(low * (high / low) ** strength)
+
+
+def _to_image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def _blur(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(_between(0.6, 6.0, strength)))
+
+
+def _noise(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    pixels = np.asarray(image, np.float32)
+    return _to_image(pixels + _between(4, 60, strength) * rng.standard_normal(pixels.shape, np.float32))
+
+
+def _coded(image: Image.Image, **options: object) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, **options)
+    return Image.open(file).convert("RGB")
+
+
+def _jpeg(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    return _coded(image, format="JPEG", quality=round(_between(70, 4, strength)))
+
+
+def _webp(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    return _coded(image, format="WEBP", quality=round(60 * (1 - strength)), method=1)
+
+
+def _downsample(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    factor = _between(1.3, 8.0, strength)
+    small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
+    return image.resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
+
+
+def _banding(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    step = 255 / (_between(32, 3, strength) - 1)
+    return _to_image(np.rint(np.asarray(image, np.float32) / step) * step)
+
+
+def _ringing(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    """Cut all frequencies above a radius: edges ring."""
+    pixels = np.asarray(image, np.float32)
+    spectrum = fft.rfft2(pixels, axes=(0, 1))
+    y, x = np.fft.fftfreq(image.height)[:, None], np.fft.rfftfreq(image.width)[None]
+    spectrum[np.hypot(x, y) > _between(0.3, 0.04, strength)] = 0
+    return _to_image(fft.irfft2(spectrum, s=pixels.shape[:2], axes=(0, 1)))
+
+
+def _warp(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    """Push pixels along a smooth random field: straight edges wobble, faces melt."""
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    grid = rng.standard_normal((2, height // 16 + 4, width // 16 + 4))
+    shift = np.stack([ndimage.zoom(g, 16, order=3)[:height, :width] for g in grid]) * _between(0.8, 10, strength)
+    at = (np.indices((height, width), np.float32) + shift).astype(np.float32)
+    return _to_image(
+        np.stack([ndimage.map_coordinates(pixels[..., c], at, np.float32, 1, "mirror") for c in range(3)], -1)
+    )
+
+
+KINDS: dict[str, _Distort] = {
+    "blur": _blur,
+    "noise": _noise,
+    "jpeg": _jpeg,
+    "webp": _webp,
+    "downsampling": _downsample,
+    "banding": _banding,
+    "ringing": _ringing,
+    "warping": _warp,
+}

@@ -1,0 +1,82 @@
+"""From trained weights to a model folder: encoders in float16, both targets, fingerprints, intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mini_training.data import HIGH, LOW, Rated
+from mini_training.learner import Learner
+from mini_training.plan import VIEW
+from mini_training.words import Words
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.evaluate import conformal_halfwidth
+from mst_clipiqa.model_folder import (
+    EncoderRef,
+    ModelConfig,
+    Target,
+    TrainedModel,
+    TrainedOn,
+    image_hash,
+    load,
+    prompt_hash,
+    save,
+)
+from mst_clipiqa.scoring.scorer import Request, Scorer
+
+TARGETS = ("quality", "correspondence")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model goes, and under which name its config asks for its encoders."""
+
+    folder: Path
+    source: str
+
+
+def ship(model: Learner, words: Words, place: Place, seen: TrainedOn) -> None:
+    """Write a model folder; intervals and the card come later."""
+    config = MiniConfig(model.coarse.config, model.fine.config, model.text.config, VIEW)
+    parts = MiniParts(model.coarse, model.fine, model.text, words.tokenizer, words.known)
+    save_mini_pair(place.folder / "encoders", config, parts)
+    encoders = load_mini_pair(place.folder / "encoders", place.source)
+    with torch.no_grad():
+        save(_trained_part(model, encoders, seen), place.folder, "# mini\n")
+
+
+def seen_by(rated: Rated, rows: np.ndarray, data: Path) -> TrainedOn:
+    """Return the fingerprints of the images and prompts trained on."""
+    return TrainedOn(
+        frozenset(image_hash((data / "images" / rated.names[i]).read_bytes()) for i in rows),
+        frozenset(prompt_hash(rated.prompts[i]) for i in rows),
+    )
+
+
+def halfwidths(folder: Path, rated: Rated, data: Path) -> dict[str, float]:
+    """Return half the width of 90 % intervals: split conformal, on the validation prompts."""
+    rows = np.flatnonzero(rated.part == "validation")
+    scores = list(Scorer.load(folder).many(Request(data / "images" / rated.names[i], rated.prompts[i]) for i in rows))
+    out = {}
+    for column, target in enumerate(TARGETS):
+        pairs = zip((score.targets[target] for score in scores), rated.ratings[rows, column], strict=True)
+        out[target] = conformal_halfwidth([value - y for value, y in pairs if value is not None])
+    return out
+
+
+def finish(folder: Path, halves: dict[str, float], card: str) -> None:
+    """Write a model folder again, with its intervals and its card."""
+    model = load(folder)
+    targets = {n: dataclasses.replace(t, interval=round(halves[n], 3)) for n, t in model.config.targets.items()}
+    save(dataclasses.replace(model, config=dataclasses.replace(model.config, targets=targets)), folder, card)
+
+
+def _trained_part(model: Learner, encoders: MiniPair, seen: TrainedOn) -> TrainedModel:
+    targets = {"quality": Target("template", LOW, HIGH), "correspondence": Target("prompt", LOW, HIGH)}
+    ref = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
+    config = ModelConfig("mini", ref, targets, encoders.view)
+    return TrainedModel(config, {"quality": model.quality, "correspondence": model.match}, seen)

@@ -1,0 +1,104 @@
+"""filter: which rows pass the thresholds, and where their images would go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mst_clipiqa.analysis.rows import NO_FILE, LeftOut, Row, find_image, need_columns, number, split_failed, text
+from mst_clipiqa.errors import UsageError
+
+NOT_FOUND = "its image is not found"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rows that pass, how many do not, and those about which nothing can be said."""
+
+    rows: list[Row]
+    rejected: int
+    left_out: list[LeftOut]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which file would go where (source, target), row by row, and the rows that have no file to go."""
+
+    moves: list[tuple[Row, Path, Path]]
+    left_out: list[LeftOut]
+
+
+def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = False) -> Kept:
+    """Return the rows whose every score is at least its minimum.
+
+    Args:
+        rows: rows of a scores table.
+        minimum: column to lowest score that passes.
+        invert: return those that do not pass instead. A row without a score is never returned, either way.
+
+    Raises:
+        UsageError: a column is missing.
+        DataError: a cell that should hold a number does not.
+    """
+    need_columns(rows, minimum)
+    good, left = split_failed(rows)
+    kept, rejected = [], 0
+    for row in good:
+        values = {column: number(row, column) for column in minimum}
+        missing = [column for column, value in values.items() if value is None]
+        if missing:
+            left.append(LeftOut(row, f"no {missing[0]}"))
+        elif all(value is not None and value >= minimum[column] for column, value in values.items()) is not invert:
+            kept.append(row)
+        else:
+            rejected += 1
+    return Kept(kept, rejected, left)
+
+
+def plan(rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path], target: Path) -> Plan:
+    """Say where each row's image would go: below ``target``, in the sub-folders in which it lies now.
+
+    Args:
+        rows: the rows whose images go; an image that several rows share goes once, with the first of them.
+        everything: all rows of the table: they say which folder the sub-folders are counted from.
+        folders: where to look for files that are named relatively.
+        target: the folder to go to.
+
+    Raises:
+        UsageError: ``target`` is there and is no folder.
+    """
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"Expected a folder to put images in, got the file {str(target)!r}: name another.")
+    need_columns(everything, ["file"])
+    top = _common_folder([_absolute(found) for row in everything if (found := find_image(_file(row), folders))])
+    moves: list[tuple[Row, Path, Path]] = []
+    left: list[LeftOut] = []
+    seen: set[Path] = set()
+    for row in rows:
+        found = find_image(_file(row), folders)
+        if found is None:
+            left.append(LeftOut(row, NOT_FOUND if _file(row) else NO_FILE))
+            continue
+        source = _absolute(found)
+        if source not in seen:
+            seen.add(source)
+            moves.append((row, source, target / source.relative_to(top)))
+    return Plan(moves, left)
+
+
+def _file(row: Row) -> str:
+    return text(row, "file")
+
+
+def _absolute(path: Path) -> Path:
+    """Return a path without "..", so that nothing can climb out of the target; links stay as they are named."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps ".."
+
+
+def _common_folder(files: Sequence[Path]) -> Path:
+    """Return the deepest folder that all files lie in."""
+    if not files:
+        return Path()
+    return Path(os.path.commonpath([file.parent for file in files]))

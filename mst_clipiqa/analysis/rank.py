@@ -1,0 +1,101 @@
+"""rank and pick: rows in the order of their scores, best first, overall or within each prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
+from mst_clipiqa.errors import UsageError
+
+NO_PROMPT = "no prompt"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Rows with a column ``rank`` (1 is best), and the rows that could not be ranked."""
+
+    rows: list[dict[str, Any]]
+    left_out: list[LeftOut]
+
+
+def parse_weights(by: str) -> dict[str, float]:
+    """Return the columns to order by and their weights.
+
+    Args:
+        by: a column ("quality") or columns with weights ("quality=2,correspondence=1"); a negative weight is for
+            a column where lower is better.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    weights: dict[str, float] = {}
+    for part in by.split(","):
+        name, equals, weight = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(weight) if equals else 1.0
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value) or value == 0 or name in weights:
+            raise UsageError(
+                f"Expected a column, or columns with weights such as quality=2,correspondence=1, got {by!r}: "
+                "name each column once, with a weight other than zero."
+            )
+        weights[name] = value
+    return weights
+
+
+def rank(
+    rows: Sequence[Row], weights: Mapping[str, float], *, top: int | None = None, per_prompt: bool = False
+) -> Ranked:
+    """Order rows by a weighted mean of their scores, the highest first; equals stay in the order they came in.
+
+    Args:
+        rows: rows of a scores table.
+        weights: column to weight. Values count as they stand, each in its own units.
+        top: how many to keep, of each prompt if ``per_prompt``; None keeps all.
+        per_prompt: rank within each prompt; prompts come in the order in which the table first names them.
+
+    Returns:
+        Ranked: the rows with ``rank`` and, where there are several weights, the mean as ``weighted``.
+
+    Raises:
+        UsageError: a column is missing, or ``top`` is below 1.
+        DataError: a cell that should hold a number does not.
+    """
+    if top is not None and top < 1:
+        raise UsageError(f"Expected to keep at least 1 row, got {top}.")
+    need_columns(rows, [*weights, *(["prompt"] if per_prompt else [])])
+    good, left = split_failed(rows)
+    groups: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    for row in good:
+        value, why = _value(row, weights)
+        prompt = text(row, "prompt") if per_prompt else ""
+        if per_prompt and not prompt.strip():
+            why = NO_PROMPT
+        if why:
+            left.append(LeftOut(row, why))
+            continue
+        extra = {"weighted": value} if len(weights) > 1 else {}
+        groups.setdefault(prompt, []).append((value, {**row, **extra}))
+    ranked = [row for group in groups.values() for row in _best_first(group)[:top]]
+    return Ranked(ranked, left)
+
+
+def _value(row: Row, weights: Mapping[str, float]) -> tuple[float, str]:
+    """Return the weighted mean of a row's scores, and why there is none where there is none."""
+    total = 0.0
+    for column, weight in weights.items():
+        value = number(row, column)
+        if value is None:
+            return math.nan, f"no {column}"
+        total += weight * value
+    # One column keeps its own value: dividing by its weight could make equals of neighbours.
+    return (total if len(weights) == 1 else total / sum(abs(w) for w in weights.values())), ""
+
+
+def _best_first(group: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
+    ordered = sorted(group, key=lambda pair: -pair[0])  # sorted() keeps equals in order
+    return [{**row, "rank": place} for place, (_, row) in enumerate(ordered, 1)]

@@ -1,0 +1,129 @@
+"""Rows of a scores table: numbers out of text, failed rows apart, images found again."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+
+Row = Mapping[str, Any]
+GeneratorFrom = Literal["column", "name", "folder"]
+NO_FILE = "the row names no file"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that a verb could not use, and why."""
+
+    row: Row
+    why: str
+
+
+def split_failed(rows: Iterable[Row]) -> tuple[list[Row], list[LeftOut]]:
+    """Return the rows that were scored and those that were not, each in order; no status counts as scored."""
+    good, failed = [], []
+    for row in rows:
+        if str(row.get("status") or "ok") == "ok":
+            good.append(row)
+        else:
+            failed.append(LeftOut(row, str(row.get("reason") or "no reason given")))
+    return good, failed
+
+
+def number(row: Row, column: str) -> float | None:
+    """Return a cell as a float; None where it is empty or not a number (NaN).
+
+    Raises:
+        DataError: the cell holds something else.
+    """
+    cell = row.get(column)
+    if cell is None or cell == "":
+        return None
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        value = math.inf
+    if math.isinf(value):
+        raise DataError(
+            f"Expected a number in column {column!r}, got {shown(cell)} for {shown(row.get('file', '?'))}: "
+            "correct the table or score again."
+        )
+    return None if math.isnan(value) else value
+
+
+def text(row: Row, column: str) -> str:
+    """Return a cell as text, empty where there is nothing."""
+    cell = row.get(column)
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))  # a prompt such as 1984, which a table of another program gives back as a number
+    return "" if cell is None else str(cell)
+
+
+def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
+    """Check that a table has the columns that a verb reads; an empty table has them all.
+
+    Raises:
+        UsageError: a column is in no row.
+    """
+    if not rows:
+        return
+    there = list(dict.fromkeys(name for row in rows for name in row))
+    for column in columns:
+        if column not in there:
+            hint = nearest(column, there) or f"; the columns are: {', '.join(there)}"
+            raise UsageError(f"Expected a column {column!r} in the table, found none{hint}.")
+
+
+def with_generator(rows: Iterable[Row], where: GeneratorFrom) -> list[Row]:
+    """Return the rows with a column ``generator``.
+
+    Args:
+        rows: rows of a scores table.
+        where: "column" leaves the rows as they are; "name" takes what stands before the first "_" of the file's
+            name; "folder" takes the folder that the file lies in.
+    """
+    if where == "column":
+        return list(rows)
+    return [{**row, "generator": _generator(text(row, "file"), where)} for row in rows]
+
+
+def _generator(file: str, where: GeneratorFrom) -> str:
+    path = Path(file)
+    if where == "folder":
+        return path.parent.name
+    return path.stem.split("_")[0] if "_" in path.stem else ""
+
+
+def find_image(file: str, folders: Sequence[Path]) -> Path | None:
+    """Return where a row's file lies: as it is named, else below one of the folders; None where nowhere."""
+    if not file or "\0" in file:
+        return None
+    named = Path(file)
+    places = [named] if named.is_absolute() else [*(folder / named for folder in folders), named]
+    if not named.is_absolute():
+        places += [folder / named.name for folder in folders]  # scored elsewhere, collected in one folder since
+    return next((place for place in places if _is_file(place)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for this system
+        return False
+
+
+def say_left_out(left: Sequence[LeftOut], names: int = 3) -> list[str]:
+    """Return lines for a person: how many rows were left out, by reason, with the first few names."""
+    if not left:
+        return []
+    lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} left out:"]
+    for why, count in Counter(one.why for one in left).most_common():
+        files = [shown(text(one.row, "file"), 80) for one in left if one.why == why]
+        more = ", ..." if count > names else ""
+        lines.append(f"  {count:,} x {why} ({', '.join(files[:names])}{more})")
+    return lines

@@ -1,0 +1,181 @@
+"""Copy or move files so that none is ever overwritten, left half-written, or lost.
+
+A copy is written under a name of its own beside its target, brought to the disk, and only then given the target's
+name, in a way that fails where the name is taken. A move removes the source only after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import filecmp
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# What a full or read-only disk says: the next file would fare no better.
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# What a file system says that cannot link: another one (a move across disks), or one without hard links.
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: where it is now, or the reason why it is where it was."""
+
+    source: Path
+    to: Path | None
+    reason: str = ""
+
+
+def transfer(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Outcome]:
+    """Copy or move files one by one; what cannot be done is said and leaves its file where it was.
+
+    Args:
+        pairs: (source, target) files; folders are made as needed. A taken name gets a number: "cat-2.png".
+        move: remove each source once its copy is safe.
+
+    Yields:
+        Outcome: one a pair, in order. After a full or read-only disk nothing more is tried.
+    """
+    stopped = ""
+    for source, target in pairs:
+        if stopped:
+            yield Outcome(source, None, f"not tried, because {stopped}")
+            continue
+        try:
+            yield Outcome(source, place(source, target, move=move))
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            yield Outcome(source, None, why)
+            if error.errno in _HOPELESS:
+                stopped = f"the target said: {why}"
+
+
+def foresee(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Path]:
+    """Yield where `transfer` would put each file, touching nothing."""
+    taken: set[Path] = set()
+    for source, target in pairs:
+        if _is_there(source, target, move):
+            yield target
+            continue
+        free = next(name for name in names(target) if name not in taken and not os.path.lexists(name))
+        taken.add(free)
+        yield free
+
+
+def place(source: Path, target: Path, *, move: bool) -> Path:
+    """Put one file at ``target`` or, where another file has that name, beside it; return where it is now.
+
+    Copying a file that is there already, byte for byte, does nothing.
+
+    Raises:
+        OSError: it cannot be done; the source is where it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if _is_there(source, target, move):
+        return target
+    if move and not source.is_symlink():
+        try:
+            put = _link(source, target)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+        else:
+            _remove(source, put)
+            return put
+    put = _copy(source, target)
+    if move:
+        _remove(source, put)
+    return put
+
+
+def _is_there(source: Path, target: Path, move: bool) -> bool:
+    """Whether there is nothing to do: the target is the source itself or, for a copy, has its every byte."""
+    if not (target.exists() and source.exists()):
+        return False
+    return source.samefile(target) or (not move and filecmp.cmp(source, target, shallow=False))
+
+
+def names(target: Path) -> Iterator[Path]:
+    """Yield the target's name, then "stem-2.ext", "stem-3.ext" and so on."""
+    yield target
+    for count in range(2, 1_000_000):
+        yield target.with_name(f"{target.stem}-{count}{target.suffix}")
+
+
+def _link(source: Path, target: Path) -> Path:
+    """Give a file a second name, the first that is free; unlike a rename, a link never replaces."""
+    for name in names(target):
+        try:
+            os.link(source, name, follow_symlinks=False)
+        except FileExistsError:
+            continue
+        _sync_folder(name.parent)
+        return name
+    raise OSError(errno.EEXIST, "every name is taken", str(target))
+
+
+def _copy(source: Path, target: Path) -> Path:
+    """Copy a file's content and times under the first free name."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".mst-clipiqa-", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as written, source.open("rb") as read:  # in this order the handle is always closed
+            shutil.copyfileobj(read, written, 1 << 20)
+            written.flush()
+            os.fsync(written.fileno())
+        with contextlib.suppress(OSError):  # a disk that keeps no modes or times still keeps the image
+            shutil.copystat(source, part)
+        put = _publish(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return put
+
+
+def _publish(part: Path, target: Path) -> Path:
+    """Give a finished copy the first free name."""
+    try:
+        return _link(part, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+    for name in names(target):  # no links here: take the name with an empty file, then replace that
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            continue
+        try:
+            part.replace(name)
+        except OSError:
+            name.unlink()
+            raise
+        _sync_folder(name.parent)
+        return name
+    raise OSError(errno.EEXIST, "every name is taken", str(target))
+
+
+def _remove(source: Path, put: Path) -> None:
+    """Remove a source whose file has arrived; where that is not allowed, take the copy away again."""
+    try:
+        source.unlink()
+    except OSError:
+        put.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot sync a folder
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,149 @@
+"""Predictions of a model, or of a table of scores, against the ratings of a set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from mst_clipiqa.data import RatedSet, Record, leakage, make_split
+from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
+from mst_clipiqa.scoring.scorer import Request, Scorer
+from mst_clipiqa.train.contamination import Contamination, contamination, encoders_trained_on
+
+PARTS = ("train", "validation", "test", "all")
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """One target: its evaluation (None if nothing was scored), what had been seen, and how many were not scored."""
+
+    target: str
+    evaluation: Evaluation | None
+    contamination: Contamination
+    unscored: int
+
+
+@dataclass(frozen=True)
+class AssessedPart:
+    """Which images of a set are assessed, in words, and the share of them whose prompt training saw."""
+
+    records: tuple[Record, ...]
+    protocol: str
+    leakage: float | None
+
+
+def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
+    """Return the images of a part.
+
+    Args:
+        rated: the set.
+        part: "test", "train", "validation" (of the model's own split, else of the official one), or "all".
+        folder: of the model, which remembers its split.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    if part not in PARTS:
+        raise UsageError(f"Expected --split {', '.join(PARTS)}, got {part!r}.")
+    if part == "all":
+        return AssessedPart(rated.records, f"all {len(rated.records):,} images of {rated.name}", None)
+    own = folder / "split.json" if folder else None
+    if own and own.is_file() and _trained_on_set(own.parent, rated.name):
+        split = make_split(rated.records, own)
+        protocol = json.loads(own.read_text(encoding="utf-8")).get("protocol", split.protocol)
+    elif any(record.split for record in rated.records):
+        split = make_split(rated.records, "official")
+        protocol = split.protocol
+    else:
+        raise UsageError(
+            f"Expected the split of a model that was trained on {rated.name}, or an official one, got neither: "
+            "use --split all."
+        )
+    records: tuple[Record, ...] = getattr(split, part)
+    seen = leakage((*split.train, *split.validation), records) if part == "test" else None
+    return AssessedPart(records, f"{part} part, {protocol}", seen)
+
+
+def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Callable[[int], None]) -> list[Assessed]:
+    """Score the images and measure every target that model and set share."""
+    targets = [name for name in scorer.model.config.targets if name in rated.ranges]
+    if not targets:
+        ours, theirs = ", ".join(scorer.model.config.targets), ", ".join(rated.targets)
+        raise UsageError(f"Expected a target that model ({ours}) and set ({theirs}) share, got none.")
+    scores = []
+    for score in scorer.many(Request(str(r.file), (r.prompt or "").strip() or None) for r in images.records):
+        scores.append(score)
+        advance(1)
+    source = scorer.encoder.encoders.source
+    seen = contamination(
+        images.records, {"the model": scorer.model.trained_on, "its encoders": encoders_trained_on(source)}
+    )
+    found = []
+    for target in targets:
+        low, high = rated.ranges[target]
+        rows = [(r, s.targets[target], s.intervals.get(target)) for r, s in zip(images.records, scores, strict=True)]
+        # The model's units are those of the set it was trained on; another set's may differ.
+        own_low, own_high = scorer.ranges[target]
+        scale, shift = (high - low) / (own_high - own_low), low
+        values = {r.name: shift + (v - own_low) * scale for r, v, _ in rows if v is not None}
+        bands = {r.name: tuple(shift + (e - own_low) * scale for e in i) for r, _, i in rows if i}
+        found.append(_measured(target, images.records, values, bands, seen))
+    return _some(found)
+
+
+def assess_table(rows: Sequence[Mapping[str, Any]], rated: RatedSet) -> list[Assessed]:
+    """Measure the columns of a table of scores that are targets of a set; files match by path, then by name."""
+    columns = [t for t in rated.targets if any(row.get(t) is not None for row in rows)]
+    if not columns:
+        raise UsageError(f"Expected a column {' or '.join(rated.targets)} with values in the scores, got none.")
+    nothing = Contamination(0.0, 0.0, ())
+    found = []
+    for target in columns:
+        by_path = {str(row["file"]): row[target] for row in rows if row.get(target) is not None}
+        by_name = {PurePath(path).name: value for path, value in by_path.items()}
+        values = {
+            r.name: float(value)
+            for r in rated.records
+            if (value := by_path.get(r.name, by_name.get(PurePath(r.name).name))) is not None
+        }
+        found.append(_measured(target, rated.records, values, {}, nothing))
+    return _some(found)
+
+
+def _measured(
+    target: str,
+    records: Sequence[Record],
+    values: Mapping[str, float],
+    bands: Mapping[str, tuple[float, ...]],
+    seen: Contamination,
+) -> Assessed:
+    scored = [record for record in records if record.name in values]
+    if not scored:
+        return Assessed(target, None, seen, len(records))
+    tables = {"generator": [r.generator for r in scored]}
+    if any(r.style for r in scored):
+        tables["style"] = [r.style for r in scored]
+    whole = all(r.name in bands for r in scored)
+    band = ([bands[r.name][0] for r in scored], [bands[r.name][1] for r in scored]) if whole else None
+    mos, groups = [r.targets[target] for r in scored], [r.group for r in scored]
+    evaluation = evaluate([values[r.name] for r in scored], mos, groups, Extras(tables, band))
+    return Assessed(target, evaluation, seen, len(records) - len(scored))
+
+
+def _some(found: list[Assessed]) -> list[Assessed]:
+    """Return what was measured; DataError where nothing was."""
+    if all(one.evaluation is None for one in found):
+        targets = " or ".join(one.target for one in found)
+        raise DataError(f"Expected scores of {targets} for {found[0].unscored} rated images, got none that match.")
+    return found
+
+
+def _trained_on_set(folder: Path, name: str) -> bool:
+    path = folder / "training.json"
+    if not path.is_file():
+        return False
+    return any(training.get("data") == name for training in json.loads(path.read_text(encoding="utf-8")).values())

@@ -1,0 +1,118 @@
+"""The command `mst-clipiqa`: one group of commands, each imported only when it is called.
+
+Exit codes: 0 all good, 1 some rows failed (the command says so), 2 wrong usage or an input that stops the work,
+130 interrupted, 141 the reader of our output went away. A command answers with its exit code, or None for 0.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from mst_clipiqa._version import __version__
+from mst_clipiqa.errors import MstClipiqaError, nearest, shown
+
+# name -> its line in `--help`. commands/<name>.py (- as _) defines `command`; a test keeps table and folder in step.
+COMMANDS = {
+    "score": "Score images: quality, and correspondence to a prompt.",
+    "score-cluster": "Score on a Ray cluster; each row exactly once.",
+    "rank": "Order scores, best first.",
+    "pick": "Keep the best images of each prompt.",
+    "filter": "Keep what is good enough: list it, copy it or move it.",
+    "explain": "Say why one image got its score.",
+    "compare": "Say which of two images is better, and how sure that is.",
+    "drift": "Say whether new scores differ from old ones.",
+    "report": "Write scores and images as one page to look at.",
+    "serve": "Score images on a page, and over HTTP.",
+    "data": "Look at a rated set before trusting it.",
+    "train": "Train on a rated set; a model folder comes out.",
+    "evaluate": "Say how well a model agrees with the raters of a set.",
+    "benchmark": "Train and test on many splits, beside published figures.",
+    "compare-results": "Say whether one benchmark result beats another.",
+    "convert": "Make a model folder of a checkpoint of the published code.",
+    "export": "Write a model's image encoders for ONNX Runtime.",
+    "calibrate-adaptive": "Measure where a model can skip its fine stream.",
+    "cache": "Look at, check or empty the cache of features.",
+}
+
+
+class CommandGroup(click.Group):
+    """A group that knows its commands from a table and imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the table's order, which is the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command, or return None where there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(_module(cmd_name)).command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{_module(cmd_name)}.command is not a click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments begin with; an unknown one is told its nearest neighbour."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = nearest(args[0], COMMANDS) or f"; the commands are: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"There is no command {args[0]!r}{hint}.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table into `--help`, without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command, and turn what stops it into one line and an exit code."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()  # here and not at exit, where a broken pipe can no longer be caught
+        except MstClipiqaError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            _forget_stdout()
+            ctx.exit(141)
+        except OSError as error:  # a path too long for the system, a folder that may not be looked into
+            named = f"got {shown(error.filename)}" if error.filename else "got another one"
+            why = error.strerror or error
+            click.echo(f"Error: Expected a file or folder that can be used, {named}: {why}.", err=True)
+            ctx.exit(2)
+        ctx.exit(code if isinstance(code, int) else 0)
+
+
+def _module(command: str) -> str:
+    return f"mst_clipiqa.cli.commands.{command.replace('-', '_')}"
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mst-clipiqa")
+def group() -> None:
+    """Score generated images: how good they look, and how well they show their prompt.
+
+    Data goes to stdout, progress to stderr. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+    """
+
+
+def main() -> None:
+    """Run the command line; this is the entry point of the script `mst-clipiqa`."""
+    # Pillow then keeps up to 32 MB of freed images for the next ones: without, each decode asks the system for its
+    # memory anew, which costs a third of the time of decoding.
+    os.environ.setdefault("PILLOW_BLOCK_SIZE", "4m")
+    os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
+    group(prog_name="mst-clipiqa")

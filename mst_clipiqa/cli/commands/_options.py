@@ -1,0 +1,128 @@
+"""Flags that several commands share, and what they turn into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mst_clipiqa.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from mst_clipiqa.data import RatedSet
+    from mst_clipiqa.features.cache import Cache
+    from mst_clipiqa.features.image_encoder import ImageEncoder
+    from mst_clipiqa.train.fit import Recipe
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def encoding_options(function: _F) -> _F:
+    """Add the flags that say how images are encoded."""
+    for option in reversed(
+        [
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+            click.option(
+                "--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16; mini: always fp32."
+            ),
+            click.option("--batch-size", default=32, show_default=True, help="Images a step."),
+            click.option("--workers", default=2, show_default=True, help="Threads that open images."),
+            click.option("--cache", type=FOLDER, help="Keep features here; also MST_CLIPIQA_CACHE."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def data_options(function: _F) -> _F:
+    """Add the flags that name a rated set."""
+    for option in reversed(
+        [
+            click.option("--data", required=True, help="agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k, ... or csv."),
+            click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of labels and images."),
+            click.option(
+                "--range", "score_range", type=(float, float), help="Ends of the native scale of your own set."
+            ),
+            click.option("--allow-missing", is_flag=True, help="Go on without images that are not there."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def recipe_options(function: _F) -> _F:
+    """Add the flags that say how to train."""
+    for option in reversed(
+        [
+            click.option("--recipe", default="fast", show_default=True, help="fast (ours) or paper (as published)."),
+            click.option(
+                "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, allow_missing: bool) -> RatedSet:
+    """Return a rated set, telling on stderr what its reader has to say."""
+    from mst_clipiqa.data import load
+
+    rated = load(data, root, allow_missing=allow_missing, score_range=score_range)
+    for note in rated.notes:
+        click.echo(f"Note: {note}", err=True)
+    if rated.missing:
+        click.echo(f"Note: {len(rated.missing)} images are missing and left out.", err=True)
+    return rated
+
+
+def open_cache(folder: Path | None) -> Cache | None:
+    """Return the cache that a flag or the environment names, or None."""
+    from mst_clipiqa.features.cache import Cache, cache_folder
+
+    where = cache_folder(None if folder is None else str(folder))
+    return Cache(where) if where else None
+
+
+def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
+    """Return an encoder for a pair by name; ``how`` holds the values of ``encoding_options``."""
+    from mst_clipiqa.encoders import load_encoders
+    from mst_clipiqa.features.image_encoder import ImageEncoder
+
+    pair = load_encoders(encoders, how["device"], how["precision"])
+    return ImageEncoder(pair, batch_size=how["batch_size"], workers=how["workers"], cache=open_cache(how["cache"]))
+
+
+def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:
+    """Return a recipe by name with ``FIELD=VALUE`` changes; UsageError for what it does not have."""
+    import dataclasses
+
+    from mst_clipiqa.train.fit import RECIPES
+
+    if name not in RECIPES:
+        raise UsageError(f"Expected the recipe fast or paper, got {name!r}{nearest(name, RECIPES)}.")
+    recipe = dataclasses.replace(RECIPES[name], seed=seed)
+    for change in changes:
+        field, found, text = change.partition("=")
+        fields = [f.name for f in dataclasses.fields(recipe) if f.name not in ("name", "seed")]
+        if not found or field not in fields:
+            raise UsageError(f"Expected --set FIELD=VALUE with a field of {', '.join(fields)}, got {change!r}.")
+        recipe = dataclasses.replace(recipe, **{field: _value(field, text, getattr(recipe, field))})
+    return recipe
+
+
+def _value(field: str, text: str, like: Any) -> Any:
+    """Return a flag's text as the type of the field's present value."""
+    try:
+        if isinstance(like, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(like, tuple):
+            return tuple(float(part) for part in text.split(","))
+        return type(like)(text)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"Expected a value like {like!r} for {field}, got {text!r}.") from error

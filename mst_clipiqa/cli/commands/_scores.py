@@ -1,0 +1,175 @@
+"""What the commands over scores share: flags, a table or a folder in, rows out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mst_clipiqa.cli.commands._options import encoding_options, open_cache
+from mst_clipiqa.cli.commands._screen import for_screen, tail
+
+if TYPE_CHECKING:
+    from mst_clipiqa.analysis.rows import LeftOut, Row
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_FILE = click.Path(path_type=Path, dir_okay=False)
+# Not on a terminal, which is narrow.
+_WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}
+_WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
+
+output_option = click.option(
+    "-o", "--output", type=_FILE, help="Write a table here (.csv, .jsonl, .parquet) instead of to stdout."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout instead of CSV.")
+left_out_option = click.option("--left-out", type=_FILE, help="Write the rows that cannot be used here.")
+generator_option = click.option(
+    "--generator-from",
+    type=click.Choice(["column", "name", "folder"]),
+    default="column",
+    show_default=True,
+    help="Where the generator stands: a column, the file's name before the first _, or its folder.",
+)
+_FOLDER_OPTIONS = [
+    click.option("--model", default="mini", show_default=True, help="What scores the images of a folder."),
+    click.option("--prompts", type=_FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
+    click.option("--recursive", is_flag=True, help="Folders within folders too."),
+]
+
+
+by_option = click.option(
+    "--by", default="quality", show_default=True, help="A column, or several: quality=2,correspondence=1 (weights)."
+)
+
+
+def source_options(function: _F) -> _F:
+    """Add the flags that say how a folder is scored; they are not read where SOURCE is a table."""
+    function = encoding_options(function)
+    for option in reversed(_FOLDER_OPTIONS):
+        function = option(function)
+    return function
+
+
+def table_options(function: _F) -> _F:
+    """Add the flags of a command that takes rows and writes rows; ``deliver`` reads those of them that say where to."""
+    return output_option(json_option(left_out_option(source_options(function))))
+
+
+def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
+    """Return the rows of a table, of stdin ("-"), or of a folder that is scored now.
+
+    ``how`` holds the values of ``source_options``; ``intervals`` adds those of a folder's scores.
+    """
+    from mst_clipiqa.analysis.read import read_rows
+
+    if not Path(source).is_dir():
+        return read_rows(source)
+    return _score_folder(source, how, intervals)
+
+
+def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[Row]:
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.inputs.expand import expand
+    from mst_clipiqa.scoring.score_rows import score_rows
+    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+
+    items = expand(folder, recursive=how["recursive"], prompts=how["prompts"])
+    names = ("device", "precision", "batch_size", "workers")
+    options = ScoreOptions(**{name: how[name] for name in names}, cache=open_cache(how["cache"]))
+    scorer = Scorer.load(how["model"], options)
+    rows: list[Row] = []
+    with progress("Scoring", items.count() if sys.stderr.isatty() else None) as advance:
+        for row in score_rows(scorer, items, intervals=intervals):
+            rows.append(row)
+            advance(1)
+    for note in items.notes:
+        click.echo(f"Note: {note}", err=True)
+    return rows
+
+
+def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
+    """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe."""
+    from mst_clipiqa.tables.table import TableWriter
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    plain = [_whole(row) for row in rows]
+    if output is not None:
+        with TableWriter(output, columns or ["file"]) as table:
+            for row in plain:
+                table.append(row)
+    elif as_json:
+        _write_json(plain, columns)
+    elif sys.stdout.isatty():
+        _print(plain, columns)
+    else:
+        _write_csv(plain, columns)
+
+
+def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
+    """Write rows and those left out to where ``table_options`` say, and return the exit code."""
+    write_rows(rows, how["output"], how["as_json"])
+    return finish(left, how["left_out"])
+
+
+def finish(left: Sequence[LeftOut], left_file: Path | None = None) -> int:
+    """Say on stderr which rows were left out and why, write them where asked, and return the exit code."""
+    from mst_clipiqa.analysis.rows import say_left_out
+
+    for line in say_left_out(left):
+        click.echo(line, err=True)
+    if left_file is not None:
+        write_rows([{**one.row, "left_out": one.why} for one in left], left_file, as_json=False)
+    return 1 if left else 0
+
+
+def _whole(row: Row) -> dict[str, Any]:
+    """Return a row whose counts are whole numbers again: tables give every number back as a float."""
+    return {
+        name: int(cell) if name in ("width", "height", "rank") and _is_whole(cell) else cell
+        for name, cell in row.items()
+    }
+
+
+def _is_whole(cell: object) -> bool:
+    return isinstance(cell, float) and cell.is_integer()
+
+
+def _write_json(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    from mst_clipiqa.tables.journal import to_json
+
+    out = sys.stdout.buffer
+    for row in rows:
+        out.write(to_json({name: row.get(name) for name in columns}) + b"\n")
+    out.flush()
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    from mst_clipiqa.tables.cells import csv_cell, csv_line, plain
+
+    out = sys.stdout.buffer
+    if columns:
+        out.write(csv_line(list(columns)))
+    out.writelines(csv_line([csv_cell(plain(row.get(name))) for name in columns]) for row in rows)
+    out.flush()
+
+
+def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [name for name in columns if name not in _WIDE and not name.endswith(_WIDE_ENDS)]
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold")
+    for name in shown:
+        is_text = any(isinstance(row.get(name), str) for row in rows)
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+    for row in rows:
+        cells = {name: for_screen(row.get(name)) for name in shown}
+        if "file" in cells:
+            cells["file"] = tail(cells["file"], console.width // 2)
+        table.add_row(*map(Text, cells.values()))
+    console.print(table)

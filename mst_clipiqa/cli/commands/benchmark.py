@@ -1,0 +1,117 @@
+"""`mst-clipiqa benchmark`: many splits, heads and targets, beside published figures."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import (
+    FOLDER,
+    data_options,
+    encoding_options,
+    image_encoder,
+    rated_set,
+    recipe_of,
+    recipe_options,
+)
+
+if TYPE_CHECKING:
+    from mst_clipiqa.benchmark.runs import OtherSet, Plan, Run
+    from mst_clipiqa.data import RatedSet
+    from mst_clipiqa.features.image_encoder import ImageEncoder
+
+
+@click.command("benchmark")
+@data_options
+@click.option("--encoders", default="mini", show_default=True, help="mini, openai or COARSE,FINE.")
+@click.option("--heads", default="template,prompt", show_default=True, help="Which heads.")
+@click.option("--targets", help="Which targets; all of the set where not given.")
+@click.option("--splits", default=10, show_default=True, help="How many.")
+@click.option("--split-by", default="prompt", show_default=True, help="prompt, image, official or a file.")
+@click.option("--test-data", help="Test on another set.")
+@click.option("--test-root", type=click.Path(path_type=Path), help="Its folder.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="Where results.json, results.md and scatter.png go.")
+@click.option("--processes", default=0, help="Trainings at a time; 0: as many as there are cores.")
+@click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the encoders had seen test images or prompts.")
+@recipe_options
+@encoding_options
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(output: Path, quiet: bool, **flags: Any) -> int:
+    """Train and test on many splits of a rated set, and set the result beside what others report."""
+    from mst_clipiqa.benchmark.results import markdown, plain, summarise, write_text
+    from mst_clipiqa.benchmark.runs import Bench, run_all
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.train.contamination import encoders_trained_on
+    from mst_clipiqa.train.curves import check_drawing
+    from mst_clipiqa.train.features import encode_records
+
+    check_drawing()
+    plan = _plan(rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), flags)
+    encoder = image_encoder(flags["encoders"], flags)
+    output.mkdir(parents=True, exist_ok=True)
+    prompts = "prompt" in plan.heads
+    with progress("Encoding", len(plan.rated), quiet=quiet) as advance:
+        table = encode_records(encoder, plan.rated.records, prompts=prompts, progress=advance)
+    other = _other(plan, encoder, flags, quiet)
+    bench = Bench(plan, table, encoders_trained_on(encoder.encoders.source), other)
+    total = len(plan.targets) * len(plan.heads) * plan.splits
+    with progress("Training and testing", total, quiet=quiet) as advance:
+        runs = run_all(bench, flags["processes"] or os.cpu_count() or 1, advance)
+    pair = encoder.encoders
+    named = {"source": pair.source, "sha256": pair.sha256, "precision": pair.precision}
+    found = summarise(plan, runs, named, other.name if other else None)
+    text = markdown(found)
+    write_text(output / "results.json", json.dumps(plain(found)) + "\n")
+    write_text(output / "results.md", text)
+    _scatter(runs, output / "scatter.png")
+    click.echo(text, nl=False)
+    contaminated = any(line["contaminated"] for line in found["summary"])
+    return 1 if flags["fail_on_contamination"] and contaminated else 0
+
+
+def _plan(rated: RatedSet, flags: dict[str, Any]) -> Plan:
+    from mst_clipiqa.benchmark.runs import Plan
+    from mst_clipiqa.data import identical
+    from mst_clipiqa.errors import UsageError
+
+    heads = tuple(flags["heads"].split(","))
+    targets = tuple(flags["targets"].split(",")) if flags["targets"] else rated.targets
+    for kind, given, known in (("heads", heads, ("template", "prompt")), ("targets", targets, rated.targets)):
+        if wrong := [name for name in given if name not in known]:
+            raise UsageError(f"Expected --{kind} of {', '.join(known)}, got {wrong[0]!r}.")
+    by, splits = flags["split_by"], flags["splits"]
+    if by not in ("prompt", "image"):
+        splits = 1  # a fixed split is one split
+    together = tuple(identical(rated.records)) if by in ("prompt", "image") else ()
+    return Plan(rated, heads, targets, splits, by, recipe_of(flags["recipe"], flags["changes"]), together)
+
+
+def _other(plan: Plan, encoder: ImageEncoder, flags: dict[str, Any], quiet: bool) -> OtherSet | None:
+    """Return the set to test on, where it is another one."""
+    from mst_clipiqa.benchmark.runs import OtherSet
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.errors import UsageError
+    from mst_clipiqa.train.features import encode_records
+
+    if flags["test_data"] is None and flags["test_root"] is None:
+        return None
+    if flags["test_data"] is None or flags["test_root"] is None:
+        raise UsageError("Expected --test-data and --test-root together, got one of them.")
+    rated = rated_set(flags["test_data"], flags["test_root"], None, flags["allow_missing"])
+    if absent := [target for target in plan.targets if target not in rated.ranges]:
+        raise UsageError(f"Expected the target {absent[0]} in {rated.name}, which has {', '.join(rated.targets)}.")
+    with progress("Encoding the test set", len(rated), quiet=quiet) as advance:
+        table = encode_records(encoder, rated.records, prompts="prompt" in plan.heads, progress=advance)
+    return OtherSet(rated.name, table, rated.ranges)
+
+
+def _scatter(runs: list[Run], path: Path) -> None:
+    """Draw the first split of the first target and head."""
+    from mst_clipiqa.train.curves import draw_scatter
+
+    run = runs[0]
+    draw_scatter(run.predictions, run.mos, f"{run.target}, {run.head} head, split {run.split}", path)

@@ -1,0 +1,72 @@
+"""`mst-clipiqa cache`: what is kept of images that were encoded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mst_clipiqa.cli.commands._options import FOLDER, open_cache
+
+if TYPE_CHECKING:
+    from mst_clipiqa.features.cache import Cache
+
+_FOLDER = click.option("--cache", type=FOLDER, help="The cache folder; also MST_CLIPIQA_CACHE.")
+
+
+@click.group("cache")
+def command() -> None:
+    """Look at, check or empty the cache of features."""
+
+
+@command.command("info")
+@_FOLDER
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def info(cache: Path | None, as_json: bool) -> None:
+    """Say what is kept, a line a pair of encoders."""
+    with _opened(cache) as kept:
+        rows = [
+            {**json.loads(space.description), "images": space.images, "prompts": space.prompts} for space in kept.info()
+        ]
+        size = kept.path.stat().st_size
+    if as_json:
+        click.echo(json.dumps({"file": str(kept.path), "bytes": size, "spaces": rows}, indent=1))
+        return
+    click.echo(f"{kept.path}: {size / 1e6:.1f} MB")
+    for row in rows:
+        click.echo(f"  {row['source']} ({row['precision']}): {row['images']} images, {row['prompts']} prompts")
+
+
+@command.command("verify")
+@_FOLDER
+def verify(cache: Path | None) -> int:
+    """Check every row; damaged ones are dropped, to be encoded again. Exit code 1 means that there were some."""
+    with _opened(cache) as kept:
+        seen, bad = kept.verify()
+    click.echo(f"{seen} rows checked, {bad} damaged" + (" and dropped." if bad else "."))
+    return 1 if bad else 0
+
+
+@command.command("clear")
+@_FOLDER
+def clear(cache: Path | None) -> None:
+    """Forget everything that is kept."""
+    with _opened(cache) as kept:
+        click.echo(f"{kept.clear()} rows dropped.")
+
+
+def _opened(folder: Path | None) -> Cache:
+    from mst_clipiqa.errors import UsageError
+    from mst_clipiqa.features.cache import FILE, VARIABLE, cache_folder
+
+    where = cache_folder(None if folder is None else str(folder))
+    if where is None:
+        raise UsageError(f"Expected a cache folder, got none: name it with --cache or {VARIABLE}.")
+    if not (where / FILE).is_file():
+        raise UsageError(f"Expected a cache in {where}, found no {FILE} there: check the folder.")
+    found = open_cache(folder)
+    if found is None:
+        raise UsageError(f"Expected a cache in {where}, found none.")
+    return found

@@ -1,0 +1,76 @@
+"""`mst-clipiqa compare`: which of two images is better, by how much, how sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import encoding_options, open_cache
+from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
+
+if TYPE_CHECKING:
+    from mst_clipiqa.analysis.rows import Row
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--prompt", help="What both were made from; without it, only quality is compared.")
+@click.option("--scores", "table", help="Take the scores of A and B from this table instead of scoring them.")
+@click.option("--model", default="mini", show_default=True, help="Scores the images.")
+@encoding_options
+@output_option
+@json_option
+def command(
+    a: str,
+    b: str,
+    prompt: str | None,
+    table: str | None,
+    model: str,
+    output: Path | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Say which of the images A and B is better, by how much, and how sure that is.
+
+    With --scores, A and B are rows of a scores table, by the name of their file. How sure: from the calibrated
+    intervals of the two scores; below 95 % probability it is "too close to call".
+    """
+    from mst_clipiqa.analysis.compare import compare_scores
+
+    rows = _from_table(table, (a, b), prompt) if table else _scored((a, b), prompt, model, how)
+    asked = {"quality"} | ({"correspondence"} if prompt else set())
+    found = [one for one in compare_scores(*rows) if one.target in asked or one.verdict != "not compared"]
+    if output is None and not as_json:
+        for one in found:
+            click.echo(one.sentence())
+    else:
+        write_rows([one.to_row() for one in found], output, as_json)
+
+
+def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple[Row, Row]:
+    from mst_clipiqa.analysis.compare import row_of
+    from mst_clipiqa.analysis.read import read_rows
+
+    rows = read_rows(table)
+    return row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
+
+
+def _scored(names: tuple[str, str], prompt: str | None, model: str, how: Mapping[str, Any]) -> tuple[Row, Row]:
+    from mst_clipiqa.analysis.compare import intervals_to_columns
+    from mst_clipiqa.errors import ImageError, shown
+    from mst_clipiqa.scoring.scorer import Request, ScoreOptions, Scorer
+
+    flags = ("device", "precision", "batch_size", "workers")
+    scorer = Scorer.load(model, ScoreOptions(**{flag: how[flag] for flag in flags}, cache=open_cache(how["cache"])))
+    rows: list[Row] = []
+    for name, score in zip(names, scorer.many(Request(name, prompt) for name in names), strict=True):
+        if score.status != "ok":
+            raise ImageError(f"{shown(name)}: {score.reason}")
+        if score.reason:
+            click.echo(f"Note on {shown(name)}: {score.reason}", err=True)
+        rows.append({**score.targets, **intervals_to_columns(score.intervals)})
+    return rows[0], rows[1]

@@ -1,0 +1,51 @@
+"""`mst-clipiqa compare-results`: is B better than A?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import FILE
+
+
+@click.command("compare-results")
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of sentences.")
+def command(a: Path, b: Path, as_json: bool) -> None:
+    """Compare two benchmark results (results.json) image by image, on the splits that both have.
+
+    For every target and head that both hold: the difference in SRCC with an interval over prompts, and a sentence.
+    """
+    from dataclasses import asdict
+
+    from mst_clipiqa.benchmark.results import compare_results, plain
+    from mst_clipiqa.errors import DataError
+
+    left, right = _read(a), _read(b)
+    lines = []
+    pairs = {(run["target"], run["head"]) for run in left["runs"]} & {(r["target"], r["head"]) for r in right["runs"]}
+    for target, head in sorted(pairs):
+        difference = compare_results(left, right, target, (head, head))
+        lines.append({"target": target, "head": head, **asdict(difference)})
+        if not as_json:
+            click.echo(f"{target}, {head} head: {difference.sentence}")
+    if not lines:
+        raise DataError(f"Expected a target and head that {a} and {b} share, got none: run both with the same ones.")
+    if as_json:
+        click.echo(json.dumps(plain(lines), indent=1))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from mst_clipiqa.errors import DataError
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and isinstance(found.get("runs"), list):
+            return found
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected results.json of a benchmark in {path}, got {error}.") from error
+    raise DataError(f"Expected results.json of a benchmark in {path}, got another file.")

@@ -1,0 +1,37 @@
+"""`mst-clipiqa convert`: the authors' checkpoint in, a model folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mst_clipiqa.cli.commands._options import FILE, FOLDER
+
+
+@click.command("convert")
+@click.argument("checkpoint", type=FILE)
+@click.option("-o", "--output", type=FOLDER, required=True, help="The model folder to write.")
+@click.option(
+    "--encoders", default="openai", show_default=True, help="The pair it was trained on: openai or COARSE,FINE."
+)
+@click.option("--target", default="quality", show_default=True, help="What it was trained to predict.")
+def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
+    """Turn a .pth file of the published training script into a model folder.
+
+    What was trained is kept; the frozen encoders inside the file are compared with the given ones and left out.
+    """
+    from mst_clipiqa.encoders import load_encoders
+    from mst_clipiqa.encoders.clip import CLIPPair
+    from mst_clipiqa.errors import UsageError
+    from mst_clipiqa.model_folder import save
+    from mst_clipiqa.train.card import card
+    from mst_clipiqa.train.convert import convert
+
+    pair = load_encoders(encoders, "cpu", "fp32")
+    if not isinstance(pair, CLIPPair):
+        raise UsageError(f"Expected a pair of CLIP models, got {encoders!r}: use openai or COARSE,FINE.")
+    model = convert(checkpoint, pair, output.resolve().name, target)
+    protocol = "not known: converted from a checkpoint of the published training script"
+    save(model, output, card(model.config, protocol, {}))
+    click.echo(f"Saved in {output}: {target} with the {model.config.targets[target].head} head.")

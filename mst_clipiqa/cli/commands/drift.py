@@ -1,0 +1,78 @@
+"""`mst-clipiqa drift`: has a generator become better or worse?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, table_options, write_rows
+
+if TYPE_CHECKING:
+    from mst_clipiqa.analysis.drift import Drift
+
+
+@click.command("drift")
+@click.argument("old")
+@click.argument("new")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Also compare group by group; may be repeated.")
+@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Of intervals, in %.")
+@click.option("--seed", default=0, show_default=True, help="Of the resampling.")
+@generator_option
+@table_options
+def command(
+    old: str,
+    new: str,
+    by: tuple[str, ...],
+    level: float,
+    seed: int,
+    generator_from: str,
+    output: Path | None,
+    as_json: bool,
+    left_out: Path | None,
+    **how: Any,
+) -> int:
+    """Compare the scores OLD and NEW prompt by prompt, with an interval that resamples prompts.
+
+    OLD and NEW are scores tables (.csv, .jsonl, .parquet) or folders of images. Each prompt counts once, with the
+    mean of its images. Where both tables have a column generator, each generator is compared on its own too.
+    """
+    from mst_clipiqa.analysis.drift import drift
+    from mst_clipiqa.analysis.rows import with_generator
+    from mst_clipiqa.evaluate.resampling import Resampling
+
+    before, after = (
+        with_generator(read_source(source, how), generator_from)  # type: ignore[arg-type]
+        for source in (old, new)
+    )
+    if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
+        by = ("generator",)
+    found = drift(before, after, by=by, how=Resampling(level / 100, resamples=2000, seed=seed))
+    if output is None and not as_json:
+        for change in found.changes:
+            click.echo(change.sentence())
+    else:
+        write_rows([change.to_row() for change in found.changes], output, as_json)
+    _say(found)
+    return finish(found.left_out, left_out)
+
+
+def _say(found: Drift) -> None:
+    """Say on stderr what could not be paired, and what makes the comparison doubtful."""
+    from mst_clipiqa.errors import shown
+
+    if len(found.models) > 1:
+        names = ", ".join(shown(name) for name in found.models)
+        click.echo(
+            f"Warning: the scores come from different models ({names}), so a difference may be theirs and not the "
+            "images'.",
+            err=True,
+        )
+    for which, prompts in (("old", found.only_old), ("new", found.only_new)):
+        if prompts:
+            some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")
+            plural = "s are" if len(prompts) > 1 else " is"
+            click.echo(f"{len(prompts):,} prompt{plural} only in the {which} table and left out: {some}", err=True)
+    if found.lone_groups:
+        click.echo(f"Nothing to pair for: {', '.join(shown(group, 60) for group in found.lone_groups)}", err=True)

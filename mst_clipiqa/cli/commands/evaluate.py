@@ -1,0 +1,117 @@
+"""`mst-clipiqa evaluate`: how well scores agree with people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import encoding_options, open_cache, rated_set
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.benchmark.assess import Assessed
+
+
+@click.command("evaluate")
+@click.argument("tables", nargs=-1, metavar="[SCORES LABELS]", type=click.Path(path_type=Path))
+@click.option("--model", help="mini or a model folder.")
+@click.option("--data", help="The rated set; for LABELS: csv where not given.")
+@click.option("--root", type=click.Path(path_type=Path), help="Its folder.")
+@click.option("--range", "score_range", type=(float, float), help="Ends of the native scale of your own set.")
+@click.option("--split", "part", default="test", show_default=True, help="test, validation, train or all.")
+@click.option("--allow-missing", is_flag=True, help="Go on without images that are not there.")
+@click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen images or prompts.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
+@encoding_options
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
+    """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts.
+
+    Either score a rated set with a model (--model, --data, --root), or compare a table of SCORES with a file of LABELS.
+    """
+    if tables:
+        words, found = _from_tables(tables, flags)
+    else:
+        words, found = _from_model(flags)
+    if as_json:
+        targets = [
+            {
+                "target": a.target,
+                "unscored": a.unscored,
+                "contaminated": a.contamination.label,
+                **(a.evaluation.to_json() if a.evaluation else {}),
+            }
+            for a in found
+        ]
+        click.echo(json.dumps({"protocol": words, "targets": targets}, indent=1))
+    else:
+        _print(words, found)
+    return 1 if flags["fail_on_contamination"] and any(a.contamination.by for a in found) else 0
+
+
+def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
+    from mst_clipiqa.benchmark.assess import assess_table
+    from mst_clipiqa.data import load
+    from mst_clipiqa.tables.table import read_table
+
+    if len(tables) != 2 or flags["model"]:
+        raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
+    rated = load(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
+    return f"{tables[0]} against {tables[1]}", assess_table(read_table(tables[0]), rated)
+
+
+def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
+    from mst_clipiqa.benchmark.assess import assess, choose
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+
+    if not (flags["model"] and flags["data"] and flags["root"]):
+        raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
+    rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
+    folder = Path(flags["model"]) if Path(flags["model"]).is_dir() else None
+    images = choose(rated, flags["part"], folder)
+    names = ("device", "precision", "batch_size", "workers")
+    options = ScoreOptions(**{name: flags[name] for name in names}, cache=open_cache(flags["cache"]))
+    scorer = Scorer.load(flags["model"], options)
+    with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
+        found = assess(scorer, rated, images, advance)
+    leaked = "" if images.leakage is None else f"; {images.leakage:.0%} of them show a prompt that training saw"
+    return images.protocol + leaked, found
+
+
+def _print(words: str, found: list[Assessed]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(words)
+    for one in found:
+        if one.evaluation is None:
+            console.print(f"{one.target}: none of the {one.unscored} images could be scored.")
+            continue
+        table = Table(
+            "measure",
+            "value",
+            "95 % interval over prompts",
+            title=f"{one.target}, {one.evaluation.agreement.n} images",
+        )
+        for measure, interval in one.evaluation.intervals.items():
+            table.add_row(measure, f"{interval.value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}")
+        if pairs := one.evaluation.pairs:
+            table.add_row("better of two of a prompt", f"{pairs.accuracy:.4f}", f"{pairs.low:.4f} to {pairs.high:.4f}")
+        if one.evaluation.coverage is not None:
+            table.add_row("90 % intervals cover", f"{one.evaluation.coverage:.4f}", "")
+        console.print(table)
+        for name, lines in one.evaluation.tables.items():
+            inner = Table(name, "images", "mean rating", "mean score", "srcc")
+            for line in lines:
+                values = (f"{v:.3f}" for v in (line.mean_mos, line.mean_prediction, line.agreement.srcc))
+                inner.add_row(line.label or "(none)", str(line.agreement.n), *values)
+            console.print(inner)
+        if one.unscored:
+            console.print(f"{one.unscored} images without a score of {one.target} are left out.")
+        if one.contamination.label:
+            console.print(one.contamination.label.capitalize() + ".")

@@ -1,0 +1,98 @@
+"""`mst-clipiqa filter`: keep what is good enough; list it, copy it or move it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
+
+if TYPE_CHECKING:
+    from mst_clipiqa.analysis.filter import Plan
+    from mst_clipiqa.analysis.rows import LeftOut, Row
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command("filter")
+@click.argument("source")
+@click.option("--min-quality", type=float, help="Lowest quality that passes.")
+@click.option("--min-correspondence", type=float, help="Lowest correspondence that passes.")
+@click.option("--invert", is_flag=True, help="Take the rows that do not pass instead.")
+@click.option("--list", "only_list", is_flag=True, help="Only write the rows; the default.")
+@click.option("--copy-to", type=_FOLDER, help="Copy their images below this folder.")
+@click.option("--move-to", type=_FOLDER, help="Move their images below this folder.")
+@click.option("--yes", is_flag=True, help="Do it; without this, copies and moves are only shown.")
+@click.option("--images", type=_FOLDER, help="Where the images lie that the table names.")
+@table_options
+def command(
+    source: str,
+    min_quality: float | None,
+    min_correspondence: float | None,
+    invert: bool,
+    only_list: bool,
+    copy_to: Path | None,
+    move_to: Path | None,
+    yes: bool,
+    images: Path | None,
+    **how: Any,
+) -> int:
+    """Keep the rows of SOURCE whose scores are high enough, and copy or move their images if asked.
+
+    SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of images, which is scored
+    first. Rows without a score are never kept, copied or moved, also not with --invert.
+
+    Images keep their sub-folders. Nothing is ever overwritten: where a name is taken, the newcomer gets a number
+    (cat-2.png). The column "to" says where each image went, or would go without --yes.
+    """
+    from mst_clipiqa.analysis.filter import keep, plan
+    from mst_clipiqa.analysis.read import folders_of
+    from mst_clipiqa.errors import UsageError
+
+    if sum([only_list, copy_to is not None, move_to is not None]) > 1:
+        raise UsageError("Expected one of --list, --copy-to and --move-to, got several: choose one.")
+    minimum = {"quality": min_quality, "correspondence": min_correspondence}
+    rows = read_source(source, how)
+    kept = keep(rows, {name: value for name, value in minimum.items() if value is not None}, invert=invert)
+    target = copy_to or move_to
+    if target is None:
+        _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not.")
+        return deliver(kept.rows, kept.left_out, how)
+    planned = plan(kept.rows, rows, folders_of(source, images), target)
+    results, failed = _do(planned, move_to is not None, yes)
+    _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not. {_summary(len(results), move_to is not None, yes)}")
+    return deliver(results, [*kept.left_out, *planned.left_out, *failed], how)
+
+
+def _do(planned: Plan, move: bool, yes: bool) -> tuple[list[Row], list[LeftOut]]:
+    """Carry out a plan, or only say where things would go."""
+    from mst_clipiqa.analysis.rows import LeftOut
+    from mst_clipiqa.analysis.transfer import foresee, transfer
+    from mst_clipiqa.cli.progress import progress
+
+    pairs = [(source, target) for _, source, target in planned.moves]
+    if not yes:
+        ahead = foresee(pairs, move=move)
+        return [{**row, "to": str(to)} for (row, _, _), to in zip(planned.moves, ahead, strict=True)], []
+    done: list[Row] = []
+    failed: list[LeftOut] = []
+    with progress("moving" if move else "copying", len(pairs)) as advance:
+        for (row, _, _), outcome in zip(planned.moves, transfer(pairs, move=move), strict=True):
+            advance(1)
+            if outcome.to is None:
+                failed.append(LeftOut(row, f"not {'moved' if move else 'copied'}: {outcome.reason}"))
+            else:
+                done.append({**row, "to": str(outcome.to)})
+    return done, failed
+
+
+def _summary(count: int, move: bool, yes: bool) -> str:
+    command = "moved" if move else "copied"
+    images = f"{count:,} image{'' if count == 1 else 's'}"
+    return f"{images} {command}." if yes else f"{images} would be {command}; nothing was touched: add --yes to do it."
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

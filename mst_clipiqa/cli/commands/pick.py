@@ -1,0 +1,32 @@
+"""`mst-clipiqa pick`: the best images of each prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, table_options
+
+
+@click.command("pick")
+@click.argument("source")
+@click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="Images of each prompt.")
+@by_option
+@table_options
+def command(
+    source: str,
+    number: int,
+    by: str,
+    **how: Any,
+) -> int:
+    """Keep the best images of each prompt in SOURCE, prompts in their order.
+
+    SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of images, which is scored
+    first. To collect the images themselves: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to best --yes
+    """
+    from mst_clipiqa.analysis.rank import parse_weights, rank
+
+    weights = parse_weights(by)
+    ranked = rank(read_source(source, how), weights, top=number, per_prompt=True)
+    return deliver(ranked.rows, ranked.left_out, how)

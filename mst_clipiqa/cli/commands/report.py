@@ -1,0 +1,99 @@
+"""`mst-clipiqa report`: one page to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options
+from mst_clipiqa.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from mst_clipiqa.analysis.rows import Row
+    from mst_clipiqa.report import Explaining
+
+EACH = 2
+"""Images at each end that are explained unless told otherwise: some seconds each."""
+_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
+@click.command("report")
+@click.argument("source")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="report.html",
+    show_default=True,
+    help="The page.",
+)
+@click.option("--images", type=_FOLDER, help="Where the images lie that the table names.")
+@click.option("--no-images", is_flag=True, help="Leave the images out.")
+@click.option("--title", help="Heading of the page; the table's name otherwise.")
+@click.option("--max-mb", default=38.0, show_default=True, help="Largest size; thumbnails shrink to keep it.")
+@click.option("--explain", type=click.IntRange(0), help=f"Explain so many at each end, {EACH} unless said.")
+@generator_option
+@source_options
+def command(
+    source: str,
+    output: Path,
+    images: Path | None,
+    no_images: bool,
+    title: str | None,
+    max_mb: float,
+    explain: int | None,
+    generator_from: str,
+    **how: Any,
+) -> int:
+    """Write the scores of SOURCE as one self-contained page that opens in any browser without a network.
+
+    SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of images, which is scored
+    first. The page has a gallery to sort, search and filter, distributions, generators and prompts with intervals,
+    and the failed rows. The best, worst and least sure images open with an explanation where --model is what scored
+    the table. Exit code 1 means that something is missing from the page; stderr says what and why.
+    """
+    from mst_clipiqa.analysis.read import folders_of
+    from mst_clipiqa.analysis.rows import with_generator
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.report import Look, write_report
+
+    rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
+    written = write_report(
+        rows,
+        output,
+        folders=[] if no_images else folders_of(source, images),
+        look=Look(title or (Path(source).stem if source != "-" else "Scores"), int(max_mb * 1e6)),
+        explaining=None if no_images else _explaining(rows, explain, how),
+        bar=progress,
+    )
+    shown_images = "" if no_images else f", thumbnails up to {written.side} pixels"
+    shown_images += f", {written.explained} explained" if written.explained else ""
+    size = f"{written.size / 1e6:.1f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.0f} kB"
+    click.echo(f"{output}: {len(rows):,} rows, {size}{shown_images}.", err=True)
+    return finish(written.left_out)
+
+
+def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -> Explaining | None:
+    """Return what explains the images: the model that scored them, or nothing where that is not at hand."""
+    from mst_clipiqa.analysis.rows import text
+    from mst_clipiqa.report import Explaining
+
+    models = {name for row in rows if (name := text(row, "model"))}
+    if each == 0 or (each is None and not models):
+        return None
+    if how["model"] != "mini" or "mini" in models:
+        from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+
+        flags = ("device", "precision", "batch_size", "workers")
+        scorer = Scorer.load(how["model"], ScoreOptions(**{flag: how[flag] for flag in flags}))
+        if scorer.model.config.name in models:
+            return Explaining(scorer, EACH if each is None else each)
+    names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "no model that it names"
+    message = f"Expected --model to be what scored the table ({names}), got {how['model']}"
+    if each is not None:
+        raise UsageError(f"{message}: name its folder, or leave --explain out.")
+    click.echo(f"No image is explained. {message}: name its folder.", err=True)
+    return None

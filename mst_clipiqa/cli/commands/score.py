@@ -1,0 +1,198 @@
+"""`mst-clipiqa score`: images in, a table of scores out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import FILE, encoding_options, open_cache
+from mst_clipiqa.cli.commands._screen import file_width, for_screen, tail
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.inputs.expand import Item
+    from mst_clipiqa.scoring.resume import Stop
+    from mst_clipiqa.scoring.score_rows import Row
+    from mst_clipiqa.scoring.scorer import Scorer
+    from mst_clipiqa.tables.table import TableWriter
+
+_SHOWN = 40  # rows of the table on a screen; the file has them all
+
+
+@click.command("score")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
+@click.option("--recursive", is_flag=True, help="Folders within folders too.")
+@click.option("--prompt", help="The prompt of every image.")
+@click.option("--prompts", type=FILE, help="A prompt for each image: .csv, .json or .jsonl.")
+@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
+@click.option("-o", "--output", type=FILE, help="Write .csv, .jsonl or .parquet.")
+@click.option("--resume", is_flag=True, help="Go on with an -o that did not finish.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
+@click.option("--intervals", is_flag=True, help="Add how sure each score is: 90 % interval, levels, spread.")
+@click.option(
+    "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="At a bad row."
+)
+@encoding_options
+@click.option("--backend", default="torch", show_default=True, help="torch, or a folder that `export` wrote.")
+@click.option("--adaptive", type=float, metavar="TOL", help="Skip the fine stream where it moves no score by TOL.")
+@click.option("--adaptive-check", default=0, metavar="N", help="Measure the true difference on N that were skipped.")
+@click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced scale; scores change a little.")
+@click.option("--quiet", is_flag=True, help="No progress and no table.")
+def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
+    """Score images: how good they look, and how well they show their prompt. Higher is better.
+
+    PATH is an image, a folder, or a list of images (.csv or .jsonl); a metadata.csv or metadata.jsonl in a folder
+    is read for prompts. Every image has its row, in order; one that cannot be read says why. Without -o, CSV goes
+    to stdout, or a table where that is a screen. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+
+    With -o, Ctrl-C finishes the batch (exit code 130), and the same command with --resume goes on from there, also
+    after a kill or a full disk: rows whose file and prompt have not changed are kept, the others scored.
+    """
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.inputs.expand import expand
+    from mst_clipiqa.scoring.resume import Stop, Stopped
+    from mst_clipiqa.scoring.score_rows import columns
+
+    if flags["prompt"] is not None and not flags["prompt"].strip():
+        raise UsageError("Expected words in --prompt, got none: write the prompt, or leave the flag out.")
+    _check_output(output, flags["resume"])
+    items = expand(paths, recursive=flags["recursive"], prompt=flags["prompt"], prompts=flags["prompts"])
+    scorer = _scorer(flags)
+    names = columns(scorer, intervals=flags["intervals"])
+    total = items.count() if sys.stderr.isatty() and not quiet else None
+    try:
+        with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
+            failed, shown = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
+    except Stopped as stopped:
+        click.echo(f"Stopped; go on with the same command and --resume. {stopped}", err=True)
+        return 128 + stop.asked
+    if flags["adaptive"] is not None:
+        click.echo(_tally(scorer, flags["adaptive"]), err=True)
+    for note in items.notes:
+        click.echo(f"Note: {note}", err=True)
+    if not quiet and not as_json and (output or sys.stdout.isatty()):
+        _print_table(shown, scorer)
+    if failed:
+        click.echo(f"{failed} of the rows could not be scored; their reasons are in the table.", err=True)
+    return 1 if failed else 0
+
+
+def _check_output(output: Path | None, resume: bool) -> None:
+    from mst_clipiqa.scoring.resume import refuse_unfinished
+
+    if resume and output is None:
+        raise UsageError("Expected the -o of the run to go on with beside --resume, got none: name it.")
+    if output is not None and not resume:
+        refuse_unfinished(output)
+
+
+def _scorer(flags: dict[str, Any]) -> Scorer:
+    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+
+    if flags["adaptive"] is None and flags["adaptive_check"]:
+        raise UsageError("Expected --adaptive TOL beside --adaptive-check, got none: give a tolerance.")
+    names = ("device", "precision", "batch_size", "workers", "encoders", "backend")
+    options = ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"]))
+    scorer = Scorer.load(flags["model"], options)
+    if flags["adaptive"] is not None:
+        from mst_clipiqa.scoring.adaptive import adaptive, home
+
+        scorer = adaptive(scorer, home(flags["model"]), flags["adaptive"], flags["adaptive_check"])
+    if flags["fast_decode"]:
+        scorer.encoder.decode_fast()
+    return scorer
+
+
+def _tally(scorer: Scorer, tolerance: float) -> str:
+    from mst_clipiqa.scoring.adaptive import AdaptiveScorer
+
+    return scorer.encoder.tally.words(tolerance) if isinstance(scorer, AdaptiveScorer) else ""
+
+
+@dataclass(frozen=True)
+class _Sink:
+    """Where rows go, and who hears of them."""
+
+    names: dict[str, type]
+    output: Path | None
+    as_json: bool
+    stop: Stop
+    advance: Callable[[int], None]
+
+
+def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> tuple[int, list[Row]]:
+    """Score items and write the rows; return how many failed, and the first ones to show."""
+    from mst_clipiqa.scoring.resume import table_of
+    from mst_clipiqa.scoring.score_rows import origin, score_rows
+
+    if sink.output is None:
+        return _write(_watched(score_rows(scorer, items, intervals=flags["intervals"]), sink, flags), sink, None)
+    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in ("adaptive", "fast_decode")}
+    from_where = origin(scorer, sink.names) | asked
+    with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
+        if earlier is not None:
+            click.echo(f"Going on from {len(earlier):,} rows of earlier runs.", err=True)
+        rows = score_rows(scorer, items, intervals=flags["intervals"], stamped=True, earlier=earlier)
+        return _write(_watched(rows, sink, flags), sink, table)
+
+
+def _watched(rows: Iterable[Row], sink: _Sink, flags: dict[str, Any]) -> Iterator[Row]:
+    """Pass rows on, moving the bar; with ``--on-error fail``, stop at the first bad one."""
+    for row in sink.stop.between(rows, flags["batch_size"]):
+        if row["status"] == "error" and flags["on_error"] == "fail":
+            raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}")
+        sink.advance(1)
+        yield row
+
+
+def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple[int, list[Row]]:
+    """Write rows where they belong; return how many failed, and the first ones to show."""
+    from mst_clipiqa.tables.cells import csv_cell, csv_line, plain
+
+    failed = 0
+    shown: list[Row] = []
+    piped = not sink.as_json and table is None and not sys.stdout.isatty()
+    if piped:
+        click.echo(csv_line(list(sink.names)), nl=False)
+    for row in rows:
+        failed += row["status"] == "error"
+        if len(shown) < _SHOWN:
+            shown.append(row)
+        if table:
+            table.append(row)
+        if sink.as_json:
+            click.echo(json.dumps({name: row.get(name) for name in sink.names}))
+        elif piped:
+            click.echo(csv_line([csv_cell(plain(row.get(name))) for name in sink.names]), nl=False)
+    return failed, shown
+
+
+def _print_table(rows: list[Row], scorer: Scorer) -> None:
+    """Print the first rows for a person, with the scale of each score."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
+    scales = {name: "{:g}..{:g}".format(*scorer.ranges[name]) for name in targets}
+    console = Console()
+    table = Table("file", box=SIMPLE_HEAD, pad_edge=False)
+    for head in (*(f"{name}\n{scales[name]}" for name in targets), "gate"):
+        table.add_column(head, justify="right")
+    table.add_column("prompt or reason")
+    for row in rows:
+        numbers = ["" if (value := row.get(name)) is None else f"{value:.2f}" for name in (*targets, "gate")]
+        words = row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]
+        file = tail(for_screen(row["file"]), file_width(console.width))
+        table.add_row(Text(file, no_wrap=True), *numbers, Text(for_screen(words)))
+    console.print(table)
+    uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
+    console.print(f"Model {scorer.model.config.name}; higher is better{uncalibrated}.", highlight=False, markup=False)

@@ -1,0 +1,62 @@
+"""`mst-clipiqa score-cluster`: the images of a data lake in, partitioned Parquet out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mst_clipiqa.errors import UsageError
+
+
+@click.command("score-cluster")
+@click.argument("given", metavar="INPUT")
+@click.option("-o", "--output", required=True, help="Folder of the Parquet parts.")
+@click.option("--recursive", is_flag=True, help="Folders within folders too.")
+@click.option("--address", default="local", show_default=True, help="local, auto, or a Ray cluster's address.")
+@click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Models at work.")
+@click.option("--gpus-per-actor", default=0.0, show_default=True, type=click.FloatRange(0), help="A share is allowed.")
+@click.option("--threads", default=0, type=click.IntRange(0), help="Of torch in each actor; 0 leaves it to torch.")
+@click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images a file.")
+@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images a step.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that open images.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
+    """Score images on a Ray cluster (extra: ray); the rows are those of `score`, each exactly once.
+
+    INPUT is a folder or list as `score` takes it, a Parquet list (columns file and prompt), a WebDataset tar shard or
+    a pattern of them, or a URL that fsspec knows. Every machine must see INPUT, model and output under these names.
+    The same command again does what is missing. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+    """
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.distribute import Job, run
+    from mst_clipiqa.distribute.worker import Work
+
+    if "://" in output:
+        raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name that.")
+    folder = Path(output).absolute()
+    names = ("model", "encoders", "device", "precision", "batch_size", "workers", "threads")
+    work = Work(output=str(folder), **{name: flags[name] for name in names})
+    job = Job(
+        given,
+        folder,
+        work,
+        address=flags["address"],
+        actors=flags["actors"],
+        gpus=flags["gpus_per_actor"],
+        part=flags["part_size"],
+        recursive=flags["recursive"],
+    )
+    with progress("Scoring", quiet=quiet or not sys.stderr.isatty()) as advance:
+        summary = run(job, advance)
+    if not quiet:
+        click.echo(f"{summary.rows:,} rows in {summary.parts:,} parts, {summary.scored:,} of them new.", err=True)
+    if summary.failed:
+        click.echo(f"{summary.failed} of the rows could not be scored; their reasons are in the table.", err=True)
+    return 1 if summary.failed else 0

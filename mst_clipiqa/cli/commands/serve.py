@@ -1,0 +1,83 @@
+"""`mst-clipiqa serve`: scores over HTTP, and a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import encoding_options, open_cache
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.serve.settings import Settings
+
+_LIMITS = (
+    ("--max-mb", 32.0, "Largest body of a request, in MB."),
+    ("--max-megapixels", 50.0, "Largest image."),
+    ("--max-images", 64, "Images of one request."),
+    ("--max-waiting", 256, "Scores that may wait, of all clients together."),
+    ("--max-held-mb", 256.0, "Bodies in memory, of all clients together."),
+    ("--timeout", 30.0, "Seconds to receive a request, and to answer it."),
+)
+_MOST = 1e12  # of any of these that is no whole number
+
+
+def _limit_options(function: Any) -> Any:
+    for name, value, text in reversed(_LIMITS):
+        kind = click.IntRange(min=1) if isinstance(value, int) else click.FloatRange(min=0, min_open=True)
+        function = click.option(name, type=kind, default=value, show_default=True, help=text)(function)
+    return function
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others need --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
+@click.option("--token", envvar="MST_CLIPIQA_TOKEN", help="What clients must show; also MST_CLIPIQA_TOKEN.")
+@_limit_options
+@encoding_options
+def command(host: str, port: int, model: str, token: str | None, **flags: Any) -> None:
+    """Serve a page to score images on, and the same over HTTP, until Ctrl+C.
+
+    The page is at the address that is printed, the description of the HTTP interface at /docs. Nothing is written to
+    disk but the cache of features, if you name one. Needs the extra "serve".
+    """
+    try:
+        from mst_clipiqa.serve.run import address_of, check_open, listen, serve
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"Expected the extra 'serve' for this command, but {error.name} is not installed: "
+            'pip install "mst-clipiqa[serve]".'
+        ) from error
+    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+
+    settings = _settings(host, port, token, flags)
+    check_open(settings)
+    with listen(settings) as listener:  # before the model, which takes longer to load
+        names = ("device", "precision", "batch_size", "workers", "encoders")
+        options = ScoreOptions(**{name: flags[name] for name in names}, cache=open_cache(flags["cache"]))
+        scorer = Scorer.load(model, options)
+        where = address_of(listener)
+        serve(scorer, settings, listener, lambda: click.echo(f"Serving {model} at {where} (Ctrl+C stops).", err=True))
+
+
+def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) -> Settings:
+    from mst_clipiqa.serve.settings import Limits, Settings
+
+    for name, usual, _ in _LIMITS:
+        value = flags[name.removeprefix("--").replace("-", "_")]
+        if isinstance(value, float) and not value <= _MOST:  # nor is nan
+            raise UsageError(
+                f"Expected a finite number of at most {_MOST:g} for {name}, got {value:g}: leave it out for {usual:g}."
+            )
+    limits = Limits(
+        max_bytes=int(flags["max_mb"] * 2**20),
+        max_pixels=int(flags["max_megapixels"] * 1e6),
+        max_images=flags["max_images"],
+        max_waiting=flags["max_waiting"],
+        max_held=int(flags["max_held_mb"] * 2**20),
+        seconds=flags["timeout"],
+    )
+    return Settings(host, port, token, flags["workers"], limits)

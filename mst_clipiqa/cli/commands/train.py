@@ -1,0 +1,62 @@
+"""`mst-clipiqa train`: a rated set in, a model folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import (
+    FOLDER,
+    data_options,
+    encoding_options,
+    image_encoder,
+    rated_set,
+    recipe_of,
+    recipe_options,
+)
+
+
+@click.command("train")
+@data_options
+@click.option("--target", required=True, help="quality, correspondence, authenticity or overall.")
+@click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="template reads no prompt.")
+@click.option("--encoders", default="mini", show_default=True, help="mini, openai or COARSE,FINE.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="The model folder; a further target may join one.")
+@recipe_options
+@click.option("--seed", default=0, show_default=True, help="Of the split, the start and the order.")
+@click.option("--split-by", default="prompt", show_default=True, help="prompt, image, official or a file.")
+@click.option("--test-share", default=0.2, show_default=True, help="Of the prompts; 0 trains on all.")
+@click.option("--validation-share", default=0.15, show_default=True, help="Of the prompts left.")
+@encoding_options
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+def command(output: Path, quiet: bool, **flags: Any) -> None:
+    """Train a fusion and a head on a rated set, over features of frozen encoders.
+
+    Stopped in between, the same command goes on where it was and ends in the same weights.
+    """
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.data import identical, make_split
+    from mst_clipiqa.train.build import Job, build
+    from mst_clipiqa.train.curves import check_drawing
+
+    check_drawing()
+    recipe = recipe_of(flags["recipe"], flags["changes"], flags["seed"])
+    rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
+    by = flags["split_by"]
+    together = identical(rated.records) if by in ("prompt", "image") else ()
+    shares = {"test_share": flags["test_share"], "validation_share": flags["validation_share"]}
+    split = make_split(rated.records, by, seed=flags["seed"], together=together, **shares)
+    job = Job(rated, split, flags["target"], flags["head"], recipe, output)
+    encoder = image_encoder(flags["encoders"], flags)
+    result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet))
+    if quiet or result is None:
+        return
+    found, clean = result.evaluation, result.contamination.label
+    click.echo(
+        f"{flags['target']} on {found.agreement.n} test images of {found.groups} prompts: "
+        f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f} "
+        f"(generator's mean alone: SRCC {result.baseline_srcc:.4f})" + (f"; {clean}" if clean else "") + "."
+    )
+    click.echo(f"Saved in {output}; see {output / 'README.md'}.")

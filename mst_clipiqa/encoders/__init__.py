@@ -1,0 +1,40 @@
+"""The one place that turns a name into a pair of frozen encoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
+from mst_clipiqa.encoders.precision import DTYPES, resolve_device, resolve_precision
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.model.mstfe import EncoderPair
+
+
+def load_encoders(source: str, device: str | torch.device = "auto", precision: str = "auto") -> EncoderPair:
+    """Return a frozen pair of encoders, ready on a device.
+
+    Args:
+        source: "mini" (ships in the package), "openai" (the paper's pair), "COARSE,FINE" (two local folders or hub
+            ids of CLIP models; the coarse one has the larger patch), or a folder of small encoders like mini's.
+        device: "auto", "cpu", "cuda", "mps".
+        precision: "auto", "fp32", "bf16", "fp16"; for the image towers only.
+
+    Raises:
+        ModelError: the name means nothing, or what it names cannot be loaded.
+        UsageError: this machine lacks the device.
+    """
+    where = device if isinstance(device, torch.device) else resolve_device(device)
+    how = resolve_precision(precision, where)
+    if source == "mini" or ("," not in source and (Path(source) / "config.json").is_file()):
+        from mst_clipiqa.encoders.mini.pair import MINI, load_mini_pair
+
+        mini: EncoderPair = load_mini_pair(MINI if source == "mini" else Path(source), source).to(where, how)
+        return mini
+    from mst_clipiqa.encoders.clip import load_clip_pair
+
+    names = OPENAI_PAIR if source == "openai" else tuple(part.strip() for part in source.split(","))
+    if len(names) != 2 or not all(names):
+        raise ModelError(f"Expected encoders 'mini', 'openai' or 'COARSE,FINE', got {source!r}.")
+    return load_clip_pair(names[0], names[1], source, DTYPES[how]).to(where, how)

@@ -1,0 +1,258 @@
+"""The frozen CLIP towers, through ``transformers``: views to f_c and f_f, prompts to T, templates to t_k.
+
+The text encoder is the coarse (patch-32) model's and always runs in float32. How views are encoded: ``tower.py``.
+Source: section 3.1; CLIP (arXiv 2103.00020).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
+from transformers.utils import logging as hf_logging
+
+from mst_clipiqa.encoders.checks import check_finite
+from mst_clipiqa.encoders.clip_files import ClipFiles, find, sha256
+from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.precision import DTYPES
+from mst_clipiqa.encoders.threads import ENCODERS, chunks, side_by_side
+from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
+from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
+
+Triple: TypeAlias = tuple[float, float, float]
+_Encode: TypeAlias = Callable[[Tensor], Tensor]
+
+_MAX_CHARS = 20_000  # of a prompt: far more than any encoder reads, and few enough to tokenize in milliseconds
+
+
+class CLIPPair:
+    """Two CLIP models as an ``EncoderPair``: image towers of both, text encoder of the coarse one."""
+
+    def __init__(
+        self, mstfe: MSTFE, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizerFast, source: str
+    ) -> None:
+        """Take the parts ready built; ``load_clip_pair`` is the way from files."""
+        self.mstfe = mstfe
+        self.text = text.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.source = source
+        self.sha256 = ""
+        self.precision = "fp32"
+        self.view = mstfe.view
+        self.dim = int(text.config.projection_dim)
+        self.text_dim = int(text.config.hidden_size)
+        self.max_tokens = int(text.config.max_position_embeddings)
+
+    def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
+        """Move the towers to a device, the image towers in a precision of ``DTYPES``; returns itself."""
+        self.mstfe.to(device).compute_in(DTYPES[precision])
+        self.text.to(device=device)
+        self.precision = precision
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        where: torch.device = self.text.device
+        return where
+
+    @torch.inference_mode()
+    def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S)."""
+        f_c, f_f = self._encode((self.mstfe.coarse, coarse), (self.mstfe.fine, coarse if fine is None else fine))
+        return f_c, f_f
+
+    @torch.inference_mode()
+    def encode_coarse(self, coarse: Tensor) -> Tensor:
+        """Return f_c alone, float32 (batch, D)."""
+        return self._encode((self.mstfe.coarse, coarse))[0]
+
+    @torch.inference_mode()
+    def encode_fine(self, fine: Tensor) -> Tensor:
+        """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
+        return self._encode((self.mstfe.fine, fine))[0]
+
+    def _encode(self, *asked: tuple[_Encode, Tensor]) -> list[Tensor]:
+        """Return the embeddings of views by streams, chunk by chunk, side by side where there are several chunks.
+
+        Threads that share one chunk wait for each other at every product, and what they share no longer fits into the
+        cache of one core.
+        """
+        tasks = [(encode, chunk) for encode, views in asked for chunk in chunks(views, self.precision)]
+        ours = isinstance(self.mstfe.encoder_fine, VisionTower)  # an exported one's runtime has threads of its own
+        most = min(ENCODERS, len(tasks) // len(asked)) if ours else 1  # chunks of one stream cost the same
+        found = torch.cat(side_by_side(self.device, lambda task: task[0](task[1]), tasks, most))
+        return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(asked)), asked, strict=True)]
+
+    @torch.inference_mode()
+    def encode_prompts(self, prompts: list[str]) -> PromptTokens:
+        """Return T and m; a prompt that is too long loses words at its end, never its end-of-text token."""
+        ids, mask, truncated = self.tokenize(prompts)
+        tokens = self.text.text_model(input_ids=ids).last_hidden_state.float()
+        return PromptTokens(tokens, mask, truncated, known=[True] * len(prompts))
+
+    @torch.inference_mode()
+    def encode_templates(self, texts: list[str]) -> Tensor:
+        """Return text embeddings of unit length, float32 (texts, D), read at the end-of-text token."""
+        ids, mask, _ = self.tokenize(texts)
+        states = self.text.text_model(input_ids=ids).last_hidden_state
+        # The end is where the mask says, so that a config's legacy eos_token_id (2) changes nothing.
+        end = states[torch.arange(len(texts), device=states.device), mask.sum(dim=1) - 1]
+        return F.normalize(self.text.text_projection(end).float(), dim=-1)
+
+    def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
+        """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
+        safe = [p.encode("utf-8", "replace").decode("utf-8").replace("\0", " ") for p in prompts]
+        rows = self.tokenizer([p[:_MAX_CHARS] for p in safe], add_special_tokens=True, verbose=False)["input_ids"]
+        truncated = [len(r) > self.max_tokens or len(p) > _MAX_CHARS for r, p in zip(rows, safe, strict=True)]
+        rows = [r if len(r) <= self.max_tokens else [*r[: self.max_tokens - 1], r[-1]] for r in rows]
+        lengths = torch.tensor([len(r) for r in rows])
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=rows[0][-1])
+        mask = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
+        device = self.text.device
+        return ids.to(device), mask.to(device), truncated
+
+
+def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = torch.float32) -> CLIPPair:
+    """Return two CLIP models as a pair, on the CPU.
+
+    Args:
+        coarse: local folder or hub id of the model with the larger patch; its text encoder is used.
+        fine: the same for the smaller patch.
+        source: the name under which a saved model asks for this pair again.
+        dtype: what each image tower computes in, given before the next is read: memory never holds both in float32.
+
+    Raises:
+        ModelError: a file is missing or broken, or the two models do not make a pair.
+    """
+    files = find(coarse), find(fine)
+    _check_pair(*files)
+    mean, std = _normalisation(files[0])
+    size = (files[0].config.get("vision_config") or {}).get("image_size", 224)
+    view = ViewSpec(size=size, mean=mean, std=std)
+    patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f)).compute_in(dtype) for f in files)
+    text = _load(CLIPTextModelWithProjection, files[0])
+    tokenizer = _tokenizer(files[0])
+    pair = CLIPPair(MSTFE(patch32, patch16, view), text, tokenizer, source)
+    pair.sha256 = sha256([*files[0].hashed, *files[1].hashed])
+    return pair
+
+
+def _tokenizer(files: ClipFiles) -> CLIPTokenizerFast:
+    try:
+        return CLIPTokenizerFast.from_pretrained(str(files.folder), local_files_only=True)
+    except Exception as error:  # on foreign bytes the readers raise nearly every type there is
+        raise ModelError(
+            f"Expected CLIP's tokenizer in {files.folder}, got {shown(error)}: fetch its files again."
+        ) from error
+
+
+def _load(kind: Any, files: ClipFiles) -> Any:
+    """Return one half of a CLIP checkpoint; every weight must be there, fit and be finite."""
+    try:
+        with _quiet():
+            model, info = kind.from_pretrained(
+                str(files.folder), local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
+    except UnpicklingError as error:
+        raise ModelError(
+            f"Expected plain tensors in {files.weights}, got a pickle of something else: do not trust it."
+        ) from error
+    except Exception as error:  # on foreign bytes the readers raise nearly every type there is
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"Expected CLIP weights in {files.weights}, got {reason}: fetch the file again.") from error
+    if info["missing_keys"]:
+        first = sorted(info["missing_keys"])[0]
+        raise ModelError(
+            f"Expected {first} in {files.weights}, which lacks it and {len(info['missing_keys']) - 1} more."
+        )
+    check_finite(model.state_dict(), str(files.weights))
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and from reporting the half of a model that was not asked for."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
+    """Refuse two models that cannot be fused, and activations that do not fit the weights."""
+    dims = [f.config.get("projection_dim", 512) for f in (coarse, fine)]
+    vision = [f.config.get("vision_config") or {} for f in (coarse, fine)]
+    patches = [v.get("patch_size", 32) for v in vision]
+    sizes = [v.get("image_size", 224) for v in vision]
+    for name, pair in (("projection_dim", dims), ("patch_size", patches), ("image_size", sizes)):
+        if not all(type(n) is int and n > 0 for n in pair):
+            raise ModelError(f"Expected whole numbers for {name} in config.json, got {pair[0]!r} and {pair[1]!r}.")
+    if dims[0] != dims[1]:
+        raise ModelError(
+            f"Expected two encoders with embeddings of one size, "
+            f"got {dims[0]} in {coarse.source} and {dims[1]} in {fine.source}: give two of one size."
+        )
+    if patches[0] <= patches[1]:
+        raise ModelError(
+            f"Expected a coarse patch larger than the fine one, "
+            f"got {patches[0]} and {patches[1]}: swap the two encoders."
+        )
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"Expected two encoders that look at images of one size, got {sizes[0]} and {sizes[1]} pixels."
+        )
+    for files in (coarse, fine):
+        _check_activation(files)
+
+
+def _check_activation(files: ClipFiles) -> None:
+    """OpenAI's weights were trained with quick_gelu; with gelu they load, run, and answer wrongly."""
+    acts = {
+        part: (files.config.get(part) or {}).get("hidden_act", "quick_gelu")
+        for part in ("vision_config", "text_config")
+    }
+    if len(set(acts.values())) > 1:
+        raise ModelError(
+            f"Expected one activation in both towers of {files.source}, "
+            f"got {acts['vision_config']} and {acts['text_config']}: restore its config.json."
+        )
+    origin = str(files.config.get("_name_or_path") or files.source)
+    act = acts["vision_config"]
+    if (origin.startswith("openai/") or files.source.startswith("openai/")) and act != "quick_gelu":
+        raise ModelError(
+            f"Expected hidden_act 'quick_gelu' for OpenAI's weights ({files.source}), "
+            f"got {act!r}: restore its config.json."
+        )
+    if act not in ("quick_gelu", "gelu"):
+        raise ModelError(f"Expected hidden_act 'quick_gelu' or 'gelu' in {files.source}, got {act!r}.")
+
+
+def _normalisation(files: ClipFiles) -> tuple[Triple, Triple]:
+    """Return mean and std from preprocessor_config.json where there is one, else CLIP's."""
+    path = files.folder / "preprocessor_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        mean, std = (
+            tuple(float(value) for value in config.get(name, given))
+            for name, given in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD))
+        )
+        return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"Expected JSON with three numbers each for image_mean and image_std in {path}, got {shown(error)}: "
+            "fetch the file again."
+        ) from error

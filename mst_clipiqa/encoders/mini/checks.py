@@ -1,0 +1,53 @@
+"""Whether a config asks for the parts that a file of weights holds, found out before any memory is taken for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from mst_clipiqa.encoders.mini.towers import TextConfig, TextEncoder, Tower, TowerConfig
+from mst_clipiqa.errors import ModelError, shown
+
+_MOST = 256  # layers or heads
+
+
+def check_shapes(
+    coarse: TowerConfig, fine: TowerConfig, text: TextConfig, weights: Mapping[str, Tensor], folder: Path
+) -> None:
+    """Raise a ModelError where sizes make no encoders, or others than the weights of the folder are for."""
+    path = folder / "config.json"
+    heads_fit = 1 <= text.heads <= _MOST and text.dim % text.heads == 0
+    if not heads_fit or not 0 <= text.layers <= _MOST or text.length < 1 or len({coarse.dim, fine.dim, text.dim}) > 1:
+        raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
+    try:
+        with torch.device("meta"):  # shapes without memory
+            parts = {"coarse": Tower(coarse), "fine": Tower(fine), "text": TextEncoder(text)}
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise ModelError(f"Expected sizes that make small encoders in {path}, got {shown(error)}.") from error
+    for name, part in parts.items():
+        for key, tensor in part.state_dict().items():
+            found = weights.get(f"{name}.{key}")
+            if found is None or found.shape != tensor.shape:
+                got = "none" if found is None else tuple(found.shape)
+                raise ModelError(
+                    f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
+                    "config.json and model.safetensors are not of one model."
+                )
+
+
+def check_tokenizer(tokenizer: Tokenizer, words: int, known: Tensor | None, folder: Path) -> None:
+    """Raise a ModelError where a tokenizer has tokens that the text encoder lacks, or none for unknown words."""
+    path = folder / "tokenizer.json"
+    try:
+        ids = tokenizer.encode("a \ue000 photo").ids  # a sign that no vocabulary has; and what is added to any text
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
+    if known is not None and known.shape != (words,):
+        raise ModelError(f"Expected the tensor known of shape ({words},) in {folder}, got {tuple(known.shape)}.")
+    most = max([0, *tokenizer.get_vocab().values(), *ids])
+    if most >= words:
+        raise ModelError(f"Expected at most {words:,} tokens in {path}, got {most + 1:,}: fetch it again.")

@@ -1,0 +1,79 @@
+"""Writes the image towers of a pair for ONNX Runtime, in fp32 or with int8 weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mst_clipiqa.encoders.onnx_runtime import FILES, MANIFEST, Manifest, digest
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.model.mstfe import MSTFE, EncoderPair
+
+
+def require_exporters() -> None:
+    """Raise UsageError if a package that writes ONNX is missing."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise UsageError(
+                f'Expected the package {name} to export, got none: pip install "mst-clipiqa[onnx]".'
+            ) from error
+
+
+def write_towers(pair: EncoderPair, folder: Path, int8: bool) -> None:
+    """Write both towers of a pair, on the CPU in fp32, and the manifest."""
+    mstfe: MSTFE = pair.mstfe  # type: ignore[attr-defined]
+    for side in ("coarse", "fine"):
+        size = pair.view.crop_size if side == "fine" and pair.view.fine == "native" else pair.view.size
+        tower, pixels = getattr(mstfe, f"encoder_{side}").eval(), torch.zeros(2, 3, size, size)
+        with _quiet(), torch.no_grad():
+            _write_tower(tower, pixels, folder / f"{side}.onnx", int8)
+    files = {name: digest((folder / name).read_bytes()) for name in FILES}
+    manifest = Manifest("onnx", "int8" if int8 else "fp32", pair.sha256, files)
+    text = json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _write_tower(tower: nn.Module, pixels: torch.Tensor, path: Path, int8: bool) -> None:
+    batch: Any = torch.export.Dim("batch")
+    torch.onnx.export(
+        tower,
+        (pixels,),
+        path,
+        input_names=["pixels"],
+        output_names=["features"],
+        dynamic_shapes=({0: batch},),
+        external_data=False,  # one file, and none that it could point to
+        dynamo=True,
+        verbose=False,
+    )
+    if int8:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(
+            path, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep exporters from printing; what they have to say is of no use to whoever exports."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

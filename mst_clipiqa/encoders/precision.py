@@ -1,0 +1,52 @@
+"""Where the towers compute, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from mst_clipiqa.errors import UsageError, nearest
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ARITHMETIC_VERSION = "2"
+"""Part of every cache key: raise it when a precision computes anything otherwise."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device for "auto", "cpu", "cuda", "cuda:1", "mps"; UsageError if this machine lacks it."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        hint = nearest(device, ["auto", "cpu", "cuda", "mps"])
+        raise UsageError(f"Expected a device such as auto, cpu, cuda or mps, got {device!r}{hint}.") from error
+    absent = (resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count()) or (
+        resolved.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if absent or resolved.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"Expected a device that this machine has, got {device!r}: use --device auto.")
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return fp32, bf16 or fp16; "auto" is the fastest that the device computes natively."""
+    if precision != "auto":
+        if precision not in DTYPES:
+            raise UsageError(
+                f"Expected precision auto, fp32, bf16 or fp16, got {precision!r}{nearest(precision, DTYPES)}."
+            )
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if (
+        device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.cpu._is_avx512_bf16_supported()
+    ):
+        return "bf16"
+    return "fp32"

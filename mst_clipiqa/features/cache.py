@@ -1,0 +1,243 @@
+"""Features on disk, so that an image is encoded once in its life.
+
+One SQLite file (``features.sqlite`` in the cache folder), because it is atomic, shared between processes, and whole
+after a kill at any moment. A row's key is the hash of the image's bytes within a *space*: the hash of everything
+else that decides its features, which is the weights, the view, the preprocessing version and the precision. What was
+committed is never computed again, and nothing computed otherwise is ever returned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mst_clipiqa.encoders.precision import ARITHMETIC_VERSION
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.model.mstfe import EncoderPair, PromptTokens
+from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION
+
+FILE = "features.sqlite"
+VARIABLE = "MST_CLIPIQA_CACHE"
+_WAIT_S = 60.0  # for another process that is writing
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, description TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS images (
+    space TEXT, key TEXT, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    f_c BLOB NOT NULL, f_f BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (space, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS prompts (
+    space TEXT, key TEXT, length INTEGER NOT NULL, flags INTEGER NOT NULL,
+    tokens BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (space, key)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is kept of an image: f_c, f_f, float32 (D,), and its upright size in pixels."""
+
+    f_c: Tensor
+    f_f: Tensor
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Space:
+    """One pair's part of the cache: its name, what it stands for, and how much it holds."""
+
+    space: str
+    description: str
+    images: int
+    prompts: int
+
+
+class Cache:
+    """The features of any number of encoder pairs in one file."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or make the cache in a folder; UsageError where that cannot be done."""
+        self.path = folder / FILE
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=_WAIT_S, check_same_thread=False)
+            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(
+                f"Expected a folder for the cache that can be written, got {folder} ({error}): "
+                f"choose another with --cache or {VARIABLE}, or delete {FILE} in it if it is damaged."
+            ) from error
+
+    def __enter__(self) -> Cache:
+        """Return the cache itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was put is on disk already."""
+        self._db.close()
+
+    def space(self, encoders: EncoderPair) -> CacheSpace:
+        """Return the part of the cache that belongs to a pair in its present precision."""
+        described = json.dumps(
+            {
+                "source": encoders.source,
+                "encoders": encoders.sha256,
+                "precision": encoders.precision,
+                "preprocessing": PREPROCESSING_VERSION,
+                "arithmetic": ARITHMETIC_VERSION,
+                "view": dataclasses.asdict(encoders.view),
+            }
+        )
+        decides = {key: value for key, value in json.loads(described).items() if key != "source"}
+        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        with self.writing() as db:
+            db.execute("INSERT OR IGNORE INTO spaces VALUES (?, ?)", (name, described))
+        return CacheSpace(self, name)
+
+    def info(self) -> list[Space]:
+        """Return what the cache holds, a row a space."""
+        query = """SELECT space, description,
+            (SELECT count(*) FROM images p WHERE p.space = s.space),
+            (SELECT count(*) FROM prompts p WHERE p.space = s.space) FROM spaces s ORDER BY description"""
+        with self._lock:
+            return [Space(*row) for row in self._db.execute(query)]
+
+    def verify(self) -> tuple[int, int]:
+        """Return how many rows were read, and how many of them were damaged and are now gone."""
+        seen, bad = 0, []
+        for table, blobs in (("images", "f_c, f_f"), ("prompts", "tokens, x''")):
+            with self._lock:
+                for space, key, one, two, crc in self._db.execute(f"SELECT space, key, {blobs}, crc FROM {table}"):
+                    seen += 1
+                    if zlib.crc32(two, zlib.crc32(one)) != crc:
+                        bad.append((table, space, key))
+        with self.writing() as db:
+            for table, space, key in bad:
+                db.execute(f"DELETE FROM {table} WHERE space = ? AND key = ?", (space, key))
+        return seen, len(bad)
+
+    def clear(self) -> int:
+        """Forget everything; returns how many images and prompts were kept."""
+        with self.writing() as db:
+            count = sum(db.execute(f"DELETE FROM {table}").rowcount for table in ("images", "prompts"))
+            db.execute("DELETE FROM spaces")
+        with self._lock:
+            self._db.execute("VACUUM")
+        return count
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in one sentence what a full or broken disk did."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UsageError(
+                f"Expected a cache that can be used at {self.path}, got {error}: make room, or leave the cache out."
+            ) from error
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is on disk afterwards, or none."""
+        with self._named(), self._lock, self._db:
+            yield self._db
+
+    def row(self, query: str, values: Sequence[object]) -> tuple[object, ...] | None:
+        """Return the first row that a query finds."""
+        with self._named(), self._lock:
+            found: tuple[object, ...] | None = self._db.execute(query, tuple(values)).fetchone()
+            return found
+
+
+class CacheSpace:
+    """The rows of one pair of encoders."""
+
+    def __init__(self, cache: Cache, name: str) -> None:
+        """Take the cache and the name of the space."""
+        self.cache = cache
+        self.name = name
+
+    @staticmethod
+    def key(data: bytes) -> str:
+        """Return the key of an image file's bytes, or of a prompt's."""
+        return hashlib.sha256(data).hexdigest()
+
+    def get(self, key: str) -> Features | None:
+        """Return an image's features, or None where there are none or the row is damaged."""
+        row = self.cache.row(
+            "SELECT width, height, f_c, f_f, crc FROM images WHERE space = ? AND key = ?", (self.name, key)
+        )
+        match row:
+            case (int(width), int(height), bytes(f_c), bytes(f_f), int(crc)) if zlib.crc32(f_f, zlib.crc32(f_c)) == crc:
+                return Features(_tensor(f_c), _tensor(f_f), width, height)
+        return None
+
+    def put(self, rows: Sequence[tuple[str, Features]]) -> None:
+        """Keep features under their keys, all of them or, if killed half way, none."""
+        blobs = [(key, f, _bytes(f.f_c), _bytes(f.f_f)) for key, f in rows]
+        with self.cache.writing() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(self.name, key, f.width, f.height, c, d, zlib.crc32(d, zlib.crc32(c))) for key, f, c, d in blobs],
+            )
+
+    def encode_prompts(self, encoders: EncoderPair, prompts: Sequence[str]) -> list[PromptTokens]:
+        """Return the token states of prompts, each alone (1, L, D), computing only those that are not kept."""
+        keys = {prompt: self.key(prompt.encode("utf-8", "surrogatepass")) for prompt in prompts}
+        found = {prompt: self._prompt(key, encoders.text_dim) for prompt, key in keys.items()}
+        new = [prompt for prompt, known in found.items() if known is None]
+        for start in range(0, len(new), 64):
+            some = new[start : start + 64]
+            encoded = encoders.encode_prompts(some)
+            for i, prompt in enumerate(some):
+                tokens = encoded.tokens[i][encoded.mask[i]].cpu()[None]
+                mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+                found[prompt] = PromptTokens(tokens, mask, [encoded.truncated[i]], [encoded.known[i]])
+            self._keep({keys[p]: one for p in some if (one := found[p])})
+        return [one for prompt in prompts if (one := found[prompt])]
+
+    def _prompt(self, key: str, width: int) -> PromptTokens | None:
+        query = "SELECT length, flags, tokens, crc FROM prompts WHERE space = ? AND key = ?"
+        match self.cache.row(query, (self.name, key)):
+            case (int(length), int(flags), bytes(blob), int(crc)) if zlib.crc32(blob) == crc:
+                tokens = _tensor(blob).view(1, length, width)
+                mask = torch.ones(1, length, dtype=torch.bool)
+                return PromptTokens(tokens, mask, [bool(flags & 1)], [bool(flags & 2)])
+        return None
+
+    def _keep(self, prompts: dict[str, PromptTokens]) -> None:
+        rows = []
+        for key, p in prompts.items():
+            blob, flags = _bytes(p.tokens), p.truncated[0] + 2 * p.known[0]
+            rows.append((self.name, key, p.tokens.shape[1], flags, blob, zlib.crc32(blob)))
+        with self.cache.writing() as db:
+            db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def cache_folder(given: str | None) -> Path | None:
+    """Return the folder that a flag or ``MST_CLIPIQA_CACHE`` names, or None: nothing is kept unasked."""
+    name = given or os.environ.get(VARIABLE)
+    return Path(name) if name else None
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().to(torch.float32).contiguous().numpy().astype("<f4").tobytes()
+
+
+def _tensor(blob: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(blob, dtype="<f4").astype(np.float32))

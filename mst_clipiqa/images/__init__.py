@@ -1,0 +1,1 @@
+"""Bytes to RGB: the one place where image files are decoded."""

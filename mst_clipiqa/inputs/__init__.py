@@ -1,0 +1,1 @@
+"""What the user named (files, folders, lists) to images with prompts."""

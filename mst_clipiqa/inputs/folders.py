@@ -1,0 +1,106 @@
+"""The images of a folder and of the folders in it, by name alone, in an order that people expect."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.inputs.lists import SUFFIXES
+
+_DIGITS = re.compile(r"0*([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What one folder holds.
+
+    Attributes:
+        path: of the folder, from where we are; "" where that is the file system's root.
+        images: names that end as images do, in natural order; folders of such a name among them.
+        problem: why it cannot be listed, or None.
+    """
+
+    path: str
+    images: list[str]
+    problem: str | None = None
+
+
+def walk(root: str, *, recursive: bool, notes: list[str] | None = None) -> Iterator[Folder]:
+    """Yield a folder and, on request, those within it, each real folder once however many links lead there.
+
+    Args:
+        root: path of the folder.
+        recursive: go into the folders of folders; hidden ones are left out.
+        notes: gets a sentence if links led to a folder again.
+    """
+    stack, seen, again = [root.rstrip("/")], set(), 0
+    while stack:
+        path = stack.pop()
+        try:
+            if recursive:
+                info = Path(path or "/").stat()
+                if (info.st_dev, info.st_ino) in seen:
+                    again += 1
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+            images, _, folders = listing(path)
+        except OSError as error:
+            why = error.strerror or error
+            yield Folder(path, [], f"Expected a folder that can be listed, got {why}: check its permissions.")
+            continue
+        yield Folder(path, sorted(images, key=natural))
+        if recursive:
+            stack.extend(f"{path}/{name}" for name in sorted(folders, key=natural, reverse=True))
+    if again and notes is not None:
+        notes.append(f"{again:,} links in {shown(root)} lead to folders that were read already; they were left out.")
+
+
+def listing(path: str) -> tuple[list[str], int, list[str]]:
+    """Return the names of images in a folder, the number of other files, and the names of folders."""
+    images, others, folders = [], 0, []
+    with os.scandir(path or "/") as found:
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(SUFFIXES):
+                images.append(entry.name)
+            elif _is_folder(entry):
+                folders.append(entry.name)
+            else:
+                others += 1
+    return images, others, folders
+
+
+def check_folder(root: str, recursive: bool) -> None:
+    """Look for a first image in a folder, before any work.
+
+    Raises:
+        UsageError: there is none, or the folder cannot be listed.
+    """
+    try:
+        images, others, folders = listing(root.rstrip("/"))
+    except OSError as error:
+        raise UsageError(f"Expected a folder that can be listed, but {shown(root)}: {error.strerror}.") from error
+    if images or (recursive and any(folder.images or folder.problem for folder in walk(root, recursive=True))):
+        return
+    hint = "look into its folders with --recursive" if folders and not recursive else "name another folder"
+    raise UsageError(
+        f"Expected images in {shown(root)}, got none ({others:,} other files, {len(folders):,} folders): {hint}."
+    )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def natural(name: str) -> tuple[str, str]:
+    """Return a key that sorts "2.png" before "10.png", capitals beside small letters, and equals nowhere."""
+    # A number sorts by its length, then by its digits; the length is one character, so the key stays one string.
+    return _DIGITS.sub(lambda digits: f"0{chr(0x100 + len(digits[1]))}{digits[1]}", name.casefold()), name

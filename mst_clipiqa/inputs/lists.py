@@ -1,0 +1,165 @@
+"""Lists of images: the rows of a CSV, JSON-lines or JSON file that name a file and perhaps its prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.tables.cells import unmarked
+from mst_clipiqa.tables.lines import csv_rows, json_lines, open_text
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+"""What the name of an image ends in, in lower case."""
+
+# What people call these columns, the likeliest first; capitals do not matter.
+FILE_COLUMNS = (
+    *("file", "file_name", "filename", "path", "file_path", "filepath", "img_path", "image_path", "impath"),
+    *("image", "image_name", "img_name", "img", "name", "generated_image"),
+)
+PROMPT_COLUMNS = ("prompt", "text", "caption", "text_prompt")
+
+_OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
+_MOST_JSON = 2**28  # characters of a JSON file, which has to be read as a whole
+
+
+class ColumnsError(DataError):
+    """A list does not say which column names the files, or which the prompts."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a list.
+
+    Attributes:
+        where: the row, for messages: "line 3 of 'list.csv'".
+        file: the name as it stands in the list; None where the row names none.
+        path: the same from where we are: names in a list are relative to the list's folder.
+        prompt: None where there is none.
+        problem: why the row cannot be used, or None.
+    """
+
+    where: str
+    file: str | None = None
+    path: str | None = None
+    prompt: str | None = None
+    problem: str | None = None
+
+
+def entries(path: Path, *, need_prompt: bool = False) -> Iterator[Entry]:
+    """Yield the rows of a list in order; a bad row is an entry with its problem.
+
+    Args:
+        path: ends in .csv, .jsonl or .json.
+        need_prompt: refuse a list that has no column of prompts.
+
+    Raises:
+        DataError: the file cannot be read, or does not say which column names the files.
+    """
+    found: Iterator[tuple[str, Any, str | None]]
+    match path.suffix.lower():
+        case ".csv":
+            return _from_csv(path, need_prompt)
+        case ".jsonl":
+            found = ((f"line {line.number} of {shown(path)}", line.value, line.problem) for line in json_lines(path))
+        case ".json":
+            found = _from_json(path)
+        case _:
+            raise DataError(
+                f"Expected a list to end in .csv, .jsonl or .json, got {shown(path)}: rename or convert it."
+            )
+    return _from_objects(path, found, need_prompt)
+
+
+def _from_csv(path: Path, need_prompt: bool) -> Iterator[Entry]:
+    lines = csv_rows(path)
+    header = next(lines, None)
+    if header is None or header.problem:
+        problem = header.problem if header else "empty"
+        raise DataError(f"Expected a list with a first line such as file,prompt, but {shown(path)} is {problem}.")
+    names: list[str] = header.value
+    file_at, prompt_at = _columns(path, names, need_prompt)
+    is_ours = set(names) >= _OURS
+    for line in lines:
+        where = f"line {line.number} of {shown(path)}"
+        if line.problem:
+            yield Entry(where, problem=f"{where} is {line.problem}")
+        elif len(line.value) != len(names):
+            yield Entry(
+                where,
+                problem=f"{where} has {len(line.value)} cells instead of {len(names)}: quote cells that hold commas",
+            )
+        else:
+            cells = [unmarked(cell) for cell in line.value] if is_ours else line.value
+            prompt = cells[prompt_at] if prompt_at is not None else None
+            # `score` writes files as they are seen from where it ran; everyone else, from where the list lies.
+            yield _entry(where, Path() if is_ours else path.parent, cells[file_at], prompt)
+
+
+def _columns(path: Path, names: Sequence[str], need_prompt: bool) -> tuple[int, int | None]:
+    """Return where the files and the prompts stand in each row."""
+    file_at, prompt_at = _find(names, FILE_COLUMNS), _find(names, PROMPT_COLUMNS)
+    if file_at is not None and (prompt_at is not None or not need_prompt):
+        return file_at, prompt_at
+    wanted = "the columns file and prompt" if need_prompt else "a column file"
+    hint = "rename the columns"
+    if any(name.strip().lower().endswith(SUFFIXES) for name in names):
+        hint = "add a first line with the names of the columns"
+    raise ColumnsError(f"Expected {wanted} in {shown(path)}, got {shown(', '.join(names))}: {hint}.")
+
+
+def _find(names: Sequence[str], aliases: Iterable[str]) -> int | None:
+    known = {name.strip().lower(): at for at, name in reversed(list(enumerate(names)))}
+    return next((known[alias] for alias in aliases if alias in known), None)
+
+
+def _from_objects(path: Path, rows: Iterable[tuple[str, Any, str | None]], need_prompt: bool) -> Iterator[Entry]:
+    """Yield the entries of JSON values: objects, or plain names of files."""
+    for where, value, problem in rows:
+        if problem:
+            yield Entry(where, problem=f"{where} is {problem}")
+        elif isinstance(value, str) and not need_prompt:
+            yield _entry(where, path.parent, value, None)
+        elif isinstance(value, dict) and (file_at := _find(names := list(value), FILE_COLUMNS)) is not None:
+            prompt_at = _find(names, PROMPT_COLUMNS)
+            prompt = value[names[prompt_at]] if prompt_at is not None else None
+            yield _entry(where, path.parent, value[names[file_at]], prompt)
+        else:
+            yield Entry(where, problem=f'{where} is not an object such as {{"file": ..., "prompt": ...}}')
+
+
+def _from_json(path: Path) -> Iterator[tuple[str, Any, str | None]]:
+    """Yield the rows of a JSON file: {file: prompt, ...} or a list of objects."""
+    with open_text(path) as opened:
+        text = opened.read(_MOST_JSON + 1)
+    if len(text) > _MOST_JSON:
+        raise DataError(f"Expected at most {_MOST_JSON:,} characters in {shown(path)}: write JSON lines (.jsonl).")
+    try:
+        value = json.loads(text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
+    if isinstance(value, _Pairs):
+        for file, prompt in value:
+            yield f"{shown(file)} in {shown(path)}", {"file": file, "prompt": prompt}, None
+    elif isinstance(value, list):
+        for number, row in enumerate(value, 1):
+            yield f"entry {number} of {shown(path)}", dict(row) if isinstance(row, _Pairs) else row, None
+    else:
+        raise DataError(f'Expected {{"file": "prompt", ...}} or a list of objects in {shown(path)}: correct it.')
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written, so that a file that stands twice is not lost."""
+
+
+def _entry(where: str, folder: Path, file: Any, prompt: Any) -> Entry:
+    """Return a row as an entry, its cells checked."""
+    if not isinstance(file, str) or not file.strip():
+        return Entry(where, problem=f"{where} names no file")
+    path = file if not folder.parts or file.startswith("/") else f"{folder}/{file}"
+    if prompt is None or isinstance(prompt, str):
+        return Entry(where, file, path, prompt if prompt and prompt.strip() else None)
+    return Entry(where, file, path, problem=f"the prompt in {where} is not text: put it in quotes")

@@ -1,0 +1,96 @@
+"""Which prompt belongs to which image: files of prompts, and the names by which they know an image."""
+
+from __future__ import annotations
+
+import posixpath
+import unicodedata
+from collections import defaultdict
+from pathlib import Path
+
+from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.inputs.lists import entries
+
+
+class PromptFile:
+    """The prompts of one file, found by the path of an image or else by its base name.
+
+    A key fits an image if the image's path is the key or ends in "/" and the key; so ``cat/1.png`` fits
+    ``out/cat/1.png``, and ``1.png`` fits both. Where no key fits, one whose base name is the image's does, if all
+    keys of that base name have the same prompt.
+
+    Args:
+        path: ends in .csv, .jsonl or .json; columns file and prompt, or {file: prompt}.
+
+    Raises:
+        DataError: it cannot be read, has no such columns, has a bad row, or gives one file two prompts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._prompts: dict[str, str | None] = {}
+        self._by_name: defaultdict[str, list[str]] = defaultdict(list)
+        self._used: set[str] = set()
+        self._missed = 0
+        self._first_missed = ""
+        for entry in entries(path, need_prompt=True):
+            if entry.file is None or entry.problem:
+                raise DataError(f"Expected a file and its prompt in each row, but {entry.problem}.")
+            self._add(key_of(entry.file), entry.prompt, entry.where)
+
+    def _add(self, key: str, prompt: str | None, where: str) -> None:
+        if key not in self._prompts:
+            self._by_name[posixpath.basename(key)].append(key)
+        elif self._prompts[key] != prompt:
+            raise DataError(f"Expected one prompt for {shown(key)}, got another in {where}: keep one of them.")
+        self._prompts[key] = prompt
+
+    def exactly(self, file: str) -> str | None:
+        """Return the prompt whose key is this path, or None."""
+        key = key_of(file)
+        if key in self._prompts:
+            self._used.add(key)
+        return self._prompts.get(key)
+
+    def find(self, file: str) -> str | None:
+        """Return the prompt of an image, or None where there is none.
+
+        Raises:
+            DataError: several prompts are as likely.
+        """
+        parts = key_of(file).split("/")
+        for start in range(len(parts)):
+            if (key := "/".join(parts[start:])) in self._prompts:
+                self._used.add(key)
+                return self._prompts[key]
+        keys = self._by_name.get(parts[-1], [])
+        found = {self._prompts[key] for key in keys}
+        if len(found) > 1:
+            raise DataError(
+                f"Expected one prompt for this image, got {len(found)} for the name {shown(parts[-1])} in "
+                f"{shown(self.path)}: give paths there, not names."
+            )
+        self._used.update(keys)
+        return next(iter(found), None)
+
+    def miss(self, file: str) -> None:
+        """Count an image that this file should have had a prompt for."""
+        self._missed += 1
+        self._first_missed = self._first_missed or file
+
+    def notes(self) -> list[str]:
+        """Return what to tell the user once all images have been asked for."""
+        told = []
+        if left := [key for key in self._prompts if key not in self._used]:
+            told.append(
+                f"{len(left):,} of {len(self._prompts):,} prompts in {shown(self.path)} match no image "
+                f"(the first: {shown(left[0])})."
+            )
+        if self._missed:
+            first = shown(self._first_missed)
+            told.append(f"{self._missed:,} images have no prompt in {shown(self.path)} (the first: {first}).")
+        return told
+
+
+def key_of(file: str) -> str:
+    """Return a path in the one form in which names are compared: slashes, no "./", composed accents."""
+    return posixpath.normpath(unicodedata.normalize("NFC", file.replace("\\", "/")))

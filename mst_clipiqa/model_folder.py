@@ -1,0 +1,258 @@
+"""A model on disk: ``config.json``, ``model.safetensors``, ``README.md`` and, where known, ``trained_on.json``.
+
+One folder may hold several targets; each has its own fusion and head, all share the encoders, which the folder names
+and never holds. Weights are named ``<target>.<paper's name>``: ``quality.gff.W_h.weight``. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mst_clipiqa.encoders.checks import check_finite, misfit
+from mst_clipiqa.errors import ModelError, nearest, shown
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
+
+FORMAT = 1
+_C = TypeVar("_C")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing that is scored, in the units of the ratings that it was trained on. Higher is always better."""
+
+    head: Literal["template", "prompt", "similarity"]  # similarity: zero-shot correspondence, no trained part
+    low: float  # the scale of the ratings
+    high: float
+    interval: float | None = None  # half the width of a 90 % interval (split conformal), in the same units
+    calibrated: bool = True  # False for zero-shot: an order, not a rating
+
+
+@dataclass(frozen=True)
+class EncoderRef:
+    """Which frozen pair a model was trained on."""
+
+    source: str
+    sha256: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """``config.json``: all that is needed to score with the weights beside it."""
+
+    name: str
+    encoders: EncoderRef
+    targets: dict[str, Target]
+    view: ViewSpec = field(default_factory=ViewSpec)
+    preprocessing: str = PREPROCESSING_VERSION
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a model has seen: the first 16 hex digits of the sha256 of image bytes and of normalised prompts."""
+
+    images: frozenset[str] = frozenset()
+    prompts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The trained part of every target, with its configuration."""
+
+    config: ModelConfig
+    parts: dict[str, MSTCLIPIQA]
+    trained_on: TrainedOn = field(default_factory=TrainedOn)
+    sha256: str = ""  # of config.json and model.safetensors, set when loaded
+
+
+def image_hash(data: bytes) -> str:
+    """Return how ``trained_on.json`` names an image file's bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def prompt_hash(prompt: str) -> str:
+    """Return how ``trained_on.json`` names a prompt; case and runs of white space do not count."""
+    return hashlib.sha256(" ".join(prompt.lower().split()).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def save(model: TrainedModel, folder: Path, card: str) -> None:
+    """Write a model folder; each file appears whole or not at all.
+
+    Args:
+        model: what to write.
+        folder: made where missing; files of an older model in it are replaced.
+        card: the text of README.md: data, protocol, results.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        f"{target}.{name}": tensor.detach().contiguous().cpu()
+        for target, part in model.parts.items()
+        for name, tensor in part.state_dict().items()
+    }
+    config = dataclasses.asdict(model.config)
+    seen = {name: sorted(getattr(model.trained_on, name)) for name in ("images", "prompts")}
+    _write(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    _write(folder / "trained_on.json", (json.dumps(seen) + "\n").encode())
+    _write(folder / "README.md", card.encode())
+    _write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def load(folder: Path) -> TrainedModel:
+    """Return the model of a folder.
+
+    Raises:
+        ModelError: a file is missing or broken, a key is unknown, a weight is missing, left over, of the wrong shape
+            or not finite; the message names it.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
+    raw_config, raw_weights = (
+        (folder / "config.json").read_bytes(),
+        (folder / "model.safetensors").read_bytes(),
+    )
+    config = _config(_json(raw_config, folder / "config.json"), folder / "config.json")
+    try:
+        weights = safetensors.torch.load(raw_weights)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"Expected safetensors in {folder / 'model.safetensors'}, got {shown(error)}: fetch it again."
+        ) from error
+    check_finite(weights, str(folder / "model.safetensors"))
+    trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
+    _check_names(weights, trained, folder)
+    parts = {name: _part(name, target, config.encoders.dim, weights, folder) for name, target in trained.items()}
+    digest = hashlib.sha256(raw_config + raw_weights).hexdigest()
+    return TrainedModel(config, parts, load_trained_on(folder), digest)
+
+
+def load_trained_on(folder: Path) -> TrainedOn:
+    """Return what a model or encoder folder says it was trained on; empty where it says nothing."""
+    path = folder / "trained_on.json"
+    if not path.is_file():
+        return TrainedOn()
+    seen = _json(path.read_bytes(), path)
+    lists = [seen.get(name, []) if isinstance(seen, dict) else None for name in ("images", "prompts")]
+    if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists):
+        raise ModelError(f"Expected lists of hashes, images and prompts, in {path}, got others: save the model again.")
+    return TrainedOn(*(frozenset(some) for some in lists if some is not None))
+
+
+def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], folder: Path) -> MSTCLIPIQA:
+    """Return one target's fusion and head with its weights, float32, frozen."""
+    head: Literal["prompt", "template"] = "prompt" if target.head == "prompt" else "template"
+    own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+    with torch.device("meta"):  # shapes without memory, until they are known to be those of the file
+        want = MSTCLIPIQA(dim, head).state_dict()
+    for key, tensor in want.items():
+        if key not in own:
+            raise ModelError(f"Expected the weight {name}.{key} in {folder}, which lacks it: save the model again.")
+        if own[key].shape != tensor.shape:
+            raise ModelError(
+                f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {tuple(own[key].shape)}: "
+                f"config.json and model.safetensors are not of one model."
+            )
+    if left := sorted(own.keys() - want.keys()):
+        raise ModelError(
+            f"Expected no weight {name}.{shown(left[0])[1:-1]} for a {target.head} head in {folder}: "
+            "save the model again."
+        )
+    part = MSTCLIPIQA(dim, head)
+    part.load_state_dict(own)
+    return part.float().eval().requires_grad_(False)
+
+
+def _check_names(weights: Mapping[str, Tensor], targets: Mapping[str, Target], folder: Path) -> None:
+    strangers = sorted(key for key in weights if key.partition(".")[0] not in targets)
+    if strangers:
+        raise ModelError(
+            f"Expected weights of {', '.join(targets)} in {folder}, got {shown(strangers[0])}: save the model again."
+        )
+
+
+def _config(data: Any, path: Path) -> ModelConfig:
+    if isinstance(data, dict) and data.get("format") != FORMAT:
+        raise ModelError(
+            f"Expected format {FORMAT} in {path}, got {repr(data.get('format'))[:80]}: use the version that wrote it."
+        )
+    config = _build(ModelConfig, data, path)
+    targets: Any = config.targets
+    if not isinstance(targets, dict) or not targets:
+        raise ModelError(f"Expected at least one target in {path}, got {shown(targets)}.")
+    config = dataclasses.replace(
+        config,
+        encoders=_build(EncoderRef, config.encoders, path),
+        view=_view(config.view, path),
+        targets={name: _target(name, value, path) for name, value in targets.items()},
+    )
+    for words in (config.name, config.encoders.source, config.encoders.sha256, config.preprocessing):
+        if not words.isprintable() or len(words) > 500:
+            raise ModelError(f"Expected names that can be shown in {path}, got {shown(words)}: rename it.")
+    if config.preprocessing != PREPROCESSING_VERSION:
+        raise ModelError(
+            f"Expected preprocessing {PREPROCESSING_VERSION} in {path}, got {config.preprocessing[:40]}: "
+            f"use the version of mst-clipiqa that trained it, or train again."
+        )
+    return config
+
+
+def _target(name: str, data: Any, path: Path) -> Target:
+    target = _build(Target, data, path)
+    if not name.isidentifier() or len(name) > 60:
+        raise ModelError(f"Expected a word as the name of a target in {path}, got {shown(name)}: rename it.")
+    numbers = (target.low, target.high, 0.0 if target.interval is None else target.interval)
+    if target.head not in ("template", "prompt", "similarity"):
+        raise ModelError(f"Expected head template or prompt for {name} in {path}, got {shown(target.head)}.")
+    if not all(isinstance(n, int | float) for n in numbers) or not target.low < target.high:
+        raise ModelError(f"Expected a scale low < high for {name} in {path}, got {shown(data)}.")
+    return target
+
+
+def _view(data: Any, path: Path) -> ViewSpec:
+    view = _build(ViewSpec, data, path)
+    mean, std = ((float(a), float(b), float(c)) for a, b, c in (view.mean, view.std))
+    return dataclasses.replace(view, mean=mean, std=std)
+
+
+def _build(kind: type[_C], data: Any, path: Path) -> _C:
+    """Return a dataclass from JSON; unknown and missing keys are errors that name them."""
+    if not isinstance(data, dict):
+        raise ModelError(f"Expected an object for {kind.__name__} in {path}, got {shown(data)}.")
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise ModelError(f"Expected known keys in {path}, got {shown(key)}{nearest(str(key), fields)}.")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ModelError(f"Expected the key {name!r} in {path}, which lacks it.")
+    if problem := misfit(kind, data):
+        raise ModelError(f"Expected {problem}, in {path}: save the model again.")
+    return kind(**data)
+
+
+def _json(data: bytes, path: Path) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: fetch the file again.") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(path)

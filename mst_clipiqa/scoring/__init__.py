@@ -1,0 +1,1 @@
+"""Features to scores, and scores to rows."""

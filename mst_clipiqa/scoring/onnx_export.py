@@ -1,0 +1,133 @@
+"""An export for ONNX Runtime, kept only if it agrees with torch.
+
+    coarse, fine - written - opened as `score --backend` opens them - compared with torch on images - kept
+
+An fp32 export is kept only where features and scores equal torch's within ``FEATURES`` and ``SCORES``. An int8 one
+differs by design; how much is returned, for whoever wants to judge it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from mst_clipiqa.encoders.onnx_export import require_exporters, write_towers
+from mst_clipiqa.encoders.onnx_runtime import MANIFEST
+from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+
+FEATURES = 1e-3
+"""Largest difference of a feature, as a share of the largest feature."""
+SCORES = 1e-3
+"""Largest difference of a score, as a share of its scale."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an export agrees with torch's fp32.
+
+    Attributes:
+        images: compared.
+        features: largest difference of a feature, as a share of the largest feature.
+        scores: largest difference of each target's score that needs no prompt, in its own units.
+        srcc: rank correlation of these scores; None where there are fewer than three images.
+    """
+
+    images: int
+    features: float
+    scores: dict[str, float]
+    srcc: dict[str, float | None]
+
+
+def export(
+    model: str,
+    folder: Path,
+    *,
+    int8: bool = False,
+    images: Sequence[Any] = (),
+    encoders: str | None = None,
+) -> Agreement:
+    """Write the image towers of a model's encoders for ONNX Runtime, and compare them with torch's.
+
+    Args:
+        model: as ``Scorer.load`` takes it.
+        folder: new, empty, or an earlier export, which is replaced.
+        int8: store the weights of matrix products in 8 bits.
+        images: to compare on; some are drawn where none are given.
+        encoders: where the model's encoders are now, if they have moved.
+
+    Raises:
+        ModelError: the export differs from torch by more than the tolerances; nothing is kept.
+        UsageError: a package is missing, the folder holds something else, or the encoders have no networks.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise UsageError(
+            f"Expected an empty folder or an earlier export at {shown(folder)}, got other files: name another."
+        )
+    require_exporters()
+    options = ScoreOptions(device="cpu", precision="fp32", encoders=encoders)
+    plain = Scorer.load(model, options)
+    if not hasattr(plain.encoder.encoders, "mstfe"):
+        raise UsageError(
+            f"Expected encoders with networks to export, got {plain.encoder.encoders.source}, "
+            "whose images are described by computed statistics: score it without an export."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as beside:
+        made = Path(beside) / "made"
+        made.mkdir()
+        write_towers(plain.encoder.encoders, made, int8)
+        other = Scorer.load(model, options, precision="auto", backend=str(made))
+        found = agreement(plain, other, images or drawn())
+        if not int8:
+            _check(found, plain)
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.replace(folder)
+    return found
+
+
+def agreement(plain: Scorer, other: Scorer, images: Sequence[Any]) -> Agreement:
+    """Return how two scorers of one model agree on images."""
+    sides = [scorer.encode(images) for scorer in (plain, other)]
+    f, g = (torch.stack([torch.cat([one.f_c, one.f_f]) for one in side]) for side in sides)
+    scores = [scorer.ask(side, [None] * len(side)) for scorer, side in zip((plain, other), sides, strict=True)]
+    gaps, order = {}, {}
+    for name in plain.ranges:
+        a, b = (np.array([one.targets[name] for one in side], dtype=np.float64) for side in scores)
+        if not np.isnan(a).any():  # it needs a prompt
+            gaps[name] = float(np.abs(a - b).max())
+            order[name] = srcc(a, b) if len(a) > 2 else None
+    return Agreement(len(f), ((f - g).abs().max() / f.abs().max()).item(), gaps, order)
+
+
+def drawn() -> list[Image.Image]:
+    """Return images that differ in structure, noise and sharpness, the same ones every time."""
+    rng = np.random.default_rng(0)
+    found = []
+    for i in range(8):
+        small = Image.fromarray(rng.integers(0, 256, (4 + i, 4 + i, 3), dtype=np.uint8))
+        large = np.asarray(small.resize((320 + 16 * i, 320), Image.Resampling.BICUBIC), dtype=np.float64)
+        noisy = (large + 12 * i * rng.standard_normal(large.shape)).clip(0, 255).astype(np.uint8)
+        found += [(image := Image.fromarray(noisy)), image.filter(ImageFilter.GaussianBlur(3))]
+    return found
+
+
+def _check(found: Agreement, plain: Scorer) -> None:
+    worst = max(
+        (gap / (plain.ranges[name][1] - plain.ranges[name][0]) for name, gap in found.scores.items()), default=0
+    )
+    if not (found.features <= FEATURES and worst <= SCORES):  # also where one is not a number
+        raise ModelError(
+            f"Expected features within {FEATURES:g} and scores within {SCORES:g} of torch's, "
+            f"got {found.features:.2g} and {worst:.2g} on {found.images} images, so nothing was kept: use torch."
+        )

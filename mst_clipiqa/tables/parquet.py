@@ -1,0 +1,116 @@
+"""Parquet through pyarrow, which comes with the extra ``parquet``: the only file that imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.tables.cells import Cell, utf8
+
+GROUP = 10_000
+"""Rows a row group: what is in memory at once."""
+
+
+def require() -> None:
+    """Raise a UsageError where pyarrow is not installed."""
+    _pyarrow()
+
+
+def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Sequence[Cell]]) -> dict[str, type]:
+    """Return the type of each column, str, int or float, that holds all of its values.
+
+    Args:
+        columns: names in order.
+        wanted: types to have where they hold what is there; a column without values and without a wish is text.
+        rows: all rows; read once.
+    """
+    seen: list[set[type]] = [{wanted[column]} if column in wanted else set() for column in columns]
+    for row in rows:
+        for types, value in zip(seen, row, strict=True):
+            if value is not None:
+                types.add(float if isinstance(value, int) and abs(value) >= 2**63 else type(value))
+    return {column: _widest(types) for column, types in zip(columns, seen, strict=True)}
+
+
+def _widest(types: set[type]) -> type:
+    if not types or str in types:
+        return str
+    return float if float in types else int
+
+
+def write(file: BinaryIO, columns: Mapping[str, type], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write rows as Parquet, a row group at a time; numbers in a column of text become text.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    pa, pq = _pyarrow()
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    left = iter(rows)
+    with pq.ParquetWriter(file, schema) as writer:
+        while group := list(islice(left, GROUP)):
+            turned = zip(columns.values(), zip(*group, strict=True), strict=True)
+            arrays = [[_as(kind, value) for value in values] for kind, values in turned]
+            writer.write_table(pa.table(arrays, schema=schema))
+
+
+def _as(kind: type, value: Cell) -> Cell:
+    if value is None:
+        return None
+    return utf8(value if isinstance(value, str) else repr(value)).decode() if kind is str else kind(value)
+
+
+def stream(path: Path) -> Iterator[dict[str, str | float | None]]:
+    """Yield the rows of a Parquet file: numbers as float, missing values as None, the rest as text.
+
+    Raises:
+        DataError: no such file, not Parquet, or a column that holds neither text nor numbers.
+    """
+    pa, pq = _pyarrow()
+    if not path.is_file():
+        raise DataError(f"Expected a Parquet file, found no file {shown(path)}.")
+    try:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
+            _check(file.schema_arrow, path, pa)
+            for batch in file.iter_batches(batch_size=GROUP):
+                values = [column.to_pylist() for column in batch.columns]
+                for row in zip(*values, strict=True):
+                    yield {name: _plain(value) for name, value in zip(batch.schema.names, row, strict=True)}
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"Expected a whole Parquet file, got one that is damaged or none: {shown(path)}; write it again."
+        ) from error
+
+
+def _check(schema: Any, path: Path, pa: Any) -> None:
+    if len(set(schema.names)) < len(schema.names):
+        raise DataError(f"Expected each column once in {shown(path)}, got {schema.names}: rename one.")
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        known = ("is_string", "is_large_string", "is_integer", "is_floating", "is_boolean", "is_null", "is_decimal")
+        if not any(getattr(pa.types, name)(kind) for name in known):
+            raise DataError(
+                f"Expected text or numbers in column {shown(field.name)} of {shown(path)}, got {kind}: convert it."
+            )
+
+
+def _plain(value: Any) -> str | float | None:
+    return value if value is None or isinstance(value, str) else float(value)
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError(
+            'Expected pyarrow for a .parquet table, got none: pip install "mst-clipiqa[parquet]", '
+            "or use .csv or .jsonl."
+        ) from error
+    return pyarrow, pyarrow.parquet

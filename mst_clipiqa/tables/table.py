@@ -1,0 +1,255 @@
+"""Tables in and out: one writer and one reader for ``.csv``, ``.jsonl`` and ``.parquet``.
+
+Writing goes through a journal (``journal.py``) and ends in one rename, so a table is either not there or whole.
+Numbers read back equal, None is an empty cell (null), and text reads back as it was. In CSV, text that a spreadsheet
+would run or take for a number carries a single quote in front (``cells.py``). Lone surrogates survive in JSON lines;
+CSV and Parquet are UTF-8 and hold them as escapes such as ``\\udce9``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.tables import parquet
+from mst_clipiqa.tables.cells import Cell, csv_cell, csv_line, from_csv_cell, plain
+from mst_clipiqa.tables.journal import Journal, journal_of, read_journal, to_json
+from mst_clipiqa.tables.lines import Line, csv_rows, json_lines
+
+__all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table"]
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+
+class TableWriter:
+    """Writes a table row by row; the file appears, whole, when it is closed.
+
+    Leaving the ``with`` block because of an exception leaves the rows in ``<path>.part`` (`journal_of`), from where
+    ``resume=True`` goes on.
+
+    Args:
+        path: ends in .csv, .jsonl or .parquet; an older file of this name is replaced at the end.
+        columns: their names, in order; or name -> str, int or float where Parquet is to have that type even if the
+            column stays empty.
+        resume: keep the rows of a run that did not finish; ``rows`` says how many there are.
+        hidden: further columns, kept in the ``.part`` file only.
+        origin: what makes the rows, likewise (`journal.origin_of`).
+
+    Raises:
+        UsageError: unknown suffix, no such folder, not writable, another run writes it, other columns (resume).
+        DataError: the rows to resume from are damaged.
+
+    Example:
+        >>> with TableWriter("scores.csv", ["file", "quality"]) as table:  # doctest: +SKIP
+        ...     table.append({"file": "a.png", "quality": 3.25})
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        columns: Sequence[str] | Mapping[str, type],
+        *,
+        resume: bool = False,
+        hidden: Sequence[str] = (),
+        origin: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.columns = list(columns)
+        self._kept = [*self.columns, *hidden]
+        self._types = dict(columns) if isinstance(columns, Mapping) else {}
+        suffix = _suffix(self.path, UsageError)
+        _check_place(self.path)
+        if suffix == ".parquet":
+            parquet.require()  # now, not after hours of work
+        self._journal = Journal(journal_of(self.path), self._kept, resume=resume, origin=origin)
+        self._is_open = True
+
+    @property
+    def rows(self) -> int:
+        """How many rows have been written, those of the run before included."""
+        return self._journal.rows
+
+    def append(self, row: Mapping[str, Cell]) -> None:
+        """Write one row; a column that it leaves out is None.
+
+        Raises:
+            UsageError: the disk is full or gone.
+            TypeError: an unknown column, or a value that is neither text, number nor None.
+        """
+        if unknown := row.keys() - set(self._kept):
+            raise TypeError(f"Expected the columns {self._kept}, got {sorted(unknown)} besides.")
+        self._journal.append([plain(row.get(column)) for column in self._kept])
+
+    def close(self) -> None:
+        """Turn the rows into the final file; on an error they stay in the ``.part`` file.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        if not self._is_open:
+            return
+        self._is_open = False
+        fresh = self.path.with_name(self.path.name + ".new")
+        is_done = False
+        try:
+            self._journal.keep()
+            fresh.unlink(missing_ok=True)  # of a run that was killed in here; the lock says that it is no other's
+            with fresh.open("xb") as file:
+                self._convert(file)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self.path)
+            is_done = True
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise UsageError(
+                f"Expected to be able to write {shown(self.path)}, got {error.strerror or error}: the rows are kept "
+                f"in {shown(self._journal.path)}; make room and go on with --resume."
+            ) from error
+        finally:
+            self._journal.close(remove=is_done)
+
+    def abandon(self) -> None:
+        """Stop without a final file; the rows stay in the ``.part`` file, which goes if there are none."""
+        if self._is_open:
+            self._is_open = False
+            try:
+                if self.rows:
+                    self._journal.keep()
+            finally:
+                self._journal.close(remove=self.rows == 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _rows(self) -> Iterator[list[Cell]]:
+        return (row[: len(self.columns)] for row in self._journal)
+
+    def _convert(self, file: BinaryIO) -> None:
+        match self.path.suffix.lower():
+            case ".csv":
+                file.write(csv_line(self.columns))
+                file.writelines(csv_line([csv_cell(cell) for cell in row]) for row in self._rows())
+            case ".jsonl":
+                file.writelines(to_json(dict(zip(self.columns, row, strict=True))) + b"\n" for row in self._rows())
+            case _:
+                kinds = parquet.kinds(self.columns, self._types, self._rows())
+                parquet.write(file, kinds, self._rows())
+
+
+def read_table(path: str | os.PathLike[str]) -> list[dict[str, str | float | None]]:
+    """Return all rows of a table; see `stream_table`."""
+    return list(stream_table(path))
+
+
+def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, str | float | None]]:
+    """Yield the rows of a table, ours or another's: numbers as float, empty cells as None, the rest as text.
+
+    In a CSV file that another program wrote, text that looks like a number comes as a number.
+
+    Args:
+        path: ends in .csv, .jsonl or .parquet.
+
+    Yields:
+        dict: column -> text, float or None.
+
+    Raises:
+        DataError: no such file, not a table, or a malformed row; the message names the line.
+    """
+    path = Path(path)
+    match _suffix(path, DataError):
+        case ".csv":
+            return _read_csv(path)
+        case ".jsonl":
+            return _read_jsonl(path)
+        case _:
+            return parquet.stream(path)
+
+
+def _read_csv(path: Path) -> Iterator[dict[str, str | float | None]]:
+    columns: list[str] | None = None
+    for line in csv_rows(path):
+        cells: list[str] = _value(line, path)
+        if columns is None:
+            columns = cells
+            if len(set(columns)) < len(columns):
+                raise DataError(f"Expected each column once in {shown(path)}, got {shown(columns)}: rename one.")
+            continue
+        if len(cells) != len(columns):
+            raise DataError(
+                f"Expected {len(columns)} cells in line {line.number} of {shown(path)}, got {len(cells)}: "
+                "quote cells that hold commas."
+            )
+        yield {column: from_csv_cell(cell) for column, cell in zip(columns, cells, strict=True)}
+    if columns is None:
+        raise DataError(f"Expected a line with the names of the columns, got an empty file: {shown(path)}.")
+
+
+def _read_jsonl(path: Path) -> Iterator[dict[str, str | float | None]]:
+    for line in json_lines(path):
+        value = _value(line, path)
+        if not isinstance(value, dict):
+            raise DataError(
+                f'Expected {{"column": value, ...}} in line {line.number} of {shown(path)}, '
+                f"got {shown(json.dumps(value))}: write one object a line."
+            )
+        yield {column: _flat(cell, column, line, path) for column, cell in value.items()}
+
+
+def _value(line: Line, path: Path) -> Any:
+    if line.problem:
+        raise DataError(f"Expected a table, but line {line.number} of {shown(path)} is {line.problem}: correct it.")
+    return line.value
+
+
+def _flat(cell: Any, column: str, line: Line, path: Path) -> str | float | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    with contextlib.suppress(TypeError, OverflowError):
+        return float(cell)
+    raise DataError(
+        f"Expected text, a number or null for {shown(column)} in line {line.number} of {shown(path)}, "
+        f"got {shown(json.dumps(cell))}: flatten it."
+    )
+
+
+def _suffix(path: Path, error: type[UsageError] | type[DataError]) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise error(
+            f"Expected a table to end in .csv, .jsonl or .parquet, got {shown(path.name)}{nearest(suffix, SUFFIXES)}."
+        )
+    return suffix
+
+
+def _check_place(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UsageError(f"Expected an existing folder for the output, got {shown(path.parent)}: create it first.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"Expected the output to be a file, got a folder or device: {shown(path)}.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself outlive a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

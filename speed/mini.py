@@ -1,0 +1,53 @@
+"""JPEG files of 512 x 512 to scores with the embedded model, beside what the machine can decode.
+
+    python -m speed.mini
+
+The decode rate is Pillow's, with as many threads as the machine has cores and nothing else to do. Several sizes of
+batch and numbers of threads are tried; the first one is the default.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+from speed.images import jpegs
+from speed.machine import median_seconds, run
+
+LAYOUTS = ((ScoreOptions.batch_size, ScoreOptions.workers), (16, 2), (64, 2), (32, 1), (32, 4))
+
+
+def measure(images: int, folder: Path) -> dict[str, Any]:
+    """Return the decode rate and the rate of scoring for each layout."""
+    files = [str(file) for file in jpegs(folder, images)]
+
+    def decode(file: str) -> None:
+        Image.open(file).convert("RGB")
+
+    def decode_all() -> None:
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            list(pool.map(decode, files))
+
+    decoding = images / median_seconds(decode_all, 3)
+    rows = []
+    for batch_size, workers in LAYOUTS:
+        scorer = Scorer.load("mini", batch_size=batch_size, workers=workers)
+        seconds = median_seconds(lambda scorer=scorer: list(scorer.many(files)), 3)
+        rows.append({"batch_size": batch_size, "workers": workers, "images_per_second": images / seconds})
+    rate = rows[0]["images_per_second"]
+    return {
+        "decode_per_second": decoding,
+        "images_per_second": rate,
+        "share_of_decoding": rate / decoding,
+        "layouts": rows,
+        "bars": {"images_per_second": min(200.0, 0.85 * decoding)},
+    }
+
+
+if __name__ == "__main__":
+    run(__doc__ or "", measure, images=400)

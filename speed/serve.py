@@ -1,0 +1,246 @@
+"""The server under 64 clients at once, beside `score` on a folder of the same images, on the same machine.
+
+    python -m speed.serve --seconds 60
+
+Each client sends one image with its prompt, waits for the answer, and sends the next; a 503 makes it wait as long as
+Retry-After says. Every answered score is compared with the command's row for the file. `score` runs in a process of
+its own, after the server has gone, over the same files for as long, its start left out on both sides. Clients and
+server share the cores. The result is JSON on stdout; the exit code is 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from speed.machine import machine
+
+PROMPTS = ("a red ball on a table", "a photo of a cat", "a castle at night", "two dogs in the snow")
+TOLERANCE = 1e-5
+BARS = {"ratio": 0.7, "memory_mb_a_minute": 1.0}
+
+
+@dataclass
+class Tally:
+    """What the clients saw."""
+
+    answered: int = 0
+    busy: int = 0
+    wrong: int = 0
+    largest_difference: float = 0.0
+    elapsed: float = 0.0
+    errors: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+
+def draw(folder: Path, count: int, side: int) -> list[Path]:
+    """Write images of soft and sharp blobs, JPEG and PNG by turns, as large as generators make them."""
+    paths = []
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        small = rng.integers(0, 255, (side // 32, side // 32, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+        image = image.filter(ImageFilter.GaussianBlur(i % 5))
+        path = folder / f"{i:04}.{'jpg' if i % 2 else 'png'}"
+        image.save(path)
+        paths.append(path)
+    return paths
+
+
+def score(folder: Path, seconds: float) -> dict[str, Any]:
+    """Score the folder again and again in this process; return the rows and the images a second."""
+    from mst_clipiqa.scoring.score_rows import to_row
+    from mst_clipiqa.scoring.scorer import Request, Scorer
+
+    scorer = Scorer.load("mini")
+    paths = sorted(folder.iterdir())
+    requests = [Request(path, prompt_of(path)) for path in paths]
+    rows = [to_row(path.name, prompt_of(path), one) for path, one in zip(paths, scorer.many(requests), strict=True)]
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        count += sum(1 for _ in scorer.many(requests))
+    return {"rows": rows, "images_a_second": count / (time.perf_counter() - start)}
+
+
+def prompt_of(path: Path) -> str:
+    return PROMPTS[int(path.stem) % len(PROMPTS)]
+
+
+def request_of(path: Path) -> bytes:
+    """Return a whole request of HTTP, made once, so that the clients cost little."""
+    part = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
+    body = part.format("prompt", "").encode() + prompt_of(path).encode() + b"\r\n"
+    body += part.format("image", f'; filename="{path.name}"').encode() + path.read_bytes() + b"\r\n--x--\r\n"
+    head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    return (head + "Content-Type: multipart/form-data; boundary=x\r\n\r\n").encode() + body
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, str, bytes]:
+    """Return status, head and body of an answer."""
+    writer.write(request)
+    await writer.drain()
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    length = int(re.findall(r"content-length: (\d+)", head)[0])
+    return int(head.split()[1]), head, await reader.readexactly(length)
+
+
+async def client(port: int, work: list[tuple[bytes, dict[str, Any]]], end: float, tally: Tally) -> None:
+    """Ask until the time is over; anything but a score or a 503 that says when to come back is an error."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    place = 0
+    while time.perf_counter() < end:
+        request, want = work[place % len(work)]
+        start = time.perf_counter()
+        try:
+            status, head, body = await asyncio.wait_for(ask(reader, writer, request), 60)
+        except (OSError, EOFError, TimeoutError) as error:
+            tally.errors[type(error).__name__] += 1
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            continue
+        after = re.search(r"retry-after: (\d+)", head)
+        if status == 503 and after:
+            tally.busy += 1
+            await asyncio.sleep(min(int(after[1]), max(0.0, end - time.perf_counter())))
+        elif status == 200:
+            place += 1
+            tally.answered += 1
+            tally.seconds.append(time.perf_counter() - start)
+            check(json.loads(body)["results"][0], want, tally)
+        else:
+            tally.errors[f"{status} {body[:120]!r}"] += 1
+    writer.close()
+
+
+def check(got: dict[str, Any], want: dict[str, Any], tally: Tally) -> None:
+    """Compare an answer with the command's row."""
+    same = all(got[name] == want[name] for name in ("file", "prompt", "status", "width", "height"))
+    numbers = [(got[name], want[name]) for name in ("quality", "correspondence", "gate")]
+    gaps = [0.0 if a is b is None else float("inf") if None in (a, b) else abs(a - b) for a, b in numbers]
+    tally.largest_difference = max(tally.largest_difference, *gaps)
+    tally.wrong += not same or max(gaps) > TOLERANCE
+
+
+async def load(port: int, work: list[tuple[bytes, dict[str, Any]]], clients: int, seconds: float) -> Tally:
+    """Let all clients ask at once, each beginning at another image."""
+    tally = Tally()
+    start = time.perf_counter()
+    end = start + seconds
+    turns = [work[i * len(work) // clients :] + work[: i * len(work) // clients] for i in range(clients)]
+    await asyncio.gather(*(client(port, turn, end, tally) for turn in turns))
+    tally.elapsed = time.perf_counter() - start  # the last answers come after the end; they count, and so does the wait
+    return tally
+
+
+@contextmanager
+def server(log: Path) -> Iterator[tuple[int, int]]:
+    """Run the command; the block gets its port and process."""
+    command = [sys.executable, "-m", "mst_clipiqa", "serve", "--port", "0"]
+    with log.open("w") as errors, subprocess.Popen(command, stderr=errors) as process:
+        try:
+            while not (found := re.search(r"http://[\d.]+:(\d+)", log.read_text())):
+                if process.poll() is not None:
+                    raise SystemExit(log.read_text())
+                time.sleep(0.1)
+            yield int(found[1]), process.pid
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+async def watched(pid: int, samples: list[tuple[float, float]]) -> None:
+    """Note the server's resident memory, in MB, once a second."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    while True:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        samples.append((time.perf_counter(), pages * page / 1e6))
+        await asyncio.sleep(1)
+
+
+async def measure(port: int, pid: int, work: list[Any], args: argparse.Namespace) -> tuple[Tally, list[Any]]:
+    await load(port, work, args.clients, args.warm_up)
+    samples: list[tuple[float, float]] = []
+    watch = asyncio.create_task(watched(pid, samples))
+    tally = await load(port, work, args.clients, args.seconds)
+    watch.cancel()
+    return tally, samples
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "images"
+        folder.mkdir()
+        paths = draw(folder, args.images, args.side)
+        command = [sys.executable, "-m", "speed.serve", "--score", str(folder)]
+        before = subprocess.run([*command, "--seconds", "0"], check=True, stdout=subprocess.PIPE, text=True)
+        rows = json.loads(before.stdout)["rows"]
+        work = [(request_of(path), row) for path, row in zip(paths, rows, strict=True)]
+        with server(Path(temporary) / "log") as (port, pid):
+            tally, samples = asyncio.run(measure(port, pid, work, args))
+        after = subprocess.run(
+            [*command, "--seconds", str(args.seconds)], check=True, stdout=subprocess.PIPE, text=True
+        )
+        return result(args, tally, samples, json.loads(after.stdout)["images_a_second"])
+
+
+def result(args: argparse.Namespace, tally: Tally, samples: list[Any], alone: float) -> dict[str, Any]:
+    times, memory = np.array(samples).T
+    slope = float(np.polyfit(times, memory, 1)[0] * 60) if len(times) > 2 else 0.0
+    rate = tally.answered / tally.elapsed
+    waits = np.quantile(tally.seconds, [0.5, 0.95, 0.99]).round(3).tolist() if tally.seconds else None
+    found = {
+        "clients": args.clients,
+        "seconds": args.seconds,
+        "images": args.images,
+        "side": args.side,
+        "answered": tally.answered,
+        "busy_with_retry_after": tally.busy,
+        "errors": dict(tally.errors),
+        "scores_not_equal": tally.wrong,
+        "largest_difference": tally.largest_difference,
+        "seconds_to_answer_50_95_99": waits,
+        "memory_mb_start": float(memory[0].round(1)),
+        "memory_mb_end": float(memory[-1].round(1)),
+        "memory_mb_a_minute": round(slope, 2),
+        "images_a_second_serve": round(rate, 2),
+        "images_a_second_score": round(alone, 2),
+        "ratio": round(rate / alone, 3),
+    }
+    good = not tally.errors and not tally.wrong and tally.answered > 0 and found["ratio"] >= BARS["ratio"]
+    good = good and slope < BARS["memory_mb_a_minute"]
+    return {**found, "bars": {**BARS, "errors": 0, "scores_not_equal": 0}, "bars_met": good, "machine": machine()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--warm-up", type=float, default=10)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--score", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    found = score(args.score, args.seconds) if args.score else run(args)
+    json.dump(found, sys.stdout, indent=None if args.score else 1)
+    print()
+    return 0 if args.score or found["bars_met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The server under load, or `score` over a folder again and again, for minutes: what memory does, and what is lost.
+
+    python -m speed.soak serve --minutes 10
+    python -m speed.soak score --minutes 10
+
+Memory is the resident set of the process that serves or scores, once a second; its slope is the least squares line
+after the warm-up. Every answer and every row is compared with the first round's row of its file; a row that is
+missing, doubled or different, an error and an answer that never comes are losses. The result is JSON on stdout; the
+exit code is 1 where anything was lost or the slope is 1 MB a minute or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speed import serve
+from speed.machine import machine
+
+MOST = 1.0
+"""MB a minute."""
+
+
+def summary(samples: list[tuple[float, float]], warm_up: float) -> dict[str, Any]:
+    """Return what memory did: (seconds, MB) samples -> the line after the warm-up, and each minute's least and mean.
+
+    What a batch takes and gives back moves every sample; a minute's least is what stays between batches.
+    """
+    times, memory = np.array(samples).T
+    times = times - times[0]
+    late = times >= warm_up
+    slope, at = np.polyfit(times[late], memory[late], 1)
+    spread = float(np.std(memory[late] - slope * times[late] - at))
+    minutes = [memory[times // 60 == m] for m in range(int(times[-1] // 60) + 1)]
+    return {
+        "samples": int(late.sum()),
+        "mb_a_minute": round(float(slope) * 60, 3),
+        "spread_mb": round(spread, 2),
+        "mb_least_each_minute": [round(float(one.min()), 1) for one in minutes],
+        "mb_mean_each_minute": [round(float(one.mean()), 1) for one in minutes],
+        "mb_end": round(float(memory[-1]), 1),
+    }
+
+
+def soak_serve(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Let clients ask a server that runs as the command."""
+    paths = serve.draw(folder, args.images, args.side)
+    rows = serve.score(folder, 0)["rows"]
+    work = [(serve.request_of(path), row) for path, row in zip(paths, rows, strict=True)]
+    samples: list[tuple[float, float]] = []
+
+    async def loaded(port: int, pid: int) -> serve.Tally:
+        watch = asyncio.create_task(serve.watched(pid, samples))
+        tally = await serve.load(port, work, args.clients, 60 * args.minutes)
+        watch.cancel()
+        return tally
+
+    with serve.server(folder.parent / "log") as (port, pid):
+        tally = asyncio.run(loaded(port, pid))
+    tally.seconds.clear()
+    lost = sum(tally.errors.values()) + tally.wrong
+    counts = {"clients": args.clients, "answered": tally.answered, "busy_with_retry_after": tally.busy}
+    return {**counts, "lost": lost, "errors": dict(tally.errors), **summary(samples, 60 * args.warm_up)}
+
+
+def soak_score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Let a process of its own score the folder again and again; it says at the end what it saw."""
+    for path in serve.draw(folder, args.images, args.side)[::10]:
+        path.write_bytes(path.read_bytes()[:100])  # some are bad, as in life
+    command = [sys.executable, "-m", "speed.soak", "score", "--loop", str(folder), "--minutes", str(args.minutes)]
+    samples: list[tuple[float, float]] = []
+    page = os.sysconf("SC_PAGE_SIZE") / 1e6
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        if process.stdout is None or process.stdout.readline() != "ready\n":
+            raise SystemExit("Expected the process that scores to start, but it ended.")
+        while process.poll() is None:
+            pages = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+            samples.append((time.perf_counter(), int(pages) * page))
+            time.sleep(1)
+        said = json.loads(process.stdout.read())
+    samples = [one for one in samples if one[1]]  # a process that has just ended has none
+    return {**said, **summary(samples, 60 * args.warm_up)}
+
+
+def loop(folder: Path, seconds: float) -> dict[str, Any]:
+    """Score a folder as one stream of rows that comes round and round, comparing each round with the first."""
+    from mst_clipiqa.inputs.expand import Item, expand
+    from mst_clipiqa.scoring.score_rows import score_rows
+    from mst_clipiqa.scoring.scorer import Scorer
+
+    scorer = Scorer.load("mini")
+    first = list(score_rows(scorer, expand([str(folder)])))
+    print("ready", flush=True)
+    end = time.monotonic() + seconds
+    asked = 0
+
+    def items() -> Iterator[Item]:
+        nonlocal asked
+        while time.monotonic() < end:
+            for item in expand([str(folder)]):
+                asked += 1
+                yield item
+
+    got = wrong = 0
+    for row in score_rows(scorer, items()):
+        wrong += row != first[got % len(first)]
+        got += 1
+    return {"images": len(first), "asked": asked, "rows": got, "lost": asked - got + wrong}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["serve", "score"])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--warm-up", type=float, default=2, help="minutes at the start that the slope leaves out")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--loop", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.loop:
+        print(json.dumps(loop(args.loop, 60 * args.minutes)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name) / "images"
+        folder.mkdir()
+        found = (soak_serve if args.what == "serve" else soak_score)(args, folder)
+    good = not found["lost"] and found["mb_a_minute"] < MOST
+    print(json.dumps({"soak": args.what, **found, "minutes": args.minutes, "good": good, "machine": machine()}))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

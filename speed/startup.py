@@ -1,0 +1,45 @@
+"""The whole process of `mst-clipiqa score one.jpg`, warm, and where its time goes.
+
+python -m speed.startup
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from speed.images import jpegs
+from speed.machine import median_seconds, run
+
+_PACKAGES = ("torch", "numpy", "PIL", "tokenizers", "transformers", "scipy", "rich", "click")
+
+
+def measure(images: int, folder: Path) -> dict[str, Any]:
+    """Return seconds of the whole process, of an empty interpreter, and of each large import."""
+    file = str(jpegs(folder, 1)[0])
+    score = ["-m", "mst_clipiqa", "score", file, "--json", "--quiet"]
+    imports = process("-X", "importtime", *score).stderr
+    return {
+        "seconds": median_seconds(lambda: process(*score), images),
+        "empty_interpreter_seconds": median_seconds(lambda: process("-c", "pass"), images),
+        "help_seconds": median_seconds(lambda: process("-m", "mst_clipiqa", "--help"), images),
+        "import_seconds": {name: seconds_of(name, imports) for name in _PACKAGES},
+        "bars": {"seconds": 3.0},
+    }
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with arguments."""
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+
+
+def seconds_of(package: str, imports: str) -> float:
+    """Return the time of a package's import with all it imports itself; 0 where it was not imported."""
+    lines = [line.split("|") for line in imports.splitlines() if line.startswith("import time:")]
+    return sum(float(parts[1]) for parts in lines if parts[2].strip() == package) / 1e6
+
+
+if __name__ == "__main__":
+    run(__doc__ or "", measure, images=5)

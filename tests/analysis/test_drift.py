@@ -1,0 +1,110 @@
+"""drift: differences and intervals worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mst_clipiqa.analysis.drift import drift
+from mst_clipiqa.analysis.means import mean_interval
+from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.evaluate.resampling import Resampling
+
+
+def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
+    return [{"file": f"{i}.png", "prompt": p, "quality": q, "status": "ok", **more} for i, (p, q) in enumerate(cells)]
+
+
+# Per prompt: cat (2+4)/2 = 3 -> 4, dog 1 -> 3, owl 2 -> 5; the differences are 1, 2 and 3.
+OLD = rows(("cat", 2.0), ("cat", 4.0), ("dog", 1.0), ("owl", 2.0), ("old only", 0.0))
+NEW = rows(("dog", 3.0), ("cat", 4.0), ("owl", 5.0), ("new only", 9.0), ("new too", 9.0))
+
+
+def test_prompts_are_paired_and_count_once() -> None:
+    found = drift(OLD, NEW)
+    (change,) = found.changes
+    assert (change.prompts, change.old, change.new, change.difference) == (3, 2.0, 4.0, 2.0)
+    # A resample of three draws is (1, 1, 1) in 1 of 27 cases, more often than 2.5 %: the interval reaches 1, and 3.
+    assert (change.low, change.high) == (1.0, 3.0)
+    assert change.sentence() == "New is better in quality by 2.00 (95 % 1.00 to 3.00) over 3 prompts."
+    assert (found.only_old, found.only_new, found.left_out) == (["old only"], ["new only", "new too"], [])
+
+
+def test_a_loss_is_named_by_its_size() -> None:
+    (change,) = drift(NEW, OLD).changes
+    assert (change.difference, change.low, change.high, change.verdict) == (-2.0, -3.0, -1.0, "worse")
+    assert change.sentence() == "New is worse in quality by 2.00 (95 % 1.00 to 3.00) over 3 prompts."
+
+
+def test_an_interval_around_zero_is_no_difference() -> None:
+    (change,) = drift(rows(("a", 1.0), ("b", 2.0)), rows(("a", 2.0), ("b", 1.0))).changes
+    assert (change.difference, change.low, change.high, change.verdict) == (0.0, -1.0, 1.0, "no difference")
+    assert change.sentence() == (
+        "New and old do not differ measurably in quality: 0.00 (95 % -1.00 to 1.00) over 2 prompts."
+    )
+
+
+def test_one_prompt_is_too_few() -> None:
+    (change,) = drift(rows(("a", 1.0)), rows(("a", 2.0))).changes
+    assert change.sentence() == ("New minus old is 1.00 in quality over 1 prompt, too few to say how sure that is.")
+    assert (change.to_row()["low"], change.verdict) == (None, "unknown")
+
+
+def test_groups_are_compared_on_their_own() -> None:
+    old = rows(("a", 1.0), ("b", 1.0), generator="x") + rows(("a", 3.0), ("b", 3.0), generator="y")
+    new = rows(("a", 2.0), ("b", 2.0), generator="x") + rows(("a", 1.0), ("b", 1.0), generator="z")
+    found = drift(old, new, by=["generator"])
+    assert [(c.group, c.prompts, c.difference) for c in found.changes] == [("", 2, -0.5), ("x", 2, 1.0)]
+    assert found.changes[1].sentence() == "x: new is better in quality by 1.00 (95 % 1.00 to 1.00) over 2 prompts."
+    assert found.lone_groups == ["y", "z"]
+
+
+def test_rows_that_cannot_be_paired_are_told() -> None:
+    old = [*rows(("a", 1.0), ("", 2.0)), {"file": "e", "prompt": "a", "status": "error", "reason": "cut off"}]
+    found = drift(old, rows(("a", 1.0)))
+    assert [left.why for left in found.left_out] == ["cut off", "no prompt"]
+
+
+def test_a_row_without_the_score_does_not_weigh_on_its_prompt() -> None:
+    (change,) = drift(rows(("a", 1.0), ("a", None), ("b", 1.0)), rows(("a", 2.0), ("b", 2.0))).changes
+    assert change.old == 1.0
+
+
+def test_the_models_are_told() -> None:
+    found = drift(rows(("a", 1.0), model="mini"), rows(("a", 1.0), model="ours"))
+    assert found.models == ["mini", "ours"]
+
+
+def test_tables_without_a_prompt_in_common_are_refused() -> None:
+    with pytest.raises(DataError, match="Expected two tables with scored prompts in common, got 1 and 2 prompts"):
+        drift(rows(("a", 1.0)), rows(("b", 1.0), ("c", 1.0)))
+
+
+@pytest.mark.parametrize(("old", "new"), [(None, None), (1.0, None), (None, 1.0)])
+def test_tables_over_the_same_prompts_without_values_are_told_so(old: float | None, new: float | None) -> None:
+    message = (
+        "Expected prompts with a value of quality or correspondence in both tables, got 2 prompts in both and none"
+    )
+    with pytest.raises(DataError, match=message):
+        drift(rows(("a", old), ("b", old)), rows(("a", new), ("b", new), ("c", 1.0)))
+
+
+def test_a_group_that_is_no_column_is_refused() -> None:
+    with pytest.raises(UsageError, match="Expected a column 'style'"):
+        drift(OLD, NEW, by=["style"])
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = [0.1, 0.9, 0.4, 0.7, 0.2]
+    first, second, other = (mean_interval(values, how=Resampling(0.9, 500, seed)) for seed in (1, 1, 2))
+    assert first == second
+    assert (first.low, first.high) != (other.low, other.high)
+
+
+def test_whole_groups_are_resampled() -> None:
+    # Within a group the values are equal, so only groups matter: two of them, means 0 and 1, as with two values.
+    found = mean_interval([0.0] * 10 + [1.0] * 10, ["a"] * 10 + ["b"] * 10)
+    assert (found.value, found.low, found.high, found.groups) == (0.5, 0.0, 1.0, 2)
+    alone = mean_interval([0.0] * 10 + [1.0] * 10)
+    assert alone.high - alone.low < 0.6

@@ -1,0 +1,135 @@
+"""Benchmarks: what is reported is what was measured, on what was never trained on."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from mst_clipiqa.benchmark.results import compare_results, interval_over_splits, markdown, plain, summarise
+from mst_clipiqa.benchmark.runs import Bench, OtherSet, Plan, Run, run_all, run_one
+from mst_clipiqa.data import RatedSet
+from mst_clipiqa.errors import DataError
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model_folder import TrainedOn
+from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.features import encode_records
+from mst_clipiqa.train.fit import FAST
+from tests.fakes import FakePair, rated_set
+
+QUICK = replace(FAST, learning_rates=(3e-3,), epochs=5, batch_size=16)
+ENCODERS = {"source": "fake", "sha256": "f" * 64, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
+    return rated_set(tmp_path_factory.mktemp("rated"), prompts=20)
+
+
+@pytest.fixture(scope="module")
+def bench(rated: RatedSet) -> Bench:
+    plan = Plan(rated, ("template", "prompt"), ("quality", "correspondence"), 2, "prompt", QUICK)
+    return Bench(plan, encode_records(ImageEncoder(FakePair()), rated.records, prompts=True), TrainedOn())
+
+
+@pytest.fixture(scope="module")
+def runs(bench: Bench) -> list[Run]:
+    return run_all(bench)
+
+
+def test_every_target_head_and_split_is_run_once(runs: list[Run]) -> None:
+    jobs = [(run.target, run.head, run.split) for run in runs]
+    assert len(set(jobs)) == len(jobs) == 8
+    assert {run.names for run in runs if run.split == 0} == {runs[0].names}  # the same test part for all
+
+
+def test_figures_are_those_of_the_predictions(runs: list[Run]) -> None:
+    for run in runs:
+        assert run.srcc == pytest.approx(stats.spearmanr(run.predictions, run.mos).statistic)
+        assert run.plcc == pytest.approx(stats.pearsonr(run.predictions, run.mos).statistic)
+        assert run.leakage == 0
+        assert run.images == len(run.names) == len(run.groups)
+        assert 0 <= run.coverage <= 1
+
+
+def test_splits_by_image_say_that_they_leak(bench: Bench) -> None:
+    run = run_one(replace(bench, plan=replace(bench.plan, split_by="image")), "quality", "template", 0)
+    assert run.leakage is not None
+    assert run.leakage > 0.9
+
+
+def test_processes_change_nothing(bench: Bench, runs: list[Run]) -> None:
+    small = replace(bench, plan=replace(bench.plan, heads=("template",), targets=("quality",)))
+    assert run_all(small, processes=2) == [r for r in runs if (r.target, r.head) == ("quality", "template")]
+
+
+def test_encoders_that_have_seen_the_test_part_are_named_everywhere(bench: Bench, rated: RatedSet) -> None:
+    seen = replace(bench, seen=trained_on(rated.records), plan=replace(bench.plan, splits=1, heads=("template",)))
+    found = summarise(seen.plan, run_all(seen), ENCODERS, None)
+    label = "contaminated: its encoders had seen 100% of the images and 100% of the prompts"
+    assert {line["contaminated"] for line in found["summary"]} == {label}
+    assert {run["contaminated"] for run in found["runs"]} == {label}
+    assert label.capitalize() in markdown(found)
+    assert "(contaminated)" in markdown(found)
+
+
+def test_summary_and_tables(bench: Bench, runs: list[Run]) -> None:
+    found = summarise(bench.plan, runs, ENCODERS, None)
+    line = found["summary"][0]
+    own = [r.srcc for r in runs if (r.target, r.head) == (line["target"], line["head"])]
+    assert line["srcc"]["mean"] == pytest.approx(sum(own) / 2)
+    text = markdown(found)
+    assert text.count("\n| quality |") == 2
+    assert "No published figures are known to us for quality on toy." in text
+    assert json.loads(json.dumps(plain(found)))["splits"] == 2
+
+
+def test_published_figures_stand_beside_ours_with_their_protocol(bench: Bench, runs: list[Run]) -> None:
+    found = summarise(bench.plan, runs, ENCODERS, None) | {"tested_on": "agiqa-3k"}
+    assert "| IPCE | 0.8841 | 0.9246 | 10 prompt-disjoint splits |" in markdown(found)
+
+
+def test_interval_over_splits_by_hand() -> None:
+    low, high = interval_over_splits([0.7, 0.8, 0.9], test_share=0.2)
+    half = 4.302653 * math.sqrt(0.01 * (1 / 3 + 0.25))
+    assert (low, high) == pytest.approx((0.8 - half, 0.8 + half), abs=1e-6)
+    assert all(math.isnan(end) for end in interval_over_splits([0.7], 0.2))
+
+
+def changed(found: dict[str, Any], noise: float) -> dict[str, Any]:
+    runs = []
+    for run in found["runs"]:
+        distorted = [q + noise * (i % 7 - 3) for i, q in enumerate(run["predictions"])]
+        runs.append({**run, "predictions": distorted})
+    return {**found, "runs": runs}
+
+
+def test_better_and_worse_are_told_apart(bench: Bench, runs: list[Run]) -> None:
+    found = plain(summarise(bench.plan, runs, ENCODERS, None))
+    truth = {**found, "runs": [{**run, "predictions": run["mos"]} for run in found["runs"]]}
+    same = compare_results(found, found, "quality", ("prompt", "prompt"))
+    assert same.difference == 0
+    assert same.better is None
+    won = compare_results(changed(truth, 3.0), truth, "quality", ("prompt", "prompt"))
+    assert won.difference > 0
+    assert won.low > 0
+    with pytest.raises(DataError, match="Expected two results with test images in common"):
+        compare_results(found, {**found, "runs": []}, "quality", ("prompt", "prompt"))
+
+
+def test_another_set_is_tested_on_its_own_scale(bench: Bench, tmp_path: Path) -> None:
+    other = rated_set(tmp_path, prompts=4)
+    records = tuple(
+        replace(r, targets={t: 20 * v for t, v in r.targets.items()}, group=f"other/{r.group}") for r in other.records
+    )
+    table = encode_records(ImageEncoder(FakePair()), records, prompts=True)
+    tested = OtherSet("other", table, {"quality": (0.0, 100.0), "correspondence": (0.0, 100.0)})
+    run = run_one(replace(bench, other=tested), "quality", "template", 0)
+    assert run.images == 16
+    assert max(run.mos) > 5
+    assert max(run.predictions) > 5

@@ -1,0 +1,296 @@
+"""The verbs over scores as a person calls them: tables, pipes, folders, exit codes, nothing without --yes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mst_clipiqa import cli
+from mst_clipiqa.inputs.expand import Item
+from mst_clipiqa.scoring import score_rows as rows_module
+from mst_clipiqa.scoring.score_rows import Row, to_row
+from mst_clipiqa.scoring.scorer import Request, Score, Scorer
+from mst_clipiqa.tables.table import TableWriter, read_table
+
+COLUMNS = ["file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height", "model"]
+ROWS = [
+    ("in/a.png", "cat", 2.0, 4.0, "ok", None),
+    ("in/b.png", "cat", 3.0, 1.0, "ok", None),
+    ("in/ü.png", "dog", 3.5, 3.0, "ok", None),
+    ("in/broken.png", "dog", None, None, "error", "Expected an image, got an empty file: make it again."),
+]
+
+
+def call(*args: str | Path, stdin: bytes = b"") -> Result:
+    return CliRunner().invoke(cli.group, [str(arg) for arg in args], input=stdin)
+
+
+def table(path: Path, rows: Iterable[tuple[Any, ...]] = ROWS, **more: Any) -> Path:
+    with TableWriter(path, [*COLUMNS, *more]) as writer:
+        for file, prompt, quality, correspondence, status, reason in rows:
+            scores = {"file": file, "prompt": prompt, "quality": quality, "correspondence": correspondence}
+            rest = {"status": status, "reason": reason, "width": 8, "height": 8, "model": "mini"}
+            writer.append({**scores, **rest, **more})
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for file, *_ in ROWS:
+        Path(file).write_bytes(file.encode())
+    table(tmp_path / "scores.csv")
+    return tmp_path
+
+
+def tree() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+
+
+def csv_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_tables_of_each_kind_go_in_and_out(here: Path, suffix: str) -> None:
+    source, output = table(here / f"in.{suffix}"), here / f"out.{suffix}"
+    result = call("rank", source, "-o", output)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert [(row["file"], row["rank"]) for row in read_table(output)] == [
+        ("in/ü.png", 1),
+        ("in/b.png", 2),
+        ("in/a.png", 3),
+    ]
+    assert list(read_table(output)[0]) == [*COLUMNS, "rank"]
+
+
+def test_the_failed_row_is_said_and_can_be_kept(here: Path) -> None:
+    result = call("rank", "scores.csv", "--left-out", "left.csv")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "1 row is left out:\n  1 x Expected an image, got an empty file: make it again. ('in/broken.png')\n"
+    )
+    (left,) = read_table("left.csv")
+    assert (left["file"], left["left_out"]) == ("in/broken.png", ROWS[3][5])
+
+
+def test_without_a_failed_row_all_is_well(here: Path) -> None:
+    result = call("rank", table(here / "good.csv", ROWS[:3]))
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_stdout_is_csv_with_whole_numbers_whole(here: Path) -> None:
+    rows = csv_of(call("rank", "scores.csv", "--top", "1").stdout)
+    assert rows == [
+        {**dict.fromkeys(COLUMNS, ""), "file": "in/ü.png", "prompt": "dog", "quality": "3.5", "correspondence": "3.0"}
+        | {"status": "ok", "width": "8", "height": "8", "model": "mini", "rank": "1"}
+    ]
+
+
+def test_stdout_may_be_json(here: Path) -> None:
+    lines = call("pick", "scores.csv", "--json").stdout.splitlines()
+    assert [(json.loads(line)["file"], json.loads(line)["rank"]) for line in lines] == [
+        ("in/b.png", 1),
+        ("in/ü.png", 1),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_stdin_may_be_each_kind_of_table(here: Path, suffix: str) -> None:
+    content = table(here / f"in.{suffix}").read_bytes()
+    assert [row["file"] for row in csv_of(call("rank", "-", "-k", "2", stdin=content).stdout)] == [
+        "in/ü.png",
+        "in/b.png",
+    ]
+
+
+def test_verbs_pipe_into_each_other(here: Path) -> None:
+    picked = call("pick", "scores.csv", "--by", "correspondence").stdout_bytes
+    result = call("filter", "-", "--copy-to", "best", "--yes", stdin=picked)
+    assert (result.exit_code, sorted(path.name for path in Path("best").iterdir())) == (0, ["a.png", "ü.png"])
+
+
+def test_rank_by_weights_and_per_prompt(here: Path) -> None:
+    rows = csv_of(call("rank", "scores.csv", "--by", "quality=1,correspondence=1", "--per-prompt").stdout)
+    # cat: a (2+4)/2 = 3, b (3+1)/2 = 2; dog: 3.25
+    assert [(r["file"], r["rank"], r["weighted"]) for r in rows] == [
+        ("in/a.png", "1", "3.0"),
+        ("in/b.png", "2", "2.0"),
+        ("in/ü.png", "1", "3.25"),
+    ]
+
+
+@pytest.mark.parametrize("how", ["--copy-to", "--move-to"])
+def test_filter_touches_nothing_without_yes(here: Path, how: str) -> None:
+    before = tree()
+    result = call("filter", "scores.csv", "--min-quality", "3", how, "out")
+    assert tree() == before
+    assert not Path("out").exists()
+    verb = "copied" if how == "--copy-to" else "moved"
+    assert f"2 rows kept, 1 not. 2 images would be {verb}; nothing was touched: add --yes to do it." in result.stderr
+    assert [row["to"] for row in csv_of(result.stdout)] == ["out/b.png", "out/ü.png"]
+
+
+def test_filter_moves_with_yes_and_never_a_failed_row(here: Path) -> None:
+    before = tree()
+    result = call("filter", "scores.csv", "--min-quality", "3", "--invert", "--move-to", "rejects", "--yes")
+    assert result.exit_code == 1  # for the row that failed, not for the move
+    after = tree()
+    assert after.pop("rejects/a.png") == before.pop("in/a.png")
+    assert after == before
+    assert "1 image moved." in result.stderr
+
+
+def test_filter_lists(here: Path) -> None:
+    before = tree()
+    result = call("filter", "scores.csv", "--min-correspondence", "3", "--list")
+    assert [row["file"] for row in csv_of(result.stdout)] == ["in/a.png", "in/ü.png"]
+    assert tree() == before
+
+
+def test_filter_says_which_image_is_gone(here: Path) -> None:
+    Path("in/b.png").unlink()
+    result = call("filter", "scores.csv", "--min-quality", "3", "--move-to", "out", "--yes")
+    assert result.exit_code == 1
+    assert "1 x its image is not found ('in/b.png')" in result.stderr
+    assert [row["to"] for row in csv_of(result.stdout)] == ["out/ü.png"]
+
+
+def test_filter_finds_images_beside_a_table_that_was_taken_along(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    result = call("filter", "../scores.csv", "--min-quality", "3.2", "--copy-to", "out", "--yes")
+    assert Path("out/ü.png").read_bytes() == "in/ü.png".encode(), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["filter", "scores.csv", "--copy-to", "x", "--move-to", "y"],
+            "Expected one of --list, --copy-to and --move-to",
+        ),
+        (["rank", "nowhere.csv"], "Expected a scores table (.csv, .jsonl, .parquet), a folder of images"),
+        (["rank", "in/a.png"], "got another kind of file: 'in/a.png'"),
+        (["rank", "-"], "Expected a scores table on stdin, got nothing"),
+        (["rank", "scores.csv", "--by", "sharpness"], "Expected a column 'sharpness' in the table"),
+        (["rank", "scores.csv", "--by", "prompt"], "Expected a number in column 'prompt', got 'cat'"),
+        (["rank", "scores.csv", "-o", "out.xls"], "Expected a table to end in .csv, .jsonl or .parquet"),
+        (["compare", "a.png", "z.png", "--scores", "scores.csv"], "Expected one row of the table to be 'z.png', got 0"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(here: Path, args: list[str], message: str) -> None:
+    result = call(*args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_compare_from_a_table(here: Path) -> None:
+    result = call("compare", "a.png", "b.png", "--scores", "scores.csv")
+    doubt = "; how sure that is cannot be said, because the model was not calibrated."
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            f"Quality: B is ahead of A by 1.00 (3.00 against 2.00){doubt}",
+            f"Correspondence: A is ahead of B by 3.00 (4.00 against 1.00){doubt}",
+        ],
+    )
+
+
+class Stub:
+    """Stands for a scorer: the score of an image is the length of its file's name."""
+
+    def many(self, requests: Iterable[Request]) -> Iterator[Score]:
+        for request in requests:
+            if "broken" in str(request.image):
+                yield Score(status="error", reason="Expected an image.")
+                continue
+            quality = float(len(Path(request.image).name))
+            interval = (quality - 0.5, quality + 0.5)
+            yield Score(quality=quality, targets={"quality": quality}, intervals={"quality": interval}, model="stub")
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scorer, "load", lambda *args, **options: Stub())
+
+
+@pytest.mark.usefixtures("stub")
+def test_compare_scores_images(here: Path) -> None:
+    Path("in/long.png").touch()
+    result = call("compare", "in/a.png", "in/long.png", "--json")
+    row = json.loads(result.stdout)
+    assert (row["target"], row["a"], row["b"], row["verdict"]) == ("quality", 5.0, 8.0, "B")
+    with_prompt = call("compare", "in/a.png", "in/long.png", "--prompt", "cat").stdout.splitlines()
+    assert with_prompt[1] == "Correspondence: not compared, neither has a score."
+    assert call("compare", "in/a.png", "in/broken.png").stderr == "Error: 'in/broken.png': Expected an image.\n"
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_folder_is_scored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score_rows(scorer: Stub, items: Iterable[Item], *, intervals: bool) -> Iterator[Row]:
+        for item in items:
+            yield to_row(item.file, item.prompt, next(scorer.many([Request(item.path)])), intervals=intervals)
+
+    monkeypatch.setattr(rows_module, "score_rows", score_rows)
+    result = call("rank", "in", "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["file"], row["quality"]) for row in rows] == [("in/a.png", 5.0), ("in/b.png", 5.0), ("in/ü.png", 5.0)]
+    assert result.exit_code == 1
+    assert "in/broken.png" in result.stderr
+
+
+def test_drift_says_it_in_a_sentence(here: Path) -> None:
+    new = [(f, p, None if q is None else q + 1, c, s, r) for f, p, q, c, s, r in ROWS]
+    table(here / "new.csv", [*new, ("c.png", "fox", 1.0, 1.0, "ok", None)])
+    result = call("drift", "scores.csv", "new.csv")
+    assert result.stdout.splitlines() == [
+        "New is better in quality by 1.00 (95 % 1.00 to 1.00) over 2 prompts.",
+        "New and old do not differ measurably in correspondence: 0.00 (95 % 0.00 to 0.00) over 2 prompts.",
+    ]
+    assert "1 prompt is only in the new table and left out: 'fox'" in result.stderr
+    assert "2 rows are left out:" in result.stderr
+    assert result.exit_code == 1
+
+
+def test_drift_by_generator_as_a_table(here: Path) -> None:
+    for name, shift in (("old", 0.0), ("new", 1.0)):
+        table(here / f"{name}.csv", [(f"sd_{p}.png", p, 1 + shift, 1.0, "ok", None) for p in ("a", "b")])
+    result = call("drift", "old.csv", "new.csv", "--generator-from", "name", "-o", "out.jsonl")
+    assert (result.exit_code, result.stdout) == (0, "")
+    found = [(row["target"], row["group"], row["difference"]) for row in read_table("out.jsonl")]
+    assert found == [("quality", "", 1), ("correspondence", "", 0), ("quality", "sd", 1), ("correspondence", "sd", 0)]
+
+
+def test_drift_warns_of_two_models(here: Path) -> None:
+    rows = [dict(row) for row in read_table("scores.csv")]
+    with TableWriter("other.csv", COLUMNS) as writer:
+        for row in rows:
+            writer.append({**row, "model": "ours"})
+    assert (
+        "Warning: the scores come from different models ('mini', 'ours')"
+        in call("drift", "scores.csv", "other.csv").stderr
+    )
+
+
+def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from mst_clipiqa.cli.commands import _scores
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    _scores.write_rows(
+        [{"file": "[red]a\x1b[2J.png", "quality": 2.0, "quality_low": 1.0, "rank": 1}], None, as_json=False
+    )
+    out = capsys.readouterr().out
+    assert "[red]a�[2J.png" in out
+    assert "2.000" in out
+    assert "quality_low" not in out  # a screen is narrow

@@ -1,0 +1,136 @@
+"""The researcher's verbs, by the command line, on a small rated set and the embedded encoders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mst_clipiqa.cli import group
+from tests.fakes import rated_set
+
+QUICK = ["--set", "epochs=2", "--set", "learning_rates=1e-3", "--quiet", "--precision", "fp32"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a rated set as a plain CSV beside its images."""
+    root = tmp_path_factory.mktemp("data")
+    rated = rated_set(root, prompts=8, each=3)
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_name", "prompt", "mos_quality", "mos_align"])
+        for r in rated.records:
+            writer.writerow([r.name, r.prompt, r.targets["quality"], r.targets["correspondence"]])
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(group, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
+    return result
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "toy"
+    base = ["train", "--data", "csv", "--root", data, "--range", 0, 5, "-o", out, "--cache", cache, *QUICK]
+    run(*base, "--target", "quality", "--head", "template", "--validation-share", 0.3)
+    run(*base, "--target", "correspondence", "--head", "prompt", "--validation-share", 0.3)
+    return out
+
+
+def test_train_makes_a_folder_of_two_targets_that_scores(model: Path, data: Path, tmp_path: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    assert list(config["targets"]) == ["quality", "correspondence"]
+    card = (model / "README.md").read_text()
+    assert "## quality" in card
+    assert "## correspondence" in card
+    out = tmp_path / "scores.jsonl"
+    run("score", data, "--model", model, "--prompt", "an image of thing1", "-o", out, "--quiet", "--intervals")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 24
+    assert all({"quality_low", "quality_high"} <= row.keys() for row in rows)  # empty: too few images to calibrate
+    assert {row["model"] for row in rows} == {"toy"}
+
+
+def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path, cache: Path) -> None:
+    base = ["evaluate", "--model", model, "--data", "csv", "--root", data, "--range", 0, 5, "--cache", cache, "--json"]
+    base += ["--precision", "fp32"]
+    found = json.loads(run(*base).stdout)
+    assert found["protocol"].startswith("test part")
+    assert "0% of them show a prompt that training saw" in found["protocol"]
+    trained = json.loads((model / "training.json").read_text())
+    quality, correspondence = found["targets"]
+    want = trained["quality"]["test"]["agreement"]["srcc"]
+    assert quality["agreement"]["srcc"] == pytest.approx(want, abs=1e-6)
+    assert quality["contaminated"] == ""
+    assert correspondence["unscored"] == 6  # the embedded text encoder does not know the words of this set
+    assert "agreement" not in correspondence
+    run(*base, "--fail-on-contamination")
+    seen = json.loads(run(*base, "--split", "train", "--fail-on-contamination", code=1).stdout)
+    assert seen["targets"][0]["contaminated"].startswith("contaminated: the model had seen 100% of the images")
+
+
+def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.csv"
+    run("score", data, "--model", model, "-o", scores, "--quiet")
+    text = run("evaluate", scores, data / "labels.csv", "--range", 0, 5).stdout
+    assert "quality, 24 images" in text
+    assert "srcc" in text
+    result = run("evaluate", scores, code=2)
+    assert "Error: Expected a table of scores and a file of labels" in result.stderr
+
+
+def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path, tmp_path: Path) -> None:
+    base = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "--splits", 2, "--processes", 1]
+    for name, head in (("a", "template"), ("b", "template,prompt")):
+        run(*base, "--heads", head, "--cache", cache, "-o", tmp_path / name, *QUICK)
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"results.json", "results.md", "scatter.png"}
+    found = json.loads((tmp_path / "b" / "results.json").read_text())
+    assert len(found["runs"]) == 8
+    text = run("compare-results", tmp_path / "a" / "results.json", tmp_path / "b" / "results.json").stdout
+    assert text.count("template head:") == 2
+    wrong = run("compare-results", data / "labels.csv", tmp_path / "a" / "results.json", code=2)
+    assert "Error: Expected results.json of a benchmark" in wrong.stderr
+
+
+def test_cache_verbs(model: Path, cache: Path, tmp_path: Path) -> None:
+    info = json.loads(run("cache", "info", "--cache", cache, "--json").stdout)
+    assert info["spaces"][0]["images"] == 24
+    assert info["spaces"][0]["prompts"] == 8
+    assert "0 damaged" in run("cache", "verify", "--cache", cache).stdout
+    assert "Expected a cache in" in run("cache", "info", "--cache", tmp_path, code=2).stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "qality"], "did you mean 'quality'"),
+        (["--recipe", "fats"], "did you mean 'fast'"),
+        (["--set", "epoch=3"], "Expected --set FIELD=VALUE with a field of"),
+        (["--set", "epochs=many"], "Expected a value like 24 for epochs, got 'many'"),
+        (["--encoders", "nothing"], "Expected encoders 'mini', 'openai' or 'COARSE,FINE'"),
+        (["--split-by", "official"], "expected an official split"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    base = ["train", "--data", "csv", "--root", data, "--head", "template", "-o", tmp_path / "m", "--range", 0, 5]
+    target = [] if "--target" in arguments else ["--target", "quality"]
+    result = run(*base, *target, *arguments, code=2)
+    assert result.stderr.count("\n") == 1 or result.stderr.startswith("Note")
+    assert message in result.stderr
+
+
+def test_convert_by_the_command_line(tmp_path: Path) -> None:
+    result = run("convert", tmp_path / "no.pth", "-o", tmp_path / "m", "--encoders", "mini", code=2)
+    assert "Expected a pair of CLIP models, got 'mini'" in result.stderr

@@ -1,0 +1,196 @@
+"""`mst-clipiqa score` with the embedded model, as people call it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from mst_clipiqa.cli import group
+from mst_clipiqa.cli.commands._screen import tail
+from mst_clipiqa.scoring.score_rows import COLUMNS, LEVELS
+from mst_clipiqa.scoring.scorer import Scorer
+from tests.fakes import draw
+
+MINI = Scorer.load("mini")
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(group, ["score", *map(str, arguments), "--quiet"])
+    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
+    return result
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "images"
+    root.mkdir()
+    for i in range(4):
+        draw(i, i / 4, size=96).save(root / f"{i}.png")
+    return root
+
+
+def distort(root: Path) -> set[str]:
+    """Put twelve kinds of files that cannot be scored among the good ones."""
+    whole = (root / "0.png").read_bytes()
+    (root / "a_empty.png").write_bytes(b"")
+    (root / "b_truncated.png").write_bytes(whole[: len(whole) // 2])
+    (root / "c_text.jpg").write_text("not an image")
+    (root / "d_folder.png").mkdir()
+    (root / "e_header.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"\0" * 20)
+    (root / "f_pdf.png").write_bytes(b"%PDF-1.7\n" + b"x" * 200)
+    (root / "g_web_page.png").write_bytes(b"<!doctype html><html></html>")
+    (root / "h_link.png").symlink_to(root / "nowhere.png")
+    os.mkfifo(root / "i_pipe.png")
+    flipped = bytearray(whole)
+    flipped[40:60] = b"\xff" * 20
+    (root / "j_flipped.png").write_bytes(bytes(flipped))
+    bomb = bytearray(whole)
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    (root / "k_bomb.png").write_bytes(bytes(bomb))
+    Image.new("RGB", (8, 8)).save(root / "l_icon.ico.png", format="ICO")
+    return {path.name for path in root.iterdir()} - {f"{i}.png" for i in range(4)}
+
+
+def test_twelve_kinds_of_bad_files_among_good_ones(folder: Path, tmp_path: Path) -> None:
+    run(folder, "-o", tmp_path / "clean.csv")
+    bad = distort(folder)
+    assert len(bad) == 12
+    run(folder, "-o", tmp_path / "mixed.csv", code=1)
+    found = rows(tmp_path / "mixed.csv")
+    assert list(found[0]) == list(COLUMNS)
+    assert len(found) == 16
+    failed = {Path(row["file"]).name: row for row in found if row["status"] == "error"}
+    assert failed.keys() == bad
+    for row in failed.values():
+        assert row["reason"].startswith("Expected")
+        assert row["reason"].endswith(".")
+        assert row["quality"] == row["gate"] == row["width"] == ""
+    good = [row for row in found if row["status"] == "ok"]
+    for row, want in zip(good, rows(tmp_path / "clean.csv"), strict=True):
+        assert row["file"] == want["file"]
+        assert float(row["quality"]) == pytest.approx(float(want["quality"]), abs=1e-5)
+
+
+def test_fail_stops_at_the_first_bad_row(folder: Path, tmp_path: Path) -> None:
+    (folder / "0.png").write_bytes(b"")
+    result = run(folder, "-o", tmp_path / "s.csv", "--on-error", "fail", code=2)
+    assert "Expected every row to be scored" in result.stderr
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_csv_jsonl_and_parquet_say_the_same(folder: Path, tmp_path: Path) -> None:
+    from mst_clipiqa.tables.table import read_table
+
+    tables = []
+    for suffix in ("csv", "jsonl", "parquet"):
+        run(folder, "--prompt", "a red car", "-o", tmp_path / f"s.{suffix}")
+        tables.append(read_table(tmp_path / f"s.{suffix}"))
+    assert tables[0] == tables[1] == tables[2]
+    assert [row["prompt"] for row in tables[0]] == ["a red car"] * 4
+
+
+def test_stdout_is_data_only(folder: Path) -> None:
+    text = run(folder).stdout
+    assert text.splitlines()[0] == ",".join(COLUMNS)
+    assert len(text.splitlines()) == 5
+    lines = [json.loads(line) for line in run(folder, "--json").stdout.splitlines()]
+    assert [list(line) for line in lines] == [list(COLUMNS)] * 4
+
+
+def test_prompts_come_from_files_and_from_metadata(folder: Path, tmp_path: Path) -> None:
+    (folder / "metadata.csv").write_text("file_name,prompt\n0.png,a red car\n2.png,a blue forest\n")
+    lines = [json.loads(line) for line in run(folder, "--json").stdout.splitlines()]
+    assert [line["prompt"] for line in lines] == ["a red car", None, "a blue forest", None]
+    (tmp_path / "p.json").write_text(json.dumps({"1.png": "a small girl"}))
+    lines = [json.loads(line) for line in run(folder, "--json", "--prompts", tmp_path / "p.json").stdout.splitlines()]
+    assert [line["prompt"] for line in lines] == [None, "a small girl", None, None]
+    assert lines[1]["correspondence"] is not None
+
+
+def test_intervals_add_how_sure_each_score_is(folder: Path) -> None:
+    (folder / "bad.png").write_bytes(b"")
+    found = [json.loads(line) for line in run(folder, "--json", "--intervals", code=1).stdout.splitlines()]
+    ends = [f"{target}_{end}" for target in ("quality", "correspondence") for end in ("low", "high")]
+    assert list(found[0]) == [*COLUMNS, *ends, "quality_spread", *LEVELS]
+    assert {found[-1][name] for name in ("quality_low", "quality_spread", *LEVELS)} == {None}  # the bad one
+    spreads = set()
+    for row in found[:-1]:
+        shares = [row[name] for name in LEVELS]
+        mean = sum(5 * k / 4 * share for k, share in enumerate(shares))
+        deviation = sum(share * (5 * k / 4 - mean) ** 2 for k, share in enumerate(shares)) ** 0.5
+        assert row["quality"] == pytest.approx(mean, abs=1e-4)
+        assert row["quality_spread"] == pytest.approx(deviation, abs=1e-4)
+        spreads.add(row["quality_spread"])
+    assert len(spreads) == 4  # it differs from image to image
+
+
+def test_a_narrow_screen_keeps_the_end_of_names(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from mst_clipiqa.cli.commands import score
+
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a/very/long/way/down/to/where/they/lie"
+    made = [{"file": f"{long}/name_{i:03}.png", "status": "ok", "prompt": "p", "quality": 1.0} for i in range(3)]
+    score._print_table([*made, {"file": "\x1b[2J.png", "status": "ok", "prompt": "[red]", "quality": 1.0}], MINI)
+    out = capsys.readouterr().out
+    assert [f" …/they/lie/name_{i:03}.png " in out for i in range(3)] == [True] * 3
+    assert "[red]" in out and "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "shown"),
+    [
+        ("cat.png", 7, "cat.png"),
+        ("cats/cat.png", 10, "…/cat.png"),
+        ("a/b/cat.png", 10, "…/cat.png"),
+        ("a/b/cat.png", 11, "a/b/cat.png"),
+        ("all/b/cat.png", 11, "…/b/cat.png"),
+        ("a_long_name_012.png", 9, "…_012.png"),
+    ],
+)
+def test_the_end_of_a_name_tells_it_apart(name: str, width: int, shown: str) -> None:
+    assert tail(name, width) == shown
+
+
+def test_python_and_command_agree_for_every_kind_of_source(folder: Path) -> None:
+    line = json.loads(run(folder / "1.png", "--json", "--prompt", "a red car").stdout)
+    scorer = MINI
+    image = Image.open(folder / "1.png").convert("RGB")
+    for source in (folder / "1.png", (folder / "1.png").read_bytes(), image, np.asarray(image)):
+        score = scorer(source, "a red car")
+        assert score.quality == pytest.approx(line["quality"], abs=1e-5)
+        assert score.correspondence == pytest.approx(line["correspondence"], abs=1e-5)
+    alone = [scorer(path).quality for path in sorted(folder.glob("*.png"))]
+    batch = [score.quality for score in scorer(sorted(folder.glob("*.png"), reverse=True))]
+    assert batch[::-1] == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere"),
+        (["{folder}", "-o", "scores.xlsx"], "xlsx"),
+        (["{folder}", "--prompt", " "], "Expected words in --prompt"),
+        (["{folder}", "--modle", "mini"], "--modle"),
+        (["{folder}", "--model", "maxi"], "or a model folder, got 'maxi'"),
+        (["{folder}", "--precision", "fp8"], "Expected precision auto, fp32, bf16 or fp16, got 'fp8'"),
+        (["{folder}", "--device", "tpu"], "Expected a device"),
+        (["{folder}", "--batch-size", "0"], "Expected batch_size and workers of at least 1"),
+    ],
+)
+def test_wrong_usage_is_said_in_one_sentence(folder: Path, arguments: list[str], message: str) -> None:
+    result = run(*(a.format(folder=folder) for a in arguments), code=2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

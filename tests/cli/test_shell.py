@@ -1,0 +1,169 @@
+"""The shell around the commands: light start, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import mst_clipiqa
+from mst_clipiqa import cli
+from mst_clipiqa.errors import DataError
+
+HEAVY = "{'torch', 'transformers', 'numpy', 'scipy', 'PIL'}"
+Run = Callable[[Callable[[], object]], Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Put a body behind the command `try`, and run it."""
+
+    def with_body(body: Callable[[], object]) -> Result:
+        module = ModuleType("mst_clipiqa.cli.commands.try")
+        module.command = click.Command("try", callback=body)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(cli.COMMANDS, "try", "A command for a test.")
+        return CliRunner().invoke(cli.group, ["try"])
+
+    return with_body
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], *([name, "--help"] for name in cli.COMMANDS)], ids=" ".join
+)
+def test_help_imports_nothing_heavy(args: list[str]) -> None:
+    code = f"import sys; from mst_clipiqa.cli import group; group({args}, standalone_mode=False)"
+    done = _python(f"{code}; print({HEAVY} & set(sys.modules))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_table_of_commands_is_the_folder_of_commands() -> None:
+    files = {path.stem for path in (Path(cli.__file__).parent / "commands").glob("[!_]*.py")}
+    assert {command.replace("-", "_") for command in cli.COMMANDS} == files, "cli.COMMANDS and commands/ differ"
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_loads_and_says_what_it_does(command: str) -> None:
+    result = CliRunner().invoke(cli.group, [command, "--help"], prog_name="mst-clipiqa")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: mst-clipiqa {command} ")
+
+
+def test_help_lists_every_command_in_order() -> None:
+    output = CliRunner().invoke(cli.group, ["--help"]).output
+    places = [output.index(f"\n  {command}") for command in cli.COMMANDS]
+    assert places == sorted(places)
+
+
+def test_version() -> None:
+    output = CliRunner().invoke(cli.group, ["--version"]).output
+    assert output == f"mst-clipiqa, version {mst_clipiqa.__version__}\n"
+
+
+def test_an_unknown_command_names_the_nearest() -> None:
+    result = CliRunner().invoke(cli.group, ["scroe", "x.png"])
+    assert result.exit_code == 2
+    assert "There is no command 'scroe' (did you mean 'score'?)." in result.stderr
+
+
+def test_an_unknown_command_without_a_neighbour_lists_all() -> None:
+    result = CliRunner().invoke(cli.group, ["qqqq"])
+    assert result.exit_code == 2
+    assert "There is no command 'qqqq'; the commands are: score" in result.stderr
+
+
+def test_an_unknown_flag_is_wrong_usage() -> None:
+    result = CliRunner().invoke(cli.group, ["--verison"])
+    assert result.exit_code == 2
+    assert "--verison" in result.stderr
+
+
+def test_no_arguments_show_the_help() -> None:
+    result = CliRunner().invoke(cli.group, [])
+    assert "Commands:" in result.output
+
+
+@pytest.mark.parametrize(("answer", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_a_command_answers_with_its_exit_code(run: Run, answer: int | None, code: int) -> None:
+    assert run(lambda: answer).exit_code == code
+
+
+def test_a_command_may_leave_through_its_context(run: Run) -> None:
+    assert run(lambda: click.get_current_context().exit(1)).exit_code == 1
+
+
+def test_our_errors_are_one_line_on_stderr(run: Run) -> None:
+    def body() -> None:
+        raise DataError("Expected 3 columns, got 2: name the file's header.")
+
+    result = run(body)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: Expected 3 columns, got 2: name the file's header.\n"
+
+
+def test_a_bug_keeps_its_traceback(run: Run) -> None:
+    def body() -> None:
+        raise ZeroDivisionError("a bug")
+
+    assert isinstance(run(body).exception, ZeroDivisionError)
+
+
+def test_an_interrupt_is_one_line(run: Run) -> None:
+    def body() -> None:
+        raise KeyboardInterrupt
+
+    result = run(body)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000], ids=["fits a buffer", "fits no buffer"])
+def test_a_reader_that_goes_away_is_no_error(size: int) -> None:
+    code = f"""
+import sys, types, click
+from mst_clipiqa import cli
+def body():
+    sys.stdin.read()
+    sys.stdout.write("x" * {size})
+module = types.ModuleType("mst_clipiqa.cli.commands.try")
+module.command = click.Command("try", callback=body)
+sys.modules[module.__name__] = module
+cli.COMMANDS["try"] = ""
+sys.argv = ["mst-clipiqa", "try"]
+cli.main()
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as process:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            raise RuntimeError("no pipes")
+        process.stdout.close()
+        process.stdin.close()  # only now does the command write
+        stderr = process.stderr.read()
+    assert (process.returncode, stderr) == (141, b"")
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "mst_clipiqa", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(",")[0]) == (0, "mst-clipiqa")
+
+
+def test_a_path_that_the_system_refuses_is_one_line(run: Run) -> None:
+    def body() -> None:
+        Path("a" * 300).is_dir()
+
+    done = run(body)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: Expected a file or folder that can be used, got 'aaa")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,187 @@
+"""Rated sets of one's own: csv tables, Hugging Face image folders, pyiqa's meta_info."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mst_clipiqa.data import load
+from mst_clipiqa.errors import DataError, UsageError
+from tests.rated_files import images, write
+
+
+@pytest.mark.parametrize("file", ["image_name", "name", "Image", "file_name", "img_path"])
+@pytest.mark.parametrize("mos", ["mos", "MOS", "gt_score", "mos_quality", "mosz1", "quality", "MOS_q"])
+def test_columns_as_met_in_the_wild(tmp_path: Path, file: str, mos: str) -> None:
+    write(tmp_path / "mine.csv", f"{mos},{file},Prompt", "3.5,a.png,a cat", "1.5,b/c.png,a dog")
+    rated = load("csv", tmp_path, images=False)
+    assert [(r.name, r.prompt, r.targets) for r in rated.records] == [
+        ("a.png", "a cat", {"quality": 3.5}),
+        ("b/c.png", "a dog", {"quality": 1.5}),
+    ]
+
+
+def test_several_targets_deviations_groups_and_generators(tmp_path: Path) -> None:
+    header = "name,prompt,prompt_id,generator,style,mos_quality,std_quality,mos_align,split"
+    write(tmp_path / "mine.csv", header, "a.png,a cat,7,sdxl,oil,3.5,0.5,2.5,val")
+    (record,) = load("csv", tmp_path, images=False).records
+    assert record.targets == {"quality": 3.5, "correspondence": 2.5}
+    assert record.deviations == {"quality": 0.5}
+    assert (record.group, record.generator, record.style, record.split) == ("csv/7", "sdxl", "oil", "validation")
+
+
+def test_a_plain_mos_beside_quality_is_not_read_twice(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,quality,mos", "a.png,3.5,9.5")
+    rated = load("csv", tmp_path, images=False)
+    assert rated.records[0].targets == {"quality": 3.5}
+    assert not any("is read as quality" in note for note in rated.notes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "prompt"), [(("a.png,3.5", "b.png,4"), None), (("a.png,a cat,3.5", "b.png,a dog,4"), "a cat")]
+)
+def test_a_table_without_a_header_keeps_its_first_row(tmp_path: Path, lines: tuple[str, str], prompt: str) -> None:
+    write(tmp_path / "mine.csv", *lines)
+    rated = load("csv", tmp_path, images=False)
+    assert [r.targets["quality"] for r in rated.records] == [3.5, 4.0]
+    assert rated.records[0].prompt == prompt
+
+
+def test_a_wide_table_without_a_header_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "a.png,3.5,1,2,3")
+    with pytest.raises(DataError, match=r"expected a header row in .*mine\.csv, got 'a\.png, 3\.5, 1, 2, 3'; write"):
+        load("csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scores", "ends"),
+    [(("0.2", "0.9"), (0, 1)), (("1.2", "4.9"), (0, 5)), (("1", "9"), (0, 10)), (("20", "80"), (0, 100))],
+)
+def test_an_unknown_scale_is_guessed_and_said(tmp_path: Path, scores: tuple[str, str], ends: tuple[int, int]) -> None:
+    write(tmp_path / "mine.csv", "name,mos", f"a.png,{scores[0]}", f"b.png,{scores[1]}")
+    rated = load("csv", tmp_path, images=False)
+    assert rated.ranges == {"quality": ends}
+    said = f"the scale {ends[0]}..{ends[1]} is guessed from the scores; state it where it is another"
+    assert said in rated.notes
+
+
+def test_a_given_scale_is_kept_and_checked(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,mos", "a.png,1.5", "b.png,4.5")
+    rated = load("csv", tmp_path, images=False, score_range=(1, 5))
+    assert rated.ranges == {"quality": (1, 5)}
+    assert not any("guessed" in note for note in rated.notes)
+    with pytest.raises(DataError, match=r"mine\.csv row 3 \(b\.png\): expected quality between 1 and 4 .*, got 4\.5"):
+        load("csv", tmp_path, images=False, score_range=(1, 4))
+
+
+def test_a_known_set_has_its_own_scale(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected no score range for agiqa-3k"):
+        load("agiqa-3k", tmp_path, score_range=(1, 5))
+
+
+def test_names_with_folders_are_found_with_or_without_them(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,mos", "/elsewhere/x/a.png,1.5", "/elsewhere/y/b.png,4.5")
+    images(tmp_path / "images", ["a.png", "b.png"])
+    assert [r.file for r in load("csv", tmp_path).records] == [tmp_path / "images/a.png", tmp_path / "images/b.png"]
+
+
+def test_two_images_never_share_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,mos", "x/a.png,1.5", "y/a.png,4.5")
+    images(tmp_path / "images", ["a.png"])
+    with pytest.raises(DataError, match=r"2 are missing, first x/a\.png, y/a\.png"):
+        load("csv", tmp_path)
+
+
+def test_the_file_itself_may_be_the_root(tmp_path: Path) -> None:
+    write(tmp_path / "other.csv", "name,mos", "z.png,1")
+    path = write(tmp_path / "mine.csv", "name,mos", "a.png,1.5")
+    images(tmp_path, ["a.png"])
+    assert [r.file for r in load("csv", path).records] == [tmp_path / "a.png"]
+    with pytest.raises(
+        DataError, match=r"expected one label file \(\*\.csv\) below .*, got mine\.csv, other\.csv; give"
+    ):
+        load("csv", tmp_path)
+
+
+def test_without_a_score_the_columns_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,dmos", "a.png,1.5")  # dmos is better when lower: not to be taken for a mos
+    with pytest.raises(
+        DataError, match=r"expected a column with scores .*got the columns name, dmos; rename the column"
+    ):
+        load("csv", tmp_path)
+
+
+def test_without_a_image_the_row_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "path,mos", "a.png,1.5")
+    with pytest.raises(
+        DataError, match=r"mine\.csv row 2: expected an image's file name in a column such as image_name"
+    ):
+        load("csv", tmp_path)
+
+
+def test_a_table_of_nothing_but_a_header_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,mos")
+    with pytest.raises(DataError, match=r"expected rows in .*mine\.csv, got nothing below the header"):
+        load("csv", tmp_path)
+    write(tmp_path / "mine.csv", "")
+    with pytest.raises(DataError, match=r"expected rows in .*mine\.csv, got an empty file"):
+        load("csv", tmp_path)
+
+
+def test_a_table_in_another_encoding_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes("name,mos\na.png,1\nü.png,2\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"expected a csv file in UTF-8 at .*mine\.csv"):
+        load("csv", tmp_path)
+
+
+def test_an_image_folder_with_metadata(tmp_path: Path) -> None:
+    write(tmp_path / "metadata.csv", "file_name,text,mos", "a.png,a cat,1.5", "b/c.png,a dog,4.5")
+    images(tmp_path, ["a.png", "b/c.png"])
+    rated = load("imagefolder", tmp_path)
+    assert [(r.file, r.prompt) for r in rated.records] == [
+        (tmp_path / "a.png", "a cat"),
+        (tmp_path / "b/c.png", "a dog"),
+    ]
+
+
+def test_an_image_folder_with_parts_and_json_lines(tmp_path: Path) -> None:
+    for part, score in (("train", 1.5), ("test", 4.5)):
+        line = json.dumps({"file_name": "a.png", "prompt": f"a cat, {part}", "quality": score, "generator": None})
+        write(tmp_path / part / "metadata.jsonl", line, "")
+        images(tmp_path / part, ["a.png"])
+    rated = load("imagefolder", tmp_path)
+    assert [(r.name, r.split, r.targets["quality"]) for r in rated.records] == [
+        ("test/a.png", "test", 4.5),
+        ("train/a.png", "train", 1.5),
+    ]
+    assert rated.records[0].file == tmp_path / "test/a.png"
+
+
+def test_a_broken_json_line_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "metadata.jsonl", '{"file_name": "a.png", "mos": 1}', "{")
+    with pytest.raises(DataError, match=r"metadata\.jsonl row 2: expected one JSON object a line"):
+        load("imagefolder", tmp_path)
+
+
+def test_pyiqa_meta_info(tmp_path: Path) -> None:
+    header = "img_name,mos,std,split,ratio802_seed123_split_01"
+    path = write(tmp_path / "meta_info_MineDataset.csv", header, "a.jpg,63.5,18.6,train,test", "b.jpg,21,9,val,train")
+    write(tmp_path / "notes.csv", "unrelated")
+    for root in (tmp_path, path):
+        rated = load("pyiqa", root, images=False)
+        assert [r.split for r in rated.records] == ["train", "validation"]
+        assert rated.records[0].deviations == {"quality": 18.6}
+        assert rated.ranges == {"quality": (0, 100)}
+        assert rated.records[0].prompt is None
+        assert len(rated.groups) == 2
+    assert "column 'mos' of meta_info_MineDataset.csv is read as quality" in rated.notes
+
+
+def test_pyiqa_meta_info_with_random_splits_only(tmp_path: Path) -> None:
+    header = "img_path,score,ratio802_seed123_split_01,ratio802_seed123_split_02"
+    write(tmp_path / "meta_info_MineDataset.csv", header, "a.jpg,0.5,train,test", "b.jpg,0.25,test,train")
+    rated = load("pyiqa", tmp_path, images=False)
+    assert [r.split for r in rated.records] == ["train", "test"]
+    assert "column 'ratio802_seed123_split_01' is read as the official split" in rated.notes

@@ -1,0 +1,285 @@
+"""Scoring on a cluster: the plan needs no ray and is tested anywhere; the run is tested where ray is installed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mst_clipiqa import cli
+from mst_clipiqa.distribute import MANIFEST, Job, run
+from mst_clipiqa.distribute.plan import Part, Source, parts, row_key, sources
+from mst_clipiqa.distribute.worker import Work, Worker
+from mst_clipiqa.errors import DataError, ModelError, UsageError
+from mst_clipiqa.tables.table import TableWriter, read_table
+from tests.fakes import draw
+
+HAS_RAY = find_spec("ray") is not None
+WORK = Work("", "mini", None, "cpu", "fp32", 8, 1, 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(6):
+        draw(i, i / 6, size=40).save(folder / f"{i}.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    return folder
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------
+
+FILES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([None, "x", ""])), max_size=20)
+
+
+@settings(max_examples=60, deadline=None)
+@given(files=FILES, more=FILES, size=st.integers(1, 5), dead=st.sets(st.integers(0, 20)))
+def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any, size: int, dead: set[int]) -> None:
+    first = [Source(file, file, prompt) for file, prompt in files]
+    begun = list(parts(first, size, Counter()))
+    assert [source for part in begun for source in part.sources] == first
+    assert begun == list(parts(first, size, Counter()))  # the same sources, the same names
+    kept = [part for i, part in enumerate(begun) if i not in dead]
+    done = Counter(source.key for part in kept for source in part.sources)
+    all_of_them = first + [Source(file, file, prompt) for file, prompt in more]
+    again = list(parts(all_of_them, size, done, {part.name for part in kept}))
+    rows = Counter(source.key for part in [*kept, *again] for source in part.sources)
+    assert rows == Counter(source.key for source in all_of_them)
+    assert len({part.name for part in [*kept, *again]}) == len(kept) + len(again)  # equal rows, but no equal names
+
+
+def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
+    keys = [row_key(*pair) for pair in (("a", None), ("a", ""), ("a", "x"), ("ax", None), ("\udce9", "\ud800"))]
+    assert len(set(keys)) == 5
+    assert row_key("a", "x") == 184547133723414059614124502592855433891
+
+
+def test_a_part_travels_as_text() -> None:
+    part = Part(
+        "p", (Source("a\udce9", "/a\udce9", "x", None, (512, 7)), Source("b", None, problem="gone", is_url=True))
+    )
+    assert Part.from_json(part.to_json()) == part
+
+
+def test_folders_lists_and_parquet_name_the_same_files(folder: Path, tmp_path: Path) -> None:
+    named = list(sources(str(folder)))
+    assert [Path(source.file).name for source in named] == [*(f"{i}.png" for i in range(6)), "bad.png"]
+    (tmp_path / "list.csv").write_text("file,prompt\nin/0.png,a ball\n")
+    with TableWriter(tmp_path / "list.parquet", ["image", "text"]) as table:
+        table.append({"image": "in/0.png", "text": "a ball"})
+        table.append({"image": None})
+    (listed,) = sources(str(tmp_path / "list.csv"))
+    one, none = sources(str(tmp_path / "list.parquet"))
+    assert one.prompt == listed.prompt == "a ball"
+    assert Path(str(one.path)).samefile(str(listed.path))
+    assert none.problem == "Expected a file in each row, got none."
+
+
+def test_tar_shards_give_images_their_prompts(folder: Path, tmp_path: Path) -> None:
+    image = (folder / "0.png").read_bytes()
+    members = {"x/1.png": image, "x/1.txt": b"a ball\n", "2.json": b'{"caption": "a fox"}', "2.png": image}
+    tar_of(tmp_path / "s-0.tar", members)
+    tar_of(tmp_path / "s-1.tar", {"3.png": image, "3.cls": b"7", "../../4.png": b"bad"})
+    (tmp_path / "s-2.tar").write_bytes(b"no tar" * 200)
+    found = list(sources(str(tmp_path / "s-*.tar")))
+    assert [(Path(s.file).name, s.prompt) for s in found[:4]] == [
+        *[("1.png", "a ball"), ("2.png", "a fox"), ("3.png", None), ("4.png", None)]
+    ]
+    assert found[4].problem is not None and "Expected a whole tar file" in found[4].problem
+    at, length = found[0].at or (0, 0)
+    assert (tmp_path / "s-0.tar").read_bytes()[at : at + length] == image
+    with pytest.raises(UsageError, match="got none: check the pattern"):
+        sources(str(tmp_path / "t-*.tar"))
+
+
+@pytest.mark.parametrize("block", [b"\xff" * 512, bytes(512), None], ids=["junk", "zeros", "cut"])
+def test_a_shard_that_is_damaged_at_a_later_header_says_so(tmp_path: Path, block: bytes | None) -> None:
+    tar = tar_of(tmp_path / "s.tar", {f"{i}.png": b"p" * 600 for i in range(4)})
+    assert [source.problem for source in sources(str(tar))] == [None] * 4
+    data, at = tar.read_bytes(), 2 * (512 + 1024)
+    tar.write_bytes(data[:at] if block is None else data[:at] + block + data[at + 512 :])
+    *good, damage = sources(str(tar))
+    assert [Path(source.file).name for source in good] == ["0.png", "1.png"]
+    assert str(damage.problem).startswith("Expected a whole tar file, got one that is damaged")
+    assert "at byte 3,072" in str(damage.problem)
+
+
+@pytest.mark.parametrize("cut", [512 + 300, 512 + 1024 + 512 + 300], ids=["image", "prompt"])
+def test_a_shard_that_is_cut_in_data_gives_its_last_image_too(tmp_path: Path, cut: int) -> None:
+    tar = tar_of(tmp_path / "s.tar", {"0.png": b"p" * 600, "1.png": b"p" * 600, "1.txt": b"t" * 600})
+    tar.write_bytes(tar.read_bytes()[: 512 + 1024 + cut])
+    *good, damage = sources(str(tar))
+    assert [Path(source.file).name for source in good] == ["0.png", "1.png"]
+    assert "unexpected end of data" in str(damage.problem)
+
+
+def test_a_shard_may_end_in_one_block_of_zeros_or_be_empty(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path / "s.tar", {"0.png": b"p"})
+    tar.write_bytes(tar.read_bytes()[: 3 * 512])
+    assert [source.problem for source in sources(str(tar))] == [None]
+    assert list(sources(str(tar_of(tmp_path / "none.tar", {})))) == []
+
+
+def test_a_pattern_may_stand_in_a_folders_name(tmp_path: Path) -> None:
+    for name in ("shards-1", "shards-0", "others"):
+        (tmp_path / name).mkdir()
+        tar_of(tmp_path / name / "a.tar", {"0.png": b"p"})
+    found = [Path(source.file).relative_to(tmp_path) for source in sources(str(tmp_path / "shards-*/a.tar"))]
+    assert found == [Path("shards-0/a.tar/0.png"), Path("shards-1/a.tar/0.png")]
+
+
+class Refused(Exception):
+    """As storages' packages raise them: no OSError."""
+
+
+def refuse(*args: Any, **options: Any) -> Any:
+    raise Refused("403, message='Forbidden'")
+
+
+def test_a_url_that_its_storage_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(DataError, match=r"Expected images at 'https://x/', but it cannot be listed .*403"):
+        list(sources("https://x/"))
+
+
+def test_urls_are_listed_through_fsspec(folder: Path) -> None:
+    found = list(sources(f"file://{folder}"))
+    assert len(found) == 7
+    assert all(source.is_url and source.path for source in found)
+
+
+# --- one actor, without a cluster ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    from mst_clipiqa.distribute.worker import load, sha256
+
+    return Worker(replace(WORK, sha256=sha256(load(WORK))))
+
+
+def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder: Path, tmp_path: Path) -> None:
+    image = (folder / "0.png").read_bytes()
+    tar = tar_of(tmp_path / "s.tar", {"0.png": image})
+    output = tmp_path / "out"
+    output.mkdir()
+    worker.work = replace(worker.work, output=str(output))
+    gone = Source("gone", f"file://{folder}/gone.png", is_url=True)
+    both = (*sources(str(folder)), *sources(str(tar)), *sources(f"file://{folder}/0.png"), gone)
+    batch = {"part": [Part("part-1.parquet", both).to_json()]}
+    assert worker(batch)["rows"] == [len(both)]
+    assert [path.name for path in output.iterdir()] == ["part-1.parquet"]
+    rows = read_table(output / "part-1.parquet")
+    args = ["score", str(folder), "--quiet", "--device", "cpu", "--precision", "fp32", "-o", str(tmp_path / "s.csv")]
+    assert CliRunner().invoke(cli.group, args).exit_code == 1
+    for row, other in zip(rows[:7], read_table(tmp_path / "s.csv"), strict=True):
+        assert row["file"] == other["file"] and row["reason"] == other["reason"]
+        assert row["quality"] == pytest.approx(other["quality"], abs=1e-4)
+    assert [row["quality"] for row in rows[7:9]] == pytest.approx([rows[0]["quality"]] * 2, abs=1e-4)
+    assert "it cannot be read (No such file or directory)" in str(rows[9]["reason"])
+    before = (output / "part-1.parquet").stat().st_mtime_ns
+    assert worker(batch)["rows"] == [len(both)]
+    assert (output / "part-1.parquet").stat().st_mtime_ns == before
+
+
+def test_a_image_that_its_storage_refuses_is_a_row(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsspec.open", refuse)
+    worker.work = replace(worker.work, output=str(tmp_path))
+    assert worker.score(Part("part-1.parquet", (Source("a", "https://x/a.png", is_url=True),)))["rows"] == 1
+    (row,) = read_table(tmp_path / "part-1.parquet")
+    assert row["status"] == "error"
+    assert "it cannot be read (403, message='Forbidden')" in str(row["reason"])
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
+    """Let `run` do its parts in this process, one after the other, without ray."""
+    module = import_module("mst_clipiqa.distribute.run")
+
+    def deal(ray: None, job: Job, todo: list[Part], advance: Any) -> None:
+        worker.work = job.work
+        for part in todo:
+            worker.score(part)
+
+    for name, instead in {
+        "_ray": lambda: None,
+        "_versions": dict,
+        "_cluster": lambda ray, job: nullcontext(),
+        "_deal": deal,
+    }.items():
+        monkeypatch.setattr(module, name, instead)
+
+
+def test_equal_rows_are_all_there_and_stay(worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(monkeypatch, worker)
+    (tmp_path / "list.csv").write_text("file\n" + "gone.png\n" * 2)
+    output = tmp_path / "out"
+    job = Job(str(tmp_path / "list.csv"), output, replace(WORK, output=str(output)), part=1)
+    assert (run(job).rows, run(job).scored) == (2, 0)
+    (tmp_path / "list.csv").write_text("file\n" + "gone.png\n" * 4)
+    longer = run(job)
+    assert (longer.rows, longer.scored, longer.parts) == (4, 2, 4)
+    next(output.glob("*-2.parquet")).unlink()
+    assert (run(job).rows, run(job).scored) == (4, 0)
+
+
+def test_an_actor_with_another_model_does_not_start() -> None:
+    with pytest.raises(ModelError, match="Expected the model aaa on every machine, got"):
+        Worker(replace(WORK, sha256="aaa"))
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(HAS_RAY, reason="ray is installed")
+def test_without_ray_it_says_what_to_install(folder: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.group, ["score-cluster", str(folder), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert 'pip install "mst-clipiqa[ray]"' in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_not_every_machine_sees_is_refused(folder: Path) -> None:
+    result = CliRunner().invoke(cli.group, ["score-cluster", str(folder), "-o", "s3://bucket/out"])
+    assert result.exit_code == 2
+    assert "Expected a folder that every machine sees, got 's3://bucket/out'" in result.stderr
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: pip install 'mst-clipiqa[ray]'")
+@pytest.mark.filterwarnings("ignore")  # ray's own
+def test_a_rerun_does_what_is_missing_and_refuses_another_model(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    job = Job(str(folder), output, replace(WORK, output=str(output)), part=3)
+    first = run(job)
+    assert (first.rows, first.failed, first.scored, first.parts) == (7, 1, 7, 3)
+    next(output.glob("*.parquet")).unlink()
+    again = run(job)
+    assert again.rows == 7 and 0 < again.scored <= 3
+    assert run(job).scored == 0
+    manifest = json.loads((output / MANIFEST).read_text())
+    assert manifest["state"] == "complete" and manifest["rows"] == 7 and len(manifest["runs"]) == 3
+    with pytest.raises(UsageError, match=r"Expected precision 'fp32' as in .*, got 'bf16'"):
+        run(replace(job, work=replace(job.work, precision="bf16")))

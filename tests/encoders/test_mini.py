@@ -1,0 +1,202 @@
+"""The embedded encoders: what ships loads, answers alone as in a batch, and knows what it does not know."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.statistics import LAYOUT, RADIAL, SIZE, layout, statistics
+from mst_clipiqa.encoders.mini.towers import TextEncoder, Tower, TowerConfig
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.model.templates import TEMPLATES
+from mst_clipiqa.model_folder import load
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def pair() -> MiniPair:
+    return load_mini_pair()
+
+
+def some_views(pair: MiniPair, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    view = pair.view
+    coarse = torch.randint(0, 256, (count, 3, view.size, view.size), dtype=torch.uint8, generator=rng)
+    shape = (count, view.crops, 3, view.crop_size, view.crop_size)
+    return coarse, torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_do_not_depend_on_the_batch(precision: str):
+    pair = load_mini_pair().to("cpu", precision)
+    coarse, fine = some_views(pair, 3)
+    together = pair.encode_views(coarse, fine)
+    for i in range(3):
+        alone = pair.encode_views(coarse[i : i + 1], fine[i : i + 1])
+        for whole, one in zip(together, alone, strict=True):
+            assert whole.dtype == torch.float32
+            assert torch.allclose(whole[i], one[0], atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_a_image_is_encoded_to_the_same_bits_in_any_batch(pair: MiniPair):
+    coarse, fine = some_views(pair, 3)
+    together = pair.encode_views(coarse, fine)
+    alone = pair.encode_views(coarse[1:2], fine[1:2])
+    assert all(torch.equal(whole[1], one[0]) for whole, one in zip(together, alone, strict=True))
+
+
+def test_a_tower_sees_the_mean_and_the_spread_over_views():
+    tower = Tower(TowerConfig(dim=4, hidden=4, spread=True))
+    crops = torch.randn(1, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    described = tower.describe(crops)[0]
+    each = statistics(crops[0])
+    assert torch.allclose(described, torch.cat([each.mean(0), each.std(0, correction=0)]), atol=1e-4)
+    same = tower.describe(crops[:, :1].expand(-1, 3, -1, -1, -1))[0]
+    assert same[SIZE:].abs().max() < 1e-3
+
+
+def test_statistics_are_finite_and_tell_noise_from_blur():
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 3, 64, 64, generator=rng)
+    blurred = torch.nn.functional.avg_pool2d(noise, 9, stride=1, padding=4)
+    flat = torch.zeros(2, 3, 64, 64)
+    for pixels in (noise, blurred, flat):
+        assert statistics(pixels).shape == (2, SIZE)
+        assert layout(pixels).shape == (2, LAYOUT)
+        assert torch.isfinite(statistics(pixels)).all()
+        assert torch.isfinite(layout(pixels)).all()
+    fine_rings = slice(RADIAL - 12, RADIAL - 8)  # high frequencies of the grey plane
+    assert (statistics(noise)[:, fine_rings] > statistics(blurred)[:, fine_rings]).all()
+
+
+def test_statistics_do_not_depend_on_the_batch():
+    pixels = torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    together = torch.cat([statistics(pixels), layout(pixels)], -1)
+    for i in (0, 9):
+        alone = torch.cat([statistics(pixels[i : i + 1]), layout(pixels[i : i + 1])], -1)
+        assert torch.allclose(together[i], alone[0], atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair):
+    short = "a red bus"
+    alone = pair.encode_prompts([short])
+    beside = pair.encode_prompts([short, "an old temple in the rain at night, soft lighting, baroque style"])
+    length = int(alone.mask.sum())
+    assert beside.mask[0].sum() == length
+    assert torch.allclose(alone.tokens[0], beside.tokens[0, :length], atol=TOLERANCE)
+
+
+def test_long_empty_and_odd_prompts_have_a_token(pair: MiniPair):
+    read = pair.encode_prompts(["", "cat " * 500, "\0\ud800", "大きな猫"])
+    assert read.truncated == [False, True, False, False]
+    assert read.mask.any(dim=1).all()
+    assert torch.isfinite(read.tokens[read.mask]).all()
+
+
+def test_known_words_decide_whether_a_prompt_is_known(pair: MiniPair):
+    read = pair.encode_prompts(["portrait of a woman", "zxqv brmpf glorptang", "", "the of and"])
+    assert read.known == [True, False, False, False]
+
+
+def test_templates_are_five_different_unit_vectors(pair: MiniPair):
+    t = pair.encode_templates(list(TEMPLATES))
+    assert torch.allclose(t.norm(dim=-1), torch.ones(5), atol=1e-5)
+    assert len({tuple(row) for row in t.round(decimals=4).tolist()}) == 5
+
+
+def test_the_shipped_folder_is_of_one_piece(pair: MiniPair):
+    model = load(MINI.parent)
+    assert model.config.encoders.sha256 == pair.sha256
+    assert model.config.encoders.source == "mini"
+    assert model.config.view == pair.view
+    assert set(model.config.targets) == {"quality", "correspondence"}
+    assert all(target.interval for target in model.config.targets.values())
+    assert model.trained_on.images
+    size = sum(path.stat().st_size for path in MINI.parent.rglob("*") if path.is_file())
+    assert size < 25e6
+
+
+def test_save_and_load_round_trip(tmp_path: Path):
+    config = json.loads((MINI / "config.json").read_text())
+    small = TowerConfig(dim=16, hidden=8)
+    pair = load_mini_pair()
+    text_config = type(pair.text.config)(pair.text.config.words, 8, 16)
+    parts = MiniParts(Tower(small), Tower(small), TextEncoder(text_config), pair.tokenizer, pair.known)
+    save_mini_pair(tmp_path, MiniConfig(small, small, text_config, pair.view), parts)
+    first, second = load_mini_pair(tmp_path, "here"), load_mini_pair(tmp_path, "here")
+    coarse, fine = some_views(first, 1)
+    assert torch.equal(first.encode_views(coarse, fine)[0], second.encode_views(coarse, fine)[0])
+    assert first.sha256 == second.sha256 != pair.sha256
+    assert json.loads((tmp_path / "config.json").read_text())["format"] == config["format"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", None, "Expected small encoders with config.json"),
+        ("config.json", b"{}", "format None"),
+        ("config.json", b'{"format": 2}', "Expected small encoders of format 3"),
+        ("model.safetensors", b"nonsense", "Expected safetensors"),
+        ("tokenizer.json", b"{}", "Expected a tokenizer"),
+    ],
+)
+def test_a_broken_folder_is_named(tmp_path: Path, file: str, content: bytes | None, message: str):
+    shutil.copytree(MINI, tmp_path / "e")
+    if content is None:
+        (tmp_path / "e" / file).unlink()
+    else:
+        (tmp_path / "e" / file).write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        load_mini_pair(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", {"text": {"length": 0}}, "Expected sizes that make small encoders"),
+        ("config.json", {"coarse": {"dim": 128}}, "Expected sizes that make small encoders"),
+        ("config.json", {"view": {"gap": 0.5}}, "a gap of at least 1"),
+        ("config.json", {"view": {"std": [0, 0, 0]}}, "Expected deviations above 0"),
+        ("config.json", {"view": {"crop_size": 8}}, "Expected views of 16 pixels or more"),
+        ("config.json", {"view": {"size": 65536}}, "Expected views of at most"),
+        (
+            "tokenizer.json",
+            {
+                "post_processor": {
+                    "type": "TemplateProcessing",
+                    "single": [{"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                    "special_tokens": {"X": {"id": "X", "ids": [999999], "tokens": ["X"]}},
+                }
+            },
+            r"tokens in .*tokenizer\.json.*, got 1,000,000",
+        ),
+    ],
+)
+def test_a_folder_that_would_fail_later_is_refused(tmp_path: Path, name: str, change: dict[str, object], message: str):
+    path = shutil.copytree(MINI, tmp_path / "e") / name
+    data = json.loads(path.read_text())
+    for key, value in change.items():
+        data[key] = data[key] | value if isinstance(data[key], dict) and isinstance(value, dict) else value
+    path.write_text(json.dumps(data))
+    with pytest.raises(ModelError, match=message):
+        load_mini_pair(tmp_path / "e")
+
+
+def test_a_tokenizer_that_asks_for_endless_padding_gets_none(tmp_path: Path, pair: MiniPair):
+    path = shutil.copytree(MINI, tmp_path / "e") / "tokenizer.json"
+    data = json.loads(path.read_text())
+    padding = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    path.write_text(json.dumps(data | {"padding": padding | {"strategy": {"Fixed": 100_000}}}))
+    assert load_mini_pair(tmp_path / "e").tokenize(["a ball"])[0].shape == pair.tokenize(["a ball"])[0].shape
+
+
+def test_statistics_stay_on_the_device_of_the_pixels():
+    pixels = torch.empty(2, 3, 64, 64, device="meta")
+    assert {statistics(pixels).device.type, layout(pixels[:, :, :32, :32]).device.type} == {"meta"}

@@ -1,0 +1,215 @@
+"""Features on disk: found again, never mixed up, whole after anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.features.cache import Cache, Features, cache_folder
+from mst_clipiqa.features.image_encoder import Encoded, Failed, ImageEncoder, Item
+from tests.fakes import FakePair, draw
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i in range(7):
+        draw(i, i / 7).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def encode(pair: FakePair, cache: Cache | None, files: list[Path]) -> list[Encoded | Failed]:
+    encoder = ImageEncoder(pair, batch_size=3, cache=cache)
+    return [one for batch in encoder.batches(Item(f, None) for f in files) for _, one in batch]
+
+
+def test_a_image_is_encoded_once_and_stays_the_same(folder: Path) -> None:
+    files, pair = sorted(folder.glob("*.png")), FakePair()
+    plain = encode(pair, None, files)
+    for _ in range(2):
+        with Cache(folder / "cache") as cache:
+            for one, want in zip(encode(pair, cache, files), plain, strict=True):
+                assert isinstance(one, Encoded)
+                assert isinstance(want, Encoded)
+                assert torch.equal(one.f_c, want.f_c)
+                assert torch.equal(one.f_f, want.f_f)
+                assert (one.width, one.height) == (want.width, want.height)
+    assert pair.images == 2 * len(files)  # once without a cache, once with
+
+
+def test_the_key_is_the_images_bytes_not_its_name(folder: Path) -> None:
+    pair = FakePair()
+    with Cache(folder / "cache") as cache:
+        encode(pair, cache, [folder / "1.png"])
+        (folder / "copy.png").write_bytes((folder / "1.png").read_bytes())
+        encode(pair, cache, [folder / "copy.png"])
+        assert pair.images == 1
+        (folder / "1.png").write_bytes((folder / "2.png").read_bytes())
+        encode(pair, cache, [folder / "1.png"])
+        assert pair.images == 2
+
+
+@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"precision": "bf16"}, {"view": {"size": 112}}])
+def test_other_weights_precision_or_views_are_other_features(folder: Path, change: dict[str, object]) -> None:
+    if "view" in change:
+        change = {"view": dataclasses.replace(FakePair().view, size=112)}
+    with Cache(folder / "cache") as cache:
+        encode(FakePair(), cache, [folder / "1.png"])
+        other = dataclasses.replace(FakePair(), **change)  # type: ignore[arg-type]
+        encode(other, cache, [folder / "1.png"])
+        assert other.images == 1
+        assert len(cache.info()) == 2
+        renamed = dataclasses.replace(FakePair(), source="the same under another name")
+        encode(renamed, cache, [folder / "1.png"])
+        assert renamed.images == 0
+
+
+def test_prompts_are_kept_too(folder: Path) -> None:
+    pair = FakePair()
+    prompts = ["a fox", "a very long red fox", "zzz", "w " * 90, "a fox", "lone \ud800"]
+    with Cache(folder / "cache") as cache:
+        first = cache.space(pair).encode_prompts(pair, prompts)
+        assert pair.prompts == 5
+        again = cache.space(pair).encode_prompts(pair, prompts)
+        assert pair.prompts == 5
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one.tokens, two.tokens)
+        assert (one.truncated, one.known) == (two.truncated, two.known)
+    assert [p.truncated[0] for p in again] == [False, False, False, True, False, False]
+    assert [p.known[0] for p in again] == [True, True, False, True, True, True]
+
+
+def test_a_bad_image_is_a_reason_and_is_not_kept(folder: Path) -> None:
+    (folder / "bad.png").write_bytes(b"not an image")
+    pair = FakePair()
+    with Cache(folder / "cache") as cache:
+        good, bad = encode(pair, cache, [folder / "1.png", folder / "bad.png"])
+        assert isinstance(good, Encoded)
+        assert isinstance(bad, Failed)
+        assert "Expected" in bad.reason
+        assert cache.info()[0].images == 1
+
+
+def test_damage_is_seen_mended_and_said(folder: Path) -> None:
+    files, pair = sorted(folder.glob("*.png")), FakePair()
+    with Cache(folder / "cache") as cache:
+        before = encode(pair, cache, files)
+    with sqlite3.connect(folder / "cache" / "features.sqlite") as db:
+        db.execute("UPDATE images SET f_c = zeroblob(256) WHERE key = (SELECT key FROM images LIMIT 1)")
+    with Cache(folder / "cache") as cache:
+        again = encode(pair, cache, files)
+        assert pair.images == len(files) + 1
+        assert all(torch.equal(a.f_c, b.f_c) for a, b in zip(again, before, strict=True))  # type: ignore[union-attr]
+        assert cache.verify() == (7, 0)
+    with sqlite3.connect(folder / "cache" / "features.sqlite") as db:
+        db.execute("UPDATE images SET f_f = zeroblob(256) WHERE key = (SELECT key FROM images LIMIT 1)")
+    with Cache(folder / "cache") as cache:
+        assert cache.verify() == (7, 1)
+        assert cache.verify() == (6, 0)
+        assert cache.clear() == 6
+        assert cache.info() == []
+
+
+def test_a_folder_that_cannot_be_a_cache_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="Expected a folder for the cache that can be written"):
+        Cache(tmp_path / "file" / "cache")
+    (tmp_path / "features.sqlite").write_bytes(b"not a database, but long enough to look at" * 100)
+    with pytest.raises(UsageError, match=r"delete features\.sqlite in it if it is damaged"):
+        Cache(tmp_path)
+
+
+def test_nothing_is_kept_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MST_CLIPIQA_CACHE", raising=False)
+    assert cache_folder(None) is None
+    monkeypatch.setenv("MST_CLIPIQA_CACHE", "here")
+    assert cache_folder(None) == Path("here")
+    assert cache_folder("there") == Path("there")
+
+
+WORKER = """
+    import sys, time
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from tests.fakes import FakePair
+    from mst_clipiqa.features.cache import Cache
+    from mst_clipiqa.features.image_encoder import Item, ImageEncoder
+
+    class Slow(FakePair):
+        def encode_views(self, coarse, fine):
+            time.sleep(0.02)
+            return super().encode_views(coarse, fine)
+
+    cache = Cache(Path({folder!r}) / "cache")
+    encoder = ImageEncoder(Slow(), batch_size=2, cache=cache)
+    print("ready", flush=True)
+    for batch in encoder.batches(Item(f, None) for f in sorted(Path({folder!r}).glob("*.png"))):
+        for _ in batch:
+            print("done", flush=True)
+"""
+
+
+def test_kill_at_any_moment_loses_nothing_that_was_encoded(tmp_path: Path) -> None:
+    for i in range(40):
+        draw(i, i / 40, size=16).save(tmp_path / f"{i:02d}.png")
+    script = textwrap.dedent(WORKER).format(tests=str(Path(__file__).resolve().parents[2]), folder=str(tmp_path))
+    kept = 0
+    for after in (1, 7, 12):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line, _ in zip(process.stdout, range(kept + after + 1), strict=False):
+            assert line in ("ready\n", "done\n")
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        with Cache(tmp_path / "cache") as cache:
+            now = cache.info()[0].images
+            assert cache.verify() == (now, 0)
+        assert now >= kept + after - 2  # what was reported as done is there, but for a batch in flight
+        kept = now
+    pair = FakePair()
+    files = sorted(tmp_path.glob("*.png"))
+    with Cache(tmp_path / "cache") as cache:
+        final = encode(pair, cache, files)
+    assert pair.images == 40 - kept  # only what was missing
+    for one, want in zip(final, encode(FakePair(), None, files), strict=True):
+        assert torch.equal(one.f_c, want.f_c)  # type: ignore[union-attr]
+
+
+def test_the_shipped_encoders_go_on_after_kills() -> None:
+    command = [sys.executable, "-m", "speed.kill_cache", "--kills", "3", "--images", "160"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).resolve().parents[2]
+    out = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr + out.stdout
+    found = json.loads(out.stdout)
+    assert (found["kills"], found["damaged_rows"], found["equal"]) == (3, 0, True)
+    assert found["encoded_by_the_last_run"] == 160 - found["kept_at_last_kill"] > 0
+
+
+def test_several_processes_share_one_cache(tmp_path: Path) -> None:
+    for i in range(12):
+        draw(i, i / 12, size=16).save(tmp_path / f"{i:02d}.png")
+    script = textwrap.dedent(WORKER).format(tests=str(Path(__file__).resolve().parents[2]), folder=str(tmp_path))
+    workers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
+    assert [w.wait(timeout=120) for w in workers if w.communicate()] == [0, 0]
+    with Cache(tmp_path / "cache") as cache:
+        assert cache.verify() == (12, 0)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    large = Features(torch.zeros(100_000), torch.zeros(100_000), 1, 1)
+    with Cache(tmp_path) as cache:
+        space = cache.space(FakePair())
+        cache._db.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(UsageError, match=r"Expected a cache that can be used at .*full: make room"):
+            space.put([("a", large)])

@@ -1,0 +1,308 @@
+"""A long run that is stopped, killed or out of room goes on where it was: every row once, none out of date."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from mst_clipiqa import cli
+from mst_clipiqa.cli.commands import score as command
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.scoring.predictor import zero_shot_model
+from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.tables.journal import Journal, journal_of, origin_of, read_journal
+from mst_clipiqa.tables.table import read_table
+from tests.fakes import FakePair, draw
+
+ROOT = Path(__file__).resolve().parents[2]
+BATCH = 4
+FORMATS = ["csv", "jsonl", "parquet"]
+
+
+class Watched(FakePair):
+    """Calls a hook before it encodes a batch."""
+
+    hook: Callable[[int], None] | None = None
+
+    def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.hook:
+            self.hook(self.images)
+        return super().encode_views(coarse, fine)
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    pair = Watched()
+    scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=BATCH))
+    monkeypatch.setattr(command, "_scorer", lambda flags: scorer)
+    return pair
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(22):
+        draw(i, i / 22, size=33).save(folder / f"{i}.png")
+    (folder / "5.png").write_bytes(b"no image")
+    lines = [f"{i}.png,a thing number {i}\n" for i in range(22)]
+    (folder / "metadata.csv").write_text("file_name,prompt\n" + "".join(lines))
+    return folder
+
+
+def run(folder: Path, output: Path, *flags: str) -> Result:
+    args = ["score", str(folder), "-o", str(output), "--batch-size", str(BATCH), "--quiet", *flags]
+    return CliRunner().invoke(cli.group, args)
+
+
+def rows_of(part: Path) -> int:
+    return sum(1 for _ in read_journal(part))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def killed_at(pair: Watched, count: int) -> None:
+    """Let the run end without a word once ``count`` images are encoded."""
+
+    def hook(images: int) -> None:
+        if images >= count:
+            raise MemoryError
+
+    pair.images, pair.hook = 0, hook
+
+
+def change(folder: Path) -> None:
+    """Add, remove and change files and prompts, as people do between two runs."""
+    draw(99, 0.5).save(folder / "0a.png")
+    draw(98, 0.5).save(folder / "99.png")
+    (folder / "2.png").unlink()
+    draw(97, 0.9, size=40).save(folder / "3.png")
+    (folder / "metadata.csv").write_text((folder / "metadata.csv").read_text().replace("number 7", "of another kind"))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_it_goes_on_though_the_files_have_changed(kind: str, pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"scores.{kind}"
+    killed_at(pair, 11)
+    assert isinstance(run(folder, output).exception, MemoryError)
+    assert rows_of(journal_of(output)) == 3 * BATCH
+    change(folder)
+    pair.images, pair.hook = 0, None
+    again = run(folder, output, "--resume")
+    assert again.exit_code == 1  # one file is no image
+    assert "Going on from 12 rows of earlier runs." in again.stderr
+    # 0, 0a, 1, 3 | 4, 5 (no image), 6, 7 | 8, 9, 10, 11 | 11 more: only the third batch is known as a whole.
+    assert pair.images == 4 + 3 + 11
+    assert names(tmp_path) == [output.name]
+    whole = tmp_path / f"whole.{kind}"
+    run(folder, whole)
+    assert close(read_table(output), read_table(whole))
+
+
+def close(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
+    """Whether two tables are equal but for what rounding does in batches of other images."""
+    return len(some) == len(others) and all(
+        value == pytest.approx(other[name], abs=2e-6) if isinstance(value, float) else value == other[name]
+        for one, other in zip(some, others, strict=True)
+        for name, value in one.items()
+    )
+
+
+def test_killed_again_and_again_at_any_row(
+    pair: Watched, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(folder, tmp_path / "whole.csv")
+    dice, output, append, kills = random.Random(7), tmp_path / "scores.csv", Journal.append, 0
+    for _ in range(12):
+        left = dice.randrange(30)
+
+        def dying(self: Journal, row: Sequence[Any]) -> int:
+            nonlocal left, kills
+            if left == 0:
+                kills += 1
+                raise MemoryError
+            left -= 1
+            return append(self, row)
+
+        monkeypatch.setattr(Journal, "append", dying)  # also while earlier rows are gathered
+        result = run(folder, output, "--resume")
+        assert isinstance(result.exception, MemoryError | SystemExit)
+        if not isinstance(result.exception, MemoryError):
+            assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+            output.unlink()
+    monkeypatch.undo()
+    assert kills > 5
+
+
+def test_what_lay_there_before_is_replaced_only_by_a_whole_table(folder: Path, tmp_path: Path, pair: Watched) -> None:
+    output = tmp_path / "scores.csv"
+    output.write_text("the table before")
+    killed_at(pair, 7)
+    run(folder, output)
+    assert output.read_text() == "the table before"
+
+
+def test_another_model_or_option_is_refused_by_name(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    killed_at(pair, 7)
+    run(folder, output)
+    before = journal_of(output).read_bytes()
+    pair.hook = None
+    other = run(folder, output, "--resume", "--intervals")
+    assert other.exit_code == 2
+    assert "Expected columns 'file, prompt, quality" in other.stderr
+    assert "go on as the run began, or remove the file to start anew." in other.stderr
+    assert "Expected --fast-decode 'False' as in" in run(folder, output, "--resume", "--fast-decode").stderr
+    pair.precision = "bf16"
+    assert f"Expected precision 'fp32' as in '{output}.part', got 'bf16'" in run(folder, output, "--resume").stderr
+    pair.precision, pair.sha256 = "fp32", "e" * 64
+    assert "Expected encoders sha256 'ffff" in run(folder, output, "--resume").stderr
+    pair.sha256 = "f" * 64
+    assert journal_of(output).read_bytes() == before
+    assert run(folder, output, "--resume").exit_code == 1
+
+
+def test_unfinished_rows_are_not_thrown_away(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    killed_at(pair, 7)
+    run(folder, output)
+    refused = run(folder, output)
+    assert refused.exit_code == 2
+    assert f"got '{output}.part': go on with --resume, or remove it to start anew." in refused.stderr
+    with closing(Journal(journal_of(output), columns_of(output), resume=True)) as journal:
+        assert "got another run: wait" in run(folder, output).stderr
+        assert "got another run: wait" in run(folder, output, "--resume").stderr
+        assert journal.rows == 2 * BATCH
+    journal_of(output).unlink()
+    pair.hook = None
+    assert run(folder, output).exit_code == 1
+
+
+def columns_of(output: Path) -> list[str]:
+    return json.loads(journal_of(output).read_bytes().splitlines()[0])["columns"]
+
+
+def test_what_failed_is_tried_again(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output, good = tmp_path / "scores.csv", (folder / "4.png").read_bytes()
+    bad, info = folder / "5.png", (folder / "5.png").stat()
+    bad.write_bytes(b"?" * len(good))
+    os.utime(bad, ns=(info.st_atime_ns, info.st_mtime_ns))
+    killed_at(pair, 11)
+    run(folder, output)
+    bad.write_bytes(good)
+    os.utime(bad, ns=(info.st_atime_ns, info.st_mtime_ns))  # of the same size and time
+    pair.hook = None
+    assert run(folder, output, "--resume").exit_code == 0
+
+
+def test_a_file_named_twice_has_two_rows(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file\n" + "images/1.png\n" * 9)
+    output = tmp_path / "scores.csv"
+    killed_at(pair, 4)
+    run(tmp_path / "list.csv", output)
+    pair.images, pair.hook = 0, None
+    assert run(tmp_path / "list.csv", output, "--resume").exit_code == 0
+    assert pair.images == 0
+    assert len(output.read_text().splitlines()) == 10
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_the_batch_finish(
+    number: signal.Signals, code: int, pair: Watched, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "scores.csv"
+    before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background
+    pair.hook = lambda images: os.kill(os.getpid(), number) if images >= 7 else None
+    stopped = run(folder, output)
+    assert stopped.exit_code == code
+    assert stopped.stderr == "Stopped; go on with the same command and --resume. 12 rows are written.\n"
+    assert rows_of(journal_of(output)) == 12
+    assert signal.getsignal(signal.SIGINT) is before
+    pair.hook = None
+    assert run(folder, output, "--resume").exit_code == 1
+    run(folder, tmp_path / "whole.csv")
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_second_signal_breaks_in(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    def twice(images: int) -> None:
+        if images >= 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pair.hook = twice
+    stopped = run(folder, tmp_path / "scores.csv")
+    assert stopped.exit_code == 130
+    assert "Interrupted." in stopped.stderr
+    assert rows_of(journal_of(tmp_path / "scores.csv")) == 8
+
+
+# --- disks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_said_and_gone_on_from(
+    pair: Watched, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, write, room = tmp_path / "scores.csv", os.write, 2000
+
+    def full(descriptor: int, data: Any) -> int:
+        nonlocal room
+        room -= len(data)
+        if room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        stopped = run(folder, output)
+    assert stopped.exit_code == 2
+    assert "got No space left on device: make room" in stopped.stderr
+    assert "kept for --resume" in stopped.stderr
+    kept = rows_of(journal_of(output))
+    assert kept > 3
+    assert run(folder, output, "--resume").exit_code == 1
+    run(folder, tmp_path / "whole.csv")
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_pipe_of_the_journals_name_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scores.csv.part")
+    assert origin_of(tmp_path / "scores.csv.part") is None
+
+
+@pytest.mark.usefixtures("pair")
+def test_resume_needs_an_output_and_may_start_at_nothing(folder: Path, tmp_path: Path) -> None:
+    nothing = CliRunner().invoke(cli.group, ["score", str(folder), "--resume"])
+    assert nothing.exit_code == 2
+    assert "Expected the -o of the run to go on with beside --resume, got none: name it." in nothing.stderr
+    assert run(folder, tmp_path / "scores.csv", "--resume").exit_code == 1
+
+
+def test_sigkill_at_random_moments_of_the_real_command(tmp_path: Path) -> None:
+    flags = ["--kills", "3", "--images", "40", "--formats", "csv", "--folder", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "speed.kill_score", *flags]
+    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    (result,) = [json.loads(line) for line in out.stdout.splitlines()]
+    assert result["kills"] == 3
+    assert result["equal"] is True
+    assert result["rows"] == 40

@@ -1,0 +1,251 @@
+"""The scorer: one answer an image, whatever it comes as, whoever its batch mates are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mst_clipiqa.encoders.precision import resolve_device
+from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, NO_PROMPT, TRUNCATED, UNKNOWN_WORDS, zero_shot_model
+from mst_clipiqa.scoring.scorer import Request, Score, Scorer
+from tests.closed_form import fill
+from tests.fakes import FakePair, draw
+
+
+def model(pair: FakePair) -> TrainedModel:
+    targets = {"quality": Target("template", 0.0, 5.0, 0.5), "correspondence": Target("prompt", 0.0, 5.0)}
+    parts = {"quality": MSTCLIPIQA(64, "template"), "correspondence": MSTCLIPIQA(64, "prompt")}
+    for name, part in parts.items():
+        fill(part, f"{name}.")
+        part.eval().requires_grad_(False)
+    torch.nn.init.constant_(parts["correspondence"].head.alpha, 0.5)
+    return TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
+
+
+@pytest.fixture
+def pair() -> FakePair:
+    return FakePair()
+
+
+@pytest.fixture
+def scorer(pair: FakePair) -> Scorer:
+    return Scorer(model(pair), ImageEncoder(pair, batch_size=4))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i in range(9):
+        draw(i, i / 9, size=40 + 7 * i).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def numbers(score: Score) -> tuple[float | None, ...]:
+    return score.quality, score.correspondence, score.gate
+
+
+def test_a_score_says_what_it_means(scorer: Scorer, folder: Path) -> None:
+    score = scorer(folder / "3.png", "a red fox")
+    assert isinstance(score, Score)
+    assert score.quality is not None
+    assert 0 <= score.quality <= 5
+    assert score.correspondence is not None
+    assert (score.width, score.height, score.model, score.status, score.reason) == (61, 61, "toy", "ok", "")
+    assert score.ranges == {"quality": (0.0, 5.0), "correspondence": (0.0, 5.0)}
+    assert score.intervals["quality"] == (max(0, score.quality - 0.5), min(5, score.quality + 0.5))
+    assert "correspondence" not in score.intervals
+    assert score.lower_better is False
+    assert score.levels is not None
+    assert sum(score.levels) == pytest.approx(1)
+    assert score.targets == {"quality": score.quality, "correspondence": score.correspondence}
+
+
+@pytest.mark.parametrize(
+    ("levels", "spread"),
+    [
+        (None, None),
+        ((0, 0, 1, 0, 0), 0.0),
+        ((0.5, 0, 0, 0, 0.5), 20.0),  # two levels to either side of the middle, ten units each
+        ((0, 0.5, 0.5, 0, 0), 5.0),
+    ],
+)
+def test_the_spread_is_the_deviation_of_the_levels_in_native_units(levels: Any, spread: float | None) -> None:
+    score = Score(levels=levels, ranges={"quality": (10.0, 50.0)})
+    assert score.quality_spread == (None if spread is None else pytest.approx(spread, abs=1e-9))
+
+
+def test_every_way_to_hand_over_a_image_gives_the_same_score(scorer: Scorer, folder: Path) -> None:
+    path = folder / "5.png"
+    image = Image.open(path).convert("RGB")
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.transpose(2, 0, 1).copy()).float() / 255
+    want = numbers(scorer(path, "a fox"))
+    for source in (str(path), path.read_bytes(), image, array, tensor):
+        assert numbers(scorer(source, "a fox")) == pytest.approx(want, abs=1e-5)
+
+
+def test_alone_in_any_batch_and_in_any_order(pair: FakePair, folder: Path) -> None:
+    files = sorted(folder.glob("*.png"))
+    prompts = ["a fox", "a very long red fox in a wide green field", "one", *(["a car"] * 6)]
+    by_size = []
+    for size in (1, 2, 4, 100):
+        scorer = Scorer(model(pair), ImageEncoder(pair, batch_size=size, workers=size))
+        by_size.append([numbers(s) for s in scorer(files, prompts)])
+    alone = Scorer(model(pair), ImageEncoder(pair))
+    want = [numbers(alone(f, p)) for f, p in zip(files, prompts, strict=True)]
+    backwards = [numbers(s) for s in alone(files[::-1], prompts[::-1])][::-1]
+    for got in (*by_size, backwards):
+        for one, expected in zip(got, want, strict=True):
+            assert one == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_image_is_encoded_once_for_many_prompts(scorer: Scorer, pair: FakePair, folder: Path) -> None:
+    scores = scorer(folder / "1.png", ["a fox", "a car", "a fox"])
+    assert pair.images == 1
+    assert pair.prompts == 2  # templates do not count, and a prompt is encoded once
+    assert len({s.quality for s in scores}) == 1
+    assert scores[0].correspondence == scores[2].correspondence != scores[1].correspondence
+    encoded = scorer.encode([folder / "1.png"])
+    assert numbers(scorer.ask(encoded, ["a car"])[0]) == pytest.approx(numbers(scores[1]), abs=1e-6)
+
+
+def test_a_stream_is_read_only_as_far_as_needed(scorer: Scorer, folder: Path) -> None:
+    taken = []
+
+    def endless() -> Iterator[Request]:
+        for i in range(10_000):
+            taken.append(i)
+            yield Request(folder / f"{i % 9}.png")
+
+    stream = scorer.many(endless())
+    for _ in range(3):
+        next(stream)
+    assert len(taken) <= 2 * 4 + 4 + 1  # opened ahead, a batch under way, and one
+
+
+def test_bad_images_keep_their_place(scorer: Scorer, folder: Path) -> None:
+    files = sorted(folder.glob("*.png"))
+    good = [numbers(s) for s in scorer.many(files)]
+    (folder / "bad.png").write_bytes(b"")
+    mixed: list[Any] = [*files[:3], folder / "bad.png", *files[3:], folder / "gone.png", 42]
+    scores = list(scorer.many(mixed))
+    assert [s.status for s in scores] == ["ok"] * 3 + ["error"] + ["ok"] * 6 + ["error"] * 2
+    for one, want in zip([numbers(s) for s in scores if s.status == "ok"], good, strict=True):
+        assert one == pytest.approx(want, abs=1e-5)
+    for bad in (scores[3], *scores[-2:]):
+        assert numbers(bad) == (None, None, None)
+        assert bad.reason.startswith("Expected")
+        assert bad.model == "toy"
+    with pytest.raises(ImageError, match="0 bytes"):
+        scorer(folder / "bad.png")
+
+
+def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path) -> None:
+    path = folder / "1.png"
+    plain = scorer(path)
+    assert plain.correspondence is None
+    assert (plain.status, plain.reason) == ("ok", NO_PROMPT)
+    with pytest.raises(PromptError, match="expected words in the prompt, got an empty one"):
+        scorer(path, "  ")
+    row = next(iter(scorer.many([Request(path, "")])))
+    assert (row.status, row.reason, row.quality) == ("error", EMPTY_PROMPT, None)
+    unknown = scorer(path, "zzz zzz")
+    assert (unknown.correspondence, unknown.reason) == (None, UNKNOWN_WORDS)
+    assert unknown.quality == plain.quality
+    long = scorer(path, "fox " * 100)
+    assert long.correspondence is not None
+    assert long.reason == TRUNCATED
+
+
+def test_a_template_model_takes_an_empty_prompt(pair: FakePair, folder: Path) -> None:
+    whole = model(pair)
+    targets = {"quality": whole.config.targets["quality"]}
+    config = ModelConfig("toy", whole.config.encoders, targets)
+    scorer = Scorer(TrainedModel(config, {"quality": whole.parts["quality"]}), ImageEncoder(pair))
+    score = scorer(folder / "1.png", "")
+    assert (score.status, score.reason) == ("ok", "")
+    assert score.quality == scorer(folder / "1.png").quality
+
+
+def test_zero_shot_needs_no_training_and_says_that_it_is_uncalibrated(pair: FakePair, folder: Path) -> None:
+    scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair))
+    score = scorer(folder / "1.png", "a fox")
+    assert score.calibrated is False
+    assert score.gate == pytest.approx(0.5)
+    assert score.correspondence is not None
+    assert -1 <= score.correspondence <= 1
+    f = scorer.encode([folder / "1.png"])[0]
+    cosine = torch.cosine_similarity((f.f_c + f.f_f) / 2, pair.encode_templates(["a fox"])[0], dim=0)
+    assert score.correspondence == pytest.approx(cosine.item(), abs=1e-6)
+    assert scorer(folder / "1.png").correspondence is None
+    assert "uncalibrated" in score.model
+
+
+def test_what_does_not_fit_together_is_refused(pair: FakePair) -> None:
+    trained = model(pair)
+    with pytest.raises(ModelError, match="Expected the encoders that toy was trained on"):
+        Scorer(trained, ImageEncoder(FakePair(sha256="0" * 64)))
+    with pytest.raises(ModelError, match="Expected encoders with features of size 64, got 32"):
+        Scorer(trained, ImageEncoder(FakePair(dim=32)))
+    with pytest.raises(ModelError, match="Expected token states of size 64"):
+        Scorer(trained, ImageEncoder(FakePair(text_dim=32)))
+    with pytest.raises(UsageError, match="Expected batch_size and workers of at least 1"):
+        ImageEncoder(pair, batch_size=0)
+    with pytest.raises(ModelError, match="or a model folder, got 'no-such-model'"):
+        Scorer.load("no-such-model")
+
+
+def test_as_many_prompts_as_images(scorer: Scorer, folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"Expected one prompt or one an image \(3\), got 2"):
+        scorer([folder / "1.png"] * 3, ["a", "b"])
+    assert [s.status for s in scorer([folder / "1.png"] * 3, "a fox")] == ["ok"] * 3
+    assert scorer([], "a fox") == []
+
+
+def test_float_images_of_the_wrong_scale_are_refused(scorer: Scorer) -> None:
+    with pytest.raises(ImageError, match=r"Expected .*\[0, 1\]"):
+        scorer(torch.rand(3, 32, 32) * 255)
+
+
+def test_the_gate_is_of_the_same_target_whoever_the_batch_mates_are(pair: FakePair) -> None:
+    made = model(pair)
+    names = list(reversed(made.parts))  # the head that reads prompts comes first
+    config = dataclasses.replace(made.config, targets={name: made.config.targets[name] for name in names})
+    turned = TrainedModel(config, {name: made.parts[name] for name in names})
+    scorer = Scorer(turned, ImageEncoder(pair, batch_size=4))
+    asked = [Request(draw(1, 0.2), "a fox"), Request(draw(2, 0.5), None)]
+    together = [score.gate for score in scorer.many(asked)]
+    assert together == pytest.approx([next(scorer.many([one])).gate for one in asked], abs=1e-6)
+
+
+def test_an_interval_lies_on_the_scale_also_where_the_score_does_not(pair: FakePair) -> None:
+    made = model(pair)
+    targets = {"correspondence": Target("prompt", 0.0, 5.0, 0.2)}
+    part = made.parts["correspondence"]
+    torch.nn.init.constant_(part.head.w_o.bias, 50.0)
+    beyond = TrainedModel(dataclasses.replace(made.config, targets=targets), {"correspondence": part})
+    score = Scorer(beyond, ImageEncoder(pair))(draw(1, 0.2), "a fox")
+    assert (score.correspondence or 0) > 5
+    assert score.intervals["correspondence"] == (5.0, 5.0)
+
+
+def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:
+    score = next(scorer.many([Request(draw(1, 0.2), "")]))
+    assert (score.status, score.levels, score.quality_spread) == ("error", None, None)
+
+
+def test_a_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("cuda:0").index == 0
+    with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:3'"):
+        resolve_device("cuda:3")

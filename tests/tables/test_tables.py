@@ -1,0 +1,589 @@
+"""Tables: what is written reads back equal, survives a kill, and runs nothing in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mst_clipiqa.errors import DataError, MstClipiqaError, UsageError
+from mst_clipiqa.tables.cells import csv_cell, from_csv_cell
+from mst_clipiqa.tables.journal import origin_of
+from mst_clipiqa.tables.table import TableWriter, journal_of, read_journal, read_table, stream_table
+
+COLUMNS = ["file", "prompt", "quality", "width"]
+ROWS: list[dict[str, Any]] = [
+    {"file": "a.png", "prompt": "a red ball, on a table", "quality": 0.1 + 0.2, "width": 512},
+    {"file": "=cmd|' /C calc'!A1.png", "prompt": 'she said "hi"\nand left', "quality": -1e-300, "width": 1},
+    {"file": "ü\udce9.png", "prompt": None, "quality": None, "width": None},
+    {"file": "42", "prompt": "", "quality": 5.0, "width": 0},
+]
+GOLDEN = {
+    ".csv": (
+        "file,prompt,quality,width\n"
+        'a.png,"a red ball, on a table",0.30000000000000004,512\n'
+        '\'=cmd|\' /C calc\'!A1.png,"she said ""hi""\nand left",-1e-300,1\n'
+        "ü\\udce9.png,,,\n"
+        "'42,',5.0,0\n"
+    ),
+    ".jsonl": (
+        '{"file": "a.png", "prompt": "a red ball, on a table", "quality": 0.30000000000000004, "width": 512}\n'
+        '{"file": "=cmd|\' /C calc\'!A1.png", "prompt": "she said \\"hi\\"\\nand left", "quality": -1e-300, '
+        '"width": 1}\n'
+        '{"file": "ü\\udce9.png", "prompt": null, "quality": null, "width": null}\n'
+        '{"file": "42", "prompt": "", "quality": 5.0, "width": 0}\n'
+    ),
+}
+SUFFIXES = [".csv", ".jsonl", ".parquet"]
+
+
+def written(path: Path, rows: list[dict[str, Any]], columns: Any = COLUMNS, **options: Any) -> Path:
+    with TableWriter(path, columns, **options) as table:
+        for row in rows:
+            table.append(row)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut in here, and waiting for the disk some hundred times takes longer than all the rest."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def interrupted(path: Path, rows: list[dict[str, Any]]) -> None:
+    with TableWriter(path, ["a"]) as table:
+        for row in rows:
+            table.append(row)
+        raise KeyboardInterrupt
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def read_back(rows: list[dict[str, Any]], suffix: str) -> list[dict[str, Any]]:
+    """What reading has to give: numbers as float, and lone surrogates as escapes where the format is UTF-8."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if suffix == ".jsonl" else escaped(value)
+        return value if value is None else float(value)
+
+    return [{column: cell(row.get(column)) for column in row} for row in rows]
+
+
+def reason_of(kind: type[MstClipiqaError], call: Any, *args: Any, **options: Any) -> str:
+    with pytest.raises(kind) as caught:
+        call(*args, **options)
+    message = str(caught.value)
+    assert message.startswith("Expected")
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+# --- round trips -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rows_read_back_equal(suffix: str, tmp_path: Path) -> None:
+    path = written(tmp_path / f"t{suffix}", ROWS)
+    assert read_table(path) == read_back(ROWS, suffix)
+    assert names(tmp_path) == [path.name]  # neither journal nor draft is left
+
+
+@pytest.mark.parametrize("suffix", list(GOLDEN))
+def test_golden_bytes(suffix: str, tmp_path: Path) -> None:
+    path = written(tmp_path / f"t{suffix}", ROWS)
+    assert path.read_bytes().decode() == GOLDEN[suffix]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_without_rows(suffix: str, tmp_path: Path) -> None:
+    path = written(tmp_path / f"t{suffix}", [])
+    assert read_table(path) == []
+    if suffix == ".csv":
+        assert path.read_text() == "file,prompt,quality,width\n"
+
+
+texts = st.text(st.characters(codec=None), max_size=12) | st.text("'=+-@\t\r\n\",;0123456789.eE\\\x00", max_size=6)
+# JSON has no way to say "two lone surrogates that make a pair", so such text is not asked for.
+texts = texts.map(lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) | st.sampled_from(
+    ["\ud800", "\udce9.png", "'", "''=1", "'tis", "nan", "inf", "1e999", "007", "1_000", "١٢", "", "\ufeffx", " "]
+)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+rows_of_cells = st.lists(
+    st.fixed_dictionaries(
+        {
+            "text": st.none() | texts,
+            "number": st.none() | floats | st.integers(-(2**53), 2**53),
+            "any": st.none() | texts | floats,
+        }
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows_of_cells)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_any_text_and_number_reads_back_equal(suffix: str, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = written(tmp_path / f"t{suffix}", rows, ["text", "number", "any"])
+    assert read_table(path) == read_back(rows, suffix)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows_of_cells)
+def test_any_text_and_number_reads_back_equal_from_parquet(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    for row in rows:
+        row.pop("any")  # a column of Parquet has one type
+    path = written(tmp_path / "t.parquet", rows, ["text", "number"])
+    assert read_table(path) == read_back(rows, ".parquet")
+
+
+@given(st.none() | texts | floats)
+def test_a_csv_cell_reads_back_equal(value: Any) -> None:
+    assert from_csv_cell(csv_cell(value)) == value
+
+
+@given(st.lists(st.none() | texts, min_size=1, max_size=1))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+def test_one_column_loses_no_row(tmp_path: Path, cells: list[str | None]) -> None:
+    rows = [{"only": cell} for cell in [*cells, None]]
+    assert read_table(written(tmp_path / "t.csv", rows, ["only"])) == read_back(rows, ".csv")
+
+
+def test_numbers_of_numpy_and_numbers_that_are_none(tmp_path: Path) -> None:
+    row = {"a": np.float32(0.1), "b": np.int64(7), "c": np.float64("nan"), "d": math.inf, "e": np.str_("x")}
+    for suffix in SUFFIXES:
+        path = written(tmp_path / f"t{suffix}", [row], list(row))
+        assert read_table(path) == [{"a": float(np.float32(0.1)), "b": 7.0, "c": None, "d": None, "e": "x"}]
+
+
+@pytest.mark.parametrize(("value", "name"), [(True, "bool"), ([1], "list"), (1j, "complex"), (b"x", "bytes")])
+def test_cells_that_no_table_holds(value: Any, name: str, tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "t.csv", ["a"]) as table, pytest.raises(TypeError, match=f"text, a number.*got {name}"):
+        table.append({"a": value})
+
+
+def test_unknown_columns_are_refused_and_missing_ones_are_empty(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "t.csv", ["a", "b"]) as table:
+        with pytest.raises(TypeError, match=r"Expected the columns \['a', 'b'\], got \['c'\] besides"):
+            table.append({"a": 1, "c": 2})
+        table.append({"b": 1})
+    assert read_table(tmp_path / "t.csv") == [{"a": None, "b": 1.0}]
+
+
+# --- spreadsheets ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "'=", "''+"])
+def test_no_cell_is_run_by_a_spreadsheet(start: str, tmp_path: Path) -> None:
+    text = f"{start}HYPERLINK(1)"
+    path = written(tmp_path / "t.csv", [{"file": text, "prompt": text}])
+    with path.open(newline="") as file:
+        cells = list(csv.reader(file))[1]
+    assert cells[0] == cells[1] == f"'{text}"  # marked as text
+    assert read_table(path)[0]["prompt"] == text  # and faithful
+
+
+def test_negative_numbers_are_no_formulas(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", [{"file": "-1", "quality": -1}])
+    assert path.read_text().splitlines()[1] == "'-1,,-1,"
+    assert read_table(path)[0] == {"file": "-1", "prompt": None, "quality": -1.0, "width": None}
+
+
+@pytest.mark.parametrize("text", ["'tis a cat", "it's", "a=b", "''tis", "1 cat", "0x1f", "1_000", "007", "nan"])
+def test_ordinary_text_is_left_as_it_is(text: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", [{"prompt": text}], ["prompt"])
+    assert path.read_text() == f"prompt\n{text}\n"
+    assert read_table(path) == [{"prompt": text}]
+
+
+# --- Parquet -----------------------------------------------------------------------------------------------------
+
+
+def schema(path: Path) -> dict[str, str]:
+    pq = pytest.importorskip("pyarrow.parquet")
+    return {field.name: str(field.type) for field in pq.read_schema(path)}
+
+
+def test_parquet_types_are_those_wished_for_where_they_hold(tmp_path: Path) -> None:
+    columns = {"file": str, "a": float, "b": float, "c": int, "d": int, "e": float}
+    rows = [{"file": "x", "b": 3, "c": 1.5, "d": 2**70, "e": "word"}]
+    path = written(tmp_path / "t.parquet", rows, columns)
+    assert schema(path) == {"file": "string", "a": "double", "b": "double", "c": "double", "d": "double", "e": "string"}
+    path = written(tmp_path / "t.parquet", [{"a": 1}], ["a", "none"])
+    assert schema(path) == {"a": "int64", "none": "string"}
+
+
+def test_parquet_is_written_and_read_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("mst_clipiqa.tables.parquet.GROUP", 10)
+    rows = [{"file": f"{i}.png", "quality": i / 7} for i in range(35)]
+    path = written(tmp_path / "t.parquet", rows, ["file", "quality"])
+    assert pq.ParquetFile(path).num_row_groups == 4
+    assert read_table(path) == rows
+
+
+def test_parquet_without_pyarrow_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message = reason_of(UsageError, TableWriter, tmp_path / "t.parquet", ["a"])
+    assert 'pip install "mst-clipiqa[parquet]", or use .csv or .jsonl' in message
+    assert names(tmp_path) == []
+
+
+def test_parquet_of_others(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table(
+        {
+            "name": pa.array(["a", "b"]).dictionary_encode(),
+            "n": pa.array([1, None], pa.int8()),
+            "yes": [True, False],
+            "none": pa.nulls(2),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet") == [
+        {"name": "a", "n": 1.0, "yes": 1.0, "none": None},
+        {"name": "b", "n": None, "yes": 0.0, "none": None},
+    ]
+    pq.write_table(pa.table({"x": [[1, 2]]}), tmp_path / "t.parquet")
+    assert "text or numbers in column 'x'" in reason_of(DataError, read_table, tmp_path / "t.parquet")
+    pq.write_table(pa.table([[1], [2]], names=["x", "x"]), tmp_path / "t.parquet")
+    assert "each column once" in reason_of(DataError, read_table, tmp_path / "t.parquet")
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.parquet", [{"file": f"{i}.png", "quality": i / 7} for i in range(50)])
+    whole = path.read_bytes()
+    for broken in (whole[:-20], b"", b"PAR1", whole[:40] + b"\xff" * 60 + whole[100:], b"file,quality\n"):
+        path.write_bytes(broken)
+        assert "a whole Parquet file, got one that is damaged or none" in reason_of(DataError, read_table, path)
+    path.unlink()
+    assert "found no file" in reason_of(DataError, read_table, path)
+
+
+# --- reading what others wrote ----------------------------------------------------------------------------------
+
+
+def test_foreign_csv(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufefffile,mos\r\n"a,b.png",3.5\r\n\r\nc.png,\r\n'.encode())
+    assert read_table(path) == [{"file": "a,b.png", "mos": 3.5}, {"file": "c.png", "mos": None}]
+    path.write_bytes("file,mos\nü.png,1\n".encode("utf-16"))
+    assert read_table(path) == [{"file": "ü.png", "mos": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data", "words"),
+    [
+        (".csv", b"", "a line with the names of the columns, got an empty file"),
+        (".csv", b"a,a\n1,2\n", "each column once"),
+        (".csv", b"a,b\n1,2\n3\n", "Expected 2 cells in line 3 of 't.csv', got 1: quote cells that hold commas"),
+        (".csv", b'a,b\n"1,2\n3,4\n', "line 3 of 't.csv' is not a row of CSV (unexpected end of data)"),
+        (
+            ".csv",
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+            "text, got binary data or another encoding in 't.csv': save it as UTF-8",
+        ),
+        (".csv", "a,b\n".encode("utf-16-le"), "text, got binary data or another encoding"),
+        (".csv", "file,m\xfc\n".encode("latin-1"), "text, got binary data or another encoding"),
+        (".csv", b"\n\n\x89a,b\n", "text, got binary data or another encoding"),
+        (".csv", b"\xff\xfea", "save it as UTF-8"),
+        (".jsonl", b'{"a": 1}\n{"a": \n', "line 2 of 't.jsonl' is not a line of JSON"),
+        (".jsonl", b"[1, 2]\n", "line 1 of 't.jsonl', got '[1, 2]': write one object a line"),
+        (".jsonl", b'{"a": [1]}\n', "for 'a' in line 1 of 't.jsonl', got '[1]': flatten it"),
+        (".jsonl", b"[" * 100_000, "is not a line of JSON"),
+        (".jsonl", b'{"a": ' + b"9" * 5000 + b"}", "is not a line of JSON"),
+    ],
+)
+def test_malformed_tables(
+    suffix: str, data: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(f"t{suffix}").write_bytes(data)
+    assert words in reason_of(DataError, read_table, f"t{suffix}")
+
+
+def test_numbers_that_no_float_holds(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"a\n1e999\n{'9' * 400}\n")
+    assert read_table(tmp_path / "t.csv") == [{"a": "1e999"}, {"a": "9" * 400}]
+    (tmp_path / "t.jsonl").write_text(f'{{"a": {"9" * 400}}}\n')
+    assert "a number or null for 'a'" in reason_of(DataError, read_table, tmp_path / "t.jsonl")
+
+
+def test_lines_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mst_clipiqa.tables.lines.LONGEST", 200_000)
+    (tmp_path / "t.jsonl").write_text("x" * 200_001)
+    assert "got one over 200,000 characters" in reason_of(DataError, read_table, tmp_path / "t.jsonl")
+    row = {"prompt": "y" * 150_000}  # over the csv module's own limit
+    assert read_table(written(tmp_path / "t.csv", [row], ["prompt"])) == [row]
+
+
+def test_tables_that_are_no_files(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        assert "t" in reason_of(DataError, read_table, tmp_path / f"t{suffix}")
+    assert "(No such file or directory)" in reason_of(DataError, read_table, tmp_path / "t.csv")
+    (tmp_path / "d.csv").mkdir()
+    os.mkfifo(tmp_path / "p.csv")
+    for name in ("d.csv", "p.csv"):
+        assert "an ordinary file, got a folder or device" in reason_of(DataError, read_table, tmp_path / name)
+    message = reason_of(DataError, stream_table, "scores.cvs")
+    assert message == "Expected a table to end in .csv, .jsonl or .parquet, got 'scores.cvs' (did you mean '.csv'?)."
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=60) | st.text('{}[]",:\n\\u0e1ad8', max_size=40).map(str.encode))
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_any_bytes_are_a_table_or_a_reason(suffix: str, data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(data)
+    try:
+        rows = read_table(path)
+    except DataError:
+        return  # and nothing else
+    assert all(isinstance(cell, str | float | None) for row in rows for cell in row.values())
+
+
+# --- places that cannot be written --------------------------------------------------------------------------------
+
+
+def test_outputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "got 't.xlsx'" in reason_of(UsageError, TableWriter, tmp_path / "t.xlsx", ["a"])
+    assert "got 't'" in reason_of(UsageError, TableWriter, tmp_path / "t", ["a"])
+    assert "an existing folder for the output" in reason_of(UsageError, TableWriter, tmp_path / "no" / "t.csv", ["a"])
+    (tmp_path / "d.csv").mkdir()
+    assert "to be a file, got a folder or device" in reason_of(UsageError, TableWriter, tmp_path / "d.csv", ["a"])
+    os.mkfifo(tmp_path / "p.csv")
+    assert "to be a file, got a folder or device" in reason_of(UsageError, TableWriter, tmp_path / "p.csv", ["a"])
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "s.csv.part").symlink_to(tmp_path / "elsewhere")  # nothing is written through a planted link
+    assert "Too many levels of symbolic links" in reason_of(UsageError, TableWriter, tmp_path / "s.csv", ["a"])
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+
+    def denied(*_: Any) -> int:  # root may write everywhere, so the refusal is acted
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)
+    message = reason_of(UsageError, TableWriter, tmp_path / "t.csv", ["a"])
+    assert "t.csv.part', got Permission denied: make room or choose another output" in message
+
+
+def test_a_part_file_of_someone_else_is_left_alone(tmp_path: Path) -> None:
+    for content in (b"my download", b'{"mine": 1}\nx', b'{"mst_clipiqa_rows": 99, "columns": []}\n'):
+        journal_of(tmp_path / "t.csv").write_bytes(content)
+        for resume in (False, True):
+            message = reason_of(DataError, TableWriter, tmp_path / "t.csv", ["a"], resume=resume)
+            assert "got another file: move it away" in message
+        assert journal_of(tmp_path / "t.csv").read_bytes() == content
+
+
+def test_two_writers_of_one_table(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "t.csv", ["a"]) as table:
+        table.append({"a": 1})
+        assert "got another run: wait, or" in reason_of(UsageError, TableWriter, tmp_path / "t.csv", ["a"])
+    assert read_table(tmp_path / "t.csv") == [{"a": 1.0}]
+
+
+def test_a_full_disk_keeps_the_rows_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    table = TableWriter(tmp_path / "t.csv", ["a"])
+    table.append({"a": 1})
+    room = [2, None]
+
+    def full(descriptor: int, data: Any) -> int:
+        if (left := room.pop(0)) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:left])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        message = reason_of(UsageError, table.append, {"a": 22222})
+    assert "No space left on device: make room" in message
+    assert "kept for --resume" in message
+    assert list(read_journal(journal_of(tmp_path / "t.csv"))) == [{"a": 1}]
+    table.append({"a": 3})  # room again: no half row stands in between
+    table.close()
+    assert read_table(tmp_path / "t.csv") == [{"a": 1.0}, {"a": 3.0}]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_disk_that_fills_at_the_end(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"t{suffix}"
+    path.write_text("the table before")
+    table = TableWriter(path, ["a"])
+    table.append({"a": 1})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        message = reason_of(UsageError, table.close)
+    assert f"the rows are kept in '{path}.part'; make room and go on with --resume" in message
+    assert path.read_text() == "the table before"
+    assert names(tmp_path) == [path.name, f"{path.name}.part"]
+    written(path, [], ["a"], resume=True)
+    assert read_table(path) == [{"a": 1.0}]
+
+
+def test_a_folder_that_vanishes(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    table = TableWriter(folder / "t.csv", ["a"])
+    table.append({"a": 1})
+    shutil.rmtree(folder)
+    table.append({"a": 2})
+    assert list(read_journal(journal_of(folder / "t.csv"))) == [{"a": 1}, {"a": 2}]  # they lie there again
+    assert "got another run: wait, or" in reason_of(UsageError, TableWriter, folder / "t.csv", ["a"])
+    table.append({"a": 3})
+    shutil.rmtree(folder)
+    table.close()
+    assert read_table(folder / "t.csv") == [{"a": 1.0}, {"a": 2.0}, {"a": 3.0}]
+    assert names(folder) == ["t.csv"]
+
+
+def test_a_folder_that_vanishes_at_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    table = TableWriter(folder / "t.csv", ["a"])
+    table.append({"a": 1})
+    folder.rename(tmp_path / "moved")
+    assert "No such file or directory" in reason_of(UsageError, table.close)
+    assert list(read_journal(tmp_path / "moved" / "t.csv.part")) == [{"a": 1}]
+
+
+def test_hidden_columns_and_the_origin_stay_in_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    table = TableWriter(path, ["a"], hidden=["stamp"], origin={"model": "mini"})
+    table.append({"a": 1, "stamp": "x"})
+    assert origin_of(journal_of(path)) == {"model": "mini"}
+    assert list(read_journal(journal_of(path))) == [{"a": 1, "stamp": "x"}]
+    table.close()
+    assert path.read_text() == "a\n1\n"
+    assert origin_of(journal_of(path)) is None
+
+
+# --- kill and resume ----------------------------------------------------------------------------------------------
+
+
+def test_an_exception_leaves_the_rows_and_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(path, [{"a": 1}])
+    assert names(tmp_path) == ["t.csv.part"]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(path, [])  # without resume: anew
+    assert names(tmp_path) == []  # a run without rows leaves nothing
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_torn_journal_is_taken_up_at_any_byte(suffix: str, tmp_path: Path) -> None:
+    whole = written(tmp_path / f"whole{suffix}", ROWS).read_bytes()
+    path = tmp_path / f"t{suffix}"
+    table = TableWriter(path, COLUMNS)
+    for row in ROWS:
+        table.append(row)
+    table.abandon()
+    journal = journal_of(path).read_bytes()
+    for cut in range(0, len(journal), 3 if suffix == ".csv" else 61):
+        journal_of(path).write_bytes(journal[:cut])
+        with TableWriter(path, COLUMNS, resume=True) as table:
+            assert table.rows == max(0, journal[:cut].count(b"\n") - 1)
+            for row in ROWS[table.rows :]:
+                table.append(row)
+        assert path.read_bytes() == whole
+
+
+def test_read_journal_skips_only_the_torn_end(tmp_path: Path) -> None:
+    part = journal_of(tmp_path / "t.csv")
+    table = TableWriter(tmp_path / "t.csv", COLUMNS)
+    for row in ROWS:
+        table.append(row)
+    assert list(read_journal(part)) == ROWS  # also while it is being written
+    table.abandon()
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[:-1]) + lines[-1][:-2])
+    assert list(read_journal(part)) == ROWS[:-1]
+    part.write_bytes(b"".join(lines) + b"\0" * 50)  # what a power cut leaves
+    assert list(read_journal(part)) == ROWS
+    part.write_bytes(b"".join([lines[0], lines[1][:-5] + b"\n", *lines[2:]]))
+    assert "got a damaged line 2: remove it to start anew" in reason_of(DataError, list, read_journal(part))
+    part.write_bytes(lines[0][:9])
+    assert list(read_journal(part)) == []
+    part.unlink()
+    assert "No such file" in reason_of(DataError, list, read_journal(part))
+
+
+def test_resuming_other_columns_is_refused(tmp_path: Path) -> None:
+    table = TableWriter(tmp_path / "t.csv", ["a"])
+    table.append({"a": 1})
+    table.abandon()
+    message = reason_of(UsageError, TableWriter, tmp_path / "t.csv", ["a", "b"], resume=True)
+    assert "Expected the columns ['a', 'b'] in" in message
+    assert "got ['a']: remove it to start anew" in message
+    assert list(read_journal(journal_of(tmp_path / "t.csv"))) == [{"a": 1}]
+
+
+SCRIPT = """
+import sys
+from mst_clipiqa.tables.journal import origin_of
+from mst_clipiqa.tables.table import TableWriter
+with TableWriter(sys.argv[1], ["i", "text"], resume=True) as table:
+    print(table.rows, flush=True)
+    for i in range(table.rows, int(sys.argv[2])):
+        table.append({"i": i / 3, "text": "x" * (i % 500)})
+"""
+
+
+def run(path: Path, count: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(count)], stdout=subprocess.PIPE)
+
+
+def test_sigkill_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    path, count, kills = tmp_path / "t.csv", 30_000, 0
+    while not path.exists():
+        process = run(path, count)
+        assert process.stdout is not None
+        process.stdout.readline()  # it is writing now
+        if kills < 4:
+            time.sleep(0.03 * (kills + 1))
+            kills += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert path.exists() or journal_of(path).exists()
+    assert kills
+    found = [(row["i"], row["text"]) for row in stream_table(path)]
+    assert found == [(i / 3, "x" * (i % 500) or "") for i in range(count)]
+    assert names(tmp_path) == ["t.csv"]
+
+
+def test_streams_hold_one_row_at_a_time(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", [{"a": i} for i in range(5)], ["a"])
+    rows: Iterator[dict[str, Any]] = stream_table(path)
+    assert next(rows) == {"a": 0.0}
+    rows.close()  # type: ignore[attr-defined]
+    assert json.loads(json.dumps(next(stream_table(path)))) == {"a": 0.0}
+    assert io.StringIO(path.read_text()).readline() == "a\n"

@@ -1,0 +1,139 @@
+"""Model folders: a round trip to the bit, and a sentence for everything that is wrong with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, prompt_hash, save
+from tests.closed_form import fill
+
+
+def model() -> TrainedModel:
+    parts = {"quality": MSTCLIPIQA(64, "template"), "correspondence": MSTCLIPIQA(64, "prompt")}
+    for name, part in parts.items():
+        fill(part, f"{name}.")
+    targets = {"quality": Target("template", 0.0, 5.0, 0.7), "correspondence": Target("prompt", 26.6, 72.1)}
+    config = ModelConfig("toy", EncoderRef("mini", "a" * 64, 64), targets)
+    return TrainedModel(config, parts, TrainedOn(frozenset({"00ff"}), frozenset({prompt_hash("A  Fox")})))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save(model(), tmp_path / "toy", "# toy\n")
+    return tmp_path / "toy"
+
+
+def test_round_trip_to_the_bit(folder: Path) -> None:
+    before, after = model(), load(folder)
+    assert after.config == before.config
+    assert after.trained_on == before.trained_on
+    for name, part in before.parts.items():
+        state = after.parts[name].state_dict()
+        assert state.keys() == part.state_dict().keys()
+        assert all(torch.equal(state[k], v) for k, v in part.state_dict().items())
+    save(after, folder.parent / "again", "# toy\n")
+    for file in ("config.json", "model.safetensors", "trained_on.json", "README.md"):
+        assert (folder.parent / "again" / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_only_what_was_trained_is_saved(folder: Path) -> None:
+    numbers = sum(t.numel() for t in safetensors.torch.load_file(folder / "model.safetensors").values())
+    assert numbers == sum(p.numel() for part in model().parts.values() for p in part.parameters())
+    assert not list(folder.glob("*.part"))
+
+
+def test_prompts_are_compared_without_case_and_spacing() -> None:
+    assert prompt_hash("A  red\nFox ") == prompt_hash("a red fox")
+    assert prompt_hash("a red fox") != prompt_hash("a red box")
+
+
+def edit_config(folder: Path, change: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(tragets={}), r"got 'tragets' \(did you mean 'targets'\?\)"),
+        (lambda c: c["targets"]["quality"].update(hed=1), r"got 'hed' \(did you mean 'head'\?\)"),
+        (lambda c: c["view"].update(sizes=1), r"got 'sizes' \(did you mean 'size'\?\)"),
+        (lambda c: c.pop("encoders"), "Expected the key 'encoders'"),
+        (lambda c: c.update(format=2), "Expected format 1 in .*, got 2: use the version that wrote it"),
+        (lambda c: c.update(preprocessing="0"), "Expected preprocessing 1 in .*, got 0"),
+        (lambda c: c["targets"]["quality"].update(low=5.0), "Expected a scale low < high for quality"),
+        (lambda c: c["targets"]["quality"].update(low="0"), "Expected low to be float, got '0'"),
+        (lambda c: c["view"].update(mean=[0.5, 0.5]), r"Expected mean to be tuple\[float, float, float\], got \[0.5"),
+        (lambda c: c["view"].update(crops=10**9), "Expected crops to be int, got 1000000000"),
+        (lambda c: c["encoders"].update(dim=10**30), "Expected dim to be int, got 1000"),
+        (lambda c: c["encoders"].update(dim=2**16), r"of shape \(16384, 131072\)"),
+        (lambda c: c.update(name="\x1b[31mred"), r"Expected names that can be shown in .*, got '\\x1b"),
+        (lambda c: c["targets"].update({"a.b": c["targets"]["quality"]}), "Expected a word as the name of a target"),
+        (lambda c: c["targets"]["quality"].update(head="linear"), "got 'linear'"),
+        (lambda c: c.update(targets={}), "Expected at least one target"),
+        (lambda c: c["encoders"].update(dim=32), r"Expected quality\.gff\.W_h\.weight of shape \(8, 64\)"),
+        (lambda c: c["targets"].pop("quality"), r"got .quality\."),
+        (lambda c: c["targets"]["quality"].update(head="prompt"), r"Expected the weight quality\.head\.alpha"),
+        (lambda c: c["view"].update(fine="nativ"), "Expected fine to be 'same' or 'native', got 'nativ'"),
+    ],
+)
+def test_wrong_configs_are_named(folder: Path, change: Any, message: str) -> None:
+    edit_config(folder, change)
+    with pytest.raises(ModelError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"config"', "\x00\xff"])
+def test_configs_that_are_no_config_are_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ModelError, match="Expected"):
+        load(folder)
+
+
+def test_weights_that_are_no_weights_are_refused(folder: Path) -> None:
+    import pickle
+
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for data in (b"", whole[:100], whole[:-8], b"\xff" * 64, pickle.dumps({"a": 1}), (2**60).to_bytes(8, "little")):
+        path.write_bytes(data)
+        with pytest.raises(ModelError, match=r"Expected safetensors in .*fetch it again"):
+            load(folder)
+
+
+def test_missing_left_over_and_infinite_weights_are_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    state = safetensors.torch.load_file(path)
+    safetensors.torch.save_file({k: v for k, v in state.items() if k != "quality.gff.W_g.bias"}, path)
+    with pytest.raises(ModelError, match=r"Expected the weight quality\.gff\.W_g\.bias"):
+        load(folder)
+    safetensors.torch.save_file({**state, "quality.head.extra": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match=r"Expected no weight quality\.head\.extra"):
+        load(folder)
+    state["quality.gff.W_g.bias"][0] = float("inf")
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(ModelError, match=r"NaN or infinity in quality\.gff\.W_g\.bias"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ['{"images": 5}', '{"prompts": [1]}', "[]", "7"])
+def test_what_a_model_was_trained_on_is_lists_of_hashes(folder: Path, text: str) -> None:
+    (folder / "trained_on.json").write_text(text)
+    with pytest.raises(ModelError, match="Expected lists of hashes, images and prompts, in"):
+        load(folder)
+
+
+def test_no_folder_and_an_empty_one_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"Expected a model folder with config\.json at .*nowhere"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=r"Expected a model folder with config\.json"):
+        load(tmp_path)

@@ -1,0 +1,63 @@
+"""The benchmarks run, at sizes that prove nothing else, and their page holds what they found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from speed import cost, machine, memory, mini, report  # noqa: E402
+from speed.images import jpegs  # noqa: E402
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_images_are_as_many_and_as_large_as_asked_for(tmp_path: Path) -> None:
+    files = jpegs(tmp_path, 70, side=64)
+    assert len(set(files)) == 70
+    assert size_of(files[69]) == (64, 64)
+    assert len({file.stat().st_ino for file in files}) < 70  # more than there are examples are links
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    def once(work: Any, times: int = 5) -> float:
+        work()
+        return 0.5
+
+    for module in (mini, cost):
+        monkeypatch.setattr(module, "median_seconds", once)
+    monkeypatch.setattr(mini, "LAYOUTS", mini.LAYOUTS[:1])
+    monkeypatch.setattr(cost, "SIDES", (64,))
+    monkeypatch.setattr(cost, "WORDS", (0, 4))
+
+
+@pytest.mark.usefixtures("quick")
+def test_results_become_a_page(tmp_path: Path) -> None:
+    one = mini.measure(2, tmp_path / "mini")
+    assert one["images_per_second"] == one["decode_per_second"] == 4.0
+    two = cost.measure(1, tmp_path / "cost")
+    assert [row["side"] for row in two["sizes"]] == [64]
+    found = {
+        "cost": {"claim": "Cost of an image.", **two, "machine": machine.machine()},
+        "mini": {"claim": "Files to scores.", **one, "machine": machine.machine()},
+    }
+    page = report.page(json.loads(json.dumps(found)))
+    assert "| images per second | 4 | 3.4 |" in page
+    assert "## cost\n\nCost of an image." in page
+    report.draw(found, tmp_path / "rates.png")
+    assert size_of(tmp_path / "rates.png")[0] > 300
+
+
+def test_the_child_of_the_memory_benchmark_runs(tmp_path: Path) -> None:
+    assert memory.peak(tmp_path / "3", 3) > 50

@@ -1,0 +1,210 @@
+"""Training over features: same seed same bits, stop and resume, and a test part that nothing reaches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_clipiqa.data import RatedSet, Record, make_split
+from mst_clipiqa.errors import DataError, ModelError, UsageError
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.mst_clipiqa import Head
+from mst_clipiqa.model_folder import load
+from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.train.build import Job, build, learn
+from mst_clipiqa.train.contamination import contamination
+from mst_clipiqa.train.features import FeatureTable, Part, encode_records, part_of
+from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, fit
+from tests.fakes import FakePair, rated_set
+
+QUICK = replace(FAST, learning_rates=(1e-3, 3e-3), epochs=4, batch_size=8, patience=4)
+
+
+@contextmanager
+def no_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda count: None
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
+    return rated_set(tmp_path_factory.mktemp("rated"), prompts=16)
+
+
+@pytest.fixture(scope="module")
+def table(rated: RatedSet) -> FeatureTable:
+    return encode_records(ImageEncoder(FakePair()), rated.records, prompts=True)
+
+
+def fitted(rated: RatedSet, table: FeatureTable, head: Head, recipe: Recipe, checkpoint: Path | None = None) -> Fitted:
+    parts = make_split(rated.records, seed=1, validation_share=0.25).for_training()
+    train, validation = (part_of(table, p, "quality", head, (0, 5)) for p in (parts.train, parts.validation))
+    return fit(train, validation, head, recipe, checkpoint=checkpoint)
+
+
+def same_weights(a: Fitted, b: Fitted) -> bool:
+    left, right = a.model.state_dict(), b.model.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@pytest.mark.parametrize("head", ["template", "prompt"])
+def test_same_seed_same_bits(rated: RatedSet, table: FeatureTable, head: Head) -> None:
+    one, two = (fitted(rated, table, head, QUICK) for _ in range(2))
+    assert same_weights(one, two)
+    assert one.history == two.history
+    assert not same_weights(one, fitted(rated, table, head, replace(QUICK, seed=7)))
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_stop_and_resume_ends_in_the_same_weights(
+    rated: RatedSet, table: FeatureTable, tmp_path: Path, stop: int
+) -> None:
+    parts = make_split(rated.records, seed=1, validation_share=0.25).for_training()
+    train, validation = (part_of(table, p, "quality", "prompt", (0, 5)) for p in (parts.train, parts.validation))
+    seen: list[Epoch] = []
+
+    def interrupt(line: Epoch) -> None:
+        seen.append(line)
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(train, validation, "prompt", QUICK, checkpoint=tmp_path / "c.pt", report=interrupt)
+    resumed = fit(train, validation, "prompt", QUICK, checkpoint=tmp_path / "c.pt", report=seen.append)
+    whole = fitted(rated, table, "prompt", QUICK)
+    assert same_weights(resumed, whole)
+    assert resumed.history == whole.history == tuple(seen)
+
+
+def test_a_checkpoint_of_another_training_is_refused(rated: RatedSet, table: FeatureTable, tmp_path: Path) -> None:
+    fitted(rated, table, "template", QUICK, tmp_path / "c.pt")
+    with pytest.raises(UsageError, match=r"Expected .*c\.pt to be of this training, but its recipe differ"):
+        fitted(rated, table, "template", replace(QUICK, margin=0.2), tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        (lambda part: replace(part, y=part.y.flip(0)), "targets"),
+        (lambda part: replace(part, f_c=part.f_c.flip(1)), "features"),
+        (lambda part: replace(part, f_f=part.f_f.flip(1)), "features"),
+    ],
+)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_checkpoint_of_another_target_or_encoder_is_refused(
+    rated: RatedSet, table: FeatureTable, tmp_path: Path, other: Callable[[Part], Part], differs: str, which: int
+) -> None:
+    split = make_split(rated.records, seed=1, validation_share=0.25).for_training()
+    parts = [part_of(table, p, "quality", "template", (0, 5)) for p in (split.train, split.validation)]
+    fit(*parts, "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
+    parts[which] = other(parts[which])
+    with pytest.raises(UsageError, match=rf"Expected .*c\.pt to be of this training, but its {differs} differ"):
+        fit(*parts, "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
+
+
+def test_training_learns_what_noise_does(rated: RatedSet, table: FeatureTable) -> None:
+    found = fitted(rated, table, "prompt", replace(QUICK, epochs=30, patience=30))
+    assert found.best.validation_srcc > 0.8
+    losses = [line.training_loss for line in found.history]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_best_epoch_is_kept_not_the_last(rated: RatedSet, table: FeatureTable) -> None:
+    found = fitted(rated, table, "prompt", QUICK)
+    assert found.best.validation_srcc == max(line.validation_srcc for line in found.history)
+
+
+def test_the_paper_recipe_is_the_published_one() -> None:
+    assert PAPER.learning_rates == (5e-6,)
+    assert (PAPER.weight_decay, PAPER.batch_size, PAPER.epochs) == (1e-3, 8, 20)
+    assert (PAPER.ranking_weight, PAPER.margin, PAPER.decoupled, PAPER.cosine) == (1.0, 0.1, False, False)
+
+
+def test_too_few_images_is_said(table: FeatureTable, rated: RatedSet) -> None:
+    few = part_of(table, rated.records[:1], "quality", "template", (0, 5))
+    with pytest.raises(UsageError, match="Expected at least 2 images to train on and 2 to validate on, got 1 and 1"):
+        fit(few, few, "template", QUICK)
+
+
+def job(rated: RatedSet, out: Path, head: Head = "template", target: str = "quality") -> Job:
+    return Job(rated, make_split(rated.records, seed=2, validation_share=0.25), target, head, QUICK, out)
+
+
+def test_training_cannot_reach_the_test_part(rated: RatedSet, tmp_path: Path) -> None:
+    what = job(rated, tmp_path / "model")
+    poisoned = [replace(r, file=tmp_path / "gone.png", targets={}) for r in what.split.test]
+    safe = replace(what, split=replace(what.split, test=tuple(poisoned)))
+    pair = FakePair()
+    safe.out.mkdir()
+    learn(safe.split.for_training(), safe, ImageEncoder(pair), no_bar)
+    assert pair.images == len(what.split.train) + len(what.split.validation)
+    assert not hasattr(what.split.for_training(), "test")
+
+
+def test_build_makes_a_folder_that_scores_in_native_units(
+    rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "model"
+    result = build(job(rated, out), ImageEncoder(FakePair()), no_bar)
+    assert result is not None
+    names = {p.name for p in out.iterdir()}
+    assert names >= {"config.json", "model.safetensors", "README.md", "training.json", "quality.png", "split.json"}
+    assert "checkpoint.pt" not in names
+    training = json.loads((out / "training.json").read_text())["quality"]
+    assert training["leakage"] == 0
+    assert training["test"]["agreement"]["srcc"] == pytest.approx(result.evaluation.agreement.srcc)
+    assert "of its images show a prompt that training saw" in (out / "README.md").read_text()
+    model = load(out)
+    assert model.config.targets["quality"].interval is not None
+    scorer = Scorer(model, ImageEncoder(FakePair()))
+    test = job(rated, out).split.test
+    scores = scorer([str(r.file) for r in test])
+    assert [s.quality for s in scores] == pytest.approx(list(result.predictions), abs=1e-5)
+    for score in scores:
+        low, high = score.intervals["quality"]
+        assert 0 <= low <= high <= 5
+
+
+def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    build(job(rated, out), ImageEncoder(FakePair()), no_bar)
+    first = load(out).parts["quality"].state_dict()
+    build(job(rated, out, "prompt", "correspondence"), ImageEncoder(FakePair()), no_bar)
+    both = load(out)
+    assert list(both.config.targets) == ["quality", "correspondence"]
+    assert all(torch.equal(first[k], v) for k, v in both.parts["quality"].state_dict().items())
+    with pytest.raises(ModelError, match="Expected a new folder or one of the same encoders"):
+        build(job(rated, out), ImageEncoder(FakePair(sha256="0" * 64)), no_bar)
+
+
+def test_what_a_model_has_seen_is_seen_again(rated: RatedSet, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    what = job(rated, out)
+    build(what, ImageEncoder(FakePair()), no_bar)
+    seen = {"the model": load(out).trained_on}
+    assert contamination(what.split.test, seen).label == ""
+    learnt = contamination(what.split.train, seen)
+    assert (learnt.images, learnt.prompts) == (1.0, 1.0)
+    assert learnt.label == "contaminated: the model had seen 100% of the images and 100% of the prompts"
+    mixed: list[Record] = [*what.split.train[:4], *what.split.test[:4]]
+    assert contamination(mixed, seen).images == 0.5
+
+
+def test_unknown_targets_and_missing_prompts_are_said(rated: RatedSet, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Expected a target of toy .*did you mean 'quality'"):
+        build(job(rated, tmp_path / "m", target="qualty"), ImageEncoder(FakePair()), no_bar)
+    silent = tuple(replace(r, prompt=None) for r in rated.records)
+    with pytest.raises(DataError, match="Expected a prompt for every image, got none for 64"):
+        encode_records(ImageEncoder(FakePair()), silent, prompts=True)
+
+
+def test_an_unreadable_image_stops_training_with_its_name(rated: RatedSet, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"")
+    records = [*rated.records[:3], replace(rated.records[3], file=tmp_path / "bad.png", name="bad")]
+    with pytest.raises(DataError, match="Expected 4 readable images, got 1 that are not; first bad: Expected"):
+        encode_records(ImageEncoder(FakePair()), records, prompts=False)

@@ -1,1 +1,0 @@
-"""How the embedded model is made: from nothing to ``mst_clipiqa/embedded/mini``. See README.md in this folder."""
