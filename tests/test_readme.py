@@ -1,4 +1,4 @@
-"""What the README says is run: its Python as it stands, its commands as far as their flags."""
+"""The README is tested: its Python runs, the flags of its commands exist, its figures are those of the model card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -71,13 +72,31 @@ def test_every_image_is_made_by_a_script_shown_and_small() -> None:
     assert [path.name for path in IMAGES.iterdir() if path.stat().st_size >= 150_000] == []
 
 
-def test_every_command_of_the_readme_has_a_image() -> None:
+def test_every_command_of_the_readme_has_an_image() -> None:
     script = (ROOT / "docs" / "make_screenshots.py").read_text(encoding="utf-8")
     shown = set(re.findall(r"mst-clipiqa ([\w-]+)", script)) | {"serve"}
     assert {line.split()[0] for line in COMMANDS} <= shown
 
 
-def test_the_links_of_the_readme_and_the_gallery_lead_somewhere() -> None:
-    for text, folder in ((TEXT, ROOT), (GALLERY, ROOT / "docs")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-            assert (folder / target).is_file(), target
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).is_file(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize(("target", "column"), [("quality", 1), ("correspondence", 2)])
+def test_the_agreement_with_raters_is_that_of_the_model_card(target: str, column: int) -> None:
+    card = (ROOT / "mst_clipiqa" / "weights" / "mini" / "README.md").read_text(encoding="utf-8")
+    rows = {cells[0]: cells for line in card.splitlines() if len(cells := row_of_cells(line)) == 3}
+    (line,) = (line for line in TEXT.splitlines() if line.startswith(f"| `{target}` | ") and "?" in line)
+    assert row_of_cells(line)[2:] == [rows["images"][column], rows["SRCC"][column]]
+
+
+def row_of_cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+
+
+def test_the_figure_of_the_two_streams_is_what_its_script_draws() -> None:
+    namespace: dict[str, Any] = {"__file__": str(ROOT / "docs" / "make_figure.py"), "__name__": "make_figure"}
+    exec((ROOT / "docs" / "make_figure.py").read_text(encoding="utf-8"), namespace)
+    assert namespace["figure"]() == (ROOT / "docs" / "two-streams.svg").read_text(encoding="utf-8")
