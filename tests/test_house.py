@@ -25,7 +25,7 @@ ONLY: dict[str, set[str]] = {
     "evaluate": {"errors"},
     "images": {"errors"},
     "tables": {"errors"},
-    "data": {"errors"},
+    "data": {"tables", "errors"},
 }
 # ... and every part imports from its own row or from a row before it. Every part has a row.
 ROWS = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mst_clipiqa.analysis.rows import Row
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.tables.table import SUFFIXES, read_table
+from mst_clipiqa.tables.table import TABLE_SUFFIXES, read_table
 
 
 def read_rows(source: str | Path) -> list[Row]:
@@ -24,10 +24,10 @@ def read_rows(source: str | Path) -> list[Row]:
     if str(source) == "-":
         return _from_stdin()
     path = Path(source)
-    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+    if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
         found = "another kind of file" if path.exists() else "nothing of this name"
         raise UsageError(
-            f"Expected a scores table ({', '.join(SUFFIXES)}), a folder of images, or - for stdin, got {found}: "
+            f"Expected a scores table ({', '.join(TABLE_SUFFIXES)}), a folder of images, or - for stdin, got {found}: "
             f"{shown(path)}."
         )
     return list(read_table(path))

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import cast
 
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.tables.names import is_image_name
 
 LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".mat")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEEPEST = 2  # folders below the root that are searched for labels
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelRow:
     """One row of a label file; `where` names the file and the row as a spreadsheet counts it."""
 
     where: str
@@ -77,7 +77,7 @@ def _folders_in(folder: Path) -> list[Path]:
         return []
 
 
-def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> list[Row]:
+def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> list[LabelRow]:
     """Read a csv, xlsx or jsonl file into rows.
 
     Args:
@@ -96,7 +96,7 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
     if not lines:
         raise DataError(f"expected rows in {path}, got an empty file; fetch the label file again")
     first = lines[0][1]
-    if names_a_image(first) or (header and header not in [cell.casefold() for cell in first]):
+    if names_an_image(first) or (header and header not in [cell.casefold() for cell in first]):
         columns, body = _columns_without_header(path, first, positions), lines
     else:
         columns, body = [cell.casefold() for cell in first], lines[1:]
@@ -109,13 +109,13 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
                 f"{path.name} row {number}: expected {len(columns)} cells, got {len(cells)}; "
                 "quote the cells that hold a comma"
             )
-        rows.append(Row(f"{path.name} row {number}", dict(zip(columns, cells, strict=True))))
+        rows.append(LabelRow(f"{path.name} row {number}", dict(zip(columns, cells, strict=True))))
     return rows
 
 
-def names_a_image(cells: Iterable[str]) -> bool:
+def names_an_image(cells: Iterable[str]) -> bool:
     """Return whether one of the cells is an image's file name, which no header row has."""
-    return any(cell.casefold().endswith(IMAGE_SUFFIXES) for cell in cells)
+    return any(map(is_image_name, cells))
 
 
 def _columns_without_header(path: Path, first: Sequence[str], positions: Sequence[str]) -> list[str]:
@@ -156,7 +156,7 @@ def _xlsx_lines(path: Path) -> list[tuple[int, list[str]]]:
     return [(i, line + [""] * (width - len(line))) for i, line in enumerate(lines, 1)]
 
 
-def _jsonl_rows(path: Path) -> list[Row]:
+def _jsonl_rows(path: Path) -> list[LabelRow]:
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
@@ -168,7 +168,7 @@ def _jsonl_rows(path: Path) -> list[Row]:
         if not isinstance(entry, dict):
             raise DataError(f"{path.name} row {number}: expected one JSON object a line, got {line[:40]!r}")
         cells = {str(key).casefold(): "" if value is None else str(value).strip() for key, value in entry.items()}
-        rows.append(Row(f"{path.name} row {number}", cells))
+        rows.append(LabelRow(f"{path.name} row {number}", cells))
     if not rows:
         raise DataError(f"expected rows in {path}, got an empty file; fetch the label file again")
     return rows

@@ -10,7 +10,7 @@ from mst_clipiqa.data import aigciqa2023, plain
 from mst_clipiqa.data.label_files import find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, merge, native_ranges, rating, to_record
 from mst_clipiqa.data.record import Range, RatedSet, Record
-from mst_clipiqa.data.sets import FORMATS, SETS, SetInfo, set_name
+from mst_clipiqa.data.sets import OWN_FORMATS, SETS, SetInfo, set_name
 from mst_clipiqa.errors import DataError, UsageError
 
 
@@ -44,7 +44,7 @@ def load(
         {'quality': (0.0, 5.0), 'correspondence': (0.0, 5.0)}
     """
     key, folder = set_name(name), Path(root)
-    if score_range is not None and key not in FORMATS:
+    if score_range is not None and key not in OWN_FORMATS:
         raise UsageError(f"expected no score range for {key}, whose range is known, got {score_range}; leave it out")
     if not folder.is_dir() and not (key in ("csv", "pyiqa") and folder.is_file()):
         raise DataError(f"expected the folder of {key}, got {folder}, which is none; give the folder that holds it")
@@ -72,7 +72,7 @@ def load(
 def _read(key: str, root: Path) -> Labels:
     if key == "aigciqa2023":
         return aigciqa2023.read(root)
-    if key in FORMATS:
+    if key in OWN_FORMATS:
         return plain.read(key, root)
     return _from_table(SETS[key], root)
 
@@ -111,7 +111,7 @@ def _with_scales(info: SetInfo, ratings: Sequence[Rating], given: Range | None) 
 def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, guessed: bool) -> list[str]:
     """Say what the labels leave open."""
     notes = []
-    if guessed and key in FORMATS:
+    if guessed and key in OWN_FORMATS:
         low, high = next(iter(ranges.values()))
         notes.append(f"the scale {low:g}..{high:g} is guessed from the scores; state it where it is another")
     without = sum(r.prompt is None for r in ratings)

@@ -6,20 +6,21 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from mst_clipiqa.data.label_files import IMAGE_SUFFIXES, Row, find_labels, read_rows
+from mst_clipiqa.data.label_files import LabelRow, find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, deviations, number, plain_prompt
 from mst_clipiqa.data.record import Range
 from mst_clipiqa.data.sets import PLAIN as INFO
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.tables.names import is_image_name
 
 ONE_SCORE = ("mos", "gt_score", "score", "mos_score", "mean_opinion_score")
 """Columns that say no more than that they are the score: read as quality."""
 
-GROUP = ("prompt_group", "group", "prompt_id")
-GENERATOR = ("generator", "model", "generator_name")
-SPLIT = ("split", "official_split")
-PARTS = {"train": "train", "training": "train", "val": "validation", "valid": "validation"}
-PARTS |= {"validation": "validation", "dev": "validation", "test": "test", "testing": "test"}
+GROUP_COLUMNS = ("prompt_group", "group", "prompt_id")
+GENERATOR_COLUMNS = ("generator", "model", "generator_name")
+SPLIT_COLUMNS = ("split", "official_split")
+PART_NAMES = {"train": "train", "training": "train", "val": "validation", "valid": "validation"}
+PART_NAMES |= {"validation": "validation", "dev": "validation", "test": "test", "testing": "test"}
 SCALES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))
 
 _PATTERNS = {
@@ -55,8 +56,8 @@ def _files(form: str, root: Path) -> list[tuple[Path, str, str | None]]:
     if root.is_file():
         return [(root, "", None)]
     if form == "imagefolder":
-        parts = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name in PARTS]
-        inside = [(f, f"{d.name}/", PARTS[d.name]) for d in parts for f in _metadata(d)]
+        parts = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name in PART_NAMES]
+        inside = [(f, f"{d.name}/", PART_NAMES[d.name]) for d in parts for f in _metadata(d)]
         if inside:
             return [(path, below, part) for path, below, part in inside]
     found = [path for files in find_labels(root, _PATTERNS[form]).values() for path in files]
@@ -80,7 +81,7 @@ def _positions(path: Path) -> tuple[str, ...]:
     return ("name", "mos") if narrow else ("name", "prompt", "mos")
 
 
-def _targets(path: Path, rows: Sequence[Row]) -> tuple[dict[str, tuple[str, ...]], str]:
+def _targets(path: Path, rows: Sequence[LabelRow]) -> tuple[dict[str, tuple[str, ...]], str]:
     """Find the columns with scores: target -> column, and a note where a name had to be interpreted."""
     first = rows[0]
     targets = {target: columns for target, columns in INFO.targets.items() if first.get(columns) is not None}
@@ -96,10 +97,10 @@ def _targets(path: Path, rows: Sequence[Row]) -> tuple[dict[str, tuple[str, ...]
     return targets, ""
 
 
-def _split_column(rows: Sequence[Row]) -> tuple[str | None, str]:
+def _split_column(rows: Sequence[LabelRow]) -> tuple[str | None, str]:
     """Find the column with the official part; pyiqa's files have many random splits beside it."""
     columns = list(rows[0].cells)
-    plain = [column for column in SPLIT if column in columns]
+    plain = [column for column in SPLIT_COLUMNS if column in columns]
     if plain:
         return plain[0], ""
     others = [column for column in columns if "split" in column]
@@ -108,12 +109,14 @@ def _split_column(rows: Sequence[Row]) -> tuple[str | None, str]:
     return others[0], f"column {others[0]!r} is read as the official split"
 
 
-def _rating(row: Row, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None) -> Rating:
+def _rating(
+    row: LabelRow, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None
+) -> Rating:
     name = (row.get(INFO.file_column) or "").replace("\\", "/")
-    if not name.casefold().endswith(IMAGE_SUFFIXES):
+    if not is_image_name(name):
         raise DataError(
             f"{row.where}: expected an image's file name in a column such as {', '.join(INFO.file_column[:5])}, "
-            f"got {name!r}; rename the column with the images to image_name"
+            f"got {name!r}; rename the column with the images to file"
         )
     said = row.cells[part].casefold() if part else ""
     return Rating(
@@ -122,10 +125,10 @@ def _rating(row: Row, targets: dict[str, tuple[str, ...]], part: str | None, bel
         targets={target: number(row, columns, name) for target, columns in targets.items()},
         prompt=plain_prompt(row.get(INFO.prompt_column)),
         deviations={t: value for t, value in deviations(row, INFO).items() if t in targets},
-        split=PARTS.get(said) if said else split,
+        split=PART_NAMES.get(said) if said else split,
         style=row.get(("style",)) or "",
-        group=row.get(GROUP) or None,
-        generator=row.get(GENERATOR) or "",
+        group=row.get(GROUP_COLUMNS) or None,
+        generator=row.get(GENERATOR_COLUMNS) or "",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mst_clipiqa.data.label_files import Row
+from mst_clipiqa.data.label_files import LabelRow
 from mst_clipiqa.data.record import ALONE, Range, Record, same_text
 from mst_clipiqa.data.sets import SetInfo
 from mst_clipiqa.errors import DataError
@@ -43,7 +43,7 @@ class Labels:
     files: list[Path] = field(default_factory=list)
 
 
-def number(row: Row, columns: Sequence[str], name: str) -> float:
+def number(row: LabelRow, columns: Sequence[str], name: str) -> float:
     """Return the finite number in the first of these columns.
 
     Raises:
@@ -62,7 +62,7 @@ def number(row: Row, columns: Sequence[str], name: str) -> float:
     return value
 
 
-def rating(row: Row, info: SetInfo, split: str | None = None) -> Rating:
+def rating(row: LabelRow, info: SetInfo, split: str | None = None) -> Rating:
     """Read one row with the columns that the table names.
 
     Raises:
@@ -83,7 +83,7 @@ def rating(row: Row, info: SetInfo, split: str | None = None) -> Rating:
     )
 
 
-def deviations(row: Row, info: SetInfo) -> dict[str, float]:
+def deviations(row: LabelRow, info: SetInfo) -> dict[str, float]:
     """Return the standard deviations that the row has; an empty cell is left out."""
     return {t: number(row, c, t) for t, c in info.deviations.items() if row.get(c)}
 

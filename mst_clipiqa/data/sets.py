@@ -10,6 +10,7 @@ from typing import Literal
 
 from mst_clipiqa.data.record import Range
 from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS
 
 Columns = tuple[str, ...]  # names of one column as met in the wild, the first one found is read
 
@@ -175,18 +176,8 @@ PKU_AIGIQA_4K = SetInfo(
 PLAIN = SetInfo(
     title="a table of your own",
     files=(LabelFile("*.csv", ("name", "prompt", "mos")),),
-    file_column=(
-        "image_name",
-        "name",
-        "image",
-        "file_name",
-        "file",
-        "filename",
-        "img_path",
-        "img_name",
-        "impath",
-    ),
-    prompt_column=("prompt", "text_prompt", "caption", "text"),
+    file_column=FILE_COLUMNS,
+    prompt_column=PROMPT_COLUMNS,
     targets={
         "quality": ("quality", "mos_quality", "mosz1", "mos_q"),
         "correspondence": ("correspondence", "mos_align", "mosz3", "mos_c", "alignment"),
@@ -218,7 +209,7 @@ SETS: dict[str, SetInfo] = {
 }
 """Name -> layout. The last three are formats for sets of one's own."""
 
-FORMATS = ("csv", "imagefolder", "pyiqa")
+OWN_FORMATS = ("csv", "imagefolder", "pyiqa")
 
 
 def set_name(name: str) -> str:

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from mst_clipiqa.data.label_files import Row, read_rows
-from mst_clipiqa.data.plain import PARTS
+from mst_clipiqa.data.label_files import LabelRow, read_rows
+from mst_clipiqa.data.plain import PART_NAMES
 from mst_clipiqa.data.sets import PLAIN
 from mst_clipiqa.errors import DataError
 
@@ -88,14 +88,14 @@ def _from_json(path: Path) -> Parts:
         raise DataError(f"expected JSON in {path}, got: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("train", "test")):
         raise DataError(f'expected {{"train": [names], "test": [names]}} in {path}, got something else')
-    lists = {PARTS[key]: value for key, value in content.items() if key in PARTS and isinstance(value, list)}
+    lists = {PART_NAMES[key]: value for key, value in content.items() if key in PART_NAMES and isinstance(value, list)}
     return {part: [str(name) for name in value] for part, value in lists.items()}
 
 
 def _from_csv(path: Path) -> Parts:
     parts: Parts = {}
     for row in read_rows(path):
-        part = PARTS.get((row.get(("split", "part", "set")) or "").casefold())
+        part = PART_NAMES.get((row.get(("split", "part", "set")) or "").casefold())
         if part is None:
             raise DataError(
                 f"{row.where}: expected train, validation or test in a column 'split', "
@@ -106,13 +106,13 @@ def _from_csv(path: Path) -> Parts:
 
 
 def _from_folder(folder: Path) -> Parts:
-    files = {PARTS[p.stem]: p for p in sorted(folder.glob("*.csv")) if p.stem in PARTS}
+    files = {PART_NAMES[p.stem]: p for p in sorted(folder.glob("*.csv")) if p.stem in PART_NAMES}
     if "test" not in files and "validation" in files:
         files["test"] = files.pop("validation")
     return {part: [_name(row) for row in read_rows(p, ("name", "prompt", "mos"))] for part, p in files.items()}
 
 
-def _name(row: Row) -> str:
+def _name(row: LabelRow) -> str:
     name = (row.get(PLAIN.file_column) or "").replace("\\", "/")
     if not name:
         raise DataError(f"{row.where}: expected an image's name in a column such as name, got none")

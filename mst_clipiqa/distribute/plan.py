@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.inputs.expand import expand
-from mst_clipiqa.inputs.lists import FILE_COLUMNS, PROMPT_COLUMNS, SUFFIXES
 from mst_clipiqa.tables.cells import utf8
+from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet import stream
 
 _LONGEST_TEXT = 2**20  # bytes of a prompt in a tar shard
@@ -192,7 +192,7 @@ def _of_group(tar: tarfile.TarFile, path: Path, group: list[tarfile.TarInfo]) ->
     except _DAMAGE as error:
         broken = error
     for member in group:
-        if member.name.lower().endswith(SUFFIXES):
+        if is_image_name(member.name):
             name = utf8(member.name).decode()
             yield Source(f"{path}/{name}", str(path.absolute()), prompt, at=(member.offset_data, member.size))
     if broken:
@@ -231,6 +231,6 @@ def _in_url(url: str) -> Iterator[Source]:
     except Exception as error:  # a storage's package raises what it likes: NoCredentialsError is no OSError
         raise DataError(f"Expected images at {shown(url)}, but it cannot be listed ({shown(error)}).") from error
     for name in names:
-        if name.lower().endswith(SUFFIXES):
+        if is_image_name(name):
             full = files.unstrip_protocol(name)
             yield Source(full, full, is_url=True)

@@ -8,7 +8,7 @@ from PIL import ImageFile
 
 from mst_clipiqa.errors import ImageError
 
-FORMATS = "PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF"
+IMAGE_FORMATS = "PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF"
 HEAD = 64
 """How many bytes of a file `kind_of` wants to see."""
 
@@ -66,7 +66,7 @@ def kind_of(head: bytes) -> str:
     for start, kind in _STARTS:
         if head.startswith(start):
             return kind
-    raise ImageError(f"Expected an image ({FORMATS}), got {_looks_like(head)}: save it as PNG or JPEG.")
+    raise ImageError(f"Expected an image ({IMAGE_FORMATS}), got {_looks_like(head)}: save it as PNG or JPEG.")
 
 
 def parser_of(kind: str) -> type[ImageFile.ImageFile]:

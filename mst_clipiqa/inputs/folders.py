@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.inputs.lists import SUFFIXES
+from mst_clipiqa.tables.names import is_image_name
 
-_DIGITS = re.compile(r"0*([0-9]+)")
+_NUMBERS = re.compile(r"0*([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def listing(path: str) -> tuple[list[str], int, list[str]]:
         for entry in found:
             if entry.name.startswith("."):
                 continue
-            if entry.name.lower().endswith(SUFFIXES):
+            if is_image_name(entry.name):
                 images.append(entry.name)
             elif _is_folder(entry):
                 folders.append(entry.name)
@@ -103,4 +103,4 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def natural(name: str) -> tuple[str, str]:
     """Return a key that sorts "2.png" before "10.png", capitals beside small letters, and equals nowhere."""
     # A number sorts by its length, then by its digits; the length is one character, so the key stays one string.
-    return _DIGITS.sub(lambda digits: f"0{chr(0x100 + len(digits[1]))}{digits[1]}", name.casefold()), name
+    return _NUMBERS.sub(lambda digits: f"0{chr(0x100 + len(digits[1]))}{digits[1]}", name.casefold()), name

@@ -11,16 +11,7 @@ from typing import Any
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.tables.cells import unmarked
 from mst_clipiqa.tables.lines import csv_rows, json_lines, open_text
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
-"""What the name of an image ends in, in lower case."""
-
-# What people call these columns, the likeliest first; capitals do not matter.
-FILE_COLUMNS = (
-    *("file", "file_name", "filename", "path", "file_path", "filepath", "img_path", "image_path", "impath"),
-    *("image", "image_name", "img_name", "img", "name", "generated_image"),
-)
-PROMPT_COLUMNS = ("prompt", "text", "caption", "text_prompt")
+from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
 _MOST_JSON = 2**28  # characters of a JSON file, which has to be read as a whole
@@ -106,7 +97,7 @@ def _columns(path: Path, names: Sequence[str], need_prompt: bool) -> tuple[int, 
         return file_at, prompt_at
     wanted = "the columns file and prompt" if need_prompt else "a column file"
     hint = "rename the columns"
-    if any(name.strip().lower().endswith(SUFFIXES) for name in names):
+    if any(is_image_name(name.strip()) for name in names):
         hint = "add a first line with the names of the columns"
     raise ColumnsError(f"Expected {wanted} in {shown(path)}, got {shown(', '.join(names))}: {hint}.")
 

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.tables.cells import Cell, utf8
 
-GROUP = 10_000
-"""Rows a row group: what is in memory at once."""
+ROW_GROUP = 10_000
+"""Rows per row group, which is what is held in memory at once."""
 
 
 def require() -> None:
@@ -52,7 +52,7 @@ def write(file: BinaryIO, columns: Mapping[str, type], rows: Iterable[Sequence[C
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     left = iter(rows)
     with pq.ParquetWriter(file, schema) as writer:
-        while group := list(islice(left, GROUP)):
+        while group := list(islice(left, ROW_GROUP)):
             turned = zip(columns.values(), zip(*group, strict=True), strict=True)
             arrays = [[_as(kind, value) for value in values] for kind, values in turned]
             writer.write_table(pa.table(arrays, schema=schema))
@@ -76,7 +76,7 @@ def stream(path: Path) -> Iterator[dict[str, str | float | None]]:
     try:
         with path.open("rb") as raw, pq.ParquetFile(raw) as file:
             _check(file.schema_arrow, path, pa)
-            for batch in file.iter_batches(batch_size=GROUP):
+            for batch in file.iter_batches(batch_size=ROW_GROUP):
                 values = [column.to_pylist() for column in batch.columns]
                 for row in zip(*values, strict=True):
                     yield {name: _plain(value) for name, value in zip(batch.schema.names, row, strict=True)}

@@ -24,7 +24,7 @@ from mst_clipiqa.tables.lines import Line, csv_rows, json_lines
 
 __all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table"]
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
 class TableWriter:
@@ -231,9 +231,10 @@ def _flat(cell: Any, column: str, line: Line, path: Path) -> str | float | None:
 
 def _suffix(path: Path, error: type[UsageError] | type[DataError]) -> str:
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in TABLE_SUFFIXES:
         raise error(
-            f"Expected a table to end in .csv, .jsonl or .parquet, got {shown(path.name)}{nearest(suffix, SUFFIXES)}."
+            f"Expected a table to end in .csv, .jsonl or .parquet, got {shown(path.name)}"
+            f"{nearest(suffix, TABLE_SUFFIXES)}."
         )
     return suffix
 

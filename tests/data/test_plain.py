@@ -113,11 +113,9 @@ def test_without_a_score_the_columns_are_named(tmp_path: Path) -> None:
         load("csv", tmp_path)
 
 
-def test_without_a_image_the_row_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "mine.csv", "path,mos", "a.png,1.5")
-    with pytest.raises(
-        DataError, match=r"mine\.csv row 2: expected an image's file name in a column such as image_name"
-    ):
+def test_without_an_image_the_row_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "thing,mos", "a.png,1.5")
+    with pytest.raises(DataError, match=r"mine\.csv row 2: expected an image's file name in a column such as file, "):
         load("csv", tmp_path)
 
 

@@ -239,7 +239,7 @@ def test_parquet_types_are_those_wished_for_where_they_hold(tmp_path: Path) -> N
 
 def test_parquet_is_written_and_read_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("mst_clipiqa.tables.parquet.GROUP", 10)
+    monkeypatch.setattr("mst_clipiqa.tables.parquet.ROW_GROUP", 10)
     rows = [{"file": f"{i}.png", "quality": i / 7} for i in range(35)]
     path = written(tmp_path / "t.parquet", rows, ["file", "quality"])
     assert pq.ParquetFile(path).num_row_groups == 4

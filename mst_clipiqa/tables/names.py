@@ -1,0 +1,18 @@
+"""How image files end, and what the columns with files and prompts are called in tables that people write."""
+
+from __future__ import annotations
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+"""What the name of an image ends in, in lower case."""
+
+# The most common names first; case does not matter.
+FILE_COLUMNS = (
+    *("file", "file_name", "filename", "path", "file_path", "filepath", "img_path", "image_path", "impath"),
+    *("image", "image_name", "img_name", "img", "name", "generated_image"),
+)
+PROMPT_COLUMNS = ("prompt", "text", "caption", "text_prompt")
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name ends as an image's does."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
