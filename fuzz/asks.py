@@ -14,7 +14,7 @@ from fuzz.mutate import damaged, damaged_json, value
 TOKEN = "a-token-of-the-fuzzer"
 MAX_BYTES = 2**20
 """What the fuzzed server takes as a body."""
-_POSTS = ("/v1/score", "/v1/score", "/v1/score", "/v1/compare", "/v1/export", "/v1/explain")
+_POSTS = ("/v1/score", "/v1/score", "/v1/score", "/v1/compare", "/v1/download", "/v1/explain")
 _GETS = ("/", "/docs", "/v1/info", "/metrics", "/healthz", "/readyz", "/openapi.json", "/static/page.css", "/swagger/x")
 _PATHS = (
     "/healthz/",
@@ -54,7 +54,7 @@ def make(dice: random.Random) -> Case:
     body = b""
     if dice.random() < 0.08:
         head |= {"method": "GET", "path": dice.choice(_GETS)}
-    elif head["path"] == "/v1/export":
+    elif head["path"] == "/v1/download":
         body = _json(_rows(dice), head, dice)
     elif dice.random() < 0.5:
         body = _json(_asked(head["path"], dice), head, dice)

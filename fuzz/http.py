@@ -94,7 +94,7 @@ def feed(case: Case) -> None:
         raise
     if there.log.said:
         raise TypeError(f"the log has errors: {there.log.said.pop(0)}")
-    if app.state.server.held.bytes or app.state.server.engine.waiting:
+    if app.state.server.memory.bytes or app.state.server.engine.waiting:
         raise TypeError("bytes or scores are still accounted for")
     if head["end"] != "hung up" or answer.is_whole:
         _check(answer, head["method"])

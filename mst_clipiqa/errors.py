@@ -4,10 +4,11 @@
 
     MstClipiqaError
     ├── UsageError     a flag, an argument or a combination of them
-    ├── ImageError   one image that cannot be read
+    ├── ImageError     one image that cannot be read
     ├── PromptError    one prompt that cannot be scored
     ├── ModelError     a model folder, encoder weights or their configuration
-    └── DataError      a rated set: labels, splits, missing images
+    ├── DataError      a rated set: labels, splits, missing images
+    └── Rejected       an HTTP request that the server does not answer
 
 Every message is one sentence: what was expected, what came, what to do.
 """
@@ -40,6 +41,22 @@ class ModelError(MstClipiqaError, ValueError):
 
 class DataError(MstClipiqaError, ValueError):
     """A rated set cannot be read as asked."""
+
+
+class Rejected(MstClipiqaError):
+    """An HTTP request that the server does not answer.
+
+    Attributes:
+        status: HTTP status, 4xx or 503.
+        sentence: the message; reasons of rows become whole sentences here.
+        retry_after: seconds after which to try again, or None; only with 503.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.sentence = f"{message[:1].upper()}{message[1:].rstrip('.')}."
+        self.retry_after = retry_after
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

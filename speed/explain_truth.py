@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from mst_clipiqa.explain import explain
-from mst_clipiqa.explain.pieces import STREAMS, Box
+from mst_clipiqa.explain.results import STREAMS, Box
 from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.machine import machine

@@ -40,7 +40,7 @@ DECODED = """async () => {
 
 def draw(count: int, path: Path) -> None:
     """Write a report of so many drawn rows: six generators, ten prompts each hundred rows, a failure each thousand."""
-    from mst_clipiqa.report import Look, write_report
+    from mst_clipiqa.report import ReportOptions, write_report
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -52,7 +52,7 @@ def draw(count: int, path: Path) -> None:
             scores = {"quality": quality, "correspondence": correspondence, "quality_spread": i % 997 / 997}
             state = {"status": "error", "reason": "drawn to fail"} if i % 1000 == 999 else {"status": "ok"}
             rows.append({"file": str(file), **words, **scores, "gate": 0.5, **state, "width": 512, "height": 512})
-        write_report(rows, path, folders=[folder], look=Look(f"{count:,} drawn rows"))
+        write_report(rows, path, folders=[folder], options=ReportOptions(f"{count:,} drawn rows"))
 
 
 def measure(browser: Browser, path: Path, times: int) -> dict[str, Any]:

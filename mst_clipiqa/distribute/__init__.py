@@ -6,6 +6,6 @@ that is done twice, because a machine died, is the same file twice, and a run th
 are not there. Ray deals the parts out, holds them back where actors are busy, and deals again what a dead machine had.
 """
 
-from mst_clipiqa.distribute.run import MANIFEST, Job, Summary, run
+from mst_clipiqa.distribute.run import RUN_MANIFEST, ClusterJob, ClusterSummary, run
 
-__all__ = ["MANIFEST", "Job", "Summary", "run"]
+__all__ = ["RUN_MANIFEST", "ClusterJob", "ClusterSummary", "run"]

@@ -49,7 +49,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Part:
+class Partition:
     """Some sources, and the name of the file that their rows are committed as."""
 
     name: str
@@ -60,11 +60,11 @@ class Part:
         return json.dumps({"name": self.name, "sources": [asdict(source) for source in self.sources]})
 
     @staticmethod
-    def from_json(text: str) -> Part:
+    def from_json(text: str) -> Partition:
         """Return the part that `to_json` wrote."""
         tree = json.loads(text)
         sources = (s | {"at": tuple(s["at"]) if s["at"] else None} for s in tree["sources"])
-        return Part(tree["name"], tuple(Source(**s) for s in sources))
+        return Partition(tree["name"], tuple(Source(**s) for s in sources))
 
 
 def row_key(file: object, prompt: object) -> int:
@@ -73,7 +73,9 @@ def row_key(file: object, prompt: object) -> int:
     return int.from_bytes(hashlib.blake2b(named, digest_size=16).digest())
 
 
-def parts(sources: Iterable[Source], size: int, done: Counter[int], taken: Collection[str] = ()) -> Iterator[Part]:
+def partitions(
+    sources: Iterable[Source], size: int, done: Counter[int], taken: Collection[str] = ()
+) -> Iterator[Partition]:
     """Deal sources into parts of at most ``size``, leaving out rows that are done already.
 
     The same sources give the same parts, so that two runs over them commit files of the same names. No two parts have
@@ -88,7 +90,7 @@ def parts(sources: Iterable[Source], size: int, done: Counter[int], taken: Colle
             else:
                 missing.append(source)
         if missing:
-            yield Part(_free_name(missing, numbers, taken), tuple(missing))
+            yield Partition(_free_name(missing, numbers, taken), tuple(missing))
 
 
 def _free_name(rows: Iterable[Source], numbers: Counter[str], taken: Collection[str]) -> str:

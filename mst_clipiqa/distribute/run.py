@@ -15,19 +15,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.distribute.plan import Part, parts, row_key, sources
+from mst_clipiqa.distribute.plan import Partition, partitions, row_key, sources
 from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
 from mst_clipiqa.tables.table import stream_table
 
-MANIFEST = "_manifest.json"
+RUN_MANIFEST = "_manifest.json"
 """Beside the parts; readers of partitioned Parquet leave out names that begin with an underscore."""
 
 
 @dataclass(frozen=True)
-class Job:
+class ClusterJob:
     """What to score, how, and where.
 
     Attributes:
@@ -47,13 +47,13 @@ class Job:
     address: str = "local"
     actors: int = 1
     gpus: float = 0.0
-    part: int = 256
+    part_size: int = 256
     recursive: bool = False
     origin: dict[str, str] = field(default_factory=dict)  # what decides the rows; `run` fills it in
 
 
 @dataclass(frozen=True)
-class Summary:
+class ClusterSummary:
     """What a run did."""
 
     rows: int
@@ -63,7 +63,7 @@ class Summary:
     seconds: float
 
 
-def run(job: Job, advance: Callable[[int], None] = lambda count: None) -> Summary:
+def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) -> ClusterSummary:
     """Score what is not scored yet, and return the counts of all that is there.
 
     Raises:
@@ -82,14 +82,14 @@ def run(job: Job, advance: Callable[[int], None] = lambda count: None) -> Summar
     committed = _committed(job.output)
     done = _done(committed)
     taken = {path.name for path in committed}
-    todo = list(parts(sources(job.given, recursive=job.recursive), job.part, done, taken))
+    todo = list(partitions(sources(job.given, recursive=job.recursive), job.part_size, done, taken))
     expected = sum(done.values()) + sum(len(part.sources) for part in todo)
     if todo:
         with _cluster(ray, job):
             _deal(ray, job, todo, advance)
     rows, failed, files = _count(job.output)
     scored = sum(len(part.sources) for part in todo)
-    summary = Summary(rows, failed, scored, files, round(time.monotonic() - began, 3))
+    summary = ClusterSummary(rows, failed, scored, files, round(time.monotonic() - began, 3))
     if rows != expected:
         raise UsageError(
             f"Expected {expected:,} rows in {shown(job.output)}, got {rows:,}: start the same command again, or look "
@@ -100,18 +100,18 @@ def run(job: Job, advance: Callable[[int], None] = lambda count: None) -> Summar
     return summary
 
 
-def _prepare(job: Job) -> dict[str, Any]:
+def _prepare(job: ClusterJob) -> dict[str, Any]:
     """Return the manifest, having made or checked it: an output has one origin."""
     if job.output.exists() and not job.output.is_dir():
         raise UsageError(f"Expected a folder for the parts, got a file: {shown(job.output)}; name another.")
     now = job.origin
-    path = job.output / MANIFEST
+    path = job.output / RUN_MANIFEST
     try:
         job.output.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             if any(job.output.glob("*.parquet")):
                 raise UsageError(
-                    f"Expected {MANIFEST} beside the parts in {shown(job.output)}, got none: name another."
+                    f"Expected {RUN_MANIFEST} beside the parts in {shown(job.output)}, got none: name another."
                 )
             _write(job.output, {"state": "running", "origin": now, "versions": _versions()})
         had: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -142,7 +142,7 @@ def _count(output: Path) -> tuple[int, int, int]:
     return states.total(), states["error"], len(found)
 
 
-def _deal(ray: Any, job: Job, todo: list[Part], advance: Callable[[int], None]) -> None:
+def _deal(ray: Any, job: ClusterJob, todo: list[Partition], advance: Callable[[int], None]) -> None:
     """Let the actors score the parts, as many at a time as they can hold."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.print_on_execution_start = False, False
@@ -162,7 +162,7 @@ def _deal(ray: Any, job: Job, todo: list[Part], advance: Callable[[int], None]) 
 
 
 @contextmanager
-def _cluster(ray: Any, job: Job) -> Iterator[None]:
+def _cluster(ray: Any, job: ClusterJob) -> Iterator[None]:
     """Join or start a cluster for the block; one that was joined before is left as it is.
 
     On this machine alone there is room for as many actors as were asked for: Ray would wait for cores for ever.
@@ -184,9 +184,9 @@ def _cluster(ray: Any, job: Job) -> Iterator[None]:
 
 
 def _write(output: Path, manifest: dict[str, Any]) -> None:
-    fresh = output / f".{MANIFEST}.{os.getpid()}"
+    fresh = output / f".{RUN_MANIFEST}.{os.getpid()}"
     fresh.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(output / MANIFEST)
+    fresh.replace(output / RUN_MANIFEST)
 
 
 def _versions() -> dict[str, str]:

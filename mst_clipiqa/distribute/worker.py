@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from mst_clipiqa.distribute.plan import Part, Source
+from mst_clipiqa.distribute.plan import Partition, Source
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.decode import MAX_BYTES
@@ -52,27 +52,27 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Score the parts of a batch; returns a row of counts a part."""
-        done = [self.score(Part.from_json(str(text))) for text in batch["part"]]
+        done = [self.score(Partition.from_json(str(text))) for text in batch["part"]]
         return {name: [counts[name] for counts in done] for name in ("name", "rows", "seconds")}
 
-    def score(self, part: Part) -> dict[str, Any]:
+    def score(self, partition: Partition) -> dict[str, Any]:
         """Score one part and commit it; a part that lies there already is not scored again."""
         began = monotonic()
-        path = Path(self.work.output) / part.name
+        path = Path(self.work.output) / partition.name
         if not path.exists():
             names = columns(self.scorer)
-            rows = [[plain(row.get(name)) for name in names] for row in self._rows(part)]
+            rows = [[plain(row.get(name)) for name in names] for row in self._rows(partition)]
             fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.uname().nodename}")
             with fresh.open("wb") as file:
                 parquet.write(file, names, rows)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(path)
-        return {"name": part.name, "rows": len(part.sources), "seconds": monotonic() - began}
+        return {"name": partition.name, "rows": len(partition.sources), "seconds": monotonic() - began}
 
-    def _rows(self, part: Part) -> Iterator[dict[str, Any]]:
-        requests = (Request(_image(source), source.prompt) for source in part.sources)
-        for source, score in zip(part.sources, self.scorer.many(requests), strict=True):
+    def _rows(self, partition: Partition) -> Iterator[dict[str, Any]]:
+        requests = (Request(_image(source), source.prompt) for source in partition.sources)
+        for source, score in zip(partition.sources, self.scorer.many(requests), strict=True):
             yield to_row(source.file, source.prompt, score)
 
 

@@ -3,7 +3,7 @@
     fusion.py       features to shares: how much of the answer is the coarse stream's, how much the fine one's
     words.py        the prompt, word by word: attention, and what the score loses when a word is left out
     maps.py         the image, window by window: where quality is lost, for each stream
-    pieces.py       what the three above return
+    results.py       what the three above return
     explanation.py  what was found, as arrays and as JSON
     overlay.py      a map laid over its image
     sheet.py        all of it as one image
@@ -23,7 +23,7 @@ from mst_clipiqa.errors import PromptError
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.fusion import fusion
 from mst_clipiqa.explain.maps import window_maps
-from mst_clipiqa.explain.pieces import Fusion, Maps, Word
+from mst_clipiqa.explain.results import Fusion, Maps, Word
 from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.scoring.scorer import Scorer

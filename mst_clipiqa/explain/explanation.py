@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mst_clipiqa.errors import UsageError, nearest
-from mst_clipiqa.explain.pieces import STREAMS, Floats, Fusion, Maps, Stream, Word
+from mst_clipiqa.explain.results import STREAMS, Float32Array, Fusion, Maps, Stream, Word
 
 if TYPE_CHECKING:
     from mst_clipiqa.scoring.scorer import Score
@@ -99,7 +99,7 @@ def _maps(one: Maps) -> dict[str, Any]:
     return found | {"windows": _rounded(one.windows)}
 
 
-def _rounded(values: Floats) -> list[Any]:
+def _rounded(values: Float32Array) -> list[Any]:
     found: list[Any] = np.round(values.astype(np.float64), 5).tolist()
     return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.errors import ModelError
-from mst_clipiqa.explain.pieces import Fusion
+from mst_clipiqa.explain.results import Fusion
 from mst_clipiqa.features.image_encoder import Encoded
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native, zero_shot

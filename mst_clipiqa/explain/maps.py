@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from mst_clipiqa.explain.pieces import Floats, Maps
+from mst_clipiqa.explain.results import Float32Array, Maps
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.scoring.predictor import Predictor, Prompt
@@ -64,7 +64,7 @@ def window_maps(
     versions = [_encode(predictor, image, windows.reshape(-1, 4), ruin) for ruin in (_whole, *_RUINS)]
     found = {}
     for name, prompt in targets.items():
-        lost: list[Floats] = []
+        lost: list[Float32Array] = []
         for seen in (_coarse_seen, _fine_seen):
             alone, *ruined = (_scores(predictor, name, prompt, seen(version, features)) for version in versions)
             left = alone if reads[name] else alone - torch.stack(ruined).mean(dim=0)
@@ -92,7 +92,7 @@ def _scores(predictor: Predictor, name: str, prompt: Prompt | None, features: tu
     return torch.log((q - 1 + _EDGE) / (5 - q + _EDGE))  # near an end of the scale little can be lost in points
 
 
-def _encode(predictor: Predictor, image: Image.Image, windows: Floats, ruin: Ruin) -> tuple[Tensor, Tensor]:
+def _encode(predictor: Predictor, image: Image.Image, windows: Float32Array, ruin: Ruin) -> tuple[Tensor, Tensor]:
     """Return f_c, f_f of each window (count, 4), ruined at the scale of its view, float32 (count, D), on the CPU."""
     spec, device = predictor.encoders.view, predictor.encoders.device
     coarse = _filled(np.asarray(ruin(_scaled(image, spec.size, spec.gap))), windows, spec.size)
@@ -139,7 +139,7 @@ def _scaled(image: Image.Image, shorter: int, gap: float | None = None) -> Image
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=gap)
 
 
-def _filled(pixels: Bytes, windows: Floats, side: int) -> Tensor:
+def _filled(pixels: Bytes, windows: Float32Array, side: int) -> Tensor:
     """Return each window, mirrored until it fills a square, uint8 (count, 3, side, side)."""
     height, width = pixels.shape[:2]
     views = []

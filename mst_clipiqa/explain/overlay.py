@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mst_clipiqa.explain.pieces import Box, Floats, Maps, Stream
+from mst_clipiqa.explain.results import Box, Float32Array, Maps, Stream
 
 RED = (214, 40, 40)
 LEAST_SPAN = 0.02
@@ -42,7 +42,7 @@ def fitted(image: Image.Image, side: int) -> Image.Image:
     return image.copy() if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def spread(lost: Floats, windows: Floats) -> Floats:
+def spread(lost: Float32Array, windows: Float32Array) -> Float32Array:
     """Return a map over the whole image, float32 (64, 64): each cell the mean of the windows that cover it.
 
     A window counts most at its centre, so that the map has no edges where windows end.
@@ -58,7 +58,7 @@ def spread(lost: Floats, windows: Floats) -> Floats:
     return np.asarray(total / np.einsum("wy,wx->yx", rows, columns), np.float32)
 
 
-def _tent(cells: Floats, start: Floats, end: Floats) -> Floats:
+def _tent(cells: Float32Array, start: Float32Array, end: Float32Array) -> Float32Array:
     """Return 1 at the middle of each stretch, falling to a little at its ends and beyond, (windows, cells)."""
     return np.asarray((1 - np.abs(2 * cells - start - end) / (end - start)).clip(1e-6), np.float32)
 

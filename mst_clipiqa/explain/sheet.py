@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
-from mst_clipiqa.explain.pieces import Stream
+from mst_clipiqa.explain.results import Stream
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 
 WIDTH = 1200

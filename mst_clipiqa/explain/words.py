@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mst_clipiqa.explain.pieces import Word
+from mst_clipiqa.explain.results import Word
 from mst_clipiqa.features.image_encoder import Encoded
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.scoring.predictor import Predictor, Prompt

@@ -1,9 +1,9 @@
 """One self-contained page from a scores table: images, distributions, generators, prompts, failures.
 
-    facts.py        rows to what the page shows: columns, means with intervals, who is best, worst, least sure
+    data.py         rows to what the page shows: columns, means with intervals, who is best, worst, least sure
     thumbnails.py   images to small WebP files, as large as the page's budget allows
-    why.py          some rows to the explanations that their images open with
-    page.py         facts, thumbnails and explanations to one HTML file that may reach no network
+    explanations.py some rows to the explanations that their images open with
+    page.py         data, thumbnails and explanations to one HTML file that may reach no network
     page.html, page.css, script/   the page itself, put together when it is written
 
 Names and prompts are foreign text: they travel as JSON in a block that no browser runs, and the script of the page
@@ -18,18 +18,24 @@ from pathlib import Path
 
 from mst_clipiqa.analysis.rows import LeftOut, Row, find_image, text
 from mst_clipiqa.features.pipeline import Bar, no_bar
-from mst_clipiqa.report.facts import facts
+from mst_clipiqa.report.data import report_data
+from mst_clipiqa.report.explanations import (
+    EXPLANATION_SHARE,
+    ExplainOptions,
+    ExplanationBlocks,
+    make_explanations,
+    rows_to_explain,
+)
 from mst_clipiqa.report.page import Page, write_page
 from mst_clipiqa.report.thumbnails import make_thumbnails
-from mst_clipiqa.report.why import SHARE, Explaining, Why, explanations, wanted
 
-__all__ = ["Explaining", "Look", "Written", "write_report"]
+__all__ = ["ExplainOptions", "ReportOptions", "ReportSummary", "write_report"]
 
 MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
-class Look:
+class ReportOptions:
     """How a report presents itself.
 
     Attributes:
@@ -42,7 +48,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Written:
+class ReportSummary:
     """What a report came to: bytes on disk, longer side of its thumbnails, explanations, rows without an image."""
 
     size: int
@@ -56,36 +62,36 @@ def write_report(
     path: Path,
     *,
     folders: Sequence[Path] = (),
-    look: Look | None = None,
-    explaining: Explaining | None = None,
+    options: ReportOptions | None = None,
+    explain: ExplainOptions | None = None,
     bar: Bar = no_bar,
-) -> Written:
+) -> ReportSummary:
     """Write the page.
 
     Args:
         rows: rows of a scores table, failed ones included.
         path: the HTML file; an older one is replaced once the new one is complete.
         folders: where to look for images that are named relatively; none at all leaves images out.
-        look: title and largest size.
-        explaining: which images are explained and by what; None for none.
+        options: title and largest size.
+        explain: which images are explained and by what; None for none.
         bar: opens a progress bar: ``bar(label, total)``.
 
     Raises:
         DataError: there is no row, or a cell that should hold a number does not.
-        UsageError: the file cannot be written, or ``look.limit`` is too small for the table alone.
+        UsageError: the file cannot be written, or ``options.limit`` is too small for the table alone.
     """
-    look = look or Look()
+    options = options or ReportOptions()
     found = [find_image(text(row, "file"), folders) if folders else None for row in rows]
-    shown = facts(rows, found, path.parent, look.title)
-    why = Why()
-    if explaining is not None:
-        some = wanted(shown, rows, found, explaining)
+    shown = report_data(rows, found, path.parent, options.title)
+    why = ExplanationBlocks()
+    if explain is not None:
+        some = rows_to_explain(shown, rows, found, explain)
         with bar("Explaining", len(some)) as advance:
-            why = explanations(rows, found, some, explaining, look.limit // SHARE, advance)
-    page = Page(shown, look.limit, why.blocks)
+            why = make_explanations(rows, found, some, explain, options.limit // EXPLANATION_SHARE, advance)
+    page = Page(shown, options.limit, why.blocks)
     order = page.image_order
     with bar("Thumbnails", sum(one is not None for one in found)) as advance:
         thumbnails = make_thumbnails([found[index] for index in order], page.budget, advance)
     left = [LeftOut(rows[index], reason) for index, reason in zip(order, thumbnails.reasons, strict=True) if reason]
     size = write_page(page, thumbnails, path)
-    return Written(size, thumbnails.side, len(why.blocks), [*left, *why.left_out] if folders else [])
+    return ReportSummary(size, thumbnails.side, len(why.blocks), [*left, *why.left_out] if folders else [])

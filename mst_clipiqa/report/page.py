@@ -1,4 +1,4 @@
-"""Facts and thumbnails -> one HTML file that reaches no network and runs no foreign text."""
+"""Data and thumbnails -> one HTML file that reaches no network and runs no foreign text."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from string import Template
 
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.report.facts import Facts
+from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.thumbnails import Thumbnails
 
-CHUNK = 50
+THUMBNAILS_PER_BLOCK = 50
 """Thumbnails in one block of the page; the browser decodes only the blocks that it shows."""
-BLOCK = '<script type="text/plain" id="t{}">{}</script>\n'
-WHY = '<script type="application/json" id="e{}">{}</script>\n'
-SCRIPT = ("tools", "card", "tabs", "overview", "filters", "gallery", "why", "viewer", "tables", "start")
+THUMBNAIL_BLOCK = '<script type="text/plain" id="t{}">{}</script>\n'
+EXPLANATION_BLOCK = '<script type="application/json" id="e{}">{}</script>\n'
+SCRIPT_FILES = ("tools", "card", "tabs", "overview", "filters", "gallery", "explanations", "viewer", "tables", "start")
 """The files of script/, in the order in which they stand in the page."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -31,7 +31,7 @@ class Page:
     """The page but for its thumbnails.
 
     Args:
-        facts: what it shows.
+        data: what it shows.
         limit: largest size in bytes, thumbnails included.
         why: a row to its explanation, as ``to_block`` makes it.
 
@@ -39,12 +39,14 @@ class Page:
         UsageError: the page is over its limit without any thumbnail.
     """
 
-    def __init__(self, facts: Facts, limit: int, why: Mapping[int, str] | None = None) -> None:
+    def __init__(self, data: ReportData, limit: int, why: Mapping[int, str] | None = None) -> None:
         why = why or {}
-        self.facts = {**facts, "chunk": CHUNK, "explained": list(why)}
-        self._why = [WHY.format(row, block).encode() for row, block in why.items()]
-        blocks = (facts["rows"] // CHUNK + 1) * (len(BLOCK) + 8) + facts["rows"] + 32  # all but the images
-        fixed = [self._head.encode(), self._data, self._script, *self._why]
+        self.data = {**data, "chunk": THUMBNAILS_PER_BLOCK, "explained": list(why)}
+        self._why = [EXPLANATION_BLOCK.format(row, block).encode() for row, block in why.items()]
+        blocks = (
+            (data["rows"] // THUMBNAILS_PER_BLOCK + 1) * (len(THUMBNAIL_BLOCK) + 8) + data["rows"] + 32
+        )  # all but the images
+        fixed = [self._head.encode(), self._data_block, self._script, *self._why]
         self.budget = limit - sum(map(len, fixed)) - blocks
         if self.budget < 0:
             raise UsageError(
@@ -55,9 +57,9 @@ class Page:
     @cached_property
     def image_order(self) -> list[int]:
         """The rows in the order of their thumbnails: first those that the first view shows."""
-        strips = (index for strip in self.facts["strips"] for index in strip["rows"])
-        quality = self.facts["quality"]
-        rest = sorted(range(self.facts["rows"]), key=lambda i: -9e9 if quality[i] is None else quality[i], reverse=True)
+        strips = (index for strip in self.data["strips"] for index in strip["rows"])
+        quality = self.data["quality"]
+        rest = sorted(range(self.data["rows"]), key=lambda i: -9e9 if quality[i] is None else quality[i], reverse=True)
         return list(dict.fromkeys([*strips, *rest]))
 
     @cached_property
@@ -65,7 +67,7 @@ class Page:
         """The page up to its data; the hashes name the only style and the only script that may run."""
         css, js = _part("page.css"), _javascript()
         return Template(_part("page.html")).substitute(
-            title=html.escape(self.facts["title"]), css=css, css_hash=_hash(css), js_hash=_hash(js)
+            title=html.escape(self.data["title"]), css=css, css_hash=_hash(css), js_hash=_hash(js)
         )
 
     @cached_property
@@ -73,21 +75,21 @@ class Page:
         return f"<script>{_javascript()}</script>\n".encode()
 
     @cached_property
-    def _data(self) -> bytes:
+    def _data_block(self) -> bytes:
         order = {row: place for place, row in enumerate(self.image_order)}
-        places = [order[row] for row in range(self.facts["rows"])]
-        block = to_block({**self.facts, "thumbnail": places})
+        places = [order[row] for row in range(self.data["rows"])]
+        block = to_block({**self.data, "thumbnail": places})
         return f'<script type="application/json" id="data">{block}</script>\n'.encode()
 
     def parts(self, thumbnails: Thumbnails) -> Iterator[bytes]:
         """Yield the file piece by piece: first what the first view takes, thumbnails last."""
         yield self._head.encode()
-        yield self._data
+        yield self._data_block
         yield self._script
         yield from self._why
-        for start in range(0, len(thumbnails.images), CHUNK):
-            lines = "\n".join(thumbnails.images[start : start + CHUNK])
-            yield BLOCK.format(start // CHUNK, lines).encode()
+        for start in range(0, len(thumbnails.images), THUMBNAILS_PER_BLOCK):
+            lines = "\n".join(thumbnails.images[start : start + THUMBNAILS_PER_BLOCK])
+            yield THUMBNAIL_BLOCK.format(start // THUMBNAILS_PER_BLOCK, lines).encode()
         yield b"</body>\n</html>\n"
 
 
@@ -130,7 +132,7 @@ def to_block(value: object) -> str:
 @cache
 def _javascript() -> str:
     """Return the files of the script as one, with names of their own."""
-    parts = "\n".join(_part(f"script/{name}.js") for name in SCRIPT)
+    parts = "\n".join(_part(f"script/{name}.js") for name in SCRIPT_FILES)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 

@@ -16,8 +16,19 @@ from mst_clipiqa.features.pipeline import in_order
 from mst_clipiqa.images.decode import open_image
 
 # (longer side in pixels, WebP quality), the best first. The last ones are a few hundred bytes each.
-LADDER = ((512, 80), (384, 78), (320, 75), (256, 72), (224, 68), (192, 64), (160, 60), (128, 55), (96, 50), (64, 40))
-SAMPLE = 48
+THUMBNAIL_SIZES = (
+    (512, 80),
+    (384, 78),
+    (320, 75),
+    (256, 72),
+    (224, 68),
+    (192, 64),
+    (160, 60),
+    (128, 55),
+    (96, 50),
+    (64, 40),
+)
+SAMPLE_SIZE = 48
 """Images that are tried to see which step of the ladder fits."""
 MARGIN = 1.1
 """How much heavier than the sample the rest may be before steps are taken down on the way."""
@@ -50,11 +61,11 @@ def make_thumbnails(
     """
     there = sum(path is not None for path in paths)
     step = _first_step([path for path in paths if path is not None], budget)
-    side, spent, left = LADDER[step][0], 0, there
+    side, spent, left = THUMBNAIL_SIZES[step][0], 0, there
     images, reasons = [], []
 
     def work(path: Path | None) -> tuple[str, str]:
-        return _thumbnail(path, *LADDER[step])  # `step` as it is when the thread gets there
+        return _thumbnail(path, *THUMBNAIL_SIZES[step])  # `step` as it is when the thread gets there
 
     workers = min(8, os.cpu_count() or 1)
     for path, (image, reason) in in_order(paths, work, workers=workers, ahead=4 * workers):
@@ -67,22 +78,27 @@ def make_thumbnails(
             left -= 1
             advance(1)
         done = there - left
-        if done % SAMPLE == 0 and done and spent / done * left > budget - spent and step + 1 < len(LADDER):
+        if (
+            done % SAMPLE_SIZE == 0
+            and done
+            and spent / done * left > budget - spent
+            and step + 1 < len(THUMBNAIL_SIZES)
+        ):
             step += 1
     return Thumbnails(images, reasons, side)
 
 
 def _first_step(paths: Sequence[Path], budget: int) -> int:
     """Return the best step of the ladder at which all images are likely to fit."""
-    sample = paths[:: max(1, len(paths) // SAMPLE)]
-    opened = [image for path in sample if (image := _open(path, LADDER[0][0])[0]) is not None]
+    sample = paths[:: max(1, len(paths) // SAMPLE_SIZE)]
+    opened = [image for path in sample if (image := _open(path, THUMBNAIL_SIZES[0][0])[0]) is not None]
     if not opened:
         return 0
-    for step, (side, quality) in enumerate(LADDER):
+    for step, (side, quality) in enumerate(THUMBNAIL_SIZES):
         mean = sum(len(_encode(image, side, quality)) for image in opened) / len(opened)
         if mean * MARGIN * len(paths) <= budget:
             return step
-    return len(LADDER) - 1
+    return len(THUMBNAIL_SIZES) - 1
 
 
 def _thumbnail(path: Path | None, side: int, quality: int) -> tuple[str, str]:

@@ -7,8 +7,8 @@
     app.py       the routes; each: guard.py -> body.py -> engine.py -> answers.py
     guard.py     whose request this is: host, origin, token; headers of every answer; counts
     reading.py   the bytes of a body, bounded in size, time and memory
-    body.py      multipart or JSON -> Ask, in memory, never more than the limits allow
-    engine.py    Ask -> scores: images opened in threads, encoded in batches across clients
+    body.py      multipart or JSON -> HttpScoreRequest, in memory, never more than the limits allow
+    engine.py    HttpScoreRequest -> scores: images opened in threads, encoded in batches across clients
     answers.py   scores -> JSON, the same numbers as in the command's table; and its OpenAPI schema
     explaining.py  one image -> its explanation
     export.py    rows of the page -> a csv table or a report

@@ -16,18 +16,18 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from mst_clipiqa._version import __version__
-from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.errors import DataError, Rejected, UsageError
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.serve.answers import Answer, Comparison, Problem, results
-from mst_clipiqa.serve.body import Ask, ScoreIn, read_ask
+from mst_clipiqa.serve.body import HttpScoreRequest, ScoreBody, read_score_request
+from mst_clipiqa.serve.download import DownloadBody, make_download
 from mst_clipiqa.serve.engine import Engine
-from mst_clipiqa.serve.explaining import Explained, add_explain
-from mst_clipiqa.serve.export import ExportIn, export
-from mst_clipiqa.serve.guard import Guard
+from mst_clipiqa.serve.explaining import ExplainResponse, add_explain
 from mst_clipiqa.serve.metrics import Metrics
-from mst_clipiqa.serve.reading import Held, read_json
-from mst_clipiqa.serve.replies import Json, problem
-from mst_clipiqa.serve.settings import Refused, Settings
+from mst_clipiqa.serve.middleware import RequestMiddleware
+from mst_clipiqa.serve.reading import MemoryBudget, read_json
+from mst_clipiqa.serve.responses import JsonResponse, rejection
+from mst_clipiqa.serve.results import CompareResponse, ErrorResponse, ScoreResponse, results
+from mst_clipiqa.serve.settings import Settings
 
 PAGE = Path(__file__).parent / "page"
 _WHY = {
@@ -40,7 +40,9 @@ _WHY = {
     422: "Understood, but nothing in it can be scored.",
     503: "Busy: Retry-After says when to try again.",
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem, "description": why} for code, why in _WHY.items()}
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorResponse, "description": why} for code, why in _WHY.items()
+}
 _TEXT = {"type": "string"}
 _FORM = {
     "type": "object",
@@ -60,31 +62,31 @@ def body_of(*, json: dict[str, Any], form: dict[str, Any] | None = None) -> dict
     return {"requestBody": {"required": True, "content": content}}
 
 
-_JSON = ScoreIn.model_json_schema()
-_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["ImageIn"]  # in place, as nothing else refers to it
-ASK_BODY = body_of(form=_FORM, json=_JSON)
+_JSON = ScoreBody.model_json_schema()
+_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["ImageBody"]  # in place, as nothing else refers to it
+SCORE_BODY = body_of(form=_FORM, json=_JSON)
 
 
 class Server:
-    """What the routes share: the engine, the limits, and the account of bytes held."""
+    """What the routes share: the engine, the limits, and the memory budget."""
 
     def __init__(self, scorer: Scorer, settings: Settings) -> None:
         self.scorer = scorer
         self.settings = settings
         self.metrics = Metrics()
         self.engine = Engine(scorer, settings.limits, self.metrics, settings.workers)
-        self.held = Held(settings.limits.max_held)
-        self.metrics.held.set_function(lambda: self.held.bytes)
+        self.memory = MemoryBudget(settings.limits.max_held)
+        self.metrics.held.set_function(lambda: self.memory.bytes)
 
     async def scored(self, request: Request, count: int | None = None) -> list[dict[str, Any]]:
-        """Return the results of a request; Refused where none could be scored."""
-        with self.held.account() as account:
-            ask = await read_ask(request, self.settings.limits, account)
+        """Return the results of a request; Rejected where none could be scored."""
+        with self.memory.reserve() as reservation:
+            asked = await read_score_request(request, self.settings.limits, reservation)
             if count is not None:
-                _check_alike(ask, count)
-            found = results(ask, await self.engine.score(ask))
+                _check_alike(asked, count)
+            found = results(asked, await self.engine.score(asked))
         if all(one["status"] == "error" for one in found):
-            raise Refused(422, found[0]["reason"])
+            raise Rejected(422, found[0]["reason"])
         return found
 
 
@@ -108,12 +110,12 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     app.state.server = server
     _add_scores(app, server)
     _add_operations(app, server)
-    documented = {"responses": {200: {"model": Explained}, **PROBLEMS}, "openapi_extra": ASK_BODY}
+    documented = {"responses": {200: {"model": ExplainResponse}, **ERROR_RESPONSES}, "openapi_extra": SCORE_BODY}
     explains = add_explain(app, server, **documented)
     _add_page(app, server, explains)
     _add_problems(app)
     paths = frozenset(path for route in app.routes if isinstance(path := getattr(route, "path", None), str))
-    app.add_middleware(Guard, settings=settings, metrics=server.metrics, paths=paths)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=server.metrics, paths=paths)
     return app
 
 
@@ -121,41 +123,41 @@ def _add_scores(app: FastAPI, server: Server) -> None:
     @app.post(
         "/v1/score",
         summary="Score one image or many.",
-        responses={200: {"model": Answer}, **PROBLEMS},
-        openapi_extra=ASK_BODY,
+        responses={200: {"model": ScoreResponse}, **ERROR_RESPONSES},
+        openapi_extra=SCORE_BODY,
     )
-    async def score(request: Request) -> Json:
+    async def score(request: Request) -> JsonResponse:
         """An image that cannot be read is a result with its reason; where none can be scored, the answer is 422."""
-        return Json({"results": await server.scored(request)})
+        return JsonResponse({"results": await server.scored(request)})
 
     @app.post(
         "/v1/compare",
         summary="Say which of two images is better.",
-        responses={200: {"model": Comparison}, **PROBLEMS},
-        openapi_extra=ASK_BODY,
+        responses={200: {"model": CompareResponse}, **ERROR_RESPONSES},
+        openapi_extra=SCORE_BODY,
     )
-    async def compare(request: Request) -> Json:
+    async def compare(request: Request) -> JsonResponse:
         """Takes exactly two images, A and B in this order, and at most one prompt."""
         found = await server.scored(request, count=2)
         if bad := next((one for one in found if one["status"] == "error"), None):
-            raise Refused(422, bad["reason"])
-        return Json({"results": found, **_compared(found)})
+            raise Rejected(422, bad["reason"])
+        return JsonResponse({"results": found, **_compared(found)})
 
     @app.post(
-        "/v1/export",
+        "/v1/download",
         summary="Turn results into a csv table or a report.",
-        responses={200: {"content": {"text/csv": {}, "text/html": {}}}, **PROBLEMS},
+        responses={200: {"content": {"text/csv": {}, "text/html": {}}}, **ERROR_RESPONSES},
         response_class=Response,
-        openapi_extra=body_of(json=ExportIn.model_json_schema()),
+        openapi_extra=body_of(json=DownloadBody.model_json_schema()),
     )
     async def make_file(request: Request) -> Response:
         """The report is one page of its own: it needs neither this server nor a network."""
-        with server.held.account() as account:
-            asked = await read_json(request, ExportIn, server.settings.limits, account)
+        with server.memory.reserve() as reservation:
+            asked = await read_json(request, DownloadBody, server.settings.limits, reservation)
             try:
-                content, kind = await asyncio.to_thread(export, asked)
+                content, kind = await asyncio.to_thread(make_download, asked)
             except (DataError, UsageError) as error:
-                raise Refused(422, str(error)) from error
+                raise Rejected(422, str(error)) from error
         name = "scores.csv" if asked.format == "csv" else "report.html"
         return Response(content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
@@ -173,10 +175,12 @@ def _add_operations(app: FastAPI, server: Server) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="There is room for another request.", responses={503: PROBLEMS[503]})
+    @app.get("/readyz", summary="There is room for another request.", responses={503: ERROR_RESPONSES[503]})
     async def ready() -> dict[str, str]:
         if server.engine.is_full:
-            raise Refused(503, "Expected room for another request, but too many scores are waiting: try again soon.", 1)
+            raise Rejected(
+                503, "Expected room for another request, but too many scores are waiting: try again soon.", 1
+            )
         return {"status": "ok"}
 
     @app.get("/metrics", summary="Counters, for Prometheus.", response_class=Response)
@@ -201,9 +205,9 @@ def _add_page(app: FastAPI, server: Server, explains: bool) -> None:
         },
     }
 
-    @app.get("/v1/info", summary="The model, its scales, and the limits.", responses={401: PROBLEMS[401]})
-    async def about() -> Json:
-        return Json(info)
+    @app.get("/v1/info", summary="The model, its scales, and the limits.", responses={401: ERROR_RESPONSES[401]})
+    async def about() -> JsonResponse:
+        return JsonResponse(info)
 
     def add_file(path: str, name: str) -> None:
         @app.get(path, include_in_schema=False)
@@ -217,21 +221,21 @@ def _add_page(app: FastAPI, server: Server, explains: bool) -> None:
 
 
 def _add_problems(app: FastAPI) -> None:
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Response:
-        return problem(error)
+    @app.exception_handler(Rejected)
+    async def refused(request: Request, error: Rejected) -> Response:
+        return rejection(error)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         method, path = request.method, request.scope["path"][:200]  # as its URL may be none
         sentence = f"Expected one of the paths in /docs, got {method} {path!r}."
-        return Json({"error": sentence}, error.status_code, error.headers)
+        return JsonResponse({"error": sentence}, error.status_code, error.headers)
 
 
-def _check_alike(ask: Ask, count: int) -> None:
+def _check_alike(asked: HttpScoreRequest, count: int) -> None:
     """Refuse what are not so many images with the same prompt or none: scores for two prompts do not compare."""
     expected = f"Expected {count} images and at most one prompt"
-    if len(ask.images) != count or ask.count != count:
-        raise Refused(422, f"{expected}, got {len(ask.images)} images and {ask.count} scores to give.")
-    if len(set(ask.prompts)) > 1:
-        raise Refused(422, f"{expected}, got images with different prompts: send one prompt for all of them.")
+    if len(asked.images) != count or asked.count != count:
+        raise Rejected(422, f"{expected}, got {len(asked.images)} images and {asked.count} scores to give.")
+    if len(set(asked.prompts)) > 1:
+        raise Rejected(422, f"{expected}, got images with different prompts: send one prompt for all of them.")

@@ -1,6 +1,6 @@
 """Images of all clients -> scores, in batches.
 
-    Ask - admitted - opened in `workers` threads - [queue] - up to batch_size at once: encoded, judged - Score
+    request - admitted - opened in `workers` threads - [queue] - up to batch_size at once: encoded, judged - Score
 
 Batches are encoded by up to four threads, each with its share of the processor. No image waits for
 company: a thread takes what is waiting when it is free, so batches grow with the load.
@@ -22,11 +22,12 @@ from typing import TypeVar
 from async_batcher.batcher import AsyncBatcher
 
 from mst_clipiqa.encoders.threads import divided_threads
+from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import Encoded, Failed, Seen
 from mst_clipiqa.scoring.scorer import Score, Scorer
-from mst_clipiqa.serve.body import Ask, Upload
+from mst_clipiqa.serve.body import HttpScoreRequest, Upload
 from mst_clipiqa.serve.metrics import Metrics
-from mst_clipiqa.serve.settings import Limits, Refused
+from mst_clipiqa.serve.settings import Limits
 
 _Value = TypeVar("_Value")
 
@@ -68,14 +69,14 @@ class Engine:
         """Whether a request for one more score would be sent away."""
         return self.waiting >= self.limits.max_waiting
 
-    async def score(self, ask: Ask) -> list[Score]:
+    async def score(self, asked: HttpScoreRequest) -> list[Score]:
         """Return a score for each image and prompt, in order; what cannot be scored says why.
 
         Raises:
-            Refused: too many are waiting, or it took too long.
+            Rejected: too many are waiting, or it took too long.
         """
-        with self._admitted(ask.count):
-            work = (self._one(*pair) for pair in zip(ask.images, ask.prompts, strict=True))
+        with self._admitted(asked.count):
+            work = (self._one(*pair) for pair in zip(asked.images, asked.prompts, strict=True))
             found = await self._in_time(asyncio.gather(*work))
         scores = [score for some in found for score in some]
         for score in scores:
@@ -83,7 +84,7 @@ class Engine:
         return scores
 
     async def call(self, work: Callable[[], _Value], weight: int = 1) -> _Value:
-        """Return what ``work`` returns; it has the judge to itself, in its turn. Refused as in ``score``."""
+        """Return what ``work`` returns; it has the judge to itself, in its turn. Rejected as in ``score``."""
 
         def alone() -> _Value:
             with self._judging:
@@ -117,7 +118,7 @@ class Engine:
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
         if self.waiting and self.waiting + count > self.limits.max_waiting:
-            raise Refused(
+            raise Rejected(
                 503,
                 f"Expected room for {count} more, but {self.waiting} scores are waiting: try again a little later.",
                 self._soon(),
@@ -135,7 +136,7 @@ class Engine:
             async with asyncio.timeout(self.limits.seconds):
                 return await work
         except TimeoutError as error:
-            raise Refused(
+            raise Rejected(
                 503,
                 f"Expected to be done within {self.limits.seconds:g} seconds, but the server is too busy: "
                 "try again later, or with fewer images.",

@@ -11,14 +11,14 @@ from fastapi import FastAPI, Request
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from mst_clipiqa.errors import ImageError, PromptError
+from mst_clipiqa.errors import ImageError, PromptError, Rejected
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.serve.body import Ask, read_ask
+from mst_clipiqa.serve.body import HttpScoreRequest, read_score_request
 from mst_clipiqa.serve.engine import Engine
-from mst_clipiqa.serve.reading import Held
-from mst_clipiqa.serve.replies import Json
-from mst_clipiqa.serve.settings import Refused, Settings
+from mst_clipiqa.serve.reading import MemoryBudget
+from mst_clipiqa.serve.responses import JsonResponse
+from mst_clipiqa.serve.settings import Settings
 
 WEIGHT = 64
 """What an explanation counts for among the scores that wait: its cost with mini; a CLIP pair encodes 193 views."""
@@ -33,10 +33,10 @@ class Shared(Protocol):
     scorer: Scorer
     settings: Settings
     engine: Engine
-    held: Held
+    memory: MemoryBudget
 
 
-class Explained(BaseModel):
+class ExplainResponse(BaseModel):
     """What /v1/explain answers."""
 
     explanation: dict[str, Any] = Field(description="What `mst-clipiqa explain` writes as JSON.")
@@ -49,32 +49,32 @@ def add_explain(app: FastAPI, server: Shared, **documented: Any) -> bool:
         return False
 
     @app.post("/v1/explain", summary="Say why an image got its score.", **documented)
-    async def explain(request: Request) -> Json:
+    async def explain(request: Request) -> JsonResponse:
         """Takes one image and at most one prompt; costs about as much as 60 scores with mini."""
-        with server.held.account() as account:
-            ask = _checked(await read_ask(request, server.settings.limits, account))
-            return Json(await server.engine.call(lambda: _explained(server, ask), WEIGHT))
+        with server.memory.reserve() as reservation:
+            asked = _checked(await read_score_request(request, server.settings.limits, reservation))
+            return JsonResponse(await server.engine.call(lambda: _explained(server, asked), WEIGHT))
 
     return True
 
 
-def _checked(ask: Ask) -> Ask:
-    if ask.count != 1:
-        raise Refused(422, f"Expected one image and at most one prompt, got {ask.count}: send several requests.")
-    if len(ask.prompts[0][0] or "") > MAX_PROMPT:
-        raise Refused(413, f"Expected a prompt of at most {MAX_PROMPT:,} characters to explain, got more: shorten it.")
-    return ask
+def _checked(asked: HttpScoreRequest) -> HttpScoreRequest:
+    if asked.count != 1:
+        raise Rejected(422, f"Expected one image and at most one prompt, got {asked.count}: send several requests.")
+    if len(asked.prompts[0][0] or "") > MAX_PROMPT:
+        raise Rejected(413, f"Expected a prompt of at most {MAX_PROMPT:,} characters to explain, got more: shorten it.")
+    return asked
 
 
-def _explained(server: Shared, ask: Ask) -> dict[str, Any]:
+def _explained(server: Shared, asked: HttpScoreRequest) -> dict[str, Any]:
     """Return the explanation of one image; runs in the thread that owns the scorer."""
     from mst_clipiqa.explain import explain
 
     try:
-        image = open_image(ask.images[0].data, max_pixels=server.settings.limits.max_pixels).image
-        found = explain(server.scorer, image, ask.prompts[0][0])
+        image = open_image(asked.images[0].data, max_pixels=server.settings.limits.max_pixels).image
+        found = explain(server.scorer, image, asked.prompts[0][0])
     except (ImageError, PromptError) as error:
-        raise Refused(422, str(error)) from error
+        raise Rejected(422, str(error)) from error
     overlays = {name: {stream: _webp(found.overlay(stream, name)) for stream in STREAMS} for name in found.maps}
     return {"explanation": found.to_json(), "overlays": overlays}
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from mst_clipiqa.errors import shown
-from mst_clipiqa.serve.settings import Limits, Refused
+from mst_clipiqa.errors import Rejected, shown
+from mst_clipiqa.serve.settings import Limits
 
 _LINGER_BYTES = 256 * 2**20  # of a body over the limit, read and dropped so that the client gets to hear the answer
 _DIGITS = 18  # of a content-length that is read as a number; Python refuses very long ones
@@ -19,7 +19,7 @@ _MOST_ERRORS = 100  # of a body that are put into words, to take the first
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Held:
+class MemoryBudget:
     """Counts the bytes of bodies in memory, of all clients together."""
 
     def __init__(self, limit: int) -> None:
@@ -27,27 +27,27 @@ class Held:
         self.bytes = 0
 
     @contextmanager
-    def account(self) -> Iterator[Account]:
-        """Keep an account for one request; all it took is given back at the end."""
-        account = Account(self)
+    def reserve(self) -> Iterator[Reservation]:
+        """Reserve memory for one request; all of it is released at the end."""
+        reservation = Reservation(self)
         try:
-            yield account
+            yield reservation
         finally:
-            self.bytes -= account.bytes
+            self.bytes -= reservation.bytes
 
 
-class Account:
+class Reservation:
     """The bytes that one request holds."""
 
-    def __init__(self, held: Held) -> None:
-        self.held = held
+    def __init__(self, memory: MemoryBudget) -> None:
+        self.memory = memory
         self.bytes = 0
 
-    def take(self, count: int) -> None:
+    def add(self, count: int) -> None:
         """Take some bytes, or refuse where that would be too many for this machine's good."""
-        if self.held.bytes + count > self.held.limit:
-            raise Refused(503, "Expected room for the request's body, but others fill it now: try again soon.", 2)
-        self.held.bytes += count
+        if self.memory.bytes + count > self.memory.limit:
+            raise Rejected(503, "Expected room for the request's body, but others fill it now: try again soon.", 2)
+        self.memory.bytes += count
         self.bytes += count
 
 
@@ -55,18 +55,18 @@ async def read_json(
     request: Request,
     model: type[_Model],
     limits: Limits,
-    account: Account,
-    too_long: Callable[[str], Refused] | None = None,
+    reservation: Reservation,
+    too_long: Callable[[str], Rejected] | None = None,
 ) -> _Model:
-    """Return a JSON body as a model; Refused names the first thing that is wrong with it.
+    """Return a JSON body as a model; Rejected names the first thing that is wrong with it.
 
     Args:
-        request, limits, account: see ``chunks``.
+        request, limits, reservation: see ``chunks``.
         model: of the body; its lists should fail fast and have a ``max_length``, as every error is kept in memory.
         too_long: makes the refusal of a list that is longer, from its length; None for that of any other error.
     """
     body = bytearray()
-    async for chunk in chunks(request, limits, account):
+    async for chunk in chunks(request, limits, reservation):
         body += chunk
     try:
         return await asyncio.to_thread(model.model_validate_json, body)
@@ -74,19 +74,19 @@ async def read_json(
         raise _invalid(error, too_long) from error
 
 
-def _invalid(error: ValidationError, too_long: Callable[[str], Refused] | None) -> Refused:
+def _invalid(error: ValidationError, too_long: Callable[[str], Rejected] | None) -> Rejected:
     expected = "Expected JSON as /docs describes it,"
     if (count := error.error_count()) > _MOST_ERRORS:
-        return Refused(422, f"{expected} got {count:,} errors: send only the keys that it names.")
+        return Rejected(422, f"{expected} got {count:,} errors: send only the keys that it names.")
     first = error.errors(include_url=False, include_input=False)[0]
     if too_long and first["type"] == "too_long":
         return too_long(str(first["ctx"]["actual_length"]))
     where = ".".join(map(str, first["loc"])) or "the body"
-    return Refused(422, f"{expected} but in {shown(where)}: {first['msg'][0].lower()}{first['msg'][1:]}.")
+    return Rejected(422, f"{expected} but in {shown(where)}: {first['msg'][0].lower()}{first['msg'][1:]}.")
 
 
-async def chunks(request: Request, limits: Limits, account: Account) -> AsyncGenerator[bytes, None]:
-    """Yield the body; Refused once it is over the limits of size and time."""
+async def chunks(request: Request, limits: Limits, reservation: Reservation) -> AsyncGenerator[bytes, None]:
+    """Yield the body; Rejected once it is over the limits of size and time."""
     said = request.headers.get("content-length", "")
     if said.isdecimal() and (len(said) > _DIGITS or int(said) > limits.max_bytes):
         await _linger(request, limits)
@@ -98,18 +98,18 @@ async def chunks(request: Request, limits: Limits, account: Account) -> AsyncGen
             async with asyncio.timeout_at(end):
                 message = await request.receive()
         except TimeoutError as error:
-            raise Refused(
+            raise Rejected(
                 408, f"Expected the whole body within {limits.seconds:g} seconds, got a part of it: send it faster."
             ) from error
         if message["type"] == "http.disconnect":
-            raise Refused(400, "Expected the whole body, but the client hung up: send it again.")
+            raise Rejected(400, "Expected the whole body, but the client hung up: send it again.")
         chunk, is_more = message.get("body", b""), message.get("more_body", False)
         total += len(chunk)
         if total > limits.max_bytes:
             if is_more:
                 await _linger(request, limits)
             raise _too_large("more", limits)
-        account.take(len(chunk))
+        reservation.add(len(chunk))
         yield chunk
 
 
@@ -124,7 +124,7 @@ async def _linger(request: Request, limits: Limits) -> None:
                 is_more = message.get("more_body", False)
 
 
-def _too_large(got: str, limits: Limits) -> Refused:
-    return Refused(
+def _too_large(got: str, limits: Limits) -> Rejected:
+    return Rejected(
         413, f"Expected a body of at most {limits.max_bytes:,} bytes, got {got}: send fewer or smaller images."
     )

@@ -13,7 +13,7 @@ from PIL import Image
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.scorer import Request, Scorer
 from mst_clipiqa.serve.app import create_app
-from mst_clipiqa.serve.guard import is_loopback
+from mst_clipiqa.serve.middleware import is_loopback
 from mst_clipiqa.serve.settings import Settings
 
 MIN_TOKEN = 16

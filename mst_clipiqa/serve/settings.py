@@ -1,4 +1,4 @@
-"""What the server allows, and how it says no."""
+"""Settings of the server, and its limits."""
 
 from __future__ import annotations
 
@@ -44,19 +44,3 @@ class Settings:
     token: str | None = None
     workers: int = 2
     limits: Limits = field(default_factory=Limits)
-
-
-class Refused(Exception):
-    """A request that is not answered, and why.
-
-    Args:
-        status: of HTTP, 4xx or 503.
-        sentence: what was expected, what came, what to do.
-        retry_after: seconds after which to try again; only with 503.
-    """
-
-    def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."  # reasons of rows have neither
-        self.retry_after = retry_after

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mst_clipiqa import cli
-from mst_clipiqa.distribute import MANIFEST, Job, run
-from mst_clipiqa.distribute.plan import Part, Source, parts, row_key, sources
+from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, run
+from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources
 from mst_clipiqa.distribute.worker import Work, Worker
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.tables.table import TableWriter, read_table
@@ -58,13 +58,13 @@ FILES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([None, "x"
 @given(files=FILES, more=FILES, size=st.integers(1, 5), dead=st.sets(st.integers(0, 20)))
 def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any, size: int, dead: set[int]) -> None:
     first = [Source(file, file, prompt) for file, prompt in files]
-    begun = list(parts(first, size, Counter()))
+    begun = list(partitions(first, size, Counter()))
     assert [source for part in begun for source in part.sources] == first
-    assert begun == list(parts(first, size, Counter()))  # the same sources, the same names
+    assert begun == list(partitions(first, size, Counter()))  # the same sources, the same names
     kept = [part for i, part in enumerate(begun) if i not in dead]
     done = Counter(source.key for part in kept for source in part.sources)
     all_of_them = first + [Source(file, file, prompt) for file, prompt in more]
-    again = list(parts(all_of_them, size, done, {part.name for part in kept}))
+    again = list(partitions(all_of_them, size, done, {part.name for part in kept}))
     rows = Counter(source.key for part in [*kept, *again] for source in part.sources)
     assert rows == Counter(source.key for source in all_of_them)
     assert len({part.name for part in [*kept, *again]}) == len(kept) + len(again)  # equal rows, but no equal names
@@ -77,10 +77,10 @@ def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
 
 
 def test_a_part_travels_as_text() -> None:
-    part = Part(
+    part = Partition(
         "p", (Source("a\udce9", "/a\udce9", "x", None, (512, 7)), Source("b", None, problem="gone", is_url=True))
     )
-    assert Part.from_json(part.to_json()) == part
+    assert Partition.from_json(part.to_json()) == part
 
 
 def test_folders_lists_and_parquet_name_the_same_files(folder: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder:
     worker.work = replace(worker.work, output=str(output))
     gone = Source("gone", f"file://{folder}/gone.png", is_url=True)
     both = (*sources(str(folder)), *sources(str(tar)), *sources(f"file://{folder}/0.png"), gone)
-    batch = {"part": [Part("part-1.parquet", both).to_json()]}
+    batch = {"part": [Partition("part-1.parquet", both).to_json()]}
     assert worker(batch)["rows"] == [len(both)]
     assert [path.name for path in output.iterdir()] == ["part-1.parquet"]
     rows = read_table(output / "part-1.parquet")
@@ -209,7 +209,7 @@ def test_a_image_that_its_storage_refuses_is_a_row(
 ) -> None:
     monkeypatch.setattr("fsspec.open", refuse)
     worker.work = replace(worker.work, output=str(tmp_path))
-    assert worker.score(Part("part-1.parquet", (Source("a", "https://x/a.png", is_url=True),)))["rows"] == 1
+    assert worker.score(Partition("part-1.parquet", (Source("a", "https://x/a.png", is_url=True),)))["rows"] == 1
     (row,) = read_table(tmp_path / "part-1.parquet")
     assert row["status"] == "error"
     assert "it cannot be read (403, message='Forbidden')" in str(row["reason"])
@@ -219,7 +219,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     """Let `run` do its parts in this process, one after the other, without ray."""
     module = import_module("mst_clipiqa.distribute.run")
 
-    def deal(ray: None, job: Job, todo: list[Part], advance: Any) -> None:
+    def deal(ray: None, job: ClusterJob, todo: list[Partition], advance: Any) -> None:
         worker.work = job.work
         for part in todo:
             worker.score(part)
@@ -237,7 +237,7 @@ def test_equal_rows_are_all_there_and_stay(worker: Worker, tmp_path: Path, monke
     run_here(monkeypatch, worker)
     (tmp_path / "list.csv").write_text("file\n" + "gone.png\n" * 2)
     output = tmp_path / "out"
-    job = Job(str(tmp_path / "list.csv"), output, replace(WORK, output=str(output)), part=1)
+    job = ClusterJob(str(tmp_path / "list.csv"), output, replace(WORK, output=str(output)), part_size=1)
     assert (run(job).rows, run(job).scored) == (2, 0)
     (tmp_path / "list.csv").write_text("file\n" + "gone.png\n" * 4)
     longer = run(job)
@@ -272,14 +272,14 @@ def test_an_output_that_not_every_machine_sees_is_refused(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # ray's own
 def test_a_rerun_does_what_is_missing_and_refuses_another_model(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"
-    job = Job(str(folder), output, replace(WORK, output=str(output)), part=3)
+    job = ClusterJob(str(folder), output, replace(WORK, output=str(output)), part_size=3)
     first = run(job)
     assert (first.rows, first.failed, first.scored, first.parts) == (7, 1, 7, 3)
     next(output.glob("*.parquet")).unlink()
     again = run(job)
     assert again.rows == 7 and 0 < again.scored <= 3
     assert run(job).scored == 0
-    manifest = json.loads((output / MANIFEST).read_text())
+    manifest = json.loads((output / RUN_MANIFEST).read_text())
     assert manifest["state"] == "complete" and manifest["rows"] == 7 and len(manifest["runs"]) == 3
     with pytest.raises(UsageError, match=r"Expected precision 'fp32' as in .*, got 'bf16'"):
         run(replace(job, work=replace(job.work, precision="bf16")))

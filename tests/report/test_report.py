@@ -16,10 +16,10 @@ from PIL import Image
 
 from mst_clipiqa import cli
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.report import Look, write_report
-from mst_clipiqa.report.facts import facts
+from mst_clipiqa.report import ReportOptions, write_report
+from mst_clipiqa.report.data import report_data
 from mst_clipiqa.report.page import Page, to_block
-from mst_clipiqa.report.thumbnails import LADDER, make_thumbnails
+from mst_clipiqa.report.thumbnails import THUMBNAIL_SIZES, make_thumbnails
 
 HOSTILE = "</script><script>hacked = 1</script><!--<img src=x onerror=hacked=1>&amp;\u2028"
 
@@ -37,7 +37,7 @@ def data_of(page: str) -> dict[str, Any]:
 
 
 def facts_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return facts(rows, [None] * len(rows), Path(), "Scores")
+    return report_data(rows, [None] * len(rows), Path(), "Scores")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_an_empty_table_is_refused() -> None:
 
 def test_links_are_relative_whatever_the_name(tmp_path: Path) -> None:
     name = 'javascript:alert(1)"<b>?#%'
-    found = facts([row(name)], [tmp_path / "images" / name], tmp_path, "Scores")
+    found = report_data([row(name)], [tmp_path / "images" / name], tmp_path, "Scores")
     assert found["link"] == ["./images/javascript%3Aalert%281%29%22%3Cb%3E%3F%23%25"]
 
 
@@ -133,7 +133,9 @@ def test_foreign_text_cannot_leave_its_block() -> None:
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     rows = [row(HOSTILE, 2.0, 3.0, prompt=HOSTILE, generator=HOSTILE, other=HOSTILE)]
-    write_report([*rows, row("b\udce9", status="error", reason=HOSTILE)], tmp_path / "r.html", look=Look(HOSTILE))
+    write_report(
+        [*rows, row("b\udce9", status="error", reason=HOSTILE)], tmp_path / "r.html", options=ReportOptions(HOSTILE)
+    )
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script>hacked" not in page
     assert "<img" not in page
@@ -185,7 +187,7 @@ def test_each_row_has_its_own_thumbnail(tmp_path: Path) -> None:
 def test_thumbnails_shrink_to_the_budget(images: list[Path]) -> None:
     large = make_thumbnails(images, 10_000_000)
     small = make_thumbnails(images, 12_000)
-    assert (large.side, large.reasons) == (LADDER[0][0], [""] * 6)
+    assert (large.side, large.reasons) == (THUMBNAIL_SIZES[0][0], [""] * 6)
     assert sum(map(len, small.images)) <= 12_000 < sum(map(len, large.images))
     assert small.side < large.side
     assert all(small.images)
@@ -211,7 +213,7 @@ def test_a_sample_that_misleads_does_not_break_the_budget(tmp_path: Path) -> Non
 def test_a_page_keeps_its_limit(tmp_path: Path, images: list[Path]) -> None:
     rows = [row(path.name, float(i)) for i, path in enumerate(images)]
     limit = 120_000
-    written = write_report(rows, tmp_path / "r.html", folders=[tmp_path], look=Look(limit=limit))
+    written = write_report(rows, tmp_path / "r.html", folders=[tmp_path], options=ReportOptions(limit=limit))
     assert written.size == (tmp_path / "r.html").stat().st_size <= limit
     assert all(thumbnails_of((tmp_path / "r.html").read_text(encoding="utf-8")))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from mst_clipiqa.report import Explaining, Look, write_report
+from mst_clipiqa.report import ExplainOptions, ReportOptions, write_report
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -39,7 +39,7 @@ def rows() -> list[dict[str, Any]]:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     Image.new("RGB", (32, 32), (200, 30, 30)).save(folder / "p2996.png")
-    write_report(rows(), folder / "report.html", folders=[folder], look=Look(HOSTILE))
+    write_report(rows(), folder / "report.html", folders=[folder], options=ReportOptions(HOSTILE))
     return folder / "report.html"
 
 
@@ -203,8 +203,8 @@ def test_a_image_opens_with_its_explanation(browser: Browser, tmp_path: Path) ->
     Image.effect_noise((64, 48), 60).convert("RGB").save(image)
     scorer = Scorer.load("mini")
     table = [to_row("a.png", HOSTILE, scorer(image, HOSTILE), intervals=True), {"file": "b.png", "quality": 1.0}]
-    folder, why = [tmp_path], Explaining(scorer, 1)
-    write_report(table, tmp_path / "r.html", folders=folder, look=Look("One"), explaining=why)
+    folder, why = [tmp_path], ExplainOptions(scorer, 1)
+    write_report(table, tmp_path / "r.html", folders=folder, options=ReportOptions("One"), explain=why)
     page = browser.new_page()
     page.goto(f"{(tmp_path / 'r.html').as_uri()}#/images")
     card = page.locator("#gallery .card[title='a.png']")

@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from mst_clipiqa.cli import group
 from mst_clipiqa.serve.app import create_app
-from mst_clipiqa.serve.guard import Guard
 from mst_clipiqa.serve.metrics import Metrics
+from mst_clipiqa.serve.middleware import RequestMiddleware
 from mst_clipiqa.serve.settings import Settings
 from tests.serving import b64, png, toy_scorer
 
@@ -109,9 +109,9 @@ def test_an_answer_that_has_begun_is_cut_off_by_a_defect() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("half-way")
 
-    guard = Guard(broken, Settings(), Metrics(), frozenset())
+    middleware = RequestMiddleware(broken, Settings(), Metrics(), frozenset())
     with pytest.raises(RuntimeError, match="half-way"):
-        TestClient(guard, "http://localhost").get("/")
+        TestClient(middleware, "http://localhost").get("/")
 
 
 # ------------------------------------------------------------------------------------------------ export
@@ -120,7 +120,7 @@ ROW = {"file": "=cmd()", "prompt": "</script><b>x", "quality": 3.0, "corresponde
 
 
 def test_a_table_of_what_the_page_shows(local: TestClient) -> None:
-    answer = local.post("/v1/export", json={"format": "csv", "rows": [{**ROW, "quality_low": 2.5}]})
+    answer = local.post("/v1/download", json={"format": "csv", "rows": [{**ROW, "quality_low": 2.5}]})
     assert answer.headers["content-disposition"] == 'attachment; filename="scores.csv"'
     names, row = answer.text.splitlines()
     assert names == "file,prompt,quality,correspondence,gate,status,reason,width,height,model,quality_low"
@@ -130,7 +130,7 @@ def test_a_table_of_what_the_page_shows(local: TestClient) -> None:
 def test_a_report_of_what_the_page_shows(local: TestClient) -> None:
     webp = b64(b"RIFF\x04\x00\x00\x00WEBPVP8 ")
     rows = [ROW, {**ROW, "file": "b.png", "quality": 4.0}]
-    answer = local.post("/v1/export", json={"format": "html", "rows": rows, "thumbnails": ["", webp], "title": "T"})
+    answer = local.post("/v1/download", json={"format": "html", "rows": rows, "thumbnails": ["", webp], "title": "T"})
     assert answer.status_code == 200
     assert answer.text.startswith("<!doctype html>")
     assert webp in answer.text
@@ -150,7 +150,7 @@ def test_a_report_of_what_the_page_shows(local: TestClient) -> None:
     ],
 )
 def test_what_cannot_be_exported(local: TestClient, change: dict[str, object], sentence: str) -> None:
-    answer = local.post("/v1/export", json={"format": "html", "rows": [ROW], **change})
+    answer = local.post("/v1/download", json={"format": "html", "rows": [ROW], **change})
     assert answer.status_code == 422
     assert sentence in answer.json()["error"]
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_exported(local: TestClient, change: dict[str, object], s
 @pytest.mark.parametrize("kind", ["csv", "html"])
 def test_a_column_for_every_row_is_too_many(local: TestClient, kind: str) -> None:
     def post(columns: int) -> Any:
-        return local.post("/v1/export", json={"format": kind, "rows": [{f"k{place}": 1} for place in range(columns)]})
+        return local.post("/v1/download", json={"format": kind, "rows": [{f"k{place}": 1} for place in range(columns)]})
 
     answer = post(2000)
     assert answer.status_code == 422

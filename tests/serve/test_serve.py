@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
+from mst_clipiqa.errors import Rejected
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import Server, create_app
-from mst_clipiqa.serve.body import Ask, Upload
+from mst_clipiqa.serve.body import HttpScoreRequest, Upload
 from mst_clipiqa.serve.engine import Engine
 from mst_clipiqa.serve.metrics import Metrics
-from mst_clipiqa.serve.settings import Limits, Refused, Settings
+from mst_clipiqa.serve.settings import Limits, Settings
 from tests.fakes import FakePair
 from tests.serving import b64, png, toy_scorer
 
@@ -212,9 +213,9 @@ def test_json_that_asks_for_nothing_we_can_do(client: TestClient, body: Any, sen
     [
         ("score", {"images": [1] * 9000}, "in 'images.0': input should be an object"),
         ("score", {"images": [], "prompts": [1] * 9000}, "in 'prompts.0': input should be a valid string"),
-        ("export", {"format": "csv", "rows": [1] * 9000}, "in 'rows.0': input should be an object"),
-        ("export", {"format": "csv", "rows": [{str(i): [] for i in range(3000)}]}, "in 'rows.0.0.str': input should"),
-        ("export", {"format": "csv", "rows": [{}], "thumbnails": [1] * 9000}, "in 'thumbnails.0': input should"),
+        ("download", {"format": "csv", "rows": [1] * 9000}, "in 'rows.0': input should be an object"),
+        ("download", {"format": "csv", "rows": [{str(i): [] for i in range(3000)}]}, "in 'rows.0.0.str': input should"),
+        ("download", {"format": "csv", "rows": [{}], "thumbnails": [1] * 9000}, "in 'thumbnails.0': input should"),
     ],
 )
 def test_reading_stops_at_the_first_bad_item(
@@ -259,14 +260,14 @@ def test_bodies_of_another_kind(client: TestClient) -> None:
 def test_a_full_queue_says_when_to_come_back(scorer: Scorer) -> None:
     async def crowd() -> tuple[list[Any], bool]:
         engine = Engine(scorer, SMALL, Metrics(), 2)
-        one = Ask((Upload("", png()),), ((None,),))
+        one = HttpScoreRequest((Upload("", png()),), ((None,),))
         answers = await asyncio.gather(*(engine.score(one) for _ in range(9)), return_exceptions=True)
         is_full = engine.is_full
         await engine.close()
         return answers, is_full
 
     answers, is_full = asyncio.run(crowd())
-    refused = [one for one in answers if isinstance(one, Refused)]
+    refused = [one for one in answers if isinstance(one, Rejected)]
     assert [len(one) for one in answers if isinstance(one, list)] == [1] * 6
     assert len(refused) == 3
     assert {(one.status, one.retry_after) for one in refused} == {(503, 1)}
@@ -278,7 +279,7 @@ def test_bodies_that_fill_the_memory_are_sent_away(scorer: Scorer) -> None:
     limits = Limits(max_held=1000)
     with TestClient(create_app(scorer, Settings(limits=limits)), HOME) as client:
         assert "others fill it now" in said(client.post("/v1/score", files=images(png())), 503)
-        assert client.app.state.server.held.bytes == 0  # type: ignore[attr-defined]
+        assert client.app.state.server.memory.bytes == 0  # type: ignore[attr-defined]
 
 
 class SlowPair(FakePair):
@@ -296,7 +297,7 @@ def test_who_waits_too_long_is_sent_away_and_the_others_are_answered() -> None:
         slow = toy_scorer(batch_size=2)
         slow.encoder.encoders = SlowPair()
         engine = Engine(slow, Limits(seconds=5), Metrics(), 2)
-        one = Ask((Upload("", png()),), ((None,),))
+        one = HttpScoreRequest((Upload("", png()),), ((None,),))
         tasks = [asyncio.create_task(engine.score(one)) for _ in range(6)]
         await asyncio.sleep(0.1)
         tasks[0].cancel()  # a client that hangs up, in the batch that is being worked on
@@ -314,7 +315,7 @@ def test_who_waits_too_long_is_sent_away_and_the_others_are_answered() -> None:
     assert isinstance(answers[0], asyncio.CancelledError)
     assert isinstance(answers[3], asyncio.CancelledError)
     assert all(one[0].status == "ok" for one in (answers[1], answers[2], answers[4], answers[5], answers[7]))
-    assert isinstance(answers[6], Refused)
+    assert isinstance(answers[6], Rejected)
     assert (answers[6].status, answers[6].retry_after) == (503, 1)
 
 
@@ -322,7 +323,7 @@ def test_requests_of_many_clients_are_batched() -> None:
     async def crowd() -> tuple[Any, Metrics]:
         scorer, metrics = toy_scorer(batch_size=8), Metrics()
         engine = Engine(scorer, Limits(), metrics, 2)
-        asks = [Ask((Upload("", png(seed, 0.5)),), ((None,),)) for seed in range(20)]
+        asks = [HttpScoreRequest((Upload("", png(seed, 0.5)),), ((None,),)) for seed in range(20)]
         answers = await asyncio.gather(*map(engine.score, asks))
         await engine.close()
         alone = [scorer(ask.images[0].data).quality for ask in asks]
@@ -361,7 +362,7 @@ def test_health_metrics_and_documentation(client: TestClient) -> None:
     assert "GET '/v1/score'" in said(client.get("/v1/score"), 405)
     assert 'path="other"' in client.get("/metrics").text
     schema = client.get("/openapi.json").json()
-    assert {"/v1/score", "/v1/compare", "/v1/export", "/healthz", "/readyz", "/metrics"} <= schema["paths"].keys()
+    assert {"/v1/score", "/v1/compare", "/v1/download", "/healthz", "/readyz", "/metrics"} <= schema["paths"].keys()
     body = schema["paths"]["/v1/score"]["post"]["requestBody"]["content"]
     assert body.keys() == {"multipart/form-data", "application/json"}
     assert "//" not in re.sub(r'"https?://[^"]*"', "", client.get("/docs").text).replace("<!doctype", "")

@@ -70,7 +70,7 @@ def _write(found: Explanation, folder: Path, target: str) -> None:
 
 def _sentences(found: Explanation, target: str) -> list[str]:
     """Return what was found, a line a thing."""
-    from mst_clipiqa.explain.pieces import STREAMS
+    from mst_clipiqa.explain.results import STREAMS
 
     lines = []
     for name, value in found.score.targets.items():

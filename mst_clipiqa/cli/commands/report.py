@@ -13,7 +13,7 @@ from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
-    from mst_clipiqa.report import Explaining
+    from mst_clipiqa.report import ExplainOptions
 
 EACH = 2
 """Images at each end that are explained unless told otherwise: some seconds each."""
@@ -58,15 +58,15 @@ def command(
     from mst_clipiqa.analysis.read import folders_of
     from mst_clipiqa.analysis.rows import with_generator
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.report import Look, write_report
+    from mst_clipiqa.report import ReportOptions, write_report
 
     rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
     written = write_report(
         rows,
         output,
         folders=[] if no_images else folders_of(source, images),
-        look=Look(title or (Path(source).stem if source != "-" else "Scores"), int(max_mb * 1e6)),
-        explaining=None if no_images else _explaining(rows, explain, how),
+        options=ReportOptions(title or (Path(source).stem if source != "-" else "Scores"), int(max_mb * 1e6)),
+        explain=None if no_images else _explaining(rows, explain, how),
         bar=progress,
     )
     shown_images = "" if no_images else f", thumbnails up to {written.side} pixels"
@@ -76,10 +76,10 @@ def command(
     return finish(written.left_out)
 
 
-def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -> Explaining | None:
+def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -> ExplainOptions | None:
     """Return what explains the images: the model that scored them, or nothing where that is not at hand."""
     from mst_clipiqa.analysis.rows import text
-    from mst_clipiqa.report import Explaining
+    from mst_clipiqa.report import ExplainOptions
 
     models = {name for row in rows if (name := text(row, "model"))}
     if each == 0 or (each is None and not models):
@@ -90,7 +90,7 @@ def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -
         flags = ("device", "precision", "batch_size", "workers")
         scorer = Scorer.load(how["model"], ScoreOptions(**{flag: how[flag] for flag in flags}))
         if scorer.model.config.name in models:
-            return Explaining(scorer, EACH if each is None else each)
+            return ExplainOptions(scorer, EACH if each is None else each)
     names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "no model that it names"
     message = f"Expected --model to be what scored the table ({names}), got {how['model']}"
     if each is not None:

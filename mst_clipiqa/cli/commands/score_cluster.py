@@ -35,7 +35,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     The same command again does what is missing. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
     """
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.distribute import Job, run
+    from mst_clipiqa.distribute import ClusterJob, run
     from mst_clipiqa.distribute.worker import Work
 
     if "://" in output:
@@ -43,14 +43,14 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     folder = Path(output).absolute()
     names = ("model", "encoders", "device", "precision", "batch_size", "workers", "threads")
     work = Work(output=str(folder), **{name: flags[name] for name in names})
-    job = Job(
+    job = ClusterJob(
         given,
         folder,
         work,
         address=flags["address"],
         actors=flags["actors"],
         gpus=flags["gpus_per_actor"],
-        part=flags["part_size"],
+        part_size=flags["part_size"],
         recursive=flags["recursive"],
     )
     with progress("Scoring", quiet=quiet or not sys.stderr.isatty()) as advance:

@@ -11,14 +11,14 @@ export const info = {};
 let token = sessionStorage.getItem("token") ?? "";
 
 /** A no of the server, in one sentence. */
-export class Refused extends Error {
+export class Rejected extends Error {
   constructor(status, sentence) {
     super(sentence);
     this.status = status;
   }
 }
 
-/** Get to know the server, with a token if it wants one; Refused(401) if it wants another. */
+/** Get to know the server, with a token if it wants one; Rejected(401) if it wants another. */
 export async function enter(given = token) {
   token = given;
   Object.assign(info, await (await call("/v1/info")).json());
@@ -32,7 +32,7 @@ export async function call(path, body = null, signal = null) {
   for (let attempt = 1; ; attempt++) {
     const response = await reach(path, { method: body === null ? "GET" : "POST", headers, body, signal });
     if (response.ok) return response;
-    if (response.status !== 503 || attempt === TRIES) throw new Refused(response.status, await sentence(response));
+    if (response.status !== 503 || attempt === TRIES) throw new Rejected(response.status, await sentence(response));
     await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
   }
 }
@@ -42,7 +42,7 @@ async function reach(path, options) {
     return await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "Expected an answer, but the server cannot be reached: see whether it still runs.");
+    throw new Rejected(0, "Expected an answer, but the server cannot be reached: see whether it still runs.");
   }
 }
 
@@ -69,7 +69,7 @@ export function checkSize(...files) {
   const size = files.reduce((sum, file) => sum + file.size, 0);
   const room = info.limits.max_bytes - 4096; // for what stands around the files
   if (size > room) {
-    throw new Refused(413, `Expected at most ${megabytes(room)}, got ${megabytes(size)}: save the image smaller.`);
+    throw new Rejected(413, `Expected at most ${megabytes(room)}, got ${megabytes(size)}: save the image smaller.`);
   }
 }
 
@@ -88,7 +88,7 @@ export async function scoreOne(file, prompt, signal = null) {
     const answer = await call("/v1/score", form([file], prompt), signal);
     return (await answer.json()).results[0];
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof Rejected)) throw error;
     const nothing = { quality: null, correspondence: null, gate: null, width: null, height: null };
     const shown = { words: {}, intervals: {}, levels: null };
     return { file: file.name, prompt: prompt || null, ...nothing, status: "error", reason: error.message, model: info.model, ...shown };

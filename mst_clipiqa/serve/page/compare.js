@@ -1,6 +1,6 @@
 // The tab "Compare two": which is better, by how much, how sure.
 
-import { Refused, call, checkSize, form as formOf } from "./api.js";
+import { Rejected, call, checkSize, form as formOf } from "./api.js";
 import { chosen, picker } from "./picker.js";
 import { card } from "./results.js";
 import { find, make } from "./tools.js";
@@ -42,7 +42,7 @@ async function run(event) {
     results.replaceChildren(...answer.results.map((result, place) =>
       card(result, { url: urls[place], file: files[sides[place]], heading: "h2", label: sides[place].toUpperCase() })));
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof Rejected)) throw error;
     say(`Not compared. ${error.message}`);
   } finally {
     button.disabled = false;

@@ -1,6 +1,6 @@
 // The tab "Gallery": many images, scored as one watches; to sort, and to take away as a table or a report.
 
-import { Refused, call, each, scoreOne } from "./api.js";
+import { Rejected, call, each, scoreOne } from "./api.js";
 import { picker } from "./picker.js";
 import { holdsPrompts, readPrompts } from "./prompts.js";
 import { card } from "./results.js";
@@ -119,11 +119,11 @@ async function download(format) {
   say(`Making the ${format === "csv" ? "table" : "report"} …`);
   try {
     if (format === "html") body.thumbnails = await Promise.all(rows.map(image));
-    const answer = await call("/v1/export", JSON.stringify(body));
+    const answer = await call("/v1/download", JSON.stringify(body));
     save(await answer.blob(), format === "csv" ? "scores.csv" : "report.html");
     say(`${format === "csv" ? "scores.csv" : "report.html"} is downloaded.`);
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof Rejected)) throw error;
     say(error.message);
   }
 }

@@ -1,6 +1,6 @@
 // The page: its tabs, and the first question to the server.
 
-import { Refused, enter, info } from "./api.js";
+import { Rejected, enter, info } from "./api.js";
 import * as compare from "./compare.js";
 import * as gallery from "./gallery.js";
 import { catchStrays } from "./picker.js";
@@ -59,7 +59,7 @@ async function begin(token) {
     if (!entry.hidden) find("#tab-score").focus();
     entry.hidden = true;
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof Rejected)) throw error;
     if (error.status === 401) {
       if (token) trouble("That is not this server's token: look it up again.");
       entry.hidden = false;

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from mst_clipiqa.report.facts import facts
+from mst_clipiqa.errors import Rejected
+from mst_clipiqa.report.data import report_data
 from mst_clipiqa.report.page import Page
 from mst_clipiqa.report.thumbnails import Thumbnails
 from mst_clipiqa.scoring.score_rows import COLUMNS
-from mst_clipiqa.serve.settings import Refused
 from mst_clipiqa.tables.cells import csv_cell, csv_line, plain
 
 _MAX_ROWS = 20_000
@@ -25,7 +25,7 @@ _MAX_COLUMNS = 200  # each of them has a cell in every row
 _SPACE = 64 * 10**6  # bytes of a report, far above what a body can bring
 
 
-class ExportIn(BaseModel):
+class DownloadBody(BaseModel):
     """Rows of results to turn into a file."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -39,11 +39,11 @@ class ExportIn(BaseModel):
     title: str = Field("Scores", max_length=200)
 
 
-def export(asked: ExportIn) -> tuple[bytes, str]:
-    """Return a file and its media type; Refused where it has too many columns, or thumbnails that do not fit."""
+def make_download(asked: DownloadBody) -> tuple[bytes, str]:
+    """Return a file and its media type; Rejected where it has too many columns, or thumbnails that do not fit."""
     columns = COLUMNS.keys() | {name for row in asked.rows for name in row}
     if len(columns) > _MAX_COLUMNS:
-        raise Refused(
+        raise Rejected(
             422, f"Expected at most {_MAX_COLUMNS} columns, got {len(columns):,}: leave some out of the rows."
         )
     if asked.format == "csv":
@@ -51,7 +51,7 @@ def export(asked: ExportIn) -> tuple[bytes, str]:
     return _report(asked), "text/html; charset=utf-8"
 
 
-def _table(asked: ExportIn) -> bytes:
+def _table(asked: DownloadBody) -> bytes:
     more = sorted({name for row in asked.rows for name in row} - COLUMNS.keys())
     columns = [*COLUMNS, *more]
     lines = [csv_line(columns)]
@@ -64,11 +64,11 @@ def _whole(value: str | float | None, name: str) -> str | float | None:
     return int(value) if COLUMNS.get(name) is int and isinstance(value, float) else value
 
 
-def _report(asked: ExportIn) -> bytes:
+def _report(asked: DownloadBody) -> bytes:
     images = asked.thumbnails or [""] * len(asked.rows)
     if len(images) != len(asked.rows):
-        raise Refused(422, f"Expected a thumbnail for each of {len(asked.rows)} rows, got {len(images)}.")
-    shown = facts(asked.rows, [None] * len(asked.rows), Path(), asked.title)
+        raise Rejected(422, f"Expected a thumbnail for each of {len(asked.rows)} rows, got {len(images)}.")
+    shown = report_data(asked.rows, [None] * len(asked.rows), Path(), asked.title)
     page = Page(shown, _SPACE)
     images = [_checked(images[row]) for row in page.image_order]
     return b"".join(page.parts(Thumbnails(images, [""] * len(images), 0)))
@@ -79,7 +79,7 @@ def _checked(image: str) -> str:
     try:
         data = base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refused(422, "Expected thumbnails in base64, got other text.") from error
+        raise Rejected(422, "Expected thumbnails in base64, got other text.") from error
     if data and not (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
-        raise Refused(422, "Expected thumbnails in WebP, got another format.")
+        raise Rejected(422, "Expected thumbnails in WebP, got another format.")
     return base64.b64encode(data).decode("ascii")

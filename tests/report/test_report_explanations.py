@@ -18,8 +18,8 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
-from mst_clipiqa.report import Explaining, Look, Written, write_report
-from mst_clipiqa.report.why import SIDE
+from mst_clipiqa.report import ExplainOptions, ReportOptions, ReportSummary, write_report
+from mst_clipiqa.report.explanations import MAP_SIDE
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.closed_form import fill
@@ -52,8 +52,10 @@ def rows(tmp_path: Path, scorer: Scorer) -> list[dict[str, Any]]:
     return made
 
 
-def written(rows: list[dict[str, Any]], folder: Path, how: Explaining, **look: Any) -> tuple[Written, dict[int, Any]]:
-    found = write_report(rows, folder / "r.html", folders=[folder], look=Look(**look), explaining=how)
+def written(
+    rows: list[dict[str, Any]], folder: Path, how: ExplainOptions, **options: Any
+) -> tuple[ReportSummary, dict[int, Any]]:
+    found = write_report(rows, folder / "r.html", folders=[folder], options=ReportOptions(**options), explain=how)
     page = (folder / "r.html").read_text(encoding="utf-8")
     blocks = re.findall(r'<script type="application/json" id="e(\d+)">(.*?)</script>', page, re.DOTALL)
     return found, {int(row): json.loads(block) for row, block in blocks}
@@ -69,7 +71,7 @@ def ends(rows: list[dict[str, Any]]) -> set[int]:
 
 
 def test_the_ends_are_explained(rows: list[dict[str, Any]], tmp_path: Path, scorer: Scorer) -> None:
-    found, why = written(rows, tmp_path, Explaining(scorer, 1))
+    found, why = written(rows, tmp_path, ExplainOptions(scorer, 1))
     assert why.keys() == ends(rows) and len(why) < len(rows)
     assert (found.explained, found.left_out) == (len(why), [])
     for row, one in why.items():
@@ -77,7 +79,7 @@ def test_the_ends_are_explained(rows: list[dict[str, Any]], tmp_path: Path, scor
         assert all(m["words"].startswith(f"{m['stream']}: most quality is lost ") for m in one["maps"])
         for m in one["maps"]:
             with Image.open(io.BytesIO(base64.b64decode(m["image"]))) as image:
-                assert image.format == "WEBP" and max(image.size) <= SIDE
+                assert image.format == "WEBP" and max(image.size) <= MAP_SIDE
         score = scorer(tmp_path / rows[row]["file"], PROMPT)
         assert one["levels"] == [round(1000 * p) for p in score.levels or ()]
         assert [word for word, _, _ in one["words"]["correspondence"]] == PROMPT.split()
@@ -88,9 +90,9 @@ def test_rows_of_another_model_and_lost_images_are_passed_over(
 ) -> None:
     for row in rows[:4]:
         row["model"] = "other"
-    assert written(rows, tmp_path, Explaining(scorer, 5))[1].keys() == {4}
+    assert written(rows, tmp_path, ExplainOptions(scorer, 5))[1].keys() == {4}
     (tmp_path / "4.png").write_bytes(b"")
-    found, why = written(rows, tmp_path, Explaining(scorer, 5))
+    found, why = written(rows, tmp_path, ExplainOptions(scorer, 5))
     assert why == {} and len(found.left_out) == 1  # said once, as a thumbnail
 
 
@@ -98,16 +100,16 @@ def test_an_explanation_is_of_the_score_in_the_table(
     rows: list[dict[str, Any]], tmp_path: Path, scorer: Scorer
 ) -> None:
     rows = [{**row, "quality": row["quality"] + 0.2} if i == 2 else row for i, row in enumerate(rows)]
-    found, why = written(rows, tmp_path, Explaining(scorer, 5))
+    found, why = written(rows, tmp_path, ExplainOptions(scorer, 5))
     assert why.keys() == {0, 1, 3, 4}
     assert [one.row["file"] for one in found.left_out] == ["2.png"]
     assert "not explained: expected the quality of the table, " in found.left_out[0].why
 
 
 def test_explanations_leave_room_for_images(rows: list[dict[str, Any]], tmp_path: Path, scorer: Scorer) -> None:
-    _, all_of_them = written(rows, tmp_path, Explaining(scorer, 5))
+    _, all_of_them = written(rows, tmp_path, ExplainOptions(scorer, 5))
     limit = 60_000 + sum(len(json.dumps(one)) for one in all_of_them.values())
-    found, why = written(rows, tmp_path, Explaining(scorer, 5), limit=limit)
+    found, why = written(rows, tmp_path, ExplainOptions(scorer, 5), limit=limit)
     assert found.size <= limit
     assert 0 < len(why) < len(rows)
     assert {one.why for one in found.left_out} == {"not explained: the page has no room for more"}

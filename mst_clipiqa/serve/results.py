@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Score
-from mst_clipiqa.serve.body import Ask
+from mst_clipiqa.serve.body import HttpScoreRequest
 
 WORDS = {
     "quality": QUALITY_LEVELS,  # the levels of the method's own templates
@@ -18,7 +18,7 @@ WORDS = {
 }
 
 
-class Result(BaseModel):
+class ScoreResult(BaseModel):
     """One score; the first ten fields are the columns of the command's table, in its units and rounding."""
 
     model_config = ConfigDict(extra="allow")  # further targets have a field of their own, as in the table
@@ -37,29 +37,29 @@ class Result(BaseModel):
     levels: list[float] | None = Field(description="Probability of the five quality levels, bad to perfect.")
 
 
-class Answer(BaseModel):
+class ScoreResponse(BaseModel):
     """What /v1/score answers: a result for each image and prompt, in order."""
 
-    results: list[Result]
+    results: list[ScoreResult]
 
 
-class Comparison(BaseModel):
+class CompareResponse(BaseModel):
     """What /v1/compare answers: the results of A and B, and what follows from them."""
 
-    results: list[Result]
+    results: list[ScoreResult]
     sentences: list[str] = Field(description="Which is better, by how much, how sure; one sentence a score.")
     comparisons: list[dict[str, Any]] = Field(description="The same in numbers.")
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """What every other answer holds."""
 
     error: str = Field(description="One sentence: what was expected, what came, what to do.")
 
 
-def results(ask: Ask, scores: Sequence[Score]) -> list[dict[str, Any]]:
+def results(asked: HttpScoreRequest, scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Return the scores of a request as JSON objects, in order."""
-    pairs = [(one.name, prompt) for one, prompts in zip(ask.images, ask.prompts, strict=True) for prompt in prompts]
+    pairs = [(one.name, prompt) for one, prompts in zip(asked.images, asked.prompts, strict=True) for prompt in prompts]
     return [_result(name, prompt, score) for (name, prompt), score in zip(pairs, scores, strict=True)]
 
 

@@ -15,15 +15,15 @@ from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.resampling import Resampling
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 
-Facts = dict[str, Any]
+ReportData = dict[str, Any]
 TARGETS = ("quality", "correspondence")
-STRIP = 12
+STRIP_LENGTH = 12
 """How many images stand in each of the rows best, worst and least sure."""
-HOW = Resampling(level=0.95, resamples=1000, seed=0)
+BOOTSTRAP = Resampling(level=0.95, resamples=1000, seed=0)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
 
 
-def facts(rows: Sequence[Row], found: Sequence[Path | None], home: Path, title: str) -> Facts:
+def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, title: str) -> ReportData:
     """Return what the page shows.
 
     Args:
@@ -172,7 +172,9 @@ def _means(
         if not here:
             found[target] = [None, None, None, 0]
             continue
-        result = mean_interval([v for _, v in here], None if groups is None else [groups[i] for i, _ in here], HOW)
+        result = mean_interval(
+            [v for _, v in here], None if groups is None else [groups[i] for i, _ in here], BOOTSTRAP
+        )
         bounds = [None if math.isnan(end) else round(end, 4) for end in (result.low, result.high)]
         found[target] = [round(result.value, 4), *bounds, len(here)]
     return found
@@ -213,11 +215,11 @@ def _strips(
         best = _ordered(values)
         if best:
             strips += [
-                {"name": f"Best {target}", "by": target, "rows": best[:STRIP]},
-                {"name": f"Worst {target}", "by": target, "rows": best[::-1][:STRIP]},
+                {"name": f"Best {target}", "by": target, "rows": best[:STRIP_LENGTH]},
+                {"name": f"Worst {target}", "by": target, "rows": best[::-1][:STRIP_LENGTH]},
             ]
     if unsure is not None:
-        strips.append({"name": "Least sure", "by": "unsure", "rows": _ordered(unsure)[:STRIP]})
+        strips.append({"name": "Least sure", "by": "unsure", "rows": _ordered(unsure)[:STRIP_LENGTH]})
     return strips
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mst_clipiqa.errors import UsageError, nearest
 
-Floats = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 Stream = Literal["coarse", "fine", "both"]
 Box = tuple[float, float, float, float]
 
@@ -33,7 +33,7 @@ class Fusion:
     """
 
     gate: float
-    gates: Floats
+    gates: Float32Array
     share: float
     coarse_alone: float
     fine_alone: float
@@ -76,26 +76,26 @@ class Maps:
             neighbours overlap.
     """
 
-    coarse: Floats
-    fine: Floats
-    windows: Floats
+    coarse: Float32Array
+    fine: Float32Array
+    windows: Float32Array
 
     @property
-    def both(self) -> Floats:
+    def both(self) -> Float32Array:
         """The root of the summed squares of what the two find lost, 0 where neither does, float32 (rows, columns).
 
         Each sees faults that the other is blind to, and then likes what it sees (rates: docs/explain.md). So what one
         finds better than the mean window takes nothing off what the other finds worse, and one clear finding counts
         more than two faint ones.
         """
-        lost: Floats = np.hypot(self.coarse.clip(min=0), self.fine.clip(min=0))
+        lost: Float32Array = np.hypot(self.coarse.clip(min=0), self.fine.clip(min=0))
         return lost
 
-    def of(self, stream: Stream) -> Floats:
+    def of(self, stream: Stream) -> Float32Array:
         """Return the map of a stream, "coarse", "fine" or "both"."""
         if stream not in STREAMS:
             raise UsageError(f"Expected the stream coarse, fine or both, got {stream!r}{nearest(stream, STREAMS)}.")
-        found: Floats = getattr(self, stream)
+        found: Float32Array = getattr(self, stream)
         return found
 
     def worst(self, stream: Stream = "both") -> Box:

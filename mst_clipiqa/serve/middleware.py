@@ -12,9 +12,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mst_clipiqa.errors import Rejected
 from mst_clipiqa.serve.metrics import Metrics
-from mst_clipiqa.serve.replies import defect, problem
-from mst_clipiqa.serve.settings import Refused, Settings
+from mst_clipiqa.serve.responses import internal_error, rejection
+from mst_clipiqa.serve.settings import Settings
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -30,7 +31,7 @@ _HEADERS = {
 _log = logging.getLogger(__name__)
 
 
-class _Dressed:
+class _AddHeaders:
     """Sends an answer with the headers that every answer carries; ``status`` is None until it has begun."""
 
     def __init__(self, send: Send, path: str) -> None:
@@ -48,7 +49,7 @@ class _Dressed:
         await self.send(message)
 
 
-class Guard:
+class RequestMiddleware:
     """ASGI middleware: lets in what is ours to answer.
 
     Args:
@@ -72,24 +73,24 @@ class Guard:
             return
         start = time.perf_counter()
         path = scope["path"] if scope["path"] in self.paths else "other"
-        dressed = _Dressed(send, scope["path"])
+        sender = _AddHeaders(send, scope["path"])
         try:
-            await self._answer(scope, receive, dressed)
+            await self._answer(scope, receive, sender)
         except Exception:
             # Here and not in a handler of the application: Starlette runs that one outside of us, without our headers.
-            if dressed.status is not None:
+            if sender.status is not None:
                 raise  # too late for another answer: what runs us logs it and hangs up
             _log.exception("A defect in answering %s:", path)
-            await defect()(scope, receive, dressed)
+            await internal_error()(scope, receive, sender)
         finally:
-            self.metrics.requests.labels(path, str(dressed.status or 500)).inc()
+            self.metrics.requests.labels(path, str(sender.status or 500)).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - start)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check(scope)
-        except Refused as refused:
-            await problem(refused)(scope, receive, send)
+        except Rejected as refused:
+            await rejection(refused)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -97,18 +98,18 @@ class Guard:
         headers = HTTPConnection(scope).headers
         path = scope["path"]
         if not scope["query_string"].isascii():  # a redirect would stumble over it
-            raise Refused(400, "Expected a query in ASCII, got other bytes: write them as %XX.")
+            raise Rejected(400, "Expected a query in ASCII, got other bytes: write them as %XX.")
         if self.token is None and not _is_loopback_name(headers.get("host", "")):
-            raise Refused(
+            raise Rejected(
                 403, "Expected a request for localhost, got one for another name: use http://localhost, or set a token."
             )
         if scope["method"] not in ("GET", "HEAD") and _is_foreign(headers):
-            raise Refused(403, "Expected a request from this server's own page or a program, got one of another site.")
+            raise Rejected(403, "Expected a request from this server's own page or a program, got one of another site.")
         if self.token is not None and (path.startswith("/v1/") or path == "/metrics"):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             # Compared in constant time, so that its time does not tell how much of a guess is right.
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token):
-                raise Refused(
+                raise Rejected(
                     401,
                     "Expected the header 'Authorization: Bearer TOKEN' with this server's token, got none that fits.",
                 )

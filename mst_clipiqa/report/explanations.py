@@ -13,23 +13,23 @@ from PIL import Image
 
 from mst_clipiqa.analysis.rows import LeftOut, Row, number, text
 from mst_clipiqa.errors import ImageError, PromptError
-from mst_clipiqa.report.facts import Facts
+from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.page import to_block
 
 if TYPE_CHECKING:
     from mst_clipiqa.explain import Explanation
     from mst_clipiqa.scoring.scorer import Scorer
 
-SIDE, QUALITY = 320, 60
+MAP_SIDE, MAP_QUALITY = 320, 60
 """Longer side of a map in pixels, and its WebP quality."""
-SHARE = 4
+EXPLANATION_SHARE = 4
 """Explanations take at most one part in so many of the page."""
-AGREES = 0.02
+SCORE_TOLERANCE = 0.02
 """How far, in lengths of the scale, the score that is explained may lie from the table's."""
 
 
 @dataclass(frozen=True)
-class Explaining:
+class ExplainOptions:
     """Which images of a report are explained, and by what.
 
     Attributes:
@@ -42,28 +42,30 @@ class Explaining:
 
 
 @dataclass
-class Why:
+class ExplanationBlocks:
     """What came of it: a row's number to its block of JSON, and the rows that could not be explained."""
 
     blocks: dict[int, str] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def wanted(facts: Facts, rows: Sequence[Row], found: Sequence[Path | None], how: Explaining) -> list[int]:
+def rows_to_explain(
+    data: ReportData, rows: Sequence[Row], found: Sequence[Path | None], how: ExplainOptions
+) -> list[int]:
     """Return the numbers of the rows to explain: those with an image and of this model, each once."""
     model = how.scorer.model.config.name
-    order = dict.fromkeys(row for strip in facts["strips"] for row in strip["rows"][: how.each])
+    order = dict.fromkeys(row for strip in data["strips"] for row in strip["rows"][: how.each])
     return [row for row in order if found[row] is not None and text(rows[row], "model") == model]
 
 
-def explanations(
+def make_explanations(
     rows: Sequence[Row],
     found: Sequence[Path | None],
     some: Sequence[int],
-    how: Explaining,
+    how: ExplainOptions,
     budget: int,
     advance: Callable[[int], None] = lambda count: None,
-) -> Why:
+) -> ExplanationBlocks:
     """Explain some rows.
 
     Args:
@@ -74,7 +76,7 @@ def explanations(
         budget: characters for all explanations together.
         advance: called with the number of rows done.
     """
-    why, spent = Why(), 0
+    why, spent = ExplanationBlocks(), 0
     for row in some:
         try:
             block = _block(rows[row], found[row], how.scorer)
@@ -99,14 +101,14 @@ def _block(row: Row, path: Path | None, scorer: Scorer) -> str:
     explained = explain(scorer, path, text(row, "prompt").strip() or None)
     for name, now in explained.score.targets.items():
         then, (low, high) = number(row, name), explained.score.ranges[name]
-        if now is not None and then is not None and abs(now - then) > AGREES * (high - low):
+        if now is not None and then is not None and abs(now - then) > SCORE_TOLERANCE * (high - low):
             raise PromptError(f"expected the {name} of the table, {then:.2f}, got {now:.2f} now: score the image again")
-    return to_block(piece(explained))
+    return to_block(explanation_data(explained))
 
 
-def piece(found: Explanation) -> dict[str, Any]:
+def explanation_data(found: Explanation) -> dict[str, Any]:
     """Return what the page shows of an explanation, as what ``json.dumps`` takes."""
-    from mst_clipiqa.explain.pieces import STREAMS
+    from mst_clipiqa.explain.results import STREAMS
 
     target = "quality" if "quality" in found.maps else next(iter(found.maps))
     return {
@@ -115,7 +117,7 @@ def piece(found: Explanation) -> dict[str, Any]:
             {
                 "stream": stream,
                 "words": found.maps[target].sentence(stream, target),
-                "image": _webp(found.overlay(stream, target, SIDE)),
+                "image": _webp(found.overlay(stream, target, MAP_SIDE)),
             }
             for stream in ("both", *STREAMS[:2])
         ],
@@ -133,5 +135,5 @@ def piece(found: Explanation) -> dict[str, Any]:
 
 def _webp(image: Image.Image) -> str:
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=QUALITY, method=4)
+    image.save(file, "WEBP", quality=MAP_QUALITY, method=4)
     return base64.b64encode(file.getvalue()).decode("ascii")
