@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.analysis.rows import Row, number, text
 from mst_clipiqa.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from mst_clipiqa.scoring.scorer import Score
 
 SURE = 0.95
 """How probable a winner must be before it is called one."""
 HALF_WIDTH_90 = 1.6448536269514722
 """Half the width of a 90 % interval of a normal distribution, in standard deviations."""
-LOW, HIGH = "_low", "_high"
+TARGETS = ("quality", "correspondence")
 
 
 @dataclass(frozen=True)
@@ -66,18 +69,28 @@ class Comparison:
         }
 
 
-def compare_scores(a: Row, b: Row, targets: Sequence[str] = ("quality", "correspondence")) -> list[Comparison]:
-    """Compare two rows of a scores table, score by score.
+def compare_scores(a: Score, b: Score, targets: Sequence[str] = TARGETS) -> list[Comparison]:
+    """Compare the scores of two images, target by target.
 
-    How sure: each score's 90 % interval (columns ``quality_low``, ``quality_high`` and so on) is taken for that of
-    a normal distribution around it, and the errors of the two scores for independent; then the difference is
-    normal too. Errors on images of one prompt tend to go together, so the truth is rather surer than this says.
+    The probability takes each 90 % interval as that of a normal distribution around its score, and the errors of the
+    two scores as independent, so the difference is normal too. Errors on images of the same prompt are positively
+    correlated, so the true confidence is somewhat higher than stated here.
 
     Args:
-        a, b: rows with the columns of the scores table.
-        targets: which scores.
+        a, b: the scores of two images by one model.
+        targets: names of the scores to compare.
     """
-    return [_compare(target, a, b) for target in targets]
+    ends_a, ends_b = a.intervals, b.intervals
+    return [_compare(t, a.targets.get(t), ends_a.get(t), b.targets.get(t), ends_b.get(t)) for t in targets]
+
+
+def compare_rows(a: Row, b: Row, targets: Sequence[str] = TARGETS) -> list[Comparison]:
+    """Compare two rows of a scores table as ``compare_scores`` does, by columns such as ``quality_low``.
+
+    Raises:
+        DataError: a cell that should hold a number does not.
+    """
+    return [_compare(t, number(a, t), _interval(a, t), number(b, t), _interval(b, t)) for t in targets]
 
 
 def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
@@ -95,18 +108,22 @@ def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
     return found[0]
 
 
-def intervals_to_columns(intervals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Return the intervals of a Score as the columns that ``compare_scores`` reads."""
-    lows = {f"{name}{LOW}": low for name, (low, _) in intervals.items()}
-    return lows | {f"{name}{HIGH}": high for name, (_, high) in intervals.items()}
+def _interval(row: Row, target: str) -> tuple[float, float] | None:
+    low, high = number(row, f"{target}_low"), number(row, f"{target}_high")
+    return None if low is None or high is None else (low, high)
 
 
-def _compare(target: str, a: Row, b: Row) -> Comparison:
-    value_a, value_b = number(a, target), number(b, target)
-    if value_a is None or value_b is None:
-        return Comparison(target, value_a, value_b, None, None, "not compared")
-    difference = value_a - value_b
-    chance = _probability(difference, _spread(a, target, value_a), _spread(b, target, value_b))
+def _compare(
+    target: str,
+    a: float | None,
+    ends_a: tuple[float, float] | None,
+    b: float | None,
+    ends_b: tuple[float, float] | None,
+) -> Comparison:
+    if a is None or b is None:
+        return Comparison(target, a, b, None, None, "not compared")
+    difference = a - b
+    chance = _probability(difference, _deviation(a, ends_a), _deviation(b, ends_b))
     if difference == 0:
         verdict = "equal"
     elif chance is None:
@@ -115,15 +132,14 @@ def _compare(target: str, a: Row, b: Row) -> Comparison:
         verdict = "too close to call"
     else:
         verdict = "A" if difference > 0 else "B"
-    return Comparison(target, value_a, value_b, difference, chance, verdict)
+    return Comparison(target, a, b, difference, chance, verdict)
 
 
-def _spread(row: Row, target: str, value: float) -> float | None:
-    """Return the standard deviation of a score's error; the longer arm counts, as the scale's end cuts the other."""
-    low, high = number(row, target + LOW), number(row, target + HIGH)
-    if low is None or high is None:
+def _deviation(value: float, ends: tuple[float, float] | None) -> float | None:
+    """Return the standard deviation of a score's error, from the longer arm: the scale's end may cut the other."""
+    if ends is None:
         return None
-    arm = max(value - low, high - value)
+    arm = max(value - ends[0], ends[1] - value)
     return arm / HALF_WIDTH_90 if arm > 0 else None
 
 

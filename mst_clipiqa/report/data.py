@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.means import mean_interval
 from mst_clipiqa.analysis.rows import Row, number, split_failed, text
 from mst_clipiqa.errors import DataError
@@ -16,7 +17,6 @@ from mst_clipiqa.evaluate.resampling import Resampling
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 
 ReportData = dict[str, Any]
-TARGETS = ("quality", "correspondence")
 STRIP_LENGTH = 12
 """How many images stand in each of the rows best, worst and least sure."""
 BOOTSTRAP = Resampling(level=0.95, resamples=1000, seed=0)

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from mst_clipiqa._version import __version__
 from mst_clipiqa.errors import DataError, Rejected, UsageError
-from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.scoring.scorer import Score, Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest, ScoreBody, read_score_request
 from mst_clipiqa.serve.download import DownloadBody, make_download
 from mst_clipiqa.serve.engine import Engine
@@ -79,15 +79,28 @@ class Server:
         self.metrics.held.set_function(lambda: self.memory.bytes)
 
     async def scored(self, request: Request, count: int | None = None) -> list[dict[str, Any]]:
-        """Return the results of a request; Rejected where none could be scored."""
+        """Return the results of a request; Rejected if none could be scored."""
+        asked, scores = await self.scores(request, count)
+        return results(asked, scores)
+
+    async def scores(self, request: Request, count: int | None = None) -> tuple[HttpScoreRequest, list[Score]]:
+        """Return a request's body and its scores.
+
+        Args:
+            request: the HTTP request.
+            count: the number of images to insist on, all with one prompt or none; None for any.
+
+        Raises:
+            Rejected: the body is not as it should be, or no image could be scored.
+        """
         with self.memory.reserve() as reservation:
             asked = await read_score_request(request, self.settings.limits, reservation)
             if count is not None:
                 _check_alike(asked, count)
-            found = results(asked, await self.engine.score(asked))
-        if all(one["status"] == "error" for one in found):
-            raise Rejected(422, found[0]["reason"])
-        return found
+            scores = await self.engine.score(asked)
+        if all(score.status == "error" for score in scores):
+            raise Rejected(422, scores[0].reason)
+        return asked, scores
 
 
 def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
@@ -138,10 +151,14 @@ def _add_scores(app: FastAPI, server: Server) -> None:
     )
     async def compare(request: Request) -> JsonResponse:
         """Takes exactly two images, A and B in this order, and at most one prompt."""
-        found = await server.scored(request, count=2)
-        if bad := next((one for one in found if one["status"] == "error"), None):
-            raise Rejected(422, bad["reason"])
-        return JsonResponse({"results": found, **_compared(found)})
+        from mst_clipiqa.analysis.compare import compare_scores
+
+        asked, scores = await server.scores(request, count=2)
+        if bad := next((score for score in scores if score.status == "error"), None):
+            raise Rejected(422, bad.reason)
+        compared = [one for one in compare_scores(scores[0], scores[1]) if one.a is not None or one.b is not None]
+        found = {"sentences": [one.sentence() for one in compared], "comparisons": [one.to_row() for one in compared]}
+        return JsonResponse({"results": results(asked, scores), **found})
 
     @app.post(
         "/v1/download",
@@ -160,14 +177,6 @@ def _add_scores(app: FastAPI, server: Server) -> None:
                 raise Rejected(422, str(error)) from error
         name = "scores.csv" if asked.format == "csv" else "report.html"
         return Response(content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
-
-def _compared(found: list[dict[str, Any]]) -> dict[str, Any]:
-    from mst_clipiqa.analysis.compare import compare_scores, intervals_to_columns
-
-    rows = [{**one, **intervals_to_columns(one["intervals"])} for one in found]
-    compared = [one for one in compare_scores(rows[0], rows[1]) if one.a is not None or one.b is not None]
-    return {"sentences": [one.sentence() for one in compared], "comparisons": [one.to_row() for one in compared]}
 
 
 def _add_operations(app: FastAPI, server: Server) -> None:

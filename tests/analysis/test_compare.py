@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from mst_clipiqa.analysis.compare import Comparison, compare_scores, intervals_to_columns, row_of
+from mst_clipiqa.analysis.compare import Comparison, compare_rows, compare_scores, row_of
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.scoring.scorer import Score
 
 HALF = 1.6448536269514722  # half a 90 % interval of a standard normal error
 
@@ -19,7 +20,7 @@ def scored(quality: float | None, half: float | None = HALF, **more: Any) -> dic
 
 
 def one(a: dict[str, Any], b: dict[str, Any]) -> Comparison:
-    return compare_scores(a, b, ["quality"])[0]
+    return compare_rows(a, b, ["quality"])[0]
 
 
 def test_a_standard_deviation_of_difference_is_84_percent() -> None:
@@ -79,8 +80,16 @@ def test_near_certainty_is_not_rounded_to_certainty() -> None:
     assert "more than 99 % probability" in one(scored(9, 0.1), scored(3, 0.1)).sentence()
 
 
-def test_intervals_become_the_columns_that_are_read() -> None:
-    assert intervals_to_columns({"quality": (1.0, 2.0)}) == {"quality_low": 1.0, "quality_high": 2.0}
+def test_scores_compare_as_their_rows_do() -> None:
+    scores = [
+        Score(targets={"quality": q, "correspondence": c}, intervals={"quality": (q - HALF, q + 1)})
+        for q, c in ((4.0, 2.0), (3.5, None))
+    ]
+    rows = [scored(s.targets["quality"], correspondence=s.targets["correspondence"]) for s in scores]
+    rows = [{**row, "quality_high": row["quality"] + 1} for row in rows]
+    found = compare_scores(*scores)
+    assert found == compare_rows(*rows)
+    assert [one.verdict for one in found] == ["too close to call", "not compared"]
 
 
 TABLE = [{"file": "x/a.png", "prompt": "cat"}, {"file": "y/a.png", "prompt": "dog"}, {"file": "x/b.png"}]

@@ -13,6 +13,7 @@ from mst_clipiqa.cli.commands._scores import json_option, output_option, write_r
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
+    from mst_clipiqa.scoring.scorer import Score
 
 
 @click.command("compare")
@@ -39,11 +40,15 @@ def command(
     With --scores, A and B are rows of a scores table, by the name of their file. How sure: from the calibrated
     intervals of the two scores; below 95 % probability it is "too close to call".
     """
-    from mst_clipiqa.analysis.compare import compare_scores
+    from mst_clipiqa.analysis.compare import compare_rows, compare_scores
 
-    rows = _from_table(table, (a, b), prompt) if table else _scored((a, b), prompt, model, how)
+    names = (a, b)
+    if table:
+        compared = compare_rows(*_from_table(table, names, prompt))
+    else:
+        compared = compare_scores(*_scored(names, prompt, model, how))
     asked = {"quality"} | ({"correspondence"} if prompt else set())
-    found = [one for one in compare_scores(*rows) if one.target in asked or one.verdict != "not compared"]
+    found = [one for one in compared if one.target in asked or one.verdict != "not compared"]
     if output is None and not as_json:
         for one in found:
             click.echo(one.sentence())
@@ -59,18 +64,17 @@ def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple
     return row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
 
 
-def _scored(names: tuple[str, str], prompt: str | None, model: str, how: Mapping[str, Any]) -> tuple[Row, Row]:
-    from mst_clipiqa.analysis.compare import intervals_to_columns
+def _scored(names: tuple[str, str], prompt: str | None, model: str, how: Mapping[str, Any]) -> tuple[Score, Score]:
     from mst_clipiqa.errors import ImageError, shown
     from mst_clipiqa.scoring.scorer import Request, ScoreOptions, Scorer
 
     flags = ("device", "precision", "batch_size", "workers")
     scorer = Scorer.load(model, ScoreOptions(**{flag: how[flag] for flag in flags}, cache=open_cache(how["cache"])))
-    rows: list[Row] = []
+    scores: list[Score] = []
     for name, score in zip(names, scorer.many(Request(name, prompt) for name in names), strict=True):
         if score.status != "ok":
             raise ImageError(f"{shown(name)}: {score.reason}")
         if score.reason:
             click.echo(f"Note on {shown(name)}: {score.reason}", err=True)
-        rows.append({**score.targets, **intervals_to_columns(score.intervals)})
-    return rows[0], rows[1]
+        scores.append(score)
+    return scores[0], scores[1]
