@@ -16,7 +16,9 @@ Every message is one sentence: what was expected, what came, what to do.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class MstClipiqaError(Exception):
@@ -57,6 +59,34 @@ class Rejected(MstClipiqaError):
         self.status = status
         self.sentence = f"{message[:1].upper()}{message[1:].rstrip('.')}."
         self.retry_after = retry_after
+
+
+def need(module: str, *, extra: str, otherwise: str = "") -> ModuleType:
+    """Import a module that comes with an extra of this package.
+
+    Args:
+        module: full name, such as ``pyarrow.parquet``.
+        extra: the extra that brings it.
+        otherwise: what to do without it, for the message: "use .csv".
+
+    Raises:
+        UsageError: it is not installed; the message says how to install it.
+
+    Example:
+        >>> need("json", extra="train").dumps([])
+        '[]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing(error.name or module, extra, otherwise) from error
+
+
+def missing(package: str, extra: str, otherwise: str = "") -> UsageError:
+    """Return the error that says which extra brings a package."""
+    choice = f", or {otherwise}" if otherwise else ""
+    package = package.partition(".")[0]
+    return UsageError(f'Expected {package}, which is not installed: pip install "mst-clipiqa[{extra}]"{choice}.')
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

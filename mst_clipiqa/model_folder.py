@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from mst_clipiqa.encoders.checks import check_finite, misfit
 from mst_clipiqa.errors import ModelError, nearest, shown
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
+from mst_clipiqa.tables.atomic import write_atomically
 
 FORMAT = 1
 _C = TypeVar("_C")
@@ -105,10 +105,10 @@ def save(model: TrainedModel, folder: Path, card: str) -> None:
     }
     config = dataclasses.asdict(model.config)
     seen = {name: sorted(getattr(model.trained_on, name)) for name in ("images", "prompts")}
-    _write(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    _write(folder / "trained_on.json", (json.dumps(seen) + "\n").encode())
-    _write(folder / "README.md", card.encode())
-    _write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
+    write_atomically(folder / "trained_on.json", (json.dumps(seen) + "\n").encode())
+    write_atomically(folder / "README.md", card.encode())
+    write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def load(folder: Path) -> TrainedModel:
@@ -250,9 +250,3 @@ def _json(data: bytes, path: Path) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"Expected JSON in {path}, got {shown(error)}: fetch the file again.") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mst_clipiqa.tables.atomic import sync_folder
+
 # What a full or read-only disk says: the next file would fare no better.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # What a file system says that cannot link: another one (a move across disks), or one without hard links.
@@ -114,7 +116,7 @@ def _link(source: Path, target: Path) -> Path:
             os.link(source, name, follow_symlinks=False)
         except FileExistsError:
             continue
-        _sync_folder(name.parent)
+        sync_folder(name.parent)
         return name
     raise OSError(errno.EEXIST, "every name is taken", str(target))
 
@@ -153,7 +155,7 @@ def _publish(part: Path, target: Path) -> Path:
         except OSError:
             name.unlink()
             raise
-        _sync_folder(name.parent)
+        sync_folder(name.parent)
         return name
     raise OSError(errno.EEXIST, "every name is taken", str(target))
 
@@ -165,17 +167,3 @@ def _remove(source: Path, put: Path) -> None:
     except OSError:
         put.unlink()
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot sync a folder
-            raise
-    finally:
-        os.close(handle)

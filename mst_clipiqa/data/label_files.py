@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, need, shown
 from mst_clipiqa.tables.names import is_image_name
 
 LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".mat")
@@ -137,12 +137,7 @@ def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _xlsx_lines(path: Path) -> list[tuple[int, list[str]]]:
-    try:
-        import openpyxl
-    except ImportError:
-        raise DataError(
-            f'{path.name} is a spreadsheet, which openpyxl reads: pip install "mst-clipiqa[data]"'
-        ) from None
+    openpyxl = need("openpyxl", extra="data", otherwise=f"save {shown(path.name)} as .csv")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except zipfile.BadZipFile:

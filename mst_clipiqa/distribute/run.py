@@ -17,9 +17,10 @@ from typing import Any
 
 from mst_clipiqa.distribute.plan import Partition, partitions, row_key, sources
 from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, need, shown
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
+from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.tables.table import stream_table
 
 RUN_MANIFEST = "_manifest.json"
@@ -184,9 +185,7 @@ def _cluster(ray: Any, job: ClusterJob) -> Iterator[None]:
 
 
 def _write(output: Path, manifest: dict[str, Any]) -> None:
-    fresh = output / f".{RUN_MANIFEST}.{os.getpid()}"
-    fresh.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(output / RUN_MANIFEST)
+    write_atomically(output / RUN_MANIFEST, f"{json.dumps(manifest, indent=2)}\n".encode())
 
 
 def _versions() -> dict[str, str]:
@@ -195,11 +194,5 @@ def _versions() -> dict[str, str]:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UsageError(
-            'Expected ray for score-cluster, got none: pip install "mst-clipiqa[ray]", or use score on one machine.'
-        ) from error
+    ray, _ = (need(name, extra="ray", otherwise="use score on one machine") for name in ("ray", "ray.data"))
     return ray

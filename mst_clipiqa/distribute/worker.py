@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from mst_clipiqa.images.decode import MAX_BYTES
 from mst_clipiqa.scoring.score_rows import columns, to_row
 from mst_clipiqa.scoring.scorer import Request, ScoreOptions, Scorer
 from mst_clipiqa.tables import parquet
+from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import plain
 
 
@@ -62,12 +62,8 @@ class Worker:
         if not path.exists():
             names = columns(self.scorer)
             rows = [[plain(row.get(name)) for name in names] for row in self._rows(partition)]
-            fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.uname().nodename}")
-            with fresh.open("wb") as file:
+            with atomic(path, sync=True) as file:
                 parquet.write(file, names, rows)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
         return {"name": partition.name, "rows": len(partition.sources), "seconds": monotonic() - began}
 
     def _rows(self, partition: Partition) -> Iterator[dict[str, Any]]:

@@ -16,19 +16,14 @@ import torch
 from torch import nn
 
 from mst_clipiqa.encoders.onnx_runtime import FILES, MANIFEST, Manifest, digest
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import need
 from mst_clipiqa.model.mstfe import MSTFE, EncoderPair
 
 
 def require_exporters() -> None:
     """Raise UsageError if a package that writes ONNX is missing."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise UsageError(
-                f'Expected the package {name} to export, got none: pip install "mst-clipiqa[onnx]".'
-            ) from error
+        need(name, extra="onnx")
 
 
 def write_towers(pair: EncoderPair, folder: Path, int8: bool) -> None:

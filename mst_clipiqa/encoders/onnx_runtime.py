@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.errors import ModelError, need, shown
 from mst_clipiqa.model.mstfe import MSTFE, EncoderPair
 
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -136,12 +136,7 @@ def _checked(path: Path, want: str) -> bytes:
 
 def _open(model: bytes, path: Path) -> Run:
     """Return a tower as a function; only what was hashed is read."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UsageError(
-            'Expected the package onnxruntime for an exported --backend, got none: pip install "mst-clipiqa[onnx]".'
-        ) from error
+    onnxruntime = need("onnxruntime", extra="onnx")
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
@@ -17,6 +16,7 @@ from string import Template
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.thumbnails import Thumbnails
+from mst_clipiqa.tables.atomic import atomic
 
 THUMBNAILS_PER_BLOCK = 50
 """Thumbnails in one block of the page; the browser decodes only the blocks that it shows."""
@@ -100,17 +100,10 @@ def write_page(page: Page, thumbnails: Thumbnails, path: Path) -> int:
         UsageError: it cannot be written.
     """
     try:
-        part = path.with_name(f"{path.name}.part")
-        try:
-            with part.open("wb") as file:
-                for piece in page.parts(thumbnails):
-                    file.write(piece)
-                size = file.tell()
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic(path, sync=True) as file:
+            for piece in page.parts(thumbnails):
+                file.write(piece)
+            size = file.tell()
     except OSError as error:
         raise UsageError(
             f"Expected to write the report to {shown(path)}, but: {error.strerror or error}; name another place."

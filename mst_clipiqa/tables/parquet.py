@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.errors import DataError, need, shown
 from mst_clipiqa.tables.cells import Cell, utf8
 
 ROW_GROUP = 10_000
@@ -15,7 +15,7 @@ ROW_GROUP = 10_000
 
 
 def require() -> None:
-    """Raise a UsageError where pyarrow is not installed."""
+    """Raise a UsageError if pyarrow is not installed."""
     _pyarrow()
 
 
@@ -105,12 +105,6 @@ def _plain(value: Any) -> str | float | None:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            'Expected pyarrow for a .parquet table, got none: pip install "mst-clipiqa[parquet]", '
-            "or use .csv or .jsonl."
-        ) from error
-    return pyarrow, pyarrow.parquet
+    names = ("pyarrow", "pyarrow.parquet")
+    pa, pq = (need(name, extra="parquet", otherwise="use .csv or .jsonl") for name in names)
+    return pa, pq

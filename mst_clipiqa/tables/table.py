@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Self
 
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.tables import parquet
+from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import Cell, csv_cell, csv_line, from_csv_cell, plain
 from mst_clipiqa.tables.journal import Journal, journal_of, read_journal, to_json
 from mst_clipiqa.tables.lines import Line, csv_rows, json_lines
@@ -95,21 +96,14 @@ class TableWriter:
         if not self._is_open:
             return
         self._is_open = False
-        fresh = self.path.with_name(self.path.name + ".new")
         is_done = False
         try:
             self._journal.keep()
-            fresh.unlink(missing_ok=True)  # of a run that was killed in here; the lock says that it is no other's
-            with fresh.open("xb") as file:
+            # One name for all runs, so that kills leave one draft at most; the lock keeps others away.
+            with atomic(self.path, sync=True, beside=self.path.with_name(self.path.name + ".new")) as file:
                 self._convert(file)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
             is_done = True
-            _sync_folder(self.path.parent)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                fresh.unlink()
             raise UsageError(
                 f"Expected to be able to write {shown(self.path)}, got {error.strerror or error}: the rows are kept "
                 f"in {shown(self._journal.path)}; make room and go on with --resume."
@@ -244,13 +238,3 @@ def _check_place(path: Path) -> None:
         raise UsageError(f"Expected an existing folder for the output, got {shown(path.parent)}: create it first.")
     if path.exists() and not path.is_file():
         raise UsageError(f"Expected the output to be a file, got a folder or device: {shown(path)}.")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself outlive a power cut, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import need
 
 if TYPE_CHECKING:
     from mst_clipiqa.train.fit import Epoch
@@ -47,8 +47,5 @@ def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str, p
 
 
 def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError('Expected matplotlib for the images, found none: pip install "mst-clipiqa[train]".') from error
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = need("matplotlib.figure", extra="train").Figure
+    return figure(figsize=(width, height), layout="constrained")

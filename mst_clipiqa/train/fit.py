@@ -21,6 +21,7 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
+from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.train.features import Part
 
 State = dict[str, Tensor]
@@ -237,9 +238,8 @@ def _sha256(tensors: Iterable[Tensor]) -> str:
 def _keep(path: Path, run: _Run, identity: dict[str, Any]) -> None:
     """Write a checkpoint that appears whole or not at all."""
     state = {**vars(run), "best": run.best and asdict(run.best), "history": [asdict(line) for line in run.history]}
-    part = path.with_suffix(".part")
-    torch.save({"identity": identity, "run": state}, part)
-    part.replace(path)
+    with atomic(path) as file:
+        torch.save({"identity": identity, "run": state}, file)
 
 
 def _resume(path: Path | None, identity: dict[str, Any]) -> _Run:

@@ -437,7 +437,7 @@ def test_a_spreadsheet_that_is_none(tmp_path: Path) -> None:
 def test_a_spreadsheet_without_its_reader_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agiqa_1k(tmp_path)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(DataError, match=r'which openpyxl reads: pip install "mst-clipiqa\[data\]"'):
+    with pytest.raises(UsageError, match=r'openpyxl, which is not installed: pip install "mst-clipiqa\[data\]"'):
         load("agiqa-1k", tmp_path)
 
 

@@ -209,7 +209,7 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['uvicorn'] = None; from mst_clipiqa.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code, "serve"], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert 'uvicorn is not installed: pip install "mst-clipiqa[serve]"' in result.stderr
+    assert 'Expected uvicorn, which is not installed: pip install "mst-clipiqa[serve]"' in result.stderr
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(output: Path, quiet: bool, **flags: Any) -> int:
     """Train and test on many splits of a rated set, and set the result beside what others report."""
-    from mst_clipiqa.benchmark.results import markdown, plain, summarise, write_text
+    from mst_clipiqa.benchmark.results import markdown, plain, summarise
     from mst_clipiqa.benchmark.runs import Bench, run_all
     from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.tables.atomic import write_atomically
     from mst_clipiqa.train.contamination import encoders_trained_on
     from mst_clipiqa.train.curves import check_drawing
     from mst_clipiqa.train.features import encode_records
@@ -65,8 +66,8 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
     named = {"source": pair.source, "sha256": pair.sha256, "precision": pair.precision}
     found = summarise(plan, runs, named, other.name if other else None)
     text = markdown(found)
-    write_text(output / "results.json", json.dumps(plain(found)) + "\n")
-    write_text(output / "results.md", text)
+    write_atomically(output / "results.json", f"{json.dumps(plain(found))}\n".encode())
+    write_atomically(output / "results.md", text.encode())
     _scatter(runs, output / "scatter.png")
     click.echo(text, nl=False)
     contaminated = any(line["contaminated"] for line in found["summary"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import encoding_options, open_cache
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, missing
 
 if TYPE_CHECKING:
     from mst_clipiqa.serve.settings import Settings
@@ -47,10 +47,7 @@ def command(host: str, port: int, model: str, token: str | None, **flags: Any) -
     try:
         from mst_clipiqa.serve.run import address_of, check_open, listen, serve
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"Expected the extra 'serve' for this command, but {error.name} is not installed: "
-            'pip install "mst-clipiqa[serve]".'
-        ) from error
+        raise missing(error.name or "", "serve") from error
     from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
 
     settings = _settings(host, port, token, flags)

@@ -1,0 +1,65 @@
+"""Files that appear under their name whole or not at all: written beside it, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def atomic(path: Path, *, sync: bool = False, beside: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a new file that replaces ``path`` when the block ends; an exception leaves ``path`` as it was.
+
+    Args:
+        path: the final name.
+        sync: wait until the file would survive a power cut.
+        beside: the temporary name, on the same disk; what has this name is replaced. By default a hidden one that no
+            other process, on this machine or another, would use.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    fresh = beside or path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+    try:
+        fresh.unlink(missing_ok=True)  # may be left by a killed process, or a link planted by someone
+        with fresh.open("xb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+    if sync:
+        sync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all; see `atomic`."""
+    with atomic(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let new names in a folder survive a power cut, if the system can sync folders.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot
+            raise
+    finally:
+        os.close(descriptor)
