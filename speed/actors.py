@@ -6,9 +6,9 @@
 state: the start of Ray and the loading of models are left out and stated apart. For the actors that is from the end of
 the eighth part to the end of the fourth last one, by the times of the files that commit them.
 
-Beside the rates stand the processor time of an image (for the actors with all of Ray's own processes) and the share
+Beside the rates stand the CPU time of an image (for the actors with all of Ray's own processes) and the share
 of the cores that each side got: where another program takes a part of the machine, the rates say little, and the
-processor times still compare. JSON on stdout; the exit code is 1 under 0.85 of `score`.
+CPU times still compare. JSON on stdout; the exit code is 1 under 0.85 of `score`.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ _WARM_UP = 128  # rows of `score` that are left out
 
 
 def score(folder: Path, limit: float) -> dict[str, float]:
-    """Return images/s of `score` over a folder in this process, after the first rows, and its processor time."""
+    """Return images/s of `score` over a folder in this process, after the first rows, and its CPU time."""
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.score_rows import score_rows
     from mst_clipiqa.scoring.scorer import Scorer
 
     scorer = Scorer.load("mini")
-    began = processor = 0.0
+    began = cpu = 0.0
     done = 0
     for done, _ in enumerate(score_rows(scorer, expand([str(folder)])), start=1):
         if done == _WARM_UP:
-            began, processor = time.perf_counter(), time.process_time()
+            began, cpu = time.perf_counter(), time.process_time()
         elif began and time.perf_counter() - began > limit:
             break
-    return rates(done - _WARM_UP, time.perf_counter() - began, time.process_time() - processor)
+    return rates(done - _WARM_UP, time.perf_counter() - began, time.process_time() - cpu)
 
 
-def rates(images: int, seconds: float, processor: float) -> dict[str, float]:
+def rates(images: int, seconds: float, cpu: float) -> dict[str, float]:
     """Return what is compared."""
     return {
-        "images_a_second": round(images / seconds, 2),
-        "processor_ms_a_image": round(1000 * processor / images, 2),
-        "share_of_cores": round(processor / seconds / (os.cpu_count() or 1), 3),
+        "images_per_second": round(images / seconds, 2),
+        "cpu_ms_per_image": round(1000 * cpu / images, 2),
+        "share_of_cores": round(cpu / seconds / (os.cpu_count() or 1), 3),
     }
 
 
 class Watch(threading.Thread):
-    """Notes, now and then, the processor time of this process and of all of Ray's."""
+    """Notes, now and then, the CPU time of this process and of all of Ray's."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -72,11 +72,11 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Note until it is over."""
         while not self.is_over:
-            self.samples.append((time.time(), sum(map(_processor, self._pids()))))
+            self.samples.append((time.time(), sum(map(_cpu, self._pids()))))
             time.sleep(0.2)
 
     def at(self, when: float) -> float:
-        """Return the processor seconds until a time."""
+        """Return the CPU seconds until a time."""
         times, seconds = zip(*self.samples, strict=True)
         return float(np.interp(when, times, seconds))
 
@@ -91,7 +91,7 @@ class Watch(threading.Thread):
         return found
 
 
-def _processor(pid: int) -> float:
+def _cpu(pid: int) -> float:
     try:
         user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     except OSError:  # it has just ended
@@ -131,15 +131,15 @@ def measure(args: argparse.Namespace, root: Path) -> dict[str, Any]:
     before = alone()
     cluster = actors(args, folder, root / "out.parquet")
     after = alone()
-    best = max(before, after, key=lambda one: one["images_a_second"])
-    cheapest = min(before, after, key=lambda one: one["processor_ms_a_image"])
+    best = max(before, after, key=lambda one: one["images_per_second"])
+    cheapest = min(before, after, key=lambda one: one["cpu_ms_per_image"])
     names = ("actors", "threads", "workers", "batch_size", "part")
     return {
         **{name: getattr(args, name) for name in names},
         "cluster": cluster,
         "score": [before, after],
-        "ratio": round(cluster["images_a_second"] / best["images_a_second"], 3),
-        "ratio_by_processor": round(cheapest["processor_ms_a_image"] / cluster["processor_ms_a_image"], 3),
+        "ratio": round(cluster["images_per_second"] / best["images_per_second"], 3),
+        "ratio_by_cpu_time": round(cheapest["cpu_ms_per_image"] / cluster["cpu_ms_per_image"], 3),
     }
 
 

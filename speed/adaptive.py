@@ -1,4 +1,4 @@
-"""Coarse first: images a second against agreement with people, on prompts that calibration has not seen.
+"""Adaptive scoring: images per second and agreement with raters, on prompts that calibration has not seen.
 
     python -m speed.adaptive --data agiqa-3k --root DIR [--model mini] [--write]
 
@@ -63,7 +63,7 @@ def measure(args: argparse.Namespace, cache: Cache) -> dict[str, Any]:
         row |= rate(plain, split.test[: args.images], estimator, row["tolerance"])
     best = max((r["times_full"] for r in rows if r["within_0.005"]), default=None)
     return {
-        "claim": "adaptive: images a second against agreement with people",
+        "claim": (__doc__ or "").splitlines()[0],
         "data": rated.name,
         "protocol": split.protocol,
         "calibration_images": len(fit),

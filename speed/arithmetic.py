@@ -1,4 +1,4 @@
-"""Share of the machine's own matrix-product rate that two ViT-B encoders reach.
+"""The arithmetic rate of two ViT-B encoders, as a share of the machine's rate for matrix products.
 
     python -m speed.arithmetic
 
@@ -40,7 +40,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     rate = operations * images / seconds
     return {
         "precision": precision,
-        "gflop_a_image": operations / 1e9,
+        "gflop_per_image": operations / 1e9,
         "images_per_second": images / seconds,
         "machine_gflops": machine_rate / 1e9,
         "encoder_gflops": rate / 1e9,

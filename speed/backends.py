@@ -1,4 +1,4 @@
-"""The image towers of two ViT-B encoders on torch, ONNX Runtime and OpenVINO, side by side.
+"""The image towers of two ViT-B encoders on torch, ONNX Runtime and OpenVINO.
 
     python -m speed.backends
 

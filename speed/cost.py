@@ -1,4 +1,4 @@
-"""Cost of an image against its size, decoded in full and at reduced scale, and against the length of its prompt.
+"""Time per image against its size, decoded in full and at reduced scale, and against the length of its prompt.
 
     python -m speed.cost
 

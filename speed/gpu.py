@@ -1,4 +1,4 @@
-"""Two ViT-B encoders on a CUDA card: share of its own matrix-product rate, and files to scores.
+"""Two ViT-B encoders on a CUDA card: share of the card's rate for matrix products, and files to scores.
 
     python -m speed.gpu
 

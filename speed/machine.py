@@ -20,9 +20,9 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, its cores, the versions and the date."""
+    """Return the CPU, its cores, the versions and the date."""
     return {
-        "processor": _processor(),
+        "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -39,7 +39,7 @@ def peak_mb() -> float:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def _processor() -> str:
+def _cpu() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""JPEG files of 512 x 512 to scores with the embedded model, beside what the machine can decode.
+"""JPEG files of 512 x 512 to scores with ``mini``, and how fast the machine can decode them.
 
     python -m speed.mini
 

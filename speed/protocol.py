@@ -1,4 +1,4 @@
-"""Ten splits as published against ten splits over cached features, on the same images and encoders.
+"""Ten splits with cached features against ten splits as published, on the same images and encoders.
 
     python -m speed.protocol --data agiqa-3k --root DIR
 
@@ -60,7 +60,7 @@ def published(images: int, steps: int) -> dict[str, Any]:
     step = sorted(times[1:])[steps // 2]
     train_steps, test_steps = -(-int(0.8 * images) // BATCH), -(-int(0.2 * images) // BATCH)
     total = step * (train_steps + test_steps) * EPOCHS * SPLITS
-    return {"seconds_a_step": step, "images_a_second": BATCH / step, "seconds": total, "peak_mb": peak_mb()}
+    return {"seconds_per_batch": step, "images_per_second": BATCH / step, "seconds": total, "peak_mb": peak_mb()}
 
 
 def ours(data: str, root: Path) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def main() -> None:
             write(Path(hub), patch)
         sides = {part: side(part, args, Path(hub)) for part in ("published", "ours")}
     found = {
-        "claim": "ten splits over cached features against the published procedure",
+        "claim": (__doc__ or "").splitlines()[0],
         "images": images,
         "scaled": f"published: {args.steps} steps timed, scaled to {EPOCHS} epochs x {SPLITS} splits, without decoding",
         **sides,

@@ -1,4 +1,4 @@
-"""JPEG files to scores with two ViT-B encoders: ours against the procedure as published.
+"""JPEG files to scores with two ViT-B encoders: our procedure against the published one.
 
     python -m speed.published
 

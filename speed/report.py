@@ -2,48 +2,70 @@
 
     python -m speed.report [--root AGIQA-3K] [--quick]
 
-Each benchmark runs in a process of its own and leaves its JSON in docs/performance/. With --root, the adaptive one
-runs as well, on that rated set. --quick runs them all at sizes that prove nothing but that they run.
+Each benchmark runs in its own process and writes its JSON to docs/performance/. With --root, the adaptive one runs
+as well, on that rated set. --quick runs them all with tiny inputs, to test that they run.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parent.parent / "docs"
+SPEED = Path(__file__).parent
+DOCS = SPEED.parent / "docs"
 QUICK = {"published": 16, "arithmetic": 16, "mini": 8, "memory": 40, "startup": 1, "cost": 4, "gpu": 2, "backends": 16}
+NOT_SHOWN = ("claim", "machine", "bars")
+AT_MOST = {"ratio", "seconds", "largest_difference"}  # bars that a value may not exceed; other bars it has to reach
+LABELS = {
+    "srcc": "SRCC",
+    "gflop": "GFLOP",
+    "gflops": "GFLOP/s",
+    "mb": "MB",
+    "times full": "times the rate of the full model",
+    "best times full within 0.005 SRCC": "best rate with an SRCC loss of at most 0.005, times the full model",
+    "ceiling times full": "rate if every fine stream is skipped, times the full model",
+    "within 0.005": "SRCC loss at most 0.005",
+    "bound holds": "share of images within the bound",
+    "within tolerance of skipped": "share of skipped images within tolerance",
+    "sd": "standard deviation",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder of AGIQA-3K, for the adaptive benchmark")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: a test that everything runs")
-    parser.add_argument("--only", nargs="+", choices=QUICK, help="run these and keep the other results")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="where performance.md goes")
+    parser.add_argument("--quick", action="store_true", help="tiny inputs: a test that everything runs")
+    parser.add_argument(
+        "--only", nargs="*", choices=QUICK, help="run these and keep the other results; none: only write"
+    )
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder for performance.md")
     args = parser.parse_args()
     results = args.docs / "performance"
-    for name in args.only or QUICK:
+    for name in QUICK if args.only is None else args.only:
         more = ["--images", str(QUICK[name])] if args.quick else []
         start(name, results, more)
     if args.root:
         start("adaptive", results, ["--root", str(args.root)])
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    draw(found, args.docs / "performance" / "rates.png")
+    found = load(results)
+    draw(found, results / "rates.png")
     (args.docs / "performance.md").write_text(page(found), encoding="utf-8")
 
 
 def start(name: str, results: Path, more: list[str]) -> None:
-    """Run one benchmark, telling which."""
+    """Run one benchmark and print its name."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     output = str(results / f"{name}.json")
-    subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *more, "-o", output], stdout=subprocess.DEVNULL, check=True
-    )
+    subprocess.run([sys.executable, "-m", f"speed.{name}", *more, "-o", output], stdout=subprocess.DEVNULL, check=True)
+
+
+def load(results: Path) -> dict[str, Any]:
+    """Return every result in a folder, by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
 
 
 def page(found: dict[str, Any]) -> str:
@@ -52,45 +74,57 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# Performance",
         "",
-        f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['capability']}, "
-        f"torch {machine['torch']}, Python {machine['python']}, on {machine['date']}. Made by `speed/report.py`; "
-        "each number comes from one script in `speed/`, whose first lines say how it is measured, and whose whole "
-        "output is in `docs/performance/`. Rates depend on the machine; compare the ratios.",
+        f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}, torch {machine['torch']}, "
+        f"Python {machine['python']}, on {machine['date']}.",
         "",
-        "![images a second](performance/rates.png)",
+        "Every section is the output of one script in `speed/`. The beginning of the script says how it measures; "
+        "the complete output is in `docs/performance/`. `python -m speed.report` writes this page. Rates depend on the "
+        "machine, so compare the ratios.",
+        "",
+        "![images per second](performance/rates.png)",
     ]
     for name, one in found.items():
-        lines += ["", f"## {name}", "", one["claim"], "", *_table(one)]
+        lines += ["", f"## {name}", "", f"{claim(name)} Script: `speed/{name}.py`.", "", *_tables(one)]
     return "\n".join(lines) + "\n"
 
 
-def _table(one: dict[str, Any]) -> list[str]:
-    """Return a result's numbers as a table, its bars beside them, and its lists as tables of their own."""
+def claim(name: str) -> str:
+    """Return what a script measures: the first line of its docstring."""
+    tree = ast.parse((SPEED / f"{name}.py").read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").splitlines()[0].replace("``", "`")
+
+
+def _tables(one: dict[str, Any]) -> list[str]:
+    """Return a result's numbers as a table with their bars, and its lists and objects as tables of their own."""
     bars = one.get("bars", {})
-    plain = {k: v for k, v in one.items() if k not in ("claim", "machine", "bars") and not isinstance(v, list | dict)}
-    lines = ["| what | measured | bar |", "|---|---|---|"] if plain else []
-    lines += [
-        f"| {key.replace('_', ' ')} | {_number(value)} | {_number(bars.get(key, ''))} |" for key, value in plain.items()
-    ]
-    for key, value in one.items():
-        if isinstance(value, dict) and key not in ("machine", "bars"):
-            lines += [
-                "",
-                f"| {key.replace('_', ' ')} | |",
-                "|---|---|",
-                *(f"| {k} | {_number(v)} |" for k, v in _flat(value).items()),
-            ]
+    shown = {key: value for key, value in one.items() if key not in NOT_SHOWN}
+    plain = {key: value for key, value in shown.items() if not isinstance(value, list | dict)}
+    rows = [(_label(key), _cell(value), _verdict(key, value, bars)) for key, value in plain.items()]
+    if any(bar for *_, bar in rows):
+        tables = [[("what", "measured", "bar"), *rows]]
+    else:
+        tables = [[("what", "measured"), *(row[:2] for row in rows)]] if rows else []
+    for key, value in shown.items():
+        if isinstance(value, dict):
+            tables.append([(_label(key), ""), *((name, _cell(v)) for name, v in _flat(value).items())])
         elif isinstance(value, list) and value:
             flat = [_flat(row) for row in value]
-            lines += [
-                "",
-                f"{key.replace('_', ' ').capitalize()}:",
-                "",
-                f"| {' | '.join(flat[0])} |",
-                "|---" * len(flat[0]) + "|",
-            ]
-            lines += [f"| {' | '.join(_number(v) for v in row.values())} |" for row in flat]
-    return lines
+            tables.append([tuple(flat[0]), *(tuple(map(_cell, row.values())) for row in flat)])
+    return "\n\n".join(_markdown(table) for table in tables).splitlines()
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def _verdict(key: str, value: Any, bars: dict[str, float]) -> str:
+    """Return a value's bar, and whether it is met."""
+    if key not in bars:
+        return ""
+    most = key in AT_MOST
+    met = value <= bars[key] if most else value >= bars[key]
+    return f"{'at most' if most else 'at least'} {_cell(bars[key])}: {'met' if met else '**missed**'}"
 
 
 def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,17 +133,28 @@ def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in row.items():
         if isinstance(value, list):
             continue
-        name = f"{prefix}{key.replace('_', ' ')}"
-        found |= _flat(value, f"{name}: ") if isinstance(value, dict) else {name: value}
+        name = f"{prefix}{_label(key)}"
+        inner = prefix if key == "targets" else f"{name}: "
+        found |= _flat(value, inner) if isinstance(value, dict) else {name: value}
     return found
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _label(key: str) -> str:
+    """Return a key as people read it: "srcc_full" -> "SRCC full"."""
+    words = " ".join(LABELS.get(word, word) for word in key.split("_"))
+    return LABELS.get(words, words)
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 10_000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Draw every rate in images a second as one chart of bars."""
+    """Draw every rate in images per second as one bar chart."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -126,7 +171,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(rates) + 1.2), layout="constrained")
     bars = axes.barh(list(rates), list(rates.values()), color="#4477aa")
     axes.bar_label(bars, [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in rates.values()], padding=3)
-    axes.set(xscale="log", xlabel="images a second (logarithmic)")
+    axes.set(xscale="log", xlabel="images per second (logarithmic scale)")
     axes.margins(x=0.1)
     axes.invert_yaxis()
     path.parent.mkdir(parents=True, exist_ok=True)

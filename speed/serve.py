@@ -33,7 +33,7 @@ from speed.machine import machine
 
 PROMPTS = ("a red ball on a table", "a photo of a cat", "a castle at night", "two dogs in the snow")
 TOLERANCE = 1e-5
-BARS = {"ratio": 0.7, "memory_mb_a_minute": 1.0}
+BARS = {"ratio": 0.7, "memory_mb_per_minute": 1.0}
 
 
 @dataclass
@@ -75,7 +75,7 @@ def score(folder: Path, seconds: float) -> dict[str, Any]:
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         count += sum(1 for _ in scorer.many(requests))
-    return {"rows": rows, "images_a_second": count / (time.perf_counter() - start)}
+    return {"rows": rows, "images_per_second": count / (time.perf_counter() - start)}
 
 
 def prompt_of(path: Path) -> str:
@@ -196,7 +196,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         after = subprocess.run(
             [*command, "--seconds", str(args.seconds)], check=True, stdout=subprocess.PIPE, text=True
         )
-        return result(args, tally, samples, json.loads(after.stdout)["images_a_second"])
+        return result(args, tally, samples, json.loads(after.stdout)["images_per_second"])
 
 
 def result(args: argparse.Namespace, tally: Tally, samples: list[Any], alone: float) -> dict[str, Any]:
@@ -217,13 +217,13 @@ def result(args: argparse.Namespace, tally: Tally, samples: list[Any], alone: fl
         "seconds_to_answer_50_95_99": waits,
         "memory_mb_start": float(memory[0].round(1)),
         "memory_mb_end": float(memory[-1].round(1)),
-        "memory_mb_a_minute": round(slope, 2),
-        "images_a_second_serve": round(rate, 2),
-        "images_a_second_score": round(alone, 2),
+        "memory_mb_per_minute": round(slope, 2),
+        "images_per_second_serve": round(rate, 2),
+        "images_per_second_score": round(alone, 2),
         "ratio": round(rate / alone, 3),
     }
     good = not tally.errors and not tally.wrong and tally.answered > 0 and found["ratio"] >= BARS["ratio"]
-    good = good and slope < BARS["memory_mb_a_minute"]
+    good = good and slope < BARS["memory_mb_per_minute"]
     return {**found, "bars": {**BARS, "errors": 0, "scores_not_equal": 0}, "bars_met": good, "machine": machine()}
 
 

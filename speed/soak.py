@@ -45,7 +45,7 @@ def summary(samples: list[tuple[float, float]], warm_up: float) -> dict[str, Any
     minutes = [memory[times // 60 == m] for m in range(int(times[-1] // 60) + 1)]
     return {
         "samples": int(late.sum()),
-        "mb_a_minute": round(float(slope) * 60, 3),
+        "mb_per_minute": round(float(slope) * 60, 3),
         "spread_mb": round(spread, 2),
         "mb_least_each_minute": [round(float(one.min()), 1) for one in minutes],
         "mb_mean_each_minute": [round(float(one.mean()), 1) for one in minutes],
@@ -136,7 +136,7 @@ def main() -> int:
         folder = Path(name) / "images"
         folder.mkdir()
         found = (soak_serve if args.what == "serve" else soak_score)(args, folder)
-    good = not found["lost"] and found["mb_a_minute"] < MOST
+    good = not found["lost"] and found["mb_per_minute"] < MOST
     print(json.dumps({"soak": args.what, **found, "minutes": args.minutes, "good": good, "machine": machine()}))
     return 0 if good else 1
 

@@ -1,4 +1,4 @@
-"""The whole process of `mst-clipiqa score one.jpg`, warm, and where its time goes.
+"""Time of the whole process ``mst-clipiqa score one.jpg``, with warm file caches, and its largest imports.
 
 python -m speed.startup
 """

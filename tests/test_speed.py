@@ -53,10 +53,27 @@ def test_results_become_a_page(tmp_path: Path) -> None:
         "mini": {"claim": "Files to scores.", **one, "machine": machine.machine()},
     }
     page = report.page(json.loads(json.dumps(found)))
-    assert "| images per second | 4 | 3.4 |" in page
-    assert "## cost\n\nCost of an image." in page
+    assert "| images per second | 4 | at least 3.4: met |" in page
+    assert f"## cost\n\n{report.claim('cost')} Script: `speed/cost.py`.\n\n| side |" in page
     report.draw(found, tmp_path / "rates.png")
     assert size_of(tmp_path / "rates.png")[0] > 300
+
+
+def test_a_missed_bar_is_called_missed() -> None:
+    one = {
+        "ratio": 1.2,
+        "times_faster": 2.0,
+        "bars": {"ratio": 1.15, "times_faster": 4.0},
+        "machine": machine.machine(),
+    }
+    page = report.page({"memory": one})
+    assert "| ratio | 1.2 | at most 1.15: **missed** |" in page
+    assert "| times faster | 2 | at least 4: **missed** |" in page
+
+
+def test_the_page_of_the_docs_is_made_from_the_results_beside_it() -> None:
+    results = report.load(report.DOCS / "performance")
+    assert report.page(results) == (report.DOCS / "performance.md").read_text(encoding="utf-8")
 
 
 def test_the_child_of_the_memory_benchmark_runs(tmp_path: Path) -> None:

@@ -49,6 +49,6 @@ def test_no_rate_has_a_default(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_slope_of_a_soak_leaves_out_the_warm_up() -> None:
     samples = [(1000.0 + t, 500 + min(t, 120) + 0.5 * max(0, t - 120) / 60) for t in range(600)]
     found = soak.summary(samples, 120)
-    assert found["mb_a_minute"] == pytest.approx(0.5, abs=0.01)
+    assert found["mb_per_minute"] == pytest.approx(0.5, abs=0.01)
     assert found["spread_mb"] == pytest.approx(0, abs=0.1)
     assert found["mb_least_each_minute"][:3] == [500, 560, 620]

@@ -1,0 +1,61 @@
+"""Figures in docs/ are those of the JSON files in docs/performance, which the scripts of speed/ write."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def page(name: str) -> str:
+    """Return a page with each of its paragraphs on one line."""
+    return re.sub(r"(?<=\S)\n(?=[^\n|#-])", " ", (DOCS / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def result(name: str) -> Any:
+    return json.loads((DOCS / "performance" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_explain_says_how_often_the_maps_are_right() -> None:
+    found, text = result("explain_truth"), page("explain")
+    assert f"With `--tries {found['tries']}` and `{found['model']}`" in text
+    for name in ("coarse", "fine", "both"):
+        values = [f"{found['regions'][name][kind]:.2f}" for kind in ("all", "blur", "noise", "jpeg")]
+        assert f"| {name} | {' | '.join(values)} |" in text
+    assert f"in {found['regions']['both']['all']:.2f} of these tries" in text
+
+
+def test_explain_says_how_often_the_words_are_right() -> None:
+    words, text = result("explain_truth")["words"], page("explain")
+    assert f"in {words['tries']} tries, the caption" in text
+    assert f"scored below the right one in {words['wrong below right']:.2f}," in text
+    assert f"lowered the score most in {words['wrong is the lowest word']:.2f} (" in text
+
+
+@pytest.mark.parametrize(("target", "head"), [("quality", "template"), ("correspondence", "prompt")])
+def test_train_compares_the_recipes(target: str, head: str) -> None:
+    rows = {row["recipe"]: row for row in result("recipes")["rows"] if row["target"] == target}
+    paper, fast = rows["paper"], rows["fast"]
+    text = page("train")
+    seconds = f"| one training for {target}, {head} head: `paper`, `fast` | "
+    assert f"{seconds}{paper['seconds']:.1f} s, {fast['seconds']:.1f} s |" in text
+    assert f"| {paper['validation_srcc']:.3f}, {fast['validation_srcc']:.3f} |".replace(" 0.", " .") in text
+
+
+def test_train_compares_ten_splits_with_the_published_procedure() -> None:
+    found, text = result("protocol"), page("train")
+    assert f"| {found['published']['seconds'] / 3600:.0f} hours |" in text
+    assert f"| {found['ours']['seconds'] / 60:.1f} minutes, {found['times_faster']:,.0f} times faster" in text
+    assert f"{found['published']['peak_mb']:,.0f} MB as published" in text
+    assert f"{found['ours']['peak_mb']:,.0f} MB for ours" in text
+
+
+def test_scale_says_how_memory_grows() -> None:
+    found = result("memory")
+    few, many = found["peak_mb"]["500"], found["peak_mb"]["20000"]
+    assert f"took {found['ratio']:.2f} times the memory of one with 500 ({many:.0f} and {few:.0f} MB)" in page("scale")
