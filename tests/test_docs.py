@@ -59,3 +59,10 @@ def test_scale_says_how_memory_grows() -> None:
     found = result("memory")
     few, many = found["peak_mb"]["500"], found["peak_mb"]["20000"]
     assert f"took {found['ratio']:.2f} times the memory of one with 500 ({many:.0f} and {few:.0f} MB)" in page("scale")
+
+
+def test_decisions_compare_the_backends() -> None:
+    rates = {row["backend"]: row["images_per_second"] for row in result("backends")["backends"]}
+    text = page("decisions")
+    assert f"ViT-B in int8 is {rates['onnx int8'] / rates['torch bf16']:.1f} times as fast as torch in bf16" in text
+    assert f"is {rates['openvino bf16'] / rates['torch bf16']:.1f} times as fast as torch in bf16" in text
