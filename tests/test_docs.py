@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 
 def page(name: str) -> str:
@@ -66,3 +67,17 @@ def test_decisions_compare_the_backends() -> None:
     text = page("decisions")
     assert f"ViT-B in int8 is {rates['onnx int8'] / rates['torch bf16']:.1f} times as fast as torch in bf16" in text
     assert f"is {rates['openvino bf16'] / rates['torch bf16']:.1f} times as fast as torch in bf16" in text
+
+
+PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")]
+PAGES += [*sorted(DOCS.glob("*.md")), ROOT / "mini_training/README.md", ROOT / "mst_clipiqa/weights/mini/README.md"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_file_and_module_that_a_page_names_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    files = {name for name in re.findall(r"`([\w./-]+\.(?:py|md))`", text) if not name.startswith("my-model")}
+    modules = {name.replace(".", "/") for name in re.findall(r"python -m ((?:speed|mini_training|fuzz)[\w.]*)", text)}
+    folders = (ROOT, ROOT / "mst_clipiqa", path.parent)
+    assert [name for name in sorted(files) if not any((folder / name).is_file() for folder in folders)] == []
+    assert [name for name in sorted(modules) if not ((ROOT / f"{name}.py").is_file() or (ROOT / name).is_dir())] == []
