@@ -54,7 +54,7 @@ def measure(model: str, data: Path, kodak: Path | None, part: str) -> dict[str, 
     shuffled = _table(scorer.ask(encoded, _shuffled(prompts, rated.groups[rows])))[:, 1]
     out["prompt_matters"] = _drop(scores[:, 1] - shuffled, rated.prompt_ids[rows])
     everyone = sorted(set(rated.prompts))
-    known = scorer.encoder.encoders.encode_prompts(everyone).known
+    known = scorer.encoder.encoders.encode_prompts(everyone).in_vocabulary
     here = set(prompts)
     out["unknown_prompts"] = {
         "all": [p for p, k in zip(everyone, known, strict=True) if not k],

@@ -16,10 +16,9 @@ from typing import Any, Literal, TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import check_finite, misfit
+from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.errors import ModelError, nearest, shown
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
@@ -126,13 +125,7 @@ def load(folder: Path) -> TrainedModel:
         (folder / "model.safetensors").read_bytes(),
     )
     config = _config(_json(raw_config, folder / "config.json"), folder / "config.json")
-    try:
-        weights = safetensors.torch.load(raw_weights)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"Expected safetensors in {folder / 'model.safetensors'}, got {shown(error)}: fetch it again."
-        ) from error
-    check_finite(weights, str(folder / "model.safetensors"))
+    weights = load_weights(raw_weights, folder / "model.safetensors")
     trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
     _check_names(weights, trained, folder)
     parts = {name: _part(name, target, config.encoders.dim, weights, folder) for name, target in trained.items()}

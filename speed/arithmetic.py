@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.scoring.scorer import ScoreOptions
 from speed.machine import matmul_flops, median_seconds, run
@@ -27,12 +28,12 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     views = torch.randint(0, 256, (images, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     sixteen = views[:1].expand(16, -1, -1, -1)
     with FlopCounterMode(display=False) as counter:
-        pair.encode_views(sixteen)
+        encode_views(pair, sixteen)
     operations = counter.get_total_flops() / 16
 
     def work() -> None:
         for batch in views.split(ScoreOptions.batch_size):  # as `score` does
-            pair.encode_views(batch)
+            encode_views(pair, batch)
 
     before = matmul_flops(DTYPES[precision])
     seconds = median_seconds(work, 3)

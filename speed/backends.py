@@ -9,6 +9,7 @@ backends take turns. OpenVINO is measured where it is installed. `mini` has no n
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
 import time
@@ -17,9 +18,10 @@ from typing import Any
 
 import torch
 
+from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.onnx_export import write_towers
-from mst_clipiqa.encoders.onnx_runtime import RuntimeTower, use_exported
-from mst_clipiqa.model.mstfe import EncoderPair
+from mst_clipiqa.encoders.onnx_runtime import FILES, ONNXPair, Run, open_exported
+from mst_clipiqa.encoders.pair import EncoderPair, Stream, encode_views
 from speed.machine import machine, report
 from speed.random_pair import random_pair
 
@@ -38,23 +40,22 @@ def main() -> None:
 
 def measure(images: int, folder: Path) -> list[dict[str, Any]]:
     """Return each backend's rate, its ratio to torch's fp32, and the smallest cosine with that one's features."""
-    runs: dict[str, EncoderPair] = {f"torch {kind}": random_pair().to("cpu", kind) for kind in ("fp32", "bf16")}
+    plain = random_pair()
+    runs: dict[str, EncoderPair] = {"torch fp32": plain, "torch bf16": random_pair().to("cpu", "bf16")}
     for int8 in (False, True):
         out = folder / str(int8)
         out.mkdir(parents=True)
-        write_towers(runs["torch fp32"], out, int8)
-        runs["onnx int8" if int8 else "onnx fp32"] = use_exported(random_pair(), out)
-    runs |= {
-        f"openvino {kind}": pair for kind in ("fp32", "bf16") if (pair := openvino(random_pair(), kind)) is not None
-    }
-    view = runs["torch fp32"].view
-    coarse = torch.randint(0, 256, (images, 3, view.size, view.size), dtype=torch.uint8)
+        write_towers(plain, out, int8)
+        runs["onnx int8" if int8 else "onnx fp32"] = open_exported(plain, out)
+    if importlib.util.find_spec("openvino"):
+        runs |= {f"openvino {kind}": openvino(plain, kind) for kind in ("fp32", "bf16")}
+    coarse = torch.randint(0, 256, (images, 3, plain.view.size, plain.view.size), dtype=torch.uint8)
     seconds: dict[str, list[float]] = {key: [] for key in runs}
     features = {}
     for _ in range(TURNS + 1):  # the first turn warms up
         for key, pair in runs.items():
             start = time.perf_counter()
-            features[key] = torch.cat(pair.encode_views(coarse, None), dim=1)
+            features[key] = torch.cat(encode_views(pair, coarse), dim=1)
             seconds[key].append(time.perf_counter() - start)
     medians = {key: statistics.median(times[1:]) for key, times in seconds.items()}
     return [
@@ -68,25 +69,23 @@ def measure(images: int, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def openvino(pair: Any, kind: str) -> Any:
-    """Return a pair whose towers OpenVINO computes, without its converter: from nothing but ONNX files, or None."""
-    try:
-        import openvino as ov
-    except ImportError:
-        return None
+def openvino(pair: CLIPPair, kind: str) -> ONNXPair:
+    """Return a pair whose image encoders OpenVINO computes, read from ONNX files."""
+    ov: Any = importlib.import_module("openvino")
+    towers: dict[Stream, Run] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_towers(pair, Path(folder), False)
         threads = torch.get_num_threads()
         how = {"INFERENCE_PRECISION_HINT": "f32" if kind == "fp32" else kind, "INFERENCE_NUM_THREADS": threads}
-        for side in ("coarse", "fine"):
-            model = ov.Core().read_model(str(Path(folder) / f"{side}.onnx"))
+        for stream, name in FILES.items():
+            model = ov.Core().read_model(str(Path(folder) / name))
             compiled = ov.Core().compile_model(model, "CPU", how)
 
             def run(pixels: Any, compiled: Any = compiled) -> Any:
                 return compiled([pixels])[0].copy()
 
-            setattr(pair.mstfe, f"encoder_{side}", RuntimeTower(run, False))
-    return pair
+            towers[stream] = run
+    return ONNXPair(pair, towers, "fp32")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.predictor import zero_shot_model
@@ -38,11 +39,11 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     if not card:
         return {"measured": False, "note": "not measured: this machine has no CUDA card", "cosine_to_fp32": agreement}
     with FlopCounterMode(display=False) as counter:
-        pair.encode_views(views[:1].expand(32, -1, -1, -1).to(device))
+        encode_views(pair, views[:1].expand(32, -1, -1, -1).to(device))
     operations, ready = counter.get_total_flops() / 32, views.to(device)
 
     def encode() -> None:
-        pair.encode_views(ready)
+        encode_views(pair, ready)
         torch.cuda.synchronize()
 
     def decode_all() -> None:
@@ -68,8 +69,8 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
 
 def difference(pair: Any, views: torch.Tensor) -> float:
     """Return the smallest cosine between a pair's features and those of the same pair in float32 on the processor."""
-    plain = random_pair().encode_views(views.cpu())
-    found = (f.cpu() for f in pair.encode_views(views))
+    plain = encode_views(random_pair(), views.cpu())
+    found = (f.cpu() for f in encode_views(pair, views))
     return min(float(torch.cosine_similarity(a, b).min()) for a, b in zip(found, plain, strict=True))
 
 

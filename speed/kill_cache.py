@@ -25,12 +25,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.features.cache import Cache
-from mst_clipiqa.features.image_encoder import Encoded, Failed, ImageEncoder, Item
-from mst_clipiqa.model.mstfe import EncoderPair
+from mst_clipiqa.features.image_encoder import Encoded, Failed, ImageEncoder, Item, Seen
 
 BATCH = 8
 
@@ -46,18 +44,16 @@ def draw(folder: Path, count: int) -> list[Path]:
 
 def encode(cache: Path | None, files: Sequence[Path], counter: mmap.mmap) -> list[Encoded | Failed]:
     """Encode files with the shipped pair, counting in shared memory the images that the towers see."""
-    pair: EncoderPair = load_encoders("mini", "cpu", "fp32")
-    towers = pair.encode_views
 
-    def counted(coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
-        features = towers(coarse, fine)
-        counter[:4] = struct.pack("<i", seen(counter) + len(coarse))
-        return features
+    class Counting(ImageEncoder):
+        def encode_opened(self, opened: Sequence[Encoded | Failed | Seen]) -> list[Encoded | Failed]:
+            encoded = super().encode_opened(opened)
+            counter[:4] = struct.pack("<i", seen(counter) + sum(isinstance(one, Seen) for one in opened))
+            return encoded
 
     counter[:4] = bytes(4)
-    pair.encode_views = counted  # type: ignore[method-assign]
     opened = Cache(cache) if cache else None
-    encoder = ImageEncoder(pair, batch_size=BATCH, cache=opened)
+    encoder = Counting(load_encoders("mini", "cpu", "fp32"), batch_size=BATCH, cache=opened)
     found = [one for batch in encoder.batches(Item(file, None) for file in files) for _, one in batch]
     if opened:
         opened.close()

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from mst_clipiqa.encoders.clip import CLIPPair
+from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.model.mstfe import MSTFE
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -74,9 +75,8 @@ def random_pair() -> CLIPPair:
         towers.append(VisionTower(CLIPVisionModelWithProjection(config.vision_config).eval()))
     text = CLIPTextModelWithProjection(CLIPConfig().text_config)
     letters = {chr(i): i for i in range(256)} | {"<|startoftext|>": 256, "<|endoftext|>": 257}
-    pair = CLIPPair(MSTFE(*towers, ViewSpec()), text, CLIPTokenizerFast(vocab=letters, merges=[]), "random ViT-B")
-    pair.sha256 = "random"
-    return pair
+    text_side = CLIPText(text, CLIPTokenizerFast(vocab=letters, merges=[]))
+    return CLIPPair(MSTFE(towers[0], towers[1], ViewSpec()), text_side, "random ViT-B", sha256="random")
 
 
 def main() -> None:

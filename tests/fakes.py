@@ -1,4 +1,4 @@
-"""A pair of encoders that is quick and knows little: block means of the image, hashed words of the prompt."""
+"""An encoder pair for tests, fast and simple: block means of the image, hashed words of the prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.data import RatedSet, Record
-from mst_clipiqa.model.mstfe import PromptTokens
+from mst_clipiqa.encoders.pair import Chunking, PromptTokens, Stream
 from mst_clipiqa.model.preprocess import ViewSpec
 
 DIM = 64
@@ -20,7 +20,7 @@ DIM = 64
 
 @dataclass
 class FakePair:
-    """Counts the images and prompts that it encodes, so that a test can see what was spared."""
+    """Counts the images and prompts that it encodes, so that a test can see which were skipped."""
 
     view: ViewSpec = field(default_factory=ViewSpec)
     dim: int = DIM
@@ -29,15 +29,18 @@ class FakePair:
     sha256: str = "f" * 64
     precision: str = "fp32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    chunking: Chunking = field(default_factory=lambda: Chunking(2**16, False, 1))
     images: int = 0
     prompts: int = 0
 
-    def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
-        self.images += len(coarse)
-        x = coarse.float() / 255
-        blocks = F.adaptive_avg_pool2d(x, (4, 4)).flatten(1)
-        edges = F.adaptive_avg_pool2d((x[..., 1:] - x[..., :-1]).abs(), (4, 4)).flatten(1)
-        return _padded(blocks), _padded(10 * edges)
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        """Return block means for the coarse stream, and for the fine one how much neighbouring pixels differ."""
+        if stream == "coarse":
+            self.images += len(views)
+            return _blocks(views.float() / 255)
+        crops = views.flatten(0, -4).float() / 255  # native crops (n, K, 3, C, C), or views (n, 3, S, S)
+        edges = 10 * _blocks((crops[..., 1:] - crops[..., :-1]).abs())
+        return edges.unflatten(0, (len(views), -1)).mean(dim=1)
 
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         self.prompts += len(prompts)
@@ -51,8 +54,9 @@ class FakePair:
         return F.normalize(torch.stack([sum((_word(w) for w in t.split()), torch.zeros(DIM)) for t in texts]), dim=-1)
 
 
-def _padded(x: Tensor) -> Tensor:
-    return F.pad(x, (0, DIM - x.shape[1]))
+def _blocks(pixels: Tensor) -> Tensor:
+    means = F.adaptive_avg_pool2d(pixels, (4, 4)).flatten(1)
+    return F.pad(means, (0, DIM - means.shape[1]))
 
 
 def _word(word: str) -> Tensor:

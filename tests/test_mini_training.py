@@ -28,7 +28,7 @@ def a_image() -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def test_the_split_is_by_prompt_and_fixed():
+def test_the_split_is_by_prompt_and_fixed() -> None:
     ids = np.repeat(np.arange(300)[np.arange(300) % 5 != 1], 10)
     part = part_of(ids)
     for name, count in (("development", DEVELOPMENT), ("validation", VALIDATION)):
@@ -39,7 +39,7 @@ def test_the_split_is_by_prompt_and_fixed():
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_stronger_distortion_changes_more(kind: str):
+def test_a_stronger_distortion_changes_more(kind: str) -> None:
     clean = a_image()
     pixels = np.asarray(clean, float)
     errors = [np.abs(np.asarray(distort(clean, kind, s, seed=3), float) - pixels).mean() for s in LADDER]
@@ -49,7 +49,7 @@ def test_a_stronger_distortion_changes_more(kind: str):
     assert np.array_equal(np.asarray(again), np.asarray(distort(clean, kind, LADDER[1], seed=3)))
 
 
-def test_words_without_a_teacher_still_spell_anything():
+def test_words_without_a_teacher_still_spell_anything() -> None:
     words = build_words(["a red bus"], distil=False)
     known = [words.tokenizer.id_to_token(i) for i in torch.nonzero(words.known).flatten().tolist()]
     assert {"red", "bus"} <= set(known)
@@ -85,13 +85,13 @@ def trained(rated: Rated, described: Described, rows: np.ndarray) -> dict[str, t
     return fit(rated, described, rows, build_words(["a red bus"], distil=False), recipe).state_dict()
 
 
-def test_the_same_seed_gives_the_same_weights():
+def test_the_same_seed_gives_the_same_weights() -> None:
     rated, described = toy()
     first, second = (trained(rated, described, np.arange(8)) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_training_reads_nothing_of_the_images_that_are_held_out():
+def test_training_reads_nothing_of_the_images_that_are_held_out() -> None:
     rated, described = toy()
     before = trained(rated, described, np.arange(8))
     for values in (described.coarse, described.fine, described.ladder_coarse, described.ladder_fine):
@@ -101,7 +101,7 @@ def test_training_reads_nothing_of_the_images_that_are_held_out():
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_teacher_does_not_depend_on_order_or_scale():
+def test_the_teacher_does_not_depend_on_order_or_scale() -> None:
     rated, described = toy()
     rows, order = np.arange(9), np.array([4, 0, 8, 2, 6, 1, 3, 7, 5])
     first, other = Teacher(rated, described, rows), Teacher(rated, described, rows[order])
@@ -112,7 +112,7 @@ def test_the_teacher_does_not_depend_on_order_or_scale():
     torch.testing.assert_close(moved.own(rows), first.own(rows) * torch.tensor([0.5, 1.0]) + torch.tensor([0.0, 1.0]))
 
 
-def test_the_teacher_gives_a_generator_its_mean():
+def test_the_teacher_gives_a_generator_its_mean() -> None:
     rated, described = toy()
     own = Teacher(rated, described, np.arange(12)).own(np.arange(12))
     for group in range(3):
@@ -120,7 +120,7 @@ def test_the_teacher_gives_a_generator_its_mean():
         torch.testing.assert_close(own[rated.groups == group].mean(0), torch.from_numpy(mean))
 
 
-def test_the_teacher_hears_the_prompt_for_correspondence_alone():
+def test_the_teacher_hears_the_prompt_for_correspondence_alone() -> None:
     rated, described = toy()
     teacher = Teacher(rated, described, np.arange(12))
     asked = (np.full(3, row) for row in (0, 2, 1))
@@ -130,7 +130,7 @@ def test_the_teacher_hears_the_prompt_for_correspondence_alone():
     assert (red[:, 1] - blue[:, 1]).abs().min() > 1e-4
 
 
-def test_of_a_image_unlike_any_the_teacher_says_about_the_mean():
+def test_of_a_image_unlike_any_the_teacher_says_about_the_mean() -> None:
     rated, described = toy()
     rated.groups[:] = 0
     teacher = Teacher(rated, described, np.arange(12))
@@ -138,7 +138,7 @@ def test_of_a_image_unlike_any_the_teacher_says_about_the_mean():
     assert abs(far[0, 0] - rated.ratings[:, 0].mean()) < 0.01
 
 
-def test_the_limits_are_measured_on_prompts_that_were_not_fitted():
+def test_the_limits_are_measured_on_prompts_that_were_not_fitted() -> None:
     rated, _ = toy()
     rated.prompt_ids[:] = np.arange(12) // 2
     tested = []
@@ -149,7 +149,7 @@ def test_the_limits_are_measured_on_prompts_that_were_not_fitted():
     assert sorted(tested) == list(range(10))
 
 
-def test_where_ratings_are_levels_alone_the_generators_mean_says_all():
+def test_where_ratings_are_levels_alone_the_generators_mean_says_all() -> None:
     rated, described = toy()
     rated.prompt_ids[:] = np.arange(12) // 2
     rated.ratings[:, 0] = np.array([1.0, 4.0, 2.0])[rated.groups]
@@ -159,7 +159,7 @@ def test_where_ratings_are_levels_alone_the_generators_mean_says_all():
     assert set(found["left_out"]) == {"a", "b", "c"}
 
 
-def test_ladders_start_with_the_clean_image_and_get_worse(tmp_path: Path):
+def test_ladders_start_with_the_clean_image_and_get_worse(tmp_path: Path) -> None:
     a_image().resize((512, 512)).save(tmp_path / "one.png")
     ladder = Ladder(0, -1, list(KINDS).index("noise"), LADDER)
     coarse, fine = describe_ladder(ladder, tmp_path / "one.png")
@@ -170,7 +170,7 @@ def test_ladders_start_with_the_clean_image_and_get_worse(tmp_path: Path):
     assert loud.tolist() == sorted(loud.tolist())
 
 
-def test_a_scene_shows_its_colour_and_only_its_first_caption_says_so():
+def test_a_scene_shows_its_colour_and_only_its_first_caption_says_so() -> None:
     drawn = scenes()
     assert drawn == scenes()
     assert {scene.thing for scene in drawn} == set(THINGS)
@@ -187,7 +187,7 @@ def test_a_scene_shows_its_colour_and_only_its_first_caption_says_so():
         assert near.mean() > 0.03
 
 
-def test_no_caption_of_a_scene_is_cut():
+def test_no_caption_of_a_scene_is_cut() -> None:
     words = build_words([caption for scene in scenes() for caption in scene.captions], distil=False)
     _, mask = encode(words, [caption for scene in scenes() for caption in scene.captions], CAPTION + 1)
     assert int(mask.sum(1).max()) <= CAPTION

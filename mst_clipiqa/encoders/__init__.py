@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import DTYPES, resolve_device, resolve_precision
 from mst_clipiqa.errors import ModelError
-from mst_clipiqa.model.mstfe import EncoderPair
 
 
 def load_encoders(source: str, device: str | torch.device = "auto", precision: str = "auto") -> EncoderPair:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from mst_clipiqa.errors import ModelError
+from mst_clipiqa.errors import ModelError, shown
 
 MOST = 2**16
 """Largest size or count that a config may name: far beyond any model of this kind, and small enough to refuse a lie."""
@@ -33,6 +36,16 @@ def misfit(kind: type, data: dict[str, Any]) -> str | None:
         if field.name.endswith("drop") and not 0 <= data.get(field.name, 0) <= 1:
             return f"{field.name} to be a probability, got {repr(data[field.name])[:60]}"
     return None
+
+
+def load_weights(raw: bytes, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file's bytes; ModelError names ``path`` if they are broken or not finite."""
+    try:
+        weights = safetensors.torch.load(raw)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"Expected safetensors in {path}, got {shown(error)}: fetch it again.") from error
+    check_finite(weights, str(path))
+    return weights
 
 
 def check_finite(state: dict[str, Tensor], what: str) -> None:

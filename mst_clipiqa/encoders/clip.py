@@ -1,124 +1,76 @@
-"""The frozen CLIP towers, through ``transformers``: views to f_c and f_f, prompts to T, templates to t_k.
+"""Two CLIP models as one frozen pair, loaded through ``transformers`` and checked.
 
-The text encoder is the coarse (patch-32) model's and always runs in float32. How views are encoded: ``tower.py``.
+The image encoders are in ``clip_vision.py``; the text encoder, in ``clip_text.py``, is the coarse (patch-32) model's.
 Source: section 3.1; CLIP (arXiv 2103.00020).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
 from transformers.utils import logging as hf_logging
 
 from mst_clipiqa.encoders.checks import check_finite
 from mst_clipiqa.encoders.clip_files import ClipFiles, find, sha256
+from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.pair import Chunking, Stream
 from mst_clipiqa.encoders.precision import DTYPES
-from mst_clipiqa.encoders.threads import ENCODERS, chunks, side_by_side
+from mst_clipiqa.encoders.threads import ENCODERS
 from mst_clipiqa.errors import ModelError, shown
-from mst_clipiqa.model.mstfe import MSTFE, PromptTokens
+from mst_clipiqa.model.mstfe import MSTFE
 from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
 
 Triple: TypeAlias = tuple[float, float, float]
-_Encode: TypeAlias = Callable[[Tensor], Tensor]
 
-_MAX_CHARS = 20_000  # of a prompt: far more than any encoder reads, and few enough to tokenize in milliseconds
+CHUNK = 16
+"""Images that one thread encodes together."""
 
 
 class CLIPPair:
-    """Two CLIP models as an ``EncoderPair``: image towers of both, text encoder of the coarse one."""
+    """Two CLIP models as an ``EncoderPair``: image encoders of both, text encoder of the coarse one."""
 
-    def __init__(
-        self, mstfe: MSTFE, text: CLIPTextModelWithProjection, tokenizer: CLIPTokenizerFast, source: str
-    ) -> None:
-        """Take the parts ready built; ``load_clip_pair`` is the way from files."""
+    def __init__(self, mstfe: MSTFE, text: CLIPText, source: str, sha256: str) -> None:
+        """Take the parts ready built; ``load_clip_pair`` builds them from files."""
         self.mstfe = mstfe
-        self.text = text.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.text = text
         self.source = source
-        self.sha256 = ""
+        self.sha256 = sha256
         self.precision = "fp32"
         self.view = mstfe.view
-        self.dim = int(text.config.projection_dim)
-        self.text_dim = int(text.config.hidden_size)
-        self.max_tokens = int(text.config.max_position_embeddings)
+        self.dim = text.dim
+        self.text_dim = text.text_dim
+        self.encode_prompts = text.encode_prompts
+        self.encode_templates = text.encode_templates
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
-        """Move the towers to a device, the image towers in a precision of ``DTYPES``; returns itself."""
+        """Move all encoders to a device, the image encoders in a precision of ``DTYPES``; returns itself."""
         self.mstfe.to(device).compute_in(DTYPES[precision])
-        self.text.to(device=device)
+        self.text.model.to(device=device)
         self.precision = precision
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where the towers are."""
-        where: torch.device = self.text.device
-        return where
+        """Where the encoders are."""
+        device: torch.device = self.text.model.device
+        return device
 
-    @torch.inference_mode()
-    def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S)."""
-        f_c, f_f = self._encode((self.mstfe.coarse, coarse), (self.mstfe.fine, coarse if fine is None else fine))
-        return f_c, f_f
+    @property
+    def chunking(self) -> Chunking:
+        """Chunks of one fixed shape below fp32, whose kernels round differently for different batch shapes."""
+        return Chunking(CHUNK, self.precision != "fp32", ENCODERS)
 
-    @torch.inference_mode()
-    def encode_coarse(self, coarse: Tensor) -> Tensor:
-        """Return f_c alone, float32 (batch, D)."""
-        return self._encode((self.mstfe.coarse, coarse))[0]
-
-    @torch.inference_mode()
-    def encode_fine(self, fine: Tensor) -> Tensor:
-        """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
-        return self._encode((self.mstfe.fine, fine))[0]
-
-    def _encode(self, *asked: tuple[_Encode, Tensor]) -> list[Tensor]:
-        """Return the embeddings of views by streams, chunk by chunk, side by side where there are several chunks.
-
-        Threads that share one chunk wait for each other at every product, and what they share no longer fits into the
-        cache of one core.
-        """
-        tasks = [(encode, chunk) for encode, views in asked for chunk in chunks(views, self.precision)]
-        ours = isinstance(self.mstfe.encoder_fine, VisionTower)  # an exported one's runtime has threads of its own
-        most = min(ENCODERS, len(tasks) // len(asked)) if ours else 1  # chunks of one stream cost the same
-        found = torch.cat(side_by_side(self.device, lambda task: task[0](task[1]), tasks, most))
-        return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(asked)), asked, strict=True)]
-
-    @torch.inference_mode()
-    def encode_prompts(self, prompts: list[str]) -> PromptTokens:
-        """Return T and m; a prompt that is too long loses words at its end, never its end-of-text token."""
-        ids, mask, truncated = self.tokenize(prompts)
-        tokens = self.text.text_model(input_ids=ids).last_hidden_state.float()
-        return PromptTokens(tokens, mask, truncated, known=[True] * len(prompts))
-
-    @torch.inference_mode()
-    def encode_templates(self, texts: list[str]) -> Tensor:
-        """Return text embeddings of unit length, float32 (texts, D), read at the end-of-text token."""
-        ids, mask, _ = self.tokenize(texts)
-        states = self.text.text_model(input_ids=ids).last_hidden_state
-        # The end is where the mask says, so that a config's legacy eos_token_id (2) changes nothing.
-        end = states[torch.arange(len(texts), device=states.device), mask.sum(dim=1) - 1]
-        return F.normalize(self.text.text_projection(end).float(), dim=-1)
-
-    def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
-        """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
-        safe = [p.encode("utf-8", "replace").decode("utf-8").replace("\0", " ") for p in prompts]
-        rows = self.tokenizer([p[:_MAX_CHARS] for p in safe], add_special_tokens=True, verbose=False)["input_ids"]
-        truncated = [len(r) > self.max_tokens or len(p) > _MAX_CHARS for r, p in zip(rows, safe, strict=True)]
-        rows = [r if len(r) <= self.max_tokens else [*r[: self.max_tokens - 1], r[-1]] for r in rows]
-        lengths = torch.tensor([len(r) for r in rows])
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=rows[0][-1])
-        mask = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
-        device = self.text.device
-        return ids.to(device), mask.to(device), truncated
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
+        return self.mstfe.coarse(views) if stream == "coarse" else self.mstfe.fine(views)
 
 
 def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = torch.float32) -> CLIPPair:
@@ -139,11 +91,9 @@ def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = tor
     size = (files[0].config.get("vision_config") or {}).get("image_size", 224)
     view = ViewSpec(size=size, mean=mean, std=std)
     patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f)).compute_in(dtype) for f in files)
-    text = _load(CLIPTextModelWithProjection, files[0])
-    tokenizer = _tokenizer(files[0])
-    pair = CLIPPair(MSTFE(patch32, patch16, view), text, tokenizer, source)
-    pair.sha256 = sha256([*files[0].hashed, *files[1].hashed])
-    return pair
+    text = CLIPText(_load(CLIPTextModelWithProjection, files[0]), _tokenizer(files[0]))
+    digest = sha256([*files[0].hashed, *files[1].hashed])
+    return CLIPPair(MSTFE(patch32, patch16, view), text, source, digest)
 
 
 def _tokenizer(files: ClipFiles) -> CLIPTokenizerFast:

@@ -1,4 +1,4 @@
-"""Writes the image towers of a pair for ONNX Runtime, in fp32 or with int8 weights."""
+"""Write the image encoders of a CLIP pair for ONNX Runtime, in fp32 or with int8 weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.onnx_runtime import FILES, MANIFEST, Manifest, digest
+from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.errors import need
-from mst_clipiqa.model.mstfe import MSTFE, EncoderPair
 
 
 def require_exporters() -> None:
@@ -26,15 +27,14 @@ def require_exporters() -> None:
         need(name, extra="onnx")
 
 
-def write_towers(pair: EncoderPair, folder: Path, int8: bool) -> None:
-    """Write both towers of a pair, on the CPU in fp32, and the manifest."""
-    mstfe: MSTFE = pair.mstfe  # type: ignore[attr-defined]
-    for side in ("coarse", "fine"):
-        size = pair.view.crop_size if side == "fine" and pair.view.fine == "native" else pair.view.size
-        tower, pixels = getattr(mstfe, f"encoder_{side}").eval(), torch.zeros(2, 3, size, size)
+def write_towers(pair: CLIPPair, folder: Path, int8: bool) -> None:
+    """Write both image encoders of a pair, which is on the CPU in fp32, and the manifest."""
+    pixels = torch.zeros(2, 3, pair.view.size, pair.view.size)
+    towers: dict[Stream, nn.Module] = {"coarse": pair.mstfe.encoder_coarse, "fine": pair.mstfe.encoder_fine}
+    for stream, tower in towers.items():
         with _quiet(), torch.no_grad():
-            _write_tower(tower, pixels, folder / f"{side}.onnx", int8)
-    files = {name: digest((folder / name).read_bytes()) for name in FILES}
+            _write_tower(tower.eval(), pixels, folder / FILES[stream], int8)
+    files = {name: digest((folder / name).read_bytes()) for name in FILES.values()}
     manifest = Manifest("onnx", "int8" if int8 else "fp32", pair.sha256, files)
     text = json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -63,7 +63,7 @@ def _write_tower(tower: nn.Module, pixels: torch.Tensor, path: Path, int8: bool)
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters from printing; what they have to say is of no use to whoever exports."""
+    """Keep the exporters from printing; their output does not help the user."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

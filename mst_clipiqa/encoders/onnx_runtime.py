@@ -1,17 +1,17 @@
-"""Image towers that ONNX Runtime computes: a folder written by ``mst-clipiqa export`` behind a pair of encoders.
+"""A pair whose image encoders ONNX Runtime computes, from a folder that ``mst-clipiqa export`` wrote.
 
     uint8 views - normalised in torch - coarse.onnx, fine.onnx - f_c, f_f
 
 Prompts and heads stay in torch: they are a small part of the work.
-A folder holds no code. Its files must be those that its manifest names and hashes, and the manifest must name the
-encoders that are in use; the runtime gets no library of operators.
+The folder holds no code. Its files must have the hashes in its manifest, and the manifest must name the encoders in
+use; no library of custom operators is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,14 +21,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mst_clipiqa.encoders.clip import CHUNK, CLIPPair
+from mst_clipiqa.encoders.pair import Chunking, EncoderPair, Stream
 from mst_clipiqa.errors import ModelError, need, shown
-from mst_clipiqa.model.mstfe import MSTFE, EncoderPair
+from mst_clipiqa.model.mstfe import MSTFE
 
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 MANIFEST = "export.json"
 FORMAT = 1
-FILES = ("coarse.onnx", "fine.onnx")
+FILES: dict[Stream, str] = {"coarse": "coarse.onnx", "fine": "fine.onnx"}
 _LARGEST = 2**16  # bytes of a manifest
 
 
@@ -52,22 +54,22 @@ class Manifest:
 
 
 class RuntimeTower(nn.Module):
-    """One image tower as ``MSTFE`` calls it: normalised pixels (batch, 3, S, S) to embeddings (batch, D)."""
+    """One image encoder as ``MSTFE`` calls it: normalised pixels (batch, 3, S, S) to embeddings (batch, D)."""
 
     def __init__(self, run: Run, one_by_one: bool) -> None:
-        """Take the runtime's function, and whether to give it single images."""
+        """Take the runtime's function, and whether to call it with one image at a time."""
         super().__init__()
         self.run, self.one_by_one = run, one_by_one
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the embeddings, float32."""
-        # int8 takes its scale from all it is given, so an image among others would get another score than alone.
+        # int8 takes its scale from the whole input, so an image's score would depend on its batch.
         parts = torch.split(pixels, 1) if self.one_by_one else (pixels,)
         return torch.cat([torch.from_numpy(self.run(part.contiguous().numpy())) for part in parts])
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return a folder's manifest; ModelError where it is none of ours."""
+    """Return a folder's manifest; ModelError if ``mst-clipiqa export`` did not write it."""
     path = folder / MANIFEST
     try:
         raw = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
@@ -83,42 +85,65 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _names_files(manifest: Manifest) -> bool:
-    """Return whether a manifest, whose values may be anything, names a pair's files and no others."""
+    """Return whether a manifest, whose values may be of any type, names a pair's files and no others."""
     encoders: object = manifest.encoders
     files: object = manifest.files
     if not isinstance(encoders, str) or not isinstance(files, dict):
         return False
-    return set(files) == set(FILES) and all(isinstance(found, str) for found in files.values())
+    return set(files) == set(FILES.values()) and all(isinstance(found, str) for found in files.values())
 
 
-def use_exported(pair: EncoderPair, folder: Path) -> EncoderPair:
-    """Let a pair's image towers be computed by the runtime of an exported folder; returns the pair.
+class ONNXPair:
+    """A CLIP pair whose image encoders ONNX Runtime computes, as an ``EncoderPair`` on the CPU."""
+
+    def __init__(self, pair: CLIPPair, towers: Mapping[Stream, Run], precision: str) -> None:
+        """Take a CLIP pair's view and text side; ``open_exported`` opens the towers.
+
+        Args:
+            pair: on the CPU; its own image encoders are not kept.
+            towers: the function of each exported image encoder.
+            precision: "fp32" or "int8".
+        """
+        one_by_one = precision == "int8"
+        coarse, fine = (RuntimeTower(towers[stream], one_by_one) for stream in FILES)
+        self.mstfe = MSTFE(coarse, fine, pair.view)
+        self.view, self.dim, self.text_dim = pair.view, pair.dim, pair.text_dim
+        self.source, self.sha256 = pair.source, pair.sha256
+        self.device = torch.device("cpu")
+        self.precision = f"onnx-{precision}"  # so that cached features are told apart
+        self.chunking = Chunking(CHUNK, False, 1)  # the runtime has threads of its own
+        self.encode_prompts = pair.encode_prompts
+        self.encode_templates = pair.encode_templates
+
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
+        return self.mstfe.coarse(views) if stream == "coarse" else self.mstfe.fine(views)
+
+
+def open_exported(pair: EncoderPair, folder: Path) -> ONNXPair:
+    """Return a CLIP pair with the image encoders of an exported folder.
 
     Args:
-        pair: on the CPU in fp32; its own towers are dropped.
-        folder: holds ``export.json`` and what it names.
+        pair: the pair that was exported, on the CPU.
+        folder: holds ``export.json`` and the files that it names.
 
     Raises:
         ModelError: the folder is broken, changed, or of other encoders.
         UsageError: ONNX Runtime is not installed.
     """
     manifest = read_manifest(folder)
-    if manifest.encoders != pair.sha256:
+    if manifest.encoders != pair.sha256 or not isinstance(pair, CLIPPair):  # only CLIP pairs are exported
         raise ModelError(
             f"Expected an export of {pair.source} (sha256 {pair.sha256[:12]}) in {shown(folder)}, "
             f"got one of {shown(manifest.encoders[:12])}: export this model."
         )
     files = {name: _checked(folder / name, digest) for name, digest in manifest.files.items()}
-    mstfe: MSTFE = pair.mstfe  # type: ignore[attr-defined]  # every pair that can be exported has one
-    for side in ("coarse", "fine"):
-        run = _open(files[f"{side}.onnx"], folder / f"{side}.onnx")
-        setattr(mstfe, f"encoder_{side}", RuntimeTower(run, manifest.precision == "int8"))
-    pair.precision = f"{manifest.runtime}-{manifest.precision}"  # type: ignore[misc]  # cached features tell them apart
-    return pair
+    towers = {stream: _open(files[name], folder / name) for stream, name in FILES.items()}
+    return ONNXPair(pair, towers, manifest.precision)
 
 
 def digest(data: bytes) -> str:
-    """Return the hash by which a manifest names a file's content."""
+    """Return the hash of a file's content as the manifest has it."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -135,7 +160,7 @@ def _checked(path: Path, want: str) -> bytes:
 
 
 def _open(model: bytes, path: Path) -> Run:
-    """Return a tower as a function; only what was hashed is read."""
+    """Return an image encoder as a function; ``model`` are the bytes that were hashed, ``path`` is for messages."""
     onnxruntime = need("onnxruntime", extra="onnx")
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

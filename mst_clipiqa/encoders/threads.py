@@ -1,8 +1,4 @@
-"""How a batch is divided among threads, and how a reduced precision stays independent of the batch.
-
-Low-precision kernels round differently for different batch shapes. So in bf16 and fp16 the towers always see chunks
-of one fixed shape: an image's features are then the same alone, in any batch, in any order.
-"""
+"""How the cores of a CPU are divided among threads that encode."""
 
 from __future__ import annotations
 
@@ -14,26 +10,25 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-CHUNK = 16
 ENCODERS = 4
-"""Threads that encode a batch each, at most: each needs memory of its own."""
+"""The most threads that encode at once: each needs memory of its own."""
 
 _Task = TypeVar("_Task")
 
 
 @contextmanager
 def divided_threads(device: torch.device, most: int = ENCODERS) -> Iterator[tuple[int, Callable[[], None]]]:
-    """Divide the processor between threads that encode a batch each, and give it back.
+    """Divide the cores of a CPU among threads that encode a batch each; afterwards torch has all of them again.
 
-    Threads that share one batch wait for each other at every layer, and keep the decoding threads from running
-    while they do. On a GPU one thread feeds it.
+    Threads that share one batch wait for each other at every layer and keep the decoding threads from running
+    while they do. A GPU is fed by one thread.
 
     Args:
         device: where batches are encoded.
-        most: threads, at most; there are never more than cores.
+        most: the most threads wanted; there are never more than cores.
 
     Yields:
-        How many threads may encode at once, and what each must call first.
+        How many threads may encode at once, and the function that each must call first.
     """
     total = torch.get_num_threads()
     encoders = min(total, most) if device.type == "cpu" else 1
@@ -46,7 +41,7 @@ def divided_threads(device: torch.device, most: int = ENCODERS) -> Iterator[tupl
 def side_by_side(
     device: torch.device, work: Callable[[_Task], Tensor], tasks: Sequence[_Task], most: int
 ) -> list[Tensor]:
-    """Return the work of each task, in order; on a processor up to ``most`` at once, its threads divided among them."""
+    """Return the result of each task, in order; on a CPU up to ``most`` tasks run at once and share its cores."""
 
     @torch.inference_mode()  # which is each thread's own
     def one(task: _Task) -> Tensor:
@@ -57,15 +52,3 @@ def side_by_side(
             return [one(task) for task in tasks]
         with ThreadPoolExecutor(threads, initializer=start) as pool:
             return list(pool.map(one, tasks))
-
-
-def chunks(pixels: Tensor, precision: str) -> list[Tensor]:
-    """Return chunks of ``CHUNK`` rows; below fp32 exactly that many, the last one filled with its first row."""
-    parts = torch.split(pixels, CHUNK)
-    return [filled(part, CHUNK) for part in parts] if precision in ("bf16", "fp16") else list(parts)
-
-
-def filled(rows: Tensor, size: int) -> Tensor:
-    """Return ``size`` rows: those given, then the first one again and again."""
-    missing = size - len(rows)
-    return rows if missing == 0 else torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])])

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.explain.results import Float32Array, Maps
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -104,7 +105,7 @@ def _encode(predictor: Predictor, image: Image.Image, windows: Float32Array, rui
     for start in range(0, len(windows), _STEP):
         rows = slice(start, start + _STEP)
         crops = None if fine is None else fine[rows].to(device)
-        parts.append(predictor.encoders.encode_views(coarse[rows].to(device), crops))
+        parts.append(encode_views(predictor.encoders, coarse[rows].to(device), crops))
     return torch.cat([p[0] for p in parts]).cpu(), torch.cat([p[1] for p in parts]).cpu()
 
 

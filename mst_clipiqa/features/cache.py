@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
 from mst_clipiqa.encoders.precision import ARITHMETIC_VERSION
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.model.mstfe import EncoderPair, PromptTokens
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION
 
 FILE = "features.sqlite"
@@ -207,7 +207,7 @@ class CacheSpace:
             for i, prompt in enumerate(some):
                 tokens = encoded.tokens[i][encoded.mask[i]].cpu()[None]
                 mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
-                found[prompt] = PromptTokens(tokens, mask, [encoded.truncated[i]], [encoded.known[i]])
+                found[prompt] = PromptTokens(tokens, mask, [encoded.truncated[i]], [encoded.in_vocabulary[i]])
             self._keep({keys[p]: one for p in some if (one := found[p])})
         return [one for prompt in prompts if (one := found[prompt])]
 
@@ -223,7 +223,7 @@ class CacheSpace:
     def _keep(self, prompts: dict[str, PromptTokens]) -> None:
         rows = []
         for key, p in prompts.items():
-            blob, flags = _bytes(p.tokens), p.truncated[0] + 2 * p.known[0]
+            blob, flags = _bytes(p.tokens), p.truncated[0] + 2 * p.in_vocabulary[0]
             rows.append((self.name, key, p.tokens.shape[1], flags, blob, zlib.crc32(blob)))
         with self.cache.writing() as db:
             db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)

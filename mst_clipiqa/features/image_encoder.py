@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.cache import Cache, Features
 from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import MAX_PIXELS, open_image, read_image
-from mst_clipiqa.model.mstfe import EncoderPair
 from mst_clipiqa.model.preprocess import Views, views
 
 _Tag = TypeVar("_Tag")
@@ -143,7 +143,7 @@ class ImageEncoder:
         coarse = self._stacked([one.views.coarse for one in seen])
         crops = [one.views.fine for one in seen if one.views.fine is not None]
         fine = self._stacked(crops) if crops else None
-        f_c, f_f = (f.cpu() for f in self.encoders.encode_views(coarse, fine))
+        f_c, f_f = (f.cpu() for f in encode_views(self.encoders, coarse, fine))
         if self.cache is not None:
             kept = [(one.key, Features(f_c[i], f_f[i], one.width, one.height)) for i, one in enumerate(seen)]
             self.cache.put([(key, features) for key, features in kept if key is not None])

@@ -8,77 +8,12 @@ the mean runs over one. Source: section 3.1. (``mini`` has towers of its own: ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
-
-
-@dataclass(frozen=True)
-class PromptTokens:
-    """What the prompt head sees of a batch of prompts.
-
-    Attributes:
-        tokens: T, float32 (batch, L, text_dim): last hidden states of the text encoder.
-        mask: m, bool (batch, L): True for real tokens, False for padding.
-        truncated: whether each prompt was longer than the encoder reads.
-        known: whether each prompt's words are ones that the text encoder was trained on.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    truncated: list[bool]
-    known: list[bool]
-
-
-class EncoderPair(Protocol):
-    """Two frozen image encoders and a text encoder that share one embedding space."""
-
-    @property
-    def view(self) -> ViewSpec:
-        """How images become pixels for this pair."""
-
-    @property
-    def dim(self) -> int:
-        """D, the size of f_c and f_f."""
-
-    @property
-    def text_dim(self) -> int:
-        """The width of T; the prompt head needs it to equal D."""
-
-    @property
-    def source(self) -> str:
-        """The name or folders that load this pair again."""
-
-    @property
-    def sha256(self) -> str:
-        """The hash of all weights and tokenizer files of the pair, hexadecimal."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where views must be to be encoded."""
-
-    @property
-    def precision(self) -> str:
-        """What the towers compute in: fp32, bf16 or fp16."""
-
-    def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S) and (batch, K, 3, C, C) or None."""
-
-    def encode_coarse(self, coarse: Tensor) -> Tensor:
-        """Return f_c alone, float32 (batch, D), the same numbers as ``encode_views`` gives."""
-
-    def encode_fine(self, fine: Tensor) -> Tensor:
-        """Return f_f alone, of native crops (batch, K, 3, C, C) or of the coarse view (batch, 3, S, S)."""
-
-    def encode_prompts(self, prompts: list[str]) -> PromptTokens:
-        """Return the token states of prompts."""
-
-    def encode_templates(self, texts: list[str]) -> Tensor:
-        """Return projected text embeddings of unit length, float32 (texts, D)."""
 
 
 class MSTFE(nn.Module):

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mst_clipiqa.encoders.pair import encode_stream
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.evaluate import conformal_halfwidth
 from mst_clipiqa.features.image_encoder import Encoded, Failed, ImageEncoder, Item, Seen
@@ -214,7 +215,7 @@ class AdaptiveEncoder(ImageEncoder):
 
     @torch.inference_mode()
     def _decide(self, seen: Sequence[tuple[Item[Any], Seen]]) -> list[Encoded]:
-        f_c = self.encoders.encode_coarse(self._stacked([one.views.coarse for _, one in seen])).cpu()
+        f_c = encode_stream(self.encoders, "coarse", self._stacked([one.views.coarse for _, one in seen])).cpu()
         prompts = [item.tag.prompt if isinstance(item.tag, Request) else None for item, _ in seen]
         guess = self.estimator.fine(f_c)
         with self._lock:
@@ -227,7 +228,8 @@ class AdaptiveEncoder(ImageEncoder):
         needed = sorted({*(~spared).nonzero()[:, 0].tolist(), *checked})
         f_f = guess.clone()
         if needed:
-            f_f[needed] = self.encoders.encode_fine(self._stacked([self._fine(seen[i][1]) for i in needed])).cpu()
+            fine = self._stacked([self._fine(seen[i][1]) for i in needed])
+            f_f[needed] = encode_stream(self.encoders, "fine", fine).cpu()
         if checked:
             self._check(f_c[checked], f_f[checked], guess[checked], [prompts[i] for i in checked])
         kinds = [Estimated if i not in needed else Encoded for i in range(len(seen))]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.onnx_export import require_exporters, write_towers
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST
 from mst_clipiqa.errors import ModelError, UsageError, shown
@@ -76,16 +77,14 @@ def export(
     require_exporters()
     options = ScoreOptions(device="cpu", precision="fp32", encoders=encoders)
     plain = Scorer.load(model, options)
-    if not hasattr(plain.encoder.encoders, "mstfe"):
-        raise UsageError(
-            f"Expected encoders with networks to export, got {plain.encoder.encoders.source}, "
-            "whose images are described by computed statistics: score it without an export."
-        )
+    pair = plain.encoder.encoders
+    if not isinstance(pair, CLIPPair):
+        raise UsageError(f"Expected a pair of CLIP encoders to export, got {pair.source}: score it without an export.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as beside:
         made = Path(beside) / "made"
         made.mkdir()
-        write_towers(plain.encoder.encoders, made, int8)
+        write_towers(pair, made, int8)
         other = Scorer.load(model, options, precision="auto", backend=str(made))
         found = agreement(plain, other, images or drawn())
         if not int8:

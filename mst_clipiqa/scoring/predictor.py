@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot
-from mst_clipiqa.model.mstfe import EncoderPair
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 
@@ -35,7 +35,7 @@ class Prompt:
     tokens: Tensor
     embedding: Tensor | None
     truncated: bool
-    known: bool
+    in_vocabulary: bool
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Predictor:
             for i, prompt in enumerate(new):
                 tokens = encoded.tokens[i][encoded.mask[i]].cpu()
                 embedding = None if embeddings is None else embeddings[i]
-                self._prompts[prompt] = Prompt(tokens, embedding, encoded.truncated[i], encoded.known[i])
+                self._prompts[prompt] = Prompt(tokens, embedding, encoded.truncated[i], encoded.in_vocabulary[i])
         found = {prompt: self._prompts[prompt] for prompt in wanted}
         while len(self._prompts) > _KEPT_PROMPTS:
             self._prompts.popitem(last=False)
@@ -165,7 +165,7 @@ class Predictor:
             return ()
         if read is None:
             return (NO_PROMPT,) if prompt is None else (EMPTY_PROMPT,)
-        if not read.known:
+        if not read.in_vocabulary:
             return (UNKNOWN_WORDS,)
         return (TRUNCATED,) if read.truncated else ()
 
@@ -188,4 +188,4 @@ def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
 
 
 def _usable(prompt: Prompt | None) -> bool:
-    return prompt is not None and prompt.known
+    return prompt is not None and prompt.in_vocabulary

@@ -16,10 +16,10 @@ from typing import Any, overload
 import torch
 
 from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import Encoded, ImageEncoder, Item
-from mst_clipiqa.model.mstfe import EncoderPair
 from mst_clipiqa.model_folder import Target, TrainedModel, load
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, Answer, Predictor, zero_shot_model
 
@@ -246,9 +246,9 @@ def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
         raise UsageError(
             "Expected no --device or --precision beside an exported --backend, which has its own: drop it."
         )
-    from mst_clipiqa.encoders.onnx_runtime import use_exported
+    from mst_clipiqa.encoders.onnx_runtime import open_exported
 
-    return use_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
+    return open_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
 
 
 def _interval(value: float | None, target: Target) -> tuple[float, float] | None:

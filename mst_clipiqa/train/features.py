@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.data import Record
+from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder, Item
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
-from mst_clipiqa.model.mstfe import EncoderPair, PromptTokens
 from mst_clipiqa.model.templates import TEMPLATES
 
 Progress = Callable[[int], None]
@@ -146,5 +146,5 @@ def _in_chunks(encoders: EncoderPair, texts: Sequence[str]) -> list[PromptTokens
         some = encoders.encode_prompts(list(texts[start : start + 64]))
         for i in range(len(some.truncated)):
             tokens, mask = some.tokens[i : i + 1].cpu().clone(), some.mask[i : i + 1].cpu()
-            found.append(PromptTokens(tokens, mask, [some.truncated[i]], [some.known[i]]))
+            found.append(PromptTokens(tokens, mask, [some.truncated[i]], [some.in_vocabulary[i]]))
     return found

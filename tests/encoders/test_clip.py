@@ -15,6 +15,7 @@ from transformers import CLIPModel, CLIPVisionModelWithProjection
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError, UsageError
 from tests.closed_form import clip_config, pixels, save_clip
 
@@ -27,7 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def pair(folders: tuple[Path, Path]) -> CLIPPair:
-    return load_clip_pair(*map(str, folders), "closed form")
+    return load_clip_pair(str(folders[0]), str(folders[1]), "closed form")
 
 
 def uint8_views(rows: int) -> torch.Tensor:
@@ -44,7 +45,7 @@ def test_the_shorter_last_block_changes_nothing(folders: tuple[Path, Path], pair
 def test_templates_equal_transformers_own_text_embedding(folders: tuple[Path, Path], pair: CLIPPair) -> None:
     plain = CLIPModel.from_pretrained(folders[0]).eval()
     texts = ["a photo of a fox", "a fox", "a photo of a very long red fox"]
-    ids, mask, _ = pair.tokenize(texts)
+    ids, mask, _ = pair.text.tokenize(texts)
     with torch.no_grad():
         want = plain.text_projection(plain.text_model(input_ids=ids, attention_mask=mask.long()).pooler_output)
     torch.testing.assert_close(pair.encode_templates(texts), torch.nn.functional.normalize(want, dim=-1))
@@ -55,14 +56,14 @@ def test_a_legacy_end_id_in_the_config_changes_nothing(
 ) -> None:
     text = {**clip_config(32)["text_config"], "eos_token_id": 2}
     legacy = load_clip_pair(str(save_clip(tmp_path / "32", 32, text_config=text)), str(folders[1]), "legacy")
-    assert legacy.text.config.eos_token_id == 2
+    assert legacy.text.model.config.eos_token_id == 2
     texts = ["a photo of a fox", "a fox"]
     torch.testing.assert_close(legacy.encode_templates(texts), pair.encode_templates(texts))
 
 
 def test_long_prompts_keep_their_end_and_their_difference(pair: CLIPPair) -> None:
     long = ["fox " * 100, "car " * 100]
-    ids, mask, truncated = pair.tokenize([*long, "a fox"])
+    ids, mask, truncated = pair.text.tokenize([*long, "a fox"])
     assert ids.shape == (3, 77)
     assert ids[:2, -1].tolist() == [1023, 1023]
     assert mask.sum(dim=1).tolist()[:2] == [77, 77]
@@ -82,11 +83,11 @@ def test_any_text_can_be_encoded(pair: CLIPPair, prompt: str) -> None:
 def test_features_do_not_depend_on_the_batch(folders: tuple[Path, Path], precision: str) -> None:
     encoders = load_encoders(",".join(map(str, folders)), "cpu", precision)
     images = uint8_views(37)
-    together = encoders.encode_views(images, None)
+    together = encode_views(encoders, images)
     for i in (0, 17, 36):
-        for alone, all_rows in zip(encoders.encode_views(images[i : i + 1], None), together, strict=True):
+        for alone, all_rows in zip(encode_views(encoders, images[i : i + 1]), together, strict=True):
             torch.testing.assert_close(alone[0], all_rows[i], atol=1e-5, rtol=1e-5)
-    backwards = encoders.encode_views(images.flip(0), None)
+    backwards = encode_views(encoders, images.flip(0))
     torch.testing.assert_close(backwards[0].flip(0), together[0], atol=1e-5, rtol=1e-5)
 
 
@@ -95,7 +96,7 @@ def test_precision_is_what_was_asked_for(folders: tuple[Path, Path]) -> None:
         encoders = load_encoders(",".join(map(str, folders)), "cpu", precision)
         assert isinstance(encoders, CLIPPair)
         assert encoders.mstfe.dtype == dtype
-        assert encoders.encode_views(uint8_views(1), None)[0].dtype == torch.float32
+        assert encode_views(encoders, uint8_views(1))[0].dtype == torch.float32
     with pytest.raises(
         UsageError, match=r"Expected precision auto, fp32, bf16 or fp16, got 'bf61' \(did you mean 'bf16'"
     ):
@@ -105,7 +106,7 @@ def test_precision_is_what_was_asked_for(folders: tuple[Path, Path]) -> None:
 
 
 def test_the_hash_knows_the_weights(folders: tuple[Path, Path], pair: CLIPPair, tmp_path: Path) -> None:
-    assert load_clip_pair(*map(str, folders), "again").sha256 == pair.sha256
+    assert load_clip_pair(str(folders[0]), str(folders[1]), "again").sha256 == pair.sha256
     other = shutil.copytree(folders[0], tmp_path / "other")
     edit(other / "model.safetensors", offset=-1)
     assert load_clip_pair(str(other), str(folders[1]), "other").sha256 != pair.sha256

@@ -12,6 +12,7 @@ import torch
 from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.statistics import LAYOUT, RADIAL, SIZE, layout, statistics
 from mst_clipiqa.encoders.mini.towers import TextEncoder, Tower, TowerConfig
+from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import load
@@ -33,25 +34,25 @@ def some_views(pair: MiniPair, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_features_do_not_depend_on_the_batch(precision: str):
+def test_features_do_not_depend_on_the_batch(precision: str) -> None:
     pair = load_mini_pair().to("cpu", precision)
     coarse, fine = some_views(pair, 3)
-    together = pair.encode_views(coarse, fine)
+    together = encode_views(pair, coarse, fine)
     for i in range(3):
-        alone = pair.encode_views(coarse[i : i + 1], fine[i : i + 1])
+        alone = encode_views(pair, coarse[i : i + 1], fine[i : i + 1])
         for whole, one in zip(together, alone, strict=True):
             assert whole.dtype == torch.float32
             assert torch.allclose(whole[i], one[0], atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def test_a_image_is_encoded_to_the_same_bits_in_any_batch(pair: MiniPair):
+def test_an_image_is_encoded_to_the_same_bits_in_any_batch(pair: MiniPair) -> None:
     coarse, fine = some_views(pair, 3)
-    together = pair.encode_views(coarse, fine)
-    alone = pair.encode_views(coarse[1:2], fine[1:2])
+    together = encode_views(pair, coarse, fine)
+    alone = encode_views(pair, coarse[1:2], fine[1:2])
     assert all(torch.equal(whole[1], one[0]) for whole, one in zip(together, alone, strict=True))
 
 
-def test_a_tower_sees_the_mean_and_the_spread_over_views():
+def test_a_tower_sees_the_mean_and_the_spread_over_views() -> None:
     tower = Tower(TowerConfig(dim=4, hidden=4, spread=True))
     crops = torch.randn(1, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     described = tower.describe(crops)[0]
@@ -61,7 +62,7 @@ def test_a_tower_sees_the_mean_and_the_spread_over_views():
     assert same[SIZE:].abs().max() < 1e-3
 
 
-def test_statistics_are_finite_and_tell_noise_from_blur():
+def test_statistics_are_finite_and_tell_noise_from_blur() -> None:
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 3, 64, 64, generator=rng)
     blurred = torch.nn.functional.avg_pool2d(noise, 9, stride=1, padding=4)
@@ -75,7 +76,7 @@ def test_statistics_are_finite_and_tell_noise_from_blur():
     assert (statistics(noise)[:, fine_rings] > statistics(blurred)[:, fine_rings]).all()
 
 
-def test_statistics_do_not_depend_on_the_batch():
+def test_statistics_do_not_depend_on_the_batch() -> None:
     pixels = torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     together = torch.cat([statistics(pixels), layout(pixels)], -1)
     for i in (0, 9):
@@ -83,7 +84,7 @@ def test_statistics_do_not_depend_on_the_batch():
         assert torch.allclose(together[i], alone[0], atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair):
+def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair) -> None:
     short = "a red bus"
     alone = pair.encode_prompts([short])
     beside = pair.encode_prompts([short, "an old temple in the rain at night, soft lighting, baroque style"])
@@ -92,25 +93,25 @@ def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair):
     assert torch.allclose(alone.tokens[0], beside.tokens[0, :length], atol=TOLERANCE)
 
 
-def test_long_empty_and_odd_prompts_have_a_token(pair: MiniPair):
+def test_long_empty_and_odd_prompts_have_a_token(pair: MiniPair) -> None:
     read = pair.encode_prompts(["", "cat " * 500, "\0\ud800", "大きな猫"])
     assert read.truncated == [False, True, False, False]
     assert read.mask.any(dim=1).all()
     assert torch.isfinite(read.tokens[read.mask]).all()
 
 
-def test_known_words_decide_whether_a_prompt_is_known(pair: MiniPair):
+def test_words_decide_whether_a_prompt_is_in_vocabulary(pair: MiniPair) -> None:
     read = pair.encode_prompts(["portrait of a woman", "zxqv brmpf glorptang", "", "the of and"])
-    assert read.known == [True, False, False, False]
+    assert read.in_vocabulary == [True, False, False, False]
 
 
-def test_templates_are_five_different_unit_vectors(pair: MiniPair):
+def test_templates_are_five_different_unit_vectors(pair: MiniPair) -> None:
     t = pair.encode_templates(list(TEMPLATES))
     assert torch.allclose(t.norm(dim=-1), torch.ones(5), atol=1e-5)
     assert len({tuple(row) for row in t.round(decimals=4).tolist()}) == 5
 
 
-def test_the_shipped_folder_is_of_one_piece(pair: MiniPair):
+def test_the_shipped_folder_is_of_one_piece(pair: MiniPair) -> None:
     model = load(MINI.parent)
     assert model.config.encoders.sha256 == pair.sha256
     assert model.config.encoders.source == "mini"
@@ -122,16 +123,16 @@ def test_the_shipped_folder_is_of_one_piece(pair: MiniPair):
     assert size < 25e6
 
 
-def test_save_and_load_round_trip(tmp_path: Path):
+def test_save_and_load_round_trip(tmp_path: Path) -> None:
     config = json.loads((MINI / "config.json").read_text())
     small = TowerConfig(dim=16, hidden=8)
     pair = load_mini_pair()
     text_config = type(pair.text.config)(pair.text.config.words, 8, 16)
-    parts = MiniParts(Tower(small), Tower(small), TextEncoder(text_config), pair.tokenizer, pair.known)
+    parts = MiniParts(Tower(small), Tower(small), TextEncoder(text_config), pair.tokenizer, pair.in_vocabulary)
     save_mini_pair(tmp_path, MiniConfig(small, small, text_config, pair.view), parts)
     first, second = load_mini_pair(tmp_path, "here"), load_mini_pair(tmp_path, "here")
     coarse, fine = some_views(first, 1)
-    assert torch.equal(first.encode_views(coarse, fine)[0], second.encode_views(coarse, fine)[0])
+    assert torch.equal(encode_views(first, coarse, fine)[0], encode_views(second, coarse, fine)[0])
     assert first.sha256 == second.sha256 != pair.sha256
     assert json.loads((tmp_path / "config.json").read_text())["format"] == config["format"]
 
@@ -146,7 +147,7 @@ def test_save_and_load_round_trip(tmp_path: Path):
         ("tokenizer.json", b"{}", "Expected a tokenizer"),
     ],
 )
-def test_a_broken_folder_is_named(tmp_path: Path, file: str, content: bytes | None, message: str):
+def test_a_broken_folder_is_named(tmp_path: Path, file: str, content: bytes | None, message: str) -> None:
     shutil.copytree(MINI, tmp_path / "e")
     if content is None:
         (tmp_path / "e" / file).unlink()
@@ -179,7 +180,9 @@ def test_a_broken_folder_is_named(tmp_path: Path, file: str, content: bytes | No
         ),
     ],
 )
-def test_a_folder_that_would_fail_later_is_refused(tmp_path: Path, name: str, change: dict[str, object], message: str):
+def test_a_folder_that_would_fail_later_is_refused(
+    tmp_path: Path, name: str, change: dict[str, object], message: str
+) -> None:
     path = shutil.copytree(MINI, tmp_path / "e") / name
     data = json.loads(path.read_text())
     for key, value in change.items():
@@ -189,7 +192,7 @@ def test_a_folder_that_would_fail_later_is_refused(tmp_path: Path, name: str, ch
         load_mini_pair(tmp_path / "e")
 
 
-def test_a_tokenizer_that_asks_for_endless_padding_gets_none(tmp_path: Path, pair: MiniPair):
+def test_a_tokenizer_that_asks_for_endless_padding_gets_none(tmp_path: Path, pair: MiniPair) -> None:
     path = shutil.copytree(MINI, tmp_path / "e") / "tokenizer.json"
     data = json.loads(path.read_text())
     padding = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
@@ -197,6 +200,6 @@ def test_a_tokenizer_that_asks_for_endless_padding_gets_none(tmp_path: Path, pai
     assert load_mini_pair(tmp_path / "e").tokenize(["a ball"])[0].shape == pair.tokenize(["a ball"])[0].shape
 
 
-def test_statistics_stay_on_the_device_of_the_pixels():
+def test_statistics_stay_on_the_device_of_the_pixels() -> None:
     pixels = torch.empty(2, 3, 64, 64, device="meta")
     assert {statistics(pixels).device.type, layout(pixels[:, :, :32, :32]).device.type} == {"meta"}

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
+from mst_clipiqa.encoders.pair import PromptTokens, Stream, encode_views
 from mst_clipiqa.errors import PromptError, UsageError
 from mst_clipiqa.explain import Explanation, explain
 from mst_clipiqa.explain.maps import GRID, WINDOW, _filled
@@ -22,7 +23,6 @@ from mst_clipiqa.explain.overlay import RED, spread
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
-from mst_clipiqa.model.mstfe import PromptTokens
 from mst_clipiqa.model.preprocess import ViewSpec, views
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
@@ -35,23 +35,11 @@ DIM = 64
 PROMPT = "a blue ball on the table"
 
 
-@dataclass
-class NativePair(FakePair):
-    """Its coarse stream sees brightness in the small view, its fine one edges in the native crops."""
-
-    def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
-        f_c, f_f = super().encode_views(coarse, None)
-        if fine is not None:
-            f_f = torch.stack([super(NativePair, self).encode_views(crops, None)[1].mean(0) for crops in fine])
-        return f_c, f_f
-
-
-@dataclass
 class SwappedPair(FakePair):
     """Its coarse stream sees edges."""
 
-    def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
-        return super().encode_views(coarse, fine)[::-1]
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        return super().encode_chunk("fine" if stream == "coarse" else "coarse", views)
 
 
 @dataclass
@@ -123,7 +111,7 @@ def distorted(column: int, row: int, size: int = 240) -> Image.Image:
 @pytest.mark.parametrize(("column", "row"), [(0, 0), (2, 0), (1, 1), (0, 2), (2, 2)])
 def test_the_map_finds_what_the_model_dislikes_and_in_the_right_stream(native: bool, column: int, row: int) -> None:
     spec = ViewSpec(size=96, fine="native", crops=4, crop_size=64) if native else ViewSpec(size=96)
-    pair = NativePair(view=spec)
+    pair = FakePair(view=spec)
     maps = explain(scorer_of(pair, quality=quality_part(pair, "fine")), distorted(column, row)).maps["quality"]
     left, top, right, bottom = maps.worst("fine")
     # The worst window touches the region. It need not lie within: a window half distorted gains the most from a blur.
@@ -196,7 +184,7 @@ def test_a_view_is_made_of_its_window_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 700), (700, 3), (17, 9), (2000, 40)])
 def test_any_shape_of_image_has_a_map(size: tuple[int, int]) -> None:
-    pair = NativePair(view=ViewSpec(size=32, fine="native", crops=4, crop_size=32, native_side=48))
+    pair = FakePair(view=ViewSpec(size=32, fine="native", crops=4, crop_size=32, native_side=48))
     found = explain(scorer_of(pair, quality=quality_part(pair, "fine")), Image.new("RGB", size, (90, 80, 70)))
     assert np.isfinite(found.maps["quality"].fine).all()
     assert max(found.overlay("fine", side=64).size) <= 64
@@ -268,7 +256,7 @@ def fitted_part(pair: FakePair) -> MSTCLIPIQA:
     nn.init.constant_(part.head.alpha, 1.0)
     rows = [(colour, said, thing) for colour in COLOURS for said in COLOURS for thing in THINGS]
     images = torch.stack([views(plain(colour), pair.view).coarse for colour, _, _ in rows])
-    f_c, f_f = pair.encode_views(images, None)
+    f_c, f_f = encode_views(pair, images)
     both = [[f"a {said} {thing} on the table", f"a {thing} on the table"] for _, said, thing in rows]
     texts = [pair.encode_prompts([pair_of[i] for pair_of in both]) for i in (0, 1)]
     wanted = [torch.tensor([4.5 if colour == said else 1.5 for colour, said, _ in rows]), torch.full((len(rows),), 3.0)]

@@ -84,9 +84,9 @@ def test_prompts_are_kept_too(folder: Path) -> None:
         assert pair.prompts == 5
     for one, two in zip(first, again, strict=True):
         assert torch.equal(one.tokens, two.tokens)
-        assert (one.truncated, one.known) == (two.truncated, two.known)
+        assert (one.truncated, one.in_vocabulary) == (two.truncated, two.in_vocabulary)
     assert [p.truncated[0] for p in again] == [False, False, False, True, False, False]
-    assert [p.known[0] for p in again] == [True, True, False, True, True, True]
+    assert [p.in_vocabulary[0] for p in again] == [True, True, False, True, True, True]
 
 
 def test_a_bad_image_is_a_reason_and_is_not_kept(folder: Path) -> None:
@@ -146,9 +146,9 @@ WORKER = """
     from mst_clipiqa.features.image_encoder import Item, ImageEncoder
 
     class Slow(FakePair):
-        def encode_views(self, coarse, fine):
-            time.sleep(0.02)
-            return super().encode_views(coarse, fine)
+        def encode_chunk(self, stream, views):
+            time.sleep(0.01)
+            return super().encode_chunk(stream, views)
 
     cache = Cache(Path({folder!r}) / "cache")
     encoder = ImageEncoder(Slow(), batch_size=2, cache=cache)

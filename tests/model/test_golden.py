@@ -66,7 +66,7 @@ def train_five_steps(model: MSTCLIPIQA, run: Callable[[], torch.Tensor]) -> list
 
 
 def test_prompt_ids(pair: CLIPPair) -> None:
-    ids, mask, truncated = pair.tokenize(PROMPTS)
+    ids, mask, truncated = pair.text.tokenize(PROMPTS)
     assert ids.tolist() == RECORDED["prompt_ids"]
     assert mask.all()
     assert not any(truncated)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.adaptive import (
@@ -28,16 +29,13 @@ from tests.fakes import DIM, FakePair, draw
 
 @dataclasses.dataclass
 class TwoPair(FakePair):
-    """A fake pair whose streams can be asked one by one."""
+    """Also counts the images that its fine stream encodes."""
 
     fine: int = 0
 
-    def encode_coarse(self, coarse: Tensor) -> Tensor:
-        return self.encode_views(coarse, None)[0]
-
-    def encode_fine(self, fine: Tensor) -> Tensor:
-        self.fine += len(fine)
-        return self.encode_views(fine, None)[1]
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        self.fine += len(views) if stream == "fine" else 0
+        return super().encode_chunk(stream, views)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mst_clipiqa import cli
 from mst_clipiqa.cli.commands import score as command
+from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
@@ -37,10 +38,10 @@ class Watched(FakePair):
 
     hook: Callable[[int], None] | None = None
 
-    def encode_views(self, coarse: Tensor, fine: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.hook:
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        if self.hook and stream == "coarse":
             self.hook(self.images)
-        return super().encode_views(coarse, fine)
+        return super().encode_chunk(stream, views)
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
+from torch import Tensor
 
+from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.score_rows import score_rows
@@ -285,11 +287,11 @@ def test_bodies_that_fill_the_memory_are_sent_away(scorer: Scorer) -> None:
 class SlowPair(FakePair):
     """Takes its time."""
 
-    def encode_views(self, coarse: Any, fine: Any) -> Any:
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
         import time
 
-        time.sleep(0.3)
-        return super().encode_views(coarse, fine)
+        time.sleep(0.15)
+        return super().encode_chunk(stream, views)
 
 
 def test_who_waits_too_long_is_sent_away_and_the_others_are_answered() -> None:

@@ -16,17 +16,16 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import check_finite, misfit
+from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.encoders.mini.checks import check_shapes, check_tokenizer
 from mst_clipiqa.encoders.mini.towers import TextConfig, TextEncoder, Tower, TowerConfig
-from mst_clipiqa.encoders.mini.vocabulary import is_known
-from mst_clipiqa.encoders.threads import filled, side_by_side
+from mst_clipiqa.encoders.mini.vocabulary import is_in_vocabulary
+from mst_clipiqa.encoders.pair import Chunking, PromptTokens, Stream
+from mst_clipiqa.encoders.text import cleaned, padded
 from mst_clipiqa.errors import ModelError, shown
-from mst_clipiqa.model.mstfe import PromptTokens
 from mst_clipiqa.model.preprocess import ViewSpec, planar
 
 MINI = Path(__file__).parents[2] / "weights" / "mini" / "encoders"
@@ -34,9 +33,8 @@ FORMAT = 3
 PAD, UNKNOWN, START = 0, 1, 2
 
 _LEAST_SIDE = 16  # of a view: its statistics need as many pixels
-_GROUP = 4  # images encoded together
+_GROUP = 4  # images per chunk
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
-_MAX_CHARS = 20_000  # of a prompt: far more than is read, and few enough to tokenize in milliseconds
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class MiniParts:
     fine: Tower
     text: TextEncoder
     tokenizer: Tokenizer
-    known: Tensor  # bool, (words,)
+    in_vocabulary: Tensor  # bool, (words,)
 
 
 class MiniPair:
@@ -69,7 +67,7 @@ class MiniPair:
         self.coarse, self.fine = (tower.eval().requires_grad_(False) for tower in (parts.coarse, parts.fine))
         self.text = parts.text.eval().requires_grad_(False)
         self.tokenizer = parts.tokenizer
-        self.known = parts.known
+        self.in_vocabulary = parts.in_vocabulary
         self.view = config.view
         self.dim = self.text_dim = config.text.dim
         self.source = source
@@ -87,49 +85,29 @@ class MiniPair:
         """Where the towers are."""
         return self.text.positions.device
 
-    @torch.inference_mode()
-    def encode_views(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return f_c, f_f, float32 (batch, D), of uint8 views (batch, 3, S, S) and (batch, K, 3, C, C)."""
-        fine = coarse if fine is None else fine
-        f_c, f_f = self._encode((self.coarse, coarse), (self.fine, fine))
-        return f_c, f_f
+    @property
+    def chunking(self) -> Chunking:
+        """On a CPU a few images per core.
 
-    @torch.inference_mode()
-    def encode_coarse(self, coarse: Tensor) -> Tensor:
-        """Return f_c alone, float32 (batch, D)."""
-        return self._encode((self.coarse, coarse))[0]
-
-    @torch.inference_mode()
-    def encode_fine(self, fine: Tensor) -> Tensor:
-        """Return f_f alone, float32 (batch, D), of native crops (batch, K, 3, C, C) or the coarse view."""
-        return self._encode((self.fine, fine))[0]
-
-    def _encode(self, *asked: tuple[Tower, Tensor]) -> list[Tensor]:
-        """Return the embeddings of views by towers; on a processor a few images by one thread, as many as cores.
-
-        What is computed of an image is too little to be shared between threads, and one at a time most of it would
-        be Python's own. Groups are always of one size, so that neither an image's batch mates nor the number of cores
-        can change its rounding.
+        The work per image is too small to split across threads, and processing images one at a time would be
+        dominated by Python overhead. Chunks of one size, each on one core, so that neither an image's batch nor the
+        number of cores changes its rounding.
         """
-        asked = tuple((tower, views if views.ndim == 5 else views.unsqueeze(1)) for tower, views in asked)
-        if self.device.type != "cpu":
-            return [self._encode_group(tower, views) for tower, views in asked]
-        tasks = [(tower, filled(group, _GROUP)) for tower, views in asked for group in torch.split(views, _GROUP)]
-        found = side_by_side(self.device, lambda task: self._encode_group(*task), tasks, torch.get_num_threads())
-        parts = torch.cat(found).chunk(len(asked))
-        return [rows[: len(views)] for rows, (_, views) in zip(parts, asked, strict=True)]
+        return Chunking(_GROUP, True, None) if self.device.type == "cpu" else Chunking(2**16, False, 1)
 
-    def _encode_group(self, tower: Tower, views: Tensor) -> Tensor:
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S) or native crops (n, K, 3, C, C)."""
+        views = views if views.ndim == 5 else views.unsqueeze(1)
         pixels = planar(views.flatten(0, 1), self.view)
-        embedding: Tensor = tower(pixels.view(-1, *views.shape[1:]))
+        embedding: Tensor = (self.coarse if stream == "coarse" else self.fine)(pixels.view(-1, *views.shape[1:]))
         return embedding
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
-        """Return T and m; ``known`` is False where fewer than half of a prompt's content words are."""
+        """Return T and m; a prompt is in vocabulary if at least half of its content words are."""
         ids, mask, truncated = self.tokenize(prompts)
         tokens = self.text(ids, mask)
-        return PromptTokens(tokens, mask, truncated, [self.is_known(prompt) for prompt in prompts])
+        return PromptTokens(tokens, mask, truncated, [self.is_in_vocabulary(prompt) for prompt in prompts])
 
     @torch.inference_mode()
     def encode_templates(self, texts: list[str]) -> Tensor:
@@ -139,20 +117,13 @@ class MiniPair:
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
         """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
-        length = self.text.config.length
-        rows = [[START, *self.tokenizer.encode(_clean(prompt)).ids] for prompt in prompts]
-        truncated = [len(r) > length or len(p) > _MAX_CHARS for r, p in zip(rows, prompts, strict=True)]
-        rows = [row[:length] for row in rows]
-        ids = torch.full((len(rows), max(len(row) for row in rows)), PAD)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
+        rows = [[START, *self.tokenizer.encode(cleaned(prompt)).ids] for prompt in prompts]
+        ids, mask, truncated = padded(rows, prompts, self.text.config.length, pad=PAD, keep_last=False)
         return ids.to(self.device), mask.to(self.device), truncated
 
-    def is_known(self, prompt: str) -> bool:
-        """Return whether at least half of the prompt's content words are known, and at least one is."""
-        return is_known(self.tokenizer.encode(_clean(prompt)), self.known)
+    def is_in_vocabulary(self, prompt: str) -> bool:
+        """Return whether at least half of the prompt's content words are in the vocabulary, and at least one is."""
+        return is_in_vocabulary(self.tokenizer.encode(cleaned(prompt)), self.in_vocabulary)
 
 
 def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
@@ -170,8 +141,8 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
             raise ModelError(f"Expected small encoders with {name} at {folder}, got none: check the path.")
     raw = [(folder / name).read_bytes() for name in _FILES]
     config = _config(raw[0], folder)
-    weights, tokenizer = _weights(raw[1], folder), _tokenizer(raw[2], folder)
-    check_finite(weights, str(folder / "model.safetensors"))
+    stored, tokenizer = load_weights(raw[1], folder / "model.safetensors"), _tokenizer(raw[2], folder)
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in stored.items()}
     known = weights.pop("known", None)
     check_shapes(config.coarse, config.fine, config.text, weights, folder)
     check_tokenizer(tokenizer, config.text.words, known, folder)
@@ -199,20 +170,11 @@ def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
         for name, module in modules.items()
         for key, tensor in module.state_dict().items()
     }
-    weights["known"] = parts.known.to(torch.uint8)
+    weights["known"] = parts.in_vocabulary.to(torch.uint8)
     (folder / "model.safetensors").write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
     parts.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
-
-
-def _weights(raw: bytes, folder: Path) -> dict[str, Tensor]:
-    try:
-        weights = safetensors.torch.load(raw)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        path = folder / "model.safetensors"
-        raise ModelError(f"Expected safetensors in {path}, got {shown(error)}: fetch it again.") from error
-    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
 
 
 def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
@@ -248,7 +210,3 @@ def _config(raw: bytes, folder: Path) -> MiniConfig:
 
 def _tuples(data: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-
-
-def _clean(prompt: str) -> str:
-    return prompt[:_MAX_CHARS].encode("utf-8", "replace").decode("utf-8").replace("\0", " ")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tokenizers import Encoding
 from torch import Tensor
 
-KNOWN_SHARE = 0.5
-"""A prompt is known where at least this share of its content words is."""
+IN_VOCABULARY_SHARE = 0.5
+"""A prompt is in vocabulary if at least this share of its content words is."""
 
 _FUNCTION_WORDS = frozenset(
     [
@@ -49,20 +49,20 @@ _FUNCTION_WORDS = frozenset(
 )
 
 
-def is_known(prompt: Encoding, known: Tensor) -> bool:
-    """Return whether at least half of a prompt's content words are known, and at least one is.
+def is_in_vocabulary(prompt: Encoding, in_vocabulary: Tensor) -> bool:
+    """Return whether at least half of a prompt's content words are in the vocabulary, and at least one is.
 
     Args:
         prompt: as the tokenizer reads it.
-        known: bool (words,): which tokens stand for words met in training or close to one.
+        in_vocabulary: bool (words,): which tokens stand for words seen in training or close to one.
     """
     words: dict[int, list[tuple[int, str]]] = {}
     for word, token, text in zip(prompt.word_ids, prompt.ids, prompt.tokens, strict=True):
         if word is not None:
             words.setdefault(word, []).append((token, text))
     content = [pieces for pieces in words.values() if _is_content(pieces)]
-    found = sum(len(pieces) == 1 and bool(known[pieces[0][0]]) for pieces in content)
-    return found >= max(1, KNOWN_SHARE * len(content))
+    found = sum(len(pieces) == 1 and bool(in_vocabulary[pieces[0][0]]) for pieces in content)
+    return found >= max(1, IN_VOCABULARY_SHARE * len(content))
 
 
 def _is_content(pieces: list[tuple[int, str]]) -> bool:

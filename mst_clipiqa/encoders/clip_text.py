@@ -1,0 +1,48 @@
+"""CLIP's text encoder and tokenizer: prompts to T, templates to t_k; always in float32.
+
+Source: section 3.3; CLIP (arXiv 2103.00020).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
+
+from mst_clipiqa.encoders.pair import PromptTokens
+from mst_clipiqa.encoders.text import cleaned, padded
+
+
+class CLIPText:
+    """The text side of a pair of CLIP models."""
+
+    def __init__(self, model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizerFast) -> None:
+        """Take the two parts ready built; freeze the model."""
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.dim = int(model.config.projection_dim)
+        self.text_dim = int(model.config.hidden_size)
+        self.max_tokens = int(model.config.max_position_embeddings)
+
+    @torch.inference_mode()
+    def encode_prompts(self, prompts: list[str]) -> PromptTokens:
+        """Return T and m; a prompt that is too long loses words at its end, never its end-of-text token."""
+        ids, mask, truncated = self.tokenize(prompts)
+        tokens = self.model.text_model(input_ids=ids).last_hidden_state.float()
+        return PromptTokens(tokens, mask, truncated, in_vocabulary=[True] * len(prompts))
+
+    @torch.inference_mode()
+    def encode_templates(self, texts: list[str]) -> Tensor:
+        """Return text embeddings of unit length, float32 (texts, D), read at the end-of-text token."""
+        ids, mask, _ = self.tokenize(texts)
+        states = self.model.text_model(input_ids=ids).last_hidden_state
+        # The end is where the mask says, so that a config's legacy eos_token_id (2) changes nothing.
+        end = states[torch.arange(len(texts), device=states.device), mask.sum(dim=1) - 1]
+        return F.normalize(self.model.text_projection(end).float(), dim=-1)
+
+    def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
+        """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
+        rows = self.tokenizer([cleaned(p) for p in prompts], add_special_tokens=True, verbose=False)["input_ids"]
+        ids, mask, truncated = padded(rows, prompts, self.max_tokens, pad=rows[0][-1], keep_last=True)
+        return ids.to(self.model.device), mask.to(self.model.device), truncated

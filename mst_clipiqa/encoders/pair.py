@@ -1,0 +1,141 @@
+"""What a pair of encoders is, and how a batch goes through one.
+
+A pair computes one chunk of one stream and nothing more. ``encode_views`` and ``encode_stream`` cut a batch into the
+chunks that the pair asks for, encode them in parallel and put the features together again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from mst_clipiqa.encoders.threads import side_by_side
+from mst_clipiqa.model.preprocess import ViewSpec
+
+Stream: TypeAlias = Literal["coarse", "fine"]
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """What the prompt head sees of a batch of prompts.
+
+    Attributes:
+        tokens: T, float32 (batch, L, text_dim): last hidden states of the text encoder.
+        mask: m, bool (batch, L): True for real tokens, False for padding.
+        truncated: whether each prompt was longer than the encoder reads.
+        in_vocabulary: whether the text encoder was trained on the words of each prompt.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    truncated: list[bool]
+    in_vocabulary: list[bool]
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How a pair wants its batches divided.
+
+    Attributes:
+        size: images per chunk.
+        fixed: whether the last chunk is filled up to ``size``. Some kernels round differently for different batch
+            shapes; with one fixed shape an image's features are the same alone, in any batch and in any order.
+        threads: how many chunks of a stream are encoded at once, at most; they share the cores of a CPU. None: each
+            chunk is encoded on one core, and there are as many threads as cores.
+    """
+
+    size: int
+    fixed: bool
+    threads: int | None
+
+
+class EncoderPair(Protocol):
+    """Two frozen image encoders and a text encoder that share one embedding space."""
+
+    @property
+    def view(self) -> ViewSpec:
+        """How images become pixels for this pair."""
+
+    @property
+    def dim(self) -> int:
+        """D, the size of f_c and f_f."""
+
+    @property
+    def text_dim(self) -> int:
+        """The width of T; the prompt head needs it to equal D."""
+
+    @property
+    def source(self) -> str:
+        """The name or folders that load this pair again."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all weights and tokenizer files of the pair, hexadecimal."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where views must be to be encoded."""
+
+    @property
+    def precision(self) -> str:
+        """What the image encoders compute in, such as "fp32" or "onnx-int8"; part of every cache key."""
+
+    @property
+    def chunking(self) -> Chunking:
+        """How batches are divided before ``encode_chunk`` gets them."""
+
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        """Return the features of one chunk; called from several threads at once, in inference mode.
+
+        Args:
+            stream: which of the two image encoders to use.
+            views: uint8 on ``device``, (n, 3, S, S); native crops of the fine stream are (n, K, 3, C, C).
+
+        Returns:
+            f_c or f_f, float32 (n, D).
+        """
+
+    def encode_prompts(self, prompts: list[str]) -> PromptTokens:
+        """Return the token states of prompts; any text can be encoded."""
+
+    def encode_templates(self, texts: list[str]) -> Tensor:
+        """Return projected text embeddings of unit length, float32 (texts, D)."""
+
+
+def encode_views(pair: EncoderPair, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the features of a batch of views.
+
+    Args:
+        pair: the encoders.
+        coarse: uint8 on the pair's device, (batch, 3, S, S).
+        fine: native crops, uint8 (batch, K, 3, C, C); None if the fine stream sees the coarse views.
+
+    Returns:
+        f_c, f_f: float32 (batch, D), on the pair's device.
+    """
+    f_c, f_f = _encode(pair, ("coarse", coarse), ("fine", coarse if fine is None else fine))
+    return f_c, f_f
+
+
+def encode_stream(pair: EncoderPair, stream: Stream, views: Tensor) -> Tensor:
+    """Return the features of one stream, float32 (batch, D): what ``encode_views`` returns for it."""
+    return _encode(pair, (stream, views))[0]
+
+
+@torch.inference_mode()
+def _encode(pair: EncoderPair, *streams: tuple[Stream, Tensor]) -> list[Tensor]:
+    """Return the features of each stream. All chunks share one pool: threads on one chunk wait at every product."""
+    how = pair.chunking
+    tasks = [(stream, chunk) for stream, views in streams for chunk in _chunks(views, how)]
+    most = min(how.threads, len(tasks) // len(streams)) if how.threads else torch.get_num_threads()
+    found = torch.cat(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
+    return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(streams)), streams, strict=True)]
+
+
+def _chunks(views: Tensor, how: Chunking) -> list[Tensor]:
+    *whole, last = torch.split(views, how.size)
+    missing = how.size - len(last) if how.fixed else 0
+    return [*whole, torch.cat([last, last[:1].expand(missing, *last.shape[1:])]) if missing else last]

@@ -1,0 +1,50 @@
+"""Prompts to token ids: what every text encoder does before and after its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+MAX_CHARS = 20_000
+"""Characters read of a prompt: far more than any encoder reads, and few enough to tokenize in milliseconds."""
+
+
+def cleaned(prompt: str) -> str:
+    r"""Return what a tokenizer gets of a prompt: lone surrogates become "?", NUL a space, the rest is cut off.
+
+    Example:
+        >>> cleaned("a\0cat \ud800")
+        'a cat ?'
+    """
+    return prompt[:MAX_CHARS].encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
+
+
+def padded(
+    rows: Sequence[Sequence[int]], prompts: Sequence[str], length: int, *, pad: int, keep_last: bool
+) -> tuple[Tensor, Tensor, list[bool]]:
+    """Return rows of token ids as one tensor, cut to fit the text encoder.
+
+    Args:
+        rows: token ids of each prompt, special tokens included.
+        prompts: the texts of the rows, before ``cleaned``.
+        length: tokens that the encoder reads.
+        pad: the id of the padding.
+        keep_last: whether a row that is cut keeps its last token, as CLIP's text encoder needs.
+
+    Returns:
+        ids, int64 (batch, L); mask, bool (batch, L), True for real tokens; whether each prompt was cut.
+
+    Example:
+        >>> padded([[1, 5, 6, 2], [1, 2]], ["red fox", ""], 3, pad=0, keep_last=True)
+        (tensor([[1, 5, 2],
+                [1, 2, 0]]), tensor([[ True,  True,  True],
+                [ True,  True, False]]), [True, False])
+    """
+    truncated = [len(row) > length or len(text) > MAX_CHARS for row, text in zip(rows, prompts, strict=True)]
+    end = 1 if keep_last else 0
+    cut = [row if len(row) <= length else [*row[: length - end], *row[len(row) - end :]] for row in rows]
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in cut], batch_first=True, padding_value=pad)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in cut]).unsqueeze(1)
+    return ids, mask, truncated
