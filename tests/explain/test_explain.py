@@ -256,7 +256,7 @@ def fitted_part(pair: FakePair) -> MSTCLIPIQA:
     nn.init.constant_(part.head.alpha, 1.0)
     rows = [(colour, said, thing) for colour in COLOURS for said in COLOURS for thing in THINGS]
     images = torch.stack([views(plain(colour), pair.view).coarse for colour, _, _ in rows])
-    f_c, f_f = encode_views(pair, images)
+    f_c, f_f = (one.clone() for one in encode_views(pair, images))  # training cannot use inference tensors
     both = [[f"a {said} {thing} on the table", f"a {thing} on the table"] for _, said, thing in rows]
     texts = [pair.encode_prompts([pair_of[i] for pair_of in both]) for i in (0, 1)]
     wanted = [torch.tensor([4.5 if colour == said else 1.5 for colour, said, _ in rows]), torch.full((len(rows),), 3.0)]
