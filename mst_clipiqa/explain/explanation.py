@@ -10,6 +10,7 @@ from PIL import Image
 
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.explain.results import STREAMS, Float32Array, Fusion, Maps, Stream, Word
+from mst_clipiqa.tables.cells import rounded
 
 if TYPE_CHECKING:
     from mst_clipiqa.scoring.scorer import Score
@@ -72,14 +73,14 @@ class Explanation:
             "prompt": self.prompt,
             "width": score.width,
             "height": score.height,
-            "scores": {name: _number(value) for name, value in score.targets.items()},
+            "scores": {name: rounded(value) for name, value in score.targets.items()},
             "ranges": {name: list(ends) for name, ends in score.ranges.items()},
             "calibrated": score.calibrated,
             "note": score.reason,
             "levels": None if score.levels is None else [round(p, 6) for p in score.levels],
             "fusion": {name: _fusion(one) for name, one in self.fusion.items()},
             "words": {
-                name: [{"word": w.text, "attention": _number(w.attention), "effect": _number(w.effect)} for w in words]
+                name: [{"word": w.text, "attention": rounded(w.attention), "effect": rounded(w.effect)} for w in words]
                 for name, words in self.words.items()
             },
             "maps": {name: _maps(one) for name, one in self.maps.items()},
@@ -90,7 +91,7 @@ class Explanation:
 
 def _fusion(one: Fusion) -> dict[str, float | None]:
     names = ("gate", "share", "coarse_alone", "fine_alone")
-    return {name: _number(getattr(one, name)) for name in names}
+    return {name: rounded(getattr(one, name)) for name in names}
 
 
 def _maps(one: Maps) -> dict[str, Any]:
@@ -102,7 +103,3 @@ def _maps(one: Maps) -> dict[str, Any]:
 def _rounded(values: Float32Array) -> list[Any]:
     found: list[Any] = np.round(values.astype(np.float64), 5).tolist()
     return found
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,11 +16,13 @@ from mst_clipiqa.analysis.rows import Row, number, split_failed, text
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.resampling import Resampling
 from mst_clipiqa.model.templates import QUALITY_LEVELS
+from mst_clipiqa.tables.cells import rounded
 
 ReportData = dict[str, Any]
 STRIP_LENGTH = 12
 """How many images stand in each of the rows best, worst and least sure."""
 BOOTSTRAP = Resampling(level=0.95, resamples=1000, seed=0)
+_rounded = partial(rounded, digits=4)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
 
 
@@ -68,10 +71,6 @@ def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, t
         "correlation": _correlation(scores),
         "strips": _strips(scores["quality"], scores["correspondence"], unsure),
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
 
 
 def _size(row: Row) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from mst_clipiqa.analysis.rows import LeftOut, Row, number, text
 from mst_clipiqa.errors import ImageError, PromptError
 from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.page import to_block
+from mst_clipiqa.report.thumbnails import webp
 
 if TYPE_CHECKING:
     from mst_clipiqa.explain import Explanation
@@ -117,7 +114,7 @@ def explanation_data(found: Explanation) -> dict[str, Any]:
             {
                 "stream": stream,
                 "words": found.maps[target].sentence(stream, target),
-                "image": _webp(found.overlay(stream, target, MAP_SIDE)),
+                "image": webp(found.overlay(stream, target, MAP_SIDE), MAP_QUALITY),
             }
             for stream in ("both", *STREAMS[:2])
         ],
@@ -131,9 +128,3 @@ def explanation_data(found: Explanation) -> dict[str, Any]:
             for name, words in found.words.items()
         },
     }
-
-
-def _webp(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=MAP_QUALITY, method=4)
-    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -122,6 +122,11 @@ def _encode(image: Image.Image, side: int, quality: int) -> str:
     if max(image.size) > side:
         image = image.copy()
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return webp(image, quality)
+
+
+def webp(image: Image.Image, quality: int) -> str:
+    """Return an image as WebP in base64, at a quality from 0 to 100."""
     file = io.BytesIO()
     image.save(file, "WEBP", quality=quality, method=4)
     return base64.b64encode(file.getvalue()).decode("ascii")

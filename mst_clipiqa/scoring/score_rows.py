@@ -13,7 +13,7 @@ from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.scoring.resume import STAMP, Earlier, stamp_of
 from mst_clipiqa.scoring.scorer import Request, Score, Scorer
-from mst_clipiqa.tables.table import Cell
+from mst_clipiqa.tables.cells import Cell, rounded
 
 Row = dict[str, Cell]
 
@@ -131,26 +131,21 @@ def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = Fal
     row: Row = {
         "file": file,
         "prompt": prompt,
-        "quality": _rounded(score.quality),
-        "correspondence": _rounded(score.correspondence),
-        "gate": _rounded(score.gate),
+        "quality": rounded(score.quality),
+        "correspondence": rounded(score.correspondence),
+        "gate": rounded(score.gate),
         "status": score.status,
         "reason": score.reason or None,
         "width": score.width,
         "height": score.height,
         "model": score.model,
     }
-    row |= {name: _rounded(value) for name, value in score.targets.items() if name not in COLUMNS}
+    row |= {name: rounded(value) for name, value in score.targets.items() if name not in COLUMNS}
     if intervals:
         for name in score.targets:
             low, high = score.intervals.get(name, (None, None))
-            row |= {f"{name}_low": _rounded(low), f"{name}_high": _rounded(high)}
+            row |= {f"{name}_low": rounded(low), f"{name}_high": rounded(high)}
         if score.levels is not None:
-            row["quality_spread"] = _rounded(score.quality_spread)
-            row |= {name: _rounded(share) for name, share in zip(LEVELS, score.levels, strict=True)}
+            row["quality_spread"] = rounded(score.quality_spread)
+            row |= {name: rounded(share) for name, share in zip(LEVELS, score.levels, strict=True)}
     return row
-
-
-def _rounded(value: float | None) -> float | None:
-    """Return a score without the digits that are rounding noise of the arithmetic."""
-    return None if value is None else round(value, 6)

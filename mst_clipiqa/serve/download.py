@@ -18,7 +18,7 @@ from mst_clipiqa.report.data import report_data
 from mst_clipiqa.report.page import Page
 from mst_clipiqa.report.thumbnails import Thumbnails
 from mst_clipiqa.scoring.score_rows import COLUMNS
-from mst_clipiqa.tables.cells import csv_cell, csv_line, plain
+from mst_clipiqa.tables.cells import count, csv_line, csv_row
 
 _MAX_ROWS = 20_000
 _MAX_COLUMNS = 200  # each of them has a cell in every row
@@ -54,14 +54,9 @@ def make_download(asked: DownloadBody) -> tuple[bytes, str]:
 def _table(asked: DownloadBody) -> bytes:
     more = sorted({name for row in asked.rows for name in row} - COLUMNS.keys())
     columns = [*COLUMNS, *more]
-    lines = [csv_line(columns)]
-    lines += [csv_line([csv_cell(plain(_whole(row.get(name), name))) for name in columns]) for row in asked.rows]
-    return b"".join(lines)
-
-
-def _whole(value: str | float | None, name: str) -> str | float | None:
-    """Return a value as the table's column has it: JSON does not tell 3 from 3.0."""
-    return int(value) if COLUMNS.get(name) is int and isinstance(value, float) else value
+    counts = {name for name, kind in COLUMNS.items() if kind is int}
+    rows = ({name: count(cell) if name in counts else cell for name, cell in row.items()} for row in asked.rows)
+    return csv_line(columns) + b"".join(csv_row(row, columns) for row in rows)
 
 
 def _report(asked: DownloadBody) -> bytes:

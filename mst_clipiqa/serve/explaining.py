@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 from typing import Any, Literal, Protocol
 
 from fastapi import FastAPI, Request
-from PIL import Image
 from pydantic import BaseModel, Field
 
 from mst_clipiqa.errors import ImageError, PromptError, Rejected
 from mst_clipiqa.images.decode import open_image
+from mst_clipiqa.report.thumbnails import webp
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest, read_score_request
 from mst_clipiqa.serve.engine import Engine
@@ -75,11 +73,5 @@ def _explained(server: Shared, asked: HttpScoreRequest) -> dict[str, Any]:
         found = explain(server.scorer, image, asked.prompts[0][0])
     except (ImageError, PromptError) as error:
         raise Rejected(422, str(error)) from error
-    overlays = {name: {stream: _webp(found.overlay(stream, name)) for stream in STREAMS} for name in found.maps}
+    overlays = {name: {stream: webp(found.overlay(stream, name), 80) for stream in STREAMS} for name in found.maps}
     return {"explanation": found.to_json(), "overlays": overlays}
-
-
-def _webp(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=80)
-    return base64.b64encode(file.getvalue()).decode("ascii")

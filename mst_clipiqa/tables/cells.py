@@ -1,19 +1,21 @@
-"""What one cell of a table may hold, and how CSV holds it.
+"""What a cell of a table may hold, and how cells and rows are written as CSV and JSON lines.
 
-CSV cannot tell text from numbers, and spreadsheets run cells as formulas. So text that begins with one of
+CSV does not distinguish text from numbers, and spreadsheets run cells as formulas. So text that begins with one of
 ``= + - @``, a tab or a line end, that looks like a number, or that is empty, gets a single quote in front, which
-spreadsheets show as text; reading takes it off again. What no such text can be taken for is written as it is.
+makes spreadsheets show it as text; reading removes it. All other text is written unchanged.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
 import re
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 Cell: TypeAlias = str | float | int | None
-"""What a table can hold."""
+"""What a table can hold: text, a number, or None for a missing value."""
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _RUNS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
@@ -37,6 +39,11 @@ def plain(value: object) -> Cell:
     return float(value) if math.isfinite(value) else None
 
 
+def rounded(value: float | None, digits: int = 6) -> float | None:
+    """Return a score without the digits that are rounding noise, or None for none."""
+    return None if value is None else round(value, digits)
+
+
 def csv_cell(value: Cell) -> str:
     """Return a value as the text of a CSV cell; floats as the shortest text that reads back equal."""
     if value is None:
@@ -54,12 +61,36 @@ def from_csv_cell(text: str) -> str | float | None:
 
 
 def unmarked(text: str) -> str:
-    """Return the text of a CSV cell without the quote that `csv_cell` put in front, if it did."""
+    """Return the text of a CSV cell without the quote that ``csv_cell`` put in front, if it did."""
     return text[1:] if text.startswith("'") and _needs_mark(text[1:]) else text
 
 
-def csv_line(cells: list[str]) -> bytes:
-    """Return one line of CSV in UTF-8; lone surrogates, which UTF-8 has not, as escapes."""
+def count(value: Cell) -> Cell:
+    """Return a float without a fraction as an int: tables and JSON do not distinguish 3 from 3.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def csv_row(row: Mapping[str, object], columns: Iterable[str]) -> bytes:
+    """Return a row as one line of CSV; a missing column is an empty cell."""
+    return csv_line([csv_cell(plain(row.get(name))) for name in columns])
+
+
+def json_row(row: Mapping[str, object], columns: Iterable[str]) -> bytes:
+    """Return a row as one line of JSON, with its line end; a missing column is null."""
+    return to_json({name: plain(row.get(name)) for name in columns}) + b"\n"
+
+
+def to_json(value: object) -> bytes:
+    """Return a value as one line of JSON in UTF-8; lone surrogates stay, as the escapes that JSON has for them."""
+    return utf8(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def csv_line(cells: Iterable[str]) -> bytes:
+    r"""Return one line of CSV in UTF-8, in which lone surrogates become escapes.
+
+    ``csv.writer`` is not enough: with ``lineterminator="\n"``, Python 3.11 does not quote a cell that holds a lone
+    carriage return, and its reader then ends the row there.
+    """
     quoted = ['"' + cell.replace('"', '""') + '"' if _QUOTED.search(cell) else cell for cell in cells]
     line = '""' if quoted == [""] else ",".join(quoted)  # an empty line would be no row
     return utf8(f"{line}\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mst_clipiqa.errors import DataError, UsageError, shown
-from mst_clipiqa.tables.cells import Cell, utf8
+from mst_clipiqa.tables.cells import Cell, to_json
 
 _MARK = "mst_clipiqa_rows"  # the key of the first line; its value is the version of this format
 _VERSION = 1
@@ -209,11 +209,6 @@ class Journal:
                     os.ftruncate(self._descriptor, self._end)  # no half row in front of the next
                 raise
         self._end += length
-
-
-def to_json(value: object) -> bytes:
-    """Return a value as one line of JSON in UTF-8; lone surrogates stay, as the escapes that JSON has for them."""
-    return utf8(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Self
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
-from mst_clipiqa.tables.cells import Cell, csv_cell, csv_line, from_csv_cell, plain
-from mst_clipiqa.tables.journal import Journal, journal_of, read_journal, to_json
+from mst_clipiqa.tables.cells import Cell, csv_cell, csv_line, from_csv_cell, plain, to_json
+from mst_clipiqa.tables.journal import Journal, journal_of, read_journal
 from mst_clipiqa.tables.lines import Line, csv_rows, json_lines
 
 __all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table"]

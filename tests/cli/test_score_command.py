@@ -110,6 +110,18 @@ def test_stdout_is_data_only(folder: Path) -> None:
     assert [list(line) for line in lines] == [list(COLUMNS)] * 4
 
 
+def test_json_lines_are_the_same_from_score_and_from_rank(folder: Path, tmp_path: Path) -> None:
+    (folder / "0.png").rename(tmp_path / "猫.png")
+    scored = run(tmp_path / "猫.png", "--json").stdout
+    assert "猫.png" in scored
+    (tmp_path / "s.jsonl").write_text(scored)
+    ranked = CliRunner().invoke(group, ["rank", str(tmp_path / "s.jsonl"), "--json"]).stdout
+    line = json.loads(ranked)
+    assert line.pop("rank") == 1
+    assert {**json.loads(scored), **line} == json.loads(scored)
+    assert "猫.png" in ranked
+
+
 def test_prompts_come_from_files_and_from_metadata(folder: Path, tmp_path: Path) -> None:
     (folder / "metadata.csv").write_text("file_name,prompt\n0.png,a red car\n2.png,a blue forest\n")
     lines = [json.loads(line) for line in run(folder, "--json").stdout.splitlines()]

@@ -92,20 +92,20 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
 
 def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
     """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe."""
+    from mst_clipiqa.tables.cells import count
     from mst_clipiqa.tables.table import TableWriter
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    plain = [_whole(row) for row in rows]
+    counts = {"width", "height", "rank"}
+    whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:
         with TableWriter(output, columns or ["file"]) as table:
-            for row in plain:
+            for row in whole:
                 table.append(row)
-    elif as_json:
-        _write_json(plain, columns)
-    elif sys.stdout.isatty():
-        _print(plain, columns)
+    elif sys.stdout.isatty() and not as_json:
+        _print(whole, columns)
     else:
-        _write_csv(plain, columns)
+        _to_stdout(whole, columns, as_json)
 
 
 def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
@@ -125,35 +125,13 @@ def finish(left: Sequence[LeftOut], left_file: Path | None = None) -> int:
     return 1 if left else 0
 
 
-def _whole(row: Row) -> dict[str, Any]:
-    """Return a row whose counts are whole numbers again: tables give every number back as a float."""
-    return {
-        name: int(cell) if name in ("width", "height", "rank") and _is_whole(cell) else cell
-        for name, cell in row.items()
-    }
+def _to_stdout(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool) -> None:
+    from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
 
-
-def _is_whole(cell: object) -> bool:
-    return isinstance(cell, float) and cell.is_integer()
-
-
-def _write_json(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    from mst_clipiqa.tables.journal import to_json
-
-    out = sys.stdout.buffer
-    for row in rows:
-        out.write(to_json({name: row.get(name) for name in columns}) + b"\n")
-    out.flush()
-
-
-def _write_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    from mst_clipiqa.tables.cells import csv_cell, csv_line, plain
-
-    out = sys.stdout.buffer
-    if columns:
-        out.write(csv_line(list(columns)))
-    out.writelines(csv_line([csv_cell(plain(row.get(name))) for name in columns]) for row in rows)
-    out.flush()
+    if columns and not as_json:
+        click.echo(csv_line(columns), nl=False)
+    write = json_row if as_json else csv_row
+    click.echo(b"".join(write(row, columns) for row in rows), nl=False)
 
 
 def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

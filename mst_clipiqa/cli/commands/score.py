@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -154,13 +153,13 @@ def _watched(rows: Iterable[Row], sink: _Sink, flags: dict[str, Any]) -> Iterato
 
 def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple[int, list[Row]]:
     """Write rows where they belong; return how many failed, and the first ones to show."""
-    from mst_clipiqa.tables.cells import csv_cell, csv_line, plain
+    from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
 
     failed = 0
     shown: list[Row] = []
     piped = not sink.as_json and table is None and not sys.stdout.isatty()
     if piped:
-        click.echo(csv_line(list(sink.names)), nl=False)
+        click.echo(csv_line(sink.names), nl=False)
     for row in rows:
         failed += row["status"] == "error"
         if len(shown) < _SHOWN:
@@ -168,9 +167,9 @@ def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple
         if table:
             table.append(row)
         if sink.as_json:
-            click.echo(json.dumps({name: row.get(name) for name in sink.names}))
+            click.echo(json_row(row, sink.names), nl=False)
         elif piped:
-            click.echo(csv_line([csv_cell(plain(row.get(name))) for name in sink.names]), nl=False)
+            click.echo(csv_row(row, sink.names), nl=False)
     return failed, shown
 
 
