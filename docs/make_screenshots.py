@@ -1,9 +1,9 @@
-"""Make the images in docs/images: each command and the report, run on examples/ and photographed in Chromium.
+"""Take the screenshots in docs/images: each command and the report, run on examples/, in Chromium.
 
     .venv/bin/python docs/make_screenshots.py [--model mini] [--only rank,report-phone]
 
-Needs the extras `dev` and `ray`, Chromium, and a system with pseudo-terminals (Linux, macOS). Images of the served
-page: make_serve_screenshots.py.
+Needs the extras ``dev`` and ``ray``, Chromium, and a system with pseudo-terminals (Linux, macOS).
+``make_serve_screenshots.py`` takes those of the web page.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.text import Text
 from screenshots import DARK, DESK, PHONE, ROOT, chromium, options, save
 
-WIDTH, LINES = 100, 48  # of the terminal; what is longer is cut
+WIDTH, LINES = 100, 48  # of the terminal; longer output is cut off
 
-# Run in this order, in a folder that `prepare` lays out.
+# Run in this order, in a folder that ``prepare`` fills.
 COMMANDS = {
     "score": "mst-clipiqa score images/ -o scores.csv --intervals",
     "score-prompt": 'mst-clipiqa score ball.png --prompt "a red ball on a table"',
@@ -50,10 +50,10 @@ COMMANDS = {
     "benchmark": "mst-clipiqa benchmark --data csv --root rated --heads template --splits 4 -o out",
 }
 NO_IMAGE = {"stopped", "new"}
-# What a command left behind: name -> image in the folder.
+# Images that commands write: name -> image in the folder.
 LEFT = {"explain-sheet": "why/explanation.png"}
 CARD = "#gallery .card >> nth=0"
-# name -> how the browser is set up, the part of the page, what is clicked there, what is scrolled to
+# name -> settings of the browser, part of the page, elements to click, element to scroll to
 PAGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
     "report-overview": (DESK, "overview", (), ""),
     "report-images": (DARK, "images", (), ""),
@@ -61,13 +61,13 @@ PAGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
     "report-why": (DARK, "images", (CARD, ".maps button >> nth=0"), ".words-table"),
     "report-phone": (PHONE, "images", (), ""),
 }
-RAY_LOG = re.compile(r"^(?:\x1b\[[\d;]*m)*\[\d{4}-[^]]+\] \w+\.cc:.*\n", re.MULTILINE)  # of its own workings
+RAY_LOG = re.compile(r"^(?:\x1b\[[\d;]*m)*\[\d{4}-[^]]+\] \w+\.cc:.*\n", re.MULTILINE)  # messages of Ray itself
 TERMINAL = """<body style="margin:0"><pre id="t" style="display:inline-block;margin:0;padding:14px 18px;
 background:#14171b;color:#e7eaee;font:14px/1.35 'DejaVu Sans Mono',monospace">{code}</pre>"""
 
 
 def main() -> None:
-    """Take all images, or those named."""
+    """Take all screenshots, or those named."""
     model, wanted = options(__doc__, [name for name in (*COMMANDS, *LEFT, *PAGES) if name not in NO_IMAGE])
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         home = Path(folder)
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def prepare(home: Path) -> None:
-    """Lay out the examples, a blurred copy of each that keeps its name and prompt, and a rated set drawn from them."""
+    """Copy the examples, a blurred version of each with the same name and prompt, and a rated set made from them."""
     images = home / "images"
     shutil.copytree(ROOT / "examples", images, ignore=shutil.ignore_patterns("*.py", "*.md"))
     shutil.copy(images / "red_ball.png", home / "ball.png")
@@ -108,7 +108,7 @@ def prepare(home: Path) -> None:
         image.filter(ImageFilter.GaussianBlur(4)).save(home / "blurred" / name)
         if prompt in {line[1] for line in lines}:
             continue  # distorted already
-        for step in range(5):  # each blur is rated one lower than the one before
+        for step in range(5):  # each stronger blur is rated one lower
             image.filter(ImageFilter.GaussianBlur(1.5 * step)).save(home / "rated" / f"{step}_{name}")
             lines.append((f"{step}_{name}", prompt, str(4.5 - step)))
     with (home / "rated" / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
@@ -116,7 +116,7 @@ def prepare(home: Path) -> None:
 
 
 def run(line: str, home: Path, model: str) -> str:
-    """Run a command as if on a terminal; return what it writes there, stdout before stderr."""
+    """Run a command on a pseudo-terminal; return its output, stdout before stderr."""
     ours, theirs = pty.openpty()
     scripts = Path(sys.executable).parent
     env = {
@@ -142,7 +142,7 @@ def run(line: str, home: Path, model: str) -> str:
     while True:
         try:
             some = os.read(ours, 4096)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # on Linux: the other end is closed
             break
         if not some:
             break
@@ -155,14 +155,14 @@ def run(line: str, home: Path, model: str) -> str:
 
 
 def interrupt(process: subprocess.Popen[bytes], journal: Path) -> None:
-    """Do what Ctrl-C does, once the first rows are there."""
+    """Send what Ctrl-C sends, once the first rows are written."""
     while process.poll() is None and not (journal.is_file() and b"cat" in journal.read_bytes()):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
 
 
 def of_terminal(browser: Browser, screen: str) -> bytes:
-    """Return an image of some text with colours, folded and cut as a screen would."""
+    """Return a screenshot of text with colours, wrapped and cut off like on a terminal."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     lines = Text.from_ansi(screen.rstrip("\n")).wrap(console, WIDTH, overflow="fold")
     if len(lines) > LINES:
@@ -178,7 +178,7 @@ def of_terminal(browser: Browser, screen: str) -> bytes:
 def of_page(
     browser: Browser, path: Path, setup: dict[str, Any], part: str, clicks: tuple[str, ...], scroll: str
 ) -> bytes:
-    """Return an image of a part of the report."""
+    """Return a screenshot of a part of the report."""
     context = browser.new_context(**setup)
     page = context.new_page()
     page.goto(f"{path.as_uri()}#/{part}")
@@ -187,7 +187,7 @@ def of_page(
         page.click(click)
     if scroll:
         page.locator(scroll).scroll_into_view_if_needed()
-    page.wait_for_timeout(300)  # images are decoded beside the page
+    page.wait_for_timeout(300)  # images are decoded after the page is drawn
     image = page.screenshot()
     context.close()
     return image

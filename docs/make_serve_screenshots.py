@@ -1,8 +1,8 @@
-"""Make the images of the served page in docs/images: each tab, filled from examples/, in Chromium.
+"""Take the screenshots of the web page in docs/images: each tab, filled from examples/, in Chromium.
 
     .venv/bin/python docs/make_serve_screenshots.py [--only serve-score,serve-phone]
 
-Needs the extra `dev` and Chromium. Images of the commands and of the report: make_screenshots.py.
+Needs the extra ``dev`` and Chromium. ``make_screenshots.py`` takes those of the commands and of the report.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from playwright.sync_api import Page
 from screenshots import DARK, DESK, PHONE, ROOT, chromium, options, save
 
 EXAMPLES = ROOT / "examples"
-WAIT = 240_000  # milliseconds; an explanation is 64 scores
+WAIT = 240_000  # milliseconds; an explanation takes as long as 60 scores
 
 
 def score(page: Page) -> None:
@@ -72,7 +72,7 @@ IMAGES = {
 
 @contextmanager
 def server(model: str) -> Iterator[str]:
-    """Run the command; the block gets the address that it prints."""
+    """Run ``mst-clipiqa serve``; yield the address that it prints."""
     command = [sys.executable, "-m", "mst_clipiqa", "serve", "--port", "0", "--model", model, "--timeout", "240"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline() if process.stderr else ""
@@ -84,7 +84,7 @@ def server(model: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Take all images, or those named."""
+    """Take all screenshots, or those named."""
     model, wanted = options(__doc__, IMAGES)
     with server(model) as address, chromium() as browser:
         for name in sorted(wanted):
@@ -95,7 +95,7 @@ def main() -> None:
             page.goto(address)
             page.locator("#model", has_text="Model").wait_for()
             walk(page)
-            page.wait_for_timeout(500)  # images are decoded beside the page
+            page.wait_for_timeout(500)  # images are decoded after the page is drawn
             save(name, page.screenshot())
             context.close()
 

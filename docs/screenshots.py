@@ -1,4 +1,4 @@
-"""What the scripts share that make docs/images: their flags, the browser, and how an image is kept small."""
+"""Shared by the scripts that take the screenshots in docs/images: flags, browser, and saving small files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "images"
-LARGEST = 150_000  # bytes an image
+LARGEST = 150_000  # bytes per image
 CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 DESK: dict[str, Any] = {"viewport": {"width": 1200, "height": 860}}
 DARK: dict[str, Any] = {**DESK, "color_scheme": "dark"}
@@ -23,20 +23,20 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 780}, "device_scal
 
 
 def options(doc: str | None, names: Collection[str]) -> tuple[str, set[str]]:
-    """Return the model and the names of the wanted images, from the command line."""
+    """Return the model and the names of the wanted screenshots, from the command line."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--only", help="names, with commas between them")
+    parser.add_argument("--only", help="names, separated by commas")
     given = parser.parse_args()
     wanted = set(given.only.split(",")) if given.only else set(names)
     if unknown := wanted - set(names):
-        parser.error(f"no image is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        parser.error(f"Expected names of screenshots ({', '.join(names)}), got {', '.join(sorted(unknown))}.")
     return given.model, wanted
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Open this machine's Chromium for as long as the block runs."""
+    """Open this machine's Chromium; close it at the end of the block."""
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:
         raise SystemExit(f"Expected Chromium on this machine ({', '.join(CHROMIUM)}), found none: install it.")
@@ -48,7 +48,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def save(name: str, shot: bytes, *, lossless: bool = False) -> None:
-    """Write an image as WebP, small enough for a repository: in steps of quality, unless it is a plain text."""
+    """Write a screenshot as WebP; lower the quality in steps until the file is small, unless it is lossless."""
     path = OUT / f"{name}.webp"
     OUT.mkdir(exist_ok=True)
     with Image.open(io.BytesIO(shot)) as opened:
