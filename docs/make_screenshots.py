@@ -164,7 +164,7 @@ def interrupt(process: subprocess.Popen[bytes], journal: Path) -> None:
 def of_terminal(browser: Browser, screen: str) -> bytes:
     """Return a screenshot of text with colours, wrapped and cut off like on a terminal."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    lines = Text.from_ansi(screen.rstrip("\n")).wrap(console, WIDTH, overflow="fold")
+    lines = list(Text.from_ansi(screen.rstrip("\n")).wrap(console, WIDTH, overflow="fold"))
     if len(lines) > LINES:
         lines[LINES - 1 :] = [Text("...", style="dim")]
     console.print(Text("\n").join(lines))

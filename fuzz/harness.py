@@ -80,17 +80,22 @@ def run(surface: Surface, count: int, seed: int, keep: Path | None = None) -> Co
     """
     counts = Counts(surface.name, seed, first_peak_mb=_peak_mb())
     began = time.monotonic()
-    faulthandler.dump_traceback_later(10 * _ALARM_S, exit=True, file=sys.__stderr__)  # where no signal is heard
+    _die_if_stuck()
     for number in range(seed, seed + count):
         case = surface.make(random.Random(f"{surface.name}-{number}"))
         problem = _fed(surface, case, counts)
         if problem:
             _report(surface, case, number, problem, keep)
         if number % 100 == 0:
-            faulthandler.dump_traceback_later(10 * _ALARM_S, exit=True, file=sys.__stderr__)
+            _die_if_stuck()
     faulthandler.cancel_dump_traceback_later()
     counts.seconds, counts.peak_mb = time.monotonic() - began, _peak_mb()
     return counts
+
+
+def _die_if_stuck() -> None:
+    """End the process with a traceback if it hangs in C code, where no signal handler runs."""
+    faulthandler.dump_traceback_later(10 * _ALARM_S, exit=True, file=sys.__stderr__ or 2)
 
 
 def _fed(surface: Surface, case: Case, counts: Counts) -> str:

@@ -8,6 +8,7 @@ import random
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables.table import stream_table
 
-_ROWS = [
+_ROWS: list[dict[str, Any]] = [
     {"file": "a.png", "prompt": "a red ball, on a table", "quality": 3.25, "width": 512},
     {"file": "b/c.jpg", "prompt": 'she said "hi"\nand left', "quality": None, "width": 1},
     {"file": "=cmd|' /C calc'!A1.png", "prompt": "'42", "quality": -1e-300, "width": 0},

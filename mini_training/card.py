@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def _interval(of: dict[str, float], key: str) -> str:
 def _agreement(found: dict[str, Any]) -> str:
     lines = ["| | quality | correspondence |", "|---|---|---|"]
     q, c = found["quality"], found["correspondence"]
-    rows = [
+    rows: list[tuple[str, Callable[[Any], str]]] = [
         ("images", lambda t: str(t["n"])),
         ("SRCC", lambda t: _interval(t["srcc"], "value")),
         ("SRCC of the generator's mean", lambda t: f"{t['above_generator_mean']['a']:.3f}"),

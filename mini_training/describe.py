@@ -153,7 +153,9 @@ def _photograph(view: int) -> Image.Image:
         left, top = int(rng.integers(image.width - width)), int(rng.integers(image.height - height))
         image = image.crop((left, top, left + width, top + height))
     shorter = min(image.size)
-    return image if shorter <= 512 else image.resize(tuple(round(s * 512 / shorter) for s in image.size))
+    if shorter <= 512:
+        return image
+    return image.resize((round(image.width * 512 / shorter), round(image.height * 512 / shorter)))
 
 
 @torch.inference_mode()
@@ -161,5 +163,6 @@ def _describe(image: Image.Image) -> tuple[Tensor, Tensor]:
     seen = views(image, VIEW)
     with torch.device("meta"):  # only their statistics are asked for, which have no weights
         coarse, fine = (Tower(config) for config in configs(8, 8, 0.0))
-    whole, crops = planar(seen.coarse.unsqueeze(0), VIEW), planar(seen.fine, VIEW)
+    native = seen.coarse.unsqueeze(0) if seen.fine is None else seen.fine
+    whole, crops = planar(seen.coarse.unsqueeze(0), VIEW), planar(native, VIEW)
     return coarse.describe(whole.unsqueeze(0))[0].clone(), fine.describe(crops.unsqueeze(0))[0].clone()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -42,7 +43,7 @@ def _noise(image: Image.Image, strength: float, rng: np.random.Generator) -> Ima
     return _to_image(pixels + _between(4, 60, strength) * rng.standard_normal(pixels.shape, np.float32))
 
 
-def _coded(image: Image.Image, **options: object) -> Image.Image:
+def _coded(image: Image.Image, **options: Any) -> Image.Image:
     file = io.BytesIO()
     image.save(file, **options)
     return Image.open(file).convert("RGB")

@@ -66,10 +66,11 @@ class Learner(nn.Module):
         self.text.words.weight.data.copy_(vectors)
         self.text.words.weight.requires_grad_(False)
         self.quality = MSTCLIPIQA(d, "template")
-        self.quality.head.temperature.data.fill_(20.0)
+        nn.init.constant_(self.quality.head.get_parameter("temperature"), 20.0)
         self.match = MSTCLIPIQA(d, "prompt")
-        self.match.head.w_o.bias.data.fill_(3.0)
-        self.match.head.alpha.data.fill_(0.5)  # at the paper's 0 the prompt would be learnt of too late
+        # From the paper's alpha of 0 the prompt would be learnt too late.
+        nn.init.constant_(self.match.head.get_parameter("alpha"), 0.5)
+        nn.init.constant_(self.match.head.get_parameter("w_o.bias"), 3.0)
         self.side_c, self.side_f = nn.Linear(d, 4), nn.Linear(d, 4)
         for side in (self.side_c, self.side_f):
             side.bias.data = torch.tensor([2.8, 2.8, 0.8, 0.8])  # about the means, so that no step is lost on them

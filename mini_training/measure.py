@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from PIL import Image
 from mini_training.data import Rated, read_rated
 from mini_training.distort import KINDS, LADDER, distort
 from mst_clipiqa.evaluate import bootstrap, generator_mean, pair_accuracy, paired_difference, plcc, rmse, srcc
-from mst_clipiqa.scoring.scorer import Request, Scorer
+from mst_clipiqa.scoring.scorer import Request, Score, Scorer
 
 TARGETS = ("quality", "correspondence")
 
@@ -66,7 +65,7 @@ def measure(model: str, data: Path, kodak: Path | None, part: str) -> dict[str, 
     return out
 
 
-def _table(scores: list) -> np.ndarray:
+def _table(scores: list[Score]) -> np.ndarray:
     """Return quality and correspondence, float (n, 2), NaN where empty."""
     return np.array([[np.nan if v is None else v for v in (s.quality, s.correspondence)] for s in scores])
 
@@ -94,7 +93,7 @@ def _agreement(scores: np.ndarray, rated: Rated, rows: np.ndarray, column: int) 
 
 def _could_be_trained_on(rated: Rated, measured: np.ndarray) -> np.ndarray:
     """Return which images are neither measured nor held for development, bool (n,); all where none is."""
-    known = rated.part != "development"
+    known: np.ndarray = rated.part != "development"
     known[measured] = False
     return known if known.any() else ~known
 
@@ -137,4 +136,4 @@ def _mean(scorer: Scorer, images: list[Image.Image]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -116,8 +116,8 @@ def _outlines(thing: str) -> list[_Outline]:
             wheels = [_Outline(_ellipse(x, 0.42, 0.2, 0.2)) for x in (-0.55, 0.55)]
             return [_Outline(_rectangle(-1, -0.05, 1, 0.4)), _Outline(cabin), *wheels]
         case "flower":
-            turns = np.linspace(0, 2 * math.pi, 7)[:-1]
-            petals = [_Outline(_ellipse(0.55 * math.cos(a), 0.55 * math.sin(a), 0.4, 0.4)) for a in turns]
+            angles = np.linspace(0, 2 * math.pi, 7)[:-1]
+            petals = [_Outline(_ellipse(0.55 * math.cos(a), 0.55 * math.sin(a), 0.4, 0.4)) for a in angles]
             return [*petals, _Outline(_ellipse(0, 0, 0.22, 0.22), False)]
         case "tree":
             crowns = [[(-0.7, 0.4), (0, -0.4), (0.7, 0.4)], [(-0.55, -0.1), (0, -1), (0.55, -0.1)]]

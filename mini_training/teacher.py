@@ -112,7 +112,7 @@ class Teacher:
     @staticmethod
     def _with_text(near: Tensor, text: Tensor) -> Tensor:
         """Return the kernel of correspondence: image, meaning, length, and image with meaning."""
-        meaning, length = text
+        meaning, length = text[0], text[1]
         return near + 0.3 * meaning + 0.2 * length + near * meaning
 
 

@@ -108,4 +108,4 @@ def _reduce(vectors: np.ndarray) -> np.ndarray:
     centred = vectors - vectors.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     small = centred @ axes[:WORD_DIM].T
-    return (small / small.std()).astype(np.float32)
+    return np.asarray(small / small.std(), np.float32)

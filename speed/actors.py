@@ -101,14 +101,14 @@ def _cpu(pid: int) -> float:
 
 def actors(args: argparse.Namespace, folder: Path, output: Path) -> dict[str, Any]:
     """Return what the actors did with a folder."""
-    from mst_clipiqa.distribute import Job, run
+    from mst_clipiqa.distribute import ClusterJob, run
     from mst_clipiqa.distribute.worker import Work
 
     work = Work(str(output), "mini", None, "auto", "auto", args.batch_size, args.workers, args.threads)
     watch = Watch()
     watch.start()
     began = time.time()
-    summary = run(Job(str(folder), output, work, actors=args.actors, part=args.part))
+    summary = run(ClusterJob(str(folder), output, work, actors=args.actors, part_size=args.part))
     watch.is_over = True
     ends = sorted(path.stat().st_mtime for path in output.glob("part-*.parquet"))
     first, last = ends[_FIRST - 1], ends[-_LAST - 1]

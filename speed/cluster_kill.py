@@ -26,7 +26,7 @@ import ray
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from mst_clipiqa.distribute import Job, run
+from mst_clipiqa.distribute import ClusterJob, run
 from mst_clipiqa.distribute.worker import Work
 from mst_clipiqa.errors import MstClipiqaError
 from mst_clipiqa.inputs.expand import expand
@@ -98,7 +98,7 @@ def trial(root: Path, images: int, bad: int, part: int) -> dict[str, Any]:
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     work = Work(str(output), "mini", None, "cpu", "fp32", 32, 1, 1)
-    job = Job(str(folder), output, work, actors=2, part=part)
+    job = ClusterJob(str(folder), output, work, actors=2, part_size=part)
     killer = Killer(cluster, node, output, -(-images // part), before)
     killer.start()
     began, starts, refusals = time.monotonic(), 0, []

@@ -7,6 +7,7 @@ With the embedded model. Reduced scale (`--fast-decode`) changes pixels, so its 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,12 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
         files = [str(file) for file in jpegs(folder / str(side), images, side)]
         before, after = scores(plain, files), scores(fast, files)
         changes = [abs((a.quality or 0) - (b.quality or 0)) for a, b in zip(before, after, strict=True)]
-        milliseconds, reduced = (
-            1000 / images * median_seconds(lambda s=s, f=files: scores(s, f), 3) for s in (plain, fast)
-        )
+        milliseconds, reduced = (1000 / images * median_seconds(partial(scores, s, files), 3) for s in (plain, fast))
         row = {"side": side, "milliseconds": milliseconds, "fast_decode_milliseconds": reduced}
         sizes.append(row | {"largest_change": max(changes), "mean_change": sum(changes) / images})
     files = [str(file) for file in jpegs(folder / "prompts", images, 256)]
     lengths = [
-        {"words": n, "milliseconds": 1000 / images * median_seconds(lambda n=n: scores(plain, files, n), 3)}
-        for n in WORDS
+        {"words": n, "milliseconds": 1000 / images * median_seconds(partial(scores, plain, files, n), 3)} for n in WORDS
     ]
     return {"sizes": sizes, "prompts": lengths}
 

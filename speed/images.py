@@ -17,7 +17,7 @@ def jpegs(folder: Path, count: int, side: int = 512) -> list[Path]:
     sources = sorted(path for path in EXAMPLES.iterdir() if path.suffix in _KINDS)
     kinds = [(source, blur) for blur in _BLURS for source in sources]
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    files: list[Path] = []
     for i in range(count):
         file = folder / f"{i:06}.jpg"
         if i < len(kinds):

@@ -26,6 +26,9 @@ import torch
 from mst_clipiqa.benchmark.runs import Bench, Plan, run_all
 from mst_clipiqa.data import load
 from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders.clip import load_clip_pair
+from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
+from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.loss import mst_clipiqa_loss
@@ -41,12 +44,13 @@ EPOCHS, SPLITS, BATCH = 20, 10, 8
 
 def published(images: int, steps: int) -> dict[str, Any]:
     """Time steps of the published training loop and scale them to its whole protocol."""
-    pair = load_encoders("openai", "cpu", "fp32")
+    pair = load_clip_pair(*OPENAI_PAIR, "openai")
     model = MSTCLIPIQA(pair.dim, "template")
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-6, weight_decay=1e-3)
     templates = torch.nn.functional.normalize(torch.randn(5, pair.dim), dim=-1)
     pixels = torch.randn(BATCH, 3, 224, 224)
-    encoders = [pair.mstfe.encoder_coarse.clip, pair.mstfe.encoder_fine.clip]
+    towers = (pair.mstfe.encoder_coarse, pair.mstfe.encoder_fine)
+    encoders = [tower.clip for tower in towers if isinstance(tower, VisionTower)]
     times = []
     for _ in range(steps + 1):
         start = time.perf_counter()

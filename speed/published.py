@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from mst_clipiqa.encoders.clip import CLIPPair
+from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.precision import resolve_precision
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -67,7 +68,8 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
 def published(pair: CLIPPair, part: MSTCLIPIQA, files: list[Path]) -> np.ndarray:
     """Return scores as the published code makes them: float32, batch 8, one thing after the other."""
     templates = pair.encode_templates(list(TEMPLATES))
-    encoders = [pair.mstfe.encoder_coarse.clip, pair.mstfe.encoder_fine.clip]
+    towers = (pair.mstfe.encoder_coarse, pair.mstfe.encoder_fine)
+    encoders = [tower.clip for tower in towers if isinstance(tower, VisionTower)]
     found = []
     for start in range(0, len(files), BATCH):
         views = [centre_view(Image.open(file).convert("RGB"), 224) for file in files[start : start + BATCH]]

@@ -22,11 +22,12 @@ from mst_clipiqa.data import identical, load, make_split
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.mst_clipiqa import Head
 from mst_clipiqa.train.features import encode_records, part_of
 from mst_clipiqa.train.fit import fit
 from speed.machine import machine
 
-HEADS = {"quality": "template", "correspondence": "prompt"}
+HEADS: dict[str, Head] = {"quality": "template", "correspondence": "prompt"}
 
 
 def measure(args: argparse.Namespace, recipe: str, target: str) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def _tables(one: dict[str, Any]) -> list[str]:
     shown = {key: value for key, value in one.items() if key not in NOT_SHOWN}
     plain = {key: value for key, value in shown.items() if not isinstance(value, list | dict)}
     rows = [(_label(key), _cell(value), _verdict(key, value, bars)) for key, value in plain.items()]
+    tables: list[list[tuple[str, ...]]]
     if any(bar for *_, bar in rows):
         tables = [[("what", "measured", "bar"), *rows]]
     else:

@@ -13,6 +13,9 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
+from mst_clipiqa.model.heads import PromptHead
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+
 GOLDEN = Path(__file__).parent / "golden"
 PROMPTS = [f"a photo of a red {animal}" for animal in ("fox", "car", "dog", "cat")]
 MOS = [1.5, 2.25, 4.0, 3.1]
@@ -48,6 +51,13 @@ def fill(module: nn.Module, prefix: str = "") -> None:
     """Set every parameter of a module by its canonical name."""
     for name, parameter in module.named_parameters():
         parameter.copy_(formula(prefix + name, tuple(parameter.shape)))
+
+
+@torch.no_grad()
+def set_alpha(model: MSTCLIPIQA, alpha: float) -> None:
+    """Set how much the prompt counts in a model with a prompt head."""
+    assert isinstance(model.head, PromptHead)
+    model.head.alpha.fill_(alpha)
 
 
 def clip_config(patch: int, **changes: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class FakePair:
             return _blocks(views.float() / 255)
         crops = views.flatten(0, -4).float() / 255  # native crops (n, K, 3, C, C), or views (n, 3, S, S)
         edges = 10 * _blocks((crops[..., 1:] - crops[..., :-1]).abs())
-        return edges.unflatten(0, (len(views), -1)).mean(dim=1)
+        return edges.view(len(views), -1, DIM).mean(dim=1)
 
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         self.prompts += len(prompts)

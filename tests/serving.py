@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import uvicorn
 
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -19,7 +18,7 @@ from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.run import listen
 from mst_clipiqa.serve.settings import Settings
-from tests.closed_form import fill
+from tests.closed_form import fill, set_alpha
 from tests.fakes import FakePair, draw
 
 
@@ -31,7 +30,7 @@ def toy_scorer(batch_size: int = 8) -> Scorer:
     for name, part in parts.items():
         fill(part, f"{name}.")
         part.eval().requires_grad_(False)
-    torch.nn.init.constant_(parts["correspondence"].head.alpha, 0.5)
+    set_alpha(parts["correspondence"], 0.5)
     model = TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
     return Scorer(model, ImageEncoder(pair, batch_size=batch_size))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_where_ratings_are_levels_alone_the_generators_mean_says_all() -> None:
     rated, described = toy()
     rated.prompt_ids[:] = np.arange(12) // 2
     rated.ratings[:, 0] = np.array([1.0, 4.0, 2.0])[rated.groups]
-    found = limits(rated, described)
+    found: Any = limits(rated, described)
     assert found["five_folds"]["generator's mean"]["srcc"] == pytest.approx(1.0)
     assert found["five_folds"]["generator told"]["srcc"] > 0.9
     assert set(found["left_out"]) == {"a", "b", "c"}

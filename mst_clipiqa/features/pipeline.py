@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -30,7 +30,7 @@ def in_order(
     *,
     workers: int,
     ahead: int,
-) -> Iterator[tuple[_A, _B]]:
+) -> Generator[tuple[_A, _B], None, None]:
     """Yield (item, work(item)) in the order of the items, at most ``ahead`` of them begun and not yet taken.
 
     Args:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -22,6 +22,9 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import Encoded, ImageEncoder, Item
 from mst_clipiqa.model_folder import Target, TrainedModel, load
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, Answer, Predictor, zero_shot_model
+
+if TYPE_CHECKING:
+    from mst_clipiqa.images.decode import Source
 
 MINI = Path(__file__).parents[1] / "weights" / "mini"
 
@@ -146,12 +149,10 @@ class Scorer:
         """The scale (low, high) of each target."""
         return {name: (t.low, t.high) for name, t in self.model.config.targets.items()}
 
+    @overload  # str and bytes are sequences too: the first match counts
+    def __call__(self, images: Source, prompt: str | None = None) -> Score: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, images: Sequence[Any], prompt: str | Sequence[str] | None = None) -> list[Score]: ...
-    @overload
-    def __call__(self, images: Any, prompt: Sequence[str]) -> list[Score]: ...
-    @overload
-    def __call__(self, images: Any, prompt: str | None = None) -> Score: ...
+    def __call__(self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None) -> list[Score]: ...
 
     def __call__(self, images: Any, prompt: Any = None) -> Any:
         """Score one image or many.

@@ -192,7 +192,7 @@ def _step(model: MSTCLIPIQA, optimiser: torch.optim.Optimizer, part: Part, rows:
     q = model(part.f_c[rows], part.f_f[rows], part.text(rows)).q
     loss = mst_clipiqa_loss(q, part.y[rows], recipe.ranking_weight, recipe.margin)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimiser.step()
     return loss.item()
 

@@ -87,8 +87,8 @@ def test_scores_compare_as_their_rows_do() -> None:
     ]
     rows = [scored(s.targets["quality"], correspondence=s.targets["correspondence"]) for s in scores]
     rows = [{**row, "quality_high": row["quality"] + 1} for row in rows]
-    found = compare_scores(*scores)
-    assert found == compare_rows(*rows)
+    found = compare_scores(scores[0], scores[1])
+    assert found == compare_rows(rows[0], rows[1])
     assert [one.verdict for one in found] == ["too close to call", "not compared"]
 
 

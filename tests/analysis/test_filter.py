@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mst_clipiqa.analysis import transfer as transfer_module
 from mst_clipiqa.analysis.filter import keep, plan
 from mst_clipiqa.analysis.transfer import foresee, place, transfer
 from mst_clipiqa.errors import UsageError
@@ -154,7 +154,7 @@ def test_a_file_moved_onto_itself_stays(files: Path, move: bool) -> None:
 
 def test_a_move_across_disks_copies_then_removes(files: Path, monkeypatch: Patch) -> None:
     across = fails_where(lambda source: not source.endswith(".part"), errno.EXDEV, os.link)
-    monkeypatch.setattr(transfer_module.os, "link", across)
+    monkeypatch.setattr(os, "link", across)
     source = files / "in/x/猫.png"
     assert place(source, files / "out/猫.png", move=True) == files / "out/猫.png"
     assert tree(files / "out") == {"猫.png": "in/x/猫.png".encode()}
@@ -163,7 +163,7 @@ def test_a_move_across_disks_copies_then_removes(files: Path, monkeypatch: Patch
 
 @pytest.mark.parametrize("move", [True, False])
 def test_a_disk_without_links_never_overwrites_either(files: Path, monkeypatch: Patch, move: bool) -> None:
-    monkeypatch.setattr(transfer_module.os, "link", fails(errno.EPERM))
+    monkeypatch.setattr(os, "link", fails(errno.EPERM))
     (files / "out").mkdir()
     (files / "out/猫.png").write_bytes(b"was here first")
     assert place(files / "in/x/猫.png", files / "out/猫.png", move=move) == files / "out/猫-2.png"
@@ -175,19 +175,19 @@ def test_a_disk_without_links_never_overwrites_either(files: Path, monkeypatch: 
 def test_a_full_disk_loses_nothing(files: Path, monkeypatch: Patch, move: bool, where: str) -> None:
     before = tree(files / "in")
     across = fails_where(lambda source: not source.endswith(".part"), errno.EXDEV, os.link)
-    monkeypatch.setattr(transfer_module.os, "link", across)
+    monkeypatch.setattr(os, "link", across)
 
     def full(read: Any, written: Any, size: int) -> None:
         written.write(read.read(3))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if where == "while writing":
-        monkeypatch.setattr(transfer_module.shutil, "copyfileobj", full)
+        monkeypatch.setattr(shutil, "copyfileobj", full)
     elif where == "while syncing":
-        monkeypatch.setattr(transfer_module.os, "fsync", fails(errno.ENOSPC))
+        monkeypatch.setattr(os, "fsync", fails(errno.ENOSPC))
     else:
         elsewhere = fails_where(lambda source: source.endswith(".part"), errno.ENOSPC, across)
-        monkeypatch.setattr(transfer_module.os, "link", elsewhere)
+        monkeypatch.setattr(os, "link", elsewhere)
     pairs = [(path, files / "out" / path.name) for path in sorted((files / "in").rglob("*.png"))]
     outcomes = list(transfer(pairs, move=move))
     assert [o.to for o in outcomes] == [None] * 3
@@ -200,7 +200,7 @@ def test_a_full_disk_loses_nothing(files: Path, monkeypatch: Patch, move: bool, 
 
 def test_a_read_only_disk_loses_nothing(files: Path, monkeypatch: Patch) -> None:
     before = tree(files)
-    monkeypatch.setattr(transfer_module.os, "link", fails(errno.EROFS))
+    monkeypatch.setattr(os, "link", fails(errno.EROFS))
     outcomes = list(transfer([(files / "in/x/猫.png", files / "in/z.png")] * 2, move=True))
     assert outcomes[0].reason == os.strerror(errno.EROFS)
     assert outcomes[1].reason.startswith("not tried")
@@ -229,8 +229,8 @@ def test_a_file_that_cannot_be_read_leaves_no_handle_open(files: Path, monkeypat
         handles.append(mkstemp(*args, **options)[0])
         return handles[0], str(files / "out/noted.part")
 
-    mkstemp = transfer_module.tempfile.mkstemp
-    monkeypatch.setattr(transfer_module.tempfile, "mkstemp", noted)
+    mkstemp = tempfile.mkstemp
+    monkeypatch.setattr(tempfile, "mkstemp", noted)
     (outcome,) = transfer([(files / "gone.png", files / "out/gone.png")], move=False)
     assert outcome.reason == os.strerror(errno.ENOENT)
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
@@ -243,7 +243,7 @@ def test_a_source_that_cannot_be_removed_is_not_doubled(files: Path, monkeypatch
     source = files / "in/x/猫.png"
     if not linked:
         across = fails_where(lambda source: not source.endswith(".part"), errno.EXDEV, os.link)
-        monkeypatch.setattr(transfer_module.os, "link", across)
+        monkeypatch.setattr(os, "link", across)
     monkeypatch.setattr(Path, "unlink", fails_where(lambda path: path == str(source), errno.EACCES, Path.unlink))
     assert [o.reason for o in transfer([(source, files / "out/猫.png")], move=True)] == [os.strerror(errno.EACCES)]
     assert tree(files) == before

@@ -154,7 +154,8 @@ def test_a_narrow_screen_keeps_the_end_of_names(folder: Path, monkeypatch: pytes
 
     monkeypatch.setenv("COLUMNS", "80")
     long = "a/very/long/way/down/to/where/they/lie"
-    made = [{"file": f"{long}/name_{i:03}.png", "status": "ok", "prompt": "p", "quality": 1.0} for i in range(3)]
+    same: dict[str, str | float | int | None] = {"status": "ok", "prompt": "p", "quality": 1.0}
+    made = [{**same, "file": f"{long}/name_{i:03}.png"} for i in range(3)]
     score._print_table([*made, {"file": "\x1b[2J.png", "status": "ok", "prompt": "[red]", "quality": 1.0}], MINI)
     out = capsys.readouterr().out
     assert [f" …/they/lie/name_{i:03}.png " in out for i in range(3)] == [True] * 3

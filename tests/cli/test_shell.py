@@ -144,8 +144,8 @@ sys.argv = ["mst-clipiqa", "try"]
 cli.main()
 """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], env=env, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         if process.stdin is None or process.stdout is None or process.stderr is None:
             raise RuntimeError("no pipes")
         process.stdout.close()

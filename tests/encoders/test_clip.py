@@ -269,7 +269,8 @@ def test_reduced_precision_rounds_products_and_not_the_sum_that_runs_through_the
 
     def embedded() -> torch.Tensor:
         seen = plain.vision_model(pixels().to(plain.visual_projection.weight.dtype)).pooler_output
-        return plain.visual_projection(seen).float()
+        projected: torch.Tensor = plain.visual_projection(seen).float()
+        return projected
 
     with torch.no_grad():
         want, ours = embedded(), tower(pixels())

@@ -21,13 +21,14 @@ from mst_clipiqa.explain import Explanation, explain
 from mst_clipiqa.explain.maps import GRID, WINDOW, _filled
 from mst_clipiqa.explain.overlay import RED, spread
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model.heads import PromptHead
+from mst_clipiqa.model.heads import PromptHead, TemplateHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
 from mst_clipiqa.model.preprocess import ViewSpec, views
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
+from tests.closed_form import set_alpha
 from tests.fakes import FakePair, draw
 from tests.fakes import _word as word_vector
 
@@ -63,6 +64,7 @@ def quality_part(pair: FakePair, stream: str) -> MSTCLIPIQA:
             one.weight.zero_()
         maps[stream].weight.copy_(bad[:, None].expand(DIM, DIM))
         maps[stream].bias.copy_(perfect)
+        assert isinstance(part.head, TemplateHead)
         part.head.temperature.fill_(1.0)
     return part.eval().requires_grad_(False)
 
@@ -253,7 +255,7 @@ def fitted_part(pair: FakePair) -> MSTCLIPIQA:
     """Return a part fitted to tell whether the colour in the prompt is that of the image."""
     torch.manual_seed(0)
     part = MSTCLIPIQA(DIM, "prompt")
-    nn.init.constant_(part.head.alpha, 1.0)
+    set_alpha(part, 1.0)
     rows = [(colour, said, thing) for colour in COLOURS for said in COLOURS for thing in THINGS]
     images = torch.stack([views(plain(colour), pair.view).coarse for colour, _, _ in rows])
     f_c, f_f = (one.clone() for one in encode_views(pair, images))  # training cannot use inference tensors
@@ -263,9 +265,9 @@ def fitted_part(pair: FakePair) -> MSTCLIPIQA:
     adam = torch.optim.Adam(part.parameters(), 2e-3)
     for _ in range(150):
         answers = [part(f_c, f_f, Text(tokens=text.tokens, mask=text.mask)).q for text in texts]
-        loss = sum(((q - y) ** 2).mean() for q, y in zip(answers, wanted, strict=True))
+        loss = torch.stack([((q - y) ** 2).mean() for q, y in zip(answers, wanted, strict=True)]).sum()
         adam.zero_grad()
-        loss.backward()  # type: ignore[union-attr]
+        loss.backward()
         adam.step()
     return part.eval().requires_grad_(False)
 

@@ -57,7 +57,7 @@ def test_what_work_raises_comes_out_at_its_item() -> None:
         next(stream)
 
 
-def test_one_that_is_closed_in_a_thread_of_its_own_does_not_wait_for_itself():
+def test_one_that_is_closed_in_a_thread_of_its_own_does_not_wait_for_itself() -> None:
     closed: list[BaseException | None] = []
 
     def work(n: int) -> int:

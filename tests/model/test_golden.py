@@ -96,7 +96,8 @@ def test_scores_losses_gradients_and_five_steps(
     model, text = built(head), text_for(pair, head, PROMPTS)
 
     def run() -> torch.Tensor:
-        return model(*features, text).q
+        q: torch.Tensor = model(*features, text).q
+        return q
 
     close(run().detach(), want["score"], 1e-5)
     loss = mst_clipiqa_loss(run(), torch.tensor(MOS))
@@ -132,9 +133,8 @@ def test_goldens_are_there() -> None:
 
 
 def test_wrong_activation_would_be_seen(tmp_path: Path, pair: CLIPPair) -> None:
-    pair_gelu = load_clip_pair(
-        *(str(save_clip(tmp_path / str(p), p, **_gelu(p))) for p in (32, 16)), "closed form, gelu"
-    )
+    coarse, fine = (str(save_clip(tmp_path / str(p), p, **_gelu(p))) for p in (32, 16))
+    pair_gelu = load_clip_pair(coarse, fine, "closed form, gelu")
     got = pair_gelu.mstfe.encoder_coarse(pixels())[:, :8]
     assert (got - torch.tensor(RECORDED["f_c"])).abs().max() > 1e-3
 

@@ -14,7 +14,7 @@ from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, to_head, to_native, zero_shot
 from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, planar, views
 from mst_clipiqa.model.templates import TEMPLATES
-from tests.closed_form import count_trained, fill
+from tests.closed_form import count_trained, fill, set_alpha
 
 
 def features(rows: int, dim: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +65,7 @@ def test_without_alpha_the_prompt_does_not_matter() -> None:
     tokens = torch.randn(2, 7, 64, generator=torch.Generator().manual_seed(3))
     one = model(*features(2), Text(tokens=tokens, mask=mask)).q
     torch.testing.assert_close(one, model(*features(2), Text(tokens=-tokens, mask=mask)).q)
-    torch.nn.init.constant_(model.head.alpha, 0.5)
+    set_alpha(model, 0.5)
     assert not torch.allclose(one, model(*features(2), Text(tokens=-tokens, mask=mask)).q)
 
 
@@ -107,7 +107,7 @@ def test_native_units_round_trip() -> None:
 
 def test_what_cannot_be_built_says_so() -> None:
     with pytest.raises(ModelError, match="Expected head 'template' or 'prompt', got 'tempalte'"):
-        MSTCLIPIQA(64, "tempalte")
+        MSTCLIPIQA(64, "tempalte")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="8 attention heads can share, got 60"):
         MSTCLIPIQA(60, "prompt")
     with pytest.raises(ModelError, match="Expected template embeddings"):

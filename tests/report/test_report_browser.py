@@ -202,7 +202,10 @@ def test_a_image_opens_with_its_explanation(browser: Browser, tmp_path: Path) ->
     image = tmp_path / "a.png"
     Image.effect_noise((64, 48), 60).convert("RGB").save(image)
     scorer = Scorer.load("mini")
-    table = [to_row("a.png", HOSTILE, scorer(image, HOSTILE), intervals=True), {"file": "b.png", "quality": 1.0}]
+    table: list[dict[str, Any]] = [
+        to_row("a.png", HOSTILE, scorer(image, HOSTILE), intervals=True),
+        {"file": "b.png", "quality": 1.0},
+    ]
     folder, why = [tmp_path], ExplainOptions(scorer, 1)
     write_report(table, tmp_path / "r.html", folders=folder, options=ReportOptions("One"), explain=why)
     page = browser.new_page()

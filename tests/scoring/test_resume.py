@@ -195,7 +195,8 @@ def test_unfinished_rows_are_not_thrown_away(pair: Watched, folder: Path, tmp_pa
 
 
 def columns_of(output: Path) -> list[str]:
-    return json.loads(journal_of(output).read_bytes().splitlines()[0])["columns"]
+    columns: list[str] = json.loads(journal_of(output).read_bytes().splitlines()[0])["columns"]
+    return columns
 
 
 def test_what_failed_is_tried_again(pair: Watched, folder: Path, tmp_path: Path) -> None:

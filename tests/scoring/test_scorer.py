@@ -15,11 +15,12 @@ from PIL import Image
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, NO_PROMPT, TRUNCATED, UNKNOWN_WORDS, zero_shot_model
 from mst_clipiqa.scoring.scorer import Request, Score, Scorer
-from tests.closed_form import fill
+from tests.closed_form import fill, set_alpha
 from tests.fakes import FakePair, draw
 
 
@@ -29,7 +30,7 @@ def model(pair: FakePair) -> TrainedModel:
     for name, part in parts.items():
         fill(part, f"{name}.")
         part.eval().requires_grad_(False)
-    torch.nn.init.constant_(parts["correspondence"].head.alpha, 0.5)
+    set_alpha(parts["correspondence"], 0.5)
     return TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
 
 
@@ -232,6 +233,7 @@ def test_an_interval_lies_on_the_scale_also_where_the_score_does_not(pair: FakeP
     made = model(pair)
     targets = {"correspondence": Target("prompt", 0.0, 5.0, 0.2)}
     part = made.parts["correspondence"]
+    assert isinstance(part.head, PromptHead)
     torch.nn.init.constant_(part.head.w_o.bias, 50.0)
     beyond = TrainedModel(dataclasses.replace(made.config, targets=targets), {"correspondence": part})
     score = Scorer(beyond, ImageEncoder(pair))(draw(1, 0.2), "a fox")

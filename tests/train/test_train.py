@@ -101,10 +101,10 @@ def test_a_checkpoint_of_another_target_or_encoder_is_refused(
 ) -> None:
     split = make_split(rated.records, seed=1, validation_share=0.25).for_training()
     parts = [part_of(table, p, "quality", "template", (0, 5)) for p in (split.train, split.validation)]
-    fit(*parts, "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
+    fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
     parts[which] = other(parts[which])
     with pytest.raises(UsageError, match=rf"Expected .*c\.pt to be of this training, but its {differs} differ"):
-        fit(*parts, "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
+        fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
 
 
 def test_training_learns_what_noise_does(rated: RatedSet, table: FeatureTable) -> None:
