@@ -12,8 +12,7 @@ from fuzz.harness import Case, Surface
 from mst_clipiqa.features.image_encoder import Encoded
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.tables.cells import csv_cell, csv_line, from_csv_cell, plain
-from mst_clipiqa.tables.journal import to_json
+from mst_clipiqa.tables.cells import csv_cell, csv_line, from_csv_cell, plain, to_json
 
 _PIECES = (
     *("a red ball", "on a table", "42", "=1+1", "@SUM(A1)", "'", '"', "\\", ",", ";", "\n", "\r\n", "\t", " ", "\0"),
