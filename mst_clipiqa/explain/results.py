@@ -14,7 +14,8 @@ Float32Array = NDArray[np.float32]
 Stream = Literal["coarse", "fine", "both"]
 Box = tuple[float, float, float, float]
 
-STREAMS: tuple[Stream, ...] = ("coarse", "fine", "both")
+ENCODER_STREAMS: tuple[Stream, ...] = ("coarse", "fine")
+STREAMS: tuple[Stream, ...] = (*ENCODER_STREAMS, "both")
 
 
 @dataclass(frozen=True)

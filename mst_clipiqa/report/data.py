@@ -16,7 +16,7 @@ from mst_clipiqa.analysis.rows import Row, number, split_failed, text
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.resampling import Resampling
 from mst_clipiqa.model.templates import QUALITY_LEVELS
-from mst_clipiqa.tables.cells import rounded
+from mst_clipiqa.tables.cells import csv_cell, rounded
 
 ReportData = dict[str, Any]
 STRIP_LENGTH = 12
@@ -69,8 +69,13 @@ def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, t
         "generators": _table(rows, scores, is_good, "generator"),
         "prompts": _table(rows, scores, is_good, "prompt"),
         "correlation": _correlation(scores),
+        "marked": sorted({value for row in rows for value in _texts(row) if value and csv_cell(value) != value}),
         "strips": _strips(scores["quality"], scores["correspondence"], unsure),
     }
+
+
+def _texts(row: Row) -> tuple[str, str]:
+    return text(row, "file"), text(row, "prompt").strip()
 
 
 def _size(row: Row) -> str:

@@ -105,7 +105,7 @@ def _block(row: Row, path: Path | None, scorer: Scorer) -> str:
 
 def explanation_data(found: Explanation) -> dict[str, Any]:
     """Return what the page shows of an explanation, as what ``json.dumps`` takes."""
-    from mst_clipiqa.explain.results import STREAMS
+    from mst_clipiqa.explain.results import ENCODER_STREAMS
 
     target = "quality" if "quality" in found.maps else next(iter(found.maps))
     return {
@@ -116,7 +116,7 @@ def explanation_data(found: Explanation) -> dict[str, Any]:
                 "words": found.maps[target].sentence(stream, target),
                 "image": webp(found.overlay(stream, target, MAP_SIDE), MAP_QUALITY),
             }
-            for stream in ("both", *STREAMS[:2])
+            for stream in ("both", *ENCODER_STREAMS)
         ],
         "levels": None if found.score.levels is None else [round(1000 * p) for p in found.score.levels],
         "streams": [found.fusion[name].sentence(name) for name in found.fusion],

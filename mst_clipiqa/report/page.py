@@ -22,8 +22,20 @@ THUMBNAILS_PER_BLOCK = 50
 """Thumbnails in one block of the page; the browser decodes only the blocks that it shows."""
 THUMBNAIL_BLOCK = '<script type="text/plain" id="t{}">{}</script>\n'
 EXPLANATION_BLOCK = '<script type="application/json" id="e{}">{}</script>\n'
-SCRIPT_FILES = ("tools", "card", "tabs", "overview", "filters", "gallery", "explanations", "viewer", "tables", "start")
-"""The files of script/, in the order in which they stand in the page."""
+SCRIPT_FILES = (
+    "dom",
+    "tools",
+    "card",
+    "tabs",
+    "overview",
+    "filters",
+    "gallery",
+    "explain",
+    "viewer",
+    "tables",
+    "start",
+)
+"""The files of script/, in the order of the page."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -124,8 +136,8 @@ def to_block(value: object) -> str:
 
 @cache
 def _javascript() -> str:
-    """Return the files of the script as one, with names of their own."""
-    parts = "\n".join(_part(f"script/{name}.js") for name in SCRIPT_FILES)
+    """Return the files of the script as one function, whose names are not global; ``dom.js`` is also a module."""
+    parts = "\n".join(_part(f"script/{name}.js").replace("\nexport ", "\n") for name in SCRIPT_FILES)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 

@@ -1,4 +1,4 @@
-"""The routes: scores, comparisons, files to keep, health, metrics, documentation and the page."""
+"""The routes: scores, comparisons, downloads, health, metrics, documentation and the page."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from starlette.staticfiles import StaticFiles
 
 from mst_clipiqa._version import __version__
 from mst_clipiqa.errors import DataError, Rejected, UsageError
-from mst_clipiqa.scoring.scorer import Score, Scorer
-from mst_clipiqa.serve.body import HttpScoreRequest, ScoreBody, read_score_request
+from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.serve.body import ScoreBody
 from mst_clipiqa.serve.download import DownloadBody, make_download
-from mst_clipiqa.serve.engine import Engine
 from mst_clipiqa.serve.explaining import ExplainResponse, add_explain
-from mst_clipiqa.serve.metrics import Metrics
 from mst_clipiqa.serve.middleware import RequestMiddleware
-from mst_clipiqa.serve.reading import MemoryBudget, read_json
+from mst_clipiqa.serve.reading import read_json
 from mst_clipiqa.serve.responses import JsonResponse, rejection
 from mst_clipiqa.serve.results import CompareResponse, ErrorResponse, ScoreResponse, results
+from mst_clipiqa.serve.server import Server
 from mst_clipiqa.serve.settings import Settings
 
-PAGE = Path(__file__).parent / "page"
-_WHY = {
-    400: "Malformed.",
-    401: "No token, or a wrong one.",
-    403: "For another host, or from another site's page.",
-    408: "The body came too slowly.",
-    413: "Over a limit of size or count.",
-    415: "Another type of body.",
-    422: "Understood, but nothing in it can be scored.",
-    503: "Busy: Retry-After says when to try again.",
+_PAGE_FILES = Path(__file__).parent / "page"
+_DOM_HELPERS = str(files("mst_clipiqa.report") / "script" / "dom.js")
+_STATUS = {
+    400: "The body or the query is malformed.",
+    401: "The token is missing or wrong.",
+    403: "The request names another host, or comes from a page of another site.",
+    408: "The body took too long to arrive.",
+    413: "A limit of size or count is exceeded.",
+    415: "The body has an unsupported type.",
+    422: "The request is well formed, but nothing in it can be scored.",
+    503: "The server is busy: Retry-After says when to try again.",
 }
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    code: {"model": ErrorResponse, "description": why} for code, why in _WHY.items()
+    status: {"model": ErrorResponse, "description": text} for status, text in _STATUS.items()
 }
 _TEXT = {"type": "string"}
 _FORM = {
@@ -49,13 +49,17 @@ _FORM = {
     "required": ["image"],
     "properties": {
         "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "prompt": {"type": "array", "items": _TEXT, "description": "One for all, one for each, or several for one."},
+        "prompt": {
+            "type": "array",
+            "items": _TEXT,
+            "description": "One prompt for all images, one for each, or several for one image.",
+        },
     },
 }
 
 
 def body_of(*, json: dict[str, Any], form: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what OpenAPI is to say of a body that we read ourselves."""
+    """Return the OpenAPI description of a body that a route reads itself."""
     content = {"application/json": {"schema": json}}
     if form:
         content = {"multipart/form-data": {"schema": form}, **content}
@@ -63,44 +67,8 @@ def body_of(*, json: dict[str, Any], form: dict[str, Any] | None = None) -> dict
 
 
 _JSON = ScoreBody.model_json_schema()
-_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["ImageBody"]  # in place, as nothing else refers to it
+_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["ImageBody"]  # inlined: nothing else refers to it
 SCORE_BODY = body_of(form=_FORM, json=_JSON)
-
-
-class Server:
-    """What the routes share: the engine, the limits, and the memory budget."""
-
-    def __init__(self, scorer: Scorer, settings: Settings) -> None:
-        self.scorer = scorer
-        self.settings = settings
-        self.metrics = Metrics()
-        self.engine = Engine(scorer, settings.limits, self.metrics, settings.workers)
-        self.memory = MemoryBudget(settings.limits.max_held)
-        self.metrics.held.set_function(lambda: self.memory.bytes)
-
-    async def scored(self, request: Request, count: int | None = None) -> list[dict[str, Any]]:
-        """Return the results of a request; Rejected if none could be scored."""
-        asked, scores = await self.scores(request, count)
-        return results(asked, scores)
-
-    async def scores(self, request: Request, count: int | None = None) -> tuple[HttpScoreRequest, list[Score]]:
-        """Return a request's body and its scores.
-
-        Args:
-            request: the HTTP request.
-            count: the number of images to insist on, all with one prompt or none; None for any.
-
-        Raises:
-            Rejected: the body is not as it should be, or no image could be scored.
-        """
-        with self.memory.reserve() as reservation:
-            asked = await read_score_request(request, self.settings.limits, reservation)
-            if count is not None:
-                _check_alike(asked, count)
-            scores = await self.engine.score(asked)
-        if all(score.status == "error" for score in scores):
-            raise Rejected(422, scores[0].reason)
-        return asked, scores
 
 
 def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
@@ -108,7 +76,7 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     server = Server(scorer, settings)
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await server.engine.close()
 
@@ -118,37 +86,32 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
         description="Scores generated images: how good they look, and how well they show their prompt.",
         docs_url=None,
         redoc_url=None,
-        lifespan=life,
+        lifespan=lifespan,
     )
     app.state.server = server
     _add_scores(app, server)
+    add_explain(app, server, **_documented(ExplainResponse))
+    _add_download(app, server)
     _add_operations(app, server)
-    documented = {"responses": {200: {"model": ExplainResponse}, **ERROR_RESPONSES}, "openapi_extra": SCORE_BODY}
-    explains = add_explain(app, server, **documented)
-    _add_page(app, server, explains)
-    _add_problems(app)
+    _add_page(app, server)
+    _add_error_handlers(app)
     paths = frozenset(path for route in app.routes if isinstance(path := getattr(route, "path", None), str))
     app.add_middleware(RequestMiddleware, settings=settings, metrics=server.metrics, paths=paths)
     return app
 
 
-def _add_scores(app: FastAPI, server: Server) -> None:
-    @app.post(
-        "/v1/score",
-        summary="Score one image or many.",
-        responses={200: {"model": ScoreResponse}, **ERROR_RESPONSES},
-        openapi_extra=SCORE_BODY,
-    )
-    async def score(request: Request) -> JsonResponse:
-        """An image that cannot be read is a result with its reason; where none can be scored, the answer is 422."""
-        return JsonResponse({"results": await server.scored(request)})
+def _documented(response: type) -> dict[str, Any]:
+    """Return the OpenAPI description of a route that takes images and prompts."""
+    return {"responses": {200: {"model": response}, **ERROR_RESPONSES}, "openapi_extra": SCORE_BODY}
 
-    @app.post(
-        "/v1/compare",
-        summary="Say which of two images is better.",
-        responses={200: {"model": CompareResponse}, **ERROR_RESPONSES},
-        openapi_extra=SCORE_BODY,
-    )
+
+def _add_scores(app: FastAPI, server: Server) -> None:
+    @app.post("/v1/score", summary="Score one image or many.", **_documented(ScoreResponse))
+    async def score(request: Request) -> JsonResponse:
+        """An image that cannot be read becomes a result with its reason; if none can be scored, the status is 422."""
+        return JsonResponse({"results": results(*await server.scores(request))})
+
+    @app.post("/v1/compare", summary="Say which of two images is better.", **_documented(CompareResponse))
     async def compare(request: Request) -> JsonResponse:
         """Takes exactly two images, A and B in this order, and at most one prompt."""
         from mst_clipiqa.analysis.compare import compare_scores
@@ -160,15 +123,17 @@ def _add_scores(app: FastAPI, server: Server) -> None:
         found = {"sentences": [one.sentence() for one in compared], "comparisons": [one.to_row() for one in compared]}
         return JsonResponse({"results": results(asked, scores), **found})
 
+
+def _add_download(app: FastAPI, server: Server) -> None:
     @app.post(
         "/v1/download",
-        summary="Turn results into a csv table or a report.",
+        summary="Turn results into a CSV table or a report.",
         responses={200: {"content": {"text/csv": {}, "text/html": {}}}, **ERROR_RESPONSES},
         response_class=Response,
         openapi_extra=body_of(json=DownloadBody.model_json_schema()),
     )
-    async def make_file(request: Request) -> Response:
-        """The report is one page of its own: it needs neither this server nor a network."""
+    async def download(request: Request) -> Response:
+        """The report is a single file that needs neither this server nor a network."""
         with server.memory.reserve() as reservation:
             asked = await read_json(request, DownloadBody, server.settings.limits, reservation)
             try:
@@ -180,11 +145,11 @@ def _add_scores(app: FastAPI, server: Server) -> None:
 
 
 def _add_operations(app: FastAPI, server: Server) -> None:
-    @app.get("/healthz", summary="The process is alive.")
+    @app.get("/healthz", summary="Whether the process is alive.")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="There is room for another request.", responses={503: ERROR_RESPONSES[503]})
+    @app.get("/readyz", summary="Whether there is room for another request.", responses={503: ERROR_RESPONSES[503]})
     async def ready() -> dict[str, str]:
         if server.engine.is_full:
             raise Rejected(
@@ -192,20 +157,19 @@ def _add_operations(app: FastAPI, server: Server) -> None:
             )
         return {"status": "ok"}
 
-    @app.get("/metrics", summary="Counters, for Prometheus.", response_class=Response)
+    @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
     async def metrics() -> Response:
         return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_page(app: FastAPI, server: Server, explains: bool) -> None:
-    limits = server.settings.limits
+def _add_page(app: FastAPI, server: Server) -> None:
+    limits, config = server.settings.limits, server.scorer.model.config
     info = {
         "version": __version__,
-        "model": server.scorer.model.config.name,
+        "model": config.name,
         "ranges": server.scorer.ranges,
-        "reads_prompts": any(t.head != "template" for t in server.scorer.model.config.targets.values()),
-        "calibrated": all(t.calibrated for t in server.scorer.model.config.targets.values()),
-        "explains": explains,
+        "reads_prompts": any(target.head != "template" for target in config.targets.values()),
+        "calibrated": all(target.calibrated for target in config.targets.values()),
         "limits": {
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
@@ -218,33 +182,25 @@ def _add_page(app: FastAPI, server: Server, explains: bool) -> None:
     async def about() -> JsonResponse:
         return JsonResponse(info)
 
-    def add_file(path: str, name: str) -> None:
+    def add_file(path: str, file: Path | str) -> None:
         @app.get(path, include_in_schema=False)
         async def page_file() -> FileResponse:
-            return FileResponse(PAGE / name)
+            return FileResponse(file)
 
-    add_file("/", "index.html")
-    add_file("/docs", "docs.html")
-    app.mount("/static", StaticFiles(directory=PAGE))
+    add_file("/", _PAGE_FILES / "index.html")
+    add_file("/docs", _PAGE_FILES / "docs.html")
+    add_file("/static/dom.js", _DOM_HELPERS)
+    app.mount("/static", StaticFiles(directory=_PAGE_FILES))
     app.mount("/swagger", StaticFiles(directory=str(files("fastapi_offline") / "static")))
 
 
-def _add_problems(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Rejected)
-    async def refused(request: Request, error: Rejected) -> Response:
+    async def rejected(request: Request, error: Rejected) -> Response:
         return rejection(error)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        method, path = request.method, request.scope["path"][:200]  # as its URL may be none
+        method, path = request.method, request.scope["path"][:200]  # not request.url, which may be invalid
         sentence = f"Expected one of the paths in /docs, got {method} {path!r}."
         return JsonResponse({"error": sentence}, error.status_code, error.headers)
-
-
-def _check_alike(asked: HttpScoreRequest, count: int) -> None:
-    """Refuse what are not so many images with the same prompt or none: scores for two prompts do not compare."""
-    expected = f"Expected {count} images and at most one prompt"
-    if len(asked.images) != count or asked.count != count:
-        raise Rejected(422, f"{expected}, got {len(asked.images)} images and {asked.count} scores to give.")
-    if len(set(asked.prompts)) > 1:
-        raise Rejected(422, f"{expected}, got images with different prompts: send one prompt for all of them.")

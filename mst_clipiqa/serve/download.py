@@ -1,7 +1,7 @@
-"""Rows that the page holds -> a csv table or a report, made in memory.
+"""Rows that the page sends back -> a CSV table or a report, made in memory.
 
-What the page sends back is as foreign as any file: cells go through the table's own rules (no formula reaches a
-spreadsheet), and the report shows text as text.
+They are as untrusted as any file: cells follow the table's rules (no formula reaches a spreadsheet), and the report
+shows text as text.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mst_clipiqa.scoring.score_rows import COLUMNS
 from mst_clipiqa.tables.cells import count, csv_line, csv_row
 
 _MAX_ROWS = 20_000
-_MAX_COLUMNS = 200  # each of them has a cell in every row
-_SPACE = 64 * 10**6  # bytes of a report, far above what a body can bring
+_MAX_COLUMNS = 200  # each adds a cell to every row
+_SPACE = 64 * 10**6  # bytes of a report, far more than a body can fill
 
 
 class DownloadBody(BaseModel):
-    """Rows of results to turn into a file."""
+    """A JSON body of /v1/download: rows of results to turn into a file."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     format: Literal["csv", "html"]
@@ -34,18 +34,16 @@ class DownloadBody(BaseModel):
         min_length=1, max_length=_MAX_ROWS, fail_fast=True
     )
     thumbnails: list[str] = Field(
-        [], description="One a row, WebP in base64, or empty; for html.", max_length=_MAX_ROWS, fail_fast=True
+        [], description="One per row: WebP in base64, or empty; for html.", max_length=_MAX_ROWS, fail_fast=True
     )
     title: str = Field("Scores", max_length=200)
 
 
 def make_download(asked: DownloadBody) -> tuple[bytes, str]:
-    """Return a file and its media type; Rejected where it has too many columns, or thumbnails that do not fit."""
+    """Return a file and its media type; Rejected for too many columns, or thumbnails that do not fit the rows."""
     columns = COLUMNS.keys() | {name for row in asked.rows for name in row}
     if len(columns) > _MAX_COLUMNS:
-        raise Rejected(
-            422, f"Expected at most {_MAX_COLUMNS} columns, got {len(columns):,}: leave some out of the rows."
-        )
+        raise Rejected(422, f"Expected at most {_MAX_COLUMNS} columns, got {len(columns):,}: send fewer.")
     if asked.format == "csv":
         return _table(asked), "text/csv; charset=utf-8"
     return _report(asked), "text/html; charset=utf-8"
@@ -62,7 +60,9 @@ def _table(asked: DownloadBody) -> bytes:
 def _report(asked: DownloadBody) -> bytes:
     images = asked.thumbnails or [""] * len(asked.rows)
     if len(images) != len(asked.rows):
-        raise Rejected(422, f"Expected a thumbnail for each of {len(asked.rows)} rows, got {len(images)}.")
+        raise Rejected(
+            422, f"Expected a thumbnail for each of {len(asked.rows)} rows, got {len(images)}: send one per row."
+        )
     shown = report_data(asked.rows, [None] * len(asked.rows), Path(), asked.title)
     page = Page(shown, _SPACE)
     images = [_checked(images[row]) for row in page.image_order]
@@ -70,11 +70,11 @@ def _report(asked: DownloadBody) -> bytes:
 
 
 def _checked(image: str) -> str:
-    """Return a thumbnail written afresh, so that nothing but base64 of WebP gets into the page."""
+    """Return a thumbnail encoded anew, so that nothing but base64 of WebP gets into the page."""
     try:
         data = base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Rejected(422, "Expected thumbnails in base64, got other text.") from error
+        raise Rejected(422, "Expected thumbnails in base64, got other text: encode them.") from error
     if data and not (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
-        raise Rejected(422, "Expected thumbnails in WebP, got another format.")
+        raise Rejected(422, "Expected thumbnails in WebP, got another format: convert them.")
     return base64.b64encode(data).decode("ascii")

@@ -25,7 +25,8 @@ from mst_clipiqa.encoders.threads import divided_threads
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import Encoded, Failed, Seen
 from mst_clipiqa.scoring.scorer import Score, Scorer
-from mst_clipiqa.serve.body import HttpScoreRequest, Upload
+from mst_clipiqa.serve.body import HttpScoreRequest
+from mst_clipiqa.serve.form import Upload
 from mst_clipiqa.serve.metrics import Metrics
 from mst_clipiqa.serve.settings import Limits
 

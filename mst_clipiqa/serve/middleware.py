@@ -1,4 +1,4 @@
-"""Around every request: is it for us and from whom it should be; what every answer carries; what is counted."""
+"""ASGI middleware: host, origin and token checks, security headers, and request metrics."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _HEADERS = {
 _log = logging.getLogger(__name__)
 
 
-class _AddHeaders:
-    """Sends an answer with the headers that every answer carries; ``status`` is None until it has begun."""
+class _HeaderAddingSend:
+    """Sends a response with the security headers added; ``status`` is None until the response starts."""
 
     def __init__(self, send: Send, path: str) -> None:
         self.send = send
@@ -50,14 +50,14 @@ class _AddHeaders:
 
 
 class RequestMiddleware:
-    """ASGI middleware: lets in what is ours to answer.
+    """Checks each request, passes it on, adds headers to the response, and counts it.
 
     Args:
-        app: what answers.
-        settings: host and token; without a token only names of this very machine are answered, so that no page of
-            another site can have its own name point here and read the answers.
+        app: the application.
+        settings: host and token; without a token, only requests for this machine's loopback names are answered, so
+            that no web page can point its own domain here and read the responses (DNS rebinding).
         metrics: counts requests.
-        paths: the paths that have a count of their own; any other is counted as "other".
+        paths: paths that are counted by name; all others are counted as "other".
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, paths: frozenset[str]) -> None:
@@ -67,20 +67,20 @@ class RequestMiddleware:
         self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or pass it on."""
+        """Handle one request; anything but HTTP is passed on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
         path = scope["path"] if scope["path"] in self.paths else "other"
-        sender = _AddHeaders(send, scope["path"])
+        sender = _HeaderAddingSend(send, scope["path"])
         try:
             await self._answer(scope, receive, sender)
         except Exception:
-            # Here and not in a handler of the application: Starlette runs that one outside of us, without our headers.
+            # Not in a handler of the application: Starlette runs that one outside this middleware, without its headers.
             if sender.status is not None:
-                raise  # too late for another answer: what runs us logs it and hangs up
-            _log.exception("A defect in answering %s:", path)
+                raise  # too late for another response: the ASGI server logs it and disconnects
+            _log.exception("Error while answering %s:", path)
             await internal_error()(scope, receive, sender)
         finally:
             self.metrics.requests.labels(path, str(sender.status or 500)).inc()
@@ -89,34 +89,38 @@ class RequestMiddleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check(scope)
-        except Rejected as refused:
-            await rejection(refused)(scope, receive, send)
+        except Rejected as error:
+            await rejection(error)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = HTTPConnection(scope).headers
         path = scope["path"]
-        if not scope["query_string"].isascii():  # a redirect would stumble over it
-            raise Rejected(400, "Expected a query in ASCII, got other bytes: write them as %XX.")
+        if not scope["query_string"].isascii():  # a redirect would fail on it
+            raise Rejected(400, "Expected a query in ASCII, got other bytes: escape them as %XX.")
         if self.token is None and not _is_loopback_name(headers.get("host", "")):
             raise Rejected(
-                403, "Expected a request for localhost, got one for another name: use http://localhost, or set a token."
+                403, "Expected a request for localhost, got one for another host: use http://localhost, or set a token."
             )
         if scope["method"] not in ("GET", "HEAD") and _is_foreign(headers):
-            raise Rejected(403, "Expected a request from this server's own page or a program, got one of another site.")
+            raise Rejected(
+                403,
+                "Expected a request from this server's page or a program, got one from another site.",
+            )
         if self.token is not None and (path.startswith("/v1/") or path == "/metrics"):
             scheme, _, given = headers.get("authorization", "").partition(" ")
-            # Compared in constant time, so that its time does not tell how much of a guess is right.
+            # In constant time, so that timing does not reveal how much of a guess is right.
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token):
                 raise Rejected(
                     401,
-                    "Expected the header 'Authorization: Bearer TOKEN' with this server's token, got none that fits.",
+                    "Expected the header 'Authorization: Bearer TOKEN' with this server's token, got none or a wrong "
+                    "one: look the token up.",
                 )
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address or name can be reached from this machine only."""
+    """Return whether a host name or address can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -132,6 +136,6 @@ def _is_loopback_name(host: str) -> bool:
 
 
 def _is_foreign(headers: Headers) -> bool:
-    """Return whether a browser sent this for a page of another site."""
+    """Return whether a browser sent this on behalf of another site's page."""
     origin = headers.get("origin")
     return origin is not None and origin.partition("://")[2] != headers.get("host")

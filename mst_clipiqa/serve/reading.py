@@ -1,4 +1,4 @@
-"""Bytes of a request's body, and JSON made of them: never more, and never for longer, than the limits allow."""
+"""Reads the body of a request, within the limits of size, time and memory; validates JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from starlette.requests import Request
 from mst_clipiqa.errors import Rejected, shown
 from mst_clipiqa.serve.settings import Limits
 
-_LINGER_BYTES = 256 * 2**20  # of a body over the limit, read and dropped so that the client gets to hear the answer
-_DIGITS = 18  # of a content-length that is read as a number; Python refuses very long ones
-_MOST_ERRORS = 100  # of a body that are put into words, to take the first
+_LINGER_BYTES = 256 * 2**20  # of an oversized body, read and dropped so that the client can receive the response
+_MAX_LENGTH_DIGITS = 18  # of a Content-Length; Python refuses to convert very long numbers
+_MAX_ERRORS = 100  # validation errors that are formatted in order to report the first
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class MemoryBudget:
-    """Counts the bytes of bodies in memory, of all clients together."""
+    """Counts the bytes of request bodies in memory, over all clients.
+
+    Args:
+        limit: the largest number of bytes.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -28,7 +32,7 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self) -> Iterator[Reservation]:
-        """Reserve memory for one request; all of it is released at the end."""
+        """Give one request a reservation, and release its bytes at the end of the block."""
         reservation = Reservation(self)
         try:
             yield reservation
@@ -37,14 +41,14 @@ class MemoryBudget:
 
 
 class Reservation:
-    """The bytes that one request holds."""
+    """The bytes that one request holds in memory."""
 
     def __init__(self, memory: MemoryBudget) -> None:
         self.memory = memory
         self.bytes = 0
 
     def add(self, count: int) -> None:
-        """Take some bytes, or refuse where that would be too many for this machine's good."""
+        """Reserve more bytes; Rejected if they exceed the budget."""
         if self.memory.bytes + count > self.memory.limit:
             raise Rejected(503, "Expected room for the request's body, but others fill it now: try again soon.", 2)
         self.memory.bytes += count
@@ -58,12 +62,15 @@ async def read_json(
     reservation: Reservation,
     too_long: Callable[[str], Rejected] | None = None,
 ) -> _Model:
-    """Return a JSON body as a model; Rejected names the first thing that is wrong with it.
+    """Return a JSON body as a model.
 
     Args:
         request, limits, reservation: see ``chunks``.
-        model: of the body; its lists should fail fast and have a ``max_length``, as every error is kept in memory.
-        too_long: makes the refusal of a list that is longer, from its length; None for that of any other error.
+        model: its lists should fail fast and have a ``max_length``, because every error is kept in memory.
+        too_long: makes the rejection of a list over its ``max_length`` from the list's length; None for the usual one.
+
+    Raises:
+        Rejected: names the first error of the body.
     """
     body = bytearray()
     async for chunk in chunks(request, limits, reservation):
@@ -76,7 +83,7 @@ async def read_json(
 
 def _invalid(error: ValidationError, too_long: Callable[[str], Rejected] | None) -> Rejected:
     expected = "Expected JSON as /docs describes it,"
-    if (count := error.error_count()) > _MOST_ERRORS:
+    if (count := error.error_count()) > _MAX_ERRORS:
         return Rejected(422, f"{expected} got {count:,} errors: send only the keys that it names.")
     first = error.errors(include_url=False, include_input=False)[0]
     if too_long and first["type"] == "too_long":
@@ -86,11 +93,15 @@ def _invalid(error: ValidationError, too_long: Callable[[str], Rejected] | None)
 
 
 async def chunks(request: Request, limits: Limits, reservation: Reservation) -> AsyncGenerator[bytes, None]:
-    """Yield the body; Rejected once it is over the limits of size and time."""
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and (len(said) > _DIGITS or int(said) > limits.max_bytes):
+    """Yield the body as it arrives.
+
+    Raises:
+        Rejected: the body exceeds the size or time limit or the memory budget, or the client disconnected.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > _MAX_LENGTH_DIGITS or int(declared) > limits.max_bytes):
         await _linger(request, limits)
-        raise _too_large("more" if len(said) > _DIGITS else f"{int(said):,}", limits)
+        raise _too_large("more" if len(declared) > _MAX_LENGTH_DIGITS else f"{int(declared):,}", limits)
     end = asyncio.get_running_loop().time() + limits.seconds
     total, is_more = 0, True
     while is_more:
@@ -102,7 +113,7 @@ async def chunks(request: Request, limits: Limits, reservation: Reservation) -> 
                 408, f"Expected the whole body within {limits.seconds:g} seconds, got a part of it: send it faster."
             ) from error
         if message["type"] == "http.disconnect":
-            raise Rejected(400, "Expected the whole body, but the client hung up: send it again.")
+            raise Rejected(400, "Expected the whole body, but the client disconnected: send it again.")
         chunk, is_more = message.get("body", b""), message.get("more_body", False)
         total += len(chunk)
         if total > limits.max_bytes:
@@ -114,7 +125,7 @@ async def chunks(request: Request, limits: Limits, reservation: Reservation) -> 
 
 
 async def _linger(request: Request, limits: Limits) -> None:
-    """Read on for a while and forget it: a client that is still sending does not hear an answer."""
+    """Read and drop more of the body for a while: many clients read no response before they have sent everything."""
     dropped, is_more = 0, True
     with suppress(TimeoutError):
         async with asyncio.timeout(min(5.0, limits.seconds)):

@@ -1,4 +1,4 @@
-"""Answers as bytes."""
+"""JSON responses, and those to requests that were rejected or failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mst_clipiqa.errors import Rejected
 
 
 class JsonResponse(JSONResponse):
-    """JSON in ASCII: any file name or prompt travels, whatever it holds."""
+    """JSON in ASCII, which carries every file name and prompt, lone surrogates included."""
 
     def render(self, content: Any) -> bytes:
         """Return the body."""
@@ -19,13 +19,13 @@ class JsonResponse(JSONResponse):
 
 
 def internal_error() -> JsonResponse:
-    """Return the answer where the fault is ours; it says nothing of our insides."""
-    return JsonResponse({"error": "Expected to answer this, but the server has a defect: its log says which."}, 500)
+    """Return a generic 500 response that leaks no internals."""
+    return JsonResponse({"error": "Expected to answer this, but the server has a defect: see its log."}, 500)
 
 
-def rejection(refused: Rejected) -> JsonResponse:
-    """Return the answer to a request that was refused."""
-    headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
-    if refused.status == 401:
+def rejection(error: Rejected) -> JsonResponse:
+    """Return the response to a rejected request."""
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JsonResponse({"error": refused.sentence}, refused.status, headers)
+    return JsonResponse({"error": error.sentence}, error.status, headers)

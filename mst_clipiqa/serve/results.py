@@ -1,4 +1,4 @@
-"""Scores -> JSON: the numbers of the command's table, and beside them what a page needs to show them."""
+"""Scores -> JSON: the values of the command's table, and what a page needs besides to show them."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ WORDS = {
 
 
 class ScoreResult(BaseModel):
-    """One score; the first ten fields are the columns of the command's table, in its units and rounding."""
+    """One score; the first ten fields are the columns of the command's table, with the same units and rounding."""
 
     model_config = ConfigDict(extra="allow")  # further targets have a field of their own, as in the table
-    file: str = Field(description="The name that the image was sent with.")
+    file: str = Field(description="The file name that was sent with the image.")
     prompt: str | None
-    quality: float | None = Field(description="How good it looks; higher is better; the scale is in targets.")
+    quality: float | None = Field(description="How good the image looks; higher is better.")
     correspondence: float | None = Field(description="How well it shows its prompt; null without a prompt.")
-    gate: float | None = Field(description="Mean share of the coarse encoder, 0..1.")
+    gate: float | None = Field(description="Mean share of the coarse encoder, 0 to 1.")
     status: str = Field(description="ok or error.")
-    reason: str | None = Field(description="Why something is missing, or to be read with care.")
+    reason: str | None = Field(description="Why a score is missing or less certain.")
     width: int | None
     height: int | None
     model: str
-    words: dict[str, str] = Field(description="Quality and correspondence in a word; only from a calibrated model.")
-    intervals: dict[str, tuple[float, float]] = Field(description="Holds the human rating with 90 % confidence.")
-    levels: list[float] | None = Field(description="Probability of the five quality levels, bad to perfect.")
+    words: dict[str, str] = Field(description="Quality and correspondence as a word; calibrated models only.")
+    intervals: dict[str, tuple[float, float]] = Field(description="Contains the human rating with 90 % confidence.")
+    levels: list[float] | None = Field(description="Probabilities of the five quality levels, bad to perfect.")
 
 
 class ScoreResponse(BaseModel):
-    """What /v1/score answers: a result for each image and prompt, in order."""
+    """The response of /v1/score: one result per image and prompt, in order."""
 
     results: list[ScoreResult]
 
 
 class CompareResponse(BaseModel):
-    """What /v1/compare answers: the results of A and B, and what follows from them."""
+    """The response of /v1/compare: the results of A and B, and their comparison."""
 
     results: list[ScoreResult]
-    sentences: list[str] = Field(description="Which is better, by how much, how sure; one sentence a score.")
+    sentences: list[str] = Field(description="Which is better, by how much, how certain; one sentence per score.")
     comparisons: list[dict[str, Any]] = Field(description="The same in numbers.")
 
 
 class ErrorResponse(BaseModel):
-    """What every other answer holds."""
+    """The response to a request that was rejected."""
 
     error: str = Field(description="One sentence: what was expected, what came, what to do.")
 
 
 def results(asked: HttpScoreRequest, scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """Return the scores of a request as JSON objects, in order."""
+    """Return the scores of a request as JSON objects (``ScoreResult``), in order."""
     pairs = [(one.name, prompt) for one, prompts in zip(asked.images, asked.prompts, strict=True) for prompt in prompts]
     return [_result(name, prompt, score) for (name, prompt), score in zip(pairs, scores, strict=True)]
 
@@ -70,7 +70,7 @@ def _result(name: str, prompt: str | None, score: Score) -> dict[str, Any]:
 
 
 def _words(score: Score) -> dict[str, str]:
-    """Return each score as the fifth of its scale that it lies in."""
+    """Return a word for the fifth of its scale that each score falls in."""
     if not score.calibrated:
         return {}
     found = {}

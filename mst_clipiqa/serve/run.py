@@ -1,4 +1,4 @@
-"""An address to listen on, and uvicorn on it, until a signal says stop."""
+"""Listens on an address and runs uvicorn until a signal stops it."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from mst_clipiqa.serve.middleware import is_loopback
 from mst_clipiqa.serve.settings import Settings
 
 MIN_TOKEN = 16
-"""Shortest token, in characters."""
+"""Length of the shortest token, in characters."""
 _BACKLOG = 1024
 
 
 def check_open(settings: Settings) -> None:
-    """Refuse to serve strangers without a token.
+    """Check that only loopback addresses are served without a token.
 
     Raises:
-        UsageError: another host than loopback without a token, or a token that can be guessed or cannot be sent.
+        UsageError: the host is not loopback and there is no token, or the token is too short or cannot be sent.
     """
     token = settings.token
     if token is None:
         if not is_loopback(settings.host):
             raise UsageError(
-                f"Expected a token to serve on {shown(settings.host)}, where others can reach it: set --token or "
-                "MST_CLIPIQA_TOKEN, or leave --host out to serve this machine only."
+                f"Expected a token to serve on {shown(settings.host)}, where others can reach it, got none: set "
+                "--token or MST_CLIPIQA_TOKEN, or omit --host to serve this machine only."
             )
     elif len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(
-            f"Expected a token of at least {MIN_TOKEN} printable ASCII characters without spaces, got another: make "
-            "one with 'openssl rand -hex 16'."
+            f"Expected a token of at least {MIN_TOKEN} printable ASCII characters without spaces, got another: "
+            "make one with 'openssl rand -hex 16'."
         )
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a socket that listens; UsageError where the address cannot be had or is none."""
+    """Return a listening socket; UsageError if the address is invalid or not available."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except (OSError, UnicodeError) as error:  # a name with an empty or too long label is not even looked up
-        why = error.strerror or error if isinstance(error, OSError) else "No name of a host is written like this"
+    except (OSError, UnicodeError) as error:  # a name with an empty or overlong label fails before the lookup
+        why = error.strerror or error if isinstance(error, OSError) else "Not a valid host name"
         raise UsageError(
             f"Expected to listen on {shown(settings.host)}, port {settings.port}, but: {why}; name another with --host "
             "or --port (0 takes a free port)."
@@ -62,20 +62,20 @@ def address_of(listener: socket.socket) -> str:
 
 
 def serve(scorer: Scorer, settings: Settings, listener: socket.socket, started: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; then take no more requests, finish those that were begun, and return.
+    """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
     Args:
         scorer: the model.
-        settings: token, threads, limits.
+        settings: token, threads and limits.
         listener: from ``listen``.
         started: called just before the first request can be answered.
     """
     for _ in scorer.many([Request(Image.new("RGB", (256, 256)), "an image")]):
-        pass  # what is loaded on first use is loaded now, and not while the first client waits
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # or every malformed body is a line of the log
+        pass  # load now what is loaded on first use, not while the first client waits
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # otherwise it logs every malformed body
     config = uvicorn.Config(
         create_app(scorer, settings),
-        log_level="warning",  # to stderr; no line a request, so neither prompts nor names get into a log
+        log_level="warning",  # to stderr; no access log, so that prompts and file names are never logged
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
@@ -87,7 +87,7 @@ def serve(scorer: Scorer, settings: Settings, listener: socket.socket, started: 
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    # For a signal before uvicorn listens for it, and for the same one, which uvicorn raises again when it is done.
+    # For signals before uvicorn handles them, and for the one that uvicorn raises again when it is done.
     before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         started()

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of everything; beyond a limit the answer is a 4xx, or a 503 where waiting helps.
+    """What a request may use; beyond a limit the response is a 4xx, or a 503 if waiting helps.
 
     Attributes:
-        max_bytes: of a request's body.
-        max_pixels: of one image; known from its header, before it is decoded.
-        max_images: scores of one request: images, or prompts where one image has several.
+        max_bytes: size of a request's body.
+        max_pixels: pixels of one image, read from its header before decoding.
+        max_images: scores per request: images, or prompts if one image has several.
         max_prompt: characters of a prompt.
-        max_waiting: scores that wait or are being worked on, of all clients together.
-        max_held: bytes of bodies that are held in memory, of all clients together.
-        seconds: to receive a body, and again to answer it.
+        max_waiting: scores that wait or are in progress, over all clients.
+        max_held: bytes of request bodies in memory, over all clients.
+        seconds: time to receive a body, and again to answer it.
     """
 
     max_bytes: int = 32 * 2**20
@@ -33,10 +33,10 @@ class Settings:
     """How the server runs.
 
     Attributes:
-        host, port: where it listens; port 0 takes a free one.
-        token: what clients must show, or None on a loopback address.
-        workers: threads that open images.
-        limits: see there.
+        host, port: the address to listen on; port 0 takes a free one.
+        token: the token that clients must send, or None on a loopback address.
+        workers: threads that decode images.
+        limits: what a request may use.
     """
 
     host: str = "127.0.0.1"

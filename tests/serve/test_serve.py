@@ -24,10 +24,13 @@ from mst_clipiqa.errors import Rejected
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.serve.app import Server, create_app
-from mst_clipiqa.serve.body import HttpScoreRequest, Upload
+from mst_clipiqa.serve.app import create_app
+from mst_clipiqa.serve.body import HttpScoreRequest
 from mst_clipiqa.serve.engine import Engine
+from mst_clipiqa.serve.form import Upload
 from mst_clipiqa.serve.metrics import Metrics
+from mst_clipiqa.serve.results import CompareResponse, ErrorResponse, ScoreResponse, ScoreResult
+from mst_clipiqa.serve.server import Server
 from mst_clipiqa.serve.settings import Limits, Settings
 from tests.fakes import FakePair
 from tests.serving import b64, png, toy_scorer
@@ -107,6 +110,33 @@ def test_prompts_one_for_all_one_for_each_or_several_for_one(client: TestClient)
     assert prompts(client.post("/v1/score", json=listed)) == [("", "a"), ("", "b")]
     three = client.post("/v1/score", files=images(png(0), png(1), png(2)), data=each)
     assert "one for each of 3 images, got 2" in said(three, 422)
+
+
+def test_responses_are_as_the_documentation_says(client: TestClient) -> None:
+    both, prompt = images(png(0), png(1)), {"prompt": "a fox"}
+    scored = client.post("/v1/score", files=[*both, *images(b"no")], data=prompt).json()
+    compared = client.post("/v1/compare", files=both, data=prompt).json()
+    refused = client.post("/v1/score", json={}).json()
+    for body, model in ((scored, ScoreResponse), (compared, CompareResponse), (refused, ErrorResponse)):
+        assert json.loads(model.model_validate(body, strict=False).model_dump_json()) == body
+        assert body.keys() == model.model_fields.keys()
+    assert {tuple(one) for one in scored["results"]} == {tuple(ScoreResult.model_fields)}
+
+
+def test_a_form_may_come_in_any_pieces(client: TestClient) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    empty = part % (b"image", b'; filename=""', b"")  # as a browser sends it for a field left empty
+    whole = (
+        part % (b"images", b'; filename="\xe9.png"', png()) + empty + part % (b"prompts", b"", "é".encode()) + b"--x--"
+    )
+
+    def pieces(size: int) -> Iterator[bytes]:
+        yield from (whole[at : at + size] for at in range(0, len(whole), size))
+
+    for size in (1, 7, 1000):
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        [one] = client.post("/v1/score", content=pieces(size), headers=headers).json()["results"]
+        assert (one["file"], one["prompt"], one["status"]) == ("é.png", "é", "ok")
 
 
 def test_words_intervals_and_levels(client: TestClient) -> None:
@@ -194,7 +224,7 @@ def test_too_many_images_or_prompts(client: TestClient) -> None:
         ({}, "in 'images': field required"),
         ({"images": []}, "at least one image, got none"),
         ({"images": [{"data": "@@"}]}, "base64 in images.0.data"),
-        ({"images": [{"data": "https://example.org/a.png"}]}, "an address will not do"),
+        ({"images": [{"data": "https://example.org/a.png"}]}, "URLs are not fetched"),
         ({"images": [{"data": ""}]}, "got nothing (0 bytes)"),
         ({"images": [{"dat": ""}]}, "in 'images.0.data': field required"),
         ({"images": [{"data": "", "path": "/etc/passwd"}]}, "'images.0.path': extra inputs"),
@@ -223,13 +253,13 @@ def test_json_that_asks_for_nothing_we_can_do(client: TestClient, body: Any, sen
 def test_reading_stops_at_the_first_bad_item(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, body: Any, sentence: str
 ) -> None:
-    monkeypatch.setattr("mst_clipiqa.serve.reading._MOST_ERRORS", 3)  # a value of a row has three types: three errors
+    monkeypatch.setattr("mst_clipiqa.serve.reading._MAX_ERRORS", 3)  # a value of a row has three types: three errors
     assert sentence in said(client.post(f"/v1/{path}", json=body), 422)
 
 
 def test_reading_stops_at_the_first_item_too_many(client: TestClient) -> None:
     many = {"images": [{"data": ""}] * 4 + [{"data": "", "no": "such"}] * 100}  # the last are not looked at
-    assert "at most 4 images or prompts a request, got 104" in said(client.post("/v1/score", json=many), 413)
+    assert "at most 4 images or prompts per request, got 104" in said(client.post("/v1/score", json=many), 413)
     keys = {"images": [], **{str(place): 0 for place in range(500)}}
     assert "got 500 errors" in said(client.post("/v1/score", json=keys), 422)
 
@@ -248,13 +278,14 @@ def test_bodies_of_another_kind(client: TestClient) -> None:
     assert "invalid JSON" in said(post(b"[" * 30_000, "application/json"), 422)
     assert "hex escape" in said(post(b'{"images":[{"data":"","prompt":"\\ud800"}]}', "application/json"), 422)
     assert "got 'text/plain'" in said(post(b"hello", "text/plain"), 415)
-    assert "malformed body" in said(post(b"--x", "multipart/form-data"), 400)
+    assert "it names no boundary" in said(post(b"--x", "multipart/form-data"), 400)
+    nameless = b"--x\r\nContent-Disposition: form-data\r\n\r\nx\r\n--x--"
+    assert "a part has no name" in said(post(nameless, "multipart/form-data; boundary=x"), 400)
     cut = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + png()
     assert "it ends too early" in said(post(cut, "multipart/form-data; boundary=x"), 400)
-    assert "malformed body" in said(post(b"no such boundary", "multipart/form-data; boundary=x"), 400)
+    assert "it cannot be parsed" in said(post(b"no such boundary", "multipart/form-data; boundary=x"), 400)
     part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n--x--\r\n'
     strange = "multipart/form-data; boundary=x; charset=unicode_escape"
-    assert "got 'image'" in said(post(part % (b"image", b"x"), "multipart/form-data; boundary=x"), 422)
     assert "got 'image'" in said(post(part % (b"image", b"x"), "multipart/form-data; boundary=x"), 422)
     assert "the charset 'unicode_escape'" in said(post(part % (b"prompt", b"\\ud800"), strange), 415)
 

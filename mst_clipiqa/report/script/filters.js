@@ -100,9 +100,9 @@ function refresh() {
   layout();
 }
 function saveList() {
-  // A quote before what a spreadsheet would run, as the tables of the command line have it.
+  const marked = new Set(data.marked); // texts that need a quote in front, as csv_cell (tables/cells.py) decided
   const cell = (value) => {
-    const words = typeof value === "string" && /^'*[=+\-@\t\r\n＝＋－＠]/.test(value) ? `'${value}` : String(value ?? "");
+    const words = marked.has(value) ? `'${value}` : String(value ?? "");
     return /[",\r\n]/.test(words) ? `"${words.replaceAll('"', '""')}"` : words;
   };
   const lines = ["file,prompt,quality,correspondence"];

@@ -2,23 +2,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const TARGETS = ["quality", "correspondence"].filter((name) => data.overall[name][3] > 0);
-const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-const fixed = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
-const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const coded = (column, row) => (column.of[row] < 0 ? "" : column.names[column.of[row]]);
 const failed = (row) => !data.ok[row];
-
-/** Make an element: properties, then children, where a string is text and never markup. */
-function make(tag, properties = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === "style") Object.assign(node.style, value);
-    else if (name in node) node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children.filter((child) => child !== null));
-  return node;
-}
 
 /** Return round ends and a step for an axis over the values, so that about `parts` steps cover them. */
 function axis(values, parts) {

@@ -30,7 +30,7 @@ export function card(result, { url = null, file = null, heading = "h3", label = 
     if (result.levels) parts.push(levels(result.levels));
     parts.push(facts(result));
     if (result.reason) parts.push(make("p", { className: "soft" }, `Note: ${result.reason}.`));
-    if (info.explains && file) parts.push(explainButton(file, result));
+    if (file) parts.push(explainButton(file, result));
   }
   return make("article", { className: `card ${result.status}` }, frame, make("div", { className: "said" }, ...parts));
 }

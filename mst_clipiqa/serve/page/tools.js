@@ -1,22 +1,10 @@
-// Small tools of the page. Foreign text (names, prompts, reasons) goes on screen as text, never as markup.
+// Helpers of the page; those that the report has too come from its script.
 
+import { make } from "./dom.js";
+
+export * from "./dom.js";
 export const find = (selector, within = document) => within.querySelector(selector);
-export const fixed = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
-export const capital = (word) => word[0].toUpperCase() + word.slice(1);
-export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 export const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
-
-/** Make an element: properties, then children, where a string is text. */
-export function make(tag, properties = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === "style") Object.assign(node.style, value);
-    else if (name in node) node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children.filter((child) => child !== null));
-  return node;
-}
 
 /** Return a small WebP (or PNG, where the browser cannot write WebP) of an image, or null if it cannot show it. */
 export async function thumbnail(file, side = 320) {
