@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mst_clipiqa.errors import UsageError, nearest
-from mst_clipiqa.explain.results import STREAMS, Float32Array, Fusion, Maps, Stream, Word
+from mst_clipiqa.explain.results import STREAMS, Float32Array, Fusion, Maps, MapStream, Word
 from mst_clipiqa.tables.cells import rounded
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Explanation:
     maps: dict[str, Maps]
     encoder_rows: int
 
-    def overlay(self, stream: Stream = "both", target: str = "quality", side: int = 384) -> Image.Image:
+    def overlay(self, stream: MapStream = "both", target: str = "quality", side: int = 384) -> Image.Image:
         """Return the image with a map over it, red where score is lost and a frame around the worst window.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mst_clipiqa.explain.results import Box, Float32Array, Maps, Stream
+from mst_clipiqa.explain.results import Box, Float32Array, Maps, MapStream
 
 RED = (214, 40, 40)
 LEAST_SPAN = 0.02
@@ -15,7 +15,7 @@ _PALE = 0.55  # how far the image is drawn towards grey
 _FINE = 64  # cells a side in which overlapping windows are averaged
 
 
-def overlay(image: Image.Image, maps: Maps, stream: Stream, *, span: float, side: int) -> Image.Image:
+def overlay(image: Image.Image, maps: Maps, stream: MapStream, *, span: float, side: int) -> Image.Image:
     """Return the image with the map of a stream over it.
 
     Args:

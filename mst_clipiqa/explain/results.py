@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from mst_clipiqa.errors import UsageError, nearest
 
 Float32Array = NDArray[np.float32]
-Stream = Literal["coarse", "fine", "both"]
+MapStream = Literal["coarse", "fine", "both"]
 Box = tuple[float, float, float, float]
 
-ENCODER_STREAMS: tuple[Stream, ...] = ("coarse", "fine")
-STREAMS: tuple[Stream, ...] = (*ENCODER_STREAMS, "both")
+ENCODER_STREAMS: tuple[MapStream, ...] = ("coarse", "fine")
+STREAMS: tuple[MapStream, ...] = (*ENCODER_STREAMS, "both")
 
 
 @dataclass(frozen=True)
@@ -92,21 +92,21 @@ class Maps:
         lost: Float32Array = np.hypot(self.coarse.clip(min=0), self.fine.clip(min=0))
         return lost
 
-    def of(self, stream: Stream) -> Float32Array:
+    def of(self, stream: MapStream) -> Float32Array:
         """Return the map of a stream, "coarse", "fine" or "both"."""
         if stream not in STREAMS:
             raise UsageError(f"Expected the stream coarse, fine or both, got {stream!r}{nearest(stream, STREAMS)}.")
         found: Float32Array = getattr(self, stream)
         return found
 
-    def worst(self, stream: Stream = "both") -> Box:
+    def worst(self, stream: MapStream = "both") -> Box:
         """Return the window where most is lost: left, top, right, bottom, 0..1 of width and height."""
         lost = self.of(stream)
         row, column = np.unravel_index(int(lost.argmax()), lost.shape)
         left, top, right, bottom = self.windows[row, column].tolist()
         return left, top, right, bottom
 
-    def sentence(self, stream: Stream, target: str) -> str:
+    def sentence(self, stream: MapStream, target: str) -> str:
         """Return where most is lost, and how much, in words."""
         left, top, right, bottom = self.worst(stream)
         lost = float(self.of(stream).max())

@@ -8,14 +8,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
-from mst_clipiqa.explain.results import Stream
+from mst_clipiqa.explain.results import MapStream
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 
 WIDTH = 1200
 MOST_WORDS = 14
 """Words shown, those with the largest effects; the JSON has all of them."""
 
-_ORDER: tuple[Stream, ...] = ("both", "coarse", "fine")
+_ORDER: tuple[MapStream, ...] = ("both", "coarse", "fine")
 _MARGIN, _GAP, _LINE = 24, 24, 26
 _PANEL = (WIDTH - 2 * _MARGIN - 3 * _GAP) // 4
 _INK, _GREY, _BLUE = (30, 34, 40), (110, 116, 124), (52, 104, 192)

@@ -42,7 +42,7 @@ def atomic(path: Path, *, sync: bool = False, beside: Path | None = None) -> Ite
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all; see `atomic`."""
+    """Write a file that appears whole or not at all; see ``atomic``."""
     with atomic(path) as file:
         file.write(data)
 

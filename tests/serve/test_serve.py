@@ -36,7 +36,7 @@ from tests.fakes import FakePair
 from tests.serving import b64, png, toy_scorer
 
 SMALL = Limits(
-    max_bytes=40_000, max_pixels=10_000, max_images=4, max_prompt=50, max_waiting=6, max_held=90_000, seconds=5.0
+    max_bytes=40_000, max_pixels=10_000, max_images=4, max_prompt=50, max_waiting=6, max_held=90_000, seconds=30.0
 )
 HOME = "http://127.0.0.1"
 
