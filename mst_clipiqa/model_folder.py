@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mst_clipiqa.data.record import same_text
 from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.errors import ModelError, nearest, shown
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -85,7 +86,7 @@ def image_hash(data: bytes) -> str:
 
 def prompt_hash(prompt: str) -> str:
     """Return how ``trained_on.json`` names a prompt; case and runs of white space do not count."""
-    return hashlib.sha256(" ".join(prompt.lower().split()).encode("utf-8", "replace")).hexdigest()[:16]
+    return hashlib.sha256(same_text(prompt).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def save(model: TrainedModel, folder: Path, card: str) -> None:

@@ -6,9 +6,9 @@
     loading.py       name, folder ................ -> RatedSet             (load)
     copies.py        records ..................... -> byte-identical images
     splits.py        records ..................... -> Split                (make_split, leakage)
-    survey.py        RatedSet .................... -> Survey               (what `data check` prints)
+    survey.py        RatedSet .................... -> Survey               (printed by ``data check``)
 
-Needs nothing but the standard library; openpyxl for .xlsx and scipy for .mat, on the first such file.
+Needs only the standard library; openpyxl is imported for .xlsx and scipy for .mat, on the first such file.
 """
 
 from __future__ import annotations

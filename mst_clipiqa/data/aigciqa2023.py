@@ -1,8 +1,8 @@
-"""AIGCIQA2023, which is published in pieces: scores as .mat in row order, names and prompts as spreadsheets.
+"""AIGCIQA2023, which is published in parts: scores as .mat in row order, names and prompts as spreadsheets.
 
-The common csv copy (`all_set.csv`) has everything in one place, with the scores divided by 20. A row of the
-.mat files is an image: model index * 400 + prompt * 4 + copy - 1. That is the order of `pic-index.xlsx`, and
-the number by which the flat folder `Image/allimg` calls its images.
+The common csv copy (``all_set.csv``) has everything in one file, with the scores divided by 20. A row of the
+.mat files is an image, number model index * 400 + prompt * 4 + copy - 1. ``pic-index.xlsx`` has the same order, and
+the images in the flat folder ``Image/allimg`` are named by this number.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 from mst_clipiqa.data.label_files import find_labels, read_column_of_mat, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, number, plain_prompt
 from mst_clipiqa.data.sets import AIGCIQA2023 as INFO
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, shown
 
 MODELS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
 PROMPTS, COPIES = 100, 4
 MATS = {"quality": "1", "authenticity": "2", "correspondence": "3"}
 PROMPT_FILES = ("AIGCIQA2023_Prompts.xlsx", "prompts.xlsx", "prompt.xlsx")
-GLUED_FILE = "merged_output_aigciqa2023.csv"  # names and prompts of another public copy, in .mat order
+GLUED_FILE = "merged_output_aigciqa2023.csv"  # names and prompts from another public copy, in .mat order
 
 
 def read(root: Path) -> Labels:
-    """Read the csv copy where there is one, else the official files.
+    """Read the csv copy if there is one, else the official files.
 
     Raises:
-        DataError: no labels here, or the pieces do not fit together.
+        DataError: there are no labels, or the files do not fit together.
     """
     labels, prompts = Labels(), _prompts(root)
     if not prompts:
@@ -41,7 +41,7 @@ def read(root: Path) -> Labels:
 
 
 def _find(root: Path, *names: str) -> Path | None:
-    """Return the first of these files that is there."""
+    """Return the first of these files that exists."""
     for name in names:
         for files in find_labels(root, (name,)).values():
             return files[0]
@@ -53,8 +53,10 @@ def _from_csv(path: Path, prompts: dict[str, tuple[str, str]]) -> list[Rating]:
     for row in read_rows(path, ("model", "image_name", "mosz1", "mosz2", "mosz3", "prompt")):
         model, base = row.get(("model",)), row.get(INFO.file_column)
         if not model or not base:
-            raise DataError(f"{row.where}: expected a model and an image_name, got {model!r} and {base!r}")
-        name = f"{model}/{base}"  # image_name alone stands once for each of the six models
+            raise DataError(
+                f"Expected a model and an image_name in {row.where}, got {model!r} and {base!r}: correct it."
+            )
+        name = f"{model}/{base}"  # image_name alone occurs once per model
         ratings.append(
             Rating(
                 name=name,
@@ -72,13 +74,15 @@ def _from_mat(root: Path, prompts: dict[str, tuple[str, str]], files: list[Path]
     deviations = _mat_columns(root, "STD", files)
     if set(columns) != set(MATS):
         raise DataError(
-            f"expected all_set.csv or DATA/MOS/mosz1.mat, mosz2.mat and mosz3.mat for AIGCIQA2023 below {root}, "
-            f"got {len(columns)} .mat files of the three; fetch the label files or give their folder as the root"
+            f"Expected all_set.csv or DATA/MOS/mosz1.mat, mosz2.mat and mosz3.mat in {shown(root)}, "
+            f"got {len(columns)} of the three .mat files: download the label files or give their folder as the root."
         )
     names, glued = _names(root, len(columns["quality"]))
     for label, column in [*columns.items(), *deviations.items()]:
         if len(column) != len(names):
-            raise DataError(f"expected {len(names)} rows in the .mat file for {label}, got {len(column)}")
+            raise DataError(
+                f"Expected {len(names)} rows in the .mat file of {label}, got {len(column)}: download it again."
+            )
     ratings = []
     for row, name in enumerate(names):
         style, prompt = prompts.get(name.rsplit("/", 1)[-1][:3], ("", glued.get(name, "")))
@@ -98,12 +102,15 @@ def _from_mat(root: Path, prompts: dict[str, tuple[str, str]], files: list[Path]
 def _finite(targets: dict[str, float], name: str, row: int) -> dict[str, float]:
     for target, value in targets.items():
         if not math.isfinite(value):
-            raise DataError(f"mosz{MATS[target]}.mat row {row + 1} ({name}): expected a number, got {value}")
+            raise DataError(
+                f"Expected a number in row {row + 1} of mosz{MATS[target]}.mat ({name}), got {value}: "
+                "download it again."
+            )
     return targets
 
 
 def _mat_columns(root: Path, folder: str, files: list[Path]) -> dict[str, list[float]]:
-    """Read the .mat files of one kind, "MOS" or "STD": target -> column; adds them to the files read."""
+    """Read the .mat files of one kind, "MOS" or "STD": target -> column; and append them to the files read."""
     stem, variable = {"MOS": ("mosz", "MOSz"), "STD": ("SD", "SD")}[folder]
     columns = {}
     for target, digit in MATS.items():
@@ -115,7 +122,7 @@ def _mat_columns(root: Path, folder: str, files: list[Path]) -> dict[str, list[f
 
 
 def _names(root: Path, rows: int) -> tuple[list[str], dict[str, str]]:
-    """Return the image of every .mat row, and prompts where the naming file has them."""
+    """Return the image of every .mat row, and the prompts if the file with the names has them."""
     if index := _find(root, "pic-index.xlsx"):
         lines = read_rows(index, ("model", "image_name"))
         return [f"{line.cells['model']}/{line.cells['image_name']}" for line in lines], {}
@@ -128,15 +135,15 @@ def _names(root: Path, rows: int) -> tuple[list[str], dict[str, str]]:
         return names, dict(zip(names, texts, strict=True))
     if rows != len(MODELS) * PROMPTS * COPIES:
         raise DataError(
-            f"expected pic-index.xlsx beside .mat files of {rows} rows, which is not the whole set "
-            f"({len(MODELS) * PROMPTS * COPIES}); put it into {root}"
+            f"Expected pic-index.xlsx beside .mat files of {rows} rows, as they are not the whole set "
+            f"({len(MODELS) * PROMPTS * COPIES}), got none: put it into {shown(root)}."
         )
     copies = range(1, COPIES + 1)
     return [f"{model}/{p:03d}-{k}.png" for model in MODELS for p in range(PROMPTS) for k in copies], {}
 
 
 def _prompts(root: Path) -> dict[str, tuple[str, str]]:
-    """Read the prompts' spreadsheet: id -> (style, prompt). It has no header row in the official copy."""
+    """Read the prompts' spreadsheet: id -> (style, prompt). The official copy has no header row."""
     path = _find(root, *PROMPT_FILES)
     if path is None:
         return {}
@@ -145,7 +152,7 @@ def _prompts(root: Path) -> dict[str, tuple[str, str]]:
 
 
 def row_of(name: str) -> int | None:
-    """Return the number by which the flat folder calls an image, or None for a model not in the set.
+    """Return the number that names an image in the flat folder, or None if its model is not in the set.
 
     >>> row_of("DALLE/002-3.png")
     410

@@ -1,4 +1,4 @@
-"""Images that are the same file byte for byte under several names."""
+"""Images that are byte-identical under several names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Identical = tuple[tuple[Record, ...], ...]
 def identical(records: Iterable[Record]) -> Identical:
     """Find the images that are byte-identical to another one.
 
-    Only files of one size are read, so the search costs little.
+    Only files of equal size are read, so the search is cheap.
 
     Args:
-        records: with files that are there.
+        records: with files that exist.
 
     Returns:
         The sets of two or more identical images, each sorted by name, in the order of their first names.

@@ -1,26 +1,30 @@
-"""Label files as they lie on disk: found below a folder, and read into rows of named cells."""
+"""Label files: found in a folder, and read into rows of named cells."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from mst_clipiqa.errors import DataError, need, shown
+from mst_clipiqa.tables.lines import Line, csv_rows, is_unicode, json_lines
 from mst_clipiqa.tables.names import is_image_name
 
 LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".mat")
-DEEPEST = 2  # folders below the root that are searched for labels
+SEARCH_DEPTH = 2  # levels of folders below the root that are searched for labels
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One row of a label file; `where` names the file and the row as a spreadsheet counts it."""
+    """One row of a label file.
+
+    Attributes:
+        where: the line and the file, for messages: "line 3 of data.csv".
+        cells: column in lower case -> text.
+    """
 
     where: str
     cells: dict[str, str]
@@ -36,26 +40,26 @@ class LabelRow:
 def find_labels(root: Path, patterns: Sequence[str]) -> dict[str, list[Path]]:
     """Find the shallowest folder with label files, and the files in it.
 
-    One folder and no other, because copies of a set carry folders of splits whose files have the same names.
+    Only one folder is taken, because some copies of a set have folders of splits whose files have the same names.
 
     Args:
-        root: where to begin.
+        root: the folder to search first.
         patterns: shell patterns of file names; one may begin with folders ("DATA/MOS/mosz*.mat").
 
     Returns:
-        Pattern -> its files, sorted; only patterns that were met; empty where nothing was found.
+        Pattern -> its files, sorted; only patterns that match something.
 
     Raises:
-        DataError: two folders of the same depth hold such files, so that neither is meant for certain.
+        DataError: two folders of the same depth hold such files.
     """
     layer = [root]
-    for _ in range(DEEPEST + 1):
+    for _ in range(SEARCH_DEPTH + 1):
         found = {folder: hits for folder in layer if (hits := _labels_in(folder, patterns))}
         if len(found) > 1:
             one, other = list(found)[:2]
             raise DataError(
-                f"expected the labels in one folder below {root}, got {one} and {other}; "
-                "give the one that is meant as the root"
+                f"Expected the labels in one folder in {shown(root)}, got {shown(one)} and {shown(other)}: "
+                "give one of them as the root."
             )
         if found:
             return next(iter(found.values()))
@@ -73,7 +77,7 @@ def _folders_in(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return sorted(Path(e.path) for e in entries if e.is_dir() and not e.name.startswith("."))
-    except (PermissionError, FileNotFoundError):  # a folder that cannot be looked into has no labels for us
+    except (PermissionError, FileNotFoundError):  # a folder that cannot be listed counts as empty
         return []
 
 
@@ -81,36 +85,63 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
     """Read a csv, xlsx or jsonl file into rows.
 
     Args:
-        path: the file; csv as UTF-8, with or without a byte order mark.
-        positions: column names in order, for a file without a header row. A file has none where a cell of
-            its first row names an image.
+        path: the file; text as UTF-8 or UTF-16.
+        positions: column names in order, for a file without a header row, which is one whose first row names an image.
         header: for a file whose rows name no image: a cell that only its header row holds.
 
     Raises:
-        DataError: the file is empty, cannot be read, has a ragged row, or has no header and no positions.
+        DataError: the file is empty or cannot be read, a row has too many or too few cells, or there are no column
+            names.
     """
     if path.suffix == ".jsonl":
-        return _jsonl_rows(path)
-    lines = _xlsx_lines(path) if path.suffix == ".xlsx" else _csv_lines(path)
-    lines = [(number, cells) for number, cells in lines if any(cells)]
-    if not lines:
-        raise DataError(f"expected rows in {path}, got an empty file; fetch the label file again")
-    first = lines[0][1]
-    if names_an_image(first) or (header and header not in [cell.casefold() for cell in first]):
-        columns, body = _columns_without_header(path, first, positions), lines
+        rows = [_of_object(path, line) for line in json_lines(path)]
     else:
-        columns, body = [cell.casefold() for cell in first], lines[1:]
-    if not body:
-        raise DataError(f"expected rows in {path}, got nothing below the header; fetch the label file again")
+        rows = _of_table(path, _sheet(path) if path.suffix == ".xlsx" else csv_rows(path), positions, header)
+    if not rows:
+        raise DataError(f"Expected rated images in {shown(path)}, got no row: download the label file again.")
+    return rows
+
+
+def _of_object(path: Path, line: Line) -> LabelRow:
+    where = f"line {line.number} of {path.name}"
+    if line.problem or not isinstance(line.value, dict):
+        raise DataError(
+            f"Expected one JSON object per line, but {where} is {line.problem or 'another value'}: correct it."
+        )
+    cells = {str(key).casefold(): "" if cell is None else _text(str(cell), where) for key, cell in line.value.items()}
+    return LabelRow(where, cells)
+
+
+def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], header: str) -> list[LabelRow]:
+    """Return the rows of a table, which may or may not begin with a header row."""
+    columns: list[str] | None = None
     rows = []
-    for number, cells in body:
+    unit = "row" if path.suffix == ".xlsx" else "line"
+    for line in lines:
+        where = f"{unit} {line.number} of {path.name}"
+        if line.problem:
+            raise DataError(f"Expected a table, but {where} is {line.problem}: correct it.")
+        cells = [_text(cell, where) for cell in line.value]
+        if not any(cells):
+            continue
+        if columns is None:
+            first = [cell.casefold() for cell in cells]
+            if not (names_an_image(cells) or (header and header not in first)):
+                columns = first
+                continue
+            columns = _columns_without_header(path, cells, positions)
         if len(cells) != len(columns):
             raise DataError(
-                f"{path.name} row {number}: expected {len(columns)} cells, got {len(cells)}; "
-                "quote the cells that hold a comma"
+                f"Expected {len(columns)} cells in {where}, got {len(cells)}: quote the cells that hold a comma."
             )
-        rows.append(LabelRow(f"{path.name} row {number}", dict(zip(columns, cells, strict=True))))
+        rows.append(LabelRow(where, dict(zip(columns, cells, strict=True))))
     return rows
+
+
+def _text(cell: str, where: str) -> str:
+    if not is_unicode(cell):
+        raise DataError(f"Expected text in UTF-8 in {where}, got other bytes: save the file as UTF-8.")
+    return cell.strip()
 
 
 def names_an_image(cells: Iterable[str]) -> bool:
@@ -119,54 +150,30 @@ def names_an_image(cells: Iterable[str]) -> bool:
 
 
 def _columns_without_header(path: Path, first: Sequence[str], positions: Sequence[str]) -> list[str]:
-    """Name the columns of a file without a header row; extra names are for copies with more columns."""
+    """Name the columns of a file without a header row; extra positions are for copies with more columns."""
     if not positions or len(first) > len(positions):
         raise DataError(
-            f"expected a header row in {path}, got {', '.join(first)!r}; "
-            "write the names of the columns into the first row"
+            f"Expected a header row in {shown(path)}, got {shown(', '.join(first))}: "
+            "write the names of the columns into the first row."
         )
     return [name.casefold() for name in positions[: len(first)]]
 
 
-def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [(i, [cell.strip() for cell in line]) for i, line in enumerate(csv.reader(file), 1)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"expected a csv file in UTF-8 at {path}, got: {error}; save it again as such") from None
-
-
-def _xlsx_lines(path: Path) -> list[tuple[int, list[str]]]:
+def _sheet(path: Path) -> Iterator[Line]:
     openpyxl = need("openpyxl", extra="data", otherwise=f"save {shown(path.name)} as .csv")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except zipfile.BadZipFile:
-        raise DataError(f"expected a spreadsheet at {path}, got another kind of file; fetch it again") from None
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"Expected a spreadsheet, but {shown(path)} is another kind of file: download it again."
+        ) from error
     try:
-        sheet = book.worksheets[0]
-        lines = [["" if c is None else str(c).strip() for c in line] for line in sheet.iter_rows(values_only=True)]
+        rows = [["" if c is None else str(c) for c in row] for row in book.worksheets[0].iter_rows(values_only=True)]
     finally:
         book.close()
-    width = max((len(line) for line in lines), default=0)  # a row ends at its last filled cell
-    return [(i, line + [""] * (width - len(line))) for i, line in enumerate(lines, 1)]
-
-
-def _jsonl_rows(path: Path) -> list[LabelRow]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            entry: object = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path.name} row {number}: expected one JSON object a line, got: {error}") from None
-        if not isinstance(entry, dict):
-            raise DataError(f"{path.name} row {number}: expected one JSON object a line, got {line[:40]!r}")
-        cells = {str(key).casefold(): "" if value is None else str(value).strip() for key, value in entry.items()}
-        rows.append(LabelRow(f"{path.name} row {number}", cells))
-    if not rows:
-        raise DataError(f"expected rows in {path}, got an empty file; fetch the label file again")
-    return rows
+    width = max((len(row) for row in rows), default=0)  # openpyxl ends a row at its last filled cell
+    for number, row in enumerate(rows, 1):
+        yield Line(number, row + [""] * (width - len(row)))
 
 
 def read_column_of_mat(path: Path, variable: str) -> list[float]:
@@ -180,10 +187,14 @@ def read_column_of_mat(path: Path, variable: str) -> list[float]:
     try:
         content = cast("dict[str, object]", loadmat(path))
     except (ValueError, NotImplementedError, OSError) as error:
-        raise DataError(f"expected a MATLAB file of version 5 to 7.2 at {path}, got: {error}") from None
+        raise DataError(
+            f"Expected a MATLAB file of version 5 to 7.2, but {shown(path)} is none ({error}): download it again."
+        ) from error
     if variable not in content:
         names = sorted(name for name in content if not name.startswith("__"))
-        raise DataError(f"expected the variable {variable!r} in {path}, got {', '.join(names)}")
+        raise DataError(
+            f"Expected the variable {variable!r} in {shown(path)}, got {', '.join(names)}: download it again."
+        )
     import numpy
 
     return [float(value) for value in numpy.asarray(content[variable], dtype=float).ravel()]

@@ -1,4 +1,4 @@
-"""A set's name and a folder -> a rated set: labels read, ranges told, images found."""
+"""A set's name and a folder -> a rated set with its labels, ranges and images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mst_clipiqa.data.label_files import find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, merge, native_ranges, rating, to_record
 from mst_clipiqa.data.record import Range, RatedSet, Record
 from mst_clipiqa.data.sets import OWN_FORMATS, SETS, SetInfo, set_name
-from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.errors import DataError, UsageError, shown
 
 
 def load(
@@ -25,19 +25,19 @@ def load(
     """Load a rated set from one of its known layouts.
 
     Args:
-        name: a name of `SETS`, in any spelling ("AGIQA-3K", "agiqa3k"), or "csv", "imagefolder", "pyiqa".
-        root: the folder that holds labels and images, the labels in it or up to two folders below; for
-            "csv" and "pyiqa" also the label file itself.
-        allow_missing: go on without images that are not there; `missing` then lists them.
-        images: False reads the labels alone and looks for no image.
-        score_range: low and high end of the native scale, for sets of one's own; guessed where not given.
+        name: a name in ``SETS``, in any spelling ("AGIQA-3K", "agiqa3k"), or "csv", "imagefolder", "pyiqa".
+        root: the folder of the labels and images; the labels may be up to two folders deeper. For "csv" and "pyiqa"
+            also the label file itself.
+        allow_missing: leave out images that do not exist; ``missing`` then lists them.
+        images: if False, only the labels are read.
+        score_range: low and high end of the native scale, for a set of your own; guessed if not given.
 
     Returns:
         The records with their scores in native units.
 
     Raises:
-        UsageError: no such set, or a score range for a set that has its own.
-        DataError: labels or images that are missing, wrong or contradictory.
+        UsageError: there is no such set, or a range was given for a set whose range is known.
+        DataError: labels or images are missing, wrong or contradictory.
 
     Example:
         >>> load("agiqa-3k", "AGIQA-3K").ranges  # doctest: +SKIP
@@ -45,14 +45,18 @@ def load(
     """
     key, folder = set_name(name), Path(root)
     if score_range is not None and key not in OWN_FORMATS:
-        raise UsageError(f"expected no score range for {key}, whose range is known, got {score_range}; leave it out")
+        raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
     if not folder.is_dir() and not (key in ("csv", "pyiqa") and folder.is_file()):
-        raise DataError(f"expected the folder of {key}, got {folder}, which is none; give the folder that holds it")
+        raise DataError(
+            f"Expected the folder of {key}, found no folder {shown(folder)}: give the folder that holds the set."
+        )
     info = SETS[key]
     labels = _read(key, folder)
     ratings, more = merge(labels.ratings, info)
     if not ratings:
-        raise DataError(f"expected rated images in {folder}, got label files without a score")
+        raise DataError(
+            f"Expected rated images in {shown(folder)}, got label files without a score: give those with scores."
+        )
     info = _with_scales(info, ratings, score_range)
     ranges = native_ranges(ratings, info)
     base = folder.parent if folder.is_file() else folder
@@ -83,24 +87,26 @@ def _from_table(info: SetInfo, root: Path) -> Labels:
     files = [(file, path) for file in info.files for path in found.get(file.pattern, [])]
     if not files:
         decoys = find_labels(root, list(info.decoys))
-        why = "".join(f"; {name} is there, but {info.decoys[name]}" for name in decoys)
+        why = "".join(f" ({name} cannot be used: {info.decoys[name]})" for name in decoys)
         wanted = " or ".join(file.pattern for file in info.files)
-        raise DataError(f"expected the labels of {info.title} ({wanted}) below {root}, got none{why}")
+        raise DataError(
+            f"Expected the labels of {info.title} ({wanted}) in {shown(root)}, got none{why}: download them."
+        )
     labels, left_out = Labels(), 0
     for file, path in files[:1] if info.alternatives else files:
         labels.files.append(path)
         for row in read_rows(path, file.positions):
-            if row.get(("image_prompt",)):  # made from an image: the other half of PKU-AIGIQA-4K
+            if row.get(("image_prompt",)):  # generated from an image: the other half of PKU-AIGIQA-4K
                 left_out += 1
             else:
                 labels.ratings.append(rating(row, info, file.split))
     if left_out:
-        labels.notes.append(f"{left_out} images are left out: they were made from an image, not from text")
+        labels.notes.append(f"{left_out} images are left out, because they were generated from an image, not from text")
     return labels
 
 
 def _with_scales(info: SetInfo, ratings: Sequence[Rating], given: Range | None) -> SetInfo:
-    """Fill in the scale of a set of one's own: the given one, else the smallest usual one that fits."""
+    """Fill in the scale of a set of your own: the given one, else the smallest common one that fits."""
     if info.scales:
         return info
     if given is not None:
@@ -109,30 +115,30 @@ def _with_scales(info: SetInfo, ratings: Sequence[Rating], given: Range | None) 
 
 
 def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, guessed: bool) -> list[str]:
-    """Say what the labels leave open."""
+    """Return one sentence for each thing that the labels leave open."""
     notes = []
     if guessed and key in OWN_FORMATS:
         low, high = next(iter(ranges.values()))
-        notes.append(f"the scale {low:g}..{high:g} is guessed from the scores; state it where it is another")
+        notes.append(f"the scale {low:g}..{high:g} is guessed from the scores; give the right one if it differs")
     without = sum(r.prompt is None for r in ratings)
     if without:
-        notes.append(f"{without} images have no prompt, so it is unknown which others share theirs")
+        notes.append(f"{without} images have no prompt, so it is unknown which images share one")
     return notes
 
 
 def with_images(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
-    """Find the image of every record of a set whose labels were read alone.
+    """Find the image of every record of a set of which only the labels were read.
 
     Raises:
-        DataError: images are missing and `allow_missing` is false, or none is there at all.
+        DataError: images are missing and ``allow_missing`` is false, or there are none at all.
     """
     files = find_images(rated)
     missing = tuple(record.name for record in rated.records if record.name not in files)
     if missing and (not allow_missing or len(missing) == len(rated)):
         more = "" if len(missing) == len(rated) else ", or allow missing images (--allow-missing)"
         raise DataError(
-            f"expected {len(rated)} images of {rated.name} below {rated.root}, {len(missing)} are missing, "
-            f"first {', '.join(missing[:5])}; fetch them{more}"
+            f"Expected {len(rated)} images of {rated.name} in {shown(rated.root)}, but {len(missing)} are missing "
+            f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}): download them{more}."
         )
     notes = rated.notes
     if missing:
@@ -142,10 +148,10 @@ def with_images(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
 
 
 def find_images(rated: RatedSet) -> dict[str, Path]:
-    """Return name -> file for the images that are there.
+    """Return name -> file for the images that exist.
 
-    A set's layouts name images differently; the one that finds most is taken for all, because mixing
-    them could pair a score with another image.
+    The layouts of a set name images differently. The layout that finds most images is used for all of them, because a
+    mixture could pair a score with the wrong image.
     """
     info = SETS[rated.name]
     folders = [base / folder for base in _bases(rated) for folder in info.folders]
@@ -154,7 +160,7 @@ def find_images(rated: RatedSet) -> dict[str, Path]:
     for pattern in info.images:
         paths = {r.name: path for r in rated.records if (path := _path(r, pattern)) is not None}
         if len(set(paths.values())) < len(paths):
-            continue  # this pattern gives several images one file
+            continue  # this pattern gives several images the same file
         found = {name: file for name, path in paths.items() if (file := _lookup(folders, path, listed))}
         if len(found) > len(best):
             best = found
@@ -162,13 +168,13 @@ def find_images(rated: RatedSet) -> dict[str, Path]:
 
 
 def _bases(rated: RatedSet) -> list[Path]:
-    """Return where image folders are looked for: in the labels' folder and those above it, to the root."""
+    """Return where to look for image folders: in the labels' folder and in those above it, up to the root."""
     bases = [base for file in rated.labels for base in file.parents if base.is_relative_to(rated.root)]
     return list(dict.fromkeys([*bases, rated.root]))
 
 
 def _path(record: Record, pattern: str) -> PurePosixPath | None:
-    """Return an image's relative path in one layout, or None where the layout has no place for it."""
+    """Return an image's relative path in one layout, or None if the layout has none for it."""
     row = aigciqa2023.row_of(record.name) if "{row}" in pattern else None
     if "{row}" in pattern and row is None:
         return None
@@ -177,7 +183,7 @@ def _path(record: Record, pattern: str) -> PurePosixPath | None:
 
 
 def _lookup(folders: Sequence[Path], path: PurePosixPath, listed: dict[Path, frozenset[str]]) -> Path | None:
-    """Return the first file of this path below one of the folders, each folder being listed once."""
+    """Return the first file of this path in one of the folders; each folder is listed once."""
     for folder in folders:
         file = folder / path
         if file.parent not in listed:

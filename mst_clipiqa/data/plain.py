@@ -1,4 +1,4 @@
-"""Rated sets of one's own: a csv table, a Hugging Face image folder, pyiqa's meta_info files."""
+"""Rated sets of your own: a csv table, a Hugging Face image folder, pyiqa's meta_info files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mst_clipiqa.data.label_files import LabelRow, find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, deviations, number, plain_prompt
 from mst_clipiqa.data.record import Range
 from mst_clipiqa.data.sets import PLAIN as INFO
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.tables.names import is_image_name
 
 ONE_SCORE = ("mos", "gt_score", "score", "mos_score", "mean_opinion_score")
-"""Columns that say no more than that they are the score: read as quality."""
+"""Names of a score that do not say what is scored; it is read as quality."""
 
 GROUP_COLUMNS = ("prompt_group", "group", "prompt_id")
 GENERATOR_COLUMNS = ("generator", "model", "generator_name")
@@ -31,14 +31,14 @@ _PATTERNS = {
 
 
 def read(form: str, root: Path) -> Labels:
-    """Read a set of one's own.
+    """Read a set of your own.
 
     Args:
         form: "csv", "imagefolder" or "pyiqa".
         root: the folder of the labels; for "csv" and "pyiqa" also the file itself.
 
     Raises:
-        DataError: no label file or several, no column with images or scores, a bad row.
+        DataError: there is no label file or several, no column with images or scores, or a bad row.
     """
     labels = Labels()
     for path, below, split in _files(form, root):
@@ -64,8 +64,8 @@ def _files(form: str, root: Path) -> list[tuple[Path, str, str | None]]:
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:5]) or "none"
         raise DataError(
-            f"expected one label file ({' or '.join(_PATTERNS[form])}) below {root}, got {names}; "
-            "give the file itself as the root"
+            f"Expected one label file ({' or '.join(_PATTERNS[form])}) in {shown(root)}, got {names}: "
+            "give the file itself as the root."
         )
     return [(found[0], "", None)]
 
@@ -82,7 +82,7 @@ def _positions(path: Path) -> tuple[str, ...]:
 
 
 def _targets(path: Path, rows: Sequence[LabelRow]) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Find the columns with scores: target -> column, and a note where a name had to be interpreted."""
+    """Find the columns with scores: target -> column, and a note if a name had to be interpreted."""
     first = rows[0]
     targets = {target: columns for target, columns in INFO.targets.items() if first.get(columns) is not None}
     one = next((column for column in ONE_SCORE if column in first.cells), None)
@@ -91,14 +91,14 @@ def _targets(path: Path, rows: Sequence[LabelRow]) -> tuple[dict[str, tuple[str,
         return {"quality": (one,), **targets}, note
     if not targets:
         raise DataError(
-            f"expected a column with scores in {path} ({', '.join(ONE_SCORE[:3])}, mos_quality, ...), got the "
-            f"columns {', '.join(first.cells)}; rename the column with the scores to mos"
+            f"Expected a column with scores ({', '.join(ONE_SCORE[:3])}, mos_quality, ...) in {shown(path)}, got the "
+            f"columns {', '.join(first.cells)}: rename the column with the scores to mos."
         )
     return targets, ""
 
 
 def _split_column(rows: Sequence[LabelRow]) -> tuple[str | None, str]:
-    """Find the column with the official part; pyiqa's files have many random splits beside it."""
+    """Find the column with the official split; pyiqa's files have many random splits beside it."""
     columns = list(rows[0].cells)
     plain = [column for column in SPLIT_COLUMNS if column in columns]
     if plain:
@@ -115,8 +115,8 @@ def _rating(
     name = (row.get(INFO.file_column) or "").replace("\\", "/")
     if not is_image_name(name):
         raise DataError(
-            f"{row.where}: expected an image's file name in a column such as {', '.join(INFO.file_column[:5])}, "
-            f"got {name!r}; rename the column with the images to file"
+            f"Expected an image's file name in a column such as {', '.join(INFO.file_column[:5])} in {row.where}, "
+            f"got {shown(name)}: rename the column with the images to file."
         )
     said = row.cells[part].casefold() if part else ""
     return Rating(

@@ -11,16 +11,25 @@ from pathlib import Path
 from mst_clipiqa.data.label_files import LabelRow
 from mst_clipiqa.data.record import ALONE, Range, Record, same_text
 from mst_clipiqa.data.sets import SetInfo
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, shown
 
 SAME = 1e-3  # two published copies of one score, one of them rounded, differ by less
 
 
 @dataclass(frozen=True)
 class Rating:
-    """What one row says about one image, before it is known where the image lies.
+    """What one row says about one image, before its file is looked for.
 
-    `prompt`, `group`, `generator` and `split` are None where the row does not say.
+    Attributes:
+        name: the image, as the set calls it.
+        where: the row, for messages.
+        targets: target -> score.
+        prompt: None if the row has none; likewise group, generator and split.
+        deviations: target -> standard deviation of the score among raters.
+        split: "train", "validation" or "test".
+        style: the style that the prompt asks for.
+        group: what identifies the prompt.
+        generator: the model that made the image.
     """
 
     name: str
@@ -36,7 +45,13 @@ class Rating:
 
 @dataclass
 class Labels:
-    """What a reader found: ratings, notes about what it did, and the files it read them from."""
+    """What a reader found.
+
+    Attributes:
+        ratings: one per row.
+        notes: what the reader did, one sentence each.
+        files: the files that were read.
+    """
 
     ratings: list[Rating] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -47,7 +62,7 @@ def number(row: LabelRow, columns: Sequence[str], name: str) -> float:
     """Return the finite number in the first of these columns.
 
     Raises:
-        DataError: the cell is empty, is no number, or is not finite; names file, row and image.
+        DataError: the cell is empty or not a finite number; the message names file, row and image.
     """
     text = row.get(columns) or ""
     try:
@@ -56,8 +71,8 @@ def number(row: LabelRow, columns: Sequence[str], name: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(
-            f"{row.where} ({name}): expected a number in column {columns[0]!r}, got {text!r}; "
-            "correct the row or take it out"
+            f"Expected a number in column {columns[0]!r} in {row.where} ({name}), got {shown(text)}: "
+            "correct the row or remove it."
         )
     return value
 
@@ -66,11 +81,13 @@ def rating(row: LabelRow, info: SetInfo, split: str | None = None) -> Rating:
     """Read one row with the columns that the table names.
 
     Raises:
-        DataError: no image name, no number where a score should be.
+        DataError: the row has no image name, or a score is not a number.
     """
     name = (row.get(info.file_column) or "").replace("\\", "/").rsplit("/", 1)[-1]
     if not name:
-        raise DataError(f"{row.where}: expected an image in column {info.file_column[0]!r}, got an empty cell")
+        raise DataError(
+            f"Expected an image in column {info.file_column[0]!r} in {row.where}, got an empty cell: correct it."
+        )
     style = (row.get(("style",)) or "") if info.style == "column" else ""
     return Rating(
         name=name,
@@ -84,15 +101,15 @@ def rating(row: LabelRow, info: SetInfo, split: str | None = None) -> Rating:
 
 
 def deviations(row: LabelRow, info: SetInfo) -> dict[str, float]:
-    """Return the standard deviations that the row has; an empty cell is left out."""
+    """Return the standard deviations in a row; empty cells are left out."""
     return {t: number(row, c, t) for t, c in info.deviations.items() if row.get(c)}
 
 
 def plain_prompt(text: str | None) -> str | None:
-    """Return the prompt without the marks that label files put around it, or None for an empty one.
+    """Return a prompt without the quotes that label files put around it, or None for an empty one.
 
-    One pair of double quotes around the whole is taken off, and no quote inside; a quote that a
-    spreadsheet escaped loses its backslash.
+    One pair of double quotes around the whole prompt is removed, but no quote inside it. A single quote that was
+    escaped by a spreadsheet loses its backslash.
     """
     if text is None or not text.strip():
         return None
@@ -103,10 +120,10 @@ def plain_prompt(text: str | None) -> str | None:
 
 
 def merge(ratings: Iterable[Rating], info: SetInfo) -> tuple[list[Rating], list[str]]:
-    """Bring the rows about one image together: the score from one file, the prompt from another.
+    """Merge the rows of one image: the score may come from one file, the prompt from another.
 
     Returns:
-        One rating an image with a score, in the order first met; and notes about what was left out.
+        One rating per image that has a score, in order of first occurrence; and notes about what was left out.
 
     Raises:
         DataError: two rows give one image different scores, prompts or parts of the split.
@@ -132,18 +149,18 @@ def merge(ratings: Iterable[Rating], info: SetInfo) -> tuple[list[Rating], list[
 
 
 def _together(old: Rating, new: Rating) -> Rating:
-    """Merge two rows about one image, or say how they disagree."""
+    """Merge two rows of one image, or raise a DataError if they disagree."""
     for target in old.targets.keys() & new.targets.keys():
         if abs(old.targets[target] - new.targets[target]) > SAME:
             raise DataError(
-                f"expected one {target} score for {old.name}, got {old.targets[target]:g} in {old.where} and "
-                f"{new.targets[target]:g} in {new.where}; take the wrong one out"
+                f"Expected one {target} score for {old.name}, got {old.targets[target]:g} in {old.where} and "
+                f"{new.targets[target]:g} in {new.where}: remove the wrong one."
             )
     for what, one, other in (("prompt", old.prompt, new.prompt), ("official part", old.split, new.split)):
         if one is not None and other is not None and one != other:
             raise DataError(
-                f"expected one {what} for {old.name}, got {one!r} in {old.where} and "
-                f"{other!r} in {new.where}; take the wrong one out"
+                f"Expected one {what} for {old.name}, got {shown(one)} in {old.where} and "
+                f"{shown(other)} in {new.where}: remove the wrong one."
             )
     return replace(
         old,
@@ -157,12 +174,12 @@ def _together(old: Rating, new: Rating) -> Rating:
 
 
 def native_ranges(ratings: Sequence[Rating], info: SetInfo) -> dict[str, Range]:
-    """Tell the native scale of every target, and check that all scores lie on it.
+    """Return the native scale of every target, and check that all scores are within it.
 
-    Where a set is published in two scales the median score decides, so that one wrong value cannot.
+    If a set is published in two scales, the median score decides, so that one wrong value cannot.
 
     Raises:
-        DataError: a score lies outside the scale, or a small one betrays a mixture of two scales.
+        DataError: a score is outside the scale, or so small that it must be from the other scale.
     """
     ranges: dict[str, Range] = {}
     for target in info.targets:
@@ -177,24 +194,24 @@ def native_ranges(ratings: Sequence[Rating], info: SetInfo) -> dict[str, Range]:
             low = smaller if high > smaller > value else low  # a value of the other scale
             if not low <= value <= high:
                 raise DataError(
-                    f"{r.where} ({r.name}): expected {target} between {low:g} and {high:g} "
-                    f"as in the other rows, got {value:g}; correct the row or take it out"
+                    f"Expected {target} between {low:g} and {high:g}, as in the other rows, in {r.where} ({r.name}), "
+                    f"got {value:g}: correct the row or remove it."
                 )
     return ranges
 
 
 def to_record(r: Rating, key: str, info: SetInfo, root: Path) -> Record:
-    """Turn a rating into a record: generator, setting, group and official part from the name's rule.
+    """Turn a rating into a record; generator, setting, group and official part come from the name.
 
     Raises:
-        DataError: the name does not follow the set's rule, or the prompt is needed for the group and missing.
+        DataError: the name does not follow the set's rule, or the group needs the prompt and it is missing.
     """
     parts: dict[str, str | None] = {}
     if info.name_rule:
         match = re.fullmatch(info.name_rule, r.name)
         if match is None:
             raise DataError(
-                f"{r.where}: expected an image's name as {info.title} writes them, got {r.name!r}; correct the row"
+                f"Expected an image's name as in {info.title} in {r.where}, got {shown(r.name)}: correct the row."
             )
         parts = match.groupdict()
     generator = r.generator if r.generator is not None else parts.get("generator") or ""
@@ -216,12 +233,14 @@ def to_record(r: Rating, key: str, info: SetInfo, root: Path) -> Record:
 
 
 def _group_of(r: Rating, info: SetInfo) -> str:
-    """Return the prompt group as the prompt tells it; an image without a prompt is a group of its own."""
+    """Return the prompt group from the prompt; an image without a prompt is a group of its own."""
     if info.group == "object and action":
         pieces = [piece.strip() for piece in (r.prompt or "").split(",")]
         if len(pieces) < 2:
-            raise DataError(f"{r.where} ({r.name}): expected 'object, action, ...' as prompt, got {r.prompt!r}")
-        return ", ".join(pieces[:2]).casefold()
+            raise DataError(
+                f"Expected the prompt 'object, action, ...' in {r.where} ({r.name}), got {shown(r.prompt)}: correct it."
+            )
+        return same_text(", ".join(pieces[:2]))
     return same_text(r.prompt) if r.prompt else f"{ALONE}{r.name}"
 
 

@@ -8,24 +8,24 @@ from pathlib import Path
 Range = tuple[float, float]
 
 ALONE = "image "
-"""How the group of an image begins whose prompt is not known: it is a group of its own."""
+"""Prefix of the group of an image whose prompt is unknown; such an image is a group of its own."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One rated image, the same whichever layout its set was read from.
+    """One rated image, in the same form for every layout.
 
-    Args:
+    Attributes:
         name: what the set calls the image, unique in the set ("Controlnet/000-1.png").
-        file: where the image lies; where the labels were read alone, where it would lie at the root.
-        prompt: the text it was made from; None where the set does not publish it.
-        group: the prompt group, beginning with the set's name, so that groups of two sets never look alike.
-        generator: the model that made it; "" where unknown.
+        file: the image; if only the labels were read, its path if it were directly in the root.
+        prompt: the text that the image was generated from; None if the set does not publish it.
+        group: the prompt group; it begins with the set's name, so that groups of two sets are never equal.
+        generator: the model that made the image; "" if unknown.
         targets: target -> mean opinion score, in the set's native units.
-        deviations: target -> standard deviation of that score among raters, as far as the set has it.
-        split: "train", "validation" or "test" where the set has an official split, else None.
-        setting: the generator with its settings ("sd1.5_lowstep"); the generator where there are none.
-        style: the style asked for in the prompt; "" where there is none.
+        deviations: target -> standard deviation of that score among raters, for the targets that have one.
+        split: "train", "validation" or "test" if the set has an official split, else None.
+        setting: the generator with its settings ("sd1.5_lowstep"); the generator alone if it has none.
+        style: the style that the prompt asks for; "" if none.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Record:
 
 @dataclass(frozen=True)
 class RatedSet:
-    """A rated set as it was found under one folder.
+    """A rated set as it was found in one folder.
 
-    Args:
+    Attributes:
         name: its name in the table of sets ("agiqa-3k").
         root: the folder it was read from.
         records: the rated images, in the label file's order.
-        ranges: target -> (low, high), the ends of the native scale (not of the values met).
-        missing: names of images that have labels and no file; empty where the labels were read alone.
-        notes: what the reader did or could not do, in sentences.
-        citation: whom to cite.
-        licence: under which terms the set is published.
+        ranges: target -> (low, high), the ends of the native scale, not of the values found.
+        missing: names of images that have labels but no file; empty if only the labels were read.
+        notes: what the reader did or could not do, one sentence each.
+        citation: what to cite.
+        licence: the terms under which the set is published.
         labels: the label files that were read.
     """
 
@@ -92,5 +92,5 @@ class RatedSet:
 
 
 def same_text(prompt: str) -> str:
-    """Return the prompt with case and spacing taken out, which is how two prompts are compared."""
-    return " ".join(prompt.split()).casefold()
+    """Return a prompt in lower case with single spaces; two prompts are the same if these are equal."""
+    return " ".join(prompt.lower().split())

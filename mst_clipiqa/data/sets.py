@@ -12,17 +12,17 @@ from mst_clipiqa.data.record import Range
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS
 
-Columns = tuple[str, ...]  # names of one column as met in the wild, the first one found is read
+Columns = tuple[str, ...]  # names of one column in the published copies; the first one found is read
 
 
 @dataclass(frozen=True)
 class LabelFile:
     """One label file of a set.
 
-    Args:
+    Attributes:
         pattern: shell pattern of the file's name.
         positions: the columns in order, for copies published without a header row.
-        split: the official part that the whole file belongs to, if any.
+        split: the part of the official split that the whole file belongs to, if any.
     """
 
     pattern: str
@@ -32,21 +32,27 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class SetInfo:
-    """How one rated set is laid out.
+    """The layout of one rated set.
 
-    Args:
-        files: its label files. With `alternatives` the first one present is read, else all of them.
+    Attributes:
+        title: its name, for messages.
+        files: its label files. With ``alternatives`` only the first that exists is read, else all of them.
+        file_column: the column with the image's name.
+        prompt_column: the column with the prompt.
         targets: target -> column of its mean opinion score.
         deviations: target -> column of its standard deviation.
-        scales: the native scales it is published in; with two, the values tell which.
-        name_rule: regular expression over an image's name, with the groups `generator`, and where the set
-            has them `setting`, `id` (the prompt's) and `part` of the official split.
-        group: what makes a prompt group: the id in the name, "object, action" of the prompt, or the text.
-        style: "" or where the style is: "column" or "last part" of the prompt.
-        folders: folders that images are met in, below the root or the labels' folder.
-        images: how an image's path is made from its name, for each layout met.
-        kept: name -> score; which of two ratings under one name is the right one.
-        decoys: files that look like the labels and are not -> why.
+        scales: the native scales that it is published in; of two, the values decide.
+        name_rule: regular expression for an image's name, with the group ``generator`` and, if the set has them,
+            ``setting``, ``id`` (of the prompt) and ``part`` (of the official split).
+        group: what identifies a prompt: the id in the name, "object, action" of the prompt, or its text.
+        style: where the style is: a "column", the "last part" of the prompt, or "" for nowhere.
+        folders: folders that hold the images in the known layouts, in the root or the labels' folder.
+        images: how an image's path follows from its name, one pattern per layout.
+        alternatives: whether the label files replace each other.
+        kept: name -> score, for names that are rated twice: the right one.
+        decoys: files that look like the labels but are not -> why.
+        licence: the terms of the set.
+        citation: what to cite.
     """
 
     title: str
@@ -69,7 +75,7 @@ class SetInfo:
 
 
 FLAT = ("", "images", "image", "Images", "Image", "img", "imgs", "all", "All", "file")
-"""Folders that any set may have been unpacked into."""
+"""Folders into which people unpack any set."""
 
 AGIQA_1K = SetInfo(
     title="AGIQA-1K",
@@ -89,7 +95,7 @@ AGIQA_1K = SetInfo(
     group="object and action",
     style="last part",
     folders=(*FLAT, "AGIQA-1K", "AGIQA-1K/file"),
-    # one name stands twice; 2.084 agrees with the raw mean (2.045), 0.441 agrees with no other image's
+    # one name occurs twice; 2.084 agrees with the raw mean (2.045), 0.441 agrees with no other image's
     kept={"dreamStudio_8_9_1_1.jpg": 2.084116},
     decoys={"AIGC_all.csv": "it holds raw means, whose ranks agree with the published MOS only to 0.81"},
     licence="MIT",
@@ -190,7 +196,7 @@ PLAIN = SetInfo(
         "authenticity": ("std_authenticity",),
         "overall": ("std_overall",),
     },
-    scales=(),  # not known: guessed from the values and said, or given by the caller
+    scales=(),  # unknown: given by the caller, or guessed from the values with a note
     group="prompt",
     folders=FLAT,
     images=("{name}", "{base}"),
@@ -207,13 +213,13 @@ SETS: dict[str, SetInfo] = {
     "imagefolder": PLAIN,
     "pyiqa": PLAIN,
 }
-"""Name -> layout. The last three are formats for sets of one's own."""
+"""Name -> layout. The last three are formats for sets of your own."""
 
 OWN_FORMATS = ("csv", "imagefolder", "pyiqa")
 
 
 def set_name(name: str) -> str:
-    """Return the table's spelling of a set's name, which may be written "AGIQA3K" or "agiqa_3k".
+    """Return a set's name as the table spells it; "AGIQA3K" and "agiqa_3k" are accepted too.
 
     Raises:
         UsageError: there is no such set.
@@ -222,7 +228,7 @@ def set_name(name: str) -> str:
     plain = name.casefold().replace("-", "").replace("_", "").replace(" ", "")
     if plain not in known:
         raise UsageError(
-            f"expected the name of a rated set, got {name!r}{nearest(name.casefold(), SETS)}; "
-            f"the names are {', '.join(SETS)}"
+            f"Expected the name of a rated set ({', '.join(SETS)}), "
+            f"got {name!r}{nearest(name.casefold(), SETS)}: correct it."
         )
     return known[plain]

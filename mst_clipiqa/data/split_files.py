@@ -1,8 +1,8 @@
-"""Split files: which image belongs to which part, as people publish it.
+"""Split files: which image belongs to which part, in the forms that people publish.
 
-- a JSON file {"train": [names], "validation": [names], "test": [names]}, as `Split.save` writes it;
-- a csv file with a column of images and a column `split`;
-- a folder with train.csv and test.csv, and val.csv if any; without test.csv, val.csv is the part tested on.
+- a JSON file {"train": [names], "validation": [names], "test": [names]}, as ``Split.save`` writes it;
+- a csv file with a column of images and a column ``split``;
+- a folder with train.csv and test.csv, and optionally val.csv; without test.csv, val.csv is the test part.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from pathlib import Path, PurePosixPath
 from mst_clipiqa.data.label_files import LabelRow, read_rows
 from mst_clipiqa.data.plain import PART_NAMES
 from mst_clipiqa.data.sets import PLAIN
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, shown
 
 Parts = dict[str, list[str]]
 
 
 def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Read a split file and find its images among those at hand.
+    """Read a split file and find its images among those of a set.
 
     Args:
         path: a .json or .csv file, or a folder of csv files.
-        names: the images at hand; the file may give them without their folders where that is unambiguous.
+        names: the images of the set; the file may leave out their folders if that is unambiguous.
 
     Returns:
-        "train", "test" and, where listed, "validation" -> names; and notes about what did not fit.
+        "train", "test" and, if listed, "validation" -> names; and notes about what did not fit.
 
     Raises:
-        DataError: no such file, no test or train part, or none of the images is at hand.
+        DataError: there is no such file, no test or train part, or a part has no image of the set.
     """
     if path.is_dir():
         listed = _from_folder(path)
@@ -39,26 +39,25 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
         listed = _from_json(path) if path.suffix == ".json" else _from_csv(path)
     else:
         raise DataError(
-            f"expected 'prompt', 'image', 'official' or a split file, got {str(path)!r}, which is no file; "
-            "correct the name"
+            f"Expected 'prompt', 'image', 'official' or a split file, found no file {shown(path)}: correct the name."
         )
     known = _spellings(names)
     found = {part: [known[name] for name in listed[part] if name in known] for part in listed}
     for part in ("train", "test"):
         if not found.get(part):
             raise DataError(
-                f"expected a {part} part with images of this set in {path}, got {len(listed.get(part, []))} names "
-                f"and none of them at hand; check that the split belongs to the set"
+                f"Expected a {part} part with images of this set in {shown(path)}, got "
+                f"{len(listed.get(part, []))} names, none of them in this set: check that the split belongs to it."
             )
     notes = []
     strangers = sum(name not in known for part in listed.values() for name in part)
     if strangers:
-        notes.append(f"{strangers} names of the split file are not among the images at hand")
+        notes.append(f"{strangers} names in the split file are not images of this set")
     return _each_once(found, names, notes), tuple(notes)
 
 
 def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
-    """Give every image one part: what is tested on is not trained on, whatever the file says."""
+    """Put every image into one part, test before validation before train, whatever the file says."""
     taken: set[str] = set()
     parts: Parts = {}
     for part in ("test", "validation", "train"):
@@ -66,7 +65,7 @@ def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
             unique = list(dict.fromkeys(found[part]))
             twice = [name for name in unique if name in taken]
             if twice:
-                notes.append(f"{len(twice)} images stand in two parts and were taken out of {part}: {twice[0]}")
+                notes.append(f"{len(twice)} images are in two parts and were removed from {part}: {twice[0]}, ...")
             parts[part] = [name for name in unique if name not in taken]
             taken.update(unique)
     if len(taken) < len(names):
@@ -75,7 +74,7 @@ def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
 
 
 def _spellings(names: Sequence[str]) -> dict[str, str]:
-    """Return the ways an image may be written: its name, and its last part where no other has the same."""
+    """Return the spellings of each image: its name, and the name without folders if it is unique."""
     last = {name: PurePosixPath(name).name for name in names}
     often = Counter(last.values())
     return {base: name for name, base in last.items() if often[base] == 1} | {name: name for name in names}
@@ -85,9 +84,9 @@ def _from_json(path: Path) -> Parts:
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"expected JSON in {path}, got: {error}") from None
+        raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("train", "test")):
-        raise DataError(f'expected {{"train": [names], "test": [names]}} in {path}, got something else')
+        raise DataError(f'Expected {{"train": [names], "test": [names]}} in {shown(path)}, got other JSON: correct it.')
     lists = {PART_NAMES[key]: value for key, value in content.items() if key in PART_NAMES and isinstance(value, list)}
     return {part: [str(name) for name in value] for part, value in lists.items()}
 
@@ -98,8 +97,8 @@ def _from_csv(path: Path) -> Parts:
         part = PART_NAMES.get((row.get(("split", "part", "set")) or "").casefold())
         if part is None:
             raise DataError(
-                f"{row.where}: expected train, validation or test in a column 'split', "
-                f"got {row.get(('split', 'part', 'set'))!r}; correct the row"
+                f"Expected train, validation or test in a column 'split' in {row.where}, "
+                f"got {row.get(('split', 'part', 'set'))!r}: correct the row."
             )
         parts.setdefault(part, []).append(_name(row))
     return parts
@@ -115,8 +114,8 @@ def _from_folder(folder: Path) -> Parts:
 def _name(row: LabelRow) -> str:
     name = (row.get(PLAIN.file_column) or "").replace("\\", "/")
     if not name:
-        raise DataError(f"{row.where}: expected an image's name in a column such as name, got none")
+        raise DataError(f"Expected an image's name in a column such as file in {row.where}, got none: correct the row.")
     model = row.get(("model",))
     if model and "/" not in name:
-        return f"{model}/{name}"  # AIGCIQA2023: the file name alone stands for six images
+        return f"{model}/{name}"  # AIGCIQA2023: six images share a file name
     return PurePosixPath(name).name if name.startswith("/") else name

@@ -1,9 +1,8 @@
-"""Records -> training, validation and test part, by prompt unless told otherwise.
+"""Records -> training, validation and test part, by default split by prompt.
 
-A random split depends on the seed and the names of the groups alone: each group is drawn by a hash, so the
-order of the records does not matter, nor does a missing image move the others. The validation part is
-always cut out of the training part and shares no prompt with the rest of it. What trains takes a
-`TrainingPart`, which has no test part.
+A random split depends only on the seed and the names of the groups: groups are drawn by a hash, so neither the order
+of the records nor a missing image changes where the others go. The validation part is always taken from the training
+part and shares no prompt with the rest of it. Training takes a ``TrainingPart``, which has no test part.
 """
 
 from __future__ import annotations
@@ -25,9 +24,12 @@ Records = tuple[Record, ...]
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """What training may see: no test part, and no way to it.
+    """The parts that training may use, without the test part.
 
-    `train` and `validation` share no prompt; `protocol` says in words how they were chosen.
+    Attributes:
+        train: the records to train on.
+        validation: records to choose the epoch by; they share no prompt with those of ``train``.
+        protocol: how both were chosen, in words.
     """
 
     train: Records
@@ -37,7 +39,15 @@ class TrainingPart:
 
 @dataclass(frozen=True)
 class Split:
-    """A set of records in three parts, each sorted by name; `protocol` says in words how they were chosen."""
+    """Records in three parts, each sorted by name.
+
+    Attributes:
+        train: the records to train on.
+        validation: records to choose the epoch by.
+        test: records to measure on.
+        protocol: how the parts were chosen, in words.
+        notes: what did not fit, one sentence each.
+    """
 
     train: Records
     validation: Records
@@ -55,7 +65,7 @@ class Split:
         return leakage((*self.train, *self.validation), self.test)
 
     def save(self, path: str | Path) -> None:
-        """Write the names of the three parts as JSON, which `make_split(records, path)` reads."""
+        """Write the names of the three parts as JSON, which ``make_split(records, path)`` reads."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         names = {part: [record.name for record in records] for part, records in parts.items()}
         Path(path).write_text(json.dumps({"protocol": self.protocol, **names}, indent=1) + "\n", encoding="utf-8")
@@ -75,16 +85,16 @@ def make_split(
     Args:
         records: in any order.
         by: "prompt" (no prompt in two parts), "image" (images at random, as most papers do it), "official"
-            (the parts that the set was published with), or a file of names (`split_files`).
-        seed: of the random choices.
-        test_share: share of the prompts (by "image": of the images) that are tested on, 0 to 1.
-        validation_share: share of the remaining prompts that training is watched on, 0 to 1.
-        together: sets of images that must not be parted, such as byte-identical ones (`identical`); for
-            random splits only. By "prompt" their prompts then stay together as well.
+            (the parts that the set was published with), or a file of names (see ``split_files.py``).
+        seed: random seed.
+        test_share: share of the prompts (by "image": of the images) in the test part, from 0 to below 1.
+        validation_share: share of the remaining prompts that is held out for validation, from 0 to below 1.
+        together: sets of images that must stay in one part, such as byte-identical ones (``identical``); for
+            random splits only. By "prompt", their prompts stay together as well.
 
     Raises:
-        UsageError: a share out of bounds, or `together` for a split that is fixed.
-        DataError: no official split, too few groups, or a bad file.
+        UsageError: a share is out of range, or ``together`` was given for a fixed split.
+        DataError: there is no official split, there are too few groups, or the file is bad.
 
     Example:
         >>> split = make_split(rated.records, seed=3)  # doctest: +SKIP
@@ -92,11 +102,15 @@ def make_split(
     """
     ordered = tuple(sorted(records, key=lambda r: r.name))
     if not (0 <= test_share < 1 and 0 <= validation_share < 1):
-        raise UsageError(f"expected shares of 0 or more and below 1, got {test_share:g} and {validation_share:g}")
+        raise UsageError(
+            f"Expected shares from 0 to below 1, got {test_share:g} and {validation_share:g}: correct them."
+        )
     if len({record.name for record in ordered}) < len(ordered):
-        raise DataError("expected records with different names, got one name twice; split one set at a time")
+        raise DataError("Expected records with different names, got one name twice: split one set at a time.")
     if together and str(by) not in ("prompt", "image"):
-        raise UsageError(f"the split {str(by)!r} is fixed and cannot keep images together; split by prompt or image")
+        raise UsageError(
+            f"Expected a split by prompt or image to keep images together, got the fixed split {str(by)!r}."
+        )
     notes: tuple[str, ...] = ()
     match str(by):
         case "prompt" | "image":
@@ -112,7 +126,7 @@ def make_split(
         parts["validation"], parts["train"] = _draw(units, validation_share, f"validation/{seed}")
     train, validation, test = (_sorted(parts[part]) for part in ("train", "validation", "test"))
     if not train:
-        raise DataError("expected images to train on, got none after the split; take smaller shares")
+        raise DataError("Expected images to train on, got none after the split: choose smaller shares.")
     return Split(train, validation, test, _words(by, seed, (train, validation, test), bool(together)), notes)
 
 
@@ -120,7 +134,7 @@ def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
     """Return the share of test images whose prompt occurs in training, as a group or word for word.
 
     Returns:
-        0 to 1, over the test images whose prompt is known; None where none is.
+        0 to 1, over the test images whose prompt is known; None if there are none.
     """
     seen = {key for record in train for key in _prompt_keys(record)}
     known = [record for record in test if record.prompt_known]
@@ -130,13 +144,13 @@ def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
 
 
 def _prompt_keys(record: Record) -> list[Hashable]:
-    """Return what two images of one prompt have in common: the group, and the text (two ids may share one)."""
+    """Return what two images of one prompt share: the group, or the text (two ids may have the same text)."""
     keys = [("group", record.group)]
     return [*keys, ("text", same_text(record.prompt))] if record.prompt else [*keys]
 
 
 def _units(records: Records, together: Sequence[Sequence[Record]], *, by_prompt: bool) -> dict[str, Records]:
-    """Join the records that must not be parted: key of the unit -> its records. The keys are stable names."""
+    """Join the records that must stay together: key of the unit -> its records. The keys are stable names."""
     parent: dict[Hashable, Hashable] = {}
 
     def top(key: Hashable) -> Hashable:
@@ -159,12 +173,12 @@ def _units(records: Records, together: Sequence[Sequence[Record]], *, by_prompt:
 
 
 def _draw(units: dict[str, Records], share: float, salt: str) -> tuple[Records, Records]:
-    """Draw a share of the units, at least one where the share is not 0; return the drawn and the others."""
+    """Draw a share of the units, at least one unless the share is 0; return the drawn ones and the others."""
     count = math.floor(share * len(units) + 0.5)
     if share and len(units) < 2:
         raise DataError(
-            f"expected at least two prompts to choose a {salt.split('/')[0]} part from, got {len(units)}; "
-            "take more images or set the share to 0"
+            f"Expected at least two prompts to choose a {salt.split('/')[0]} part from, got {len(units)}: "
+            "use more images or set the share to 0."
         )
     count = max(count, 1) if share else 0
     order = sorted(units, key=lambda key: hashlib.sha256(f"{salt}/{key}".encode()).digest())
@@ -173,17 +187,17 @@ def _draw(units: dict[str, Records], share: float, salt: str) -> tuple[Records, 
 
 
 def _official(records: Records) -> dict[str, Records]:
-    """Take the parts that the set was published with."""
+    """Return the parts that the set was published with."""
     names = {record.split for record in records if record.split is not None}
     parts = {part: tuple(record for record in records if record.split == part) for part in names}
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:
-        raise DataError(f"expected an official split, got no {' and no '.join(missing)} part; split by prompt instead")
+        raise DataError(f"Expected an official split, got no {' and no '.join(missing)} part: split by prompt instead.")
     return parts
 
 
 def _from_file(records: Records, path: Path) -> tuple[dict[str, Records], tuple[str, ...]]:
-    """Take the parts that a file or folder lists."""
+    """Return the parts that a file or folder lists."""
     listed, notes = read_parts(path, [record.name for record in records])
     by_name = {record.name: record for record in records}
     return {part: tuple(by_name[name] for name in names) for part, names in listed.items()}, notes
@@ -194,7 +208,7 @@ def _sorted(records: Records) -> Records:
 
 
 def _words(by: str | Path, seed: int, parts: tuple[Records, Records, Records], together: bool) -> str:
-    """Say how the parts came about, with their sizes."""
+    """Return in words how the parts were chosen, with their sizes."""
     how = {
         "prompt": f"random split by prompt, seed {seed}",
         "image": f"random split by image, seed {seed}",

@@ -1,4 +1,4 @@
-"""A first look at a rated set: what was found, what is missing, who made the images, how they were rated."""
+"""A first look at a rated set: images found and missing, generators, and the distribution of the scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ BINS = 10
 
 @dataclass(frozen=True)
 class TargetSurvey:
-    """The scores of one target, in native units; `histogram` counts them in ten equal steps of the scale."""
+    """The scores of one target, in native units.
+
+    Attributes:
+        target: its name.
+        score_range: the ends of the native scale.
+        count: number of scores.
+        minimum: the lowest score; likewise mean, maximum and sd (standard deviation, 0 for one score).
+        histogram: number of scores in each of ten equal steps of the scale.
+    """
 
     target: str
     score_range: Range
@@ -29,10 +37,21 @@ class TargetSurvey:
 
 @dataclass(frozen=True)
 class Survey:
-    """What `data check` reports.
+    """What ``data check`` reports.
 
-    `identical` counts images that are byte for byte another one's copy, as sets of names; those of
-    `identical_across_prompts` cross a split by prompt.
+    Attributes:
+        name: of the set.
+        root: its folder.
+        rated: number of rated images; ``found`` of them exist.
+        missing: names of the others.
+        prompts: number of known prompts.
+        without_prompt: number of images without one.
+        generators: generator -> number of images; likewise splits.
+        targets: one survey per target.
+        identical: sets of names of byte-identical images.
+        identical_across_prompts: how many of these sets would cross a split by prompt.
+        notes: what the reader did, one sentence each.
+        labels: the label files; likewise licence and citation.
     """
 
     name: str
@@ -58,11 +77,11 @@ class Survey:
 
 
 def survey(labels: RatedSet, found: int, missing: Sequence[str], same: Identical) -> Survey:
-    """Look a rated set over.
+    """Return the survey of a rated set.
 
     Args:
-        labels: the set with all its labels, whether their images are there or not.
-        found: how many images are there.
+        labels: the set with all its labels, whether their images exist or not.
+        found: how many images exist.
         missing: the names of the others.
         same: sets of byte-identical images.
     """

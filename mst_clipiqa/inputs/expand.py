@@ -17,6 +17,7 @@ from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
 from mst_clipiqa.inputs.lists import ColumnsError, Entry, entries
 from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.tables.lines import is_unicode
 
 LISTS = (".csv", ".jsonl")
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -91,7 +92,7 @@ def expand(
         raise UsageError("Expected at least one image, folder or list, got none: name one.")
     if prompt is not None and prompts is not None:
         raise UsageError("Expected one prompt for all images or a file of prompts, got both: leave one out.")
-    if prompt is not None and not _is_text(prompt):
+    if prompt is not None and not is_unicode(prompt):
         raise UsageError("Expected a prompt in UTF-8, got other bytes: correct it.")
     sources = [os.fspath(path) for path in named]
     try:
@@ -178,7 +179,7 @@ class _Walker:
             prompt = find(path)
         except DataError as error:
             return Item(_in_unicode(path), path, problem=str(error))
-        if prompt is not None and not _is_text(prompt):
+        if prompt is not None and not is_unicode(prompt):
             problem = "Expected a prompt in UTF-8, got other bytes: save the file of prompts as UTF-8."
             return Item(_in_unicode(path), path, problem=problem)
         return Item(_in_unicode(path), path, prompt)
@@ -248,18 +249,9 @@ def _count(source: str, recursive: bool) -> int:
 
 def _in_unicode(path: str) -> str:
     r"""Return a path in valid Unicode: bytes that are not UTF-8 as ``\xe9``."""
-    if _is_text(path):
+    if is_unicode(path):
         return path
     try:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # surrogates that stand for no byte: from JSON, never from a file system
         return path.encode("utf-8", "backslashreplace").decode()
-
-
-def _is_text(text: str) -> bool:
-    """Whether text is valid Unicode: it holds no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -100,6 +100,15 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise DataError(f"Expected a file to read, but {shown(path)} cannot be opened ({why}).") from error
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether text is valid Unicode: it holds no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_text(header: list[str], path: Path) -> None:
     """Refuse what is no text by its first line: names of columns hold neither NUL nor bytes outside UTF-8."""
     if any(sign == "\0" or "\udc80" <= sign <= "\udcff" for cell in header for sign in cell):

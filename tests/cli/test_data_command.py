@@ -77,7 +77,7 @@ def test_json(root: Path) -> None:
 def test_what_the_reader_did_is_a_note(tmp_path: Path) -> None:
     agiqa_1k(tmp_path, [("dreamStudio_8_9_1_1.jpg", "alien, wearing shirt, wild, realistic style", 0.4414)])
     result = check("agiqa-1k", "--root", tmp_path)
-    assert "note       AIGC_MOS_Zscore.xlsx row 10 is left out" in result.stdout
+    assert "note       row 10 of AIGC_MOS_Zscore.xlsx is left out" in result.stdout
     assert "arXiv 2303.12618" in result.stdout
 
 
@@ -89,7 +89,7 @@ def test_the_highest_score_is_in_the_last_step_of_a_given_scale(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("agiqa-3k", "expected the labels of AGIQA-3K"), ("agiqa", "expected the name of a rated set")]
+    ("name", "said"), [("agiqa-3k", "Expected the labels of AGIQA-3K"), ("agiqa", "Expected the name of a rated set")]
 )
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, said: str) -> None:
     result = check(name, "--root", tmp_path)

@@ -120,7 +120,7 @@ def test_cache_verbs(model: Path, cache: Path, tmp_path: Path) -> None:
         (["--set", "epoch=3"], "Expected --set FIELD=VALUE with a field of"),
         (["--set", "epochs=many"], "Expected a value like 24 for epochs, got 'many'"),
         (["--encoders", "nothing"], "Expected encoders 'mini', 'openai' or 'COARSE,FINE'"),
-        (["--split-by", "official"], "expected an official split"),
+        (["--split-by", "official"], "Expected an official split"),
     ],
 )
 def test_wrong_usage_is_one_sentence(data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -1,25 +1,27 @@
-"""Rated sets of one's own: csv tables, Hugging Face image folders, pyiqa's meta_info."""
+"""Rated sets of your own: csv tables, Hugging Face image folders, pyiqa's meta_info."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from mst_clipiqa.data import load
+from mst_clipiqa.data import load, same_text
 from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.model_folder import prompt_hash
 from tests.rated_files import images, write
 
 
-@pytest.mark.parametrize("file", ["image_name", "name", "Image", "file_name", "img_path"])
+@pytest.mark.parametrize("file", ["image_name", "name", "Image", "file_name", "img_path", "path"])
 @pytest.mark.parametrize("mos", ["mos", "MOS", "gt_score", "mos_quality", "mosz1", "quality", "MOS_q"])
 def test_columns_as_met_in_the_wild(tmp_path: Path, file: str, mos: str) -> None:
-    write(tmp_path / "mine.csv", f"{mos},{file},Prompt", "3.5,a.png,a cat", "1.5,b/c.png,a dog")
+    write(tmp_path / "mine.csv", f"{mos},{file},Prompt", "3.5,a.png,a cat", "1.5,b/c.AVIF,a dog")
     rated = load("csv", tmp_path, images=False)
     assert [(r.name, r.prompt, r.targets) for r in rated.records] == [
         ("a.png", "a cat", {"quality": 3.5}),
-        ("b/c.png", "a dog", {"quality": 1.5}),
+        ("b/c.AVIF", "a dog", {"quality": 1.5}),
     ]
 
 
@@ -51,7 +53,7 @@ def test_a_table_without_a_header_keeps_its_first_row(tmp_path: Path, lines: tup
 
 def test_a_wide_table_without_a_header_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", "a.png,3.5,1,2,3")
-    with pytest.raises(DataError, match=r"expected a header row in .*mine\.csv, got 'a\.png, 3\.5, 1, 2, 3'; write"):
+    with pytest.raises(DataError, match=r"Expected a header row in .*mine\.csv', got 'a\.png, 3\.5, 1, 2, 3': write"):
         load("csv", tmp_path)
 
 
@@ -63,7 +65,7 @@ def test_an_unknown_scale_is_guessed_and_said(tmp_path: Path, scores: tuple[str,
     write(tmp_path / "mine.csv", "name,mos", f"a.png,{scores[0]}", f"b.png,{scores[1]}")
     rated = load("csv", tmp_path, images=False)
     assert rated.ranges == {"quality": ends}
-    said = f"the scale {ends[0]}..{ends[1]} is guessed from the scores; state it where it is another"
+    said = f"the scale {ends[0]}..{ends[1]} is guessed from the scores; give the right one if it differs"
     assert said in rated.notes
 
 
@@ -72,12 +74,14 @@ def test_a_given_scale_is_kept_and_checked(tmp_path: Path) -> None:
     rated = load("csv", tmp_path, images=False, score_range=(1, 5))
     assert rated.ranges == {"quality": (1, 5)}
     assert not any("guessed" in note for note in rated.notes)
-    with pytest.raises(DataError, match=r"mine\.csv row 3 \(b\.png\): expected quality between 1 and 4 .*, got 4\.5"):
+    with pytest.raises(
+        DataError, match=r"Expected quality between 1 and 4, .* line 3 of mine\.csv \(b\.png\), got 4\.5"
+    ):
         load("csv", tmp_path, images=False, score_range=(1, 4))
 
 
 def test_a_known_set_has_its_own_scale(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="expected no score range for agiqa-3k"):
+    with pytest.raises(UsageError, match="Expected no score range for agiqa-3k"):
         load("agiqa-3k", tmp_path, score_range=(1, 5))
 
 
@@ -90,7 +94,7 @@ def test_names_with_folders_are_found_with_or_without_them(tmp_path: Path) -> No
 def test_two_images_never_share_a_file(tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", "name,mos", "x/a.png,1.5", "y/a.png,4.5")
     images(tmp_path / "images", ["a.png"])
-    with pytest.raises(DataError, match=r"2 are missing, first x/a\.png, y/a\.png"):
+    with pytest.raises(DataError, match=r"2 are missing \(x/a\.png, y/a\.png\)"):
         load("csv", tmp_path)
 
 
@@ -99,38 +103,38 @@ def test_the_file_itself_may_be_the_root(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", "name,mos", "a.png,1.5")
     images(tmp_path, ["a.png"])
     assert [r.file for r in load("csv", path).records] == [tmp_path / "a.png"]
-    with pytest.raises(
-        DataError, match=r"expected one label file \(\*\.csv\) below .*, got mine\.csv, other\.csv; give"
-    ):
+    with pytest.raises(DataError, match=r"Expected one label file \(\*\.csv\) in .*, got mine\.csv, other\.csv: give"):
         load("csv", tmp_path)
 
 
 def test_without_a_score_the_columns_are_named(tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", "name,dmos", "a.png,1.5")  # dmos is better when lower: not to be taken for a mos
     with pytest.raises(
-        DataError, match=r"expected a column with scores .*got the columns name, dmos; rename the column"
+        DataError, match=r"Expected a column with scores .*got the columns name, dmos: rename the column"
     ):
         load("csv", tmp_path)
 
 
 def test_without_an_image_the_row_is_named(tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", "thing,mos", "a.png,1.5")
-    with pytest.raises(DataError, match=r"mine\.csv row 2: expected an image's file name in a column such as file, "):
+    with pytest.raises(
+        DataError, match=r"Expected an image's file name in a column such as file, .* in line 2 of mine\.csv, got ''"
+    ):
         load("csv", tmp_path)
 
 
 def test_a_table_of_nothing_but_a_header_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", "name,mos")
-    with pytest.raises(DataError, match=r"expected rows in .*mine\.csv, got nothing below the header"):
+    with pytest.raises(DataError, match=r"Expected rated images in .*mine\.csv', got no row"):
         load("csv", tmp_path)
     write(tmp_path / "mine.csv", "")
-    with pytest.raises(DataError, match=r"expected rows in .*mine\.csv, got an empty file"):
+    with pytest.raises(DataError, match=r"Expected rated images in .*mine\.csv', got no row"):
         load("csv", tmp_path)
 
 
 def test_a_table_in_another_encoding_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes("name,mos\na.png,1\nü.png,2\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"expected a csv file in UTF-8 at .*mine\.csv"):
+    with pytest.raises(DataError, match=r"Expected text in UTF-8 in line 3 of mine\.csv, got other bytes"):
         load("csv", tmp_path)
 
 
@@ -159,7 +163,7 @@ def test_an_image_folder_with_parts_and_json_lines(tmp_path: Path) -> None:
 
 def test_a_broken_json_line_is_named(tmp_path: Path) -> None:
     write(tmp_path / "metadata.jsonl", '{"file_name": "a.png", "mos": 1}', "{")
-    with pytest.raises(DataError, match=r"metadata\.jsonl row 2: expected one JSON object a line"):
+    with pytest.raises(DataError, match=r"Expected one JSON object per line, but line 2 of metadata\.jsonl is not"):
         load("imagefolder", tmp_path)
 
 
@@ -183,3 +187,14 @@ def test_pyiqa_meta_info_with_random_splits_only(tmp_path: Path) -> None:
     rated = load("pyiqa", tmp_path, images=False)
     assert [r.split for r in rated.records] == ["train", "test"]
     assert "column 'ratio802_seed123_split_01' is read as the official split" in rated.notes
+
+
+def test_same_text_and_prompt_hash_agree_on_what_one_prompt_is() -> None:
+    for one, other in (("A  Red\nfox ", "a red fox"), ("ÄPFEL", "äpfel")):
+        assert same_text(one) == same_text(other)
+        assert prompt_hash(one) == prompt_hash(other)
+    for one, other in (("a red fox", "a red box"), ("Straße", "strasse")):
+        assert same_text(one) != same_text(other)
+        assert prompt_hash(one) != prompt_hash(other)
+    # Shipped models list hashes made this way.
+    assert prompt_hash("A red  Fox") == hashlib.sha256(b"a red fox").hexdigest()[:16]

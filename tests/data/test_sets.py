@@ -40,7 +40,8 @@ def test_agiqa_1k_keeps_the_right_one_of_two_ratings_under_one_name(tmp_path: Pa
     assert len(rated) == 8
     assert by_name(rated)["dreamStudio_8_9_1_1.jpg"].targets == {"overall": 2.084115711537598}
     assert rated.notes == (
-        "AIGC_MOS_Zscore.xlsx row 10 is left out: dreamStudio_8_9_1_1.jpg is rated twice, 0.441 is not its own score",
+        "row 10 of AIGC_MOS_Zscore.xlsx is left out: dreamStudio_8_9_1_1.jpg is rated twice, "
+        "0.441 is not its own score",
     )
 
 
@@ -56,8 +57,8 @@ def test_two_scores_for_any_other_name_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load("agiqa-1k", tmp_path, images=False)
     assert str(caught.value) == (
-        "expected one overall score for deepai_0_0_0_0.jpg, got 1 in AIGC_MOS_Zscore.xlsx row 2 and 4.5 in "
-        "AIGC_MOS_Zscore.xlsx row 10; take the wrong one out"
+        "Expected one overall score for deepai_0_0_0_0.jpg, got 1 in row 2 of AIGC_MOS_Zscore.xlsx and 4.5 in "
+        "row 10 of AIGC_MOS_Zscore.xlsx: remove the wrong one."
     )
 
 
@@ -74,7 +75,7 @@ def test_agiqa_1k_groups_by_object_and_action_of_the_prompt(tmp_path: Path) -> N
 
 def test_agiqa_1k_does_not_take_raw_means_for_the_mos(tmp_path: Path) -> None:
     write(tmp_path / "AIGC_all.csv", "Image,Score", "deepai_0_0_0_0.jpg,2.5")
-    with pytest.raises(DataError, match=r"AIGC_all\.csv is there, but it holds raw means"):
+    with pytest.raises(DataError, match=r"AIGC_all\.csv cannot be used: it holds raw means"):
         load("agiqa-1k", tmp_path, images=False)
 
 
@@ -127,13 +128,13 @@ def test_images_may_lie_beside_labels_in_a_sub_folder(tmp_path: Path) -> None:
 def test_two_folders_with_labels_are_not_guessed_between(tmp_path: Path) -> None:
     agiqa_3k(tmp_path / "one")
     agiqa_3k(tmp_path / "two")
-    with pytest.raises(DataError, match=r"expected the labels in one folder below .*, got .*one and .*two; give"):
+    with pytest.raises(DataError, match=r"Expected the labels in one folder in .*, got .*one' and .*two': give"):
         load("agiqa-3k", tmp_path)
 
 
 def test_a_name_of_another_shape_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "data.csv", AGIQA_3K_HEADER, "sd1.5_normal.jpg,p,,,,1,1,1,1")
-    with pytest.raises(DataError, match=r"data\.csv row 2: .* as AGIQA-3K writes them, got 'sd1.5_normal.jpg'"):
+    with pytest.raises(DataError, match=r"as in AGIQA-3K in line 2 of data\.csv, got 'sd1\.5_normal\.jpg'"):
         load("agiqa-3k", tmp_path)
 
 
@@ -173,7 +174,9 @@ def test_aigciqa2023_notices_a_row_of_the_other_scale(
     cells = lines[4].split(",")
     lines[4] = ",".join([*cells[:2], wrong, *cells[3:]])
     path.write_text("\n".join(lines))
-    message = rf"all_set\.csv row 5 \(Controlnet/000-4\.png\): expected quality between {low} and {high} .* got {wrong}"
+    message = (
+        rf"Expected quality between {low} and {high}, .* line 5 of all_set\.csv \(Controlnet/000-4\.png\), got {wrong}:"
+    )
     with pytest.raises(DataError, match=message):
         load("aigciqa2023", tmp_path, images=False)
 
@@ -243,13 +246,13 @@ def test_aigciqa2023_whole_mat_files_need_no_index(tmp_path: Path) -> None:
 def test_aigciqa2023_mat_files_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     aigciqa2023_mat(tmp_path, ["Controlnet/000-1.png", "DALLE/000-1.png"])
     write_mat(tmp_path / "DATA/MOS/mosz2.mat", "MOSz", [30.0])
-    with pytest.raises(DataError, match=r"expected 2 rows in the \.mat file for authenticity, got 1"):
+    with pytest.raises(DataError, match=r"Expected 2 rows in the \.mat file of authenticity, got 1"):
         load("aigciqa2023", tmp_path, images=False)
     write_mat(tmp_path / "DATA/MOS/mosz2.mat", "MOSz", [30.0, math.nan])
-    with pytest.raises(DataError, match=r"mosz2\.mat row 2 \(DALLE/000-1\.png\): expected a number, got nan"):
+    with pytest.raises(DataError, match=r"Expected a number in row 2 of mosz2\.mat \(DALLE/000-1\.png\), got nan"):
         load("aigciqa2023", tmp_path, images=False)
     write_mat(tmp_path / "DATA/MOS/mosz2.mat", "MOS", [30.0, 31.0])
-    with pytest.raises(DataError, match=r"expected the variable 'MOSz' in .*mosz2\.mat, got MOS"):
+    with pytest.raises(DataError, match=r"Expected the variable 'MOSz' in .*mosz2\.mat', got MOS"):
         load("aigciqa2023", tmp_path, images=False)
 
 
@@ -265,7 +268,7 @@ def test_aigiqa_20k_brings_scores_prompts_and_parts_together(tmp_path: Path) -> 
     assert records["SD1.5_0001.png"].prompt == "a red house"
     assert records["SD1.5_0001.png"].targets == {"overall": 4.5}
     assert Counter(r.split for r in rated.records) == {"train": 4, "validation": 2, "test": 1}
-    assert rated.notes == ("1 images have no prompt, so it is unknown which others share theirs",)
+    assert rated.notes == ("1 images have no prompt, so it is unknown which images share one",)
     assert rated.ranges == {"overall": (0.0, 5.0)}
 
 
@@ -292,7 +295,7 @@ def test_aigiqa_20k_train_part_alone_without_a_header(tmp_path: Path) -> None:
     rated = load("aigiqa-20k", tmp_path, images=False)
     assert [r.name for r in rated.records] == ["MJ_0000.png", "MJ_0001.png"]
     assert rated.notes == (
-        "1 images are left out: no label file found here has a score for them (info_val.csv row 1 and on)",
+        "1 images are left out: no label file found here has a score for them (line 1 of info_val.csv and on)",
     )
 
 
@@ -317,7 +320,7 @@ def test_one_image_in_two_official_parts_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", header, "/x/MJ_0000.png,3.5,1,bad")
     write(tmp_path / "test.csv", header, "/x/MJ_0000.png,3.5,1,bad")
     with pytest.raises(
-        DataError, match=r"expected one official part for MJ_0000\.png, got 'train' in train\.csv row 2"
+        DataError, match=r"Expected one official part for MJ_0000\.png, got 'train' in line 2 of train\.csv"
     ):
         load("aigiqa-20k", tmp_path, images=False)
 
@@ -351,7 +354,7 @@ def test_pku_leaves_out_images_made_from_images(tmp_path: Path) -> None:
     names = pku_aigiqa_4k(tmp_path, first=["0.jpg,a cat,MJ_0_00.jpg,3,3,3,9"])
     rated = load("pku-aigiqa-4k", tmp_path, images=False)
     assert [r.name for r in rated.records] == names
-    assert rated.notes == ("1 images are left out: they were made from an image, not from text",)
+    assert rated.notes == ("1 images are left out, because they were generated from an image, not from text",)
 
 
 # every set --------------------------------------------------------------------------------------------------
@@ -363,8 +366,8 @@ def test_a_score_that_is_no_number_names_row_and_file(tmp_path: Path, cell: str,
     with pytest.raises(DataError) as caught:
         load("agiqa-3k", tmp_path, images=False)
     assert str(caught.value) == (
-        f"data.csv row 2 (sd1.5_normal_000.jpg): expected a number in column 'mos_quality', got {shown}; "
-        "correct the row or take it out"
+        f"Expected a number in column 'mos_quality' in line 2 of data.csv (sd1.5_normal_000.jpg), got {shown}: "
+        "correct the row or remove it."
     )
 
 
@@ -372,7 +375,9 @@ def test_a_score_that_is_no_number_names_row_and_file(tmp_path: Path, cell: str,
 def test_a_score_off_the_scale_names_row_and_file(tmp_path: Path, score: str) -> None:
     good = "sd1.5_normal_000.jpg,p,,,,3,1,1,1"
     write(tmp_path / "data.csv", AGIQA_3K_HEADER, good, f"sd1.5_normal_001.jpg,q,,,,1,1,{score},1")
-    message = rf"data\.csv row 3 \(sd1\.5_normal_001\.jpg\): expected correspondence between 0 and 5 .*, got {score};"
+    message = (
+        rf"Expected correspondence between 0 and 5, .* line 3 of data\.csv \(sd1\.5_normal_001\.jpg\), got {score}:"
+    )
     with pytest.raises(DataError, match=message):
         load("agiqa-3k", tmp_path, images=False)
 
@@ -383,8 +388,8 @@ def test_missing_images_are_one_error_with_the_first_five(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         load("agiqa-3k", tmp_path)
     assert str(caught.value) == (
-        f"expected 18 images of agiqa-3k below {tmp_path}, 7 are missing, first {', '.join(names[:5])}; "
-        "fetch them, or allow missing images (--allow-missing)"
+        f"Expected 18 images of agiqa-3k in '{tmp_path}', but 7 are missing ({', '.join(names[:5])}, ...): "
+        "download them, or allow missing images (--allow-missing)."
     )
 
 
@@ -406,31 +411,35 @@ def test_no_image_at_all_is_an_error_even_then(tmp_path: Path) -> None:
 def test_names_are_read_as_people_write_them(tmp_path: Path) -> None:
     agiqa_3k(tmp_path)
     assert {load(name, tmp_path, images=False).name for name in ("AGIQA-3K", "agiqa3k", "agiqa_3k")} == {"agiqa-3k"}
-    with pytest.raises(UsageError, match=r"got 'agiqa-4k' \(did you mean 'agiqa-3k'\?\); the names are agiqa-1k, "):
+    with pytest.raises(
+        UsageError, match=r"set \(agiqa-1k, .*\), got 'agiqa-4k' \(did you mean 'agiqa-3k'\?\): correct it"
+    ):
         load("agiqa-4k", tmp_path)
 
 
 def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected the folder of agiqa-3k, got .*nowhere"):
+    with pytest.raises(DataError, match=r"Expected the folder of agiqa-3k, found no folder .*nowhere"):
         load("agiqa-3k", tmp_path / "nowhere")
 
 
 def test_a_folder_without_labels_names_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected the labels of AGIQA-3K \(data\.csv\) below .*, got none"):
+    with pytest.raises(DataError, match=r"Expected the labels of AGIQA-3K \(data\.csv\) in .*, got none"):
         load("agiqa-3k", tmp_path)
 
 
 def test_a_ragged_row_is_named(tmp_path: Path) -> None:
     write(tmp_path / "data.csv", AGIQA_3K_HEADER, "sd1.5_normal_000.jpg,a, b,,,,1,1,1,1")
     with pytest.raises(
-        DataError, match=r"data\.csv row 2: expected 9 cells, got 10; quote the cells that hold a comma"
+        DataError, match=r"Expected 9 cells in line 2 of data\.csv, got 10: quote the cells that hold a comma"
     ):
         load("agiqa-3k", tmp_path)
 
 
 def test_a_spreadsheet_that_is_none(tmp_path: Path) -> None:
     write(tmp_path / "AIGC_MOS_Zscore.xlsx", "version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(DataError, match=r"expected a spreadsheet at .*AIGC_MOS_Zscore\.xlsx, got another kind of file"):
+    with pytest.raises(
+        DataError, match=r"Expected a spreadsheet, but .*AIGC_MOS_Zscore\.xlsx' is another kind of file"
+    ):
         load("agiqa-1k", tmp_path)
 
 

@@ -147,7 +147,7 @@ def test_identical_images_are_found_and_kept_in_one_part(tmp_path: Path) -> None
 
 def test_a_fixed_split_cannot_keep_images_together(tmp_path: Path) -> None:
     given = records()
-    with pytest.raises(UsageError, match="the split 'official' is fixed and cannot keep images together"):
+    with pytest.raises(UsageError, match="to keep images together, got the fixed split 'official'"):
         make_split(given, "official", together=[given[:2]])
 
 
@@ -171,7 +171,7 @@ def test_official_validation_is_taken_where_there_is_one(tmp_path: Path) -> None
 
 
 def test_a_set_without_an_official_split() -> None:
-    with pytest.raises(DataError, match="expected an official split, got no train and no test part; split by prompt"):
+    with pytest.raises(DataError, match="Expected an official split, got no train and no test part: split by prompt"):
         make_split(records(), "official")
 
 
@@ -189,7 +189,7 @@ def test_a_csv_split_file(tmp_path: Path) -> None:
     assert names(split.test) == ["03-0.png", "03-1.png", "03-2.png"]
     assert len(groups(split.validation)) == 2
     write(tmp_path / "split.csv", "image_name,split", "00-0.png,fold 1")
-    with pytest.raises(DataError, match=r"split\.csv row 2: expected train, validation or test .* got 'fold 1'"):
+    with pytest.raises(DataError, match=r"Expected train, validation or test .* in line 2 of split\.csv, got 'fold 1'"):
         make_split(records(), tmp_path / "split.csv")
 
 
@@ -229,40 +229,44 @@ def test_a_image_in_two_parts_of_a_file_is_tested_on_only(tmp_path: Path) -> Non
     split = make_split(records(), path, validation_share=0)
     assert names(split.test) == given[:2]
     assert names(split.train) == given[2:]
-    assert split.notes == ("1 images stand in two parts and were taken out of train: 00-1.png",)
+    assert split.notes == ("1 images are in two parts and were removed from train: 00-1.png, ...",)
 
 
 def test_what_a_split_file_leaves_out_or_adds_is_said(tmp_path: Path) -> None:
     given = names(tuple(records()))
     (tmp_path / "split.json").write_text(json.dumps({"train": [*given[3:-2], "other.png"], "test": given[:3]}))
     assert make_split(records(), tmp_path / "split.json").notes == (
-        "1 names of the split file are not among the images at hand",
+        "1 names in the split file are not images of this set",
         "2 images are in no part of the split file and are not used",
     )
 
 
 def test_a_split_file_of_another_set(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(json.dumps({"train": ["x.png"], "test": ["y.png"]}))
-    with pytest.raises(DataError, match=r"expected a train part with images of this set in .*, got 1 names and none"):
+    with pytest.raises(
+        DataError, match=r"Expected a train part with images of this set in .*, got 1 names, none of them"
+    ):
         make_split(records(), tmp_path / "split.json")
 
 
 @pytest.mark.parametrize("text", ["[1]", '{"train": "a"}', "{"])
 def test_a_json_file_that_is_no_split(tmp_path: Path, text: str) -> None:
     (tmp_path / "split.json").write_text(text)
-    with pytest.raises(DataError, match=r"expected .* in .*split\.json"):
+    with pytest.raises(DataError, match=r"Expected .* in .*split\.json"):
         make_split(records(), tmp_path / "split.json")
 
 
 def test_a_word_that_is_no_way_to_split() -> None:
-    with pytest.raises(DataError, match=r"expected 'prompt', 'image', 'official' or a split file, got 'prompts'"):
+    with pytest.raises(
+        DataError, match=r"Expected 'prompt', 'image', 'official' or a split file, found no file 'prompts'"
+    ):
         make_split(records(), "prompts")
 
 
 def test_shares_and_sizes_that_make_no_sense() -> None:
-    with pytest.raises(UsageError, match=r"expected shares of 0 or more and below 1, got 1 and 0\.1"):
+    with pytest.raises(UsageError, match=r"Expected shares from 0 to below 1, got 1 and 0\.1"):
         make_split(records(), test_share=1)
-    with pytest.raises(DataError, match="expected at least two prompts to choose a test part from, got 1"):
+    with pytest.raises(DataError, match="Expected at least two prompts to choose a test part from, got 1"):
         make_split(records(groups=1))
     with pytest.raises(DataError, match="got one name twice"):
         make_split([*records(), *records()])
