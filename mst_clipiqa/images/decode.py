@@ -1,9 +1,9 @@
-"""Anything that holds an image -> one upright RGB image, or an ImageError that says why not.
+"""Anything that holds an image -> one upright RGB image, or an ImageError that says why there is none.
 
-Files are not trusted. Only the parser of the format that the first bytes name is run, and only for seven
-formats; the size in the header is checked before anything is decoded; pipes and devices are never opened; and
-whatever a parser raises becomes one readable sentence. Reasons leave out the file's name and the parser's own
-words (those are in ``__cause__``), so that equal reasons can be counted.
+Files are not trusted. Only seven formats are read, each by its own parser, chosen by the file's first bytes. The size
+in the header is checked before anything is decoded, and pipes and devices are never opened. Whatever a parser raises
+becomes one readable sentence without the file's name and the parser's own words (those are in ``__cause__``), so that
+equal reasons can be counted.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     Source: TypeAlias = File | Image.Image | NDArray[np.uint8] | torch.Tensor
 
 MAX_PIXELS = 178_956_970
-"""Largest image that is decoded, in pixels: the bound that Pillow itself keeps for some of the formats."""
+"""Largest image that is decoded, in pixels: the limit that Pillow itself has for some of the formats."""
 MAX_BYTES = 512 * 2**20
 """Largest file that is read, in bytes."""
 
-# Not to wait for a writer where a pipe takes the file's name between looking and opening.
+# So as not to wait for a writer if a pipe takes the file's name between the check and the opening.
 _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 _EARLY = ("truncat", "incomplete", "requires a buffer", "no more images")  # how parsers say "cut off"
 
@@ -48,7 +48,7 @@ class OpenedImage:
 
     Attributes:
         image: mode RGB, upright, independent of any file.
-        width: of the whole upright image, in pixels (also where ``reduce_to`` made ``image`` smaller).
+        width: of the whole upright image, in pixels, even if ``reduce_to`` made ``image`` smaller.
         height: likewise.
     """
 
@@ -62,22 +62,22 @@ def open_image(
 ) -> OpenedImage:
     """Return the image in ``source``, upright and in RGB.
 
-    Transparent parts lie on white; EXIF orientation is honoured; of several frames the first counts; 16 bits
-    a channel become 8. Safe to call from many threads at once, and silent: no warning of Pillow's gets out.
+    Transparent parts become white, EXIF orientation is applied, only the first frame is read, and 16 bits per channel
+    become 8. Safe to call from many threads at once; warnings of Pillow are suppressed.
 
     Args:
         source: a path; the bytes of a file; a PIL image; a uint8 array (H, W), (H, W, 3) or (H, W, 4); or a
             float tensor (3, H, W) in [0, 1].
         max_pixels: a larger image is refused before it is decoded.
         max_bytes: a larger file is refused before it is read.
-        reduce_to: let a JPEG be decoded at 1/2, 1/4 or 1/8, as long as both sides stay at least this many
-            pixels: much faster for photographs, but not the pixels of a full decode. None decodes in full.
+        reduce_to: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least this many pixels:
+            much faster for photographs, but not the same pixels as a full decode. None decodes in full.
 
     Returns:
         OpenedImage: the RGB image and the size of the upright image.
 
     Raises:
-        ImageError: there is no image, or not one that can be used; the message is the reason.
+        ImageError: there is no usable image; the message is the reason.
 
     Example:
         >>> open_image(Image.new("L", (3, 2))).image.mode
@@ -91,7 +91,7 @@ def open_image(
     if isinstance(source, str | os.PathLike):
         with _open_file(source, max_bytes) as file:
             return _decode(file, max_pixels, reduce_to)
-    # Whoever holds an array or a tensor has imported its package; it is not imported for those who hold none.
+    # A caller with an array or a tensor has imported its package; for others it is not imported.
     if (numpy := sys.modules.get("numpy")) and isinstance(source, numpy.ndarray):
         return _from_image(from_array(source), max_pixels)
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
@@ -103,13 +103,13 @@ def open_image(
 
 
 def read_image(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the bytes of an image file, unread; ImageError where ``open_image`` would not open it."""
+    """Return the bytes of an image file without decoding; ImageError if ``open_image`` would not open it."""
     with _open_file(path, max_bytes) as file:
         return file.read()
 
 
 def _from_image(image: Image.Image, max_pixels: int) -> OpenedImage:
-    """Return a copy of a PIL image, which stays as it was (but for being loaded)."""
+    """Return a copy of a PIL image, which stays as it was, except that it is loaded."""
     _check_size(image.size, max_pixels)
     with _translated("PIL"), quiet():
         image.load()
@@ -118,7 +118,7 @@ def _from_image(image: Image.Image, max_pixels: int) -> OpenedImage:
 
 
 def _decode(file: BinaryIO, max_pixels: int, reduce_to: int | None) -> OpenedImage:
-    """Return the first image of an open file, having looked at its header first."""
+    """Return the first image of an open file after checking its header."""
     with _translated("file"):
         kind = kind_of(file.read(HEAD))
         file.seek(0)
@@ -134,7 +134,7 @@ def _decode(file: BinaryIO, max_pixels: int, reduce_to: int | None) -> OpenedIma
         image.load()
         turn = orientation(image)
         turned = upright(to_rgb(image), turn)
-        if is_whole:  # TIFF turns itself upright as it loads, so the size to report is the one that came out
+        if is_whole:  # Pillow turns a TIFF upright as it loads, so its size is known only now
             return OpenedImage(turned, *turned.size)
         return OpenedImage(turned, *(full[::-1] if turn >= 5 else full))
 
@@ -150,13 +150,13 @@ def _open_file(path: str | os.PathLike[str], max_bytes: int) -> Iterator[BinaryI
     with _named_errors(path):
         descriptor = os.open(path, _READ)
     with os.fdopen(descriptor, "rb", buffering=2**16) as file:
-        _check_kind(os.fstat(descriptor), max_bytes)  # again: the name may have changed hands in between
+        _check_kind(os.fstat(descriptor), max_bytes)  # again: the name may belong to another file by now
         yield file
 
 
 @contextmanager
 def _named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the system says about a path into an ImageError."""
+    """Turn a system error about a path into an ImageError."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:

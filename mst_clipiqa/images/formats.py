@@ -1,4 +1,4 @@
-"""Which image format bytes are in, by their first bytes, and the one Pillow parser that may read them."""
+"""The image format of a file, from its first bytes, and the one Pillow parser that may read it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mst_clipiqa.errors import ImageError
 
 IMAGE_FORMATS = "PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF"
 HEAD = 64
-"""How many bytes of a file `kind_of` wants to see."""
+"""Number of bytes at the start of a file that ``kind_of`` needs."""
 
 _PLUGINS = {
     "PNG": ("PngImagePlugin", "PngImageFile"),
@@ -32,7 +32,7 @@ _STARTS = (
     (b"MM\0+", "TIFF"),
     (b"BM", "BMP"),
 )
-# What else arrives under an image's name, in lower case; the first that fits is named in the message.
+# Other kinds of files that people name like images, in lower case; the message names the first that fits.
 _FOREIGN = (
     (b"%pdf", "a PDF document"),
     (b"8bps", "a Photoshop document"),
@@ -54,10 +54,10 @@ _FOREIGN = (
 
 
 def kind_of(head: bytes) -> str:
-    """Return the format that the first bytes of a file name: "PNG", "JPEG", ...
+    """Return the format of a file from its first bytes: "PNG", "JPEG", ...
 
     Raises:
-        ImageError: none of ours; the message says what the bytes look like instead.
+        ImageError: it is none of ours; the message says what it looks like instead.
     """
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
@@ -70,7 +70,7 @@ def kind_of(head: bytes) -> str:
 
 
 def parser_of(kind: str) -> type[ImageFile.ImageFile]:
-    """Return Pillow's parser for one format; ``Image.open`` would try all that are installed."""
+    """Return Pillow's parser for one format; ``Image.open`` would try every installed one."""
     module, name = _PLUGINS[kind]
     found: type[ImageFile.ImageFile] = getattr(importlib.import_module(f"PIL.{module}"), name)
     return found

@@ -1,4 +1,4 @@
-"""The pixels of an image, whatever its mode, turned into 8-bit RGB on white; arrays and tensors likewise."""
+"""Images of any mode, arrays and tensors -> 8-bit RGB on white."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _DAMAGED = (ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
-_ROWS = 256  # rows converted at a time, so that a deep image never lies in memory as floats
+_ROWS = 256  # rows converted at a time, so that a deep image is never in memory as floats
 _SLACK = 1e-4  # how far beyond [0, 1] arithmetic may carry the ends of a float tensor
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of a loaded image, 1 to 8; 1 where there is none or it is damaged."""
+    """Return the EXIF orientation of a loaded image, 1 to 8; 1 if it is missing or damaged."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGED:
-        return 1  # the pixels are good: a damaged note beside them is no reason to refuse them
+        return 1  # damaged metadata is no reason to refuse good pixels
     return value if isinstance(value, int) and value in _TURNS else 1
 
 
 def upright(image: Image.Image, turn: int) -> Image.Image:
-    """Return the image as EXIF orientation ``turn`` wants it seen."""
+    """Return the image turned as EXIF orientation ``turn`` says."""
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
@@ -56,13 +56,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _from_deep(image)
     if image.mode == "La":
-        image = image.convert("LA")  # Pillow would drop the alpha on the straight way to RGBA
+        image = image.convert("LA")  # converted straight to RGBA, Pillow would drop the alpha
     if _is_transparent(image):
         rgba = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(rgba, (0, 0), rgba)
         return white
-    rgb = image.convert("RGB")  # a copy where it is RGB already, and a plain image: it holds no file open
+    rgb = image.convert("RGB")  # a copy if it is RGB already; a plain image, which keeps no file open
     rgb.info = {}
     return rgb
 
@@ -76,7 +76,7 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
-    """Return an image with 16 or 32 bits a pixel as 8-bit grey."""
+    """Return an image with 16 or 32 bits per pixel as 8-bit grey."""
     import numpy as np
 
     values = np.asarray(image)
@@ -96,7 +96,7 @@ def _white(values: NDArray[Any], image: Image.Image) -> int:
     if low >= 0 and high <= 1 and image.mode == "F":
         return 1
     if low >= 0 and high <= 65535:  # false for NaN
-        # A 16-bit grey PNG is mode I in some versions of Pillow; however dark, it is 16 bits deep.
+        # In some versions of Pillow, a 16-bit grey PNG has mode I; it is 16 bits deep however dark it is.
         return 255 if high <= 255 and image.format != "PNG" else 65535
     raise ImageError(
         f"Expected grey values in 0..1, 0..255 or 0..65535, got 32-bit values from {low:g} to {high:g}: "
@@ -142,7 +142,7 @@ _thread = threading.local()
 
 
 class _WhileQuiet(type):
-    """Makes the class below stand for every warning of a thread inside ``quiet()``, and for no other."""
+    """Makes the class below a superclass of every warning, but only for a thread inside ``quiet()``."""
 
     def __subclasscheck__(cls, category: type) -> bool:
         return bool(getattr(_thread, "depth", 0))
@@ -154,10 +154,10 @@ class _AnyWarning(Warning, metaclass=_WhileQuiet):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings of this thread, and only of this thread, from getting out.
+    """Suppress warnings of this thread, and of no other.
 
     ``warnings.catch_warnings`` would change the filters of all threads, and restore them in the wrong order.
-    Here one filter is added to the process, once, and matches nothing but what is raised in a thread in here.
+    Here one filter is added to the process, once; it matches only warnings raised by a thread in this block.
     """
     if not warnings.filters or warnings.filters[0][2] is not _AnyWarning:
         warnings.simplefilter("ignore", category=_AnyWarning)

@@ -1,8 +1,8 @@
-"""What the user named -> one item an image, in a fixed order, with its prompt.
+"""What the user named -> one item per image, in a fixed order, with its prompt.
 
-A name is an image, a folder of images, or a list of images (.csv, .jsonl). Nothing is opened but lists, prompts
-and folders; whether a file is an image is found out when it is scored. Items come one at a time; in memory are the
-names of one folder and the prompts.
+A name is an image, a folder of images, or a list of images (.csv, .jsonl). Only lists, prompts and folders
+are opened; whether a file is an image is found out when it is scored. Items come one at a time, and only the names of
+one folder and the prompts are in memory.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Item:
     """One row to come.
 
     Attributes:
-        file: the image as the table shows it: the path from where we are, in valid Unicode.
-        path: what to open; None where there is nothing to open. Bytes that are not UTF-8 are surrogate escapes.
+        file: the image as the table shows it: the path from the current folder, in valid Unicode.
+        path: what to open; None if there is nothing to open. Bytes that are not UTF-8 are surrogate escapes.
         prompt: text in valid Unicode, or None.
         problem: why this item cannot be scored, in one sentence, or None.
     """
@@ -43,10 +43,10 @@ class Item:
 
 
 class Inputs(Iterator[Item]):
-    """The items, once, in order; `expand` makes it.
+    """The items, once, in order; made by ``expand``.
 
     Attributes:
-        notes: what to tell the user, complete once all items have been taken: prompts that match no image, images
+        notes: sentences for the user, complete once all items have been taken: prompts that match no image, images
             without a prompt, metadata that was not used, links that were left out.
     """
 
@@ -59,7 +59,7 @@ class Inputs(Iterator[Item]):
         return next(self._items)
 
     def count(self) -> int:
-        """Return how many items there are in all, for a progress bar; lists folders and reads lists once more."""
+        """Return the number of items, for a progress bar; lists folders and reads lists once more."""
         return self._count()
 
 
@@ -70,22 +70,22 @@ def expand(
     prompt: str | None = None,
     prompts: str | os.PathLike[str] | None = None,
 ) -> Inputs:
-    """Return the images that paths name: those of a folder in natural order, then those of the folders in it.
+    """Return the images that paths name: those of a folder in natural order, then those of its subfolders.
 
-    In a folder, hidden files and files that do not end as images do are left out, and a ``metadata.csv`` or
+    In a folder, hidden files and files without an image's suffix are left out, and a ``metadata.csv`` or
     ``metadata.jsonl`` (file_name; prompt, text or caption) is read for prompts unless prompts are given.
 
     Args:
         paths: images, folders, or lists of images (.csv, .jsonl), whose names are relative to the list.
-        recursive: folders within folders too.
+        recursive: include subfolders.
         prompt: the prompt of every image.
-        prompts: a file with the prompts: .csv, .jsonl or .json (`prompts.PromptFile` says what fits what).
+        prompts: a file with the prompts: .csv, .jsonl or .json (see ``prompts.PromptFile``).
 
     Returns:
         Inputs: an iterator over the items; its ``notes`` are complete at the end.
 
     Raises:
-        UsageError: nothing has this name, a folder or list has no image, or the prompts cannot be used.
+        UsageError: nothing has that name, a folder or list has no image, or the prompts cannot be used.
     """
     named = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not named:
@@ -107,7 +107,7 @@ def expand(
 
 @dataclass
 class _Walker:
-    """Goes through the sources with what was given on prompts."""
+    """Goes through the sources with the prompts that were given."""
 
     recursive: bool
     prompt: str | None
@@ -171,7 +171,7 @@ class _Walker:
                     yield Item(where, None, problem=f"Expected a file in each row, but {entry.problem}.")
                 else:
                     yield self._item(entry.path, self._default(_of_entry(entry)))
-        except DataError as error:  # it was readable at first; what was read has been scored, so this is a row too
+        except DataError as error:  # the rows before it have been scored, so this becomes a row too
             yield Item(_in_unicode(str(path)), None, problem=str(error))
 
     def _item(self, path: str, find: _Finder) -> Item:
@@ -193,7 +193,7 @@ class _Walker:
         return otherwise or (lambda _: None)
 
     def _metadata(self, folder: str) -> PromptFile | None:
-        """Return the prompts that lie in a folder, or None; where prompts are given, none are looked for."""
+        """Return the prompts in a folder's metadata, or None; not read if prompts were given."""
         if folder in self.read:
             return self.read.pop(folder)
         if self.prompt is not None or self.given is not None:
@@ -209,7 +209,7 @@ class _Walker:
 
 
 def _in_metadata(folder: str, known: dict[str, PromptFile]) -> _Finder | None:
-    """Return how the metadata of a folder, or else of those around it, names its images."""
+    """Return how to find prompts in the metadata of a folder, or else of those that contain it."""
     around: list[tuple[str, PromptFile]] = []  # the nearest first
     outer = folder
     while known:
@@ -253,5 +253,5 @@ def _in_unicode(path: str) -> str:
         return path
     try:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # surrogates that stand for no byte: from JSON, never from a file system
+    except UnicodeEncodeError:  # surrogates that encode no byte: from JSON, never from a file system
         return path.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The images of a folder and of the folders in it, by name alone, in an order that people expect."""
+"""The images of a folder and of the folders in it, by name alone, in the order that people expect."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Folder:
     """What one folder holds.
 
     Attributes:
-        path: of the folder, from where we are; "" where that is the file system's root.
-        images: names that end as images do, in natural order; folders of such a name among them.
+        path: of the folder, from the current folder; "" for the root of the file system.
+        images: names with an image's suffix, in natural order, including folders of such a name.
         problem: why it cannot be listed, or None.
     """
 
@@ -30,12 +30,12 @@ class Folder:
 
 
 def walk(root: str, *, recursive: bool, notes: list[str] | None = None) -> Iterator[Folder]:
-    """Yield a folder and, on request, those within it, each real folder once however many links lead there.
+    """Yield a folder and, if ``recursive``, its subfolders, each real folder once however many links lead to it.
 
     Args:
         root: path of the folder.
-        recursive: go into the folders of folders; hidden ones are left out.
-        notes: gets a sentence if links led to a folder again.
+        recursive: include subfolders, except hidden ones.
+        notes: a sentence is appended if links led to a folder again.
     """
     stack, seen, again = [root.rstrip("/")], set(), 0
     while stack:
@@ -56,7 +56,7 @@ def walk(root: str, *, recursive: bool, notes: list[str] | None = None) -> Itera
         if recursive:
             stack.extend(f"{path}/{name}" for name in sorted(folders, key=natural, reverse=True))
     if again and notes is not None:
-        notes.append(f"{again:,} links in {shown(root)} lead to folders that were read already; they were left out.")
+        notes.append(f"{again:,} links in {shown(root)} lead to folders that were read already, so they were left out.")
 
 
 def listing(path: str) -> tuple[list[str], int, list[str]]:
@@ -76,7 +76,7 @@ def listing(path: str) -> tuple[list[str], int, list[str]]:
 
 
 def check_folder(root: str, recursive: bool) -> None:
-    """Look for a first image in a folder, before any work.
+    """Check that a folder has an image, before any work.
 
     Raises:
         UsageError: there is none, or the folder cannot be listed.
@@ -87,7 +87,7 @@ def check_folder(root: str, recursive: bool) -> None:
         raise UsageError(f"Expected a folder that can be listed, but {shown(root)}: {error.strerror}.") from error
     if images or (recursive and any(folder.images or folder.problem for folder in walk(root, recursive=True))):
         return
-    hint = "look into its folders with --recursive" if folders and not recursive else "name another folder"
+    hint = "include its subfolders with --recursive" if folders and not recursive else "name another folder"
     raise UsageError(
         f"Expected images in {shown(root)}, got none ({others:,} other files, {len(folders):,} folders): {hint}."
     )
@@ -101,6 +101,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def natural(name: str) -> tuple[str, str]:
-    """Return a key that sorts "2.png" before "10.png", capitals beside small letters, and equals nowhere."""
+    """Return a key that sorts "2.png" before "10.png", capitals beside small letters, and is unique."""
     # A number sorts by its length, then by its digits; the length is one character, so the key stays one string.
     return _NUMBERS.sub(lambda digits: f"0{chr(0x100 + len(digits[1]))}{digits[1]}", name.casefold()), name

@@ -14,11 +14,11 @@ from mst_clipiqa.tables.lines import csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
-_MOST_JSON = 2**28  # characters of a JSON file, which has to be read as a whole
+_MOST_JSON = 2**28  # longest JSON file, in characters; it has to be read as a whole
 
 
 class ColumnsError(DataError):
-    """A list does not say which column names the files, or which the prompts."""
+    """A list has no column of files, or none of prompts."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Entry:
 
     Attributes:
         where: the row, for messages: "line 3 of 'list.csv'".
-        file: the name as it stands in the list; None where the row names none.
-        path: the same from where we are: names in a list are relative to the list's folder.
-        prompt: None where there is none.
+        file: the name as it is in the list; None if the row has none.
+        path: the same from the current folder, because names in a list are relative to the list's folder.
+        prompt: None if the row has none.
         problem: why the row cannot be used, or None.
     """
 
@@ -48,7 +48,7 @@ def entries(path: Path, *, need_prompt: bool = False) -> Iterator[Entry]:
         need_prompt: refuse a list that has no column of prompts.
 
     Raises:
-        DataError: the file cannot be read, or does not say which column names the files.
+        DataError: the file cannot be read, or has no column of files.
     """
     found: Iterator[tuple[str, Any, str | None]]
     match path.suffix.lower():
@@ -86,12 +86,12 @@ def _from_csv(path: Path, need_prompt: bool) -> Iterator[Entry]:
         else:
             cells = [unmarked(cell) for cell in line.value] if is_ours else line.value
             prompt = cells[prompt_at] if prompt_at is not None else None
-            # `score` writes files as they are seen from where it ran; everyone else, from where the list lies.
+            # ``score`` writes paths relative to the folder it ran in, all others relative to the list.
             yield _entry(where, Path() if is_ours else path.parent, cells[file_at], prompt)
 
 
 def _columns(path: Path, names: Sequence[str], need_prompt: bool) -> tuple[int, int | None]:
-    """Return where the files and the prompts stand in each row."""
+    """Return the positions of the columns with files and prompts."""
     file_at, prompt_at = _find(names, FILE_COLUMNS), _find(names, PROMPT_COLUMNS)
     if file_at is not None and (prompt_at is not None or not need_prompt):
         return file_at, prompt_at
@@ -143,7 +143,7 @@ def _from_json(path: Path) -> Iterator[tuple[str, Any, str | None]]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was written, so that a file that stands twice is not lost."""
+    """A JSON object as written, so that a file that occurs twice is not lost."""
 
 
 def _entry(where: str, folder: Path, file: Any, prompt: Any) -> Entry:

@@ -1,4 +1,4 @@
-"""Which prompt belongs to which image: files of prompts, and the names by which they know an image."""
+"""Which prompt belongs to which image: files of prompts, and how their keys match images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class PromptFile:
     """The prompts of one file, found by the path of an image or else by its base name.
 
     A key fits an image if the image's path is the key or ends in "/" and the key; so ``cat/1.png`` fits
-    ``out/cat/1.png``, and ``1.png`` fits both. Where no key fits, one whose base name is the image's does, if all
-    keys of that base name have the same prompt.
+    ``out/cat/1.png``, and ``1.png`` fits both. If no key fits, one with the same base name does, provided that all keys
+    of that base name have the same prompt.
 
     Args:
         path: ends in .csv, .jsonl or .json; columns file and prompt, or {file: prompt}.
@@ -52,10 +52,10 @@ class PromptFile:
         return self._prompts.get(key)
 
     def find(self, file: str) -> str | None:
-        """Return the prompt of an image, or None where there is none.
+        """Return the prompt of an image, or None if there is none.
 
         Raises:
-            DataError: several prompts are as likely.
+            DataError: several prompts fit equally well.
         """
         parts = key_of(file).split("/")
         for start in range(len(parts)):
@@ -73,24 +73,24 @@ class PromptFile:
         return next(iter(found), None)
 
     def miss(self, file: str) -> None:
-        """Count an image that this file should have had a prompt for."""
+        """Count an image for which this file should have a prompt."""
         self._missed += 1
         self._first_missed = self._first_missed or file
 
     def notes(self) -> list[str]:
-        """Return what to tell the user once all images have been asked for."""
-        told = []
+        """Return sentences for the user; complete once all images have been looked up."""
+        notes = []
         if left := [key for key in self._prompts if key not in self._used]:
-            told.append(
+            notes.append(
                 f"{len(left):,} of {len(self._prompts):,} prompts in {shown(self.path)} match no image "
                 f"(the first: {shown(left[0])})."
             )
         if self._missed:
             first = shown(self._first_missed)
-            told.append(f"{self._missed:,} images have no prompt in {shown(self.path)} (the first: {first}).")
-        return told
+            notes.append(f"{self._missed:,} images have no prompt in {shown(self.path)} (the first: {first}).")
+        return notes
 
 
 def key_of(file: str) -> str:
-    """Return a path in the one form in which names are compared: slashes, no "./", composed accents."""
+    """Return a path in the form in which names are compared: slashes, no "./", composed accents."""
     return posixpath.normpath(unicodedata.normalize("NFC", file.replace("\\", "/")))

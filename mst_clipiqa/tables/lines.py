@@ -1,8 +1,8 @@
-"""The rows of CSV and JSON-lines files that other people wrote, as they stand, one at a time.
+"""The rows of CSV and JSON-lines files that other people wrote, unchanged, one at a time.
 
-A file that cannot be read at all is a DataError. A single bad row is a `Line` with its problem, so that a list of a
-million files does not stop at one stray quote. Names of files may be in any encoding: bytes that are not UTF-8 come
-as surrogate escapes, as they do from the file system, so that such a name still opens its file.
+A file that cannot be read at all is a DataError. A single bad row is a ``Line`` with its problem, so that a list of a
+million files does not stop at one stray quote. File names may be in any encoding: bytes that are not UTF-8 become
+surrogate escapes, as they do in names from the file system, so that such a name still opens its file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from mst_clipiqa.errors import DataError, shown
 
 LONGEST = 16 * 2**20
-"""Longest line or cell that is read, in characters: a megabyte of prompt passes, a file without line ends does not."""
+"""Longest line or cell that is read, in characters: long prompts pass, a large file without line ends does not."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Line:
     """One row of a file.
 
     Attributes:
-        number: of the line it ends on, from 1.
-        value: a list of cells (CSV) or any JSON value; None where there is a problem.
+        number: of the line on which it ends, from 1.
+        value: a list of cells (CSV) or any JSON value; None if there is a problem.
         problem: why it cannot be read, or None.
     """
 
@@ -41,9 +41,9 @@ def csv_rows(path: Path) -> Iterator[Line]:
     """Yield the rows of a CSV file, the header first; empty lines are skipped.
 
     Raises:
-        DataError: the file cannot be opened, or is no text.
+        DataError: the file cannot be opened, or is not text.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # of the process; the default is 128 KiB
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # for the whole process; the default is 128 KiB
     with open_text(path) as file:
         reader = csv.reader(_lines(file, path), strict=True)
         is_header = True
@@ -66,7 +66,7 @@ def json_lines(path: Path) -> Iterator[Line]:
     """Yield the values of a JSON-lines file; empty lines are skipped.
 
     Raises:
-        DataError: the file cannot be opened, or is no text.
+        DataError: the file cannot be opened, or is not text.
     """
     with open_text(path) as file:
         for number, text in enumerate(_lines(file, path), 1):
@@ -83,7 +83,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
     """Open a text file: UTF-8, with or without a byte order mark, or UTF-16 with one.
 
     Raises:
-        DataError: it cannot be opened or read, is no ordinary file, or is no text.
+        DataError: it cannot be opened or read, is not an ordinary file, or is not text.
     """
     try:
         if path.exists() and not path.is_file():
@@ -110,7 +110,7 @@ def is_unicode(text: str) -> bool:
 
 
 def _check_text(header: list[str], path: Path) -> None:
-    """Refuse what is no text by its first line: names of columns hold neither NUL nor bytes outside UTF-8."""
+    """Refuse a file whose first line is not text: column names hold neither NUL nor bytes outside UTF-8."""
     if any(sign == "\0" or "\udc80" <= sign <= "\udcff" for cell in header for sign in cell):
         raise DataError(f"Expected text, got binary data or another encoding in {shown(path)}: save it as UTF-8.")
 

@@ -1,4 +1,4 @@
-"""Parquet through pyarrow, which comes with the extra ``parquet``: the only file that imports it."""
+"""Parquet through pyarrow, which comes with the extra ``parquet``: the only module that imports it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Seq
 
     Args:
         columns: names in order.
-        wanted: types to have where they hold what is there; a column without values and without a wish is text.
+        wanted: types to use if they can hold all values; a column without values that is not listed is text.
         rows: all rows; read once.
     """
     seen: list[set[type]] = [{wanted[column]} if column in wanted else set() for column in columns]
@@ -42,7 +42,7 @@ def _widest(types: set[type]) -> type:
 
 
 def write(file: BinaryIO, columns: Mapping[str, type], rows: Iterable[Sequence[Cell]]) -> None:
-    """Write rows as Parquet, a row group at a time; numbers in a column of text become text.
+    """Write rows as Parquet, one row group at a time; numbers in a text column become text.
 
     Raises:
         OSError: the disk is full or gone.
@@ -68,7 +68,7 @@ def stream(path: Path) -> Iterator[dict[str, str | float | None]]:
     """Yield the rows of a Parquet file: numbers as float, missing values as None, the rest as text.
 
     Raises:
-        DataError: no such file, not Parquet, or a column that holds neither text nor numbers.
+        DataError: there is no such file, it is not Parquet, or a column holds neither text nor numbers.
     """
     pa, pq = _pyarrow()
     if not path.is_file():

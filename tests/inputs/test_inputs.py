@@ -29,7 +29,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tree(*files: str, **texts: str) -> None:
-    """Make empty files; with a text, as `name__csv="..."`, small ones."""
+    """Make empty files; with a text, as ``name__csv="..."``, small ones."""
     for file in files:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).touch()
@@ -123,7 +123,7 @@ def test_links_that_lead_in_circles_end() -> None:
     Path("d/twin").symlink_to("sub")
     inputs = expand("d", recursive=True)
     assert [item.file for item in inputs] == ["d/a.png", "d/sub/b.png", "d/sub/self.png"]
-    assert inputs.notes == ["2 links in 'd' lead to folders that were read already; they were left out."]
+    assert inputs.notes == ["2 links in 'd' lead to folders that were read already, so they were left out."]
 
 
 def test_linked_images_and_folders_are_followed() -> None:
@@ -201,7 +201,7 @@ def test_nothing_to_score() -> None:
     assert "found nothing named ''" in reason_of("")
     assert "found nothing named 'a\\x00b'" in reason_of("a\0b")
     assert "images in 'empty', got none (1 other files, 0 folders): name another folder" in reason_of("empty")
-    assert "got none (0 other files, 1 folders): look into its folders with --recursive" in reason_of("deep")
+    assert "got none (0 other files, 1 folders): include its subfolders with --recursive" in reason_of("deep")
     assert names("deep", recursive=True) == ["deep/sub/a.png"]
     assert "name another folder" in reason_of("none", recursive=True)
     tree("list.csv", "a.png")
