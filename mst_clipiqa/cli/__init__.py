@@ -1,6 +1,6 @@
 """The command `mst-clipiqa`: one group of commands, each imported only when it is called.
 
-Exit codes: 0 all good, 1 some rows failed (the command says so), 2 wrong usage or an input that stops the work,
+Exit codes: 0 success, 1 some rows failed (the command says so), 2 wrong usage or an input that stops the work,
 130 interrupted, 141 the reader of our output went away. A command answers with its exit code, or None for 0.
 """
 
@@ -17,25 +17,25 @@ from mst_clipiqa.errors import MstClipiqaError, nearest, shown
 
 # name -> its line in `--help`. commands/<name>.py (- as _) defines `command`; a test keeps table and folder in step.
 COMMANDS = {
-    "score": "Score images: quality, and correspondence to a prompt.",
-    "score-cluster": "Score on a Ray cluster; each row exactly once.",
-    "rank": "Order scores, best first.",
+    "score": "Score images for quality and for correspondence to their prompt.",
+    "score-cluster": "Score images on a Ray cluster, each exactly once.",
+    "rank": "Sort images, best first.",
     "pick": "Keep the best images of each prompt.",
-    "filter": "Keep what is good enough: list it, copy it or move it.",
-    "explain": "Say why one image got its score.",
-    "compare": "Say which of two images is better, and how sure that is.",
-    "drift": "Say whether new scores differ from old ones.",
-    "report": "Write scores and images as one page to look at.",
-    "serve": "Score images on a page, and over HTTP.",
-    "data": "Look at a rated set before trusting it.",
-    "train": "Train on a rated set; a model folder comes out.",
-    "evaluate": "Say how well a model agrees with the raters of a set.",
-    "benchmark": "Train and test on many splits, beside published figures.",
-    "compare-results": "Say whether one benchmark result beats another.",
-    "convert": "Make a model folder of a checkpoint of the published code.",
-    "export": "Write a model's image encoders for ONNX Runtime.",
-    "calibrate-adaptive": "Measure where a model can skip its fine stream.",
-    "cache": "Look at, check or empty the cache of features.",
+    "filter": "List, copy or move the images with high enough scores.",
+    "explain": "Explain why an image got its score.",
+    "compare": "Tell which of two images is better, and how certain that is.",
+    "drift": "Tell whether new scores differ from old ones.",
+    "report": "Write scores and images as one page for a browser.",
+    "serve": "Serve a web page and an HTTP service for scoring.",
+    "data": "Check a rated set before you use it.",
+    "train": "Train a model on a rated set.",
+    "evaluate": "Measure how well a model agrees with human ratings.",
+    "benchmark": "Train and test on many splits; compare with published results.",
+    "compare-results": "Tell whether one benchmark result beats another.",
+    "convert": "Convert a checkpoint of the published code to a model folder.",
+    "export": "Export a model's image encoders to ONNX Runtime.",
+    "calibrate-adaptive": "Measure when a model can skip its fine encoder.",
+    "cache": "Show, check or empty the feature cache.",
 }
 
 
@@ -105,7 +105,7 @@ def _forget_stdout() -> None:
 def group() -> None:
     """Score generated images: how good they look, and how well they show their prompt.
 
-    Data goes to stdout, progress to stderr. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+    Data goes to stdout, progress to stderr. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
     """
 
 

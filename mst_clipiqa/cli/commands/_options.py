@@ -30,9 +30,9 @@ def encoding_options(function: _F) -> _F:
             click.option(
                 "--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16; mini: always fp32."
             ),
-            click.option("--batch-size", default=32, show_default=True, help="Images a step."),
-            click.option("--workers", default=2, show_default=True, help="Threads that open images."),
-            click.option("--cache", type=FOLDER, help="Keep features here; also MST_CLIPIQA_CACHE."),
+            click.option("--batch-size", default=32, show_default=True, help="Images per batch."),
+            click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
+            click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
         ]
     ):
         function = option(function)
@@ -46,9 +46,9 @@ def data_options(function: _F) -> _F:
             click.option("--data", required=True, help="agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k, ... or csv."),
             click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of labels and images."),
             click.option(
-                "--range", "score_range", type=(float, float), help="Ends of the native scale of your own set."
+                "--range", "score_range", type=(float, float), help="Lowest and highest rating of your own set."
             ),
-            click.option("--allow-missing", is_flag=True, help="Go on without images that are not there."),
+            click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
         ]
     ):
         function = option(function)

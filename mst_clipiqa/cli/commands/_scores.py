@@ -22,26 +22,26 @@ _WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}
 _WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
 
 output_option = click.option(
-    "-o", "--output", type=_FILE, help="Write a table here (.csv, .jsonl, .parquet) instead of to stdout."
+    "-o", "--output", type=_FILE, help="Write the table to this file (.csv, .jsonl, .parquet), not to stdout."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout instead of CSV.")
-left_out_option = click.option("--left-out", type=_FILE, help="Write the rows that cannot be used here.")
+left_out_option = click.option("--left-out", type=_FILE, help="Write rows that cannot be used to this file.")
 generator_option = click.option(
     "--generator-from",
     type=click.Choice(["column", "name", "folder"]),
     default="column",
     show_default=True,
-    help="Where the generator stands: a column, the file's name before the first _, or its folder.",
+    help="Where to find the generator: a column, the part of the file name before the first _, or the folder.",
 )
 _FOLDER_OPTIONS = [
-    click.option("--model", default="mini", show_default=True, help="What scores the images of a folder."),
+    click.option("--model", default="mini", show_default=True, help="Model that scores the images of a folder."),
     click.option("--prompts", type=_FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
-    click.option("--recursive", is_flag=True, help="Folders within folders too."),
+    click.option("--recursive", is_flag=True, help="Include subfolders."),
 ]
 
 
 by_option = click.option(
-    "--by", default="quality", show_default=True, help="A column, or several: quality=2,correspondence=1 (weights)."
+    "--by", default="quality", show_default=True, help="Column, or columns with weights: quality=2,correspondence=1."
 )
 
 

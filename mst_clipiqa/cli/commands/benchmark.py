@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 @click.command("benchmark")
 @data_options
 @click.option("--encoders", default="mini", show_default=True, help="mini, openai or COARSE,FINE.")
-@click.option("--heads", default="template,prompt", show_default=True, help="Which heads.")
-@click.option("--targets", help="Which targets; all of the set where not given.")
-@click.option("--splits", default=10, show_default=True, help="How many.")
+@click.option("--heads", default="template,prompt", show_default=True, help="Heads to train.")
+@click.option("--targets", help="Targets to train for; default: all in the set.")
+@click.option("--splits", default=10, show_default=True, help="Number of splits.")
 @click.option("--split-by", default="prompt", show_default=True, help="prompt, image, official or a file.")
-@click.option("--test-data", help="Test on another set.")
-@click.option("--test-root", type=click.Path(path_type=Path), help="Its folder.")
-@click.option("-o", "--output", type=FOLDER, required=True, help="Where results.json, results.md and scatter.png go.")
-@click.option("--processes", default=0, help="Trainings at a time; 0: as many as there are cores.")
+@click.option("--test-data", help="Test on this other rated set.")
+@click.option("--test-root", type=click.Path(path_type=Path), help="Folder of that set.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="Folder for results.json, results.md and scatter.png.")
+@click.option("--processes", default=0, help="Trainings in parallel; 0: one per core.")
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the encoders had seen test images or prompts.")
 @recipe_options
 @encoding_options
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(output: Path, quiet: bool, **flags: Any) -> int:
-    """Train and test on many splits of a rated set, and set the result beside what others report."""
+    """Train and test on many splits of a rated set, and compare the results with published ones."""
     from mst_clipiqa.benchmark.results import markdown, plain, summarise
     from mst_clipiqa.benchmark.runs import Bench, run_all
     from mst_clipiqa.cli.progress import progress

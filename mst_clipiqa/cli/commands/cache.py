@@ -13,19 +13,19 @@ from mst_clipiqa.cli.commands._options import FOLDER, open_cache
 if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
 
-_FOLDER = click.option("--cache", type=FOLDER, help="The cache folder; also MST_CLIPIQA_CACHE.")
+_FOLDER = click.option("--cache", type=FOLDER, help="Cache folder; also set by MST_CLIPIQA_CACHE.")
 
 
 @click.group("cache")
 def command() -> None:
-    """Look at, check or empty the cache of features."""
+    """Show, check or empty the feature cache."""
 
 
 @command.command("info")
 @_FOLDER
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
 def info(cache: Path | None, as_json: bool) -> None:
-    """Say what is kept, a line a pair of encoders."""
+    """Show what the cache holds, one line per encoder pair."""
     with _opened(cache) as kept:
         rows = [
             {**json.loads(space.description), "images": space.images, "prompts": space.prompts} for space in kept.info()
@@ -42,7 +42,7 @@ def info(cache: Path | None, as_json: bool) -> None:
 @command.command("verify")
 @_FOLDER
 def verify(cache: Path | None) -> int:
-    """Check every row; damaged ones are dropped, to be encoded again. Exit code 1 means that there were some."""
+    """Check every row and drop damaged ones. Exit code 1 means that there were some."""
     with _opened(cache) as kept:
         seen, bad = kept.verify()
     click.echo(f"{seen} rows checked, {bad} damaged" + (" and dropped." if bad else "."))
@@ -52,7 +52,7 @@ def verify(cache: Path | None) -> int:
 @command.command("clear")
 @_FOLDER
 def clear(cache: Path | None) -> None:
-    """Forget everything that is kept."""
+    """Remove everything from the cache."""
     with _opened(cache) as kept:
         click.echo(f"{kept.clear()} rows dropped.")
 

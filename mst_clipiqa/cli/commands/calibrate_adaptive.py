@@ -11,13 +11,13 @@ from mst_clipiqa.cli.commands._options import data_options, encoding_options, op
 
 @click.command("calibrate-adaptive")
 @data_options
-@click.option("--model", default="mini", show_default=True, help="mini or a model folder; the result lies in it.")
+@click.option("--model", default="mini", show_default=True, help="mini or a model folder; the result is stored in it.")
 @encoding_options
-@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(quiet: bool, **flags: Any) -> None:
-    """Find out where a model can do without its fine stream, on the images of a set; ratings are not read.
+    """Measure when a model can skip its fine encoder, on the images of a rated set; ratings are not used.
 
-    Half of the prompts fit an estimator, the other half calibrate its bound.
+    Half of the prompts fit an estimator, the other half calibrate its error bound.
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.scoring.adaptive import FILE, calibrate, home

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--prompt", help="What both were made from; without it, only quality is compared.")
+@click.option("--prompt", help="Prompt of both images; without it, only quality is compared.")
 @click.option("--scores", "table", help="Take the scores of A and B from this table instead of scoring them.")
-@click.option("--model", default="mini", show_default=True, help="Scores the images.")
+@click.option("--model", default="mini", show_default=True, help="Model that scores the images.")
 @encoding_options
 @output_option
 @json_option
@@ -35,10 +35,10 @@ def command(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Say which of the images A and B is better, by how much, and how sure that is.
+    """Tell which of the images A and B is better, by how much, and how certain that is.
 
-    With --scores, A and B are rows of a scores table, by the name of their file. How sure: from the calibrated
-    intervals of the two scores; below 95 % probability it is "too close to call".
+    With --scores, A and B are file names in a table of scores. The certainty comes from the calibrated intervals of the
+    two scores; below 95 % the result is "too close to call".
     """
     from mst_clipiqa.analysis.compare import compare_rows, compare_scores
 

@@ -18,7 +18,8 @@ from mst_clipiqa.cli.commands._options import FILE
 def command(a: Path, b: Path, as_json: bool) -> None:
     """Compare two benchmark results (results.json) image by image, on the splits that both have.
 
-    For every target and head that both hold: the difference in SRCC with an interval over prompts, and a sentence.
+    For every target and head that both have, prints the difference in SRCC with an interval over prompts, and a
+    sentence.
     """
     from dataclasses import asdict
 

@@ -11,15 +11,15 @@ from mst_clipiqa.cli.commands._options import FILE, FOLDER
 
 @click.command("convert")
 @click.argument("checkpoint", type=FILE)
-@click.option("-o", "--output", type=FOLDER, required=True, help="The model folder to write.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="Model folder to write.")
 @click.option(
-    "--encoders", default="openai", show_default=True, help="The pair it was trained on: openai or COARSE,FINE."
+    "--encoders", default="openai", show_default=True, help="Encoders it was trained on: openai or COARSE,FINE."
 )
-@click.option("--target", default="quality", show_default=True, help="What it was trained to predict.")
+@click.option("--target", default="quality", show_default=True, help="Score that it was trained to predict.")
 def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
-    """Turn a .pth file of the published training script into a model folder.
+    """Convert a checkpoint of the published training script (.pth) to a model folder.
 
-    What was trained is kept; the frozen encoders inside the file are compared with the given ones and left out.
+    Only the trained weights are kept. The frozen encoders in the file are compared with the given ones and left out.
     """
     from mst_clipiqa.encoders import load_encoders
     from mst_clipiqa.encoders.clip import CLIPPair

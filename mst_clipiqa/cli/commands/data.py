@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group("data")
 def command() -> None:
-    """Look at rated sets: what is there, what is missing, how it was rated."""
+    """Check rated sets: images found, images missing, ratings."""
 
 
 @command.command("check")
@@ -27,13 +27,13 @@ def command() -> None:
     required=True,
     help="Folder of labels and images.",
 )
-@click.option("--range", "score_range", type=(float, float), help="Ends of the native scale, for sets of your own.")
+@click.option("--range", "score_range", type=(float, float), help="Lowest and highest rating of your own set.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 def check(name: str, root: Path, score_range: tuple[float, float] | None, as_json: bool) -> int:
-    """Check the rated set NAME below a folder.
+    """Check the rated set NAME in a folder.
 
-    NAME is agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k or pku-aigiqa-4k; or csv, imagefolder or pyiqa for
-    a set of your own. Exit code 1 means that images are missing, 2 that the labels cannot be read.
+    NAME is agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k or pku-aigiqa-4k; for a set of your own, csv, imagefolder or
+    pyiqa. Exit code 1 means that images are missing, 2 that the labels cannot be read.
     """
     from dataclasses import replace
 

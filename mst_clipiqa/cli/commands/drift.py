@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @click.command("drift")
 @click.argument("old")
 @click.argument("new")
-@click.option("--by", multiple=True, metavar="COLUMN", help="Also compare group by group; may be repeated.")
-@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Of intervals, in %.")
-@click.option("--seed", default=0, show_default=True, help="Of the resampling.")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Also compare each group in this column; repeatable.")
+@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
+@click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
 @generator_option
 @table_options
 def command(
@@ -33,10 +33,10 @@ def command(
     left_out: Path | None,
     **how: Any,
 ) -> int:
-    """Compare the scores OLD and NEW prompt by prompt, with an interval that resamples prompts.
+    """Compare the scores OLD and NEW prompt by prompt, with an interval from resampled prompts.
 
-    OLD and NEW are scores tables (.csv, .jsonl, .parquet) or folders of images. Each prompt counts once, with the
-    mean of its images. Where both tables have a column generator, each generator is compared on its own too.
+    OLD and NEW are tables of scores (.csv, .jsonl, .parquet) or folders of images. Each prompt counts once, with the
+    mean score of its images. If both tables have a column generator, each generator is also compared on its own.
     """
     from mst_clipiqa.analysis.drift import drift
     from mst_clipiqa.analysis.rows import with_generator

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 @click.command("evaluate")
 @click.argument("tables", nargs=-1, metavar="[SCORES LABELS]", type=click.Path(path_type=Path))
 @click.option("--model", help="mini or a model folder.")
-@click.option("--data", help="The rated set; for LABELS: csv where not given.")
-@click.option("--root", type=click.Path(path_type=Path), help="Its folder.")
-@click.option("--range", "score_range", type=(float, float), help="Ends of the native scale of your own set.")
+@click.option("--data", help="Rated set; with LABELS, the default is csv.")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of that set.")
+@click.option("--range", "score_range", type=(float, float), help="Lowest and highest rating of your own set.")
 @click.option("--split", "part", default="test", show_default=True, help="test, validation, train or all.")
-@click.option("--allow-missing", is_flag=True, help="Go on without images that are not there.")
-@click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen images or prompts.")
+@click.option("--allow-missing", is_flag=True, help="Continue without missing images.")
+@click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen any image or prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 @encoding_options
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts.
 
-    Either score a rated set with a model (--model, --data, --root), or compare a table of SCORES with a file of LABELS.
+    Either score a rated set with a model (--model, --data, --root), or compare a table SCORES with a file LABELS.
     """
     if tables:
         words, found = _from_tables(tables, flags)

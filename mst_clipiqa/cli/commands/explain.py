@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @click.argument("image", type=click.Path())
-@click.option("--prompt", help="What the image was made from.")
+@click.option("--prompt", help="Prompt of the image.")
 @click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
-@click.option("-o", "--output", type=FOLDER, help="Write explanation.json and explanation.png into this folder.")
-@click.option("--target", default="quality", show_default=True, help="The score whose maps are drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Write the JSON to stdout.")
+@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@click.option("-o", "--output", type=FOLDER, help="Folder for explanation.json and explanation.png.")
+@click.option("--target", default="quality", show_default=True, help="Score to draw maps for.")
+@click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 def command(
     image: str, prompt: str | None, model: str, output: Path | None, target: str, as_json: bool, **how: Any
 ) -> None:
-    """Say why the image IMAGE got its score: streams, levels, words, and where in it quality is lost.
+    """Explain why IMAGE got its score: streams, levels, words, and where in the image quality is lost.
 
-    A few sentences go to stdout, or everything with --json. Costs about 60 times what a score of mini
-    costs, 193 times with a CLIP pair.
+    Prints a few sentences, or everything with --json. Takes about 60 times as long as a score with mini, or 193 times
+    with a CLIP pair.
     """
     from mst_clipiqa.explain import explain
     from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer

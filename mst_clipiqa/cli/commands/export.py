@@ -20,16 +20,16 @@ from mst_clipiqa.errors import UsageError
     show_default=True,
     help="For ONNX Runtime.",
 )
-@click.option("--int8", is_flag=True, help="8-bit weights for matrix products; scores change, and how much is told.")
-@click.option("--check", type=FOLDER, help="Compare with torch on the images of this folder, not on drawn ones.")
-@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
-@click.option("-o", "--output", type=FOLDER, required=True, help="The folder to write.")
+@click.option("--int8", is_flag=True, help="8-bit matrix products; prints how much scores change.")
+@click.option("--check", type=FOLDER, help="Compare with torch on this folder, not on generated images.")
+@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="Folder to write.")
 def command(model: str, int8: bool, check: Path | None, encoders: str | None, output: Path) -> None:
-    """Write the image encoders of MODEL (a model folder, or zero-shot:ENCODERS) for ONNX Runtime.
+    """Export the image encoders of MODEL (a model folder, or zero-shot:ENCODERS) to ONNX Runtime.
 
-    `score --backend FOLDER` then uses them; prompts and heads stay in torch. The export is compared with torch's fp32
-    on images, and kept only if it is equal within a tolerance; --int8 is kept, and tells by how much it differs.
-    mini has no networks to export.
+    Use them with mst-clipiqa score --backend FOLDER; text encoder and heads stay in torch. The export is compared with
+    torch in fp32 on images, and kept only if they agree within a tolerance. With --int8 it is always kept, and the
+    difference is reported. mini has no networks to export.
     """
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.onnx_export import export

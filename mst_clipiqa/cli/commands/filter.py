@@ -18,14 +18,14 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.command("filter")
 @click.argument("source")
-@click.option("--min-quality", type=float, help="Lowest quality that passes.")
-@click.option("--min-correspondence", type=float, help="Lowest correspondence that passes.")
-@click.option("--invert", is_flag=True, help="Take the rows that do not pass instead.")
-@click.option("--list", "only_list", is_flag=True, help="Only write the rows; the default.")
-@click.option("--copy-to", type=_FOLDER, help="Copy their images below this folder.")
-@click.option("--move-to", type=_FOLDER, help="Move their images below this folder.")
-@click.option("--yes", is_flag=True, help="Do it; without this, copies and moves are only shown.")
-@click.option("--images", type=_FOLDER, help="Where the images lie that the table names.")
+@click.option("--min-quality", type=float, help="Lowest quality to keep.")
+@click.option("--min-correspondence", type=float, help="Lowest correspondence to keep.")
+@click.option("--invert", is_flag=True, help="Keep the other rows instead: those that score too low.")
+@click.option("--list", "only_list", is_flag=True, help="Only write the rows (the default).")
+@click.option("--copy-to", type=_FOLDER, help="Copy the images of these rows to this folder.")
+@click.option("--move-to", type=_FOLDER, help="Move the images of these rows to this folder.")
+@click.option("--yes", is_flag=True, help="Copy or move now; without this flag, only show what would happen.")
+@click.option("--images", type=_FOLDER, help="Folder with the images that the table names.")
 @table_options
 def command(
     source: str,
@@ -39,12 +39,12 @@ def command(
     images: Path | None,
     **how: Any,
 ) -> int:
-    """Keep the rows of SOURCE whose scores are high enough, and copy or move their images if asked.
+    """Keep the rows of SOURCE with high enough scores, and copy or move their images on request.
 
-    SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of images, which is scored
-    first. Rows without a score are never kept, copied or moved, also not with --invert.
+    SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
+    first. Rows without a score are never kept, copied or moved, not even with --invert.
 
-    Images keep their sub-folders. Nothing is ever overwritten: where a name is taken, the newcomer gets a number
+    Images keep their subfolders. Nothing is ever overwritten: if a name is taken, the new file gets a number
     (cat-2.png). The column "to" says where each image went, or would go without --yes.
     """
     from mst_clipiqa.analysis.filter import keep, plan

@@ -11,7 +11,7 @@ from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, ta
 
 @click.command("pick")
 @click.argument("source")
-@click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="Images of each prompt.")
+@click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="Images to keep per prompt.")
 @by_option
 @table_options
 def command(
@@ -20,10 +20,10 @@ def command(
     by: str,
     **how: Any,
 ) -> int:
-    """Keep the best images of each prompt in SOURCE, prompts in their order.
+    """Keep the best images of each prompt in SOURCE, in the order of the prompts.
 
-    SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of images, which is scored
-    first. To collect the images themselves: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to best --yes
+    SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
+    first. To copy the images themselves: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to best --yes
     """
     from mst_clipiqa.analysis.rank import parse_weights, rank
 

@@ -12,8 +12,8 @@ from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, ta
 @click.command("rank")
 @click.argument("source")
 @by_option
-@click.option("-k", "--top", type=click.IntRange(1), help="Keep this many, of each prompt with --per-prompt.")
-@click.option("--per-prompt", is_flag=True, help="Rank the images of each prompt among themselves.")
+@click.option("-k", "--top", type=click.IntRange(1), help="Keep the best K, or K per prompt with --per-prompt.")
+@click.option("--per-prompt", is_flag=True, help="Rank the images of each prompt separately.")
 @table_options
 def command(
     source: str,
@@ -22,13 +22,13 @@ def command(
     per_prompt: bool,
     **how: Any,
 ) -> int:
-    """Order the rows of SOURCE, best first, and number them in a column rank.
+    """Sort the rows of SOURCE, best first, and number them in the column rank.
 
-    SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of images, which is scored
-    first. Equal scores stay in the order they came in.
+    SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
+    first. Rows with equal scores keep their order.
 
-    With several columns, rows are ordered by the weighted mean, each score in its own units; a negative weight is
-    for a column where lower is better. Exit code 1 means that rows had to be left out; stderr says which and why.
+    With several columns, rows are sorted by the weighted mean, each score in its own units. Give a column a negative
+    weight if lower is better. Exit code 1 means that rows were left out; stderr says which and why.
     """
     from mst_clipiqa.analysis.rank import parse_weights, rank
 

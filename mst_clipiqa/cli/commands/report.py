@@ -28,13 +28,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
     type=click.Path(path_type=Path, dir_okay=False),
     default="report.html",
     show_default=True,
-    help="The page.",
+    help="File to write the page to.",
 )
-@click.option("--images", type=_FOLDER, help="Where the images lie that the table names.")
-@click.option("--no-images", is_flag=True, help="Leave the images out.")
-@click.option("--title", help="Heading of the page; the table's name otherwise.")
-@click.option("--max-mb", default=38.0, show_default=True, help="Largest size; thumbnails shrink to keep it.")
-@click.option("--explain", type=click.IntRange(0), help=f"Explain so many at each end, {EACH} unless said.")
+@click.option("--images", type=_FOLDER, help="Folder with the images that the table names.")
+@click.option("--no-images", is_flag=True, help="Leave out the images.")
+@click.option("--title", help="Heading of the page; default: the table's name.")
+@click.option("--max-mb", default=38.0, show_default=True, help="Largest size of the page; thumbnails shrink to fit.")
+@click.option("--explain", type=click.IntRange(0), help=f"Images to explain per list, {EACH} by default.")
 @generator_option
 @source_options
 def command(
@@ -48,11 +48,11 @@ def command(
     generator_from: str,
     **how: Any,
 ) -> int:
-    """Write the scores of SOURCE as one self-contained page that opens in any browser without a network.
+    """Write the scores of SOURCE as one page that opens in any browser, offline.
 
-    SOURCE is a scores table (.csv, .jsonl, .parquet), - for one on stdin, or a folder of images, which is scored
-    first. The page has a gallery to sort, search and filter, distributions, generators and prompts with intervals,
-    and the failed rows. The best, worst and least sure images open with an explanation where --model is what scored
+    SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
+    first. The page has a gallery to sort, search and filter; distributions; generators and prompts with intervals; and
+    the failed rows. The best, worst and least sure images open with an explanation if --model is the model that scored
     the table. Exit code 1 means that something is missing from the page; stderr says what and why.
     """
     from mst_clipiqa.analysis.read import folders_of

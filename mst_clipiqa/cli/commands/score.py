@@ -26,33 +26,33 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 
 @click.command("score")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option("--recursive", is_flag=True, help="Folders within folders too.")
+@click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("--prompt", help="The prompt of every image.")
-@click.option("--prompts", type=FILE, help="A prompt for each image: .csv, .json or .jsonl.")
+@click.option("--prompts", type=FILE, help="File with a prompt for each image: .csv, .json or .jsonl.")
 @click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
-@click.option("-o", "--output", type=FILE, help="Write .csv, .jsonl or .parquet.")
-@click.option("--resume", is_flag=True, help="Go on with an -o that did not finish.")
+@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@click.option("-o", "--output", type=FILE, help="Write the table to this file: .csv, .jsonl or .parquet.")
+@click.option("--resume", is_flag=True, help="Continue an unfinished run of the same command.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
-@click.option("--intervals", is_flag=True, help="Add how sure each score is: 90 % interval, levels, spread.")
+@click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
 @click.option(
-    "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="At a bad row."
+    "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="Skip or stop at a failed row."
 )
 @encoding_options
-@click.option("--backend", default="torch", show_default=True, help="torch, or a folder that `export` wrote.")
-@click.option("--adaptive", type=float, metavar="TOL", help="Skip the fine stream where it moves no score by TOL.")
-@click.option("--adaptive-check", default=0, metavar="N", help="Measure the true difference on N that were skipped.")
-@click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced scale; scores change a little.")
-@click.option("--quiet", is_flag=True, help="No progress and no table.")
+@click.option("--backend", default="torch", show_default=True, help="torch, or a folder written by mst-clipiqa export.")
+@click.option("--adaptive", type=float, metavar="TOL", help="Skip the fine encoder if scores change by less than TOL.")
+@click.option("--adaptive-check", default=0, metavar="N", help="Measure the true change for N of the skipped images.")
+@click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced size; scores change slightly.")
+@click.option("--quiet", is_flag=True, help="Show no progress and no table.")
 def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Score images: how good they look, and how well they show their prompt. Higher is better.
 
-    PATH is an image, a folder, or a list of images (.csv or .jsonl); a metadata.csv or metadata.jsonl in a folder
-    is read for prompts. Every image has its row, in order; one that cannot be read says why. Without -o, CSV goes
-    to stdout, or a table where that is a screen. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+    PATH is an image, a folder, or a list of images (.csv or .jsonl). In a folder, prompts are read from metadata.csv or
+    metadata.jsonl. Every image gets a row, in order; if it cannot be read, the row says why. Without -o, the rows go to
+    stdout: as a table on a terminal, else as CSV. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
 
-    With -o, Ctrl-C finishes the batch (exit code 130), and the same command with --resume goes on from there, also
-    after a kill or a full disk: rows whose file and prompt have not changed are kept, the others scored.
+    With -o, Ctrl-C finishes the current batch (exit code 130). Repeat the command with --resume to continue, also after
+    a kill or a full disk: rows whose file and prompt have not changed are kept, and the others are scored.
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.inputs.expand import expand

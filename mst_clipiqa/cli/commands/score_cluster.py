@@ -13,26 +13,26 @@ from mst_clipiqa.errors import UsageError
 
 @click.command("score-cluster")
 @click.argument("given", metavar="INPUT")
-@click.option("-o", "--output", required=True, help="Folder of the Parquet parts.")
-@click.option("--recursive", is_flag=True, help="Folders within folders too.")
+@click.option("-o", "--output", required=True, help="Folder for the Parquet parts.")
+@click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("--address", default="local", show_default=True, help="local, auto, or a Ray cluster's address.")
-@click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Models at work.")
-@click.option("--gpus-per-actor", default=0.0, show_default=True, type=click.FloatRange(0), help="A share is allowed.")
-@click.option("--threads", default=0, type=click.IntRange(0), help="Of torch in each actor; 0 leaves it to torch.")
-@click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images a file.")
+@click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Actors, each with its own model.")
+@click.option("--gpus-per-actor", default=0.0, show_default=True, type=click.FloatRange(0), help="May be a fraction.")
+@click.option("--threads", default=0, type=click.IntRange(0), help="torch threads per actor; 0 leaves it to torch.")
+@click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images per Parquet file.")
 @click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
+@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images a step.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that open images.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
-    """Score images on a Ray cluster (extra: ray); the rows are those of `score`, each exactly once.
+    """Score images on a Ray cluster (extra: ray), with the rows of mst-clipiqa score, each exactly once.
 
-    INPUT is a folder or list as `score` takes it, a Parquet list (columns file and prompt), a WebDataset tar shard or
-    a pattern of them, or a URL that fsspec knows. Every machine must see INPUT, model and output under these names.
-    The same command again does what is missing. Exit codes: 0 all good, 1 some rows failed, 2 wrong usage.
+    INPUT is a folder or list as for score, a Parquet list (columns file and prompt), one WebDataset tar shard or a
+    pattern for several, or a URL that fsspec supports. Every machine must see INPUT, model and output under the same
+    names. To resume, repeat the command. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.distribute import ClusterJob, run

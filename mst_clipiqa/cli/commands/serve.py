@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from mst_clipiqa.serve.settings import Settings
 
 _LIMITS = (
-    ("--max-mb", 32.0, "Largest body of a request, in MB."),
-    ("--max-megapixels", 50.0, "Largest image."),
-    ("--max-images", 64, "Images of one request."),
-    ("--max-waiting", 256, "Scores that may wait, of all clients together."),
-    ("--max-held-mb", 256.0, "Bodies in memory, of all clients together."),
-    ("--timeout", 30.0, "Seconds to receive a request, and to answer it."),
+    ("--max-mb", 32.0, "Largest request body in MB."),
+    ("--max-megapixels", 50.0, "Largest image in megapixels."),
+    ("--max-images", 64, "Most images per request."),
+    ("--max-waiting", 256, "Most scores waiting, over all clients."),
+    ("--max-held-mb", 256.0, "Most MB of request bodies in memory, over all clients."),
+    ("--timeout", 30.0, "Seconds to receive a request, and as many again to respond."),
 )
 _MOST = 1e12  # of any of these that is no whole number
 
@@ -31,18 +31,18 @@ def _limit_options(function: Any) -> Any:
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others need --token.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; non-local needs --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free port.")
 @click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Where the model's encoders are now, if they have moved.")
-@click.option("--token", envvar="MST_CLIPIQA_TOKEN", help="What clients must show; also MST_CLIPIQA_TOKEN.")
+@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@click.option("--token", envvar="MST_CLIPIQA_TOKEN", help="Clients must send it; also set by MST_CLIPIQA_TOKEN.")
 @_limit_options
 @encoding_options
 def command(host: str, port: int, model: str, token: str | None, **flags: Any) -> None:
-    """Serve a page to score images on, and the same over HTTP, until Ctrl+C.
+    """Serve a web page and an HTTP service for scoring images, until Ctrl-C.
 
-    The page is at the address that is printed, the description of the HTTP interface at /docs. Nothing is written to
-    disk but the cache of features, if you name one. Needs the extra "serve".
+    The command prints the address of the page; /docs there describes the HTTP interface. Nothing is written to disk
+    except cached features, if you name a cache folder. Needs the extra "serve".
     """
     try:
         from mst_clipiqa.serve.run import address_of, check_open, listen, serve

@@ -20,21 +20,21 @@ from mst_clipiqa.cli.commands._options import (
 
 @click.command("train")
 @data_options
-@click.option("--target", required=True, help="quality, correspondence, authenticity or overall.")
-@click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="template reads no prompt.")
+@click.option("--target", required=True, help="Score to train: quality, correspondence, authenticity or overall.")
+@click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="template ignores the prompt.")
 @click.option("--encoders", default="mini", show_default=True, help="mini, openai or COARSE,FINE.")
-@click.option("-o", "--output", type=FOLDER, required=True, help="The model folder; a further target may join one.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="Model folder; an existing one gets another target.")
 @recipe_options
-@click.option("--seed", default=0, show_default=True, help="Of the split, the start and the order.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of split, initial weights and shuffling.")
 @click.option("--split-by", default="prompt", show_default=True, help="prompt, image, official or a file.")
-@click.option("--test-share", default=0.2, show_default=True, help="Of the prompts; 0 trains on all.")
-@click.option("--validation-share", default=0.15, show_default=True, help="Of the prompts left.")
+@click.option("--test-share", default=0.2, show_default=True, help="Share of prompts to test on; 0 trains on all.")
+@click.option("--validation-share", default=0.15, show_default=True, help="Share of the rest, for validation.")
 @encoding_options
-@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(output: Path, quiet: bool, **flags: Any) -> None:
-    """Train a fusion and a head on a rated set, over features of frozen encoders.
+    """Train the fusion and a head on a rated set, from features of frozen encoders.
 
-    Stopped in between, the same command goes on where it was and ends in the same weights.
+    If interrupted, the same command resumes and ends with the same weights.
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.data import identical, make_split
