@@ -36,7 +36,7 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
 @click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
 @click.option(
-    "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="Skip or stop at a failed row."
+    "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="Action for failed rows."
 )
 @encoding_options
 @click.option("--backend", default="torch", show_default=True, help="torch, or a folder written by mst-clipiqa export.")
