@@ -46,7 +46,7 @@ def data_options(function: _F) -> _F:
             click.option("--data", required=True, help="agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k, ... or csv."),
             click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of labels and images."),
             click.option(
-                "--range", "score_range", type=(float, float), help="Lowest and highest rating of your own set."
+                "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale."
             ),
             click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
         ]

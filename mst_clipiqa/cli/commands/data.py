@@ -27,7 +27,7 @@ def command() -> None:
     required=True,
     help="Folder of labels and images.",
 )
-@click.option("--range", "score_range", type=(float, float), help="Lowest and highest rating of your own set.")
+@click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 def check(name: str, root: Path, score_range: tuple[float, float] | None, as_json: bool) -> int:
     """Check the rated set NAME in a folder.

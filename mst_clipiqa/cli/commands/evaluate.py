@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--model", help="mini or a model folder.")
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of that set.")
-@click.option("--range", "score_range", type=(float, float), help="Lowest and highest rating of your own set.")
+@click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
 @click.option("--split", "part", default="test", show_default=True, help="test, validation, train or all.")
 @click.option("--allow-missing", is_flag=True, help="Continue without missing images.")
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen any image or prompt.")
