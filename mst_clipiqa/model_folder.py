@@ -1,7 +1,7 @@
-"""A model on disk: ``config.json``, ``model.safetensors``, ``README.md`` and, where known, ``trained_on.json``.
+"""A model on disk: ``config.json``, ``model.safetensors``, ``README.md`` and, if known, ``trained_on.json``.
 
-One folder may hold several targets; each has its own fusion and head, all share the encoders, which the folder names
-and never holds. Weights are named ``<target>.<paper's name>``: ``quality.gff.W_h.weight``. Nothing is ever pickled.
+One folder may hold several targets. Each has its own fusion and head; all share the encoders, which the folder names
+but does not contain. Weights are named ``<target>.<paper's name>``: ``quality.gff.W_h.weight``. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 from mst_clipiqa.tables.atomic import write_atomically
 
-FORMAT = 1
+MODEL_FORMAT = 1
+HASH_DIGITS = 16  # of the hashes in trained_on.json
 _C = TypeVar("_C")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One thing that is scored, in the units of the ratings that it was trained on. Higher is always better."""
+    """One score, in the units of the ratings that it was trained on. Higher is always better."""
 
     head: Literal["template", "prompt", "similarity"]  # similarity: zero-shot correspondence, no trained part
     low: float  # the scale of the ratings
     high: float
-    interval: float | None = None  # half the width of a 90 % interval (split conformal), in the same units
-    calibrated: bool = True  # False for zero-shot: an order, not a rating
+    interval: float | None = None  # half-width of a 90 % interval (split conformal), in the same units
+    calibrated: bool = True  # False for zero-shot: the scores only order images
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,19 @@ class EncoderRef:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """``config.json``: all that is needed to score with the weights beside it."""
+    """``config.json``: everything needed to score with the weights next to it."""
 
     name: str
     encoders: EncoderRef
     targets: dict[str, Target]
     view: ViewSpec = field(default_factory=ViewSpec)
     preprocessing: str = PREPROCESSING_VERSION
-    format: int = FORMAT
+    format: int = MODEL_FORMAT
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a model has seen: the first 16 hex digits of the sha256 of image bytes and of normalised prompts."""
+    """What a model has seen: the first 16 hex digits of the SHA-256 of image bytes and of normalised prompts."""
 
     images: frozenset[str] = frozenset()
     prompts: frozenset[str] = frozenset()
@@ -71,7 +72,7 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The trained part of every target, with its configuration."""
+    """The trained part of each target, with its configuration."""
 
     config: ModelConfig
     parts: dict[str, MSTCLIPIQA]
@@ -80,21 +81,21 @@ class TrainedModel:
 
 
 def image_hash(data: bytes) -> str:
-    """Return how ``trained_on.json`` names an image file's bytes."""
-    return hashlib.sha256(data).hexdigest()[:16]
+    """Return the hash of an image file's bytes, as in ``trained_on.json``."""
+    return hashlib.sha256(data).hexdigest()[:HASH_DIGITS]
 
 
 def prompt_hash(prompt: str) -> str:
-    """Return how ``trained_on.json`` names a prompt; case and runs of white space do not count."""
-    return hashlib.sha256(same_text(prompt).encode("utf-8", "replace")).hexdigest()[:16]
+    """Return the hash of a prompt, as in ``trained_on.json``; case and runs of whitespace do not matter."""
+    return hashlib.sha256(same_text(prompt).encode("utf-8", "replace")).hexdigest()[:HASH_DIGITS]
 
 
 def save(model: TrainedModel, folder: Path, card: str) -> None:
-    """Write a model folder; each file appears whole or not at all.
+    """Write a model folder; each file is replaced atomically.
 
     Args:
         model: what to write.
-        folder: made where missing; files of an older model in it are replaced.
+        folder: created if missing; files of an older model in it are replaced.
         card: the text of README.md: data, protocol, results.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,16 +108,21 @@ def save(model: TrainedModel, folder: Path, card: str) -> None:
     seen = {name: sorted(getattr(model.trained_on, name)) for name in ("images", "prompts")}
     write_atomically(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
     write_atomically(folder / "trained_on.json", (json.dumps(seen) + "\n").encode())
-    write_atomically(folder / "README.md", card.encode())
+    write_card(folder, card)
     write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def write_card(folder: Path, card: str) -> None:
+    """Write the README.md of a model folder."""
+    write_atomically(folder / "README.md", card.encode())
 
 
 def load(folder: Path) -> TrainedModel:
     """Return the model of a folder.
 
     Raises:
-        ModelError: a file is missing or broken, a key is unknown, a weight is missing, left over, of the wrong shape
-            or not finite; the message names it.
+        ModelError: a file is missing or broken, a key is unknown, or a weight is missing, unexpected, of the wrong
+            shape or not finite; the message names it.
     """
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
@@ -135,14 +141,14 @@ def load(folder: Path) -> TrainedModel:
 
 
 def load_trained_on(folder: Path) -> TrainedOn:
-    """Return what a model or encoder folder says it was trained on; empty where it says nothing."""
+    """Return what a model or encoder folder was trained on; empty if the folder has no record of it."""
     path = folder / "trained_on.json"
     if not path.is_file():
         return TrainedOn()
     seen = _json(path.read_bytes(), path)
     lists = [seen.get(name, []) if isinstance(seen, dict) else None for name in ("images", "prompts")]
     if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists):
-        raise ModelError(f"Expected lists of hashes, images and prompts, in {path}, got others: save the model again.")
+        raise ModelError(f"Expected two lists of hashes, images and prompts, in {path}: save the model again.")
     return TrainedOn(*(frozenset(some) for some in lists if some is not None))
 
 
@@ -150,15 +156,15 @@ def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], fo
     """Return one target's fusion and head with its weights, float32, frozen."""
     head: Literal["prompt", "template"] = "prompt" if target.head == "prompt" else "template"
     own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
-    with torch.device("meta"):  # shapes without memory, until they are known to be those of the file
+    with torch.device("meta"):  # shapes only, no memory, until they match those of the file
         want = MSTCLIPIQA(dim, head).state_dict()
     for key, tensor in want.items():
         if key not in own:
-            raise ModelError(f"Expected the weight {name}.{key} in {folder}, which lacks it: save the model again.")
+            raise ModelError(f"Expected the weight {name}.{key} in {folder}, but it is missing: save the model again.")
         if own[key].shape != tensor.shape:
             raise ModelError(
                 f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {tuple(own[key].shape)}: "
-                f"config.json and model.safetensors are not of one model."
+                f"config.json and model.safetensors belong to different models."
             )
     if left := sorted(own.keys() - want.keys()):
         raise ModelError(
@@ -179,9 +185,10 @@ def _check_names(weights: Mapping[str, Tensor], targets: Mapping[str, Target], f
 
 
 def _config(data: Any, path: Path) -> ModelConfig:
-    if isinstance(data, dict) and data.get("format") != FORMAT:
+    if isinstance(data, dict) and data.get("format") != MODEL_FORMAT:
         raise ModelError(
-            f"Expected format {FORMAT} in {path}, got {repr(data.get('format'))[:80]}: use the version that wrote it."
+            f"Expected format {MODEL_FORMAT} in {path}, got {repr(data.get('format'))[:80]}: use the version that "
+            "wrote it."
         )
     config = _build(ModelConfig, data, path)
     targets: Any = config.targets
@@ -195,7 +202,7 @@ def _config(data: Any, path: Path) -> ModelConfig:
     )
     for words in (config.name, config.encoders.source, config.encoders.sha256, config.preprocessing):
         if not words.isprintable() or len(words) > 500:
-            raise ModelError(f"Expected names that can be shown in {path}, got {shown(words)}: rename it.")
+            raise ModelError(f"Expected printable names in {path}, got {shown(words)}: rename it.")
     if config.preprocessing != PREPROCESSING_VERSION:
         raise ModelError(
             f"Expected preprocessing {PREPROCESSING_VERSION} in {path}, got {config.preprocessing[:40]}: "
@@ -207,7 +214,7 @@ def _config(data: Any, path: Path) -> ModelConfig:
 def _target(name: str, data: Any, path: Path) -> Target:
     target = _build(Target, data, path)
     if not name.isidentifier() or len(name) > 60:
-        raise ModelError(f"Expected a word as the name of a target in {path}, got {shown(name)}: rename it.")
+        raise ModelError(f"Expected the name of a target to be an identifier in {path}, got {shown(name)}: rename it.")
     numbers = (target.low, target.high, 0.0 if target.interval is None else target.interval)
     if target.head not in ("template", "prompt", "similarity"):
         raise ModelError(f"Expected head template or prompt for {name} in {path}, got {shown(target.head)}.")
@@ -223,7 +230,7 @@ def _view(data: Any, path: Path) -> ViewSpec:
 
 
 def _build(kind: type[_C], data: Any, path: Path) -> _C:
-    """Return a dataclass from JSON; unknown and missing keys are errors that name them."""
+    """Return a dataclass from JSON; an unknown or missing key is an error that names it."""
     if not isinstance(data, dict):
         raise ModelError(f"Expected an object for {kind.__name__} in {path}, got {shown(data)}.")
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -233,7 +240,7 @@ def _build(kind: type[_C], data: Any, path: Path) -> _C:
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in data:
-            raise ModelError(f"Expected the key {name!r} in {path}, which lacks it.")
+            raise ModelError(f"Expected the key {name!r} in {path}, but it is missing.")
     if problem := misfit(kind, data):
         raise ModelError(f"Expected {problem}, in {path}: save the model again.")
     return kind(**data)
@@ -243,4 +250,4 @@ def _json(data: bytes, path: Path) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: fetch the file again.") from error
+        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: download the file again.") from error

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from mst_clipiqa.benchmark.runs import Bench, Plan, run_all
+from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, run_all
 from mst_clipiqa.data import load
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import load_clip_pair
@@ -76,7 +76,7 @@ def ours(data: str, root: Path) -> dict[str, Any]:
         encoder = ImageEncoder(pair, cache=cache)
         table = encode_records(encoder, rated.records, prompts=False)
         encoded = time.perf_counter()
-        plan = Plan(rated, ("template",), ("quality",), SPLITS, "prompt", FAST)
+        plan = BenchmarkPlan(rated, ("template",), ("quality",), SPLITS, "prompt", FAST)
         runs = run_all(Bench(plan, table, TrainedOn()))
     end = time.perf_counter()
     return {

@@ -23,7 +23,7 @@ from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import Head
-from mst_clipiqa.train.features import encode_records, part_of
+from mst_clipiqa.train.features import encode_records, rated_features
 from mst_clipiqa.train.fit import fit
 from speed.machine import machine
 
@@ -43,7 +43,7 @@ def measure(args: argparse.Namespace, recipe: str, target: str) -> dict[str, Any
         parts = make_split(rated.records, seed=seed, validation_share=0.2, together=together).for_training()
         head = HEADS[target]
         training, validation = (
-            part_of(table, p, target, head, rated.ranges[target]) for p in (parts.train, parts.validation)
+            rated_features(table, p, target, head, rated.ranges[target]) for p in (parts.train, parts.validation)
         )
         start = time.perf_counter()
         fitted = fit(training, validation, head, recipe_of(name, tuple(changes), seed))

@@ -76,8 +76,11 @@ def edit_config(folder: Path, change: Any) -> None:
         (lambda c: c["view"].update(crops=10**9), "Expected crops to be int, got 1000000000"),
         (lambda c: c["encoders"].update(dim=10**30), "Expected dim to be int, got 1000"),
         (lambda c: c["encoders"].update(dim=2**16), r"of shape \(16384, 131072\)"),
-        (lambda c: c.update(name="\x1b[31mred"), r"Expected names that can be shown in .*, got '\\x1b"),
-        (lambda c: c["targets"].update({"a.b": c["targets"]["quality"]}), "Expected a word as the name of a target"),
+        (lambda c: c.update(name="\x1b[31mred"), r"Expected printable names in .*, got '\\x1b"),
+        (
+            lambda c: c["targets"].update({"a.b": c["targets"]["quality"]}),
+            "Expected the name of a target to be an identifier",
+        ),
         (lambda c: c["targets"]["quality"].update(head="linear"), "got 'linear'"),
         (lambda c: c.update(targets={}), "Expected at least one target"),
         (lambda c: c["encoders"].update(dim=32), r"Expected quality\.gff\.W_h\.weight of shape \(8, 64\)"),
@@ -128,7 +131,7 @@ def test_missing_left_over_and_infinite_weights_are_named(folder: Path) -> None:
 @pytest.mark.parametrize("text", ['{"images": 5}', '{"prompts": [1]}', "[]", "7"])
 def test_what_a_model_was_trained_on_is_lists_of_hashes(folder: Path, text: str) -> None:
     (folder / "trained_on.json").write_text(text)
-    with pytest.raises(ModelError, match="Expected lists of hashes, images and prompts, in"):
+    with pytest.raises(ModelError, match="Expected two lists of hashes, images and prompts, in"):
         load(folder)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mst_clipiqa.analysis.means import mean_interval
-from mst_clipiqa.analysis.rank import NO_PROMPT
+from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
+from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, mean_interval
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def _nothing_to_pair(before: Sequence[str], after: Sequence[str], targets: Seque
 
 def _usable(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
     good, left = split_failed(rows)
-    left += [LeftOut(row, NO_PROMPT) for row in good if not _prompt(row)]
+    left += [LeftOut(row, WITHOUT_PROMPT) for row in good if not _prompt(row)]
     return [row for row in good if _prompt(row)], left
 
 

@@ -23,7 +23,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TransferPlan:
     """Which file would go where (source, target), row by row, and the rows that have no file to go."""
 
     moves: list[tuple[Row, Path, Path]]
@@ -57,7 +57,7 @@ def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = Fa
     return Kept(kept, rejected, left)
 
 
-def plan(rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path], target: Path) -> Plan:
+def plan(rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path], target: Path) -> TransferPlan:
     """Say where each row's image would go: below ``target``, in the sub-folders in which it lies now.
 
     Args:
@@ -85,7 +85,7 @@ def plan(rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path]
         if source not in seen:
             seen.add(source)
             moves.append((row, source, target / source.relative_to(top)))
-    return Plan(moves, left)
+    return TransferPlan(moves, left)
 
 
 def _file(row: Row) -> str:

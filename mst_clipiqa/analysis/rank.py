@@ -10,7 +10,7 @@ from typing import Any
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import UsageError
 
-NO_PROMPT = "no prompt"
+WITHOUT_PROMPT = "no prompt"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def rank(
         value, why = _value(row, weights)
         prompt = text(row, "prompt") if per_prompt else ""
         if per_prompt and not prompt.strip():
-            why = NO_PROMPT
+            why = WITHOUT_PROMPT
         if why:
             left.append(LeftOut(row, why))
             continue

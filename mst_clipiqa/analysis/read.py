@@ -11,7 +11,7 @@ from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.tables.table import TABLE_SUFFIXES, read_table
 
 
-def read_rows(source: str | Path) -> list[Row]:
+def read_scores(source: str | Path) -> list[Row]:
     """Return the rows of a scores table.
 
     Args:

@@ -14,7 +14,7 @@ from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
 from mst_clipiqa.scoring.scorer import Request, Scorer
 from mst_clipiqa.train.contamination import Contamination, contamination, encoders_trained_on
 
-PARTS = ("train", "validation", "test", "all")
+SPLIT_PARTS = ("train", "validation", "test", "all")
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
     Raises:
         UsageError: there is no such part.
     """
-    if part not in PARTS:
-        raise UsageError(f"Expected --split {', '.join(PARTS)}, got {part!r}.")
+    if part not in SPLIT_PARTS:
+        raise UsageError(f"Expected --split {', '.join(SPLIT_PARTS)}, got {part!r}.")
     if part == "all":
         return AssessedPart(rated.records, f"all {len(rated.records):,} images of {rated.name}", None)
     own = folder / "split.json" if folder else None

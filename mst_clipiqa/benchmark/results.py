@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mst_clipiqa.benchmark.runs import Plan, Run
+from mst_clipiqa.benchmark.runs import BenchmarkPlan, BenchmarkRun
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import Difference, paired_difference
 from mst_clipiqa.train.contamination import Contamination
 
-MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
+RUN_MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
 
 
-def summarise(plan: Plan, runs: Sequence[Run], encoders: dict[str, Any], test_set: str | None) -> dict[str, Any]:
+def summarise(
+    plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], encoders: dict[str, Any], test_set: str | None
+) -> dict[str, Any]:
     """Return everything that was found, ready for JSON.
 
     Args:
@@ -112,11 +114,11 @@ def _predictions(found: dict[str, Any], target: str, head: str) -> dict[tuple[in
     }
 
 
-def _line(plan: Plan, runs: Sequence[Run], target: str, head: str) -> dict[str, Any]:
+def _line(plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], target: str, head: str) -> dict[str, Any]:
     own = [run for run in runs if (run.target, run.head) == (target, head)]
     share = own[0].images / max(len(plan.rated), own[0].images + 1)
     line: dict[str, Any] = {"target": target, "head": head, "splits": len(own)}
-    for measure in MEASURES:
+    for measure in RUN_MEASURES:
         values = [getattr(run, measure) for run in own]
         low, high = interval_over_splits(values, share)
         defined = [value for value in values if math.isfinite(value)] or [math.nan]
@@ -128,7 +130,7 @@ def _line(plan: Plan, runs: Sequence[Run], target: str, head: str) -> dict[str, 
     return line
 
 
-def _together(runs: Sequence[Run]) -> Contamination:
+def _together(runs: Sequence[BenchmarkRun]) -> Contamination:
     """Return the mean contamination of several test parts."""
     found = [run.contamination for run in runs]
     guilty = tuple(dict.fromkeys(who for one in found for who in one.by))
@@ -160,15 +162,3 @@ def _published(data: str, target: str) -> list[str]:
     return lines + [
         f"| {r['method']} | {r['srcc']} | {r['plcc'] or 'not stated'} | {r['protocol']} | {r['source']} |" for r in rows
     ]
-
-
-def plain(value: Any) -> Any:
-    """Return a value that JSON can hold: what is not a number becomes null."""
-    match value:
-        case dict():
-            return {key: plain(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [plain(inner) for inner in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value

@@ -28,15 +28,15 @@ from mst_clipiqa.evaluate import (
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.contamination import Contamination, contamination
-from mst_clipiqa.train.features import FeatureTable, part_of
+from mst_clipiqa.train.features import FeatureTable, rated_features
 from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
 
-_QUICK = Resampling(resamples=20)  # a run's own interval is not reported: the spread over splits is
-Job = tuple[str, Head, int]  # target, head, split
+_FEW_RESAMPLES = Resampling(resamples=20)  # a run's own interval is not reported: the spread over splits is
+RunKey = tuple[str, Head, int]  # target, head, split
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """What to compare on one rated set."""
 
     rated: RatedSet
@@ -54,7 +54,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchmarkRun:
     """One training and its test; scores in native units."""
 
     target: str
@@ -90,14 +90,14 @@ class OtherSet:
 class Bench:
     """All that a run needs besides its own target, head and split."""
 
-    plan: Plan
+    plan: BenchmarkPlan
     table: FeatureTable
     seen: TrainedOn  # by the encoders
     other: OtherSet | None = None
 
 
-def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = lambda _: None) -> list[Run]:
-    """Run a plan: every target, head and split, in this order.
+def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = lambda _: None) -> list[BenchmarkRun]:
+    """BenchmarkRun a plan: every target, head and split, in this order.
 
     Args:
         bench: plan and features.
@@ -113,7 +113,7 @@ def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = l
     return runs
 
 
-def _spread(bench: Bench, jobs: Sequence[Job], processes: int) -> Iterator[Run]:
+def _spread(bench: Bench, jobs: Sequence[RunKey], processes: int) -> Iterator[BenchmarkRun]:
     if processes <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a process of its own, so that the figures are the same
@@ -135,16 +135,16 @@ def _start_worker(bench: Bench) -> None:
     _bench[:] = [bench]
 
 
-def _work(job: Job) -> Run:
+def _work(job: RunKey) -> BenchmarkRun:
     return run_one(_bench[0], *job)
 
 
-def run_one(bench: Bench, target: str, head: Head, number: int) -> Run:
+def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     """Train on one split and test it; the test part reaches nothing before the weights are fixed."""
     plan, table = bench.plan, bench.table
     split, scale = plan.split(number), plan.rated.ranges[target]
     parts = split.for_training()
-    training, validation = (part_of(table, p, target, head, scale) for p in (parts.train, parts.validation))
+    training, validation = (rated_features(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
     half = conformal_halfwidth((predict(fitted.model, validation) - validation.y).numpy())
     if bench.other is not None:
@@ -152,13 +152,13 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> Run:
     return _test(bench, fitted, split, (target, head, number), half)
 
 
-def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> Run:
+def _test(bench: Bench, fitted: Fitted, split: Split, job: RunKey, half: float) -> BenchmarkRun:
     """Measure a fitted model on the test part, which is another set's where there is one; ``half`` is on 1..5."""
     target, head, _ = job
     table, ranges = (bench.other.table, bench.other.ranges) if bench.other else (bench.table, bench.plan.rated.ranges)
     low, high = ranges[target]  # another set's scale is another ruler: predictions are laid over it end to end
     predicted = to_native(
-        predict(fitted.model, part_of(table, split.test, target, head, (low, high))), low, high
+        predict(fitted.model, rated_features(table, split.test, target, head, (low, high))), low, high
     ).numpy()
     half *= (high - low) / 4
     mos = np.array([record.targets[target] for record in split.test])
@@ -168,7 +168,7 @@ def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> 
         [r.targets[target] for r in learnt], [r.setting for r in learnt], [r.setting for r in split.test]
     )
     found = agreement(predicted, mos)
-    return Run(
+    return BenchmarkRun(
         *job,
         protocol=split.protocol,
         leakage=split.leakage,
@@ -177,7 +177,7 @@ def _test(bench: Bench, fitted: Fitted, split: Split, job: Job, half: float) -> 
         plcc=found.plcc,
         krcc=found.krcc,
         rmse=found.rmse,
-        pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (high - low), _QUICK).accuracy,
+        pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (high - low), _FEW_RESAMPLES).accuracy,
         coverage=interval_coverage(mos, predicted - half, predicted + half),
         baseline_srcc=srcc(baseline, mos),
         contamination=contamination(split.test, {"its encoders": bench.seen}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -33,7 +32,7 @@ def identical(records: Iterable[Record]) -> Identical:
     for same in by_size.values():
         if len(same) > 1:
             for record in same:
-                by_content[hashlib.sha256(record.file.read_bytes()).hexdigest()].append(record)
+                by_content[record.sha256].append(record)
     sets = [tuple(sorted(same, key=lambda r: r.name)) for same in by_content.values() if len(same) > 1]
     return tuple(sorted(sets, key=lambda same: same[0].name))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 Range = tuple[float, float]
@@ -38,6 +40,11 @@ class Record:
     split: str | None = None
     setting: str = ""
     style: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the hash of the file's bytes; the file is read once."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     @property
     def prompt_known(self) -> bool:

@@ -1,14 +1,14 @@
 """Predictions against mean opinion scores: agreement, intervals, comparisons, coverage.
 
     measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
-    resampling.py   bootstrap: intervals that resample prompts, not images
+    resampling.py   bootstrap, mean_interval: intervals that resample prompts, not images
     pairs.py        pair_accuracy: the better of two images of one prompt
     comparison.py   paired_difference: is B better than A?
-    baseline.py     generator_mean: what needs no image
+    baseline.py     generator_mean: a baseline that sees no image
     conformal.py    conformal_halfwidth, interval_coverage
-    evaluation.py   evaluate: all of it, as one dataclass that turns into JSON
+    evaluation.py   evaluate: all of these as one dataclass that converts to JSON
 
-Arrays in, numbers out. Needs numpy and scipy, and nothing else of this package but its errors.
+Arrays in, numbers out. Needs only numpy, scipy and the errors of this package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from mst_clipiqa.evaluate.baseline import generator_mean
 from mst_clipiqa.evaluate.comparison import Difference, paired_difference
 from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
-from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, Part, evaluate, table
+from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
 from mst_clipiqa.evaluate.measures import (
     Agreement,
     agreement,
@@ -29,7 +29,7 @@ from mst_clipiqa.evaluate.measures import (
     why_undefined,
 )
 from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy
-from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap
+from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap, mean_interval
 
 __all__ = [
     "Agreement",
@@ -37,8 +37,8 @@ __all__ = [
     "Evaluation",
     "Extras",
     "Interval",
+    "LabelAgreement",
     "PairAccuracy",
-    "Part",
     "Resampling",
     "agreement",
     "bootstrap",
@@ -46,7 +46,9 @@ __all__ = [
     "evaluate",
     "generator_mean",
     "interval_coverage",
+    "json_ready",
     "krcc",
+    "mean_interval",
     "pair_accuracy",
     "paired_difference",
     "plcc",

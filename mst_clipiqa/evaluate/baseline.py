@@ -1,4 +1,4 @@
-"""What can be predicted without looking at the image: the mean score of its generator."""
+"""A baseline that sees no image: the mean score of the image's generator."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from mst_clipiqa.evaluate.measures import Floats
 def generator_mean(
     train_mos: ArrayLike, train_generators: Sequence[Hashable], test_generators: Sequence[Hashable]
 ) -> Floats:
-    """Return the mean training score of every test image's generator.
+    """Return the mean training score of each test image's generator.
 
-    A model that does not beat this has learnt nothing about images.
+    A model that does not beat this baseline has learnt nothing about individual images.
 
     Args:
-        train_mos: scores of the training images, float (n,).
-        train_generators: their generators (n,); with settings where the set has them.
-        test_generators: generators of the test images (m,); an unknown one gets the mean of all.
+        train_mos: ratings of the training images, float (n,).
+        train_generators: their generators (n,), with settings if the set has them.
+        test_generators: generators of the test images (m,); an unknown one gets the overall mean.
 
     Returns:
         float (m,).
 
     Raises:
-        DataError: no training images, or not one generator for each.
+        DataError: there are no training images, or not exactly one generator for each.
     """
     scores = np.asarray(train_mos, dtype=np.float64)
     if not scores.size or scores.shape != (len(train_generators),):
         raise DataError(
-            f"expected the generator of each training image, got {scores.size} scores and "
-            f"{len(train_generators)} generators"
+            f"Expected one generator per training image, got {scores.size} ratings and "
+            f"{len(train_generators)} generators."
         )
     by_generator: dict[Hashable, list[float]] = {}
     for generator, score in zip(train_generators, scores, strict=True):

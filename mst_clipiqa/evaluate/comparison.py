@@ -1,4 +1,4 @@
-"""Is B better than A? A paired answer on the same images, with an interval."""
+"""Is B better than A? A paired comparison on the same images, with an interval."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from mst_clipiqa.evaluate.resampling import (
 
 @dataclass(frozen=True)
 class Difference:
-    """Two predictors on the same images: `difference` is b - a, with its interval over resampled prompts.
+    """Two predictors compared on the same images.
 
-    `better` is "a", "b" or None where the interval holds zero; `sentence` says so in words.
+    Attributes:
+        measure: "srcc", "plcc", "krcc" or "rmse".
+        a, b: the measure for each predictor.
+        difference: b - a.
+        low, high: interval of the difference over resampled prompts.
+        level: the confidence level of the interval, such as 0.95.
+        better: "a" or "b"; None if the interval contains zero.
+        sentence: the result in words.
     """
 
     measure: str
@@ -51,15 +58,15 @@ def paired_difference(
 
     Args:
         predictions_a: float (n,).
-        predictions_b: float (n,), of the same images in the same order.
+        predictions_b: float (n,), for the same images in the same order.
         mos: float (n,).
-        groups: the prompt group of every image (n,); None where unknown.
-        measure: "srcc", "plcc", "krcc" or "rmse" (where less is better).
+        groups: the prompt group of each image (n,), or None if unknown.
+        measure: "srcc", "plcc", "krcc" or "rmse" (lower is better).
         how: level, resamples and seed; both predictors see the same resamples.
 
     Raises:
-        UsageError: no such measure.
-        DataError: different lengths, or values that are not finite.
+        UsageError: the measure is unknown.
+        DataError: the lengths differ, or a value is not finite.
     """
     a, y = paired(predictions_a, mos)
     b, _ = paired(predictions_b, mos)
@@ -68,7 +75,7 @@ def paired_difference(
     if np.isfinite(value_b - value_a):
         values = np.concatenate([over(b, y, counts) - over(a, y, counts) for counts in draw_counts(index, how)])
     else:
-        values = np.full(1, np.nan)  # undefined for one of them on all images, so no resample can help
+        values = np.full(1, np.nan)  # undefined for one of them on all images, so resampling cannot help
     found = interval(value_b - value_a, values, index, how)
     better = None
     if found.low > 0 or found.high < 0:
@@ -87,7 +94,7 @@ def paired_difference(
 
 
 def _sentence(measure: str, values: tuple[float, float], found: Interval, better: str | None) -> str:
-    """Say in words what was found."""
+    """Return the result in words."""
     name, (a, b) = measure.upper(), values
     if not np.isfinite(found.value):
         return f"A and B cannot be compared: {name} is undefined for at least one of them."
@@ -98,5 +105,5 @@ def _sentence(measure: str, values: tuple[float, float], found: Interval, better
         f"({found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f})"
     )
     if better is None:
-        return f"No difference between A and B can be told: {figures}."
+        return f"No measurable difference between A and B: {figures}."
     return f"{better.upper()} is better than {'A' if better == 'b' else 'B'}: {figures}."

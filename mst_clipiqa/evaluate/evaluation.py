@@ -1,10 +1,11 @@
-"""Predictions and scores -> everything that is reported about them."""
+"""Predictions and ratings -> everything that is reported about them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,12 +21,12 @@ MEASURES = ("srcc", "plcc", "krcc", "rmse")
 
 @dataclass(frozen=True)
 class Extras:
-    """What is reported beyond agreement.
+    """What to report besides agreement.
 
-    Args:
-        tables: name -> a label for every image ("generator", "style"): agreement within each label.
-        band: lower and upper end of every image's interval; its measured coverage is reported.
-        pair_threshold: the least difference of scores that two images of a prompt are compared at.
+    Attributes:
+        tables: name ("generator", "style") -> a label per image; agreement is reported within each label.
+        band: lower and upper ends of the images' intervals; their measured coverage is reported.
+        pair_threshold: two images of a prompt are compared if their ratings differ by more than this.
     """
 
     tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -33,12 +34,12 @@ class Extras:
     pair_threshold: float = 0.0
 
 
-NONE = Extras()
+NO_EXTRAS = Extras()
 
 
 @dataclass(frozen=True)
-class Part:
-    """One line of a table: the images with one label, their mean score and prediction, and the agreement."""
+class LabelAgreement:
+    """One row of a table: the images with one label, their mean rating and prediction, and the agreement."""
 
     label: str
     mean_mos: float
@@ -48,43 +49,48 @@ class Part:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on one set of predictions.
+    """The results for one set of predictions.
 
-    `intervals` holds srcc, plcc, krcc and rmse, each resampled by prompt group; `pairs` and `coverage` are None
-    where prompt groups or a band were not given.
+    Attributes:
+        agreement: all measures.
+        intervals: measure (srcc, plcc, krcc, rmse) -> its interval over resampled prompt groups.
+        groups: the number of prompt groups.
+        tables: name -> agreement within each label.
+        pairs: accuracy on pairs of images of one prompt; None if no prompt groups were given.
+        coverage: share of ratings inside the band; None if no band was given.
     """
 
     agreement: Agreement
     intervals: dict[str, Interval]
     groups: int
-    tables: dict[str, tuple[Part, ...]]
+    tables: dict[str, tuple[LabelAgreement, ...]]
     pairs: PairAccuracy | None
     coverage: float | None
 
     def to_json(self) -> dict[str, object]:
-        """Return plain dictionaries and lists; what is undefined becomes None, which JSON can hold."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        """Return plain dictionaries and lists; undefined values become None."""
+        return {key: json_ready(value) for key, value in asdict(self).items()}
 
 
 def evaluate(
     predictions: ArrayLike,
     mos: ArrayLike,
     groups: Sequence[Hashable] | None = None,
-    extras: Extras = NONE,
+    extras: Extras = NO_EXTRAS,
     how: Resampling = DEFAULT,
 ) -> Evaluation:
     """Measure predictions against mean opinion scores.
 
     Args:
-        predictions: float (n,), in the units of the scores.
+        predictions: float (n,), in the units of the ratings.
         mos: float (n,).
-        groups: the prompt group of every image (n,); None where unknown, which makes intervals too narrow if
-            images do share prompts.
-        extras: tables, intervals of the predictions, threshold of the pairs.
+        groups: the prompt group of each image (n,), or None if unknown; the intervals are then too narrow if
+            images share prompts.
+        extras: tables, intervals of the predictions, threshold for pairs.
         how: level, resamples and seed of the intervals.
 
     Raises:
-        DataError: different lengths, no images, or values that are not finite.
+        DataError: the lengths differ, there are no images, or a value is not finite.
 
     Example:
         >>> evaluate([1.0, 2.0, 3.0], [1.1, 1.9, 3.2], groups=["a", "a", "b"]).agreement.srcc
@@ -92,7 +98,7 @@ def evaluate(
     """
     x, y = paired(predictions, mos)
     if not x.size:
-        raise DataError("expected predictions to evaluate, got none")
+        raise DataError("Expected predictions to evaluate, got none.")
     intervals = {measure: bootstrap(x, y, groups, measure, how) for measure in MEASURES}
     band = extras.band
     return Evaluation(
@@ -105,30 +111,30 @@ def evaluate(
     )
 
 
-def table(predictions: ArrayLike, mos: ArrayLike, labels: Sequence[str]) -> tuple[Part, ...]:
+def table(predictions: ArrayLike, mos: ArrayLike, labels: Sequence[str]) -> tuple[LabelAgreement, ...]:
     """Return the agreement within each label, sorted by label.
 
     Raises:
-        DataError: not one label for each image.
+        DataError: the number of labels is not the number of images.
     """
     x, y = paired(predictions, mos)
     if len(labels) != len(x):
-        raise DataError(f"expected a label for each of {len(x)} images, got {len(labels)}")
+        raise DataError(f"Expected one label for each of {len(x)} images, got {len(labels)}.")
     array = np.array([str(label) for label in labels])
     parts = []
     for label in sorted(set(array.tolist())):
         inside = array == label
         within = agreement(x[inside], y[inside])
-        parts.append(Part(label, float(y[inside].mean()), float(x[inside].mean()), within))
+        parts.append(LabelAgreement(label, float(y[inside].mean()), float(x[inside].mean()), within))
     return tuple(parts)
 
 
-def _plain(value: object) -> object:
-    """Make a value JSON: tuples to lists, numbers that JSON cannot write to None."""
+def json_ready(value: Any) -> Any:
+    """Return a value that JSON can hold: tuples become lists, NaN and infinity become None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [json_ready(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

@@ -1,4 +1,4 @@
-"""Does it pick the better of two images of one prompt?"""
+"""Does a predictor pick the better of two images of the same prompt?"""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, draw_counts, gr
 
 @dataclass(frozen=True)
 class PairAccuracy:
-    """The share of pairs within one prompt that are put in the raters' order.
+    """The share of pairs within a prompt that are ordered as the raters order them.
 
-    Pairs whose scores differ by `threshold` or less are left out: the raters do not tell them apart. A tie of
-    the predictions counts as half a hit. `accuracy` is NaN where no pair is left; 0.5 is chance.
+    Attributes:
+        accuracy: the share, 0..1; 0.5 is chance, a tie of the predictions counts half, NaN if there is no pair.
+        low, high: its interval over resampled prompts.
+        pairs, groups: how many pairs were compared, and of how many prompts.
+        threshold: pairs whose ratings differ by this or less are left out, as raters cannot tell them apart.
+        undefined: why there is no accuracy or interval; None if there is.
     """
 
     accuracy: float
@@ -36,17 +40,17 @@ def pair_accuracy(
     threshold: float = 0.0,
     how: Resampling = DEFAULT,
 ) -> PairAccuracy:
-    """Return how often the better of two images of one prompt is predicted to be the better.
+    """Return how often the better of two images of the same prompt is predicted to be better.
 
     Args:
         predictions: float (n,).
         mos: float (n,).
-        groups: the prompt group of every image (n,).
-        threshold: the least difference of scores that counts, exclusive, in units of the scores.
+        groups: the prompt group of each image (n,).
+        threshold: ratings must differ by more than this, in their units.
         how: level, resamples and seed of the interval.
 
     Raises:
-        DataError: different lengths, or values that are not finite.
+        DataError: the lengths differ, or a value is not finite.
     """
     x, y = paired(predictions, mos)
     index = group_index(groups, len(x))
@@ -54,7 +58,7 @@ def pair_accuracy(
     count = int(index.max()) + 1 if index.size else 0
     hits, pairs = np.zeros(count), np.zeros(count)
     largest = int(np.bincount(index).max()) if index.size else 0
-    for step in range(1, largest):  # every pair of one group lies `step` apart for one step
+    for step in range(1, largest):  # covers every pair of a group: their distance in the sorted order is one of these
         first, second = order[:-step], order[step:]
         same = index[first] == index[second]
         first, second = first[same], second[same]
@@ -70,7 +74,7 @@ def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling) ->
     """Pool the groups that have pairs, and resample them."""
     hits, pairs = hits[pairs > 0], pairs[pairs > 0]
     if not pairs.size:
-        why = f"no two images of one prompt differ by more than {threshold:g} in score"
+        why = f"no two images of one prompt differ by more than {threshold:g} in rating"
         return PairAccuracy(float("nan"), float("nan"), float("nan"), 0, 0, threshold, why)
     index = np.arange(len(pairs))
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])

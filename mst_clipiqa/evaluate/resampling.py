@@ -1,7 +1,7 @@
 """Bootstrap intervals that resample whole prompt groups, because images of one prompt are not independent.
 
-A resample is a count for every image (how often its group was drawn), so all resamples of a measure are a few
-matrix products over the counts, and two models are compared on the very same resamples.
+A resample is a count per image: how often its group was drawn. All resamples of a measure are thus a few matrix
+products over the counts, and two models are compared on identical resamples. scipy has no bootstrap over groups.
 """
 
 from __future__ import annotations
@@ -16,26 +16,30 @@ from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import measures
 from mst_clipiqa.evaluate.measures import Floats, paired, why_undefined
 
-CELLS = 4_000_000
-"""How many counts (resamples x images) are worked on at once; bounds the memory, not the result."""
-
+COUNTS_AT_ONCE = 4_000_000
+"""Counts (resamples x images) processed at once: bounds memory, does not affect results."""
 
 ROUNDING = 1e-12
-"""A variance below this share of the largest one is a rounding error of zero."""
+"""A variance below this share of the largest one counts as zero."""
 
 MOST_UNDEFINED = 0.1
-"""Share of the resamples that may be undefined (all drawn images alike) and left out of an interval."""
+"""An interval is given if at most this share of the resamples is undefined (all drawn values equal)."""
 
 MOST_FOR_KRCC = 5000
-"""Images up to which KRCC is resampled: its cost grows with all pairs."""
+"""KRCC is resampled for at most this many images: its cost grows with the number of pairs."""
 
 
 @dataclass(frozen=True)
 class Interval:
     """A measure with its bootstrap interval.
 
-    `low` and `high` are NaN where the interval is undefined, with the reason in `undefined`. `groups` is the
-    number of prompt groups that were resampled.
+    Attributes:
+        value: the measure on all images.
+        low, high: ends of the interval; NaN if it is undefined.
+        level: the confidence level, such as 0.95.
+        resamples: how many resamples were drawn.
+        groups: how many prompt groups were resampled.
+        undefined: why there is no interval; None if there is one.
     """
 
     value: float
@@ -49,7 +53,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made: the level they hold, the number of resamples, the seed of the draws."""
+    """How intervals are made: confidence level, number of resamples, random seed."""
 
     level: float = 0.95
     resamples: int = 1000
@@ -59,7 +63,7 @@ class Resampling:
         """Check the settings."""
         if not 0 < self.level < 1 or self.resamples < 1:
             raise UsageError(
-                f"expected a level between 0 and 1 and at least one resample, got {self.level:g} and {self.resamples}"
+                f"Expected a level between 0 and 1 and at least one resample, got {self.level:g} and {self.resamples}."
             )
 
 
@@ -78,20 +82,20 @@ def bootstrap(
     Args:
         predictions: float (n,).
         mos: float (n,).
-        groups: the prompt group of every image (n,); None where unknown, each image then stands alone.
+        groups: the prompt group of each image (n,); None if unknown: each image is then its own group.
         measure: "srcc", "plcc", "krcc" or "rmse".
         how: level, resamples and seed.
 
     Raises:
-        UsageError: no such measure.
-        DataError: different lengths, or values that are not finite.
+        UsageError: the measure is unknown.
+        DataError: the lengths differ, or a value is not finite.
     """
     x, y = paired(predictions, mos)
     over, index = measure_over(measure), group_index(groups, len(x))
     value = float(getattr(measures, measure)(x, y))
     why = why_undefined(x, y) if measure != "rmse" else None
     if measure == "krcc" and len(x) > MOST_FOR_KRCC:
-        why = f"KRCC is resampled for up to {MOST_FOR_KRCC:,} images, there are {len(x):,}"
+        why = f"KRCC is resampled for up to {MOST_FOR_KRCC:,} images, got {len(x):,}"
     if why is not None:
         nan = float("nan")
         return Interval(value, nan, nan, how.level, how.resamples, len(set(index.tolist())), why)
@@ -99,13 +103,27 @@ def bootstrap(
     return interval(value, values, index, how)
 
 
+def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT) -> Interval:
+    """Return the mean of some values with its percentile interval over resampled groups.
+
+    Args:
+        values: float (n,), n at least 1.
+        groups: the group (prompt) of each value; None: each value is its own group.
+        how: level, resamples and seed.
+    """
+    x = np.asarray(values, np.float64)
+    index = group_index(groups, len(x))
+    means = [(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)]
+    return interval(float(x.mean()), np.concatenate(means), index, how)
+
+
 def interval(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
-    """Turn the resampled values into a percentile interval, or say why there is none."""
+    """Return the percentile interval of the resampled values, or the reason why there is none."""
     count = int(index.max()) + 1 if index.size else 0
     defined = values[np.isfinite(values)]
     why = None
     if count < 2:
-        why = f"an interval takes two prompt groups, got {count}"
+        why = f"an interval needs two prompt groups, got {count}"
     elif len(defined) < (1 - MOST_UNDEFINED) * len(values):
         why = f"the measure is undefined in {len(values) - len(defined)} of {len(values)} resamples"
     if why is not None:
@@ -115,24 +133,24 @@ def interval(value: float, values: Floats, index: NDArray[np.int64], how: Resamp
 
 
 def group_index(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
-    """Number the groups in the order first met: int (n,).
+    """Return the number of each image's group, in order of first appearance: int (n,).
 
     Raises:
-        DataError: not one group for each image.
+        DataError: the number of groups is not the number of images.
     """
     if groups is None:
         return np.arange(n)
     if len(groups) != n:
-        raise DataError(f"expected the prompt group of each of {n} images, got {len(groups)} groups")
+        raise DataError(f"Expected the prompt group of each of {n} images, got {len(groups)} groups.")
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
 
 
 def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
-    """Yield counts, float (some resamples, n): how often each image stands in each resample."""
+    """Yield counts, float (some resamples, n): how often each image was drawn in each resample."""
     generator = np.random.default_rng(how.seed)
     groups = int(index.max()) + 1 if index.size else 0
-    step = max(1, CELLS // max(len(index), 1))
+    step = max(1, COUNTS_AT_ONCE // max(len(index), 1))
     for start in range(0, how.resamples if groups else 0, step):
         rows = min(step, how.resamples - start)
         drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
@@ -141,14 +159,14 @@ def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
 
 
 def measure_over(name: str) -> Callable[[Floats, Floats, Floats], Floats]:
-    """Return a measure by name; it takes x (n,), y (n,), counts (r, n) and gives one value a resample (r,).
+    """Return a measure by name: a function of x (n,), y (n,) and counts (r, n) with one value per resample (r,).
 
     Raises:
-        UsageError: no such measure.
+        UsageError: the measure is unknown.
     """
     known = {"srcc": _srcc, "plcc": _plcc, "krcc": _krcc, "rmse": _rmse}
     if name not in known:
-        raise UsageError(f"expected a measure of {', '.join(known)}, got {name!r}")
+        raise UsageError(f"Expected one of the measures {', '.join(known)}, got {name!r}.")
     return known[name]
 
 
@@ -157,7 +175,7 @@ def _rmse(x: Floats, y: Floats, counts: Floats) -> Floats:
 
 
 def _plcc(x: Floats, y: Floats, counts: Floats) -> Floats:
-    x, y = x - x.mean(), y - y.mean()  # keeps the differences of sums below accurate
+    x, y = x - x.mean(), y - y.mean()  # so that the differences of sums below stay accurate
     total = counts.sum(axis=1)
     mean_x, mean_y = counts @ x / total, counts @ y / total
     covariance = counts @ (x * y) / total - mean_x * mean_y
@@ -178,7 +196,7 @@ def _ranks(values: Floats, counts: Floats) -> Floats:
     """Return the mean rank of every image in every resample, ties included: float (r, n)."""
     order = np.argsort(values, kind="stable")
     _, first, inverse = np.unique(values[order], return_index=True, return_inverse=True)
-    tied = np.add.reduceat(counts[:, order], first, axis=1)  # how many stand at each different value
+    tied = np.add.reduceat(counts[:, order], first, axis=1)  # images per distinct value
     below = np.cumsum(tied, axis=1) - tied
     back = np.empty_like(order)
     back[order] = inverse
@@ -186,9 +204,9 @@ def _ranks(values: Floats, counts: Floats) -> Floats:
 
 
 def _krcc(x: Floats, y: Floats, counts: Floats) -> Floats:
-    """Return tau-b: the sum of sign(dx) sign(dy) over all pairs against the pairs that are not tied."""
+    """Return tau-b: the sum of sign(dx) sign(dy) over all pairs, divided by the pairs that are not tied."""
     both, untied_x, untied_y = (np.zeros(len(counts)) for _ in range(3))
-    for rows in np.array_split(np.arange(len(x)), max(1, len(x) * len(x) // CELLS)):
+    for rows in np.array_split(np.arange(len(x)), max(1, len(x) * len(x) // COUNTS_AT_ONCE)):
         signs_x, signs_y = np.sign(x[rows, None] - x), np.sign(y[rows, None] - y)
         weights = counts[:, rows]
         both += np.sum(weights * (counts @ (signs_x * signs_y).T), axis=1)
@@ -198,7 +216,7 @@ def _krcc(x: Floats, y: Floats, counts: Floats) -> Floats:
 
 
 def _ratio(covariance: Floats, variance_x: Floats, variance_y: Floats) -> Floats:
-    """Return covariance / sqrt(variances), NaN where a resample holds one value only."""
+    """Return covariance / sqrt(variances), NaN for a resample in which all values are equal."""
     varies = (variance_x > ROUNDING * variance_x.max()) & (variance_y > ROUNDING * variance_y.max())
     root = np.sqrt(np.where(varies, variance_x * variance_y, np.nan))
     return np.asarray(np.clip(covariance / root, -1.0, 1.0))

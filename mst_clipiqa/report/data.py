@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from mst_clipiqa.analysis.compare import TARGETS
-from mst_clipiqa.analysis.means import mean_interval
 from mst_clipiqa.analysis.rows import Row, number, split_failed, text
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate.resampling import Resampling
+from mst_clipiqa.evaluate.resampling import Resampling, mean_interval
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.tables.cells import csv_cell, rounded
 

@@ -1,7 +1,7 @@
 """A rated set in, a model folder out: what ``mst-clipiqa train`` does.
 
-The test part is drawn first and set aside; features are made of the other parts, a model is trained and saved; only
-then is the test part encoded, to state in the card how well the saved model does.
+The test part is set aside first. A model is trained on the features of the other parts and saved. Only then is the
+test part encoded, so that the card can state how well the saved model does.
 """
 
 from __future__ import annotations
@@ -22,19 +22,28 @@ from mst_clipiqa.evaluate import Evaluation, Extras, conformal_halfwidth, evalua
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save, write_card
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.contamination import Contamination, contamination, encoders_trained_on, trained_on
 from mst_clipiqa.train.curves import draw_history
-from mst_clipiqa.train.features import encode_records, part_of
+from mst_clipiqa.train.features import encode_records, rated_features
 from mst_clipiqa.train.fit import Epoch, Fitted, Recipe, fit, predict
 
 CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to train."""
+class TrainingJob:
+    """What to train.
+
+    Attributes:
+        rated: the rated set.
+        split: its training, validation and test parts.
+        target: the target to predict.
+        head: "template" or "prompt".
+        recipe: how to train.
+        out: the model folder.
+    """
 
     rated: RatedSet
     split: Split
@@ -45,7 +54,7 @@ class Job:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The native range of the target; UsageError where the set has no such target."""
+        """Return the native range of the target; UsageError if the set has no such target."""
         if self.target not in self.rated.ranges:
             known = ", ".join(self.rated.ranges)
             hint = nearest(self.target, self.rated.ranges)
@@ -55,25 +64,38 @@ class Job:
 
 @dataclass(frozen=True)
 class Learnt:
-    """A fitted model, half the width of its 90 % interval in native units, and seconds of training."""
+    """A fitted model.
+
+    Attributes:
+        fitted: the model and its history.
+        interval: half-width of its 90 % interval in native units; None if the validation part is too small.
+        seconds: how long training took.
+    """
 
     fitted: Fitted
-    interval: float | None  # None where validation is too small to say
+    interval: float | None
     seconds: float
 
 
 @dataclass(frozen=True)
-class Result:
-    """How the saved model does on the test part."""
+class TrainingResult:
+    """How well the saved model does on the test part.
+
+    Attributes:
+        evaluation: all measures.
+        baseline_srcc: SRCC of the generator's mean on the same images.
+        contamination: how much of the test part had been seen before.
+        predictions: scores in native units.
+    """
 
     evaluation: Evaluation
-    baseline_srcc: float  # the generator's mean alone, on the same images
+    baseline_srcc: float
     contamination: Contamination
     predictions: tuple[float, ...]
 
 
-def build(job: Job, encoder: ImageEncoder, bar: Bar) -> Result | None:
-    """Train, save the folder, then measure on the test part and write the card.
+def build(job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult | None:
+    """Train, save the model folder, then evaluate on the test part and write the card.
 
     Args:
         job: what to train.
@@ -81,7 +103,7 @@ def build(job: Job, encoder: ImageEncoder, bar: Bar) -> Result | None:
         bar: opens a progress bar: ``bar(label, total)``.
 
     Returns:
-        The measurement; None where the split has no test part.
+        The result; None if the split has no test part.
     """
     scale = job.scale
     job.out.mkdir(parents=True, exist_ok=True)
@@ -92,19 +114,19 @@ def build(job: Job, encoder: ImageEncoder, bar: Bar) -> Result | None:
     job.split.save(job.out / "split.json")
     result = measure(saved, job, encoder, bar) if job.split.test else None
     _write_training(job, learnt, result)
-    save(saved, job.out, card(saved.config, job.split.protocol, _read_training(job.out)))
+    write_card(job.out, card(saved.config, job.split.protocol, _read_training(job.out)))
     (job.out / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 
-def learn(parts: TrainingPart, job: Job, encoder: ImageEncoder, bar: Bar) -> Learnt:
-    """Encode the training and validation parts and fit; nothing else can be reached from here."""
+def learn(parts: TrainingPart, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> Learnt:
+    """Encode the training and validation parts and fit; the test part cannot be reached from here."""
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:
         table = encode_records(encoder, records, prompts=job.head == "prompt", progress=advance)
     low, high = job.scale
     training, validation = (
-        part_of(table, p, job.target, job.head, (low, high)) for p in (parts.train, parts.validation)
+        rated_features(table, p, job.target, job.head, (low, high)) for p in (parts.train, parts.validation)
     )
     start = time.perf_counter()
     total = job.recipe.epochs * len(job.recipe.learning_rates)
@@ -119,12 +141,12 @@ def learn(parts: TrainingPart, job: Job, encoder: ImageEncoder, bar: Bar) -> Lea
     return Learnt(fitted, half if math.isfinite(half) else None, time.perf_counter() - start)
 
 
-def measure(model: TrainedModel, job: Job, encoder: ImageEncoder, bar: Bar) -> Result:
-    """Score the test part with a saved model, and say how much of it had been seen."""
+def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult:
+    """Score the test part with a saved model, and report how much of it had been seen before."""
     test, (low, high) = job.split.test, job.scale
     with bar("Testing", len(test)) as advance:
         table = encode_records(encoder, test, prompts=job.head == "prompt", progress=advance)
-    part = part_of(table, test, job.target, job.head, (low, high))
+    part = rated_features(table, test, job.target, job.head, (low, high))
     q = to_native(predict(model.parts[job.target], part), low, high).numpy()
     mos = [record.targets[job.target] for record in test]
     half = model.config.targets[job.target].interval
@@ -135,7 +157,7 @@ def measure(model: TrainedModel, job: Job, encoder: ImageEncoder, bar: Bar) -> R
     baseline = generator_mean(
         [r.targets[job.target] for r in learnt_from], [r.setting for r in learnt_from], [r.setting for r in test]
     )
-    return Result(
+    return TrainingResult(
         evaluate(q, mos, [r.group for r in test], extras),
         srcc(baseline, mos),
         contamination(test, seen),
@@ -143,20 +165,20 @@ def measure(model: TrainedModel, job: Job, encoder: ImageEncoder, bar: Bar) -> R
     )
 
 
-def _older(job: Job, encoder: ImageEncoder) -> TrainedModel | None:
-    """Return the model that the folder holds already, to which a further target may be added."""
+def _older(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
+    """Return the model that is already in the folder, if any; the new target joins it."""
     if not (job.out / "config.json").is_file():
         return None
     older = load(job.out)
     if older.config.encoders.sha256 != encoder.encoders.sha256:
-        raise ModelError(f"Expected a new folder or one of the same encoders, got {job.out}: choose another with -o.")
+        raise ModelError(f"Expected a new folder or one with the same encoders, got {job.out}: choose another with -o.")
     return older
 
 
 def _trained(
-    job: Job, encoder: ImageEncoder, learnt: Learnt, scale: tuple[float, float], older: TrainedModel | None
+    job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, scale: tuple[float, float], older: TrainedModel | None
 ) -> TrainedModel:
-    """Return the folder's model with the new target in it."""
+    """Return the folder's model with the new target added."""
     pair = encoder.encoders
     target = Target(job.head, *scale, interval=learnt.interval)
     seen = trained_on([*job.split.train, *job.split.validation])
@@ -169,8 +191,8 @@ def _trained(
     return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together)
 
 
-def _write_training(job: Job, learnt: Learnt, result: Result | None) -> None:
-    """Add this training to ``training.json`` and draw its curve."""
+def _write_training(job: TrainingJob, learnt: Learnt, result: TrainingResult | None) -> None:
+    """Add this training to ``training.json`` and draw its curves."""
     lines = _read_training(job.out)
     lines[job.target] = {
         "data": job.rated.name,
@@ -191,7 +213,7 @@ def _write_training(job: Job, learnt: Learnt, result: Result | None) -> None:
     draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
 
 
-def _result_json(result: Result) -> dict[str, Any]:
+def _result_json(result: TrainingResult) -> dict[str, Any]:
     return {
         **result.evaluation.to_json(),
         "baseline_srcc": result.baseline_srcc,

@@ -1,4 +1,4 @@
-"""The model card: what a model was trained on, how, and how well it agrees with people."""
+"""The model card: what a model was trained on, how, and how well it agrees with human ratings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
 
     Args:
         config: the model.
-        protocol: how the data was split, in words.
-        trainings: target -> its entry in training.json; empty before anything was measured.
+        protocol: how the data were split, in words.
+        trainings: target -> its entry in training.json; empty before the model is evaluated.
     """
     lines = [
         f"# {config.name}",
@@ -43,8 +43,8 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
         f"Trained on {training['data']} ({training['licence'] or 'licence not stated'}) "
         f"with the `{recipe['name']}` recipe, "
         f"seed {recipe['seed']}, in {training['seconds']} s on {training['threads']} threads. "
-        f"Validation chose epoch {best['epoch']} at learning rate {best['learning_rate']:g} "
-        f"(SRCC {best['validation_srcc']:.4f}); the test part chose nothing.",
+        f"Epoch {best['epoch']} at learning rate {best['learning_rate']:g} was selected on the validation part "
+        f"(SRCC {best['validation_srcc']:.4f}); the test part was not used for selection.",
         "",
         f"![training curve]({name}.png)",
     ]
@@ -57,7 +57,7 @@ def _test(training: dict[str, Any]) -> list[str]:
     seen = "unknown" if leaked is None else f"{leaked:.0%}"
     lines = [
         f"On the test part ({test['agreement']['n']} images of {test['groups']} prompts; {training['protocol']}); "
-        f"{seen} of its images show a prompt that training saw. Intervals: 95 %, bootstrap over prompts.",
+        f"{seen} of its images have a prompt that was seen in training. Intervals: 95 %, bootstrap over prompts.",
         "",
         "| measure | value | interval |",
         "|---|---|---|",
@@ -65,7 +65,7 @@ def _test(training: dict[str, Any]) -> list[str]:
     for measure, interval in test["intervals"].items():
         value, low, high = (_number(interval[key]) for key in ("value", "low", "high"))
         lines.append(f"| {measure} | {value} | {low} to {high} |")
-    lines.append(f"| srcc of the generator's mean alone | {_number(test['baseline_srcc'])} | |")
+    lines.append(f"| srcc of the generator's mean | {_number(test['baseline_srcc'])} | |")
     if test["pairs"]:
         low, high = _number(test["pairs"]["low"]), _number(test["pairs"]["high"])
         lines.append(f"| better of two images of one prompt | {_number(test['pairs']['accuracy'])} | {low} to {high} |")

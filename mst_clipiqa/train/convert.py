@@ -1,7 +1,7 @@
 """The authors' checkpoints to model folders.
 
-Their training script writes ``torch.save(model.state_dict())`` with the frozen encoders inside. What was trained is
-kept, by the same names; the frozen rest is compared with the encoders given, then left out.
+Their training script saves ``model.state_dict()``, frozen encoders included. The trained weights are kept under the
+same names; the frozen ones are compared with the given encoders, then dropped.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _STREAMS = ("encoder_coarse", "encoder_fine")
 def convert(checkpoint: Path, encoders: CLIPPair, name: str, target: str = "quality") -> TrainedModel:
     """Return the model in a checkpoint of the authors' training script, variant A or B.
 
-    The authors train on raw ratings as if they lay in 1..5, so the target's scale is 1..5 and scores are theirs.
+    The authors train on raw ratings as if they were in 1..5, so the target's scale is 1..5 and the scores equal theirs.
 
     Args:
-        checkpoint: a ``.pth`` file; read as plain tensors, never run.
+        checkpoint: a ``.pth`` file; only tensors are read, no code runs.
         encoders: the pair that the checkpoint was trained on.
-        name: of the new model.
+        name: the name of the new model.
         target: what it was trained to predict.
 
     Raises:
-        ModelError: not such a checkpoint, or of other encoders.
+        ModelError: the file is not such a checkpoint, or it has other encoders.
     """
     state = _read(checkpoint)
     check_finite(state, str(checkpoint))
@@ -62,19 +62,21 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # on foreign bytes the reader raises nearly every type there is
         raise ModelError(
             f"Expected a checkpoint of plain tensors in {path}, got something else "
-            f"({type(error).__name__}): do not trust it, and fetch it again."
+            f"({type(error).__name__}): do not trust it, and download it again."
         ) from error
     if isinstance(state, dict) and isinstance(state.get("model_state_dict"), dict):
         state = state["model_state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"Expected a dictionary of tensors in {path}, got another thing: give the .pth of a training.")
+        raise ModelError(
+            f"Expected a dictionary of tensors in {path}, got another object: give a training's .pth file."
+        )
     if not any(key.startswith("gff.") for key in state):
         raise ModelError(f"Expected gff.* among the weights in {path}, got none: it is not an MST-CLIPIQA checkpoint.")
     return state
 
 
 def _check_encoders(state: dict[str, Tensor], encoders: CLIPPair, path: Path) -> None:
-    """Compare the frozen vision towers inside the checkpoint with those given."""
+    """Compare the frozen vision towers in the checkpoint with the given ones."""
     for stream in _STREAMS:
         prefix = f"mstfe.{stream}."
         own = getattr(encoders.mstfe, stream).clip.state_dict()
@@ -83,6 +85,6 @@ def _check_encoders(state: dict[str, Tensor], encoders: CLIPPair, path: Path) ->
                 continue
             if value.shape != own[name].shape or not torch.equal(value.float(), own[name].float().cpu()):
                 raise ModelError(
-                    f"Expected the encoders inside {path}, got other ones in {encoders.source} (they differ in {key}): "
-                    "give the pair it was trained on."
+                    f"Expected the encoders of {path}, got different ones from {encoders.source} "
+                    f"(they differ in {key}): give the pair that the checkpoint was trained on."
                 )

@@ -1,4 +1,4 @@
-"""Images of numbers, by matplotlib without a display: training curves and scatter plots."""
+"""Training curves and scatter plots, drawn by matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def check_drawing() -> None:
-    """Raise UsageError where matplotlib is missing, before hours of work rather than after."""
+    """Raise UsageError if matplotlib is missing, before hours of work rather than after."""
     _figure(1, 1)
 
 
 def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
-    """Write loss and validation SRCC over epochs, one line a learning rate."""
+    """Plot loss and validation SRCC over epochs, one line per learning rate."""
     figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     for rate in dict.fromkeys(line.learning_rate for line in history):
@@ -36,7 +36,7 @@ def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
 
 
 def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str, path: Path) -> None:
-    """Write predicted scores against human ratings."""
+    """Plot predicted scores against human ratings."""
     figure = _figure(4.6, 4.4)
     axes = figure.subplots()
     axes.scatter(predicted, mos, s=6, alpha=0.4, linewidths=0)

@@ -1,4 +1,4 @@
-"""Rated images as rows of features: what training and evaluation read instead of images."""
+"""Rated images as rows of features, which training and evaluation read instead of images."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class PromptBank:
-    """The token states of every prompt of a set, each once.
+    """The token states of the distinct prompts of a set.
 
     Attributes:
-        tokens: float32 (prompts, L, D), padded with zeros; mask: bool (prompts, L), True for real tokens.
+        tokens: float32 (prompts, L, D), padded with zeros.
+        mask: bool (prompts, L), True for real tokens.
     """
 
     tokens: Tensor
     mask: Tensor
 
     def select(self, index: Tensor) -> Text:
-        """Return tokens and mask of a batch, as long as its longest prompt."""
+        """Return the tokens and mask of a batch, cut to its longest prompt."""
         mask = self.mask[index]
         length = int(mask.sum(dim=1).max())
         return Text(tokens=self.tokens[index, :length], mask=mask[:, :length])
@@ -38,14 +39,14 @@ class PromptBank:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of records, in their order.
+    """The features of records, in the same order.
 
     Attributes:
         records: the images.
         f_c, f_f: float32 (records, D).
         templates: t, float32 (5, D).
-        prompts: token states, where a prompt head will read them.
-        prompt_of: int64 (records,), each record's row in ``prompts``.
+        prompts: token states; None if no prompt head needs them.
+        prompt_of: int64 (records,), the row of each record's prompt in ``prompts``.
     """
 
     records: tuple[Record, ...]
@@ -61,22 +62,28 @@ class FeatureTable:
         return torch.tensor([where[record.name] for record in records], dtype=torch.int64)
 
     def text(self, rows: Tensor, head: str) -> Text:
-        """Return the text side of a batch for a head."""
+        """Return the text input of a batch for a head."""
         if head == "template":
             return Text(templates=self.templates)
         if self.prompts is None or self.prompt_of is None:
-            raise DataError("Expected prompts for the prompt head, got images without: use the template head.")
+            raise DataError("Expected prompts for the prompt head, got none: use the template head.")
         return self.prompts.select(self.prompt_of[rows])
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some rows of a feature table with their targets on the head's scale 1..5: all that a training loop sees."""
+class RatedFeatures:
+    """Rows of features with their ratings: all that a training loop sees.
+
+    Attributes:
+        f_c, f_f: float32 (n, D).
+        y: ratings on the head's scale 1..5, float32 (n,).
+        text: positions within these rows -> the text input of that batch.
+    """
 
     f_c: Tensor
     f_f: Tensor
     y: Tensor
-    text: Callable[[Tensor], Text]  # positions within this part -> the batch's text
+    text: Callable[[Tensor], Text]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -86,16 +93,16 @@ class Part:
 def encode_records(
     encoder: ImageEncoder, records: Sequence[Record], *, prompts: bool, progress: Progress | None = None
 ) -> FeatureTable:
-    """Encode rated images, and their prompts where asked.
+    """Encode rated images and, if needed, their prompts.
 
     Args:
         encoder: the frozen pair with its cache.
         records: images with files.
-        prompts: whether a prompt head will need token states.
+        prompts: whether a prompt head needs token states.
         progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: an image cannot be read or lacks a prompt that is needed; the message counts and names them.
+        DataError: images cannot be read, or lack a prompt that is needed; the message counts them and names the first.
     """
     f_c, f_f, bad = [], [], []
     for batch in encoder.batches(Item(record.file, record) for record in records):
@@ -108,14 +115,14 @@ def encode_records(
         if progress:
             progress(len(batch))
     if bad:
-        raise DataError(f"Expected {len(records)} readable images, got {len(bad)} that are not; first {bad[0]}")
+        raise DataError(f"Expected {len(records)} readable images, but {len(bad)} cannot be read, first {bad[0]}")
     templates = encoder.encoders.encode_templates(list(TEMPLATES)).cpu().clone()
     bank, index = encode_prompts(encoder, records) if prompts else (None, None)
     return FeatureTable(tuple(records), torch.stack(f_c), torch.stack(f_f), templates, bank, index)
 
 
 def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[PromptBank, Tensor]:
-    """Return the token states of the records' prompts, and each record's row among them."""
+    """Return the token states of the distinct prompts, and the row of each record's prompt."""
     without = [record.name for record in records if not (record.prompt or "").strip()]
     if without:
         raise DataError(
@@ -133,11 +140,15 @@ def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[Pr
     return PromptBank(tokens, mask), torch.tensor([where[record.prompt or ""] for record in records])
 
 
-def part_of(table: FeatureTable, records: Sequence[Record], target: str, head: str, scale: tuple[float, float]) -> Part:
-    """Return some records as training sees them; ``scale`` is the target's native range (low, high)."""
+def rated_features(
+    table: FeatureTable, records: Sequence[Record], target: str, head: str, scale: tuple[float, float]
+) -> RatedFeatures:
+    """Return the features and ratings of some records; ``scale`` is the target's native range (low, high)."""
     rows = table.rows(records)
     mos = torch.tensor([record.targets[target] for record in records], dtype=torch.float32)
-    return Part(table.f_c[rows], table.f_f[rows], to_head(mos, *scale), lambda picked: table.text(rows[picked], head))
+    return RatedFeatures(
+        table.f_c[rows], table.f_f[rows], to_head(mos, *scale), lambda picked: table.text(rows[picked], head)
+    )
 
 
 def _in_chunks(encoders: EncoderPair, texts: Sequence[str]) -> list[PromptTokens]:

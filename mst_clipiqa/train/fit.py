@@ -1,8 +1,7 @@
 """The training loop, over features.
 
-It sees a training and a validation part and has no way to a test part. Everything that varies between runs is in the
-seed: the start of the weights and the order of the images, drawn anew for each epoch, so that a run that was
-stopped goes on where it was and ends in the same weights.
+It sees a training and a validation part, never a test part. The seed alone decides the initial weights and the order
+of the images, which is drawn per epoch. A run that was stopped therefore resumes and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.tables.atomic import atomic
-from mst_clipiqa.train.features import Part
+from mst_clipiqa.train.features import RatedFeatures
 
 State = dict[str, Tensor]
 
@@ -32,31 +31,31 @@ class Recipe:
     """How to train; the fields are the flags of ``mst-clipiqa train``."""
 
     name: str
-    learning_rates: tuple[float, ...]  # the best on validation is kept
+    learning_rates: tuple[float, ...]  # all are tried; the best on validation is kept
     weight_decay: float
     decoupled: bool  # AdamW rather than Adam
     batch_size: int
     epochs: int
-    patience: int  # epochs without a better validation SRCC before a rate is given up
-    cosine: bool  # let the rate fall to zero along a cosine, after a short rise
-    identity_start: bool  # both maps start as the identity and the gate at one half
+    patience: int  # epochs without a better validation SRCC before a rate is abandoned
+    cosine: bool  # short warm-up, then cosine decay to zero
+    identity_start: bool  # W_c and W_f start as the identity, the gate at one half
     ranking_weight: float = 1.0  # lambda
     margin: float = 0.1  # on the scale 1..5
-    seed: int = 0  # of the start and of the order; same seed, machine and threads: same weights, bit for bit
+    seed: int = 0  # same seed, machine and threads: same weights, bit for bit
 
 
 PAPER = Recipe("paper", (5e-6,), 1e-3, False, 8, 20, 20, False, False)
-"""The published recipe on the published loss (section 4.1), but for the choice of the epoch, which is validation's."""
+"""The published recipe and loss (section 4.1), except that the epoch is selected on a validation part."""
 
 FAST = Recipe("fast", (1e-3,), 1e-2, True, 128, 24, 6, True, True)
-"""Ours: the same loss, from a start that is already zero-shot, with fewer and larger steps."""
+"""Ours: the same loss from a zero-shot start, with fewer and larger steps."""
 
 RECIPES = {"paper": PAPER, "fast": FAST}
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the training's history; scores on the head's scale 1..5."""
+    """One epoch of the training history; losses and scores on the head's scale 1..5."""
 
     learning_rate: float
     epoch: int
@@ -67,7 +66,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training gave: the weights of the best epoch on validation, and the way there."""
+    """The model of the best epoch on validation, that epoch, and the history of all epochs."""
 
     model: MSTCLIPIQA
     best: Epoch
@@ -76,7 +75,7 @@ class Fitted:
 
 @dataclass
 class _Run:
-    """All that a stopped training needs to go on."""
+    """The state that a stopped training needs to resume."""
 
     rate: int = 0  # index of the learning rate
     epoch: int = 0  # epochs done with it
@@ -90,26 +89,26 @@ class _Run:
 
 
 def fit(
-    training: Part,
-    validation: Part,
+    training: RatedFeatures,
+    validation: RatedFeatures,
     head: Head,
     recipe: Recipe,
     *,
     checkpoint: Path | None = None,
     report: Callable[[Epoch], None] | None = None,
 ) -> Fitted:
-    """Train a fusion and a head, and return the epoch that validation likes best.
+    """Train a fusion and a head, and return the epoch with the best validation SRCC.
 
     Args:
-        training: what is learnt from.
-        validation: what chooses the epoch and the learning rate.
+        training: the features to train on.
+        validation: the features that select the epoch and the learning rate.
         head: "template" or "prompt".
         recipe: how to train.
-        checkpoint: written after every epoch; a file that is there is gone on from.
-        report: called after every epoch.
+        checkpoint: saved after each epoch; training resumes from it if it exists.
+        report: called after each epoch.
 
     Raises:
-        UsageError: a part is too small, or the checkpoint is of another training.
+        UsageError: a part is too small, or the checkpoint belongs to another training.
     """
     if len(training) < 2 or len(validation) < 2:
         got = f"{len(training)} and {len(validation)}"
@@ -131,14 +130,16 @@ def fit(
 
 
 @torch.no_grad()
-def predict(model: MSTCLIPIQA, part: Part) -> Tensor:
-    """Return scores of a part on the head's scale 1..5, float32 (images,)."""
+def predict(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
+    """Return scores on the head's scale 1..5, float32 (images,)."""
     rows = [torch.arange(start, min(start + 1024, len(part))) for start in range(0, len(part), 1024)]
     return torch.cat([model(part.f_c[r], part.f_f[r], part.text(r)).q for r in rows])
 
 
-def _epochs(run: _Run, training: Part, validation: Part, head: Head, recipe: Recipe) -> Iterator[Epoch]:
-    """Train with one learning rate, an epoch at a time, keeping ``run`` up to date before each is yielded."""
+def _epochs(
+    run: _Run, training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Recipe
+) -> Iterator[Epoch]:
+    """Train with one learning rate; ``run`` is up to date whenever an epoch is yielded."""
     rate = recipe.learning_rates[run.rate]
     model, optimiser = _start(run, training.f_c.shape[1], head, recipe)
     steps = -(-len(training) // recipe.batch_size)
@@ -163,7 +164,7 @@ def _epochs(run: _Run, training: Part, validation: Part, head: Head, recipe: Rec
 
 
 def _start(run: _Run, dim: int, head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA, torch.optim.Optimizer]:
-    """Return model and optimiser as the seed starts them, or as the run left them."""
+    """Return the model and the optimiser, initialised from the seed or restored from the run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = MSTCLIPIQA(dim, head)
@@ -180,7 +181,7 @@ def _start(run: _Run, dim: int, head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA,
 
 @torch.no_grad()
 def _identity_start(model: MSTCLIPIQA) -> None:
-    """Start both maps as the identity and the gate at one half, with W_h left random so that the gate can learn."""
+    """Set W_c and W_f to the identity and the gate to one half; W_h stays random so that the gate can learn."""
     for linear in (model.gff.W_c, model.gff.W_f):
         torch.nn.init.eye_(linear.weight)
         torch.nn.init.zeros_(linear.bias)
@@ -188,7 +189,9 @@ def _identity_start(model: MSTCLIPIQA) -> None:
     torch.nn.init.zeros_(model.gff.W_g.bias)
 
 
-def _step(model: MSTCLIPIQA, optimiser: torch.optim.Optimizer, part: Part, rows: Tensor, recipe: Recipe) -> float:
+def _step(
+    model: MSTCLIPIQA, optimiser: torch.optim.Optimizer, part: RatedFeatures, rows: Tensor, recipe: Recipe
+) -> float:
     q = model(part.f_c[rows], part.f_f[rows], part.text(rows)).q
     loss = mst_clipiqa_loss(q, part.y[rows], recipe.ranking_weight, recipe.margin)
     optimiser.zero_grad(set_to_none=True)
@@ -197,26 +200,26 @@ def _step(model: MSTCLIPIQA, optimiser: torch.optim.Optimizer, part: Part, rows:
     return loss.item()
 
 
-def _validate(model: MSTCLIPIQA, part: Part, recipe: Recipe, line: Epoch) -> Epoch:
+def _validate(model: MSTCLIPIQA, part: RatedFeatures, recipe: Recipe, line: Epoch) -> Epoch:
     q = predict(model, part)
     loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
     rank = float(srcc(q.numpy(), part.y.numpy()))
     return replace(line, validation_loss=loss, validation_srcc=rank if np.isfinite(rank) else -1.0)
 
 
-def _cosine(share: float, rise: float = 0.05) -> float:
-    """Return the rate's factor at a share 0..1 of the training: a linear rise, then half a cosine down to 0."""
-    if share < rise:
-        return (share + 1e-3) / rise
-    return 0.5 * (1 + float(np.cos(np.pi * (share - rise) / (1 - rise))))
+def _cosine(share: float, warm_up: float = 0.05) -> float:
+    """Return the factor of the rate at a share 0..1 of the training: linear warm-up, then cosine decay to 0."""
+    if share < warm_up:
+        return (share + 1e-3) / warm_up
+    return 0.5 * (1 + float(np.cos(np.pi * (share - warm_up) / (1 - warm_up))))
 
 
 def _copied(state: State) -> State:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _identity(training: Part, validation: Part, head: Head, recipe: Recipe) -> dict[str, Any]:
-    """Return what makes a training this one: another target or other encoders would go on from the wrong weights."""
+def _identity(training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Recipe) -> dict[str, Any]:
+    """Return what identifies a training, so that none resumes from another one's checkpoint."""
     both = (training, validation)
     return {
         "recipe": asdict(recipe),
@@ -228,7 +231,7 @@ def _identity(training: Part, validation: Part, head: Head, recipe: Recipe) -> d
 
 
 def _sha256(tensors: Iterable[Tensor]) -> str:
-    """Return the hash of the values, bit for bit."""
+    """Return the hash of the exact values."""
     found = hashlib.sha256()
     for tensor in tensors:
         found.update(tensor.cpu().numpy().tobytes())
@@ -236,7 +239,7 @@ def _sha256(tensors: Iterable[Tensor]) -> str:
 
 
 def _keep(path: Path, run: _Run, identity: dict[str, Any]) -> None:
-    """Write a checkpoint that appears whole or not at all."""
+    """Write a checkpoint atomically."""
     state = {**vars(run), "best": run.best and asdict(run.best), "history": [asdict(line) for line in run.history]}
     with atomic(path) as file:
         torch.save({"identity": identity, "run": state}, file)
@@ -249,8 +252,8 @@ def _resume(path: Path | None, identity: dict[str, Any]) -> _Run:
     if saved["identity"] != identity:
         different = sorted(key for key in identity if saved["identity"].get(key) != identity[key])
         raise UsageError(
-            f"Expected {path} to be of this training, but its {', '.join(different)} differ: "
-            "choose another folder, or delete the file to start anew."
+            f"Expected a checkpoint of this training in {path}, but its {', '.join(different)} differ: "
+            "choose another folder, or delete the file to start over."
         )
     run = saved["run"]
     best = Epoch(**run["best"]) if run["best"] else None

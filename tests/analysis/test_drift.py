@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from mst_clipiqa.analysis.drift import drift
-from mst_clipiqa.analysis.means import mean_interval
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.evaluate.resampling import Resampling
+from mst_clipiqa.evaluate.resampling import Resampling, mean_interval
 
 
 def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:

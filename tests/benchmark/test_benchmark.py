@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from mst_clipiqa.benchmark.results import compare_results, interval_over_splits, markdown, plain, summarise
-from mst_clipiqa.benchmark.runs import Bench, OtherSet, Plan, Run, run_all, run_one
+from mst_clipiqa.benchmark.results import compare_results, interval_over_splits, markdown, summarise
+from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, BenchmarkRun, OtherSet, run_all, run_one
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate import json_ready
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.contamination import trained_on
@@ -33,22 +34,22 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
 
 @pytest.fixture(scope="module")
 def bench(rated: RatedSet) -> Bench:
-    plan = Plan(rated, ("template", "prompt"), ("quality", "correspondence"), 2, "prompt", QUICK)
+    plan = BenchmarkPlan(rated, ("template", "prompt"), ("quality", "correspondence"), 2, "prompt", QUICK)
     return Bench(plan, encode_records(ImageEncoder(FakePair()), rated.records, prompts=True), TrainedOn())
 
 
 @pytest.fixture(scope="module")
-def runs(bench: Bench) -> list[Run]:
+def runs(bench: Bench) -> list[BenchmarkRun]:
     return run_all(bench)
 
 
-def test_every_target_head_and_split_is_run_once(runs: list[Run]) -> None:
+def test_every_target_head_and_split_is_run_once(runs: list[BenchmarkRun]) -> None:
     jobs = [(run.target, run.head, run.split) for run in runs]
     assert len(set(jobs)) == len(jobs) == 8
     assert {run.names for run in runs if run.split == 0} == {runs[0].names}  # the same test part for all
 
 
-def test_figures_are_those_of_the_predictions(runs: list[Run]) -> None:
+def test_figures_are_those_of_the_predictions(runs: list[BenchmarkRun]) -> None:
     for run in runs:
         assert run.srcc == pytest.approx(stats.spearmanr(run.predictions, run.mos).statistic)
         assert run.plcc == pytest.approx(stats.pearsonr(run.predictions, run.mos).statistic)
@@ -63,7 +64,7 @@ def test_splits_by_image_say_that_they_leak(bench: Bench) -> None:
     assert run.leakage > 0.9
 
 
-def test_processes_change_nothing(bench: Bench, runs: list[Run]) -> None:
+def test_processes_change_nothing(bench: Bench, runs: list[BenchmarkRun]) -> None:
     small = replace(bench, plan=replace(bench.plan, heads=("template",), targets=("quality",)))
     assert run_all(small, processes=2) == [r for r in runs if (r.target, r.head) == ("quality", "template")]
 
@@ -78,7 +79,7 @@ def test_encoders_that_have_seen_the_test_part_are_named_everywhere(bench: Bench
     assert "(contaminated)" in markdown(found)
 
 
-def test_summary_and_tables(bench: Bench, runs: list[Run]) -> None:
+def test_summary_and_tables(bench: Bench, runs: list[BenchmarkRun]) -> None:
     found = summarise(bench.plan, runs, ENCODERS, None)
     line = found["summary"][0]
     own = [r.srcc for r in runs if (r.target, r.head) == (line["target"], line["head"])]
@@ -86,10 +87,10 @@ def test_summary_and_tables(bench: Bench, runs: list[Run]) -> None:
     text = markdown(found)
     assert text.count("\n| quality |") == 2
     assert "No published figures are known to us for quality on toy." in text
-    assert json.loads(json.dumps(plain(found)))["splits"] == 2
+    assert json.loads(json.dumps(json_ready(found)))["splits"] == 2
 
 
-def test_published_figures_stand_beside_ours_with_their_protocol(bench: Bench, runs: list[Run]) -> None:
+def test_published_figures_stand_beside_ours_with_their_protocol(bench: Bench, runs: list[BenchmarkRun]) -> None:
     found = summarise(bench.plan, runs, ENCODERS, None) | {"tested_on": "agiqa-3k"}
     assert "| IPCE | 0.8841 | 0.9246 | 10 prompt-disjoint splits |" in markdown(found)
 
@@ -109,8 +110,8 @@ def changed(found: dict[str, Any], noise: float) -> dict[str, Any]:
     return {**found, "runs": runs}
 
 
-def test_better_and_worse_are_told_apart(bench: Bench, runs: list[Run]) -> None:
-    found = plain(summarise(bench.plan, runs, ENCODERS, None))
+def test_better_and_worse_are_told_apart(bench: Bench, runs: list[BenchmarkRun]) -> None:
+    found = json_ready(summarise(bench.plan, runs, ENCODERS, None))
     truth = {**found, "runs": [{**run, "predictions": run["mos"]} for run in found["runs"]]}
     same = compare_results(found, found, "quality", ("prompt", "prompt"))
     assert same.difference == 0

@@ -44,9 +44,9 @@ def test_measures_in_closed_form() -> None:
     [
         ([2.0, 2.0, 2.0], [1.0, 2.0, 3.0], "all 3 predictions are the same"),
         ([0.1 + 0.2, 0.3, 0.3], [1.0, 2.0, 3.0], "all 3 predictions are the same"),
-        ([1.0, 2.0, 3.0], [4.0, 4.0, 4.0], "all 3 scores are the same"),
-        ([1.0], [1.0], "a correlation takes two images, got 1"),
-        ([], [], "a correlation takes two images, got 0"),
+        ([1.0, 2.0, 3.0], [4.0, 4.0, 4.0], "all 3 ratings are the same"),
+        ([1.0], [1.0], "a correlation needs two images, got 1"),
+        ([], [], "a correlation needs two images, got 0"),
     ],
 )
 def test_what_is_undefined_is_nan_and_says_why(predictions: list[float], mos: list[float], why: str) -> None:
@@ -62,11 +62,11 @@ def test_small_differences_on_a_large_offset_are_not_called_constant() -> None:
 
 
 def test_what_does_not_belong_together_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"expected one prediction for each score, got shapes \(2,\) and \(3,\)"):
+    with pytest.raises(DataError, match=r"Expected one prediction per rating, got shapes \(2,\) and \(3,\)"):
         ev.srcc([1, 2], [1, 2, 3])
-    with pytest.raises(DataError, match="expected finite predictions, got nan at position 1"):
+    with pytest.raises(DataError, match="Expected finite predictions, got nan at position 1"):
         ev.rmse([1, math.nan], [1, 2])
-    with pytest.raises(DataError, match="expected finite scores, got inf at position 0"):
+    with pytest.raises(DataError, match="Expected finite ratings, got inf at position 0"):
         ev.plcc([1, 2], [math.inf, 2])
 
 
@@ -119,7 +119,7 @@ def test_a_tie_of_the_predictions_is_half_a_hit() -> None:
 def test_no_pairs_is_said() -> None:
     found = ev.pair_accuracy([1, 2], [1, 3], ["a", "b"])
     assert math.isnan(found.accuracy)
-    assert found.undefined == "no two images of one prompt differ by more than 0 in score"
+    assert found.undefined == "no two images of one prompt differ by more than 0 in rating"
 
 
 def test_pairs_match_a_plain_count() -> None:
@@ -141,7 +141,7 @@ def test_pairs_match_a_plain_count() -> None:
 def test_the_baseline_is_the_mean_of_the_generator() -> None:
     predicted = ev.generator_mean([1, 3, 5], ["a", "a", "b"], ["b", "a", "unknown"])
     assert predicted.tolist() == [5, 2, 3]
-    with pytest.raises(DataError, match="expected the generator of each training image, got 2 scores and 1"):
+    with pytest.raises(DataError, match="Expected one generator per training image, got 2 ratings and 1"):
         ev.generator_mean([1, 2], ["a"], ["a"])
 
 
@@ -168,11 +168,11 @@ def test_coverage_counts_both_ends() -> None:
 
 
 def test_conformal_messages() -> None:
-    with pytest.raises(UsageError, match="expected a coverage between 0 and 1, got 90"):
+    with pytest.raises(UsageError, match="Expected a coverage between 0 and 1, got 90"):
         ev.conformal_halfwidth([1], 90)
-    with pytest.raises(DataError, match="expected finite residuals of at least one image"):
+    with pytest.raises(DataError, match="Expected finite residuals of at least one image"):
         ev.conformal_halfwidth([])
-    with pytest.raises(DataError, match=r"expected an interval for each of 3 scores, got \(2,\) and \(3,\)"):
+    with pytest.raises(DataError, match=r"Expected an interval per rating \(3\), got ends of shapes \(2,\) and \(3,\)"):
         ev.interval_coverage([1, 2, 3], [0, 0], [1, 1, 1])
     with pytest.raises(DataError, match="got NaN"):
         ev.interval_coverage([1], [math.nan], [1])
@@ -199,7 +199,7 @@ def test_evaluate_reports_everything_and_turns_into_json() -> None:
     report = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert report["agreement"]["srcc"] == found.agreement.srcc
     assert report["tables"]["style"][0]["agreement"]["srcc"] is None  # one image has no correlation
-    assert report["tables"]["style"][0]["agreement"]["undefined"] == "a correlation takes two images, got 1"
+    assert report["tables"]["style"][0]["agreement"]["undefined"] == "a correlation needs two images, got 1"
 
 
 def test_evaluate_without_groups_has_no_pairs() -> None:
@@ -210,9 +210,9 @@ def test_evaluate_without_groups_has_no_pairs() -> None:
 
 
 def test_evaluate_messages() -> None:
-    with pytest.raises(DataError, match="expected predictions to evaluate, got none"):
+    with pytest.raises(DataError, match="Expected predictions to evaluate, got none"):
         ev.evaluate([], [])
-    with pytest.raises(DataError, match="expected a label for each of 2 images, got 1"):
+    with pytest.raises(DataError, match="Expected one label for each of 2 images, got 1"):
         ev.table([1, 2], [1, 2], ["a"])
-    with pytest.raises(DataError, match="expected the prompt group of each of 2 images, got 1 groups"):
+    with pytest.raises(DataError, match="Expected the prompt group of each of 2 images, got 1 groups"):
         ev.evaluate([1, 2], [1, 2], ["a"])

@@ -54,7 +54,7 @@ def test_whole_prompts_are_drawn() -> None:
 def test_the_memory_bound_does_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, groups = rated(20, 5, seed=2)
     at_once = ev.bootstrap(x, y, groups, "plcc")
-    monkeypatch.setattr(resampling, "CELLS", 7 * len(x))
+    monkeypatch.setattr(resampling, "COUNTS_AT_ONCE", 7 * len(x))
     in_pieces = ev.bootstrap(x, y, groups, "plcc")
     assert (in_pieces.low, in_pieces.high) == pytest.approx((at_once.low, at_once.high), abs=1e-12)
 
@@ -99,8 +99,8 @@ def test_intervals_are_quick() -> None:
     ("x", "y", "groups", "why"),
     [
         ([1, 1, 1, 1], [1, 2, 3, 4], [0, 0, 1, 1], "all 4 predictions are the same"),
-        ([1, 2, 3, 4], [1, 2, 3, 4], [0, 0, 0, 0], "an interval takes two prompt groups, got 1"),
-        ([1], [1], [0], "a correlation takes two images, got 1"),
+        ([1, 2, 3, 4], [1, 2, 3, 4], [0, 0, 0, 0], "an interval needs two prompt groups, got 1"),
+        ([1], [1], [0], "a correlation needs two images, got 1"),
     ],
 )
 def test_an_interval_that_is_undefined_says_why(x: list[float], y: list[float], groups: list[int], why: str) -> None:
@@ -125,16 +125,16 @@ def test_krcc_of_very_many_images_is_not_resampled(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(resampling, "MOST_FOR_KRCC", 100)
     x, y, groups = rated(30, 4, seed=6)
     found = ev.bootstrap(x, y, groups, "krcc")
-    assert found.undefined == "KRCC is resampled for up to 100 images, there are 120"
+    assert found.undefined == "KRCC is resampled for up to 100 images, got 120"
     assert found.value == ev.krcc(x, y)
 
 
 def test_messages() -> None:
-    with pytest.raises(UsageError, match="expected a measure of srcc, plcc, krcc, rmse, got 'mae'"):
+    with pytest.raises(UsageError, match="Expected one of the measures srcc, plcc, krcc, rmse, got 'mae'"):
         ev.bootstrap([1, 2], [1, 2], None, "mae")
-    with pytest.raises(UsageError, match="expected a level between 0 and 1 and at least one resample, got 95 and 10"):
+    with pytest.raises(UsageError, match="Expected a level between 0 and 1 and at least one resample, got 95 and 10"):
         ev.Resampling(level=95, resamples=10)
-    with pytest.raises(DataError, match="expected the prompt group of each of 2 images, got 3 groups"):
+    with pytest.raises(DataError, match="Expected the prompt group of each of 2 images, got 3 groups"):
         ev.bootstrap([1, 2], [1, 2], [0, 1, 2])
 
 
@@ -172,7 +172,7 @@ def test_a_difference_within_chance_is_not_claimed() -> None:
     found = ev.paired_difference(y + rng.normal(0, 1, len(y)), y + rng.normal(0, 1, len(y)), y, groups)
     assert found.better is None
     assert found.low < 0 < found.high
-    assert found.sentence.startswith("No difference between A and B can be told: SRCC")
+    assert found.sentence.startswith("No measurable difference between A and B: SRCC")
     assert ev.paired_difference(x, x, y, groups).better is None
 
 
@@ -189,4 +189,4 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert found.better is None
     assert found.sentence == "A and B cannot be compared: SRCC is undefined for at least one of them."
     found = ev.paired_difference([1, 2, 4], [1, 3, 2], [1, 2, 3], ["a", "a", "a"])
-    assert found.sentence == "A and B cannot be compared by SRCC: an interval takes two prompt groups, got 1."
+    assert found.sentence == "A and B cannot be compared by SRCC: an interval needs two prompt groups, got 1."

@@ -99,5 +99,5 @@ def test_other_files_and_other_encoders_are_refused(
         convert(path, pair, "x")
     state["mstfe.encoder_fine.visual_projection.weight"] += 1
     torch.save(state, path)
-    with pytest.raises(ModelError, match=r"got other ones in closed form .*encoder_fine\.visual_projection"):
+    with pytest.raises(ModelError, match=r"got different ones from closed form .*encoder_fine\.visual_projection"):
         convert(path, pair, "x")

@@ -17,9 +17,9 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import Head
 from mst_clipiqa.model_folder import load
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.build import Job, build, learn
+from mst_clipiqa.train.build import TrainingJob, build, learn
 from mst_clipiqa.train.contamination import contamination
-from mst_clipiqa.train.features import FeatureTable, Part, encode_records, part_of
+from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, fit
 from tests.fakes import FakePair, rated_set
 
@@ -43,7 +43,7 @@ def table(rated: RatedSet) -> FeatureTable:
 
 def fitted(rated: RatedSet, table: FeatureTable, head: Head, recipe: Recipe, checkpoint: Path | None = None) -> Fitted:
     parts = make_split(rated.records, seed=1, validation_share=0.25).for_training()
-    train, validation = (part_of(table, p, "quality", head, (0, 5)) for p in (parts.train, parts.validation))
+    train, validation = (rated_features(table, p, "quality", head, (0, 5)) for p in (parts.train, parts.validation))
     return fit(train, validation, head, recipe, checkpoint=checkpoint)
 
 
@@ -65,7 +65,7 @@ def test_stop_and_resume_ends_in_the_same_weights(
     rated: RatedSet, table: FeatureTable, tmp_path: Path, stop: int
 ) -> None:
     parts = make_split(rated.records, seed=1, validation_share=0.25).for_training()
-    train, validation = (part_of(table, p, "quality", "prompt", (0, 5)) for p in (parts.train, parts.validation))
+    train, validation = (rated_features(table, p, "quality", "prompt", (0, 5)) for p in (parts.train, parts.validation))
     seen: list[Epoch] = []
 
     def interrupt(line: Epoch) -> None:
@@ -83,7 +83,7 @@ def test_stop_and_resume_ends_in_the_same_weights(
 
 def test_a_checkpoint_of_another_training_is_refused(rated: RatedSet, table: FeatureTable, tmp_path: Path) -> None:
     fitted(rated, table, "template", QUICK, tmp_path / "c.pt")
-    with pytest.raises(UsageError, match=r"Expected .*c\.pt to be of this training, but its recipe differ"):
+    with pytest.raises(UsageError, match=r"Expected a checkpoint of this training in .*c\.pt, but its recipe differ"):
         fitted(rated, table, "template", replace(QUICK, margin=0.2), tmp_path / "c.pt")
 
 
@@ -97,13 +97,18 @@ def test_a_checkpoint_of_another_training_is_refused(rated: RatedSet, table: Fea
 )
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_checkpoint_of_another_target_or_encoder_is_refused(
-    rated: RatedSet, table: FeatureTable, tmp_path: Path, other: Callable[[Part], Part], differs: str, which: int
+    rated: RatedSet,
+    table: FeatureTable,
+    tmp_path: Path,
+    other: Callable[[RatedFeatures], RatedFeatures],
+    differs: str,
+    which: int,
 ) -> None:
     split = make_split(rated.records, seed=1, validation_share=0.25).for_training()
-    parts = [part_of(table, p, "quality", "template", (0, 5)) for p in (split.train, split.validation)]
+    parts = [rated_features(table, p, "quality", "template", (0, 5)) for p in (split.train, split.validation)]
     fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
     parts[which] = other(parts[which])
-    with pytest.raises(UsageError, match=rf"Expected .*c\.pt to be of this training, but its {differs} differ"):
+    with pytest.raises(UsageError, match=rf"checkpoint of this training in .*c\.pt, but its {differs} differ"):
         fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
 
 
@@ -126,13 +131,13 @@ def test_the_paper_recipe_is_the_published_one() -> None:
 
 
 def test_too_few_images_is_said(table: FeatureTable, rated: RatedSet) -> None:
-    few = part_of(table, rated.records[:1], "quality", "template", (0, 5))
+    few = rated_features(table, rated.records[:1], "quality", "template", (0, 5))
     with pytest.raises(UsageError, match="Expected at least 2 images to train on and 2 to validate on, got 1 and 1"):
         fit(few, few, "template", QUICK)
 
 
-def job(rated: RatedSet, out: Path, head: Head = "template", target: str = "quality") -> Job:
-    return Job(rated, make_split(rated.records, seed=2, validation_share=0.25), target, head, QUICK, out)
+def job(rated: RatedSet, out: Path, head: Head = "template", target: str = "quality") -> TrainingJob:
+    return TrainingJob(rated, make_split(rated.records, seed=2, validation_share=0.25), target, head, QUICK, out)
 
 
 def test_training_cannot_reach_the_test_part(rated: RatedSet, tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_build_makes_a_folder_that_scores_in_native_units(
     training = json.loads((out / "training.json").read_text())["quality"]
     assert training["leakage"] == 0
     assert training["test"]["agreement"]["srcc"] == pytest.approx(result.evaluation.agreement.srcc)
-    assert "of its images show a prompt that training saw" in (out / "README.md").read_text()
+    assert "of its images have a prompt that was seen in training" in (out / "README.md").read_text()
     model = load(out)
     assert model.config.targets["quality"].interval is not None
     scorer = Scorer(model, ImageEncoder(FakePair()))
@@ -178,7 +183,7 @@ def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> No
     both = load(out)
     assert list(both.config.targets) == ["quality", "correspondence"]
     assert all(torch.equal(first[k], v) for k, v in both.parts["quality"].state_dict().items())
-    with pytest.raises(ModelError, match="Expected a new folder or one of the same encoders"):
+    with pytest.raises(ModelError, match="Expected a new folder or one with the same encoders"):
         build(job(rated, out), ImageEncoder(FakePair(sha256="0" * 64)), no_bar)
 
 
@@ -206,5 +211,5 @@ def test_unknown_targets_and_missing_prompts_are_said(rated: RatedSet, tmp_path:
 def test_an_unreadable_image_stops_training_with_its_name(rated: RatedSet, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
     records = [*rated.records[:3], replace(rated.records[3], file=tmp_path / "bad.png", name="bad")]
-    with pytest.raises(DataError, match="Expected 4 readable images, got 1 that are not; first bad: Expected"):
+    with pytest.raises(DataError, match="Expected 4 readable images, but 1 cannot be read, first bad: Expected"):
         encode_records(ImageEncoder(FakePair()), records, prompts=False)

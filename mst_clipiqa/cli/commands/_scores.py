@@ -63,10 +63,10 @@ def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False)
 
     ``how`` holds the values of ``source_options``; ``intervals`` adds those of a folder's scores.
     """
-    from mst_clipiqa.analysis.read import read_rows
+    from mst_clipiqa.analysis.read import read_scores
 
     if not Path(source).is_dir():
-        return read_rows(source)
+        return read_scores(source)
     return _score_folder(source, how, intervals)
 
 

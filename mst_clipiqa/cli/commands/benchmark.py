@@ -20,7 +20,7 @@ from mst_clipiqa.cli.commands._options import (
 )
 
 if TYPE_CHECKING:
-    from mst_clipiqa.benchmark.runs import OtherSet, Plan, Run
+    from mst_clipiqa.benchmark.runs import BenchmarkPlan, BenchmarkRun, OtherSet
     from mst_clipiqa.data import RatedSet
     from mst_clipiqa.features.image_encoder import ImageEncoder
 
@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(output: Path, quiet: bool, **flags: Any) -> int:
     """Train and test on many splits of a rated set, and compare the results with published ones."""
-    from mst_clipiqa.benchmark.results import markdown, plain, summarise
+    from mst_clipiqa.benchmark.results import markdown, summarise
     from mst_clipiqa.benchmark.runs import Bench, run_all
     from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.evaluate import json_ready
     from mst_clipiqa.tables.atomic import write_atomically
     from mst_clipiqa.train.contamination import encoders_trained_on
     from mst_clipiqa.train.curves import check_drawing
@@ -66,7 +67,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
     named = {"source": pair.source, "sha256": pair.sha256, "precision": pair.precision}
     found = summarise(plan, runs, named, other.name if other else None)
     text = markdown(found)
-    write_atomically(output / "results.json", f"{json.dumps(plain(found))}\n".encode())
+    write_atomically(output / "results.json", f"{json.dumps(json_ready(found))}\n".encode())
     write_atomically(output / "results.md", text.encode())
     _scatter(runs, output / "scatter.png")
     click.echo(text, nl=False)
@@ -74,8 +75,8 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
     return 1 if flags["fail_on_contamination"] and contaminated else 0
 
 
-def _plan(rated: RatedSet, flags: dict[str, Any]) -> Plan:
-    from mst_clipiqa.benchmark.runs import Plan
+def _plan(rated: RatedSet, flags: dict[str, Any]) -> BenchmarkPlan:
+    from mst_clipiqa.benchmark.runs import BenchmarkPlan
     from mst_clipiqa.data import identical
     from mst_clipiqa.errors import UsageError
 
@@ -88,10 +89,10 @@ def _plan(rated: RatedSet, flags: dict[str, Any]) -> Plan:
     if by not in ("prompt", "image"):
         splits = 1  # a fixed split is one split
     together = tuple(identical(rated.records)) if by in ("prompt", "image") else ()
-    return Plan(rated, heads, targets, splits, by, recipe_of(flags["recipe"], flags["changes"]), together)
+    return BenchmarkPlan(rated, heads, targets, splits, by, recipe_of(flags["recipe"], flags["changes"]), together)
 
 
-def _other(plan: Plan, encoder: ImageEncoder, flags: dict[str, Any], quiet: bool) -> OtherSet | None:
+def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], quiet: bool) -> OtherSet | None:
     """Return the set to test on, where it is another one."""
     from mst_clipiqa.benchmark.runs import OtherSet
     from mst_clipiqa.cli.progress import progress
@@ -110,7 +111,7 @@ def _other(plan: Plan, encoder: ImageEncoder, flags: dict[str, Any], quiet: bool
     return OtherSet(rated.name, table, rated.ranges)
 
 
-def _scatter(runs: list[Run], path: Path) -> None:
+def _scatter(runs: list[BenchmarkRun], path: Path) -> None:
     """Draw the first split of the first target and head."""
     from mst_clipiqa.train.curves import draw_scatter
 

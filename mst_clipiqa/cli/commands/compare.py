@@ -58,9 +58,9 @@ def command(
 
 def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple[Row, Row]:
     from mst_clipiqa.analysis.compare import row_of
-    from mst_clipiqa.analysis.read import read_rows
+    from mst_clipiqa.analysis.read import read_scores
 
-    rows = read_rows(table)
+    rows = read_scores(table)
     return row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
 
 

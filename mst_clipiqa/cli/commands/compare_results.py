@@ -23,8 +23,9 @@ def command(a: Path, b: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from mst_clipiqa.benchmark.results import compare_results, plain
+    from mst_clipiqa.benchmark.results import compare_results
     from mst_clipiqa.errors import DataError
+    from mst_clipiqa.evaluate import json_ready
 
     left, right = _read(a), _read(b)
     lines = []
@@ -37,7 +38,7 @@ def command(a: Path, b: Path, as_json: bool) -> None:
     if not lines:
         raise DataError(f"Expected a target and head that {a} and {b} share, got none: run both with the same ones.")
     if as_json:
-        click.echo(json.dumps(plain(lines), indent=1))
+        click.echo(json.dumps(json_ready(lines), indent=1))
 
 
 def _read(path: Path) -> dict[str, Any]:

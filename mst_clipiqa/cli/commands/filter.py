@@ -10,7 +10,7 @@ import click
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
 
 if TYPE_CHECKING:
-    from mst_clipiqa.analysis.filter import Plan
+    from mst_clipiqa.analysis.filter import TransferPlan
     from mst_clipiqa.analysis.rows import LeftOut, Row
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -66,7 +66,7 @@ def command(
     return deliver(results, [*kept.left_out, *planned.left_out, *failed], how)
 
 
-def _do(planned: Plan, move: bool, yes: bool) -> tuple[list[Row], list[LeftOut]]:
+def _do(planned: TransferPlan, move: bool, yes: bool) -> tuple[list[Row], list[LeftOut]]:
     """Carry out a plan, or only say where things would go."""
     from mst_clipiqa.analysis.rows import LeftOut
     from mst_clipiqa.analysis.transfer import foresee, transfer

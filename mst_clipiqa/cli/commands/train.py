@@ -38,7 +38,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.data import identical, make_split
-    from mst_clipiqa.train.build import Job, build
+    from mst_clipiqa.train.build import TrainingJob, build
     from mst_clipiqa.train.curves import check_drawing
 
     check_drawing()
@@ -48,7 +48,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     together = identical(rated.records) if by in ("prompt", "image") else ()
     shares = {"test_share": flags["test_share"], "validation_share": flags["validation_share"]}
     split = make_split(rated.records, by, seed=flags["seed"], together=together, **shares)
-    job = Job(rated, split, flags["target"], flags["head"], recipe, output)
+    job = TrainingJob(rated, split, flags["target"], flags["head"], recipe, output)
     encoder = image_encoder(flags["encoders"], flags)
     result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet))
     if quiet or result is None:
