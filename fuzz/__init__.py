@@ -1,1 +1,1 @@
-"""Seeded mutation of everything that comes from outside: `python -m fuzz SURFACE --count N`, or `make fuzz N=...`."""
+"""Seeded mutation of all outside input: ``python -m fuzz SURFACE --count N``, or ``make fuzz N=...``."""

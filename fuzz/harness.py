@@ -157,7 +157,7 @@ def dumped(case: Case) -> str:
 
 
 def loaded(text: str) -> Case:
-    """Return the case that `dumped` wrote."""
+    """Return the case that ``dumped`` wrote."""
     return {name: base64.b64decode(data) for name, data in json.loads(text).items()}
 
 

@@ -86,7 +86,7 @@ def _mended(data: bytes) -> bytes:
 
 
 def feed(case: Case) -> None:
-    """Open the image as `score` would, and look at it as an encoder pair would."""
+    """Open the image as ``score`` would, and look at it as an encoder pair would."""
     image = open_image(case["image"])
     if image.image.mode != "RGB" or min(image.width, image.height) < 1:
         raise TypeError(f"not an image: {image}")

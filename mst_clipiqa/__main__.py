@@ -1,4 +1,4 @@
-"""`python -m mst_clipiqa` is the command `mst-clipiqa`."""
+"""``python -m mst_clipiqa`` is the command ``mst-clipiqa``."""
 
 from mst_clipiqa.cli import main
 

@@ -1,14 +1,14 @@
-"""Throughput of `score-cluster` with four actors on one node beside `score`, on the same cores and the same files.
+"""Throughput of ``score-cluster`` with four actors on one node beside ``score``, on the same cores and the same files.
 
     python -m speed.actors --images 1920
 
-`score` runs before and after the actors, in a process of its own; its faster run counts. Both rates are of the steady
+``score`` runs before and after the actors, in a process of its own; its faster run counts. Both rates are of the steady
 state: the start of Ray and the loading of models are left out and stated apart. For the actors that is from the end of
 the eighth part to the end of the fourth last one, by the times of the files that commit them.
 
 Beside the rates stand the CPU time of an image (for the actors with all of Ray's own processes) and the share
 of the cores that each side got: where another program takes a part of the machine, the rates say little, and the
-CPU times still compare. JSON on stdout; the exit code is 1 under 0.85 of `score`.
+CPU times still compare. JSON on stdout; the exit code is 1 under 0.85 of ``score``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WARM_UP = 128  # rows of `score` that are left out
 
 
 def score(folder: Path, limit: float) -> dict[str, float]:
-    """Return images/s of `score` over a folder in this process, after the first rows, and its CPU time."""
+    """Return images/s of ``score`` over a folder in this process, after the first rows, and its CPU time."""
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.score_rows import score_rows
     from mst_clipiqa.scoring.scorer import Scorer

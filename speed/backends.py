@@ -3,7 +3,7 @@
     python -m speed.backends
 
 The encoders have the real sizes and random weights. Views are ready in memory; every backend has all cores, and the
-backends take turns. OpenVINO is measured where it is installed. `mini` has no networks to export.
+backends take turns. OpenVINO is measured where it is installed. ``mini`` has no networks to export.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kill a worker process, then a whole node, while `score-cluster` runs on two nodes, and compare with `score`.
+"""Kill a worker process, then a whole node, while ``score-cluster`` runs on two nodes, and compare with ``score``.
 
 The nodes are Ray's own test cluster on this machine. A line of JSON goes to stdout; the exit code is 1 where a row is
 missing, doubled or different.
@@ -129,7 +129,7 @@ def trial(root: Path, images: int, bad: int, part: int) -> dict[str, Any]:
 
 
 def difference(folder: Path, rows: list[dict[str, Any]]) -> float:
-    """Return the largest difference between these scores and `score`'s; infinity where a reason differs."""
+    """Return the largest difference between these scores and ``score``'s; infinity where a reason differs."""
     scorer = Scorer.load("mini", device="cpu", precision="fp32")
     there = {row["file"]: row for row in rows}
     largest = 0.0

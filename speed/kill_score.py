@@ -1,4 +1,4 @@
-"""SIGKILL `mst-clipiqa score -o FILE --resume` at random moments until it is done, and compare with an undisturbed run.
+"""SIGKILL ``mst-clipiqa score -o FILE --resume`` at random moments until done, and compare with an undisturbed run.
 
 Each run is a fork of this process, which has torch loaded and has computed nothing, so that a kill costs no start. A
 line of JSON a format goes to stdout; the exit code is 1 where a table differs.

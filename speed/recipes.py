@@ -2,7 +2,7 @@
 
     python -m speed.recipes --data agiqa-3k --root DIR --encoders mini --cache features
 
-Both train on the same features with the same published loss; `paper` has its published steps, `fast` has ours.
+Both train on the same features with the same published loss; ``paper`` has its published steps, ``fast`` has ours.
 Validation prompts chose nothing but the epoch and the rate; the test part is not looked at.
 """
 

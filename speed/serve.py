@@ -1,9 +1,9 @@
-"""The server under 64 clients at once, beside `score` on a folder of the same images, on the same machine.
+"""The server under 64 clients at once, beside ``score`` on a folder of the same images, on the same machine.
 
     python -m speed.serve --seconds 60
 
 Each client sends one image with its prompt, waits for the answer, and sends the next; a 503 makes it wait as long as
-Retry-After says. Every answered score is compared with the command's row for the file. `score` runs in a process of
+Retry-After says. Every answered score is compared with the command's row for the file. ``score`` runs in a process of
 its own, after the server has gone, over the same files for as long, its start left out on both sides. Clients and
 server share the cores. The result is JSON on stdout; the exit code is 1 where a bar is missed.
 """

@@ -1,4 +1,4 @@
-"""The server under load, or `score` over a folder again and again, for minutes: what memory does, and what is lost.
+"""The server under load, or ``score`` over a folder again and again, for minutes: what memory does, and what is lost.
 
     python -m speed.soak serve --minutes 10
     python -m speed.soak score --minutes 10

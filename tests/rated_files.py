@@ -1,4 +1,4 @@
-"""Small label files of the same shape as the published ones, and one-pixel images, for the tests of `data`."""
+"""Small label files of the same shape as the published ones, and one-pixel images, for the tests of ``data``."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def top_imports(tree: ast.Module) -> set[str]:
-    """Return the packages that are imported when the file is, `if TYPE_CHECKING:` left out."""
+    """Return the packages that are imported when the file is, ``if TYPE_CHECKING:`` left out."""
     body = [n for n in tree.body if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test))]
     return {name.split(".")[0] for node in body if not is_function(node) for name in imports(node)}
 

@@ -184,7 +184,7 @@ def badly_put(source: str) -> list[str]:
         words = " ".join(text.words.split())
         where = f"{text.line}: {text.kind}"
         if text.kind in ("help", "message"):
-            if not re.match(r"[A-Z0-9{\"]", words):
+            if not re.match(r"[A-Z0-9{\"]|--[a-z]", words):
                 found.append(f"{where} begins in lower case: {words[:60]!r}")
             if not re.search(r"(\.|\{\})$", words) and not text.words.startswith(("Note", "  ")):
                 found.append(f"{where} ends without a period: {words[-60:]!r}")

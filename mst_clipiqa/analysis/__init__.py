@@ -1,4 +1,4 @@
-"""What people do with scores, as functions over rows: order, keep, move, compare, watch.
+"""What people do with scores, as functions of rows: rank, filter, move, compare, watch.
 
     reading.py    a table, from a file or from stdin, to rows
     scores.py     what a row holds: numbers, text, its image; the failed rows apart
@@ -9,5 +9,5 @@
     drift.py      two tables paired by prompt: has anything changed?
     means.py      a mean and its bootstrap interval
 
-A row is a dict with the columns of the scores table; no function here changes a row that it is given.
+A row is a dict with the columns of the table of scores; no function here changes a row that it is given.
 """

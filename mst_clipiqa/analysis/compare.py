@@ -1,4 +1,4 @@
-"""compare: which of two images is better, by how much, and how sure that is."""
+"""compare: which of two images is better, by how much, and how certain that is."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from mst_clipiqa.scoring.scorer import Score
 
 SURE = 0.95
-"""How probable a winner must be before it is called one."""
+"""A winner is named if its probability is at least this."""
 HALF_WIDTH_90 = 1.6448536269514722
-"""Half the width of a 90 % interval of a normal distribution, in standard deviations."""
+"""Half-width of a 90 % interval of a normal distribution, in standard deviations."""
 TARGETS = ("quality", "correspondence")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two images by one score.
+    """Two images compared by one score.
 
     Attributes:
         target: "quality", "correspondence" or another score of the table.
-        a, b: the two scores; None where there is none.
+        a, b: the two scores; None if there is none.
         difference: a - b, in the units of the score.
-        probability: that people would rate A higher than B; None where the model was not calibrated.
-        verdict: "A", "B", "equal", "too close to call", "not sure how sure" (uncalibrated) or "not compared".
+        probability: that people would rate A higher than B; None if the model is not calibrated.
+        verdict: "A", "B", "equal", "too close to call", "uncalibrated" or "not compared".
     """
 
     target: str
@@ -41,7 +41,7 @@ class Comparison:
     verdict: str
 
     def sentence(self) -> str:
-        """Return it in words."""
+        """Return the comparison in words."""
         name = self.target.capitalize()
         if self.a is None or self.b is None or self.difference is None:
             return f"{name}: not compared, {'neither has' if self.a is self.b else 'only one has'} a score."
@@ -51,14 +51,14 @@ class Comparison:
         high, low = max(self.a, self.b), min(self.a, self.b)
         start = f"{name}: {better} is ahead of {worse} by {abs(self.difference):.2f} ({high:.2f} against {low:.2f})"
         if self.probability is None:
-            return f"{start}; how sure that is cannot be said, because the model was not calibrated."
+            return f"{start}; there is no probability, because the model is not calibrated."
         chance = max(self.probability, 1 - self.probability)
         if self.verdict == "too close to call":
             return f"{start}, too close to call: people would agree with {_percent(chance)}."
         return f"{start}; {better} is better with {_percent(chance)}."
 
     def to_row(self) -> dict[str, Any]:
-        """Return it as a row of a table."""
+        """Return the comparison as a row of a table."""
         return {
             "target": self.target,
             "a": self.a,
@@ -85,7 +85,7 @@ def compare_scores(a: Score, b: Score, targets: Sequence[str] = TARGETS) -> list
 
 
 def compare_rows(a: Row, b: Row, targets: Sequence[str] = TARGETS) -> list[Comparison]:
-    """Compare two rows of a scores table as ``compare_scores`` does, by columns such as ``quality_low``.
+    """Compare two rows of a table of scores as ``compare_scores`` does, by columns such as ``quality_low``.
 
     Raises:
         DataError: a cell that should hold a number does not.
@@ -94,10 +94,10 @@ def compare_rows(a: Row, b: Row, targets: Sequence[str] = TARGETS) -> list[Compa
 
 
 def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
-    """Return the row of a file, by the name in the table or else by the last part of it.
+    """Return the row of a file, found by its name in the table or by the last part of it.
 
     Raises:
-        UsageError: there is no such row, or there are several.
+        UsageError: no row matches, or several do.
     """
     fitting = [row for row in rows if prompt is None or text(row, "prompt") == prompt]
     found = [row for row in fitting if text(row, "file") == file]
@@ -127,7 +127,7 @@ def _compare(
     if difference == 0:
         verdict = "equal"
     elif chance is None:
-        verdict = "not sure how sure"
+        verdict = "uncalibrated"
     elif max(chance, 1 - chance) < SURE:
         verdict = "too close to call"
     else:

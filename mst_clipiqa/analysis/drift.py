@@ -1,4 +1,4 @@
-"""drift: two scores tables paired by prompt; is the new one better, worse, or is that not to be told?"""
+"""drift: two tables of scores paired by prompt; is the new one better, worse, or no different?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Change:
 
     Attributes:
         target: which score.
-        group: of which generator or category; empty for all rows.
+        group: the generator or category; empty for all rows.
         prompts: paired prompts; each counts once, however many images it has.
         old, new: mean score over these prompts.
         difference: new - old.
         low, high: interval of the difference over resampled prompts; NaN with fewer than two prompts.
-        level: what the interval holds, such as 0.95.
+        level: the confidence level, such as 0.95.
     """
 
     target: str
@@ -39,7 +39,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse", "no difference", or "unknown" where there is no interval."""
+        """Return "better", "worse", "no difference", or "unknown" if there is no interval."""
         if math.isnan(self.low):
             return "unknown"
         if self.low > 0:
@@ -47,25 +47,25 @@ class Change:
         return "worse" if self.high < 0 else "no difference"
 
     def sentence(self) -> str:
-        """Return it in words."""
+        """Return the change in words."""
         who = f"{self.group}: new" if self.group else "New"
         over = f"over {self.prompts:,} prompt{'' if self.prompts == 1 else 's'}"
         if self.verdict == "unknown":
             value = f"{who} minus old is {self.difference:.2f} in {self.target} {over}"
-            return f"{value}, too few to say how sure that is."
+            return f"{value}, too few for an interval."
         bounds = f"({100 * self.level:g} % {self.low:.2f} to {self.high:.2f})"
         if self.verdict == "no difference":
             return f"{who} and old do not differ measurably in {self.target}: {self.difference:.2f} {bounds} {over}."
         return f"{who} is {self.verdict} in {self.target} by {abs(self.difference):.2f} {self._size(bounds)} {over}."
 
     def _size(self, bounds: str) -> str:
-        """Return the bounds of the size: those of a loss with the sign turned, as its size is named."""
+        """Return the bounds of the absolute difference."""
         if self.difference > 0:
             return bounds
         return f"({100 * self.level:g} % {-self.high:.2f} to {-self.low:.2f})"
 
     def to_row(self) -> dict[str, Any]:
-        """Return it as a row of a table; an interval that is not there is empty."""
+        """Return the change as a row of a table; an undefined interval is empty."""
         known = not math.isnan(self.low)
         return {
             "target": self.target,
@@ -87,7 +87,7 @@ class Drift:
     Attributes:
         changes: overall first, then group by group.
         only_old, only_new: prompts that the other table does not have, in order.
-        lone_groups: generators or categories of which there is nothing to pair.
+        lone_groups: generators or categories without a paired prompt.
         left_out: failed rows and rows without a prompt, of both tables.
         models: the models named in the two tables; scores of different models do not compare.
     """
@@ -107,20 +107,20 @@ def drift(
     by: Sequence[str] = (),
     how: Resampling = DEFAULT,
 ) -> Drift:
-    """Compare two scores tables prompt by prompt.
+    """Compare two tables of scores prompt by prompt.
 
     A prompt's score is the mean over its images; the difference is the mean over prompts; the interval resamples
     prompts (percentile bootstrap).
 
     Args:
-        old, new: rows of the two scores tables.
-        targets: scores to compare; one that either table lacks throughout is left out.
-        by: columns that divide the rows into groups ("generator"), each compared on its own.
+        old, new: rows of the two tables of scores.
+        targets: scores to compare; one that is missing from either table is left out.
+        by: columns that divide the rows into groups ("generator"); each group is also compared on its own.
         how: level, resamples and seed.
 
     Raises:
         UsageError: a table has no prompts, or lacks a column of ``by``.
-        DataError: the tables share no prompt, or a cell that should hold a number does not.
+        DataError: the tables share no prompt, or a cell is not a number where one is needed.
     """
     for rows in (old, new):
         need_columns(rows, ["prompt", *by])
@@ -157,7 +157,7 @@ def _nothing_to_pair(before: Sequence[str], after: Sequence[str], targets: Seque
         )
     return DataError(
         f"Expected two tables with scored prompts in common, got {len(before):,} and {len(after):,} prompts "
-        "and none in both: give two tables over the same prompts."
+        "and none in both: give two tables with the same prompts."
     )
 
 

@@ -15,7 +15,7 @@ NOT_FOUND = "its image is not found"
 
 @dataclass(frozen=True)
 class Kept:
-    """The rows that pass, how many do not, and those about which nothing can be said."""
+    """The rows that pass, how many do not, and the rows without a score."""
 
     rows: list[Row]
     rejected: int
@@ -24,7 +24,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """Which file would go where (source, target), row by row, and the rows that have no file to go."""
+    """Which file would go where (row, source, target), and the rows without a file."""
 
     moves: list[tuple[Row, Path, Path]]
     left_out: list[LeftOut]
@@ -34,13 +34,13 @@ def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = Fa
     """Return the rows whose every score is at least its minimum.
 
     Args:
-        rows: rows of a scores table.
-        minimum: column to lowest score that passes.
-        invert: return those that do not pass instead. A row without a score is never returned, either way.
+        rows: rows of a table of scores.
+        minimum: column -> lowest score that passes.
+        invert: return those that do not pass instead. A row without a score is never returned.
 
     Raises:
         UsageError: a column is missing.
-        DataError: a cell that should hold a number does not.
+        DataError: a cell is not a number where one is needed.
     """
     need_columns(rows, minimum)
     good, left = split_failed(rows)
@@ -58,16 +58,16 @@ def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = Fa
 
 
 def plan(rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path], target: Path) -> TransferPlan:
-    """Say where each row's image would go: below ``target``, in the sub-folders in which it lies now.
+    """Return where each row's image would go: below ``target``, in its present subfolders.
 
     Args:
         rows: the rows whose images go; an image that several rows share goes once, with the first of them.
-        everything: all rows of the table: they say which folder the sub-folders are counted from.
-        folders: where to look for files that are named relatively.
+        everything: all rows of the table; the deepest folder of all their images is the root of the subfolders.
+        folders: where to look for files with relative names.
         target: the folder to go to.
 
     Raises:
-        UsageError: ``target`` is there and is no folder.
+        UsageError: ``target`` exists and is not a folder.
     """
     if target.exists() and not target.is_dir():
         raise UsageError(f"Expected a folder to put images in, got the file {str(target)!r}: name another.")
@@ -93,12 +93,12 @@ def _file(row: Row) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    """Return a path without "..", so that nothing can climb out of the target; links stay as they are named."""
+    """Return a path without "..", so that no file escapes the target; links are not resolved."""
     return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps ".."
 
 
 def _common_folder(files: Sequence[Path]) -> Path:
-    """Return the deepest folder that all files lie in."""
+    """Return the deepest folder that contains all files."""
     if not files:
         return Path()
     return Path(os.path.commonpath([file.parent for file in files]))

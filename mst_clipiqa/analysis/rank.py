@@ -1,4 +1,4 @@
-"""rank and pick: rows in the order of their scores, best first, overall or within each prompt."""
+"""rank and pick: rows sorted by score, best first, overall or within each prompt."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def parse_weights(by: str) -> dict[str, float]:
     """Return the columns to order by and their weights.
 
     Args:
-        by: a column ("quality") or columns with weights ("quality=2,correspondence=1"); a negative weight is for
-            a column where lower is better.
+        by: a column ("quality") or columns with weights ("quality=2,correspondence=1"); use a negative weight if
+            lower is better.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither.
     """
     weights: dict[str, float] = {}
     for part in by.split(","):
@@ -50,20 +50,20 @@ def parse_weights(by: str) -> dict[str, float]:
 def rank(
     rows: Sequence[Row], weights: Mapping[str, float], *, top: int | None = None, per_prompt: bool = False
 ) -> Ranked:
-    """Order rows by a weighted mean of their scores, the highest first; equals stay in the order they came in.
+    """Sort rows by a weighted mean of their scores, highest first; equal rows keep their order.
 
     Args:
-        rows: rows of a scores table.
-        weights: column to weight. Values count as they stand, each in its own units.
-        top: how many to keep, of each prompt if ``per_prompt``; None keeps all.
-        per_prompt: rank within each prompt; prompts come in the order in which the table first names them.
+        rows: rows of a table of scores.
+        weights: column -> weight. Values are not rescaled: each is in its own units.
+        top: how many to keep, per prompt if ``per_prompt``; None keeps all.
+        per_prompt: rank within each prompt; prompts are in the order of their first rows.
 
     Returns:
-        Ranked: the rows with ``rank`` and, where there are several weights, the mean as ``weighted``.
+        Ranked: the rows with ``rank`` and, if there are several weights, the mean as ``weighted``.
 
     Raises:
         UsageError: a column is missing, or ``top`` is below 1.
-        DataError: a cell that should hold a number does not.
+        DataError: a cell is not a number where one is needed.
     """
     if top is not None and top < 1:
         raise UsageError(f"Expected to keep at least 1 row, got {top}.")
@@ -85,17 +85,17 @@ def rank(
 
 
 def _value(row: Row, weights: Mapping[str, float]) -> tuple[float, str]:
-    """Return the weighted mean of a row's scores, and why there is none where there is none."""
+    """Return the weighted mean of a row's scores, and the reason if there is none."""
     total = 0.0
     for column, weight in weights.items():
         value = number(row, column)
         if value is None:
             return math.nan, f"no {column}"
         total += weight * value
-    # One column keeps its own value: dividing by its weight could make equals of neighbours.
+    # A single column keeps its value: dividing by its weight could make neighbours equal.
     return (total if len(weights) == 1 else total / sum(abs(w) for w in weights.values())), ""
 
 
 def _best_first(group: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
-    ordered = sorted(group, key=lambda pair: -pair[0])  # sorted() keeps equals in order
+    ordered = sorted(group, key=lambda pair: -pair[0])  # sorted() keeps the order of equal rows
     return [{**row, "rank": place} for place, (_, row) in enumerate(ordered, 1)]

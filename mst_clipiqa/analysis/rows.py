@@ -1,4 +1,4 @@
-"""Rows of a scores table: numbers out of text, failed rows apart, images found again."""
+"""Rows of a table of scores: read numbers, separate failed rows, find the images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NO_FILE = "the row names no file"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that a verb could not use, and why."""
+    """A row that a command could not use, and why."""
 
     row: Row
     why: str
 
 
 def split_failed(rows: Iterable[Row]) -> tuple[list[Row], list[LeftOut]]:
-    """Return the rows that were scored and those that were not, each in order; no status counts as scored."""
+    """Return the scored rows and the failed ones, each in order; a row without a status counts as scored."""
     good, failed = [], []
     for row in rows:
         if str(row.get("status") or "ok") == "ok":
@@ -36,10 +36,10 @@ def split_failed(rows: Iterable[Row]) -> tuple[list[Row], list[LeftOut]]:
 
 
 def number(row: Row, column: str) -> float | None:
-    """Return a cell as a float; None where it is empty or not a number (NaN).
+    """Return a cell as a float; None if it is empty or NaN.
 
     Raises:
-        DataError: the cell holds something else.
+        DataError: the cell is not a number.
     """
     cell = row.get(column)
     if cell is None or cell == "":
@@ -57,18 +57,18 @@ def number(row: Row, column: str) -> float | None:
 
 
 def text(row: Row, column: str) -> str:
-    """Return a cell as text, empty where there is nothing."""
+    """Return a cell as text; empty if there is none."""
     cell = row.get(column)
     if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))  # a prompt such as 1984, which a table of another program gives back as a number
+        return str(int(cell))  # a prompt such as 1984, which another program wrote as a number
     return "" if cell is None else str(cell)
 
 
 def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
-    """Check that a table has the columns that a verb reads; an empty table has them all.
+    """Check that a table has the columns that are needed; an empty table passes.
 
     Raises:
-        UsageError: a column is in no row.
+        UsageError: no row has one of the columns.
     """
     if not rows:
         return
@@ -83,9 +83,9 @@ def with_generator(rows: Iterable[Row], where: GeneratorFrom) -> list[Row]:
     """Return the rows with a column ``generator``.
 
     Args:
-        rows: rows of a scores table.
-        where: "column" leaves the rows as they are; "name" takes what stands before the first "_" of the file's
-            name; "folder" takes the folder that the file lies in.
+        rows: rows of a table of scores.
+        where: "column" leaves the rows as they are; "name" takes the part of the file's name before the first "_";
+            "folder" takes the name of the file's folder.
     """
     if where == "column":
         return list(rows)
@@ -100,7 +100,7 @@ def _generator(file: str, where: GeneratorFrom) -> str:
 
 
 def find_image(file: str, folders: Sequence[Path]) -> Path | None:
-    """Return where a row's file lies: as it is named, else below one of the folders; None where nowhere."""
+    """Return the path of a row's file: below one of the folders, or as it is named; None if it is not found."""
     if not file or "\0" in file:
         return None
     named = Path(file)
@@ -118,7 +118,7 @@ def _is_file(path: Path) -> bool:
 
 
 def say_left_out(left: Sequence[LeftOut], names: int = 3) -> list[str]:
-    """Return lines for a person: how many rows were left out, by reason, with the first few names."""
+    """Return lines that say how many rows were left out, by reason, with the first few names."""
     if not left:
         return []
     lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} left out:"]

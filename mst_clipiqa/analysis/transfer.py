@@ -1,7 +1,7 @@
 """Copy or move files so that none is ever overwritten, left half-written, or lost.
 
-A copy is written under a name of its own beside its target, brought to the disk, and only then given the target's
-name, in a way that fails where the name is taken. A move removes the source only after that.
+A copy is written under a temporary name next to its target, synced to disk, and then linked to the target's name,
+which fails if the name is taken. A move removes the source only after that.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 
 from mst_clipiqa.tables.atomic import sync_folder
 
-# What a full or read-only disk says: the next file would fare no better.
+# Errors of a full or read-only disk: the next file would fail as well.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# What a file system says that cannot link: another one (a move across disks), or one without hard links.
+# Errors of a link across file systems, or on one without hard links.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: where it is now, or the reason why it is where it was."""
+    """The result for one file: its new path, or why it was not transferred."""
 
     source: Path
     to: Path | None
@@ -34,14 +34,15 @@ class Outcome:
 
 
 def transfer(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Outcome]:
-    """Copy or move files one by one; what cannot be done is said and leaves its file where it was.
+    """Copy or move files one by one; a file that cannot be transferred stays in place and is reported.
 
     Args:
-        pairs: (source, target) files; folders are made as needed. A taken name gets a number: "cat-2.png".
+        pairs: (source, target) files; folders are created as needed. If a name is taken, a number is added:
+            "cat-2.png".
         move: remove each source once its copy is safe.
 
     Yields:
-        Outcome: one a pair, in order. After a full or read-only disk nothing more is tried.
+        Outcome: one per pair, in order. After an error of a full or read-only disk, no further file is tried.
     """
     stopped = ""
     for source, target in pairs:
@@ -54,11 +55,11 @@ def transfer(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Outc
             why = error.strerror or type(error).__name__
             yield Outcome(source, None, why)
             if error.errno in _HOPELESS:
-                stopped = f"the target said: {why}"
+                stopped = f"the target is unusable: {why}"
 
 
 def foresee(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Path]:
-    """Yield where `transfer` would put each file, touching nothing."""
+    """Yield where ``transfer`` would put each file, touching nothing."""
     taken: set[Path] = set()
     for source, target in pairs:
         if _is_there(source, target, move):
@@ -70,12 +71,12 @@ def foresee(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Path]
 
 
 def place(source: Path, target: Path, *, move: bool) -> Path:
-    """Put one file at ``target`` or, where another file has that name, beside it; return where it is now.
+    """Put one file at ``target`` or, if the name is taken, under a numbered name; return its new path.
 
-    Copying a file that is there already, byte for byte, does nothing.
+    Copying a file whose identical copy exists does nothing.
 
     Raises:
-        OSError: it cannot be done; the source is where it was.
+        OSError: the transfer failed; the source is unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if _is_there(source, target, move):
@@ -96,7 +97,7 @@ def place(source: Path, target: Path, *, move: bool) -> Path:
 
 
 def _is_there(source: Path, target: Path, move: bool) -> bool:
-    """Whether there is nothing to do: the target is the source itself or, for a copy, has its every byte."""
+    """Return whether nothing is to be done: the target is the source or, for a copy, has the same bytes."""
     if not (target.exists() and source.exists()):
         return False
     return source.samefile(target) or (not move and filecmp.cmp(source, target, shallow=False))
@@ -110,7 +111,7 @@ def names(target: Path) -> Iterator[Path]:
 
 
 def _link(source: Path, target: Path) -> Path:
-    """Give a file a second name, the first that is free; unlike a rename, a link never replaces."""
+    """Link a file to the first free name; unlike a rename, a link never replaces a file."""
     for name in names(target):
         try:
             os.link(source, name, follow_symlinks=False)
@@ -130,7 +131,7 @@ def _copy(source: Path, target: Path) -> Path:
             shutil.copyfileobj(read, written, 1 << 20)
             written.flush()
             os.fsync(written.fileno())
-        with contextlib.suppress(OSError):  # a disk that keeps no modes or times still keeps the image
+        with contextlib.suppress(OSError):  # some file systems keep no modes or times
             shutil.copystat(source, part)
         put = _publish(part, target)
     finally:
@@ -145,7 +146,7 @@ def _publish(part: Path, target: Path) -> Path:
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
-    for name in names(target):  # no links here: take the name with an empty file, then replace that
+    for name in names(target):  # no hard links: reserve the name with an empty file, then replace it
         try:
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
@@ -161,7 +162,7 @@ def _publish(part: Path, target: Path) -> Path:
 
 
 def _remove(source: Path, put: Path) -> None:
-    """Remove a source whose file has arrived; where that is not allowed, take the copy away again."""
+    """Remove the source of a finished transfer; if that fails, remove the copy."""
     try:
         source.unlink()
     except OSError:

@@ -1,6 +1,6 @@
-"""Many splits, heads and targets, beside what others have published.
+"""Many splits, heads and targets, compared with published results.
 
-runs.py          plan, features ............... -> a BenchmarkRun a target, head and split
+runs.py          plan, features ............... -> one BenchmarkRun per target, head and split
 results.py       runs ......................... -> JSON, tables, comparisons
-published.csv    what others report, each figure with its protocol and source
+published.csv    published results, each with its protocol and source
 """

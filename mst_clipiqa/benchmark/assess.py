@@ -1,4 +1,4 @@
-"""Predictions of a model, or of a table of scores, against the ratings of a set."""
+"""Scores of a model, or from a table, compared with the ratings of a set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ SPLIT_PARTS = ("train", "validation", "test", "all")
 
 @dataclass(frozen=True)
 class Assessed:
-    """One target: its evaluation (None if nothing was scored), what had been seen, and how many were not scored."""
+    """The result for one target.
+
+    Attributes:
+        target: the name of the score.
+        evaluation: all measures; None if no image was scored.
+        contamination: how much of the images had been seen in training.
+        unscored: how many images have no score.
+    """
 
     target: str
     evaluation: Evaluation | None
@@ -29,7 +36,13 @@ class Assessed:
 
 @dataclass(frozen=True)
 class AssessedPart:
-    """Which images of a set are assessed, in words, and the share of them whose prompt training saw."""
+    """The images of a set to assess.
+
+    Attributes:
+        records: the images.
+        protocol: how they were chosen, in words.
+        leakage: share of them, 0..1, whose prompt was seen in training; None if unknown.
+    """
 
     records: tuple[Record, ...]
     protocol: str
@@ -42,10 +55,10 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
     Args:
         rated: the set.
         part: "test", "train", "validation" (of the model's own split, else of the official one), or "all".
-        folder: of the model, which remembers its split.
+        folder: the model folder, which holds the model's split; None for mini.
 
     Raises:
-        UsageError: there is no such part.
+        UsageError: the part does not exist.
     """
     if part not in SPLIT_PARTS:
         raise UsageError(f"Expected --split {', '.join(SPLIT_PARTS)}, got {part!r}.")
@@ -60,7 +73,7 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
         protocol = split.protocol
     else:
         raise UsageError(
-            f"Expected the split of a model that was trained on {rated.name}, or an official one, got neither: "
+            f"Expected the split of a model trained on {rated.name}, or an official split, got neither: "
             "use --split all."
         )
     records: tuple[Record, ...] = getattr(split, part)
@@ -69,11 +82,11 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
 
 
 def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Callable[[int], None]) -> list[Assessed]:
-    """Score the images and measure every target that model and set share."""
+    """Score the images and evaluate each target that the model and the set share."""
     targets = [name for name in scorer.model.config.targets if name in rated.ranges]
     if not targets:
         ours, theirs = ", ".join(scorer.model.config.targets), ", ".join(rated.targets)
-        raise UsageError(f"Expected a target that model ({ours}) and set ({theirs}) share, got none.")
+        raise UsageError(f"Expected a target that both the model ({ours}) and the set ({theirs}) have, got none.")
     scores = []
     for score in scorer.many(Request(str(r.file), (r.prompt or "").strip() or None) for r in images.records):
         scores.append(score)
@@ -86,7 +99,7 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
     for target in targets:
         low, high = rated.ranges[target]
         rows = [(r, s.targets[target], s.intervals.get(target)) for r, s in zip(images.records, scores, strict=True)]
-        # The model's units are those of the set it was trained on; another set's may differ.
+        # The model scores in the units of its training set, which may differ from this set's.
         own_low, own_high = scorer.ranges[target]
         scale, shift = (high - low) / (own_high - own_low), low
         values = {r.name: shift + (v - own_low) * scale for r, v, _ in rows if v is not None}
@@ -96,7 +109,7 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
 
 
 def assess_table(rows: Sequence[Mapping[str, Any]], rated: RatedSet) -> list[Assessed]:
-    """Measure the columns of a table of scores that are targets of a set; files match by path, then by name."""
+    """Evaluate the columns of a table of scores that are targets of a set; files match by path, then by name."""
     columns = [t for t in rated.targets if any(row.get(t) is not None for row in rows)]
     if not columns:
         raise UsageError(f"Expected a column {' or '.join(rated.targets)} with values in the scores, got none.")
@@ -135,7 +148,7 @@ def _measured(
 
 
 def _some(found: list[Assessed]) -> list[Assessed]:
-    """Return what was measured; DataError where nothing was."""
+    """Return the results; DataError if no image has a score."""
     if all(one.evaluation is None for one in found):
         targets = " or ".join(one.target for one in found)
         raise DataError(f"Expected scores of {targets} for {found[0].unscored} rated images, got none that match.")

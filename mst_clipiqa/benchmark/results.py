@@ -1,4 +1,4 @@
-"""What a benchmark found: JSON, a table to set beside published ones, and an answer to "is B better than A?"."""
+"""Results of a benchmark: JSON, a table with the published ones, and "is B better than A?"."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ RUN_MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "ba
 def summarise(
     plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], encoders: dict[str, Any], test_set: str | None
 ) -> dict[str, Any]:
-    """Return everything that was found, ready for JSON.
+    """Return all results, ready for JSON.
 
     Args:
         plan: what was run.
         runs: its results.
         encoders: source, sha256 and precision of the pair.
-        test_set: the other set that was tested on, if any.
+        test_set: the other set that was used for testing, if any.
     """
     return {
         "data": plan.rated.name,
@@ -47,11 +47,11 @@ def summarise(
 def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[float, float]:
     """Return a 95 % interval of the mean over random splits.
 
-    The splits share images, so the plain interval would be too narrow; the variance is corrected by
-    1/n + test/train (Nadeau and Bengio, 2003).
+    The splits share images, so the plain interval would be too narrow; the variance is multiplied by
+    1/n + test/train instead of 1/n (Nadeau and Bengio, 2003).
 
     Args:
-        values: one figure a split, at least two.
+        values: one result per split, at least two.
         test_share: share of the images in a test part, 0..1.
     """
     finite = [value for value in values if math.isfinite(value)]
@@ -63,7 +63,7 @@ def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[fl
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """Return the tables of a benchmark: ours with intervals, then the published figures, each with its protocol."""
+    """Return the tables of a benchmark: ours with intervals, then the published results, each with its protocol."""
     encoders = found["encoders"]
     lines = [
         f"# Benchmark on {found['tested_on']}"
@@ -89,12 +89,12 @@ def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tu
     """Return how much better B ranks the same test images than A, with an interval over prompts.
 
     Args:
-        a, b: two results of ``summarise``, of one set and the same splits.
-        target: which target.
+        a, b: two results of ``summarise``, for the same set and splits.
+        target: the target to compare.
         heads: the head of A and that of B.
 
     Raises:
-        DataError: the two have no test images in common.
+        DataError: the results have no test images in common.
     """
     left, right = (_predictions(found, target, head) for found, head in zip((a, b), heads, strict=True))
     keys = sorted(left.keys() & right.keys())
@@ -133,9 +133,9 @@ def _line(plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], target: str, head: 
 def _together(runs: Sequence[BenchmarkRun]) -> Contamination:
     """Return the mean contamination of several test parts."""
     found = [run.contamination for run in runs]
-    guilty = tuple(dict.fromkeys(who for one in found for who in one.by))
+    by = tuple(dict.fromkeys(who for one in found for who in one.by))
     images, prompts = (float(np.mean([getattr(one, part) for one in found])) for part in ("images", "prompts"))
-    return Contamination(images, prompts, guilty)
+    return Contamination(images, prompts, by)
 
 
 def _row(line: dict[str, Any]) -> str:
@@ -152,7 +152,7 @@ def _row(line: dict[str, Any]) -> str:
 
 
 def _published(data: str, target: str) -> list[str]:
-    """Return what others report on a set and target, each beside its protocol, for they differ."""
+    """Return the published results on a set and target, each with its protocol."""
     text = resources.files("mst_clipiqa.benchmark").joinpath("published.csv").read_text(encoding="utf-8")
     rows = [row for row in csv.DictReader(text.splitlines()) if (row["data"], row["target"]) == (data, target)]
     if not rows:

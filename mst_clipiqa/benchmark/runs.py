@@ -1,7 +1,7 @@
-"""Many splits, heads and targets of one rated set, trained and tested on features that are made once.
+"""Many splits, heads and targets of one rated set, trained and tested on features that are encoded once.
 
-Every split trains anew and is tested on prompts (or images, if so asked) that its training never saw. A plan's runs
-are independent, so they share the processor's cores as processes of one thread each.
+Each split trains a new model and tests it on prompts (or images) that were not used in training. The runs are
+independent, so they run in parallel as processes with one thread each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mst_clipiqa.train.contamination import Contamination, contamination
 from mst_clipiqa.train.features import FeatureTable, rated_features
 from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
 
-_FEW_RESAMPLES = Resampling(resamples=20)  # a run's own interval is not reported: the spread over splits is
+_FEW_RESAMPLES = Resampling(resamples=20)  # intervals are reported over splits, not for a run
 RunKey = tuple[str, Head, int]  # target, head, split
 
 
@@ -45,7 +45,7 @@ class BenchmarkPlan:
     splits: int
     split_by: str
     recipe: Recipe
-    together: tuple[tuple[Record, ...], ...] = ()  # images that no split may part: byte-identical ones
+    together: tuple[tuple[Record, ...], ...] = ()  # byte-identical images, which no split may separate
 
     def split(self, number: int) -> Split:
         """Return split ``number``; the same for every head and target."""
@@ -116,7 +116,7 @@ def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = l
 def _spread(bench: Bench, jobs: Sequence[RunKey], processes: int) -> Iterator[BenchmarkRun]:
     if processes <= 1:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a process of its own, so that the figures are the same
+        torch.set_num_threads(1)  # as in the other processes, so that the figures are the same
         try:
             yield from (run_one(bench, *job) for job in jobs)
         finally:
@@ -127,7 +127,7 @@ def _spread(bench: Bench, jobs: Sequence[RunKey], processes: int) -> Iterator[Be
         yield from pool.map(_work, jobs)
 
 
-_bench: list[Bench] = []  # what a worker process works on, sent once
+_bench: list[Bench] = []  # the data of a worker process, sent once
 
 
 def _start_worker(bench: Bench) -> None:
@@ -140,7 +140,7 @@ def _work(job: RunKey) -> BenchmarkRun:
 
 
 def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
-    """Train on one split and test it; the test part reaches nothing before the weights are fixed."""
+    """Train on one split and test it; the test part is not used before the weights are fixed."""
     plan, table = bench.plan, bench.table
     split, scale = plan.split(number), plan.rated.ranges[target]
     parts = split.for_training()
@@ -153,10 +153,10 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
 
 
 def _test(bench: Bench, fitted: Fitted, split: Split, job: RunKey, half: float) -> BenchmarkRun:
-    """Measure a fitted model on the test part, which is another set's where there is one; ``half`` is on 1..5."""
+    """Measure a fitted model on the test part, or on another set if there is one; ``half`` is on 1..5."""
     target, head, _ = job
     table, ranges = (bench.other.table, bench.other.ranges) if bench.other else (bench.table, bench.plan.rated.ranges)
-    low, high = ranges[target]  # another set's scale is another ruler: predictions are laid over it end to end
+    low, high = ranges[target]  # of another set's scale, if there is one: predictions are rescaled to it
     predicted = to_native(
         predict(fitted.model, rated_features(table, split.test, target, head, (low, high))), low, high
     ).numpy()

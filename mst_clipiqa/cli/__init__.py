@@ -1,4 +1,4 @@
-"""The command `mst-clipiqa`: one group of commands, each imported only when it is called.
+"""The command ``mst-clipiqa``: one group of commands, each imported only when it is called.
 
 Exit codes: 0 success, 1 some rows failed (the command says so), 2 wrong usage or an input that stops the work,
 130 interrupted, 141 the reader of our output went away. A command answers with its exit code, or None for 0.
@@ -40,14 +40,14 @@ COMMANDS = {
 
 
 class CommandGroup(click.Group):
-    """A group that knows its commands from a table and imports the one that is asked for."""
+    """A group that lists its commands from a table and imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the table's order, which is the order of use."""
+        """Return the commands in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command, or return None where there is no such command."""
+        """Import a command; None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(_module(cmd_name)).command
@@ -58,19 +58,19 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments begin with; an unknown one is told its nearest neighbour."""
+        """Find the command that the arguments begin with; an error for an unknown one names the nearest."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = nearest(args[0], COMMANDS) or f"; the commands are: {', '.join(COMMANDS)}"
             raise click.UsageError(f"There is no command {args[0]!r}{hint}.", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table into `--help`, without importing any command."""
+        """Write the table into ``--help``, without importing any command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command, and turn what stops it into one line and an exit code."""
+        """Run the command, and turn an error into one line and an exit code."""
         try:
             code = super().invoke(ctx)
             sys.stdout.flush()  # here and not at exit, where a broken pipe can no longer be caught
@@ -83,7 +83,7 @@ class CommandGroup(click.Group):
         except BrokenPipeError:
             _forget_stdout()
             ctx.exit(141)
-        except OSError as error:  # a path too long for the system, a folder that may not be looked into
+        except OSError as error:  # a path that is too long, a folder without permission
             named = f"got {shown(error.filename)}" if error.filename else "got another one"
             why = error.strerror or error
             click.echo(f"Error: Expected a file or folder that can be used, {named}: {why}.", err=True)
@@ -96,7 +96,7 @@ def _module(command: str) -> str:
 
 
 def _forget_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    """Point stdout at /dev/null, so that the interpreter's last flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -110,9 +110,9 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line; this is the entry point of the script `mst-clipiqa`."""
-    # Pillow then keeps up to 32 MB of freed images for the next ones: without, each decode asks the system for its
-    # memory anew, which costs a third of the time of decoding.
+    """Run the command line; this is the entry point of the script ``mst-clipiqa``."""
+    # Pillow then keeps up to 32 MB of freed memory for the next images. Without it, each decode allocates from the
+    # system, which costs a third of the decoding time.
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "4m")
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
     group(prog_name="mst-clipiqa")

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, so that stdout stays data; silent where nobody watches."""
+"""A progress bar on stderr, as stdout is for data; silent if stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
 
     Args:
         label: what is being done.
-        total: how many things there are; None where that is not known.
+        total: how many things there are; None if unknown.
         quiet: show nothing.
     """
     from rich.console import Console

@@ -61,7 +61,7 @@ class Partition:
 
     @staticmethod
     def from_json(text: str) -> Partition:
-        """Return the part that `to_json` wrote."""
+        """Return the part that ``to_json`` wrote."""
         tree = json.loads(text)
         sources = (s | {"at": tuple(s["at"]) if s["at"] else None} for s in tree["sources"])
         return Partition(tree["name"], tuple(Source(**s) for s in sources))

@@ -1,4 +1,4 @@
-"""One self-contained page from a scores table: images, distributions, generators, prompts, failures.
+"""One self-contained page from a table of scores: images, distributions, generators, prompts, failures.
 
     data.py         rows to what the page shows: columns, means with intervals, who is best, worst, least sure
     thumbnails.py   images to small WebP files, as large as the page's budget allows
@@ -69,7 +69,7 @@ def write_report(
     """Write the page.
 
     Args:
-        rows: rows of a scores table, failed ones included.
+        rows: rows of a table of scores, failed ones included.
         path: the HTML file; an older one is replaced once the new one is complete.
         folders: where to look for images that are named relatively; none at all leaves images out.
         options: title and largest size.

@@ -1,4 +1,4 @@
-"""Rows of a scores table -> all that the page shows, as plain lists that become JSON."""
+"""Rows of a table of scores -> all that the page shows, as plain lists that become JSON."""
 
 from __future__ import annotations
 

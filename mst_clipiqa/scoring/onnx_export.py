@@ -1,6 +1,6 @@
 """An export for ONNX Runtime, kept only if it agrees with torch.
 
-    coarse, fine - written - opened as `score --backend` opens them - compared with torch on images - kept
+    coarse, fine - written - opened as ``score --backend`` opens them - compared with torch on images - kept
 
 An fp32 export is kept only where features and scores equal torch's within ``FEATURES`` and ``SCORES``. An int8 one
 differs by design; how much is returned, for whoever wants to judge it.

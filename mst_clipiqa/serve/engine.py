@@ -1,6 +1,6 @@
 """Images of all clients -> scores, in batches.
 
-    request - admitted - opened in `workers` threads - [queue] - up to batch_size at once: encoded, judged - Score
+    request - admitted - opened in ``workers`` threads - [queue] - up to batch_size at once: encoded, judged - Score
 
 Batches are encoded by up to four threads, each with its share of the processor. No image waits for
 company: a thread takes what is waiting when it is free, so batches grow with the load.

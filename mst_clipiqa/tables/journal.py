@@ -40,7 +40,7 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
     """Yield the rows of a ``.part`` file in order, without the one that was torn off while it was written.
 
     Args:
-        path: of the ``.part`` file (`journal_of`).
+        path: of the ``.part`` file (``journal_of``).
 
     Yields:
         dict: column -> text, number (an int stays one) or None.
@@ -135,7 +135,7 @@ class Journal:
             yield row
 
     def placed(self) -> Iterator[tuple[list[Cell], int]]:
-        """Yield all rows from the first, each with the place from where `at` finds it again."""
+        """Yield all rows from the first, each with the place from where ``at`` finds it again."""
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             _, _, rows = _read(file, self.path)
@@ -145,7 +145,7 @@ class Journal:
                 place = end
 
     def at(self, place: int) -> list[Cell]:
-        """Return the row that `placed` found at a place."""
+        """Return the row that ``placed`` found at a place."""
         with _writing(self.path), os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(place)
             row: list[Cell] = json.loads(file.readline())

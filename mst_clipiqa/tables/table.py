@@ -31,7 +31,7 @@ TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 class TableWriter:
     """Writes a table row by row; the file appears, whole, when it is closed.
 
-    Leaving the ``with`` block because of an exception leaves the rows in ``<path>.part`` (`journal_of`), from where
+    Leaving the ``with`` block because of an exception leaves the rows in ``<path>.part`` (``journal_of``), from where
     ``resume=True`` goes on.
 
     Args:
@@ -40,7 +40,7 @@ class TableWriter:
             column stays empty.
         resume: keep the rows of a run that did not finish; ``rows`` says how many there are.
         hidden: further columns, kept in the ``.part`` file only.
-        origin: what makes the rows, likewise (`journal.origin_of`).
+        origin: what makes the rows, likewise (``journal.origin_of``).
 
     Raises:
         UsageError: unknown suffix, no such folder, not writable, another run writes it, other columns (resume).
@@ -148,7 +148,7 @@ class TableWriter:
 
 
 def read_table(path: str | os.PathLike[str]) -> list[dict[str, str | float | None]]:
-    """Return all rows of a table; see `stream_table`."""
+    """Return all rows of a table; see ``stream_table``."""
     return list(stream_table(path))
 
 

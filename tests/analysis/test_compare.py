@@ -62,8 +62,8 @@ def test_wider_intervals_are_less_sure() -> None:
 
 def test_without_intervals_it_does_not_pretend() -> None:
     found = one(scored(4, None), scored(3))
-    assert (found.probability, found.verdict) == (None, "not sure how sure")
-    assert found.sentence().endswith("how sure that is cannot be said, because the model was not calibrated.")
+    assert (found.probability, found.verdict) == (None, "uncalibrated")
+    assert found.sentence().endswith("there is no probability, because the model is not calibrated.")
 
 
 def test_equal_scores_are_equal() -> None:

@@ -46,7 +46,7 @@ def test_an_interval_around_zero_is_no_difference() -> None:
 
 def test_one_prompt_is_too_few() -> None:
     (change,) = drift(rows(("a", 1.0)), rows(("a", 2.0))).changes
-    assert change.sentence() == ("New minus old is 1.00 in quality over 1 prompt, too few to say how sure that is.")
+    assert change.sentence() == ("New minus old is 1.00 in quality over 1 prompt, too few for an interval.")
     assert (change.to_row()["low"], change.verdict) == (None, "unknown")
 
 

@@ -1,4 +1,4 @@
-"""The verbs over scores as a person calls them: tables, pipes, folders, exit codes, nothing without --yes."""
+"""The commands over scores as a person calls them: tables, pipes, folders, exit codes, nothing without --yes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_stdin_may_be_each_kind_of_table(here: Path, suffix: str) -> None:
     ]
 
 
-def test_verbs_pipe_into_each_other(here: Path) -> None:
+def test_commands_pipe_into_each_other(here: Path) -> None:
     picked = call("pick", "scores.csv", "--by", "correspondence").stdout_bytes
     result = call("filter", "-", "--copy-to", "best", "--yes", stdin=picked)
     assert (result.exit_code, sorted(path.name for path in Path("best").iterdir())) == (0, ["a.png", "ü.png"])
@@ -134,8 +134,8 @@ def test_filter_touches_nothing_without_yes(here: Path, how: str) -> None:
     result = call("filter", "scores.csv", "--min-quality", "3", how, "out")
     assert tree() == before
     assert not Path("out").exists()
-    verb = "copied" if how == "--copy-to" else "moved"
-    assert f"2 rows kept, 1 not. 2 images would be {verb}; nothing was touched: add --yes to do it." in result.stderr
+    command = "copied" if how == "--copy-to" else "moved"
+    assert f"2 rows kept, 1 not. 2 images would be {command}; nothing was touched: add --yes to do it." in result.stderr
     assert [row["to"] for row in csv_of(result.stdout)] == ["out/b.png", "out/ü.png"]
 
 
@@ -178,9 +178,9 @@ def test_filter_finds_images_beside_a_table_that_was_taken_along(here: Path, mon
             ["filter", "scores.csv", "--copy-to", "x", "--move-to", "y"],
             "Expected one of --list, --copy-to and --move-to",
         ),
-        (["rank", "nowhere.csv"], "Expected a scores table (.csv, .jsonl, .parquet), a folder of images"),
+        (["rank", "nowhere.csv"], "Expected a table of scores (.csv, .jsonl, .parquet), a folder of images"),
         (["rank", "in/a.png"], "got another kind of file: 'in/a.png'"),
-        (["rank", "-"], "Expected a scores table on stdin, got nothing"),
+        (["rank", "-"], "Expected a table of scores on stdin, got nothing"),
         (["rank", "scores.csv", "--by", "sharpness"], "Expected a column 'sharpness' in the table"),
         (["rank", "scores.csv", "--by", "prompt"], "Expected a number in column 'prompt', got 'cat'"),
         (["rank", "scores.csv", "-o", "out.xls"], "Expected a table to end in .csv, .jsonl or .parquet"),
@@ -196,7 +196,7 @@ def test_wrong_usage_is_one_sentence(here: Path, args: list[str], message: str) 
 
 def test_compare_from_a_table(here: Path) -> None:
     result = call("compare", "a.png", "b.png", "--scores", "scores.csv")
-    doubt = "; how sure that is cannot be said, because the model was not calibrated."
+    doubt = "; there is no probability, because the model is not calibrated."
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
         [

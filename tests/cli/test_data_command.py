@@ -1,4 +1,4 @@
-"""`mst-clipiqa data check`: what it prints, and its exit codes."""
+"""``mst-clipiqa data check``: what it prints, and its exit codes."""
 
 from __future__ import annotations
 

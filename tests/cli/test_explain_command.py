@@ -1,4 +1,4 @@
-"""`mst-clipiqa explain` as a person calls it, and the shipped model's map against regions that were distorted."""
+"""``mst-clipiqa explain`` as a person calls it, and the shipped model's map against regions that were distorted."""
 
 from __future__ import annotations
 

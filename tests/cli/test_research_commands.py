@@ -1,4 +1,4 @@
-"""The researcher's verbs, by the command line, on a small rated set and the embedded encoders."""
+"""The researcher's commands, by the command line, on a small rated set and the embedded encoders."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     assert "Error: Expected results.json of a benchmark" in wrong.stderr
 
 
-def test_cache_verbs(model: Path, cache: Path, tmp_path: Path) -> None:
+def test_cache_commands(model: Path, cache: Path, tmp_path: Path) -> None:
     info = json.loads(run("cache", "info", "--cache", cache, "--json").stdout)
     assert info["spaces"][0]["images"] == 24
     assert info["spaces"][0]["prompts"] == 8

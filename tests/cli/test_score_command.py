@@ -1,4 +1,4 @@
-"""`mst-clipiqa score` with the embedded model, as people call it."""
+"""``mst-clipiqa score`` with the embedded model, as people call it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Run = Callable[[Callable[[], object]], Result]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Put a body behind the command `try`, and run it."""
+    """Put a body behind the command ``try``, and run it."""
 
     def with_body(body: Callable[[], object]) -> Result:
         module = ModuleType("mst_clipiqa.cli.commands.try")

@@ -216,7 +216,7 @@ def test_a_image_that_its_storage_refuses_is_a_row(
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
-    """Let `run` do its parts in this process, one after the other, without ray."""
+    """Let ``run`` do its parts in this process, one after the other, without ray."""
     module = import_module("mst_clipiqa.distribute.run")
 
     def deal(ray: None, job: ClusterJob, todo: list[Partition], advance: Any) -> None:

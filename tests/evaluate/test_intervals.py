@@ -19,7 +19,7 @@ MEASURES = ["srcc", "plcc", "krcc", "rmse"]
 
 
 def rated(prompts: int, each: int, seed: int, of_prompt: float = 0.0) -> tuple[Floats, Floats, list[int]]:
-    """Return predictions, scores and groups; `of_prompt` is the share of the error that a prompt's images share."""
+    """Return predictions, scores and groups; ``of_prompt`` is the share of the error that a prompt's images share."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(prompts), each)
     mos = rng.normal(3, 1, len(groups))

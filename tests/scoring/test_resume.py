@@ -106,7 +106,7 @@ def test_it_goes_on_though_the_files_have_changed(kind: str, pair: Watched, fold
     pair.images, pair.hook = 0, None
     again = run(folder, output, "--resume")
     assert again.exit_code == 1  # one file is no image
-    assert "Going on from 12 rows of earlier runs." in again.stderr
+    assert "Resuming after 12 rows of earlier runs." in again.stderr
     # 0, 0a, 1, 3 | 4, 5 (no image), 6, 7 | 8, 9, 10, 11 | 11 more: only the third batch is known as a whole.
     assert pair.images == 4 + 3 + 11
     assert names(tmp_path) == [output.name]
@@ -235,7 +235,7 @@ def test_a_signal_lets_the_batch_finish(
     pair.hook = lambda images: os.kill(os.getpid(), number) if images >= 7 else None
     stopped = run(folder, output)
     assert stopped.exit_code == code
-    assert stopped.stderr == "Stopped; go on with the same command and --resume. 12 rows are written.\n"
+    assert stopped.stderr == "Stopped. Repeat the command with --resume to continue. 12 rows are written.\n"
     assert rows_of(journal_of(output)) == 12
     assert signal.getsignal(signal.SIGINT) is before
     pair.hook = None

@@ -1,1 +1,1 @@
-"""One file a command of the command line; each defines a click command named `command`."""
+"""One file per command; each defines a click command named ``command``."""

@@ -26,9 +26,9 @@ def encoding_options(function: _F) -> _F:
     """Add the flags that say how images are encoded."""
     for option in reversed(
         [
-            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+            click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
             click.option(
-                "--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16; mini: always fp32."
+                "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: fp32."
             ),
             click.option("--batch-size", default=32, show_default=True, help="Images per batch."),
             click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
@@ -43,7 +43,7 @@ def data_options(function: _F) -> _F:
     """Add the flags that name a rated set."""
     for option in reversed(
         [
-            click.option("--data", required=True, help="agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k, ... or csv."),
+            click.option("--data", required=True, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
             click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of labels and images."),
             click.option(
                 "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale."
@@ -59,7 +59,7 @@ def recipe_options(function: _F) -> _F:
     """Add the flags that say how to train."""
     for option in reversed(
         [
-            click.option("--recipe", default="fast", show_default=True, help="fast (ours) or paper (as published)."),
+            click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
             click.option(
                 "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."
             ),

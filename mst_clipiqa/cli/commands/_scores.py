@@ -1,4 +1,4 @@
-"""What the commands over scores share: flags, a table or a folder in, rows out."""
+"""What the commands on scores share: flags, reading rows from a table or a folder, writing rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
-# Not on a terminal, which is narrow.
+# Columns that do not fit on a terminal.
 _WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}
 _WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
 
@@ -46,7 +46,7 @@ by_option = click.option(
 
 
 def source_options(function: _F) -> _F:
-    """Add the flags that say how a folder is scored; they are not read where SOURCE is a table."""
+    """Add the flags that say how a folder is scored; they do not matter if SOURCE is a table."""
     function = encoding_options(function)
     for option in reversed(_FOLDER_OPTIONS):
         function = option(function)
@@ -54,12 +54,12 @@ def source_options(function: _F) -> _F:
 
 
 def table_options(function: _F) -> _F:
-    """Add the flags of a command that takes rows and writes rows; ``deliver`` reads those of them that say where to."""
+    """Add the flags of a command that reads and writes rows; ``deliver`` uses those for the output."""
     return output_option(json_option(left_out_option(source_options(function))))
 
 
 def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
-    """Return the rows of a table, of stdin ("-"), or of a folder that is scored now.
+    """Return the rows of a table, of stdin ("-"), or of a folder, which is scored now.
 
     ``how`` holds the values of ``source_options``; ``intervals`` adds those of a folder's scores.
     """
@@ -109,13 +109,13 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
 
 
 def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
-    """Write rows and those left out to where ``table_options`` say, and return the exit code."""
+    """Write the rows and those left out as ``table_options`` say, and return the exit code."""
     write_rows(rows, how["output"], how["as_json"])
     return finish(left, how["left_out"])
 
 
 def finish(left: Sequence[LeftOut], left_file: Path | None = None) -> int:
-    """Say on stderr which rows were left out and why, write them where asked, and return the exit code."""
+    """Report on stderr which rows were left out and why, write them to a file if given, and return the exit code."""
     from mst_clipiqa.analysis.rows import say_left_out
 
     for line in say_left_out(left):

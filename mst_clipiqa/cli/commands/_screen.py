@@ -1,4 +1,4 @@
-"""Foreign text on a terminal: nothing in it steers the screen, and long names keep the end that tells them apart."""
+"""Foreign text on a terminal: no control characters, and long names keep the end, which tells them apart."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def for_screen(cell: object) -> str:
-    """Return a cell as text that cannot steer a terminal."""
+    """Return a cell as text without control characters."""
     if cell is None:
         return ""
     words = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in words)
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
 
 
 def tail(name: str, width: int) -> str:
-    """Return the end of a file's name, at most ``width`` signs, from a folder on where one fits: "…/cat_012.png"."""
+    """Return the end of a file's name, at most ``width`` characters, cut at a folder if possible: "…/cat_012.png"."""
     if len(name) <= width:
         return name
     kept = name[1 - width :] if width > 1 else ""
@@ -22,5 +22,5 @@ def tail(name: str, width: int) -> str:
 
 
 def file_width(screen: int) -> int:
-    """Return how many of a screen's columns a file's name may take beside scores and prompts."""
+    """Return how many columns of a terminal a file's name may take, beside scores and prompts."""
     return max(16, screen * 3 // 10)

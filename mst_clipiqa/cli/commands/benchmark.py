@@ -1,4 +1,4 @@
-"""`mst-clipiqa benchmark`: many splits, heads and targets, beside published figures."""
+"""``mst-clipiqa benchmark``: many splits, heads and targets, beside published figures."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @click.command("benchmark")
 @data_options
-@click.option("--encoders", default="mini", show_default=True, help="mini, openai or COARSE,FINE.")
+@click.option("--encoders", default="mini", show_default=True, help="Encoders: mini, openai or COARSE,FINE.")
 @click.option("--heads", default="template,prompt", show_default=True, help="Heads to train.")
 @click.option("--targets", help="Targets to train for; default: all in the set.")
 @click.option("--splits", default=10, show_default=True, help="Number of splits.")
-@click.option("--split-by", default="prompt", show_default=True, help="prompt, image, official or a file.")
+@click.option("--split-by", default="prompt", show_default=True, help="Split by: prompt, image, official or a file.")
 @click.option("--test-data", help="Test on this other rated set.")
 @click.option("--test-root", type=click.Path(path_type=Path), help="Folder of that set.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder for results.json, results.md and scatter.png.")

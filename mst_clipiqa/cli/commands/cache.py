@@ -1,4 +1,4 @@
-"""`mst-clipiqa cache`: what is kept of images that were encoded."""
+"""``mst-clipiqa cache``: what is kept of images that were encoded."""
 
 from __future__ import annotations
 

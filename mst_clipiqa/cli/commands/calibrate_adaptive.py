@@ -1,4 +1,4 @@
-"""`mst-clipiqa calibrate-adaptive`: what `score --adaptive` needs to know about a model."""
+"""``mst-clipiqa calibrate-adaptive``: what ``score --adaptive`` needs to know about a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mst_clipiqa.cli.commands._options import data_options, encoding_options, op
 
 @click.command("calibrate-adaptive")
 @data_options
-@click.option("--model", default="mini", show_default=True, help="mini or a model folder; the result is stored in it.")
+@click.option("--model", default="mini", show_default=True, help="Model: mini or a folder, where the result is stored.")
 @encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(quiet: bool, **flags: Any) -> None:

@@ -1,4 +1,4 @@
-"""`mst-clipiqa compare`: which of two images is better, by how much, how sure."""
+"""``mst-clipiqa compare``: which of two images is better, by how much, how sure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mst-clipiqa compare-results`: is B better than A?"""
+"""``mst-clipiqa compare-results``: is B better than A?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mst-clipiqa convert`: the authors' checkpoint in, a model folder out."""
+"""``mst-clipiqa convert``: the authors' checkpoint in, a model folder out."""
 
 from __future__ import annotations
 

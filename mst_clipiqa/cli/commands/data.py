@@ -1,4 +1,4 @@
-"""`mst-clipiqa data`: look at a rated set before trusting it."""
+"""``mst-clipiqa data``: look at a rated set before trusting it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mst-clipiqa drift`: has a generator become better or worse?"""
+"""``mst-clipiqa drift``: has a generator become better or worse?"""
 
 from __future__ import annotations
 

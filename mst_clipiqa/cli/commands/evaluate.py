@@ -1,4 +1,4 @@
-"""`mst-clipiqa evaluate`: how well scores agree with people."""
+"""``mst-clipiqa evaluate``: how well scores agree with people."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("tables", nargs=-1, metavar="[SCORES LABELS]", type=click.Path(path_type=Path))
-@click.option("--model", help="mini or a model folder.")
+@click.option("--model", help="Model: mini or a model folder.")
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of that set.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
-@click.option("--split", "part", default="test", show_default=True, help="test, validation, train or all.")
+@click.option("--split", "part", default="test", show_default=True, help="Part: test, validation, train or all.")
 @click.option("--allow-missing", is_flag=True, help="Continue without missing images.")
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen any image or prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
@@ -78,7 +78,7 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     scorer = Scorer.load(flags["model"], options)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
-    leaked = "" if images.leakage is None else f"; {images.leakage:.0%} of them show a prompt that training saw"
+    leaked = "" if images.leakage is None else f"; {images.leakage:.0%} of them have a prompt that was seen in training"
     return images.protocol + leaked, found
 
 

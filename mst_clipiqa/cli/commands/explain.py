@@ -1,4 +1,4 @@
-"""`mst-clipiqa explain`: why one image got its score."""
+"""``mst-clipiqa explain``: why one image got its score."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 @click.command("explain")
 @click.argument("image", type=click.Path())
 @click.option("--prompt", help="Prompt of the image.")
-@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
 @click.option("-o", "--output", type=FOLDER, help="Folder for explanation.json and explanation.png.")
 @click.option("--target", default="quality", show_default=True, help="Score to draw maps for.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps.")
+@click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
 def command(
     image: str, prompt: str | None, model: str, output: Path | None, target: str, as_json: bool, **how: Any
 ) -> None:
@@ -64,12 +64,12 @@ def _write(found: Explanation, folder: Path, target: str) -> None:
         draw_sheet(found, target).save(folder / "explanation.png", optimize=True)
     except OSError as error:
         raise UsageError(
-            f"Expected to write into {folder}, but {error.strerror or error}: name another folder."
+            f"Expected a writable folder, got {folder} ({error.strerror or error}): name another folder."
         ) from error
 
 
 def _sentences(found: Explanation, target: str) -> list[str]:
-    """Return what was found, a line a thing."""
+    """Return the results in sentences."""
     from mst_clipiqa.explain.results import STREAMS
 
     lines = []

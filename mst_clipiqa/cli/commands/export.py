@@ -1,4 +1,4 @@
-"""`mst-clipiqa export`: the image towers of a model for ONNX Runtime."""
+"""``mst-clipiqa export``: export the image encoders of a model to ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,14 +12,6 @@ from mst_clipiqa.errors import UsageError
 
 @click.command("export")
 @click.argument("model")
-@click.option(
-    "--format",
-    expose_value=False,
-    type=click.Choice(["onnx"]),
-    default="onnx",
-    show_default=True,
-    help="For ONNX Runtime.",
-)
 @click.option("--int8", is_flag=True, help="8-bit matrix products; prints how much scores change.")
 @click.option("--check", type=FOLDER, help="Compare with torch on this folder, not on generated images.")
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
@@ -39,8 +31,8 @@ def command(model: str, int8: bool, check: Path | None, encoders: str | None, ou
     if check and not images:
         raise UsageError(f"Expected images in {check}, got none: name another folder.")
     found = export(model, output, int8=int8, images=images, encoders=encoders)
-    click.echo(f"Saved in {output}; on {found.images} images, beside torch's fp32:")
-    click.echo(f"features: largest difference {found.features:.2g} of the largest feature")
+    click.echo(f"Saved in {output}. Compared with torch in fp32 on {found.images} images:")
+    click.echo(f"features: largest difference {found.features:.2g}, relative to the largest feature")
     for name, gap in found.scores.items():
         order = found.srcc[name]
         click.echo(f"{name}: largest difference {gap:.2g}" + ("" if order is None else f", SRCC {order:.4f}"))

@@ -1,4 +1,4 @@
-"""`mst-clipiqa filter`: keep what is good enough; list it, copy it or move it."""
+"""``mst-clipiqa filter``: keep what is good enough; list it, copy it or move it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mst-clipiqa pick`: the best images of each prompt."""
+"""``mst-clipiqa pick``: the best images of each prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def command(
     """Keep the best images of each prompt in SOURCE, in the order of the prompts.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
-    first. To copy the images themselves: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to best --yes
+    first. To copy the images themselves, pipe the rows: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to
+    best --yes.
     """
     from mst_clipiqa.analysis.rank import parse_weights, rank
 

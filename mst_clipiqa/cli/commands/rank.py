@@ -1,4 +1,4 @@
-"""`mst-clipiqa rank`: best first."""
+"""``mst-clipiqa rank``: best first."""
 
 from __future__ import annotations
 

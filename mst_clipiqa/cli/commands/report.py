@@ -1,4 +1,4 @@
-"""`mst-clipiqa report`: one page to look at."""
+"""``mst-clipiqa report``: one page to look at."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.report import ExplainOptions
 
 EACH = 2
-"""Images at each end that are explained unless told otherwise: some seconds each."""
+"""Images to explain per list by default; each takes a few seconds."""
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
@@ -77,7 +77,7 @@ def command(
 
 
 def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -> ExplainOptions | None:
-    """Return what explains the images: the model that scored them, or nothing where that is not at hand."""
+    """Return the model that explains the images, which must be the one that scored them; None if it is not given."""
     from mst_clipiqa.analysis.rows import text
     from mst_clipiqa.report import ExplainOptions
 
@@ -91,8 +91,8 @@ def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -
         scorer = Scorer.load(how["model"], ScoreOptions(**{flag: how[flag] for flag in flags}))
         if scorer.model.config.name in models:
             return ExplainOptions(scorer, EACH if each is None else each)
-    names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "no model that it names"
-    message = f"Expected --model to be what scored the table ({names}), got {how['model']}"
+    names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "it names none"
+    message = f"Expected --model to be the model that scored the table ({names}), got {how['model']}"
     if each is not None:
         raise UsageError(f"{message}: name its folder, or leave --explain out.")
     click.echo(f"No image is explained. {message}: name its folder.", err=True)

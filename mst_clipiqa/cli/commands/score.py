@@ -1,4 +1,4 @@
-"""`mst-clipiqa score`: images in, a table of scores out."""
+"""``mst-clipiqa score``: images in, a table of scores out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("--prompt", help="The prompt of every image.")
 @click.option("--prompts", type=FILE, help="File with a prompt for each image: .csv, .json or .jsonl.")
-@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
 @click.option("-o", "--output", type=FILE, help="Write the table to this file: .csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished run of the same command.")
@@ -39,7 +39,7 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
     "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="Action for failed rows."
 )
 @encoding_options
-@click.option("--backend", default="torch", show_default=True, help="torch, or a folder written by mst-clipiqa export.")
+@click.option("--backend", default="torch", show_default=True, help="Backend: torch, or an exported ONNX folder.")
 @click.option("--adaptive", type=float, metavar="TOL", help="Skip the fine encoder if scores change by less than TOL.")
 @click.option("--adaptive-check", default=0, metavar="N", help="Measure the true change for N of the skipped images.")
 @click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced size; scores change slightly.")
@@ -60,7 +60,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     from mst_clipiqa.scoring.score_rows import columns
 
     if flags["prompt"] is not None and not flags["prompt"].strip():
-        raise UsageError("Expected words in --prompt, got none: write the prompt, or leave the flag out.")
+        raise UsageError("Expected words in --prompt, got none: write the prompt, or omit the flag.")
     _check_output(output, flags["resume"])
     items = expand(paths, recursive=flags["recursive"], prompt=flags["prompt"], prompts=flags["prompts"])
     scorer = _scorer(flags)
@@ -70,7 +70,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
         with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
             failed, shown = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
     except Stopped as stopped:
-        click.echo(f"Stopped; go on with the same command and --resume. {stopped}", err=True)
+        click.echo(f"Stopped. Repeat the command with --resume to continue. {stopped}", err=True)
         return 128 + stop.asked
     if flags["adaptive"] is not None:
         click.echo(_tally(scorer, flags["adaptive"]), err=True)
@@ -79,7 +79,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     if not quiet and not as_json and (output or sys.stdout.isatty()):
         _print_table(shown, scorer)
     if failed:
-        click.echo(f"{failed} of the rows could not be scored; their reasons are in the table.", err=True)
+        click.echo(f"{failed} rows could not be scored; the table says why.", err=True)
     return 1 if failed else 0
 
 
@@ -87,7 +87,7 @@ def _check_output(output: Path | None, resume: bool) -> None:
     from mst_clipiqa.scoring.resume import refuse_unfinished
 
     if resume and output is None:
-        raise UsageError("Expected the -o of the run to go on with beside --resume, got none: name it.")
+        raise UsageError("--resume needs -o: name the file of the run to resume.")
     if output is not None and not resume:
         refuse_unfinished(output)
 
@@ -96,7 +96,7 @@ def _scorer(flags: dict[str, Any]) -> Scorer:
     from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
 
     if flags["adaptive"] is None and flags["adaptive_check"]:
-        raise UsageError("Expected --adaptive TOL beside --adaptive-check, got none: give a tolerance.")
+        raise UsageError("--adaptive-check needs --adaptive TOL: give a tolerance.")
     names = ("device", "precision", "batch_size", "workers", "encoders", "backend")
     options = ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"]))
     scorer = Scorer.load(flags["model"], options)
@@ -117,7 +117,7 @@ def _tally(scorer: Scorer, tolerance: float) -> str:
 
 @dataclass(frozen=True)
 class _Sink:
-    """Where rows go, and who hears of them."""
+    """Where rows go, and what is updated with each of them."""
 
     names: dict[str, type]
     output: Path | None
@@ -127,7 +127,7 @@ class _Sink:
 
 
 def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> tuple[int, list[Row]]:
-    """Score items and write the rows; return how many failed, and the first ones to show."""
+    """Score items and write the rows; return how many failed, and the first rows to show."""
     from mst_clipiqa.scoring.resume import table_of
     from mst_clipiqa.scoring.score_rows import origin, score_rows
 
@@ -137,13 +137,13 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
     from_where = origin(scorer, sink.names) | asked
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
-            click.echo(f"Going on from {len(earlier):,} rows of earlier runs.", err=True)
+            click.echo(f"Resuming after {len(earlier):,} rows of earlier runs.", err=True)
         rows = score_rows(scorer, items, intervals=flags["intervals"], stamped=True, earlier=earlier)
         return _write(_watched(rows, sink, flags), sink, table)
 
 
 def _watched(rows: Iterable[Row], sink: _Sink, flags: dict[str, Any]) -> Iterator[Row]:
-    """Pass rows on, moving the bar; with ``--on-error fail``, stop at the first bad one."""
+    """Yield the rows and advance the bar; with ``--on-error fail``, stop at the first failed one."""
     for row in sink.stop.between(rows, flags["batch_size"]):
         if row["status"] == "error" and flags["on_error"] == "fail":
             raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}")
@@ -152,7 +152,7 @@ def _watched(rows: Iterable[Row], sink: _Sink, flags: dict[str, Any]) -> Iterato
 
 
 def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple[int, list[Row]]:
-    """Write rows where they belong; return how many failed, and the first ones to show."""
+    """Write rows to their destination; return how many failed, and the first rows to show."""
     from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
 
     failed = 0
@@ -174,7 +174,7 @@ def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple
 
 
 def _print_table(rows: list[Row], scorer: Scorer) -> None:
-    """Print the first rows for a person, with the scale of each score."""
+    """Print the first rows as a table, with the scale of each score."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

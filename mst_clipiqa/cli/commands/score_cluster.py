@@ -1,4 +1,4 @@
-"""`mst-clipiqa score-cluster`: the images of a data lake in, partitioned Parquet out."""
+"""``mst-clipiqa score-cluster``: the images of a data lake in, partitioned Parquet out."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mst_clipiqa.errors import UsageError
 @click.argument("given", metavar="INPUT")
 @click.option("-o", "--output", required=True, help="Folder for the Parquet parts.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
-@click.option("--address", default="local", show_default=True, help="local, auto, or a Ray cluster's address.")
+@click.option("--address", default="local", show_default=True, help="Ray cluster: local, auto, or an address.")
 @click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Actors, each with its own model.")
 @click.option("--gpus-per-actor", default=0.0, show_default=True, type=click.FloatRange(0), help="May be a fraction.")
-@click.option("--threads", default=0, type=click.IntRange(0), help="torch threads per actor; 0 leaves it to torch.")
+@click.option("--threads", default=0, type=click.IntRange(0), help="Threads per actor; 0: as torch decides.")
 @click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images per Parquet file.")
-@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
+@click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -39,7 +39,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     from mst_clipiqa.distribute.worker import Work
 
     if "://" in output:
-        raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name that.")
+        raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
     folder = Path(output).absolute()
     names = ("model", "encoders", "device", "precision", "batch_size", "workers", "threads")
     work = Work(output=str(folder), **{name: flags[name] for name in names})
@@ -58,5 +58,5 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     if not quiet:
         click.echo(f"{summary.rows:,} rows in {summary.parts:,} parts, {summary.scored:,} of them new.", err=True)
     if summary.failed:
-        click.echo(f"{summary.failed} of the rows could not be scored; their reasons are in the table.", err=True)
+        click.echo(f"{summary.failed} rows could not be scored; the table says why.", err=True)
     return 1 if summary.failed else 0

@@ -1,4 +1,4 @@
-"""`mst-clipiqa serve`: scores over HTTP, and a page."""
+"""``mst-clipiqa serve``: scores over HTTP, and a page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _limit_options(function: Any) -> Any:
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; non-local needs --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free port.")
-@click.option("--model", default="mini", show_default=True, help="mini, a model folder, or zero-shot:ENCODERS.")
+@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
 @click.option("--token", envvar="MST_CLIPIQA_TOKEN", help="Clients must send it; also set by MST_CLIPIQA_TOKEN.")
 @_limit_options

@@ -1,4 +1,4 @@
-"""`mst-clipiqa train`: a rated set in, a model folder out."""
+"""``mst-clipiqa train``: a rated set in, a model folder out."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from mst_clipiqa.cli.commands._options import (
 @click.command("train")
 @data_options
 @click.option("--target", required=True, help="Score to train: quality, correspondence, authenticity or overall.")
-@click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="template ignores the prompt.")
-@click.option("--encoders", default="mini", show_default=True, help="mini, openai or COARSE,FINE.")
+@click.option(
+    "--head", type=click.Choice(["template", "prompt"]), required=True, help="The template head ignores prompts."
+)
+@click.option("--encoders", default="mini", show_default=True, help="Encoders: mini, openai or COARSE,FINE.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Model folder; an existing one gets another target.")
 @recipe_options
 @click.option("--seed", default=0, show_default=True, help="Random seed of split, initial weights and shuffling.")
-@click.option("--split-by", default="prompt", show_default=True, help="prompt, image, official or a file.")
+@click.option("--split-by", default="prompt", show_default=True, help="Split by: prompt, image, official or a file.")
 @click.option("--test-share", default=0.2, show_default=True, help="Share of prompts to test on; 0 trains on all.")
 @click.option("--validation-share", default=0.15, show_default=True, help="Share of the rest, for validation.")
 @encoding_options
