@@ -50,9 +50,9 @@ def test_the_harness_notices_what_it_is_for(tmp_path: Path, capsys: pytest.Captu
         if kind == 1:
             raise KeyError("broken")
         if kind == 2:
-            raise UsageError("a message\x1b[31m with an escape")
+            raise UsageError("A message\x1b[31m with an escape.")
         if kind == 3:
-            raise UsageError("a good message")
+            raise UsageError("A good message.")
 
     counts: Counts = run(Surface("toy", lambda dice: {"n": bytes([dice.randrange(4)])}, feed), 60, 0, tmp_path)
     assert counts.taken and counts.tracebacks > 10 and counts.refused > counts.taken / 2

@@ -192,9 +192,8 @@ def test_a_full_disk_loses_nothing(files: Path, monkeypatch: Patch, move: bool, 
     outcomes = list(transfer(pairs, move=move))
     assert [o.to for o in outcomes] == [None] * 3
     assert outcomes[0].reason == os.strerror(errno.ENOSPC)
-    assert {o.reason for o in outcomes[1:]} == {
-        f"not tried, because the target is unusable: {os.strerror(errno.ENOSPC)}"
-    }
+    why = f"not tried, because the target is unusable: {os.strerror(errno.ENOSPC)}"
+    assert {o.reason for o in outcomes[1:]} == {why}
     monkeypatch.undo()
     assert tree(files / "in") == before
     assert tree(files / "out") == {}

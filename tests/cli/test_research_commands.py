@@ -67,7 +67,7 @@ def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path
     base += ["--precision", "fp32"]
     found = json.loads(run(*base).stdout)
     assert found["protocol"].startswith("test part")
-    assert "0% of them show a prompt that training saw" in found["protocol"]
+    assert "0% of them have a prompt that was seen in training" in found["protocol"]
     trained = json.loads((model / "training.json").read_text())
     quality, correspondence = found["targets"]
     want = trained["quality"]["test"]["agreement"]["srcc"]

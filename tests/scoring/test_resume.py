@@ -294,7 +294,7 @@ def test_a_pipe_of_the_journals_name_is_not_waited_for(tmp_path: Path) -> None:
 def test_resume_needs_an_output_and_may_start_at_nothing(folder: Path, tmp_path: Path) -> None:
     nothing = CliRunner().invoke(cli.group, ["score", str(folder), "--resume"])
     assert nothing.exit_code == 2
-    assert "Expected the -o of the run to go on with beside --resume, got none: name it." in nothing.stderr
+    assert "--resume needs -o: name the file of the run to resume." in nothing.stderr
     assert run(folder, tmp_path / "scores.csv", "--resume").exit_code == 1
 
 

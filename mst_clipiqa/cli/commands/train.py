@@ -21,9 +21,7 @@ from mst_clipiqa.cli.commands._options import (
 @click.command("train")
 @data_options
 @click.option("--target", required=True, help="Score to train: quality, correspondence, authenticity or overall.")
-@click.option(
-    "--head", type=click.Choice(["template", "prompt"]), required=True, help="The template head ignores prompts."
-)
+@click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="Head; template uses no prompt.")
 @click.option("--encoders", default="mini", show_default=True, help="Encoders: mini, openai or COARSE,FINE.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Model folder; an existing one gets another target.")
 @recipe_options
