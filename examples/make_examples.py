@@ -1,7 +1,7 @@
 """Draws the images of this folder and writes metadata.csv: ``python examples/make_examples.py [FOLDER]``.
 
 Four photographs come from the wheel of scikit-image (licences: README.md), four images are drawn here; some
-stand beside a version distorted on purpose. The same seeds give the same images.
+also come in a distorted version. The same seeds give the same images.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from mst_clipiqa.errors import MstClipiqaError
 Case: TypeAlias = dict[str, bytes]
 
 HANG_S = 5.0
-"""A case may take this long, in seconds of processor time."""
+"""A case may take this long, in seconds of CPU time."""
 _ALARM_S = 60  # of wall time, after which a case is broken off
 _LONGEST_MESSAGE = 2000
 

@@ -90,7 +90,7 @@ def feed(case: Case) -> None:
     try:
         answer = there.loop.run_until_complete(asyncio.wait_for(_asked(app, head, body), HANG_S))
     except BaseException:
-        served.cache_clear()  # a case that broke off leaves a loop that nobody should go on with
+        served.cache_clear()  # an interrupted case leaves a loop that must not be used again
         raise
     if there.log.said:
         raise TypeError(f"the log has errors: {there.log.said.pop(0)}")

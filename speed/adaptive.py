@@ -3,8 +3,8 @@
     python -m speed.adaptive --data agiqa-3k --root DIR [--model mini] [--write]
 
 Calibrates on the training prompts, then measures on the test prompts at several tolerances: the share of fine streams
-that is skipped, SRCC with people beside the full model's, how often the stated bound holds, and images a second of
-both from files. With --write the calibration is kept beside the model.
+that is skipped, SRCC with people beside the full model's, how often the stated bound holds, and images per second of
+both from files. With --write, the calibration is saved with the model.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def agreement(
 
 
 def rate(plain: Scorer, test: Sequence[Record], estimator: FineEstimator, tolerance: float) -> dict[str, float]:
-    """Return images a second from files, of the full model and with a tolerance, one after the other."""
+    """Return images per second from files, for the full model and with a tolerance, one after the other."""
     requests = [Request(str(record.file), record.prompt) for record in test]
     full = seconds(plain, requests)
     predictor = Predictor(plain.model, plain.encoder.encoders)

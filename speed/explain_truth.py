@@ -2,9 +2,9 @@
 
     python -m speed.explain_truth [--model mini] [--tries 50] [-o FILE]
 
-Region test: one region of a clean image is distorted (blur, noise or JPEG blocks); the map is right where the centre
-of its worst window lies in that region. Word test: an image of a thing in a colour, asked with the right colour and
-with a wrong one; the words are right where the wrong colour is the word that lowers the score most.
+Region test: one region of a clean image is distorted (blur, noise or JPEG blocks); the map is right if the centre
+of its worst window is in that region. Word test: an image of a thing in a colour, asked with the right colour and
+with a wrong one; the words are right if the wrong colour is the word that lowers the score most.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def region_tries(count: int, seed: int = 0) -> Iterator[Try]:
 
 
 def holds(region: Box, window: Box) -> bool:
-    """Return whether the centre of a window lies in a region."""
+    """Return whether the centre of a window is in a region."""
     x, y = (window[0] + window[2]) / 2, (window[1] + window[3]) / 2
     return region[0] <= x <= region[2] and region[1] <= y <= region[3]
 
@@ -127,7 +127,7 @@ def region_rates(scorer: Scorer, count: int) -> dict[str, Any]:
 
 
 def thing(name: str, colour: str, size: int = 256) -> Image.Image:
-    """Draw a thing in a colour on a plain table, plainly enough to be told."""
+    """Draw a thing in a colour on a plain table, large enough to be recognised."""
     seed = sum(map(ord, name + colour))
     rng = np.random.default_rng(seed)
     back = np.linspace(205, 165, size)[:, None, None] + 4 * rng.standard_normal((size, size, 3))

@@ -2,7 +2,7 @@
 
     python -m speed.gpu
 
-Without a card it runs the same steps on the processor, for correctness alone, and says that nothing was measured.
+Without a card it runs the same steps on the CPU, for correctness alone, and says that nothing was measured.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
 
 
 def difference(pair: Any, views: torch.Tensor) -> float:
-    """Return the smallest cosine between a pair's features and those of the same pair in float32 on the processor."""
+    """Return the smallest cosine between a pair's features and those of the same pair in float32 on the CPU."""
     plain = encode_views(random_pair(), views.cpu())
     found = (f.cpu() for f in encode_views(pair, views))
     return min(float(torch.cosine_similarity(a, b).min()) for a, b in zip(found, plain, strict=True))

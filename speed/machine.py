@@ -48,7 +48,7 @@ def _cpu() -> str:
 
 
 def report(found: dict[str, Any], output: Path | None) -> None:
-    """Print a result as JSON, and keep it where asked."""
+    """Print a result as JSON, and write it to a file if given."""
     text = json.dumps(found, indent=1)
     print(text)
     if output:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measured:
-    """Rates a machine unless said otherwise.
+    """Measured rates, per machine by default.
 
     Attributes:
         images: to score.
@@ -47,7 +47,7 @@ class Measured:
 
 
 def stages(m: Measured) -> dict[str, float]:
-    """Return how many images a second each stage can pass, all machines together."""
+    """Return how many images per second each stage can process, on all machines together."""
     return {
         "listing": m.list_rate,
         "network": m.machines * m.network_mbs * 1000 / m.image_kb,

@@ -64,7 +64,7 @@ def draw(folder: Path, count: int, side: int) -> list[Path]:
 
 
 def score(folder: Path, seconds: float) -> dict[str, Any]:
-    """Score the folder again and again in this process; return the rows and the images a second."""
+    """Score the folder again and again in this process; return the rows and the images per second."""
     from mst_clipiqa.scoring.score_rows import to_row
     from mst_clipiqa.scoring.scorer import Request, Scorer
 

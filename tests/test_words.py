@@ -87,6 +87,8 @@ def names(source: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         line = getattr(node, "lineno", 0)
         match node:
+            case ast.Attribute(value=ast.Name(id="platform")):
+                pass  # platform.processor
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.alias(name=name):
                 yield line, name
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):

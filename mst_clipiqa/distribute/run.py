@@ -65,14 +65,14 @@ class ClusterSummary:
 
 
 def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) -> ClusterSummary:
-    """Score what is not scored yet, and return the counts of all that is there.
+    """Score what is not scored yet, and return the counts of all rows.
 
     Raises:
         UsageError: ray is missing, the output belongs to another model or option, or rows are not all there.
     """
     ray = _ray()
     began = time.monotonic()
-    scorer = load(replace(job.work, device="cpu"))  # for its hash: the machine that deals may have no GPU
+    scorer = load(replace(job.work, device="cpu"))  # for its hash: the driver may have no GPU
     asked = {"device": job.work.device, "precision": job.work.precision, "gpus per actor": str(job.gpus)}
     job = replace(
         job,
@@ -127,7 +127,7 @@ def _prepare(job: ClusterJob) -> dict[str, Any]:
 
 
 def _committed(output: Path) -> list[Path]:
-    """Return the parts that lie there."""
+    """Return the parts that exist."""
     return sorted(output.glob("part-*.parquet"))
 
 

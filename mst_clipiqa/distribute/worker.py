@@ -21,7 +21,7 @@ from mst_clipiqa.tables.cells import plain
 
 @dataclass(frozen=True)
 class Work:
-    """What every actor is told."""
+    """The settings of every actor."""
 
     output: str
     model: str
@@ -56,7 +56,7 @@ class Worker:
         return {name: [counts[name] for counts in done] for name in ("name", "rows", "seconds")}
 
     def score(self, partition: Partition) -> dict[str, Any]:
-        """Score one part and commit it; a part that lies there already is not scored again."""
+        """Score one part and commit it; a part that exists is not scored again."""
         began = monotonic()
         path = Path(self.work.output) / partition.name
         if not path.exists():

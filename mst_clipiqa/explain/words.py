@@ -1,10 +1,10 @@
-"""The prompt, word by word: where the head looks, and what the score does when the word is not there.
+"""The prompt, word by word: where the head looks, and how the score changes without the word.
 
     effect(word) = q(image, prompt) - q(image, prompt without the word)
 
-Attention is where information may come from, effect is what it changed; the two need not agree, so both are told.
-A word is what stands between spaces. Its tokens are found by asking the text encoder how many tokens the prompt has up
-to it, which needs nothing of the encoder but what scoring needs.
+Attention is where information may come from, effect is what it changed; the two need not agree, so both are reported.
+Words are separated by spaces. The tokens of a word are found by counting those of the prompt up to it, which needs no
+more of the text encoder than scoring does.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from mst_clipiqa.tables.cells import csv_cell, rounded
 
 ReportData = dict[str, Any]
 STRIP_LENGTH = 12
-"""How many images stand in each of the rows best, worst and least sure."""
+"""Number of images in each of the rows best, worst and least sure."""
 BOOTSTRAP = Resampling(level=0.95, resamples=1000, seed=0)
 _rounded = partial(rounded, digits=4)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
@@ -83,7 +83,7 @@ def _size(row: Row) -> str:
 
 
 def _link(path: Path | None, home: Path) -> str | None:
-    """Return a relative link to an image: no scheme can stand at its start, whatever the file is called."""
+    """Return a relative link to an image; it cannot begin with a scheme, whatever the file's name."""
     if path is None:
         return None
     relative = os.path.relpath(path, home).replace(os.sep, "/")

@@ -36,10 +36,10 @@ MARGIN = 1.1
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Small images, in the order asked for.
+    """Small images, in the order of the paths.
 
     Attributes:
-        images: WebP in base64; empty where there is none.
+        images: WebP in base64; empty if there is none.
         reasons: why there is none, empty where there is one.
         side: longer side of most of them, in pixels.
     """
@@ -55,7 +55,7 @@ def make_thumbnails(
     """Make a thumbnail of each image, all together at most ``budget`` characters.
 
     Args:
-        paths: the images; None where there is none.
+        paths: the images; None if there is none.
         budget: characters of base64 for all of them.
         advance: called with the number of images done.
     """

@@ -1,4 +1,4 @@
-"""Towers for another runtime: equal to torch's, refused where they are not what was exported."""
+"""Image encoders for another runtime: equal to torch's, refused if they are not what was exported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A long run that is stopped, killed or out of room goes on where it was: every row once, none out of date."""
+"""A long run that is stopped, killed or out of disk space resumes: every row once, none out of date."""
 
 from __future__ import annotations
 

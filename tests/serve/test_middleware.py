@@ -208,7 +208,7 @@ def test_a_port_that_is_taken() -> None:
 
 
 def test_without_the_extra_the_command_says_what_to_install() -> None:
-    # In a process of its own: modules that are imported anew would stand beside those that other tests hold.
+    # In a separate process, so that other tests keep the modules they have imported.
     code = "import sys; sys.modules['uvicorn'] = None; from mst_clipiqa.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code, "serve"], capture_output=True, text=True, check=False)
     assert result.returncode == 2

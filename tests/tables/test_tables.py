@@ -423,7 +423,7 @@ def test_a_full_disk_keeps_the_rows_before_it(tmp_path: Path, monkeypatch: pytes
     assert "No space left on device: make room" in message
     assert "kept for --resume" in message
     assert list(read_journal(journal_of(tmp_path / "t.csv"))) == [{"a": 1}]
-    table.append({"a": 3})  # room again: no half row stands in between
+    table.append({"a": 3})  # room again: there is no half row in between
     table.close()
     assert read_table(tmp_path / "t.csv") == [{"a": 1.0}, {"a": 3.0}]
 
@@ -455,7 +455,7 @@ def test_a_folder_that_vanishes(tmp_path: Path) -> None:
     table.append({"a": 1})
     shutil.rmtree(folder)
     table.append({"a": 2})
-    assert list(read_journal(journal_of(folder / "t.csv"))) == [{"a": 1}, {"a": 2}]  # they lie there again
+    assert list(read_journal(journal_of(folder / "t.csv"))) == [{"a": 1}, {"a": 2}]  # they are back
     assert "got another run: wait, or" in reason_of(UsageError, TableWriter, folder / "t.csv", ["a"])
     table.append({"a": 3})
     shutil.rmtree(folder)

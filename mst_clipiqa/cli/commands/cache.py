@@ -13,7 +13,7 @@ from mst_clipiqa.cli.commands._options import FOLDER, open_cache
 if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
 
-_FOLDER = click.option("--cache", type=FOLDER, help="Cache folder; also set by MST_CLIPIQA_CACHE.")
+_cache_option = click.option("--cache", type=FOLDER, help="Cache folder; also set by MST_CLIPIQA_CACHE.")
 
 
 @click.group("cache")
@@ -22,7 +22,7 @@ def command() -> None:
 
 
 @command.command("info")
-@_FOLDER
+@_cache_option
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
 def info(cache: Path | None, as_json: bool) -> None:
     """Show what the cache holds, one line per encoder pair."""
@@ -40,7 +40,7 @@ def info(cache: Path | None, as_json: bool) -> None:
 
 
 @command.command("verify")
-@_FOLDER
+@_cache_option
 def verify(cache: Path | None) -> int:
     """Check every row and drop damaged ones. Exit code 1 means that there were some."""
     with _opened(cache) as kept:
@@ -50,7 +50,7 @@ def verify(cache: Path | None) -> int:
 
 
 @command.command("clear")
-@_FOLDER
+@_cache_option
 def clear(cache: Path | None) -> None:
     """Remove everything from the cache."""
     with _opened(cache) as kept:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.cli.commands._options import FOLDER
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.filter import TransferPlan
     from mst_clipiqa.analysis.rows import LeftOut, Row
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command("filter")
@@ -22,10 +21,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--min-correspondence", type=float, help="Lowest correspondence to keep.")
 @click.option("--invert", is_flag=True, help="Keep the other rows instead: those that score too low.")
 @click.option("--list", "only_list", is_flag=True, help="Only write the rows (the default).")
-@click.option("--copy-to", type=_FOLDER, help="Copy the images of these rows to this folder.")
-@click.option("--move-to", type=_FOLDER, help="Move the images of these rows to this folder.")
+@click.option("--copy-to", type=FOLDER, help="Copy the images of these rows to this folder.")
+@click.option("--move-to", type=FOLDER, help="Move the images of these rows to this folder.")
 @click.option("--yes", is_flag=True, help="Copy or move now; without this flag, only show what would happen.")
-@click.option("--images", type=_FOLDER, help="Folder with the images that the table names.")
+@click.option("--images", type=FOLDER, help="Folder with the images that the table names.")
 @table_options
 def command(
     source: str,

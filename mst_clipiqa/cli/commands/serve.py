@@ -20,7 +20,7 @@ _LIMITS = (
     ("--max-held-mb", 256.0, "Most MB of request bodies in memory, over all clients."),
     ("--timeout", 30.0, "Seconds to receive a request, and as many again to respond."),
 )
-_MOST = 1e12  # of any of these that is no whole number
+_LARGEST = 1e12  # of any of these that is no whole number
 
 
 def _limit_options(function: Any) -> Any:
@@ -65,9 +65,9 @@ def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) ->
 
     for name, usual, _ in _LIMITS:
         value = flags[name.removeprefix("--").replace("-", "_")]
-        if isinstance(value, float) and not value <= _MOST:  # nor is nan
+        if isinstance(value, float) and not value <= _LARGEST:  # nor is nan
             raise UsageError(
-                f"Expected a finite number of at most {_MOST:g} for {name}, got {value:g}: leave it out for {usual:g}."
+                f"Expected a finite number of at most {_LARGEST:g} for {name}, got {value:g}: leave it out for {usual:g}."
             )
     limits = Limits(
         max_bytes=int(flags["max_mb"] * 2**20),
