@@ -2,7 +2,7 @@
 
     python -m speed.cost
 
-With the embedded model. Reduced scale (``--fast-decode``) changes pixels, so its largest effect on the score is reported.
+With the embedded model. Reduced scale (``--fast-decode``) changes pixels; its largest effect on the score is reported.
 """
 
 from __future__ import annotations

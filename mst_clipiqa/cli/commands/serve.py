@@ -67,7 +67,7 @@ def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) ->
         value = flags[name.removeprefix("--").replace("-", "_")]
         if isinstance(value, float) and not value <= _LARGEST:  # nor is nan
             raise UsageError(
-                f"Expected a finite number of at most {_LARGEST:g} for {name}, got {value:g}: leave it out for {usual:g}."
+                f"Expected a number up to {_LARGEST:g} for {name}, got {value:g}: omit it for {usual:g}."
             )
     limits = Limits(
         max_bytes=int(flags["max_mb"] * 2**20),
