@@ -23,7 +23,7 @@ from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, save
 from mst_clipiqa.model_folder import load as load_model
-from mst_clipiqa.scoring.scorer import Request, Scorer
+from mst_clipiqa.scoring.scorer import Scorer
 
 _IMAGE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
 
@@ -127,7 +127,7 @@ def feed(case: Case) -> None:
         model = load_model(folder)
         pair = load_mini_pair(folder / "encoders")
     scorer = Scorer(model, ImageEncoder(pair, batch_size=1, workers=1))
-    for score in scorer.many([Request(_IMAGE, "a red ball"), Request(_IMAGE)]):
+    for score in scorer.many([(_IMAGE, "a red ball"), _IMAGE]):
         dataclasses.asdict(score)
     if mark().exists():
         raise TypeError("a pickle was run")

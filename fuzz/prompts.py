@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from fuzz.harness import Case, Surface
-from mst_clipiqa.features.image_encoder import Encoded
+from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.cells import csv_cell, csv_line, from_csv_cell, plain, to_json
@@ -44,7 +44,7 @@ def feed(case: Case) -> None:
     prompt = case["prompt"].decode("utf-8", "surrogatepass")
     model = scorer()
     features = torch.linspace(-1, 1, model.encoder.encoders.dim)
-    (score,) = model.ask([Encoded(features, -features, 8, 8)], [prompt])
+    (score,) = model.score_encoded([Encoded(features, -features, 8, 8)], [prompt])
     if score.status == "ok" and score.quality is None:
         raise TypeError(f"no score: {score}")
     row = to_row("a.png", prompt, score)

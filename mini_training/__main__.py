@@ -26,7 +26,8 @@ from mini_training.ship import Place, finish, halfwidths, seen_by, ship
 from mini_training.words import build_words
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.model_folder import TrainedOn
-from mst_clipiqa.scoring.scorer import MINI, Request, Scorer
+from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.scorer import MINI_MODEL, Scorer
 
 STAGES = ("prepare", "calibrate", "twin", "final", "leave-out", "card")
 
@@ -84,8 +85,8 @@ def _twin(paths: Paths) -> None:
 def _final(paths: Paths) -> None:
     """Train on all prompts, into the package; the photographs under distortion are measured on the result."""
     rated = read_rated(paths.data)
-    _train(paths, rated, np.ones(len(rated.names), bool), Place(MINI, "mini"))
-    finish(MINI, json.loads((paths.work / "intervals.json").read_text()), "# mini\n")
+    _train(paths, rated, np.ones(len(rated.names), bool), Place(MINI_MODEL, "mini"))
+    finish(MINI_MODEL, json.loads((paths.work / "intervals.json").read_text()), "# mini\n")
     save_json(paths.work / "kodak.json", ladder(Scorer.load("mini"), paths.kodak))
 
 
@@ -99,7 +100,7 @@ def _leave_out(paths: Paths) -> None:
         folder = paths.work / "left-out" / left
         _train(paths, rated, ~new & (generator != left), Place(folder, str(folder / "encoders")))
         test = np.flatnonzero(generator == left)
-        asked = (Request(paths.data / "images" / rated.names[i], rated.prompts[i]) for i in test)
+        asked = (ScoreRequest[None](paths.data / "images" / rated.names[i], rated.prompts[i]) for i in test)
         quality = np.array([score.quality for score in Scorer.load(folder).many(asked)])
         mos, fresh = rated.ratings[test, 0], new[test]
         table[left] = {"n": len(test), "srcc": srcc(quality, mos), "new_prompts": srcc(quality[fresh], mos[fresh])}
@@ -110,7 +111,7 @@ def _card(paths: Paths) -> None:
     """Write the card from what was measured."""
     names = ("intervals", "validation", "development", "kodak", "leave-out")
     found = {n: json.loads(p.read_text()) for n in names if (p := paths.work / f"{n}.json").is_file()}
-    finish(MINI, found["intervals"], card(found))
+    finish(MINI_MODEL, found["intervals"], card(found))
 
 
 def _train(paths: Paths, rated: Rated, rows: np.ndarray, place: Place) -> None:

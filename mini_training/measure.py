@@ -20,7 +20,8 @@ from PIL import Image
 from mini_training.data import Rated, read_rated
 from mini_training.distort import KINDS, LADDER, distort
 from mst_clipiqa.evaluate import bootstrap, generator_mean, pair_accuracy, paired_difference, plcc, rmse, srcc
-from mst_clipiqa.scoring.scorer import Request, Score, Scorer
+from mst_clipiqa.scoring.score import Score, ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer
 
 TARGETS = ("quality", "correspondence")
 
@@ -47,10 +48,10 @@ def measure(model: str, data: Path, kodak: Path | None, part: str) -> dict[str, 
     speed = len(files) / (time.perf_counter() - start)
     out: dict[str, object] = {"model": model, "part": part, "images": len(rows), "images_a_second": speed}
     prompts = [rated.prompts[i] for i in rows]
-    scores = _table(scorer.ask(encoded, prompts))
+    scores = _table(scorer.score_encoded(encoded, prompts))
     for column, target in enumerate(TARGETS):
         out[target] = _agreement(scores[:, column], rated, rows, column)
-    shuffled = _table(scorer.ask(encoded, _shuffled(prompts, rated.groups[rows])))[:, 1]
+    shuffled = _table(scorer.score_encoded(encoded, _shuffled(prompts, rated.groups[rows])))[:, 1]
     out["prompt_matters"] = _drop(scores[:, 1] - shuffled, rated.prompt_ids[rows])
     everyone = sorted(set(rated.prompts))
     known = scorer.encoder.encoders.encode_prompts(everyone).in_vocabulary
@@ -132,7 +133,7 @@ def ladder(scorer: Scorer, folder: Path) -> dict[str, list[float]]:
 
 
 def _mean(scorer: Scorer, images: list[Image.Image]) -> float:
-    return float(np.mean([score.quality for score in scorer.many(Request(image) for image in images)]))
+    return float(np.mean([score.quality for score in scorer.many(ScoreRequest(image) for image in images)]))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from mst_clipiqa.model_folder import (
     prompt_hash,
     save,
 )
-from mst_clipiqa.scoring.scorer import Request, Scorer
+from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer
 
 TARGETS = ("quality", "correspondence")
 
@@ -60,7 +61,9 @@ def seen_by(rated: Rated, rows: np.ndarray, data: Path) -> TrainedOn:
 def halfwidths(folder: Path, rated: Rated, data: Path) -> dict[str, float]:
     """Return half the width of 90 % intervals: split conformal, on the validation prompts."""
     rows = np.flatnonzero(rated.part == "validation")
-    scores = list(Scorer.load(folder).many(Request(data / "images" / rated.names[i], rated.prompts[i]) for i in rows))
+    scores = list(
+        Scorer.load(folder).many(ScoreRequest(data / "images" / rated.names[i], rated.prompts[i]) for i in rows)
+    )
     out = {}
     for column, target in enumerate(TARGETS):
         pairs = zip((score.targets[target] for score in scores), rated.ratings[rows, column], strict=True)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-    from mst_clipiqa.scoring.scorer import Request, Score, Scorer
+    from mst_clipiqa.scoring.score import Score, ScoreRequest
+    from mst_clipiqa.scoring.scorer import Scorer
 
 __all__ = [
     "MSTCLIPIQA",
@@ -44,8 +45,8 @@ __all__ = [
     "ModelError",
     "MstClipiqaError",
     "PromptError",
-    "Request",
     "Score",
+    "ScoreRequest",
     "Scorer",
     "UsageError",
     "__version__",
@@ -59,8 +60,8 @@ _HOME = {
     "MstClipiqaError": "errors",
     "ImageError": "errors",
     "PromptError": "errors",
-    "Request": "scoring.scorer",
-    "Score": "scoring.scorer",
+    "Score": "scoring.score",
+    "ScoreRequest": "scoring.score",
     "Scorer": "scoring.scorer",
     "UsageError": "errors",
     "load_encoders": "encoders",

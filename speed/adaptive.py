@@ -23,9 +23,12 @@ import torch
 from mst_clipiqa.data import Record, load, make_split
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.cache import Cache
-from mst_clipiqa.scoring.adaptive import FILE, AdaptiveEncoder, AdaptiveScorer, FineEstimator, calibrate, values
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
+from mst_clipiqa.scoring.fine_estimator import FineEstimator, calibrate, estimator_path, values
 from mst_clipiqa.scoring.predictor import Predictor
-from mst_clipiqa.scoring.scorer import MINI, Request, Scorer
+from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer, trained_folder
 from mst_clipiqa.train.features import FeatureTable, encode_records
 from speed.machine import machine, report
 
@@ -56,7 +59,7 @@ def measure(args: argparse.Namespace, cache: Cache) -> dict[str, Any]:
     fit = [*split.train, *split.validation]
     estimator = calibrated(cached.predictor, table, fit)
     if args.write:
-        estimator.save((MINI if args.model == "mini" else Path(args.model)) / FILE)
+        estimator.save(estimator_path(trained_folder(args.model)))
     rows = agreement(cached.predictor, table, split.test, estimator)
     plain = Scorer.load(args.model)
     for row in rows:
@@ -116,11 +119,11 @@ def agreement(
 
 def rate(plain: Scorer, test: Sequence[Record], estimator: FineEstimator, tolerance: float) -> dict[str, float]:
     """Return images per second from files, for the full model and with a tolerance, one after the other."""
-    requests = [Request(str(record.file), record.prompt) for record in test]
+    requests = [ScoreRequest[None](str(record.file), record.prompt) for record in test]
     full = seconds(plain, requests)
-    predictor = Predictor(plain.model, plain.encoder.encoders)
-    some = AdaptiveScorer(plain.model, AdaptiveEncoder(plain.encoder, predictor, estimator, tolerance, 0))
-    adaptive = seconds(some, requests)
+    policy = AdaptiveEncoding(plain.predictor, estimator, tolerance)
+    some = ImageEncoder(plain.encoder.encoders, policy=policy)
+    adaptive = seconds(Scorer(plain.model, some, plain.predictor), requests)
     return {
         "full_per_second": len(requests) / full,
         "adaptive_per_second": len(requests) / adaptive,
@@ -136,7 +139,7 @@ def ceiling(plain: Scorer, test: Sequence[Record]) -> float:
     return rate(plain, test, dataclasses.replace(always), 1.0)["times_full"]
 
 
-def seconds(scorer: Scorer, requests: Sequence[Request]) -> float:
+def seconds(scorer: Scorer, requests: Sequence[ScoreRequest[None]]) -> float:
     """Return the time to score all requests, after a start that is not counted."""
     for _ in scorer.many(requests[:40]):
         pass

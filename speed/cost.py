@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.scoring.scorer import Request, Score, Scorer
+from mst_clipiqa.scoring.score import Score, ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer
 from speed.images import jpegs
 from speed.machine import median_seconds, run
 
@@ -20,8 +21,7 @@ SIDES, WORDS = (256, 512, 1024, 2048), (0, 4, 16, 64)
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
     """Return milliseconds an image for each size and each length."""
-    plain, fast = Scorer.load("mini"), Scorer.load("mini")
-    fast.encoder.decode_fast()
+    plain, fast = Scorer.load("mini"), Scorer.load("mini", fast_decode=True)
     sizes = []
     for side in SIDES:
         files = [str(file) for file in jpegs(folder / str(side), images, side)]
@@ -40,7 +40,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
 def scores(scorer: Scorer, files: list[str], words: int = 0) -> list[Score]:
     """Score files, each with a prompt of its own of so many words."""
     prompts = [f"{i} " + "a red fox on a hill " * (words // 6 + 1) for i in range(len(files))]
-    asked = [Request(f, " ".join(p.split()[:words]) or None) for f, p in zip(files, prompts, strict=True)]
+    asked = [ScoreRequest[None](f, " ".join(p.split()[:words]) or None) for f, p in zip(files, prompts, strict=True)]
     return list(scorer.many(asked))
 
 

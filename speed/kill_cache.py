@@ -27,8 +27,8 @@ import torch
 from PIL import Image
 
 from mst_clipiqa.encoders import load_encoders
-from mst_clipiqa.features.cache import Cache
-from mst_clipiqa.features.image_encoder import Encoded, Failed, ImageEncoder, Item, Seen
+from mst_clipiqa.features.cache import Cache, Encoded
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, Viewed
 
 BATCH = 8
 
@@ -42,19 +42,19 @@ def draw(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def encode(cache: Path | None, files: Sequence[Path], counter: mmap.mmap) -> list[Encoded | Failed]:
+def encode(cache: Path | None, files: Sequence[Path], counter: mmap.mmap) -> list[Encoded | Failed | AlreadyScored]:
     """Encode files with the shipped pair, counting in shared memory the images that the towers see."""
 
     class Counting(ImageEncoder):
-        def encode_opened(self, opened: Sequence[Encoded | Failed | Seen]) -> list[Encoded | Failed]:
+        def encode_opened(self, opened: Sequence[Opened]) -> list[Encoded | Failed | AlreadyScored]:
             encoded = super().encode_opened(opened)
-            counter[:4] = struct.pack("<i", seen(counter) + sum(isinstance(one, Seen) for one in opened))
+            counter[:4] = struct.pack("<i", seen(counter) + sum(isinstance(one, Viewed) for one in opened))
             return encoded
 
     counter[:4] = bytes(4)
     opened = Cache(cache) if cache else None
     encoder = Counting(load_encoders("mini", "cpu", "fp32"), batch_size=BATCH, cache=opened)
-    found = [one for batch in encoder.batches(Item(file, None) for file in files) for _, one in batch]
+    found = [one for batch in encoder.batches(files, encoder.open) for _, one in batch]
     if opened:
         opened.close()
     return found

@@ -65,13 +65,14 @@ def draw(folder: Path, count: int, side: int) -> list[Path]:
 
 def score(folder: Path, seconds: float) -> dict[str, Any]:
     """Score the folder again and again in this process; return the rows and the images per second."""
+    from mst_clipiqa.scoring.score import ScoreRequest
     from mst_clipiqa.scoring.score_rows import to_row
-    from mst_clipiqa.scoring.scorer import Request, Scorer
+    from mst_clipiqa.scoring.scorer import Scorer
 
     scorer = Scorer.load("mini")
     paths = sorted(folder.iterdir())
-    requests = [Request(path, prompt_of(path)) for path in paths]
-    rows = [to_row(path.name, prompt_of(path), one) for path, one in zip(paths, scorer.many(requests), strict=True)]
+    requests = [ScoreRequest[None](path, prompt_of(path)) for path in paths]
+    rows = [to_row(one.image.name, one.prompt, found) for one, found in scorer.stream(requests)]
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         count += sum(1 for _ in scorer.many(requests))

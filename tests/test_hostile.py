@@ -180,7 +180,7 @@ NAMES = [
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakePair:
     pair = FakePair()
     scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=8))
-    monkeypatch.setattr(command, "_scorer", lambda flags: scorer)
+    monkeypatch.setattr(command, "load_scorer", lambda flags: scorer)
     return pair
 
 

@@ -12,7 +12,7 @@ from mst_clipiqa.analysis.rows import Row, number, text
 from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from mst_clipiqa.scoring.scorer import Score
+    from mst_clipiqa.scoring.score import Score
 
 SURE = 0.95
 """A winner is named if its probability is at least this."""

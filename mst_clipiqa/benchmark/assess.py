@@ -11,7 +11,8 @@ from typing import Any
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
-from mst_clipiqa.scoring.scorer import Request, Scorer
+from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import Contamination, contamination, encoders_trained_on
 
 SPLIT_PARTS = ("train", "validation", "test", "all")
@@ -88,7 +89,7 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
         ours, theirs = ", ".join(scorer.model.config.targets), ", ".join(rated.targets)
         raise UsageError(f"Expected a target that both the model ({ours}) and the set ({theirs}) have, got none.")
     scores = []
-    for score in scorer.many(Request(str(r.file), (r.prompt or "").strip() or None) for r in images.records):
+    for _, score in scorer.stream(ScoreRequest(r.file, (r.prompt or "").strip() or None, r) for r in images.records):
         scores.append(score)
         advance(1)
     source = scorer.encoder.encoders.source

@@ -12,8 +12,9 @@ from mst_clipiqa.distribute.plan import Partition, Source
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.decode import MAX_BYTES
+from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, to_row
-from mst_clipiqa.scoring.scorer import Request, ScoreOptions, Scorer
+from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import plain
@@ -67,9 +68,9 @@ class Worker:
         return {"name": partition.name, "rows": len(partition.sources), "seconds": monotonic() - began}
 
     def _rows(self, partition: Partition) -> Iterator[dict[str, Any]]:
-        requests = (Request(_image(source), source.prompt) for source in partition.sources)
-        for source, score in zip(partition.sources, self.scorer.many(requests), strict=True):
-            yield to_row(source.file, source.prompt, score)
+        requests = (ScoreRequest(_image(source), source.prompt, source.file) for source in partition.sources)
+        for request, score in self.scorer.stream(requests):
+            yield to_row(request.tag, request.prompt, score)
 
 
 def load(work: Work) -> Scorer:

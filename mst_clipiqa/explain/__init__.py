@@ -54,12 +54,12 @@ def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanatio
     """
     opened = open_image(image).image
     encoded = scorer.encode([opened])[0]
-    score = scorer.ask([encoded], [prompt])[0]
+    score = scorer.score_encoded([encoded], [prompt])[0]
     if score.status != "ok":
         raise PromptError(score.reason)
     predictor = scorer.predictor
     names = [name for name, value in score.targets.items() if value is not None]
-    read = predictor.read([prompt])[0] if prompt is not None and prompt.strip() else None
+    read = predictor.prompts.encode([prompt])[0] if prompt is not None and prompt.strip() else None
     maps, rows = window_maps(predictor, opened, (encoded.f_c, encoded.f_f), dict.fromkeys(names, read))
     reading = [name for name in names if predictor.config.targets[name].head != "template"]
     return Explanation(

@@ -13,7 +13,7 @@ from mst_clipiqa.explain.results import STREAMS, Float32Array, Fusion, Maps, Map
 from mst_clipiqa.tables.cells import rounded
 
 if TYPE_CHECKING:
-    from mst_clipiqa.scoring.scorer import Score
+    from mst_clipiqa.scoring.score import Score
 
 METHOD = (
     "isolation: each window of the image is scored alone, mirrored until it fills the view. "

@@ -13,15 +13,14 @@ from torch.nn import functional as F
 
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.explain.results import Fusion
-from mst_clipiqa.features.image_encoder import Encoded
+from mst_clipiqa.features.cache import Encoded, EncodedPrompt
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native, zero_shot
-from mst_clipiqa.model.templates import TEMPLATES
-from mst_clipiqa.scoring.predictor import Predictor, Prompt
+from mst_clipiqa.scoring.predictor import Predictor
 
 
 @torch.inference_mode()
-def fusion(predictor: Predictor, name: str, encoded: Encoded, prompt: Prompt | None) -> Fusion:
+def fusion(predictor: Predictor, name: str, encoded: Encoded, prompt: EncodedPrompt | None) -> Fusion:
     """Return the shares of both streams in the answer of one target."""
     target = predictor.config.targets[name]
     part = predictor.model.parts[name] if name in predictor.model.parts else zero_shot(predictor.encoders.dim)
@@ -41,24 +40,24 @@ def fusion(predictor: Predictor, name: str, encoded: Encoded, prompt: Prompt | N
     )
 
 
-def _head(predictor: Predictor, part: MSTCLIPIQA, z: Tensor, prompt: Prompt | None) -> Tensor:
+def _head(predictor: Predictor, part: MSTCLIPIQA, z: Tensor, prompt: EncodedPrompt | None) -> Tensor:
     """Return q, (batch,), on the head's scale, for fused features (batch, D)."""
     if isinstance(part.head, PromptHead):
         tokens = _given(prompt).tokens.expand(len(z), -1, -1)
         found: Tensor = part.head(z, tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
         return found
-    q: Tensor = part.head(z, predictor.encoders.encode_templates(list(TEMPLATES)).cpu())[0]
+    q: Tensor = part.head(z, predictor.templates)[0]
     return q
 
 
-def _cosine(z: Tensor, prompt: Prompt | None) -> Tensor:
+def _cosine(z: Tensor, prompt: EncodedPrompt | None) -> Tensor:
     embedding = _given(prompt).embedding
     if embedding is None:
         raise ModelError("Expected an embedding of the prompt for similarity, got none: read it by the same judge.")
     return (F.normalize(z, dim=-1) * embedding).sum(dim=1)
 
 
-def _given(prompt: Prompt | None) -> Prompt:
+def _given(prompt: EncodedPrompt | None) -> EncodedPrompt:
     if prompt is None:
         raise ModelError("Expected a prompt for a head that reads prompts, got none: leave its target out.")
     return prompt

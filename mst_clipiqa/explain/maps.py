@@ -29,9 +29,10 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.explain.results import Float32Array, Maps
+from mst_clipiqa.features.cache import EncodedPrompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
-from mst_clipiqa.scoring.predictor import Predictor, Prompt
+from mst_clipiqa.scoring.predictor import Predictor
 
 GRID = 8
 """Windows a row and a column; each is encoded three times, once for all targets and streams."""
@@ -49,7 +50,10 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 
 @torch.inference_mode()
 def window_maps(
-    predictor: Predictor, image: Image.Image, features: tuple[Tensor, Tensor], targets: Mapping[str, Prompt | None]
+    predictor: Predictor,
+    image: Image.Image,
+    features: tuple[Tensor, Tensor],
+    targets: Mapping[str, EncodedPrompt | None],
 ) -> tuple[dict[str, Maps], int]:
     """Return the maps of each target, and how many rows were encoded for them.
 
@@ -84,7 +88,7 @@ def _fine_seen(windows: Pair, own: Pair) -> Pair:
     return own[0].expand_as(windows[0]), windows[1]
 
 
-def _scores(predictor: Predictor, name: str, prompt: Prompt | None, features: tuple[Tensor, Tensor]) -> Tensor:
+def _scores(predictor: Predictor, name: str, prompt: EncodedPrompt | None, features: tuple[Tensor, Tensor]) -> Tensor:
     """Return a target's scores of rows of features: native units, or log-odds for a head that reads no prompt."""
     target = predictor.config.targets[name]
     q = predictor.output(name, *features, [prompt] * len(features[0])).q

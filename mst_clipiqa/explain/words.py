@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.explain.results import Word
-from mst_clipiqa.features.image_encoder import Encoded
+from mst_clipiqa.features.cache import Encoded, EncodedPrompt
 from mst_clipiqa.model.mst_clipiqa import to_native
-from mst_clipiqa.scoring.predictor import Predictor, Prompt
+from mst_clipiqa.scoring.predictor import Predictor
 
 MAX_WORDS = 77
 """Words that are looked at, from the first one on: no text encoder here reads more."""
@@ -35,7 +35,7 @@ def word_effects(predictor: Predictor, name: str, encoded: Encoded, prompt: str)
     """
     all_words = prompt.split()
     words = all_words[:MAX_WORDS]
-    whole = predictor.read([prompt])[0]
+    whole = predictor.prompts.encode([prompt])[0]
     without = _read(predictor, [" ".join(all_words[:i] + all_words[i + 1 :]) for i in range(len(words))])
     target = predictor.config.targets[name]
     scores, attention = _ask(predictor, name, encoded, [whole, *without])
@@ -47,11 +47,14 @@ def word_effects(predictor: Predictor, name: str, encoded: Encoded, prompt: str)
     return tuple(Word(*one) for one in zip(words, shares, effects, strict=True))
 
 
-def _read(predictor: Predictor, prompts: list[str]) -> list[Prompt]:
-    return [one for i in range(0, len(prompts), _STEP) for one in predictor.read(prompts[i : i + _STEP])]
+def _read(predictor: Predictor, prompts: list[str]) -> list[EncodedPrompt]:
+    starts = range(0, len(prompts), _STEP)
+    return [one for i in starts for one in predictor.prompts.encode(prompts[i : i + _STEP], keep=False)]
 
 
-def _ask(predictor: Predictor, name: str, encoded: Encoded, prompts: list[Prompt]) -> tuple[Tensor, Tensor | None]:
+def _ask(
+    predictor: Predictor, name: str, encoded: Encoded, prompts: list[EncodedPrompt]
+) -> tuple[Tensor, Tensor | None]:
     """Return q of one image for each prompt, and the attention over the first prompt's tokens."""
     rows = len(prompts)
     out = predictor.output(name, encoded.f_c.expand(rows, -1), encoded.f_f.expand(rows, -1), prompts)

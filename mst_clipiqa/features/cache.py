@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import ARITHMETIC_VERSION
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION
 
-FILE = "features.sqlite"
-VARIABLE = "MST_CLIPIQA_CACHE"
+CACHE_FILE = "features.sqlite"
+CACHE_VARIABLE = "MST_CLIPIQA_CACHE"
 _WAIT_S = 60.0  # for another process that is writing
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, description TEXT NOT NULL);
@@ -44,18 +44,48 @@ CREATE TABLE IF NOT EXISTS prompts (
 
 
 @dataclass(frozen=True)
-class Features:
-    """What is kept of an image: f_c, f_f, float32 (D,), and its upright size in pixels."""
+class Encoded:
+    """An image after the encoders.
+
+    Attributes:
+        f_c, f_f: features, float32 (D,), on the CPU.
+        width, height: of the upright image, pixels.
+        note: a remark that belongs beside its scores, such as that f_f is an estimate; such features are not cached.
+    """
 
     f_c: Tensor
     f_f: Tensor
     width: int
     height: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt after the text encoder.
+
+    Attributes:
+        tokens: T, float32 (L, D), real tokens only, on the CPU.
+        truncated: whether the prompt was longer than the encoder reads.
+        in_vocabulary: whether the encoder was trained on the prompt's words.
+        embedding: projected, of unit length, float32 (D,); None if it was not asked for, and never cached.
+    """
+
+    tokens: Tensor
+    truncated: bool
+    in_vocabulary: bool
+    embedding: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Space:
-    """One pair's part of the cache: its name, what it stands for, and how much it holds."""
+    """The part of the cache that belongs to one encoder pair.
+
+    Attributes:
+        space: its name, a hash.
+        description: the pair, its precision and its views, as JSON.
+        images, prompts: number of each.
+    """
 
     space: str
     description: str
@@ -68,7 +98,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         """Open or make the cache in a folder; UsageError where that cannot be done."""
-        self.path = folder / FILE
+        self.path = folder / CACHE_FILE
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +107,7 @@ class Cache:
         except (OSError, sqlite3.Error) as error:
             raise UsageError(
                 f"Expected a folder for the cache that can be written, got {folder} ({error}): "
-                f"choose another with --cache or {VARIABLE}, or delete {FILE} in it if it is damaged."
+                f"choose another with --cache or {CACHE_VARIABLE}, or delete {CACHE_FILE} in it if it is damaged."
             ) from error
 
     def __enter__(self) -> Cache:
@@ -172,23 +202,18 @@ class CacheSpace:
         self.cache = cache
         self.name = name
 
-    @staticmethod
-    def key(data: bytes) -> str:
-        """Return the key of an image file's bytes, or of a prompt's."""
-        return hashlib.sha256(data).hexdigest()
-
-    def get(self, key: str) -> Features | None:
-        """Return an image's features, or None where there are none or the row is damaged."""
+    def get(self, key: str) -> Encoded | None:
+        """Return an image's features, or None if there are none or the row is damaged."""
         row = self.cache.row(
             "SELECT width, height, f_c, f_f, crc FROM images WHERE space = ? AND key = ?", (self.name, key)
         )
         match row:
             case (int(width), int(height), bytes(f_c), bytes(f_f), int(crc)) if zlib.crc32(f_f, zlib.crc32(f_c)) == crc:
-                return Features(_tensor(f_c), _tensor(f_f), width, height)
+                return Encoded(_tensor(f_c), _tensor(f_f), width, height)
         return None
 
-    def put(self, rows: Sequence[tuple[str, Features]]) -> None:
-        """Keep features under their keys, all of them or, if killed half way, none."""
+    def put(self, rows: Sequence[tuple[str, Encoded]]) -> None:
+        """Keep features under their keys: all of them or, if killed halfway, none."""
         blobs = [(key, f, _bytes(f.f_c), _bytes(f.f_f)) for key, f in rows]
         with self.cache.writing() as db:
             db.executemany(
@@ -196,43 +221,37 @@ class CacheSpace:
                 [(self.name, key, f.width, f.height, c, d, zlib.crc32(d, zlib.crc32(c))) for key, f, c, d in blobs],
             )
 
-    def encode_prompts(self, encoders: EncoderPair, prompts: Sequence[str]) -> list[PromptTokens]:
-        """Return the token states of prompts, each alone (1, L, D), computing only those that are not kept."""
-        keys = {prompt: self.key(prompt.encode("utf-8", "surrogatepass")) for prompt in prompts}
-        found = {prompt: self._prompt(key, encoders.text_dim) for prompt, key in keys.items()}
-        new = [prompt for prompt, known in found.items() if known is None]
-        for start in range(0, len(new), 64):
-            some = new[start : start + 64]
-            encoded = encoders.encode_prompts(some)
-            for i, prompt in enumerate(some):
-                tokens = encoded.tokens[i][encoded.mask[i]].cpu()[None]
-                mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
-                found[prompt] = PromptTokens(tokens, mask, [encoded.truncated[i]], [encoded.in_vocabulary[i]])
-            self._keep({keys[p]: one for p in some if (one := found[p])})
-        return [one for prompt in prompts if (one := found[prompt])]
-
-    def _prompt(self, key: str, width: int) -> PromptTokens | None:
+    def get_prompt(self, prompt: str) -> EncodedPrompt | None:
+        """Return a prompt's token states, or None if there are none or the row is damaged."""
         query = "SELECT length, flags, tokens, crc FROM prompts WHERE space = ? AND key = ?"
-        match self.cache.row(query, (self.name, key)):
-            case (int(length), int(flags), bytes(blob), int(crc)) if zlib.crc32(blob) == crc:
-                tokens = _tensor(blob).view(1, length, width)
-                mask = torch.ones(1, length, dtype=torch.bool)
-                return PromptTokens(tokens, mask, [bool(flags & 1)], [bool(flags & 2)])
+        match self.cache.row(query, (self.name, _prompt_key(prompt))):
+            case (int(length), int(flags), bytes(blob), int(crc)) if length and zlib.crc32(blob) == crc:
+                return EncodedPrompt(_tensor(blob).view(length, -1), bool(flags & 1), bool(flags & 2))
         return None
 
-    def _keep(self, prompts: dict[str, PromptTokens]) -> None:
+    def put_prompts(self, prompts: Mapping[str, EncodedPrompt]) -> None:
+        """Keep the token states of prompts: all of them or, if killed halfway, none."""
         rows = []
-        for key, p in prompts.items():
-            blob, flags = _bytes(p.tokens), p.truncated[0] + 2 * p.in_vocabulary[0]
-            rows.append((self.name, key, p.tokens.shape[1], flags, blob, zlib.crc32(blob)))
+        for prompt, p in prompts.items():
+            blob, flags = _bytes(p.tokens), p.truncated + 2 * p.in_vocabulary
+            rows.append((self.name, _prompt_key(prompt), len(p.tokens), flags, blob, zlib.crc32(blob)))
         with self.cache.writing() as db:
             db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def cache_folder(given: str | None) -> Path | None:
     """Return the folder that a flag or ``MST_CLIPIQA_CACHE`` names, or None: nothing is kept unasked."""
-    name = given or os.environ.get(VARIABLE)
+    name = given or os.environ.get(CACHE_VARIABLE)
     return Path(name) if name else None
+
+
+def image_key(data: bytes) -> str:
+    """Return the key of an image file's bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _prompt_key(prompt: str) -> str:
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -1,4 +1,4 @@
-"""Images to features: open in threads, encode in batches, look into the cache first.
+"""Images to features: decode in threads, encode in batches, and skip images whose features are cached.
 
     source - bytes - [cache] - image - views - f_c, f_f - [cache]
 
@@ -8,9 +8,9 @@ An image whose features are cached is not even decoded.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from PIL import Image
@@ -18,133 +18,185 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.errors import ImageError, UsageError
-from mst_clipiqa.features.cache import Cache, Features
+from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import MAX_PIXELS, open_image, read_image
 from mst_clipiqa.model.preprocess import Views, views
 
-_Tag = TypeVar("_Tag")
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An image after the encoders: features (D,), float32 on the CPU, and its upright size in pixels."""
-
-    f_c: Tensor
-    f_f: Tensor
-    width: int
-    height: int
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An image that could not be encoded, and why."""
+    """An image that could not be read, and why; given as an image, it keeps its place and is not opened."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Item(Generic[_Tag]):
-    """An image to encode and whatever the caller wants to find beside the result."""
+class AlreadyScored:
+    """An image with a score from an earlier run; given as an image, it keeps its place and is not opened."""
 
-    image: Any
-    tag: _Tag
+    score: Any
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An image ready for the encoders, and the key under which to keep what they say."""
+class Viewed:
+    """An image ready for the encoders.
+
+    Attributes:
+        views: as the policy made them.
+        width, height: of the upright image, pixels.
+        key: under which to cache the features, or None.
+        prompts: what the image will be scored against, if that is known by now.
+    """
 
     views: Views
     width: int
     height: int
     key: str | None
+    prompts: tuple[str | None, ...] | None = None
+
+
+Opened: TypeAlias = Encoded | Failed | AlreadyScored | Viewed
+"""What ``ImageEncoder.open`` returns."""
+
+
+class EncodingPolicy(Protocol):
+    """Which views to make of an image, and which streams to run on them."""
+
+    def view(self, image: Image.Image) -> Views:
+        """Return the views of an RGB image; called in several threads at once."""
+
+    def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
+        """Return the features of a batch of at least one image."""
+
+    def summary(self) -> str:
+        """Return one sentence about what was done, or nothing."""
+
+
+class FullEncoding:
+    """The usual policy: both streams for every image."""
+
+    def __init__(self, encoders: EncoderPair) -> None:
+        self.encoders = encoders
+
+    def view(self, image: Image.Image) -> Views:
+        """Return all views of an image."""
+        return views(image, self.encoders.view)
+
+    def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
+        """Return f_c and f_f of each image."""
+        coarse = stacked([one.views.coarse for one in viewed], self.encoders.device)
+        crops = [one.views.fine for one in viewed if one.views.fine is not None]
+        fine = stacked(crops, self.encoders.device) if crops else None
+        f_c, f_f = (f.cpu() for f in encode_views(self.encoders, coarse, fine))
+        return [Encoded(f_c[i], f_f[i], one.width, one.height) for i, one in enumerate(viewed)]
+
+    def summary(self) -> str:
+        """Return nothing: every image was encoded."""
+        return ""
 
 
 class ImageEncoder:
-    """A frozen pair of encoders with threads that feed it and a cache that spares it."""
+    """Encodes images with a frozen pair, decoding in threads and skipping images that are cached.
+
+    Args:
+        encoders: the frozen pair.
+        batch_size: images per batch.
+        workers: decoding threads.
+        cache: where features are kept, if anywhere.
+        policy: what is encoded of each image; by default both streams.
+        fast_decode: decode a JPEG at 1/2, 1/4 or 1/8 of its size if the views need no more. Much faster for
+            photographs; scores change a little (docs/performance.md has figures).
+
+    Raises:
+        UsageError: ``batch_size`` or ``workers`` is less than 1.
+    """
 
     def __init__(
-        self, encoders: EncoderPair, *, batch_size: int = 32, workers: int = 2, cache: Cache | None = None
+        self,
+        encoders: EncoderPair,
+        *,
+        batch_size: int = 32,
+        workers: int = 2,
+        cache: Cache | None = None,
+        policy: EncodingPolicy | None = None,
+        fast_decode: bool = False,
     ) -> None:
-        """Take the pair, images a step, threads that open images, and where features are kept, if anywhere."""
         if batch_size < 1 or workers < 1:
             raise UsageError(f"Expected batch_size and workers of at least 1, got {batch_size} and {workers}.")
         self.encoders = encoders
         self.batch_size = batch_size
         self.workers = workers
         self.cache = cache.space(encoders) if cache else None
-        self.reduce_to: int | None = None
+        self.policy = policy or FullEncoding(encoders)
+        view = encoders.view
+        needed = view.size if view.fine == "same" else max(view.size, view.native_side or 2**31)
+        self.reduce_to = needed if fast_decode else None
 
-    def decode_fast(self) -> None:
-        """Let JPEGs be decoded at 1/2, 1/4 or 1/8 where they stay at least as large as the views need them.
+    def batches(
+        self, items: Iterable[_Item], open_item: Callable[[_Item], Opened]
+    ) -> Iterator[list[tuple[_Item, Encoded | Failed | AlreadyScored]]]:
+        """Yield the items in order beside their features, in lists of at most ``batch_size``, in bounded memory.
 
-        Much faster for photographs; scores change a little (docs/performance.md says how much).
+        Args:
+            items: in any number; read only as far as needed.
+            open_item: calls ``open`` with the item's image; runs in the decoding threads.
         """
-        view = self.encoders.view
-        self.reduce_to = view.size if view.fine == "same" else max(view.size, view.native_side or 2**31)
-
-    def batches(self, items: Iterable[Item[_Tag]]) -> Iterator[list[tuple[_Tag, Encoded | Failed]]]:
-        """Yield the items in order, in lists of at most ``batch_size``, in bounded memory whatever their number."""
-        opened = in_order(items, lambda item: self.open(item.image), workers=self.workers, ahead=2 * self.batch_size)
+        opened = in_order(items, open_item, workers=self.workers, ahead=2 * self.batch_size)
         for batch in in_batches(opened, self.batch_size):
-            yield self._encode_batch(batch)
+            encoded = self.encode_opened([one for _, one in batch])
+            yield [(item, one) for (item, _), one in zip(batch, encoded, strict=True)]
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
         """Return features of images; ImageError for the first one that cannot be read."""
         found: list[Encoded] = []
-        for batch in self.batches(Item(image, None) for image in images):
+        for batch in self.batches(images, self.open):
             for _, one in batch:
-                if isinstance(one, Failed):
-                    raise ImageError(one.reason)
+                if not isinstance(one, Encoded):
+                    raise ImageError(one.reason if isinstance(one, Failed) else "Expected an image, got its score.")
                 found.append(one)
         return found
 
-    def open(self, image: Any, *, max_pixels: int = MAX_PIXELS) -> Encoded | Failed | Seen:
-        """Return an image's features from the cache, or its views; safe to call from many threads at once."""
+    def open(
+        self, image: Any, prompts: tuple[str | None, ...] | None = None, *, max_pixels: int = MAX_PIXELS
+    ) -> Opened:
+        """Return an image's features from the cache, or its views; safe to call from many threads at once.
+
+        Args:
+            image: a path, bytes, PIL image, array or tensor; ``Failed`` and ``AlreadyScored`` come back as they are.
+            prompts: what the image will be scored against, if that is known by now.
+            max_pixels: a larger image is refused.
+        """
         key = None
-        if isinstance(image, Failed):  # known to be bad before it was opened; it keeps its place in the order
+        if isinstance(image, Failed | AlreadyScored):
             return image
         try:
             if self.cache is not None and isinstance(image, str | os.PathLike | bytes):
                 image = image if isinstance(image, bytes) else read_image(image)
-                key = self.cache.key(image) + ("-fast" if self.reduce_to else "")
-                if known := self.cache.get(key):
-                    return Encoded(known.f_c, known.f_f, known.width, known.height)
+                key = image_key(image) + ("-fast" if self.reduce_to else "")
+                if cached := self.cache.get(key):
+                    return cached
             opened = open_image(image, max_pixels=max_pixels, reduce_to=self.reduce_to)
         except ImageError as error:
             return Failed(str(error))
-        return self._views(opened.image, (opened.width, opened.height), key)
+        return Viewed(self.policy.view(opened.image), opened.width, opened.height, key, prompts)
 
-    def _views(self, image: Image.Image, size: tuple[int, int], key: str | None) -> Seen:
-        return Seen(views(image, self.encoders.view), *size, key)
+    def encode_opened(self, opened: Sequence[Opened]) -> list[Encoded | Failed | AlreadyScored]:
+        """Return what ``open`` gave, with views turned into features; at most a batch of them."""
+        viewed = [one for one in opened if isinstance(one, Viewed)]
+        encoded = self.policy.encode(viewed) if viewed else []
+        if self.cache is not None and viewed:
+            pairs = zip(viewed, encoded, strict=True)
+            self.cache.put([(one.key, new) for one, new in pairs if one.key is not None and not new.note])
+        new = iter(encoded)
+        return [next(new) if isinstance(one, Viewed) else one for one in opened]
 
-    def encode_opened(self, opened: Sequence[Encoded | Failed | Seen]) -> list[Encoded | Failed]:
-        """Return what ``open`` gave, with its views turned into features in one step; at most a batch of them."""
-        new = iter(self._encode([one for one in opened if isinstance(one, Seen)]))
-        return [next(new) if isinstance(one, Seen) else one for one in opened]
 
-    def _encode_batch(
-        self, batch: Sequence[tuple[Item[_Tag], Encoded | Failed | Seen]]
-    ) -> list[tuple[_Tag, Encoded | Failed]]:
-        encoded = self.encode_opened([one for _, one in batch])
-        return [(item.tag, one) for (item, _), one in zip(batch, encoded, strict=True)]
-
-    def _stacked(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Return one tensor on the encoders' device, channels last in memory as each of them is."""
-        together = torch.stack([one.movedim(-3, -1) for one in pixels]).movedim(-1, -3)
-        if self.encoders.device.type == "cuda":  # from pinned memory the copy runs beside the computation
-            return together.pin_memory().to(self.encoders.device, non_blocking=True)
-        return together.to(self.encoders.device)
-
-    def _encode(self, seen: Sequence[Seen]) -> list[Encoded]:
-        if not seen:
-            return []
-        coarse = self._stacked([one.views.coarse for one in seen])
-        crops = [one.views.fine for one in seen if one.views.fine is not None]
-        fine = self._stacked(crops) if crops else None
-        f_c, f_f = (f.cpu() for f in encode_views(self.encoders, coarse, fine))
-        if self.cache is not None:
-            kept = [(one.key, Features(f_c[i], f_f[i], one.width, one.height)) for i, one in enumerate(seen)]
-            self.cache.put([(key, features) for key, features in kept if key is not None])
-        return [Encoded(f_c[i], f_f[i], one.width, one.height) for i, one in enumerate(seen)]
+def stacked(pixels: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return views of one size as one tensor on a device, channels last in memory as each of them is."""
+    together = torch.stack([one.movedim(-3, -1) for one in pixels]).movedim(-1, -3)
+    if device.type == "cuda":  # from pinned memory the copy runs beside the computation
+        return together.pin_memory().to(device, non_blocking=True)
+    return together.to(device)

@@ -33,7 +33,7 @@ SCORES = 1e-3
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ExportAgreement:
     """How an export agrees with torch's fp32.
 
     Attributes:
@@ -56,7 +56,7 @@ def export(
     int8: bool = False,
     images: Sequence[Any] = (),
     encoders: str | None = None,
-) -> Agreement:
+) -> ExportAgreement:
     """Write the image towers of a model's encoders for ONNX Runtime, and compare them with torch's.
 
     Args:
@@ -95,18 +95,20 @@ def export(
     return found
 
 
-def agreement(plain: Scorer, other: Scorer, images: Sequence[Any]) -> Agreement:
+def agreement(plain: Scorer, other: Scorer, images: Sequence[Any]) -> ExportAgreement:
     """Return how two scorers of one model agree on images."""
     sides = [scorer.encode(images) for scorer in (plain, other)]
     f, g = (torch.stack([torch.cat([one.f_c, one.f_f]) for one in side]) for side in sides)
-    scores = [scorer.ask(side, [None] * len(side)) for scorer, side in zip((plain, other), sides, strict=True)]
+    scores = [
+        scorer.score_encoded(side, [None] * len(side)) for scorer, side in zip((plain, other), sides, strict=True)
+    ]
     gaps, order = {}, {}
     for name in plain.ranges:
         a, b = (np.array([one.targets[name] for one in side], dtype=np.float64) for side in scores)
         if not np.isnan(a).any():  # it needs a prompt
             gaps[name] = float(np.abs(a - b).max())
             order[name] = srcc(a, b) if len(a) > 2 else None
-    return Agreement(len(f), ((f - g).abs().max() / f.abs().max()).item(), gaps, order)
+    return ExportAgreement(len(f), ((f - g).abs().max() / f.abs().max()).item(), gaps, order)
 
 
 def drawn() -> list[Image.Image]:
@@ -121,7 +123,7 @@ def drawn() -> list[Image.Image]:
     return found
 
 
-def _check(found: Agreement, plain: Scorer) -> None:
+def _check(found: ExportAgreement, plain: Scorer) -> None:
     worst = max(
         (gap / (plain.ranges[name][1] - plain.ranges[name][0]) for name, gap in found.scores.items()), default=0
     )

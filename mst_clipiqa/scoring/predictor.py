@@ -1,14 +1,10 @@
-"""Features to answers: every target of a model, asked of images that are encoded already.
-
-An image is encoded once and may be asked any number of things: each prompt's token states and the quality templates
-are encoded once as well, and kept.
-"""
+"""Features to predictions: every target of a model, for images and prompts that are encoded already."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +12,8 @@ from torch.nn import functional as F
 
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import ModelError
+from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
+from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
@@ -25,41 +23,39 @@ EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"
 TRUNCATED = "the prompt is longer than the text encoder reads, so its end was not read"
 
-_KEPT_PROMPTS = 512
-
 
 @dataclass(frozen=True)
-class Prompt:
-    """One prompt as the heads see it: token states (L, D), its embedding (D,) for zero-shot, and two flags."""
-
-    tokens: Tensor
-    embedding: Tensor | None
-    truncated: bool
-    in_vocabulary: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of one image and prompt, in native units; None where it has nothing to say.
+class Prediction:
+    """A model's output for one image and prompt, in native units; None where it has nothing to say.
 
     Attributes:
         values: score of each target, higher is better.
         gate: mean share of the coarse stream in the fused feature, 0..1.
         levels: probability of the five quality levels, worst first; None without a template head.
-        notes: why a value is None or to be read with care.
+        note: why a value is None or needs care; empty otherwise.
+        error: "prompt" if the prompt is empty and a head reads prompts; every number is None then.
     """
 
     values: dict[str, float | None]
-    gate: float
+    gate: float | None
     levels: tuple[float, ...] | None
-    notes: tuple[str, ...]
+    note: str = ""
+    error: Literal["prompt"] | None = None
 
 
 class Predictor:
-    """The heads of a trained model (or of none: zero-shot) beside the encoders they were trained on."""
+    """The heads of a trained model, or of none (zero-shot), with the encoders they were trained on.
 
-    def __init__(self, model: TrainedModel, encoders: EncoderPair) -> None:
-        """Check that model and encoders belong together; ModelError names what differs."""
+    Args:
+        model: the trained part.
+        encoders: the frozen part.
+        cache: where token states of prompts are kept between runs, if anywhere.
+
+    Raises:
+        ModelError: model and encoders do not belong together; the message names what differs.
+    """
+
+    def __init__(self, model: TrainedModel, encoders: EncoderPair, cache: CacheSpace | None = None) -> None:
         want = model.config.encoders
         if want.dim != encoders.dim:
             raise ModelError(
@@ -83,25 +79,25 @@ class Predictor:
         self.config = model.config
         self.encoders = encoders
         self.model = model
-        self._templates = encoders.encode_templates(list(TEMPLATES)).cpu()
-        self._prompts: OrderedDict[str, Prompt] = OrderedDict()
+        self.templates = encoders.encode_templates(list(TEMPLATES)).cpu()
+        heads = {target.head for target in model.config.targets.values()}
+        self.reads_prompts = heads != {"template"}
+        self.prompts = PromptEncoder(encoders, cache, embeddings="similarity" in heads)
 
     @torch.inference_mode()
-    def answer(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> list[Answer]:
-        """Return an answer for each row of features f_c, f_f, float32 (batch, D), and its prompt."""
+    def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> list[Prediction]:
+        """Return a prediction for each row of features f_c, f_f, float32 (batch, D), and its prompt."""
         f_c, f_f = f_c.cpu(), f_f.cpu()
-        read = self._read(prompts)
-        values: list[dict[str, float | None]] = [{} for _ in prompts]
-        first = next(iter(self.model.parts), None)  # whose gate is told, whatever the prompts
+        encoded = self._encoded(prompts)
+        values: list[dict[str, float | None]] = [dict.fromkeys(self.config.targets) for _ in prompts]
+        first = next(iter(self.model.parts), None)  # the target whose gate is reported, whatever the prompts
         gates: Tensor | None = None
-        levels: list[tuple[float, ...]] | None = None
+        levels: list[tuple[float, ...] | None] = [None] * len(prompts)
         for name, target in self.config.targets.items():
-            rows = [i for i in range(len(prompts)) if target.head == "template" or _usable(read[i])]
-            for row in values:
-                row[name] = None
+            rows = [i for i, one in enumerate(encoded) if target.head == "template" or (one and one.in_vocabulary)]
             if not rows:
                 continue
-            out = self.output(name, f_c[rows], f_f[rows], [read[i] for i in rows])
+            out = self.output(name, f_c[rows], f_f[rows], [encoded[i] for i in rows])
             for i, value in zip(rows, to_native(out.q, target.low, target.high).tolist(), strict=True):
                 values[i][name] = value
             if out.p is not None and name == "quality":
@@ -109,16 +105,21 @@ class Predictor:
             if name == first and len(rows) == len(prompts):
                 gates = out.g.mean(dim=1)
         shares = gates.tolist() if gates is not None else self._gate(f_c, f_f).tolist()
-        notes = [self._notes(prompt, one) for prompt, one in zip(prompts, read, strict=True)]
-        return [Answer(values[i], shares[i], levels[i] if levels else None, notes[i]) for i in range(len(prompts))]
+        found = []
+        for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
+            if self.reads_prompts and one is None and prompt is not None:
+                found.append(Prediction(dict.fromkeys(values[i]), None, None, EMPTY_PROMPT, error="prompt"))
+            else:
+                found.append(Prediction(values[i], shares[i], levels[i], self._note(one)))
+        return found
 
     @torch.inference_mode()
-    def output(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[Prompt | None]) -> Output:
+    def output(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
         """Return one target's raw output (head scale 1..5, gate, levels, attention) for rows of features."""
         target = self.config.targets[name]
         match target.head:
             case "template":
-                out: Output = self.model.parts[name](f_c, f_f, Text(templates=self._templates))
+                out: Output = self.model.parts[name](f_c, f_f, Text(templates=self.templates))
                 return out
             case "prompt":
                 given = [p for p in prompts if p is not None]
@@ -133,41 +134,20 @@ class Predictor:
                 cosine = (F.normalize(z, dim=-1) * e).sum(dim=1)
                 return Output(q=1 + (cosine - target.low) / (target.high - target.low) * 4, g=g, z=z)
 
-    @torch.inference_mode()
-    def read(self, prompts: Sequence[str]) -> list[Prompt]:
-        """Return prompts as the heads see them, from the kept ones where they were read before."""
-        wanted = list(dict.fromkeys(prompts))
-        new = [p for p in wanted if p not in self._prompts]
-        if new:
-            encoded = self.encoders.encode_prompts(new)
-            similar = any(t.head == "similarity" for t in self.config.targets.values())
-            embeddings = self.encoders.encode_templates(new).cpu() if similar else None
-            for i, prompt in enumerate(new):
-                tokens = encoded.tokens[i][encoded.mask[i]].cpu()
-                embedding = None if embeddings is None else embeddings[i]
-                self._prompts[prompt] = Prompt(tokens, embedding, encoded.truncated[i], encoded.in_vocabulary[i])
-        found = {prompt: self._prompts[prompt] for prompt in wanted}
-        while len(self._prompts) > _KEPT_PROMPTS:
-            self._prompts.popitem(last=False)
-        return [found[prompt] for prompt in prompts]
+    def _encoded(self, prompts: Sequence[str | None]) -> list[EncodedPrompt | None]:
+        """Return the prompts that heads will read, encoded; None for a missing or empty one."""
+        words = [prompt for prompt in prompts if self.reads_prompts and prompt is not None and prompt.strip()]
+        encoded = dict(zip(words, self.prompts.encode(words), strict=True))
+        return [None if prompt is None else encoded.get(prompt) for prompt in prompts]
 
-    def _read(self, prompts: Sequence[str | None]) -> list[Prompt | None]:
-        if not any(t.head != "template" for t in self.config.targets.values()):
-            return [None] * len(prompts)
-        given = [i for i, prompt in enumerate(prompts) if prompt is not None and prompt.strip()]
-        found: list[Prompt | None] = [None] * len(prompts)
-        for i, one in zip(given, self.read([prompts[i] or "" for i in given]), strict=True):
-            found[i] = one
-        return found
-
-    def _notes(self, prompt: str | None, read: Prompt | None) -> tuple[str, ...]:
-        if all(t.head == "template" for t in self.config.targets.values()):
-            return ()
-        if read is None:
-            return (NO_PROMPT,) if prompt is None else (EMPTY_PROMPT,)
-        if not read.in_vocabulary:
-            return (UNKNOWN_WORDS,)
-        return (TRUNCATED,) if read.truncated else ()
+    def _note(self, prompt: EncodedPrompt | None) -> str:
+        if not self.reads_prompts:
+            return ""
+        if prompt is None:
+            return NO_PROMPT
+        if not prompt.in_vocabulary:
+            return UNKNOWN_WORDS
+        return TRUNCATED if prompt.truncated else ""
 
     def _gate(self, f_c: Tensor, f_f: Tensor) -> Tensor:
         """Return the mean gate of the first target that has a fusion; the gate needs no prompt."""
@@ -185,7 +165,3 @@ def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
     reference = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
     config = ModelConfig(f"zero-shot:{encoders.source} (uncalibrated)", reference, targets, encoders.view)
     return TrainedModel(config, {"quality": zero_shot(encoders.dim)}, sha256=encoders.sha256)
-
-
-def _usable(prompt: Prompt | None) -> bool:
-    return prompt is not None and prompt.in_vocabulary

@@ -1,112 +1,77 @@
-"""Images in, scores out: open, view, encode once, ask every target.
+"""Images in, scores out: open, view, encode once, predict every target.
 
-image - open - views - [f_c, f_f] - judge - Score
-          in threads      in batches
+image - open - views - f_c, f_f - predictor - Score
+      in threads         in batches
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
-from mst_clipiqa.features.cache import Cache
-from mst_clipiqa.features.image_encoder import Encoded, ImageEncoder, Item
+from mst_clipiqa.features.cache import Cache, Encoded
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
 from mst_clipiqa.model_folder import Target, TrainedModel, load
-from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, Answer, Predictor, zero_shot_model
+from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
+from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
+from mst_clipiqa.scoring.predictor import Prediction, Predictor, zero_shot_model
+from mst_clipiqa.scoring.score import Score, ScoreRequest, Tag
 
 if TYPE_CHECKING:
     from mst_clipiqa.images.decode import Source
 
-MINI = Path(__file__).parents[1] / "weights" / "mini"
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a model says of one image; higher is better for every number.
-
-    Attributes:
-        quality: how good the image looks, in the units of ``ranges["quality"]``; None if not scored.
-        correspondence: how well it shows its prompt, in the units of ``ranges["correspondence"]``; None if not scored.
-        gate: mean share of the coarse encoder in the fused feature, 0..1.
-        status: "ok", or "error" when the image could not be scored at all.
-        reason: why something is missing or to be read with care; empty otherwise.
-        width, height: of the upright image, pixels.
-        model: name of the model.
-        targets: every target's score, those above included.
-        intervals: (low, high) that holds the human rating with 90 % confidence, where the model was calibrated.
-        ranges: (low, high) of each target's scale; predictions of a prompt head may lie a little outside.
-        levels: probability of the five quality levels, worst first.
-        calibrated: False for zero-shot scores, which order images but are not on the scale of raters.
-    """
-
-    quality: float | None = None
-    correspondence: float | None = None
-    gate: float | None = None
-    status: str = "ok"
-    reason: str = ""
-    width: int | None = None
-    height: int | None = None
-    model: str = ""
-    targets: dict[str, float | None] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
-    levels: tuple[float, ...] | None = None
-    calibrated: bool = True
-    lower_better: bool = False
-
-    @property
-    def quality_spread(self) -> float | None:
-        """How far the levels lie apart in the model's own view: their standard deviation, native units.
-
-            sqrt(sum_k p_k (k - q)^2) * (high - low) / 4        q = sum_k k p_k, k = 1..5
-
-        None without levels. It differs from image to image, but it is not an error bar: it tells an image that
-        the model holds for fair from one that it holds for good or bad.
-        """
-        if self.levels is None:
-            return None
-        low, high = self.ranges["quality"]
-        q = sum(k * p for k, p in enumerate(self.levels, 1))
-        variance = sum(p * (k - q) ** 2 for k, p in enumerate(self.levels, 1))
-        return math.sqrt(variance) * (high - low) / 4
-
-
-@dataclass(frozen=True)
-class Request:
-    """One image to score: what to open, and its prompt or none."""
-
-    image: Any
-    prompt: str | None = None
+MINI_MODEL = Path(__file__).parents[1] / "weights" / "mini"
+_ZERO_SHOT = "zero-shot:"
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How to compute scores; none of it changes what they mean."""
+    """How to compute scores.
 
-    device: str = "auto"  # auto, cpu, cuda, mps
-    precision: str = "auto"  # auto, fp32, bf16, fp16; of the image towers
-    batch_size: int = 32  # images a step
-    workers: int = 2  # threads that open images
-    cache: Cache | None = None  # where features are kept
-    encoders: str | None = None  # where the model's encoders are now, if not where its config says
-    backend: str = "torch"  # what computes the image towers: torch, or a folder that `mst-clipiqa export` wrote
+    Attributes:
+        device: auto, cpu, cuda or mps.
+        precision: of the image encoders: auto, fp32, bf16 or fp16.
+        batch_size: images per batch.
+        workers: decoding threads.
+        cache: where features are kept, if anywhere.
+        encoders: where the model's encoders are now, if they have moved.
+        backend: torch, or a folder written by ``mst-clipiqa export``, whose image encoders are used.
+        adaptive: skip the fine stream if it would change no score by more than this; None never skips.
+        adaptive_check: number of skipped images for which to measure the true change.
+        fast_decode: decode large JPEGs at reduced scale; scores change a little.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    workers: int = 2
+    cache: Cache | None = None
+    encoders: str | None = None
+    backend: str = "torch"
+    adaptive: float | None = None
+    adaptive_check: int = 0
+    fast_decode: bool = False
 
 
 class Scorer:
-    """A model and its encoders, ready to score images."""
+    """A model and its encoders, ready to score images; ``Scorer.load`` makes one from a name.
 
-    def __init__(self, model: TrainedModel, encoder: ImageEncoder) -> None:
-        """Take a trained model and the encoder it was trained on; ``Scorer.load`` is the way from a name."""
-        self.predictor = Predictor(model, encoder.encoders)
+    Args:
+        model: the trained part.
+        encoder: of images, with the encoders that the model was trained on.
+        predictor: of this model and these encoders, if there is one already.
+    """
+
+    def __init__(self, model: TrainedModel, encoder: ImageEncoder, predictor: Predictor | None = None) -> None:
+        self.predictor = predictor or Predictor(model, encoder.encoders, encoder.cache)
         self.encoder = encoder
         self.model = model
 
@@ -129,20 +94,27 @@ class Scorer:
             'ok'
         """
         how = dataclasses.replace(options or ScoreOptions(), **changes)
-        name = str(model)
-        trained = None
-        source = name.removeprefix("zero-shot:")
-        if source == name:
-            folder = MINI if name == "mini" else Path(name)
-            if not folder.is_dir():
-                raise ModelError(
-                    f"Expected 'mini', 'zero-shot:ENCODERS' or a model folder, got {name!r}: check the path."
-                )
-            trained = load(folder)
-            source = trained.config.encoders.source
+        if how.adaptive is None and how.adaptive_check:
+            raise UsageError("The flag --adaptive-check needs --adaptive TOL: give a tolerance.")
+        folder = trained_folder(model)
+        trained = load(folder) if folder else None
+        source = trained.config.encoders.source if trained else str(model).removeprefix(_ZERO_SHOT)
         encoders = _encoders(how.encoders or source, how)
-        encoder = ImageEncoder(encoders, batch_size=how.batch_size, workers=how.workers, cache=how.cache)
-        return cls(trained or zero_shot_model(encoders), encoder)
+        trained = trained or zero_shot_model(encoders)
+        predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
+        policy = None
+        if how.adaptive is not None:
+            estimator = FineEstimator.load(estimator_path(folder), trained.sha256)
+            policy = AdaptiveEncoding(predictor, estimator, how.adaptive, how.adaptive_check)
+        encoder = ImageEncoder(
+            encoders,
+            batch_size=how.batch_size,
+            workers=how.workers,
+            cache=how.cache,
+            policy=policy,
+            fast_decode=how.fast_decode,
+        )
+        return cls(trained, encoder, predictor)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -173,71 +145,107 @@ class Scorer:
         prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
         if one_image and len(prompts) > 1:
             encoded = self.encode(sources)[0]
-            return [self._checked(score) for score in self.ask([encoded] * len(prompts), prompts)]
+            return [_checked(score) for score in self.score_encoded([encoded] * len(prompts), prompts)]
         if len(prompts) not in (1, len(sources)):
-            raise UsageError(f"Expected one prompt or one an image ({len(sources)}), got {len(prompts)}.")
+            raise UsageError(f"Expected one prompt or one per image ({len(sources)}), got {len(prompts)}.")
         prompts = prompts * len(sources) if len(prompts) == 1 else prompts
-        requests = (Request(s, p) for s, p in zip(sources, prompts, strict=True))
-        scores = [self._checked(score) for score in self.many(requests)]
+        requests = (ScoreRequest[None](s, p) for s, p in zip(sources, prompts, strict=True))
+        scores = [_checked(score) for _, score in self.stream(requests)]
         return scores[0] if one_image and (prompt is None or isinstance(prompt, str)) else scores
 
-    def many(self, requests: Iterable[Request | Any]) -> Iterator[Score]:
-        """Score a stream of any length, in order, in bounded memory.
+    def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
+        """Yield each request with its score, in order, in bounded memory whatever their number.
 
-        An image or prompt that cannot be scored becomes a Score with status "error" and its reason.
+        An image or prompt that cannot be scored becomes a ``Score`` with its ``error`` and ``reason``.
 
-        Args:
-            requests: ``Request`` objects, or images as ``__call__`` takes them.
+        Raises:
+            UsageError: something else than a ``ScoreRequest`` was given.
         """
-        asked = (r if isinstance(r, Request) else Request(r) for r in requests)
-        for batch in self.encoder.batches(Item(request.image, request) for request in asked):
-            good = [(request, one) for request, one in batch if isinstance(one, Encoded)]
-            scores = iter(self.ask([one for _, one in good], [request.prompt for request, _ in good]))
-            for _, one in batch:
-                yield next(scores) if isinstance(one, Encoded) else self.failed(one.reason)
+
+        def opened(request: ScoreRequest[Tag]) -> Opened:
+            if not isinstance(request, ScoreRequest):
+                raise UsageError(
+                    f"Expected a ScoreRequest, got {type(request).__name__}: give ScoreRequest(image, prompt)."
+                )
+            return self.encoder.open(request.image, (request.prompt,))
+
+        for batch in self.encoder.batches(requests, opened):
+            scores = self.score_encoded([one for _, one in batch], [request.prompt for request, _ in batch])
+            yield from zip((request for request, _ in batch), scores, strict=True)
+
+    def many(self, images: Iterable[Any]) -> Iterator[Score]:
+        """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too."""
+        for _, score in self.stream(map(_request, images)):
+            yield score
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
-        """Return features of images, to ask many things of later; ImageError for the first that is unreadable."""
+        """Return features of images, for ``score_encoded``; ImageError for the first one that cannot be read."""
         return self.encoder.encode(images)
 
-    def ask(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
+    def score_encoded(
+        self, encoded: Sequence[Encoded | Failed | AlreadyScored], prompts: Sequence[str | None]
+    ) -> list[Score]:
         """Return a score for each encoded image and its prompt; no image is encoded again."""
-        if not encoded:
-            return []
-        f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])
-        answers = self.predictor.answer(f_c, f_f, prompts)
-        return [self._score(answer, one) for answer, one in zip(answers, encoded, strict=True)]
+        pairs = [(one, prompt) for one, prompt in zip(encoded, prompts, strict=True) if isinstance(one, Encoded)]
+        scored = iter(self._score_features(*zip(*pairs, strict=True)) if pairs else [])
+        return [next(scored) if isinstance(one, Encoded) else self._passed(one) for one in encoded]
 
-    def _score(self, answer: Answer, encoded: Encoded) -> Score:
+    def _score_features(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
+        f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])
+        predictions = self.predictor.predict(f_c, f_f, prompts)
+        return [self._score(prediction, one) for prediction, one in zip(predictions, encoded, strict=True)]
+
+    def _score(self, prediction: Prediction, encoded: Encoded) -> Score:
         config = self.model.config
-        failed = EMPTY_PROMPT in answer.notes
-        values = dict.fromkeys(answer.values) if failed else answer.values
+        values = prediction.values
+        notes = (prediction.note, "" if prediction.error else encoded.note)
         return Score(
             quality=values.get("quality"),
             correspondence=values.get("correspondence"),
-            gate=None if failed else answer.gate,
-            status="error" if failed else "ok",
-            reason="; ".join(answer.notes),
+            gate=prediction.gate,
+            error=prediction.error,
+            reason="; ".join(filter(None, notes)),
             width=encoded.width,
             height=encoded.height,
             model=config.name,
             targets=values,
             intervals={n: i for n, t in config.targets.items() if (i := _interval(values[n], t))},
             ranges=self.ranges,
-            levels=None if failed else answer.levels,
+            levels=prediction.levels,
             calibrated=all(t.calibrated for t in config.targets.values()),
         )
 
-    def failed(self, reason: str) -> Score:
-        """Return the score of an image that cannot be scored, and why."""
+    def _passed(self, one: Failed | AlreadyScored) -> Score:
+        """Return the score of an image that was not encoded."""
+        if isinstance(one, AlreadyScored):
+            return cast(Score, one.score)
         targets: dict[str, float | None] = dict.fromkeys(self.model.config.targets)
-        return Score(status="error", reason=reason, model=self.model.config.name, targets=targets, ranges=self.ranges)
+        name = self.model.config.name
+        return Score(error="image", reason=one.reason, model=name, targets=targets, ranges=self.ranges)
 
-    @staticmethod
-    def _checked(score: Score) -> Score:
-        if score.status == "ok":
-            return score
-        raise (PromptError if score.reason == EMPTY_PROMPT else ImageError)(score.reason)
+
+def trained_folder(model: str | Path) -> Path | None:
+    """Return the folder of a trained model, or None for "zero-shot:ENCODERS"; ModelError if there is none."""
+    if str(model).startswith(_ZERO_SHOT):
+        return None
+    folder = MINI_MODEL if str(model) == "mini" else Path(model)
+    if not folder.is_dir():
+        raise ModelError(
+            f"Expected 'mini', 'zero-shot:ENCODERS' or a model folder, got {str(model)!r}: check the path."
+        )
+    return folder
+
+
+def _request(one: Any) -> ScoreRequest[Any]:
+    if isinstance(one, ScoreRequest):
+        return one
+    return ScoreRequest(*one) if isinstance(one, tuple) and len(one) == 2 else ScoreRequest(one)
+
+
+def _checked(score: Score) -> Score:
+    if score.error:
+        raise (PromptError if score.error == "prompt" else ImageError)(score.reason)
+    return score
 
 
 def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
@@ -255,6 +263,6 @@ def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
 def _interval(value: float | None, target: Target) -> tuple[float, float] | None:
     if value is None or target.interval is None:
         return None
-    # Both ends lie on the scale, also where a head that reads prompts answers beyond it.
+    # Both ends are kept on the scale, though a head that reads prompts may predict beyond it.
     low, high = (min(target.high, max(target.low, value + d)) for d in (-target.interval, target.interval))
     return low, high

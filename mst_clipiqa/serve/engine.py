@@ -1,9 +1,9 @@
 """Images of all clients -> scores, in batches.
 
-    request - admitted - opened in ``workers`` threads - [queue] - up to batch_size at once: encoded, judged - Score
+    request - admitted - opened in ``workers`` threads - [queue] - up to batch_size at once: encoded, scored - Score
 
-Batches are encoded by up to four threads, each with its share of the processor. No image waits for
-company: a thread takes what is waiting when it is free, so batches grow with the load.
+Batches are encoded by up to four threads, each with its share of the cores. No image waits for
+a batch to fill: a free thread takes whatever is waiting, so batches grow with the load.
 A score does not depend on who else is in its batch (``Scorer`` sees to that).
 """
 
@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from threading import Lock
 from typing import TypeVar
 
 from async_batcher.batcher import AsyncBatcher
 
 from mst_clipiqa.encoders.threads import divided_threads
 from mst_clipiqa.errors import Rejected
-from mst_clipiqa.features.image_encoder import Encoded, Failed, Seen
-from mst_clipiqa.scoring.scorer import Score, Scorer
+from mst_clipiqa.features.image_encoder import Opened
+from mst_clipiqa.scoring.score import Score
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest
 from mst_clipiqa.serve.form import Upload
 from mst_clipiqa.serve.metrics import Metrics
@@ -34,10 +34,10 @@ _Value = TypeVar("_Value")
 
 
 @dataclass
-class _Job:
-    """One opened image and its prompts; ``is_dropped`` once nobody waits for the answer."""
+class _ImageJob:
+    """One opened image and its prompts; ``is_dropped`` once nobody waits for its scores."""
 
-    opened: Encoded | Failed | Seen
+    opened: Opened
     prompts: tuple[str | None, ...]
     is_dropped: bool = False
 
@@ -57,12 +57,11 @@ class Engine:
         self.limits = limits
         self.metrics = metrics
         self.waiting = 0
-        self._pace = 0.1  # seconds a score, as of late
+        self._pace = 0.1  # seconds per score, of late
         self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
         self._stack = ExitStack()
         threads, start = self._stack.enter_context(divided_threads(scorer.encoder.encoders.device))
         self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode", initializer=start)
-        self._judging = Lock()  # the judge keeps prompts, and is for one thread at a time
         self._batches = _Batches(self.run_batch, self._encoders, max(2, scorer.encoder.batch_size), threads)
 
     @property
@@ -71,7 +70,7 @@ class Engine:
         return self.waiting >= self.limits.max_waiting
 
     async def score(self, asked: HttpScoreRequest) -> list[Score]:
-        """Return a score for each image and prompt, in order; what cannot be scored says why.
+        """Return a score for each image and prompt, in order; one that cannot be scored has its reason.
 
         Raises:
             Rejected: too many are waiting, or it took too long.
@@ -85,14 +84,9 @@ class Engine:
         return scores
 
     async def call(self, work: Callable[[], _Value], weight: int = 1) -> _Value:
-        """Return what ``work`` returns; it has the judge to itself, in its turn. Rejected as in ``score``."""
-
-        def alone() -> _Value:
-            with self._judging:
-                return work()
-
+        """Return what ``work`` returns, run in an encoding thread in its turn. Rejected as in ``score``."""
         with self._admitted(weight):
-            return await self._in_time(asyncio.get_running_loop().run_in_executor(self._encoders, alone))
+            return await self._in_time(asyncio.get_running_loop().run_in_executor(self._encoders, work))
 
     async def close(self) -> None:
         """Finish what was begun, and stop the threads."""
@@ -104,8 +98,8 @@ class Engine:
     async def _one(self, image: Upload, prompts: tuple[str | None, ...]) -> list[Score]:
         """Open an image and have it scored in the next batch."""
         loop = asyncio.get_running_loop()
-        opened = await loop.run_in_executor(self._openers, self._open, image.data)
-        job = _Job(opened, prompts)
+        opened = await loop.run_in_executor(self._openers, self._open, image.data, prompts)
+        job = _ImageJob(opened, prompts)
         try:
             # Shielded: the batcher gives the rest of a batch no answer once one of its futures is cancelled.
             return await asyncio.shield(self._batches.process(job))
@@ -113,8 +107,8 @@ class Engine:
             job.is_dropped = True
             raise
 
-    def _open(self, data: bytes) -> Encoded | Failed | Seen:
-        return self.scorer.encoder.open(data, max_pixels=self.limits.max_pixels)
+    def _open(self, data: bytes, prompts: tuple[str | None, ...]) -> Opened:
+        return self.scorer.encoder.open(data, prompts, max_pixels=self.limits.max_pixels)
 
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
@@ -148,35 +142,30 @@ class Engine:
         """Return in how many seconds half of what waits should be done."""
         return min(60, max(1, math.ceil(self.waiting * self._pace / 2)))
 
-    def run_batch(self, jobs: list[_Job]) -> list[list[Score]]:
-        """Score a batch; an answer for each job, empty for those that were dropped."""
+    def run_batch(self, jobs: list[_ImageJob]) -> list[list[Score]]:
+        """Return the scores of each job in a batch; none for jobs that were dropped."""
         start = time.perf_counter()
         is_live = [not job.is_dropped for job in jobs]  # read once: it may change while the batch runs
         live = [job for job, alive in zip(jobs, is_live, strict=True) if alive]
         encoded = self.scorer.encoder.encode_opened([job.opened for job in live])
         pairs = [(one, p) for job, one in zip(live, encoded, strict=True) for p in job.prompts]
-        good = [(one, prompt) for one, prompt in pairs if isinstance(one, Encoded)]
-        with self._judging:
-            answers = iter(self.scorer.ask([one for one, _ in good], [prompt for _, prompt in good]))
-        scores = iter(
-            [next(answers) if isinstance(one, Encoded) else self.scorer.failed(one.reason) for one, _ in pairs]
-        )
+        scores = iter(self.scorer.score_encoded([one for one, _ in pairs], [prompt for _, prompt in pairs]))
         self.metrics.batches.observe(len(live))
         if pairs:
             self._pace += 0.2 * ((time.perf_counter() - start) / len(pairs) - self._pace)
         return [[next(scores) for _ in job.prompts] if alive else [] for job, alive in zip(jobs, is_live, strict=True)]
 
 
-class _Batches(AsyncBatcher[_Job, list[Score]]):  # type: ignore[misc]  # the library ships no types
+class _Batches(AsyncBatcher[_ImageJob, list[Score]]):  # type: ignore[misc]  # the library ships no types
     """Collects jobs; the library keeps the queue, and as many batches on their way as there are threads."""
 
     def __init__(
-        self, work: Callable[[list[_Job]], list[list[Score]]], threads: ThreadPoolExecutor, size: int, at_once: int
+        self, work: Callable[[list[_ImageJob]], list[list[Score]]], threads: ThreadPoolExecutor, size: int, at_once: int
     ) -> None:
         super().__init__(max_batch_size=size, max_queue_time=0, concurrency=at_once)
         self._work = work
         self._threads = threads
 
-    async def process_batch(self, batch: list[_Job]) -> list[list[Score]]:
+    async def process_batch(self, batch: list[_ImageJob]) -> list[list[Score]]:
         """Score one batch in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, batch)

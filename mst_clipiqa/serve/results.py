@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mst_clipiqa.model.templates import QUALITY_LEVELS
+from mst_clipiqa.scoring.score import Score
 from mst_clipiqa.scoring.score_rows import to_row
-from mst_clipiqa.scoring.scorer import Score
 from mst_clipiqa.serve.body import HttpScoreRequest
 
 WORDS = {

@@ -11,7 +11,7 @@ import uvicorn
 from PIL import Image
 
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.scoring.scorer import Request, Scorer
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.middleware import is_loopback
 from mst_clipiqa.serve.settings import Settings
@@ -70,7 +70,7 @@ def serve(scorer: Scorer, settings: Settings, listener: socket.socket, started: 
         listener: from ``listen``.
         started: called just before the first request can be answered.
     """
-    for _ in scorer.many([Request(Image.new("RGB", (256, 256)), "an image")]):
+    for _ in scorer.many([(Image.new("RGB", (256, 256)), "an image")]):
         pass  # load now what is loaded on first use, not while the first client waits
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # otherwise it logs every malformed body
     config = uvicorn.Config(

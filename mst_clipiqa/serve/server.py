@@ -5,7 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from mst_clipiqa.errors import Rejected
-from mst_clipiqa.scoring.scorer import Score, Scorer
+from mst_clipiqa.scoring.score import Score
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest, read_score_request
 from mst_clipiqa.serve.engine import Engine
 from mst_clipiqa.serve.metrics import Metrics

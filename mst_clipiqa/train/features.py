@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.data import Record
-from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.features.image_encoder import Failed, ImageEncoder, Item
+from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
+from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
 
@@ -105,13 +106,13 @@ def encode_records(
         DataError: images cannot be read, or lack a prompt that is needed; the message counts them and names the first.
     """
     f_c, f_f, bad = [], [], []
-    for batch in encoder.batches(Item(record.file, record) for record in records):
+    for batch in encoder.batches(records, lambda record: encoder.open(record.file)):
         for record, one in batch:
-            if isinstance(one, Failed):
-                bad.append(f"{record.name}: {one.reason}")
-            else:
+            if isinstance(one, Encoded):
                 f_c.append(one.f_c)
                 f_f.append(one.f_f)
+            elif isinstance(one, Failed):
+                bad.append(f"{record.name}: {one.reason}")
         if progress:
             progress(len(batch))
     if bad:
@@ -130,10 +131,7 @@ def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[Pr
             "use the template head, or add the prompts."
         )
     texts = list(dict.fromkeys(record.prompt or "" for record in records))
-    read = (
-        encoder.cache.encode_prompts(encoder.encoders, texts) if encoder.cache else _in_chunks(encoder.encoders, texts)
-    )
-    rows = [p.tokens[0][p.mask[0]] for p in read]
+    rows = [prompt.tokens for prompt in PromptEncoder(encoder.encoders, encoder.cache).encode(texts)]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
     where = {text: i for i, text in enumerate(texts)}
@@ -149,13 +147,3 @@ def rated_features(
     return RatedFeatures(
         table.f_c[rows], table.f_f[rows], to_head(mos, *scale), lambda picked: table.text(rows[picked], head)
     )
-
-
-def _in_chunks(encoders: EncoderPair, texts: Sequence[str]) -> list[PromptTokens]:
-    found = []
-    for start in range(0, len(texts), 64):
-        some = encoders.encode_prompts(list(texts[start : start + 64]))
-        for i in range(len(some.truncated)):
-            tokens, mask = some.tokens[i : i + 1].cpu().clone(), some.mask[i : i + 1].cpu()
-            found.append(PromptTokens(tokens, mask, [some.truncated[i]], [some.in_vocabulary[i]]))
-    return found

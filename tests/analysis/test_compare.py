@@ -8,7 +8,7 @@ import pytest
 
 from mst_clipiqa.analysis.compare import Comparison, compare_rows, compare_scores, row_of
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.scoring.scorer import Score
+from mst_clipiqa.scoring.score import Score
 
 HALF = 1.6448536269514722  # half a 90 % interval of a standard normal error
 

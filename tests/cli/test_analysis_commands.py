@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 from mst_clipiqa import cli
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.scoring import score_rows as rows_module
-from mst_clipiqa.scoring.score_rows import Row, to_row
-from mst_clipiqa.scoring.scorer import Request, Score, Scorer
+from mst_clipiqa.scoring.score import Score, ScoreRequest
+from mst_clipiqa.scoring.score_rows import ScoreRow, to_row
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.table import TableWriter, read_table
 
 COLUMNS = ["file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height", "model"]
@@ -209,14 +210,14 @@ def test_compare_from_a_table(here: Path) -> None:
 class Stub:
     """Stands for a scorer: the score of an image is the length of its file's name."""
 
-    def many(self, requests: Iterable[Request]) -> Iterator[Score]:
+    def stream(self, requests: Iterable[ScoreRequest[None]]) -> Iterator[tuple[ScoreRequest[None], Score]]:
         for request in requests:
             if "broken" in str(request.image):
-                yield Score(status="error", reason="Expected an image.")
+                yield request, Score(error="image", reason="Expected an image.")
                 continue
             quality = float(len(Path(request.image).name))
-            interval = (quality - 0.5, quality + 0.5)
-            yield Score(quality=quality, targets={"quality": quality}, intervals={"quality": interval}, model="stub")
+            intervals = {"quality": (quality - 0.5, quality + 0.5)}
+            yield request, Score(quality=quality, targets={"quality": quality}, intervals=intervals, model="stub")
 
 
 @pytest.fixture
@@ -237,9 +238,10 @@ def test_compare_scores_images(here: Path) -> None:
 
 @pytest.mark.usefixtures("stub")
 def test_a_folder_is_scored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def score_rows(scorer: Stub, items: Iterable[Item], *, intervals: bool) -> Iterator[Row]:
+    def score_rows(scorer: Stub, items: Iterable[Item], *, intervals: bool) -> Iterator[ScoreRow]:
         for item in items:
-            yield to_row(item.file, item.prompt, next(scorer.many([Request(item.path)])), intervals=intervals)
+            _, score = next(scorer.stream([ScoreRequest(item.path)]))
+            yield to_row(item.file, item.prompt, score, intervals=intervals)
 
     monkeypatch.setattr(rows_module, "score_rows", score_rows)
     result = call("rank", "in", "--json")

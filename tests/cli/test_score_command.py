@@ -15,7 +15,7 @@ from PIL import Image
 
 from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands._screen import tail
-from mst_clipiqa.scoring.score_rows import COLUMNS, LEVELS
+from mst_clipiqa.scoring.score_rows import COLUMNS, LEVEL_COLUMNS
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import draw
 
@@ -136,11 +136,11 @@ def test_intervals_add_how_sure_each_score_is(folder: Path) -> None:
     (folder / "bad.png").write_bytes(b"")
     found = [json.loads(line) for line in run(folder, "--json", "--intervals", code=1).stdout.splitlines()]
     ends = [f"{target}_{end}" for target in ("quality", "correspondence") for end in ("low", "high")]
-    assert list(found[0]) == [*COLUMNS, *ends, "quality_spread", *LEVELS]
-    assert {found[-1][name] for name in ("quality_low", "quality_spread", *LEVELS)} == {None}  # the bad one
+    assert list(found[0]) == [*COLUMNS, *ends, "quality_spread", *LEVEL_COLUMNS]
+    assert {found[-1][name] for name in ("quality_low", "quality_spread", *LEVEL_COLUMNS)} == {None}  # the bad one
     spreads = set()
     for row in found[:-1]:
-        shares = [row[name] for name in LEVELS]
+        shares = [row[name] for name in LEVEL_COLUMNS]
         mean = sum(5 * k / 4 * share for k, share in enumerate(shares))
         deviation = sum(share * (5 * k / 4 - mean) ** 2 for k, share in enumerate(shares)) ** 0.5
         assert row["quality"] == pytest.approx(mean, abs=1e-4)

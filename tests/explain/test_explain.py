@@ -161,7 +161,7 @@ def test_what_a_window_shows_is_what_counts_for_a_prompt() -> None:
     ends = scorer.encode(list(corners(distorted(0, 0).resize((96, 96), Image.Resampling.BICUBIC))))
     for name, lost in (("f_c", maps.coarse), ("f_f", maps.fine)):
         seen = [dataclasses.replace(own, **{name: getattr(end, name)}) for end in ends]
-        first, last = (score.correspondence or 0 for score in scorer.ask(seen, ["a fox", "a fox"]))
+        first, last = (score.correspondence or 0 for score in scorer.score_encoded(seen, ["a fox", "a fox"]))
         assert lost[0, 0] - lost[-1, -1] == pytest.approx(last - first, abs=1e-5)
         assert abs(last - first) > 1e-3
     np.testing.assert_array_equal(maps.both, np.hypot(maps.coarse.clip(min=0), maps.fine.clip(min=0)))

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.features.cache import Cache, Features, cache_folder
-from mst_clipiqa.features.image_encoder import Encoded, Failed, ImageEncoder, Item
+from mst_clipiqa.features.cache import Cache, Encoded, cache_folder
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
+from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from tests.fakes import FakePair, draw
 
 
@@ -28,9 +29,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def encode(pair: FakePair, cache: Cache | None, files: list[Path]) -> list[Encoded | Failed]:
+def encode(pair: FakePair, cache: Cache | None, files: list[Path]) -> list[Encoded | Failed | AlreadyScored]:
     encoder = ImageEncoder(pair, batch_size=3, cache=cache)
-    return [one for batch in encoder.batches(Item(f, None) for f in files) for _, one in batch]
+    return [one for batch in encoder.batches(files, encoder.open) for _, one in batch]
 
 
 def test_a_image_is_encoded_once_and_stays_the_same(folder: Path) -> None:
@@ -78,15 +79,15 @@ def test_prompts_are_kept_too(folder: Path) -> None:
     pair = FakePair()
     prompts = ["a fox", "a very long red fox", "zzz", "w " * 90, "a fox", "lone \ud800"]
     with Cache(folder / "cache") as cache:
-        first = cache.space(pair).encode_prompts(pair, prompts)
+        first = PromptEncoder(pair, cache.space(pair)).encode(prompts)
         assert pair.prompts == 5
-        again = cache.space(pair).encode_prompts(pair, prompts)
+        again = PromptEncoder(pair, cache.space(pair)).encode(prompts)
         assert pair.prompts == 5
     for one, two in zip(first, again, strict=True):
         assert torch.equal(one.tokens, two.tokens)
         assert (one.truncated, one.in_vocabulary) == (two.truncated, two.in_vocabulary)
-    assert [p.truncated[0] for p in again] == [False, False, False, True, False, False]
-    assert [p.in_vocabulary[0] for p in again] == [True, True, False, True, True, True]
+    assert [p.truncated for p in again] == [False, False, False, True, False, False]
+    assert [p.in_vocabulary for p in again] == [True, True, False, True, True, True]
 
 
 def test_a_bad_image_is_a_reason_and_is_not_kept(folder: Path) -> None:
@@ -143,7 +144,7 @@ WORKER = """
     sys.path.insert(0, {tests!r})
     from tests.fakes import FakePair
     from mst_clipiqa.features.cache import Cache
-    from mst_clipiqa.features.image_encoder import Item, ImageEncoder
+    from mst_clipiqa.features.image_encoder import ImageEncoder
 
     class Slow(FakePair):
         def encode_chunk(self, stream, views):
@@ -153,7 +154,7 @@ WORKER = """
     cache = Cache(Path({folder!r}) / "cache")
     encoder = ImageEncoder(Slow(), batch_size=2, cache=cache)
     print("ready", flush=True)
-    for batch in encoder.batches(Item(f, None) for f in sorted(Path({folder!r}).glob("*.png"))):
+    for batch in encoder.batches(sorted(Path({folder!r}).glob("*.png")), encoder.open):
         for _ in batch:
             print("done", flush=True)
 """
@@ -207,7 +208,7 @@ def test_several_processes_share_one_cache(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    large = Features(torch.zeros(100_000), torch.zeros(100_000), 1, 1)
+    large = Encoded(torch.zeros(100_000), torch.zeros(100_000), 1, 1)
     with Cache(tmp_path) as cache:
         space = cache.space(FakePair())
         cache._db.execute("PRAGMA max_page_count = 1")

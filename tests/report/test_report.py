@@ -101,7 +101,7 @@ def test_least_sure_needs_something_that_varies() -> None:
 
 
 def test_levels_and_spread_come_for_every_row() -> None:
-    from mst_clipiqa.scoring.score_rows import LEVELS as COLUMNS
+    from mst_clipiqa.scoring.score_rows import LEVEL_COLUMNS as COLUMNS
 
     sure = dict(zip(COLUMNS, (0, 0, 0.25, 0.75, 0), strict=True))
     found = facts_of([row("a", 3.0, quality_spread=0.43, **sure), row("b", status="error", reason="cut off")])

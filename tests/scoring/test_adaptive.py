@@ -10,20 +10,14 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.encoders.pair import Stream
-from mst_clipiqa.errors import DataError, ModelError, UsageError
+from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.scoring.adaptive import (
-    ESTIMATED,
-    FILE,
-    AdaptiveScorer,
-    FineEstimator,
-    adaptive,
-    calibrate,
-    home,
-    values,
-)
-from mst_clipiqa.scoring.predictor import Predictor, zero_shot_model
-from mst_clipiqa.scoring.scorer import Request, Scorer
+from mst_clipiqa.scoring.adaptive import ESTIMATED, AdaptiveEncoding
+from mst_clipiqa.scoring.fine_estimator import ESTIMATOR_FILE, FineEstimator, calibrate, estimator_path, values
+from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, Predictor, zero_shot_model
+from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import DIM, FakePair, draw
 
 
@@ -76,59 +70,87 @@ def scaled(estimator: FineEstimator, factor: float) -> FineEstimator:
     return dataclasses.replace(estimator, factors=dict.fromkeys(estimator.factors, factor))
 
 
-def calibrated(scorer: Scorer, folder: Path, factor: float, check: int = 0) -> AdaptiveScorer:
+def calibrated(scorer: Scorer, folder: Path, factor: float, check: int = 0, tolerance: float = 0.5) -> Scorer:
     f_c, f_f = features()
     estimator = calibrate(scorer.predictor, f_c, f_f, ["a fox"] * 400, [str(i // 4) for i in range(400)])
-    scaled(estimator, factor).save(folder / FILE)
-    return adaptive(scorer, folder, 0.5, check)
+    scaled(estimator, factor).save(path := estimator_path(folder))
+    policy = AdaptiveEncoding(scorer.predictor, FineEstimator.load(path, scorer.model.sha256), tolerance, check)
+    return Scorer(scorer.model, ImageEncoder(scorer.encoder.encoders, batch_size=4, policy=policy), scorer.predictor)
 
 
 def test_where_the_bound_is_wide_nothing_changes(scorer: Scorer, folder: Path) -> None:
-    requests = [Request(folder / f"{i}.png", "a fox") for i in range(10)]
+    requests = [ScoreRequest[None](folder / f"{i}.png", "a fox") for i in range(10)]
     full = list(scorer.many(requests))
     careful = calibrated(scorer, folder, 1e9)
     assert list(careful.many(requests)) == full
-    assert careful.encoder.tally.words(0.5) == "The fine stream was skipped for 0 of 10 images (0%)."
+    assert careful.encoder.policy.summary() == "The fine stream was skipped for 0 of 10 images (0%)."
 
 
 def test_what_is_skipped_is_not_encoded_and_says_so(scorer: Scorer, folder: Path) -> None:
     pair = scorer.encoder.encoders
     assert isinstance(pair, TwoPair)
     bold = calibrated(scorer, folder, 0.0, check=3)
-    scores = list(bold.many([Request(folder / f"{i}.png", "a fox") for i in range(10)]))
+    scores = list(bold.many([ScoreRequest(folder / f"{i}.png", "a fox") for i in range(10)]))
     assert pair.fine == 3  # those that were to be checked
     assert [ESTIMATED in score.reason for score in scores].count(True) == 7
-    assert len(bold.encoder.tally.errors) == 3
-    assert "skipped for 10 of 10 images (100%). Checked 3 of them" in bold.encoder.tally.words(0.5)
+    assert "skipped for 10 of 10 images (100%). Checked 3 of them" in bold.encoder.policy.summary()
 
 
 def test_bad_images_and_missing_prompts_keep_their_place(scorer: Scorer, folder: Path) -> None:
     (folder / "5.png").write_bytes(b"no image")
     bold = calibrated(scorer, folder, 0.0)
-    scores = list(bold.many([Request(folder / f"{i}.png", None if i == 2 else "a fox") for i in range(10)]))
+    scores = list(bold.many([ScoreRequest(folder / f"{i}.png", None if i == 2 else "a fox") for i in range(10)]))
     assert [score.status for score in scores].count("error") == 1
     assert scores[5].status == "error"
     assert scores[2].correspondence is None
     assert scores[2].quality is not None
 
 
+def test_an_empty_prompt_is_an_error_of_the_prompt_and_no_estimate(scorer: Scorer, folder: Path) -> None:
+    bold = calibrated(scorer, folder, 0.0)
+    (score,) = bold.many([(folder / "1.png", " ")])
+    assert (score.error, score.reason) == ("prompt", EMPTY_PROMPT)
+    with pytest.raises(PromptError, match="expected words in the prompt"):
+        bold(folder / "1.png", " ")
+
+
+def test_features_to_ask_anything_of_are_never_estimates(scorer: Scorer, folder: Path) -> None:
+    bold = calibrated(scorer, folder, 0.0)
+    files = [folder / f"{i}.png" for i in range(4)]
+    for one, want in zip(bold.encode(files), scorer.encode(files), strict=True):
+        assert one.note == ""
+        assert torch.equal(one.f_f, want.f_f)
+
+
+def test_estimates_are_not_cached(scorer: Scorer, folder: Path) -> None:
+    pair = scorer.encoder.encoders
+    policy = calibrated(scorer, folder, 0.0).encoder.policy
+    files = [folder / f"{i}.png" for i in range(4)]
+    with Cache(folder / "cache") as cache:
+        list(Scorer(scorer.model, ImageEncoder(pair, cache=cache, policy=policy)).many(files))
+        assert cache.info()[0].images == 0
+        list(Scorer(scorer.model, ImageEncoder(pair, cache=cache)).many(files))
+        assert cache.info()[0].images == 4
+
+
 def test_a_calibration_of_another_model_is_refused(scorer: Scorer, folder: Path) -> None:
     with pytest.raises(ModelError, match=r"Expected adaptive\.safetensors beside the model for --adaptive, got none"):
-        adaptive(scorer, folder, 0.5)
+        FineEstimator.load(estimator_path(folder), scorer.model.sha256)
     calibrated(scorer, folder, 1.0)
     with pytest.raises(ModelError, match="to belong to this model"):
-        FineEstimator.load(folder / FILE, "another")
-    (folder / FILE).write_bytes(b"garbage")
+        FineEstimator.load(folder / ESTIMATOR_FILE, "another")
+    (folder / ESTIMATOR_FILE).write_bytes(b"garbage")
     with pytest.raises(ModelError, match="Expected a calibration in"):
-        FineEstimator.load(folder / FILE, "f" * 64)
+        FineEstimator.load(folder / ESTIMATOR_FILE, "f" * 64)
 
 
 def test_usage(scorer: Scorer, folder: Path) -> None:
-    calibrated(scorer, folder, 1.0)
     with pytest.raises(UsageError, match="Expected a tolerance above 0"):
-        adaptive(scorer, folder, 0.0)
-    with pytest.raises(UsageError, match="Expected a trained model for --adaptive"):
-        home("zero-shot:openai")
+        calibrated(scorer, folder, 1.0, tolerance=0.0)
+    with pytest.raises(UsageError, match="The flag --adaptive needs a trained model"):
+        estimator_path(None)
+    with pytest.raises(UsageError, match="The flag --adaptive-check needs --adaptive TOL"):
+        Scorer.load("mini", adaptive_check=3)
     with pytest.raises(DataError, match="Expected at least 128 images of two prompts"):
         calibrate(Predictor(scorer.model, scorer.encoder.encoders), *features(20), ["a"] * 20, ["a"] * 20)
 

@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 from mst_clipiqa.cli import group
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST, read_manifest
 from mst_clipiqa.errors import ModelError, UsageError
-from mst_clipiqa.scoring.onnx_export import Agreement, agreement, drawn, export
+from mst_clipiqa.scoring.onnx_export import ExportAgreement, agreement, drawn, export
 from mst_clipiqa.scoring.scorer import Scorer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -66,7 +66,9 @@ def test_a_clip_pair_is_exported(clip: str, tmp_path: Path, int8: bool) -> None:
 def test_a_difference_is_seen_and_keeps_nothing(clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, other = Scorer.load(clip, precision="fp32"), Scorer.load(clip, precision="bf16")
     assert agreement(plain, other, drawn()[:3]).features > 1e-3
-    monkeypatch.setattr("mst_clipiqa.scoring.onnx_export.agreement", lambda *_: Agreement(3, float("nan"), {}, {}))
+    monkeypatch.setattr(
+        "mst_clipiqa.scoring.onnx_export.agreement", lambda *_: ExportAgreement(3, float("nan"), {}, {})
+    )
     with pytest.raises(ModelError, match=r"Expected features within 0.001 .* so nothing was kept"):
         export(clip, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

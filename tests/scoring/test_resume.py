@@ -48,7 +48,7 @@ class Watched(FakePair):
 def pair(monkeypatch: pytest.MonkeyPatch) -> Watched:
     pair = Watched()
     scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=BATCH))
-    monkeypatch.setattr(command, "_scorer", lambda flags: scorer)
+    monkeypatch.setattr(command, "load_scorer", lambda flags: scorer)
     return pair
 
 

@@ -14,12 +14,13 @@ from PIL import Image
 
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
-from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, NO_PROMPT, TRUNCATED, UNKNOWN_WORDS, zero_shot_model
-from mst_clipiqa.scoring.scorer import Request, Score, Scorer
+from mst_clipiqa.scoring.score import Score, ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer
 from tests.closed_form import fill, set_alpha
 from tests.fakes import FakePair, draw
 
@@ -65,7 +66,6 @@ def test_a_score_says_what_it_means(scorer: Scorer, folder: Path) -> None:
     assert score.ranges == {"quality": (0.0, 5.0), "correspondence": (0.0, 5.0)}
     assert score.intervals["quality"] == (max(0, score.quality - 0.5), min(5, score.quality + 0.5))
     assert "correspondence" not in score.intervals
-    assert score.lower_better is False
     assert score.levels is not None
     assert sum(score.levels) == pytest.approx(1)
     assert score.targets == {"quality": score.quality, "correspondence": score.correspondence}
@@ -117,16 +117,16 @@ def test_a_image_is_encoded_once_for_many_prompts(scorer: Scorer, pair: FakePair
     assert len({s.quality for s in scores}) == 1
     assert scores[0].correspondence == scores[2].correspondence != scores[1].correspondence
     encoded = scorer.encode([folder / "1.png"])
-    assert numbers(scorer.ask(encoded, ["a car"])[0]) == pytest.approx(numbers(scores[1]), abs=1e-6)
+    assert numbers(scorer.score_encoded(encoded, ["a car"])[0]) == pytest.approx(numbers(scores[1]), abs=1e-6)
 
 
 def test_a_stream_is_read_only_as_far_as_needed(scorer: Scorer, folder: Path) -> None:
     taken = []
 
-    def endless() -> Iterator[Request]:
+    def endless() -> Iterator[ScoreRequest[None]]:
         for i in range(10_000):
             taken.append(i)
-            yield Request(folder / f"{i % 9}.png")
+            yield ScoreRequest(folder / f"{i % 9}.png")
 
     stream = scorer.many(endless())
     for _ in range(3):
@@ -158,14 +158,32 @@ def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path
     assert (plain.status, plain.reason) == ("ok", NO_PROMPT)
     with pytest.raises(PromptError, match="expected words in the prompt, got an empty one"):
         scorer(path, "  ")
-    row = next(iter(scorer.many([Request(path, "")])))
-    assert (row.status, row.reason, row.quality) == ("error", EMPTY_PROMPT, None)
+    row = next(iter(scorer.many([ScoreRequest(path, "")])))
+    assert (row.status, row.error, row.reason, row.quality) == ("error", "prompt", EMPTY_PROMPT, None)
     unknown = scorer(path, "zzz zzz")
     assert (unknown.correspondence, unknown.reason) == (None, UNKNOWN_WORDS)
     assert unknown.quality == plain.quality
     long = scorer(path, "fox " * 100)
     assert long.correspondence is not None
     assert long.reason == TRUNCATED
+
+
+def test_a_stream_gives_each_request_back_beside_its_score(scorer: Scorer, folder: Path) -> None:
+    images: list[Any] = [folder / "1.png", Failed("gone"), folder / "2.png", AlreadyScored(Score(quality=3.0)), b"bad"]
+    requests = [ScoreRequest(image, "a fox", tag=i) for i, image in enumerate(images)]
+    answered = list(scorer.stream(iter(requests)))
+    assert [request.tag for request, _ in answered] == [0, 1, 2, 3, 4]
+    assert [score.error for _, score in answered] == [None, "image", None, None, "image"]
+    assert answered[1][1].reason == "gone"
+    assert answered[3][1] == Score(quality=3.0)
+    assert numbers(answered[2][1]) == pytest.approx(numbers(scorer(folder / "2.png", "a fox")), abs=1e-6)
+
+
+def test_a_pair_is_scored_with_its_prompt(scorer: Scorer, folder: Path) -> None:
+    (score,) = scorer.many([(folder / "1.png", "a fox")])
+    assert numbers(score) == numbers(scorer(folder / "1.png", "a fox"))
+    with pytest.raises(UsageError, match="Expected a ScoreRequest, got tuple"):
+        next(scorer.stream([(folder / "1.png", "a fox")]))  # type: ignore[arg-type]
 
 
 def test_a_template_model_takes_an_empty_prompt(pair: FakePair, folder: Path) -> None:
@@ -207,7 +225,7 @@ def test_what_does_not_fit_together_is_refused(pair: FakePair) -> None:
 
 
 def test_as_many_prompts_as_images(scorer: Scorer, folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"Expected one prompt or one an image \(3\), got 2"):
+    with pytest.raises(UsageError, match=r"Expected one prompt or one per image \(3\), got 2"):
         scorer([folder / "1.png"] * 3, ["a", "b"])
     assert [s.status for s in scorer([folder / "1.png"] * 3, "a fox")] == ["ok"] * 3
     assert scorer([], "a fox") == []
@@ -224,7 +242,7 @@ def test_the_gate_is_of_the_same_target_whoever_the_batch_mates_are(pair: FakePa
     config = dataclasses.replace(made.config, targets={name: made.config.targets[name] for name in names})
     turned = TrainedModel(config, {name: made.parts[name] for name in names})
     scorer = Scorer(turned, ImageEncoder(pair, batch_size=4))
-    asked = [Request(draw(1, 0.2), "a fox"), Request(draw(2, 0.5), None)]
+    asked = [ScoreRequest[None](draw(1, 0.2), "a fox"), ScoreRequest[None](draw(2, 0.5), None)]
     together = [score.gate for score in scorer.many(asked)]
     assert together == pytest.approx([next(scorer.many([one])).gate for one in asked], abs=1e-6)
 
@@ -242,7 +260,7 @@ def test_an_interval_lies_on_the_scale_also_where_the_score_does_not(pair: FakeP
 
 
 def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:
-    score = next(scorer.many([Request(draw(1, 0.2), "")]))
+    score = next(scorer.many([ScoreRequest(draw(1, 0.2), "")]))
     assert (score.status, score.levels, score.quality_spread) == ("error", None, None)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.errors import Rejected
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
@@ -328,7 +329,7 @@ class SlowPair(FakePair):
 def test_who_waits_too_long_is_sent_away_and_the_others_are_answered() -> None:
     async def crowd() -> list[Any]:
         slow = toy_scorer(batch_size=2)
-        slow.encoder.encoders = SlowPair()
+        slow.encoder = ImageEncoder(SlowPair(), batch_size=2)
         engine = Engine(slow, Limits(seconds=5), Metrics(), 2)
         one = HttpScoreRequest((Upload("", png()),), ((None,),))
         tasks = [asyncio.create_task(engine.score(one)) for _ in range(6)]
@@ -427,7 +428,7 @@ def test_a_defect_of_ours_shows_nothing_of_our_insides(
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(server.engine.scorer, "ask", broken)
+    monkeypatch.setattr(server.engine.scorer, "score_encoded", broken)
     answer = client.post("/v1/score", files=images(png()))
     assert "the server has a defect" in said(answer, 500)
     assert "secret" not in answer.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.data import RatedSet
     from mst_clipiqa.features.cache import Cache
     from mst_clipiqa.features.image_encoder import ImageEncoder
+    from mst_clipiqa.scoring.scorer import Scorer
     from mst_clipiqa.train.fit import Recipe
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -87,6 +88,17 @@ def open_cache(folder: Path | None) -> Cache | None:
 
     where = cache_folder(None if folder is None else str(folder))
     return Cache(where) if where else None
+
+
+def load_scorer(how: Mapping[str, Any]) -> Scorer:
+    """Return the scorer that flags describe: ``model``, and those fields of ``ScoreOptions`` that are among them."""
+    import dataclasses
+
+    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+
+    named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys()
+    fields = {name: how[name] for name in named} | {"cache": open_cache(how["cache"]) if "cache" in named else None}
+    return Scorer.load(how["model"], ScoreOptions(**fields))
 
 
 def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:

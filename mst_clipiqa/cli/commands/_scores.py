@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, open_cache
+from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
 from mst_clipiqa.cli.commands._screen import for_screen, tail
 
 if TYPE_CHECKING:
@@ -74,12 +74,9 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.score_rows import score_rows
-    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
 
     items = expand(folder, recursive=how["recursive"], prompts=how["prompts"])
-    names = ("device", "precision", "batch_size", "workers")
-    options = ScoreOptions(**{name: how[name] for name in names}, cache=open_cache(how["cache"]))
-    scorer = Scorer.load(how["model"], options)
+    scorer = load_scorer(how)
     rows: list[Row] = []
     with progress("Scoring", items.count() if sys.stderr.isatty() else None) as advance:
         for row in score_rows(scorer, items, intervals=intervals):

@@ -59,13 +59,13 @@ def clear(cache: Path | None) -> None:
 
 def _opened(folder: Path | None) -> Cache:
     from mst_clipiqa.errors import UsageError
-    from mst_clipiqa.features.cache import FILE, VARIABLE, cache_folder
+    from mst_clipiqa.features.cache import CACHE_FILE, CACHE_VARIABLE, cache_folder
 
     where = cache_folder(None if folder is None else str(folder))
     if where is None:
-        raise UsageError(f"Expected a cache folder, got none: name it with --cache or {VARIABLE}.")
-    if not (where / FILE).is_file():
-        raise UsageError(f"Expected a cache in {where}, found no {FILE} there: check the folder.")
+        raise UsageError(f"Expected a cache folder, got none: name it with --cache or {CACHE_VARIABLE}.")
+    if not (where / CACHE_FILE).is_file():
+        raise UsageError(f"Expected a cache in {where}, found no {CACHE_FILE} there: check the folder.")
     found = open_cache(folder)
     if found is None:
         raise UsageError(f"Expected a cache in {where}, found none.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import data_options, encoding_options, open_cache, rated_set
+from mst_clipiqa.cli.commands._options import data_options, encoding_options, load_scorer, rated_set
 
 
 @click.command("calibrate-adaptive")
@@ -20,19 +20,17 @@ def command(quiet: bool, **flags: Any) -> None:
     Half of the prompts fit an estimator, the other half calibrate its error bound.
     """
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.scoring.adaptive import FILE, calibrate, home
-    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+    from mst_clipiqa.scoring.fine_estimator import calibrate, estimator_path
+    from mst_clipiqa.scoring.scorer import trained_folder
     from mst_clipiqa.train.features import encode_records
 
-    folder = home(flags["model"])
-    names = ("device", "precision", "batch_size", "workers")
-    options = ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"]))
-    scorer = Scorer.load(flags["model"], options)
+    path = estimator_path(trained_folder(flags["model"]))
+    scorer = load_scorer(flags)
     records = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]).records
     with progress("Encoding", len(records), quiet=quiet) as advance:
         table = encode_records(scorer.encoder, records, prompts=False, progress=advance)
     prompts, groups = [record.prompt for record in records], [record.group for record in records]
     estimator = calibrate(scorer.predictor, table.f_c, table.f_f, prompts, groups)
-    estimator.save(folder / FILE)
+    estimator.save(path)
     if not quiet:
-        click.echo(f"Calibrated on {len(records):,} images of {len(set(groups)):,} prompts; saved {folder / FILE}.")
+        click.echo(f"Calibrated on {len(records):,} images of {len(set(groups)):,} prompts; saved {path}.")

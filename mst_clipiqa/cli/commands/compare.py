@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, open_cache
+from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
-    from mst_clipiqa.scoring.scorer import Score
+    from mst_clipiqa.scoring.score import Score
 
 
 @click.command("compare")
@@ -30,7 +30,6 @@ def command(
     b: str,
     prompt: str | None,
     table: str | None,
-    model: str,
     output: Path | None,
     as_json: bool,
     **how: Any,
@@ -46,7 +45,7 @@ def command(
     if table:
         compared = compare_rows(*_from_table(table, names, prompt))
     else:
-        compared = compare_scores(*_scored(names, prompt, model, how))
+        compared = compare_scores(*_scored(names, prompt, how))
     asked = {"quality"} | ({"correspondence"} if prompt else set())
     found = [one for one in compared if one.target in asked or one.verdict != "not compared"]
     if output is None and not as_json:
@@ -64,17 +63,16 @@ def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple
     return row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
 
 
-def _scored(names: tuple[str, str], prompt: str | None, model: str, how: Mapping[str, Any]) -> tuple[Score, Score]:
-    from mst_clipiqa.errors import ImageError, shown
-    from mst_clipiqa.scoring.scorer import Request, ScoreOptions, Scorer
+def _scored(names: tuple[str, str], prompt: str | None, how: Mapping[str, Any]) -> tuple[Score, Score]:
+    from mst_clipiqa.errors import ImageError, PromptError, shown
+    from mst_clipiqa.scoring.score import ScoreRequest
 
-    flags = ("device", "precision", "batch_size", "workers")
-    scorer = Scorer.load(model, ScoreOptions(**{flag: how[flag] for flag in flags}, cache=open_cache(how["cache"])))
     scores: list[Score] = []
-    for name, score in zip(names, scorer.many(Request(name, prompt) for name in names), strict=True):
-        if score.status != "ok":
-            raise ImageError(f"{shown(name)}: {score.reason}")
+    for request, score in load_scorer(how).stream(ScoreRequest[None](name, prompt) for name in names):
+        name = shown(request.image)
+        if score.error:
+            raise (PromptError if score.error == "prompt" else ImageError)(f"{name}: {score.reason}")
         if score.reason:
-            click.echo(f"Note on {shown(name)}: {score.reason}", err=True)
+            click.echo(f"Note on {name}: {score.reason}", err=True)
         scores.append(score)
     return scores[0], scores[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, open_cache, rated_set
+from mst_clipiqa.cli.commands._options import encoding_options, load_scorer, rated_set
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,16 +66,13 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
 def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     from mst_clipiqa.benchmark.assess import assess, choose
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
 
     if not (flags["model"] and flags["data"] and flags["root"]):
         raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
     rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
     folder = Path(flags["model"]) if Path(flags["model"]).is_dir() else None
     images = choose(rated, flags["part"], folder)
-    names = ("device", "precision", "batch_size", "workers")
-    options = ScoreOptions(**{name: flags[name] for name in names}, cache=open_cache(flags["cache"]))
-    scorer = Scorer.load(flags["model"], options)
+    scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
     leaked = "" if images.leakage is None else f"; {images.leakage:.0%} of them have a prompt that was seen in training"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER
+from mst_clipiqa.cli.commands._options import FOLDER, load_scorer
 from mst_clipiqa.errors import ImageError, UsageError, shown
 
 if TYPE_CHECKING:
@@ -25,18 +25,15 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps.")
 @click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
-def command(
-    image: str, prompt: str | None, model: str, output: Path | None, target: str, as_json: bool, **how: Any
-) -> None:
+def command(image: str, prompt: str | None, output: Path | None, target: str, as_json: bool, **how: Any) -> None:
     """Explain why IMAGE got its score: streams, levels, words, and where in the image quality is lost.
 
     Prints a few sentences, or everything with --json. Takes about 60 times as long as a score with mini, or 193 times
     with a CLIP pair.
     """
     from mst_clipiqa.explain import explain
-    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
 
-    scorer = Scorer.load(model, ScoreOptions(**how))
+    scorer = load_scorer(how)
     if target not in scorer.ranges:
         raise UsageError(f"Expected a target of {', '.join(scorer.ranges)}, got {target!r}.")
     try:

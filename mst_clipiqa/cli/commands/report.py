@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.cli.commands._options import load_scorer
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options
 from mst_clipiqa.errors import UsageError, shown
 
@@ -85,10 +86,7 @@ def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -
     if each == 0 or (each is None and not models):
         return None
     if how["model"] != "mini" or "mini" in models:
-        from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
-
-        flags = ("device", "precision", "batch_size", "workers")
-        scorer = Scorer.load(how["model"], ScoreOptions(**{flag: how[flag] for flag in flags}))
+        scorer = load_scorer({name: value for name, value in how.items() if name != "cache"})
         if scorer.model.config.name in models:
             return ExplainOptions(scorer, EACH if each is None else each)
     names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "it names none"

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, encoding_options, open_cache
+from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer
 from mst_clipiqa.cli.commands._screen import file_width, for_screen, tail
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.inputs.expand import Item
     from mst_clipiqa.scoring.resume import Stop
-    from mst_clipiqa.scoring.score_rows import Row
+    from mst_clipiqa.scoring.score_rows import ScoreRow
     from mst_clipiqa.scoring.scorer import Scorer
     from mst_clipiqa.tables.table import TableWriter
 
@@ -63,7 +63,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
         raise UsageError("Expected words in --prompt, got none: write the prompt, or omit the flag.")
     _check_output(output, flags["resume"])
     items = expand(paths, recursive=flags["recursive"], prompt=flags["prompt"], prompts=flags["prompts"])
-    scorer = _scorer(flags)
+    scorer = load_scorer(flags)
     names = columns(scorer, intervals=flags["intervals"])
     total = items.count() if sys.stderr.isatty() and not quiet else None
     try:
@@ -72,8 +72,8 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     except Stopped as stopped:
         click.echo(f"Stopped. Repeat the command with --resume to continue. {stopped}", err=True)
         return 128 + stop.asked
-    if flags["adaptive"] is not None:
-        click.echo(_tally(scorer, flags["adaptive"]), err=True)
+    if summary := scorer.encoder.policy.summary():
+        click.echo(summary, err=True)
     for note in items.notes:
         click.echo(f"Note: {note}", err=True)
     if not quiet and not as_json and (output or sys.stdout.isatty()):
@@ -92,29 +92,6 @@ def _check_output(output: Path | None, resume: bool) -> None:
         refuse_unfinished(output)
 
 
-def _scorer(flags: dict[str, Any]) -> Scorer:
-    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
-
-    if flags["adaptive"] is None and flags["adaptive_check"]:
-        raise UsageError("--adaptive-check needs --adaptive TOL: give a tolerance.")
-    names = ("device", "precision", "batch_size", "workers", "encoders", "backend")
-    options = ScoreOptions(**{n: flags[n] for n in names}, cache=open_cache(flags["cache"]))
-    scorer = Scorer.load(flags["model"], options)
-    if flags["adaptive"] is not None:
-        from mst_clipiqa.scoring.adaptive import adaptive, home
-
-        scorer = adaptive(scorer, home(flags["model"]), flags["adaptive"], flags["adaptive_check"])
-    if flags["fast_decode"]:
-        scorer.encoder.decode_fast()
-    return scorer
-
-
-def _tally(scorer: Scorer, tolerance: float) -> str:
-    from mst_clipiqa.scoring.adaptive import AdaptiveScorer
-
-    return scorer.encoder.tally.words(tolerance) if isinstance(scorer, AdaptiveScorer) else ""
-
-
 @dataclass(frozen=True)
 class _Sink:
     """Where rows go, and what is updated with each of them."""
@@ -126,7 +103,7 @@ class _Sink:
     advance: Callable[[int], None]
 
 
-def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> tuple[int, list[Row]]:
+def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> tuple[int, list[ScoreRow]]:
     """Score items and write the rows; return how many failed, and the first rows to show."""
     from mst_clipiqa.scoring.resume import table_of
     from mst_clipiqa.scoring.score_rows import origin, score_rows
@@ -142,7 +119,7 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
         return _write(_watched(rows, sink, flags), sink, table)
 
 
-def _watched(rows: Iterable[Row], sink: _Sink, flags: dict[str, Any]) -> Iterator[Row]:
+def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any]) -> Iterator[ScoreRow]:
     """Yield the rows and advance the bar; with ``--on-error fail``, stop at the first failed one."""
     for row in sink.stop.between(rows, flags["batch_size"]):
         if row["status"] == "error" and flags["on_error"] == "fail":
@@ -151,12 +128,12 @@ def _watched(rows: Iterable[Row], sink: _Sink, flags: dict[str, Any]) -> Iterato
         yield row
 
 
-def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple[int, list[Row]]:
+def _write(rows: Iterable[ScoreRow], sink: _Sink, table: TableWriter | None) -> tuple[int, list[ScoreRow]]:
     """Write rows to their destination; return how many failed, and the first rows to show."""
     from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
 
     failed = 0
-    shown: list[Row] = []
+    shown: list[ScoreRow] = []
     piped = not sink.as_json and table is None and not sys.stdout.isatty()
     if piped:
         click.echo(csv_line(sink.names), nl=False)
@@ -173,7 +150,7 @@ def _write(rows: Iterable[Row], sink: _Sink, table: TableWriter | None) -> tuple
     return failed, shown
 
 
-def _print_table(rows: list[Row], scorer: Scorer) -> None:
+def _print_table(rows: list[ScoreRow], scorer: Scorer) -> None:
     """Print the first rows as a table, with the scale of each score."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, open_cache
+from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
 from mst_clipiqa.errors import UsageError, missing
 
 if TYPE_CHECKING:
@@ -48,14 +48,11 @@ def command(host: str, port: int, model: str, token: str | None, **flags: Any) -
         from mst_clipiqa.serve.run import address_of, check_open, listen, serve
     except ModuleNotFoundError as error:
         raise missing(error.name or "", "serve") from error
-    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
 
     settings = _settings(host, port, token, flags)
     check_open(settings)
     with listen(settings) as listener:  # before the model, which takes longer to load
-        names = ("device", "precision", "batch_size", "workers", "encoders")
-        options = ScoreOptions(**{name: flags[name] for name in names}, cache=open_cache(flags["cache"]))
-        scorer = Scorer.load(model, options)
+        scorer = load_scorer({"model": model, **flags})
         where = address_of(listener)
         serve(scorer, settings, listener, lambda: click.echo(f"Serving {model} at {where} (Ctrl+C stops).", err=True))
 

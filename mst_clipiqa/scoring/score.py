@@ -1,0 +1,80 @@
+"""What is asked of a scorer, and what it returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+Tag = TypeVar("Tag")
+"""Of what the caller attaches to a request."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's scores of one image; higher is better for every number.
+
+    Attributes:
+        quality: how good the image looks, in the units of ``ranges["quality"]``; None if not scored.
+        correspondence: how well it shows its prompt, in the units of ``ranges["correspondence"]``; None if not scored.
+        gate: mean share of the coarse encoder in the fused feature, 0..1.
+        error: what could not be used, "image" or "prompt", so that nothing is scored; None if all went well.
+        reason: why something is missing or needs care; empty otherwise.
+        width, height: of the upright image, pixels.
+        model: name of the model.
+        targets: every target's score, those above included.
+        intervals: (low, high) that holds the human rating with 90 % confidence, where the model was calibrated.
+        ranges: (low, high) of each target's scale; predictions of a prompt head may lie a little outside.
+        levels: probability of the five quality levels, worst first.
+        calibrated: False for zero-shot scores, which order images but are not on the scale of raters.
+    """
+
+    quality: float | None = None
+    correspondence: float | None = None
+    gate: float | None = None
+    error: Literal["image", "prompt"] | None = None
+    reason: str = ""
+    width: int | None = None
+    height: int | None = None
+    model: str = ""
+    targets: dict[str, float | None] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    levels: tuple[float, ...] | None = None
+    calibrated: bool = True
+
+    @property
+    def status(self) -> Literal["ok", "error"]:
+        """Whether the image was scored: "ok" or "error"."""
+        return "error" if self.error else "ok"
+
+    @property
+    def quality_spread(self) -> float | None:
+        """The standard deviation of the quality levels, native units.
+
+            sqrt(sum_k p_k (k - q)^2) * (high - low) / 4        q = sum_k k p_k, k = 1..5
+
+        None without levels. It differs from image to image, but it is not an error bar: it tells an image that
+        the model finds fair from one that it finds partly good and partly bad.
+        """
+        if self.levels is None:
+            return None
+        low, high = self.ranges["quality"]
+        q = sum(k * p for k, p in enumerate(self.levels, 1))
+        variance = sum(p * (k - q) ** 2 for k, p in enumerate(self.levels, 1))
+        return math.sqrt(variance) * (high - low) / 4
+
+
+@dataclass(frozen=True)
+class ScoreRequest(Generic[Tag]):
+    """One image to score.
+
+    Attributes:
+        image: as ``Scorer.__call__`` takes it; ``Failed`` and ``AlreadyScored`` pass through.
+        prompt: what it was made from, or None.
+        tag: anything of the caller's, to be found again beside the score.
+    """
+
+    image: Any
+    prompt: str | None = None
+    tag: Tag = None  # type: ignore[assignment]  # a request without a tag is one with the tag None
