@@ -80,17 +80,8 @@ def paired_difference(
     better = None
     if found.low > 0 or found.high < 0:
         better = "b" if (found.low > 0) != (measure == "rmse") else "a"
-    return Difference(
-        measure=measure,
-        a=value_a,
-        b=value_b,
-        difference=found.value,
-        low=found.low,
-        high=found.high,
-        level=how.level,
-        better=better,
-        sentence=_sentence(measure, (value_a, value_b), found, better),
-    )
+    sentence = _sentence(measure, (value_a, value_b), found, better)
+    return Difference(measure, value_a, value_b, found.value, found.low, found.high, how.level, better, sentence)
 
 
 def _sentence(measure: str, values: tuple[float, float], found: Interval, better: str | None) -> str:

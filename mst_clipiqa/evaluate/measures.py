@@ -52,15 +52,8 @@ def agreement(predictions: ArrayLike, mos: ArrayLike) -> Agreement:
         DataError: the lengths differ, or a value is not finite.
     """
     x, y = paired(predictions, mos)
-    return Agreement(
-        n=len(x),
-        srcc=srcc(x, y),
-        plcc=plcc(x, y),
-        plcc_logistic4=plcc_logistic4(x, y),
-        krcc=krcc(x, y),
-        rmse=rmse(x, y),
-        undefined=why_undefined(x, y),
-    )
+    correlations = (srcc(x, y), plcc(x, y), plcc_logistic4(x, y), krcc(x, y))
+    return Agreement(len(x), *correlations, rmse(x, y), why_undefined(x, y))
 
 
 def paired(predictions: ArrayLike, mos: ArrayLike) -> tuple[Floats, Floats]:

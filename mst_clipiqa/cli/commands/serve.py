@@ -63,9 +63,7 @@ def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) ->
     for name, usual, _ in _LIMITS:
         value = flags[name.removeprefix("--").replace("-", "_")]
         if isinstance(value, float) and not value <= _LARGEST:  # nor is nan
-            raise UsageError(
-                f"Expected a number up to {_LARGEST:g} for {name}, got {value:g}: omit it for {usual:g}."
-            )
+            raise UsageError(f"Expected a number up to {_LARGEST:g} for {name}, got {value:g}: omit it for {usual:g}.")
     limits = Limits(
         max_bytes=int(flags["max_mb"] * 2**20),
         max_pixels=int(flags["max_megapixels"] * 1e6),
