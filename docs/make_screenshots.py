@@ -137,7 +137,7 @@ def run(line: str, home: Path, model: str) -> str:
     )
     os.close(theirs)
     if "stopped.csv" in line and "--resume" not in line:
-        interrupt(process, home / "stopped.csv.part")
+        interrupt(process, home / "stopped.csv.part-wal")
     written = bytearray()
     while True:
         try:

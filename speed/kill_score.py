@@ -70,7 +70,8 @@ def watch(child: int, output: Path, size: float, dice: random.Random) -> tuple[b
 
     A run that ends before must end well.
     """
-    part, seen = journal_of(output), 0
+    journal, seen = journal_of(output), 0
+    part = journal.with_name(f"{journal.name}-wal")  # where SQLite appends
     old = part.stat().st_size if part.exists() else None  # of the run before: the new one begins with a shorter file
     while True:
         done, status = os.waitpid(child, os.WNOHANG)

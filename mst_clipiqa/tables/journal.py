@@ -1,274 +1,247 @@
-"""Rows on disk as they come, so that a run that is killed loses none that it had finished.
+"""Unfinished rows on disk, so that a killed run keeps every row that it finished.
 
-``scores.csv`` is written as ``scores.csv.part`` first: JSON lines, the first with the names of the columns and what
-made the rows, then one list a row, each handed to the system whole. Killed at any moment, the file holds whole rows and
-at most one torn one at its end, which reading skips and continuing cuts off. It is the same for every final format, so
-there is one way to take up a run again.
+``scores.csv`` is first written as ``scores.csv.part``, an SQLite file that one run keeps locked; while it runs, SQLite
+has a second file, ``scores.csv.part-wal``. Each row is a transaction of its own, so it survives a kill at any moment.
+The file is the same for every final format, so there is one way to resume.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.tables.cells import Cell, to_json
 
-_MARK = "mst_clipiqa_rows"  # the key of the first line; its value is the version of this format
-_VERSION = 1
-_START = f'{{"{_MARK}": '.encode()
-_OPEN = (
-    os.O_RDWR
-    | os.O_CREAT
-    | os.O_APPEND
-    | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY", "O_NONBLOCK"))
-)
+_OURS = 0x4D53543A  # SQLite's application_id
+_SCHEMA = {
+    "head": "(columns TEXT NOT NULL, origin TEXT NOT NULL)",
+    "rows": "(number INTEGER PRIMARY KEY, key BLOB NOT NULL, cells TEXT NOT NULL)",
+    "earlier": "(key BLOB PRIMARY KEY, cells TEXT NOT NULL)",
+}
 
 
 def journal_of(path: str | os.PathLike[str]) -> Path:
-    """Return where the rows of an unfinished table lie."""
+    """Return the path of a table's unfinished rows."""
     path = Path(path)
     return path.with_name(path.name + ".part")
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
-    """Yield the rows of a ``.part`` file in order, without the one that was torn off while it was written.
-
-    Args:
-        path: of the ``.part`` file (``journal_of``).
+    """Yield the rows of a ``.part`` file in order.
 
     Yields:
         dict: column -> text, number (an int stays one) or None.
 
     Raises:
-        DataError: there is no such file, it is not one of ours, or it is damaged before its end.
+        DataError: there is no such file, it is not one of ours, or it is damaged.
+        UsageError: a run is writing it.
     """
-    try:
-        with _opened(path) as file:
-            columns, _, rows = _read(file, path)
-            for row, _ in rows:
-                yield dict(zip(columns, row, strict=True))
-    except OSError as error:
-        raise DataError(f"Expected unfinished rows, but {shown(path)}: {error.strerror or error}.") from error
+    if not Path(path).is_file():
+        raise DataError(f"Expected unfinished rows, found no file {shown(path)}.")
+    with _existing(Path(path)) as (db, columns, _):
+        for (cells,) in db.execute("SELECT cells FROM rows ORDER BY number") if columns else ():
+            yield dict(zip(columns, json.loads(cells), strict=True))
 
 
 def origin_of(path: str | os.PathLike[str]) -> dict[str, str] | None:
-    """Return what made the rows of a ``.part`` file, or None where there is none or no whole first line.
+    """Return what made the rows of a ``.part`` file, or None if there is no such file or it is empty.
 
     Raises:
         DataError: it is not one of ours.
+        UsageError: a run is writing it.
     """
-    try:
-        with _opened(path) as file:
-            columns, origin, _ = _read(file, path)
-            return origin if columns else None
-    except FileNotFoundError:
+    if not Path(path).is_file():
         return None
-    except OSError as error:
-        raise DataError(f"Expected unfinished rows, but {shown(path)}: {error.strerror or error}.") from error
+    with _existing(Path(path)) as (_, columns, origin):
+        return origin if columns else None
 
 
-def check_free(path: Path) -> None:
-    """Raise a UsageError if another run is writing a ``.part`` file that exists."""
-    with _opened(path) as file:
-        _lock(file.fileno(), path)
-
-
-def _opened(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a ``.part`` file for reading, never waiting for a pipe that has its name."""
-    return os.fdopen(os.open(path, os.O_RDONLY | _OPEN & ~(os.O_RDWR | os.O_CREAT | os.O_APPEND)), "rb")
+def has_rows(path: Path) -> bool:
+    """Return whether a ``.part`` file has rows, of the last run or of those before; errors as for ``origin_of``."""
+    if not path.is_file():
+        return False
+    with _existing(path) as (db, columns, _):
+        return bool(columns) and any(db.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchone() for t in ("rows", "earlier"))
 
 
 class Journal:
-    """The ``.part`` file of one table, open for appending and locked against a second writer.
+    """The ``.part`` file of one table, open and locked against a second run.
 
     Args:
         path: of the ``.part`` file.
         columns: their names, in order.
-        resume: keep the whole rows that are there already; otherwise start anew.
-        origin: what makes the rows (model, options), kept in the first line of a new file.
+        key: the columns by which ``find`` finds rows of earlier runs.
+        resume: keep the rows that exist; otherwise start anew.
+        origin: what makes the rows (model, options).
 
     Raises:
         UsageError: the file cannot be written, another run writes it, or it has other columns.
-        DataError: it is not one of ours, or it is damaged before its end.
+        DataError: it is not one of ours, or it is damaged.
     """
 
     def __init__(
-        self, path: Path, columns: Sequence[str], *, resume: bool = False, origin: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        columns: Sequence[str],
+        *,
+        key: Sequence[str] = (),
+        resume: bool = False,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
         self.columns = list(columns)
-        self.rows = 0
-        with _writing(path):
-            self._descriptor = os.open(path, _OPEN, 0o666)
+        self._key = [self.columns.index(name) for name in key]
+        with _reported(path):
+            self._db = _open(path)
         try:
-            _lock(self._descriptor, path)
-            self._end = self._whole(resume)
-            with _writing(path):
-                os.ftruncate(self._descriptor, self._end)
-            if not self._end:
-                self._write({_MARK: _VERSION, "columns": self.columns, "origin": dict(origin or {})})
+            with _reported(path):
+                had, _ = _head(self._db)
+                if not had or not resume:
+                    self._start(dict(origin or {}))
+                elif had != self.columns:
+                    raise UsageError(
+                        f"Expected the columns {self.columns} in {shown(path)}, got {had}: remove it to start anew."
+                    )
+                self.rows: int = self._db.execute("SELECT count(*) FROM rows").fetchone()[0]
         except BaseException:
-            os.close(self._descriptor)
+            self._db.close()
             raise
 
-    def append(self, row: Sequence[Cell]) -> int:
-        """Write one row and return its place; once this returns, the row outlives the process.
+    def _start(self, origin: dict[str, str]) -> None:
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.execute(f"PRAGMA application_id={_OURS}")
+            for name, fields in _SCHEMA.items():
+                self._db.execute(f"DROP TABLE IF EXISTS {name}")
+                self._db.execute(f"CREATE TABLE {name} {fields}")
+            head = (to_json(self.columns).decode(), to_json(origin).decode())
+            self._db.execute("INSERT INTO head VALUES (?, ?)", head)
+
+    def append(self, row: Sequence[Cell]) -> None:
+        """Write one row; once this returns, the row survives the process.
 
         Raises:
-            UsageError: the disk is full or gone; what was written before is whole.
+            UsageError: the disk is full or gone; the rows before are kept.
         """
-        place = self._end
-        self._write(row)
-        self.rows += 1
         self.keep()
-        return place
+        with _reported(self.path):
+            cells = to_json(row).decode()
+            self._db.execute(
+                "INSERT INTO rows (key, cells) VALUES (?, ?)", (_digest([row[at] for at in self._key]), cells)
+            )
+        self.rows += 1
 
     def __iter__(self) -> Iterator[list[Cell]]:
-        """Yield all rows from the first, from the open file: also when its name is gone."""
-        for row, _ in self.placed():
-            yield row
+        """Yield all rows of this run, from the first."""
+        for (cells,) in self._db.execute("SELECT cells FROM rows ORDER BY number"):
+            yield json.loads(cells)
 
-    def placed(self) -> Iterator[tuple[list[Cell], int]]:
-        """Yield all rows from the first, each with the place from where ``at`` finds it again."""
-        with os.fdopen(os.dup(self._descriptor), "rb") as file:
-            file.seek(0)
-            _, _, rows = _read(file, self.path)
-            place = file.tell()
-            for row, end in rows:
-                yield row, place
-                place = end
+    def set_aside(self) -> int:
+        """Turn the rows so far into rows of earlier runs, for ``find``, and return how many of these there are."""
+        with _reported(self.path), self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("INSERT OR REPLACE INTO earlier SELECT key, cells FROM rows ORDER BY number")
+            self._db.execute("DELETE FROM rows")
+        self.rows = 0
+        return self.earlier
 
-    def at(self, place: int) -> list[Cell]:
-        """Return the row that ``placed`` found at a place."""
-        with _writing(self.path), os.fdopen(os.dup(self._descriptor), "rb") as file:
-            file.seek(place)
-            row: list[Cell] = json.loads(file.readline())
-            return row
+    @property
+    def earlier(self) -> int:
+        """How many rows of earlier runs there are."""
+        count: int = self._db.execute("SELECT count(*) FROM earlier").fetchone()[0]
+        return count
 
-    def sync(self) -> None:
-        """Wait until all rows would outlive a power cut."""
-        with _writing(self.path):
-            os.fsync(self._descriptor)
+    def find(self, key: Sequence[Cell]) -> dict[str, Cell] | None:
+        """Return the row of an earlier run whose key columns have these values, or None."""
+        with _reported(self.path):
+            found = self._db.execute("SELECT cells FROM earlier WHERE key = ?", (_digest(key),)).fetchone()
+        return dict(zip(self.columns, json.loads(found[0]), strict=True)) if found else None
 
     def close(self, *, remove: bool = False) -> None:
-        """Let go of the file; optionally remove it."""
+        """Close the file; optionally remove it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
         if remove:
-            with contextlib.suppress(OSError):  # gone already, or its folder is
-                self.path.unlink()
-        os.close(self._descriptor)
+            self.path.unlink(missing_ok=True)
 
     def keep(self) -> None:
-        """Write the rows under their name again, if someone has removed it, perhaps with its folder."""
-        with _writing(self.path):
-            if os.fstat(self._descriptor).st_nlink:
-                return
+        """Write the rows under their name again if someone has removed it, perhaps with its folder."""
+        if self.path.exists():
+            return
+        with _reported(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = os.open(self.path, _OPEN | os.O_EXCL, 0o666)
-            try:
-                _lock(fresh, self.path)
-                with os.fdopen(os.dup(self._descriptor), "rb") as old, os.fdopen(os.dup(fresh), "wb") as new:
-                    old.seek(0)
-                    shutil.copyfileobj(old, new)
-                os.dup2(fresh, self._descriptor, inheritable=False)
-            finally:
-                os.close(fresh)
+            self._db.execute("VACUUM INTO ?", (str(self.path),))
+            self._db.close()
+            self._db = _open(self.path)
 
-    def _whole(self, resume: bool) -> int:
-        """Return where the last whole row ends; 0 to start anew. A file that is not ours is never overwritten."""
-        with _writing(self.path), os.fdopen(os.dup(self._descriptor), "rb") as file:
-            file.seek(0)
-            columns, _, rows = _read(file, self.path)
-            end = file.tell()
-            if not columns or not resume:
-                return 0
-            if columns != self.columns:
-                raise UsageError(
-                    f"Expected the columns {self.columns} in {shown(self.path)}, got {columns}: "
-                    "remove it to start anew."
-                )
-            for _, last in rows:
-                end = last
-                self.rows += 1
-        return end
 
-    def _write(self, value: object) -> None:
-        data = memoryview(to_json(value) + b"\n")
-        length = len(data)
-        with _writing(self.path):
-            try:
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, self._end)  # no half row in front of the next
-                raise
-        self._end += length
+def _digest(key: Sequence[Cell]) -> bytes:
+    return hashlib.blake2b(to_json(key), digest_size=16).digest()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a ``.part`` file, made if missing, and lock it. What is no SQLite file is never written to."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise DataError(f"Expected unfinished rows in {shown(path)}, got a link, folder or device: move it away.")
+    db = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")  # before the first access, so that no -shm file is needed
+        ours = db.execute("PRAGMA application_id").fetchone()[0] == _OURS
+        if not ours and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise DataError(f"Expected unfinished rows in {shown(path)}, got another database: move it away.")
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        with db:
+            db.execute("BEGIN IMMEDIATE")  # takes the lock, which EXCLUSIVE keeps
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what a killed run left in -wal
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _head(db: sqlite3.Connection) -> tuple[list[str], dict[str, str]]:
+    """Return the columns and the origin; ([], {}) if the file is empty."""
+    if not db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'head'").fetchone()[0]:
+        return [], {}
+    columns, origin = db.execute("SELECT columns, origin FROM head").fetchone()
+    return json.loads(columns), json.loads(origin)
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _existing(path: Path) -> Iterator[tuple[sqlite3.Connection, list[str], dict[str, str]]]:
+    with _reported(path), contextlib.closing(_open(path)) as db:
+        yield db, *_head(db)
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the system into ours."""
     try:
         yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise UsageError(
+                f"Expected to be the only run that writes {shown(path)}, got another run: wait, or choose "
+                "another output."
+            ) from error
+        raise _unwritable(path, str(error)) from error
     except OSError as error:
-        raise UsageError(
-            f"Expected to be able to write {shown(path)}, got {error.strerror or error}: make room or choose another "
-            "output; the rows so far are kept for --resume."
+        raise _unwritable(path, error.strerror or str(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise DataError(
+            f"Expected unfinished rows in {shown(path)}, got another file or a damaged one ({error}): move it away."
         ) from error
 
 
-def _read(file: BinaryIO, path: object) -> tuple[list[str], dict[str, str], Iterator[tuple[list[Cell], int]]]:
-    """Return the columns ([] if not even they are whole), the origin, and an iterator of (row, offset of its end)."""
-    head = file.readline()
-    if not head.endswith(b"\n") and head[: len(_START)] == _START[: len(head)]:
-        return [], {}, iter(())
-    first = _parsed(head)
-    columns = first.get("columns") if isinstance(first, dict) and first.get(_MARK) == _VERSION else None
-    if not isinstance(columns, list):
-        raise DataError(f"Expected unfinished rows in {shown(path)}, got another file: move it away.")
-    origin = first.get("origin")
-    return columns, origin if isinstance(origin, dict) else {}, _rows(file, path, len(columns))
-
-
-def _rows(file: BinaryIO, path: object, width: int) -> Iterator[tuple[list[Cell], int]]:
-    torn = None
-    end = file.tell()
-    for number, line in enumerate(file, 2):
-        if torn is not None:
-            raise DataError(
-                f"Expected whole rows in {shown(path)}, got a damaged line {torn}: remove it to start anew."
-            )
-        row = _parsed(line) if line.endswith(b"\n") else None
-        end += len(line)
-        if isinstance(row, list) and len(row) == width:
-            yield row, end
-        else:
-            torn = number
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    """Keep a second run from writing the same table; the lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(
-            f"Expected to be the only one who writes {shown(path)}, got another run: wait, or choose another output."
-        ) from error
-    except OSError:  # a file system without locks
-        return
+def _unwritable(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"Expected to be able to write {shown(path)}, got {why}: free some space or choose another output; the rows so "
+        "far are kept for --resume."
+    )

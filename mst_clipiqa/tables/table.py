@@ -1,9 +1,9 @@
 """Tables in and out: one writer and one reader for ``.csv``, ``.jsonl`` and ``.parquet``.
 
-Writing goes through a journal (``journal.py``) and ends in one rename, so a table is either not there or whole.
-Numbers read back equal, None is an empty cell (null), and text reads back as it was. In CSV, text that a spreadsheet
-would run or take for a number carries a single quote in front (``cells.py``). Lone surrogates survive in JSON lines;
-CSV and Parquet are UTF-8 and hold them as escapes such as ``\\udce9``.
+Rows are collected in a journal (``journal.py``), and the table appears with one rename, so it is whole or missing.
+Numbers read back equal, None is an empty cell (null), and text reads back unchanged. In CSV, text that a spreadsheet
+would run or take for a number has a single quote in front (``cells.py``). Lone surrogates survive in JSON lines; CSV
+and Parquet are UTF-8 and hold them as escapes such as ``\\udce9``.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 class TableWriter:
     """Writes a table row by row; the file appears, whole, when it is closed.
 
-    Leaving the ``with`` block because of an exception leaves the rows in ``<path>.part`` (``journal_of``), from where
-    ``resume=True`` goes on.
+    Leaving the ``with`` block because of an exception leaves the rows in ``<path>.part`` (``journal_of``), from which
+    ``resume=True`` continues.
 
     Args:
         path: ends in .csv, .jsonl or .parquet; an older file of this name is replaced at the end.
-        columns: their names, in order; or name -> str, int or float where Parquet is to have that type even if the
-            column stays empty.
-        resume: keep the rows of a run that did not finish; ``rows`` says how many there are.
+        columns: their names, in order; or name -> str, int or float, the type that Parquet gets even if the column
+            stays empty.
+        resume: keep the rows of a run that did not finish; ``rows`` is their number.
         hidden: further columns, kept in the ``.part`` file only.
-        origin: what makes the rows, likewise (``journal.origin_of``).
+        key: the columns by which ``earlier`` finds rows.
+        origin: what makes the rows (model, options), likewise kept (``journal.origin_of``).
 
     Raises:
         UsageError: unknown suffix, no such folder, not writable, another run writes it, other columns (resume).
@@ -58,6 +59,7 @@ class TableWriter:
         *,
         resume: bool = False,
         hidden: Sequence[str] = (),
+        key: Sequence[str] = (),
         origin: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
@@ -68,27 +70,35 @@ class TableWriter:
         _check_place(self.path)
         if suffix == ".parquet":
             parquet.require()  # now, not after hours of work
-        self._journal = Journal(journal_of(self.path), self._kept, resume=resume, origin=origin)
+        self._journal = Journal(journal_of(self.path), self._kept, key=key, resume=resume, origin=origin)
         self._is_open = True
 
     @property
     def rows(self) -> int:
-        """How many rows have been written, those of the run before included."""
+        """Number of rows written, including those kept by ``resume``."""
         return self._journal.rows
 
+    def set_aside(self) -> int:
+        """Start the table anew but keep the rows so far for ``earlier``; return how many of these there are."""
+        return self._journal.set_aside()
+
+    def earlier(self, *key: Cell) -> dict[str, Cell] | None:
+        """Return the row of an earlier run whose key columns have these values, or None."""
+        return self._journal.find(key)
+
     def append(self, row: Mapping[str, Cell]) -> None:
-        """Write one row; a column that it leaves out is None.
+        """Write one row; missing columns are None.
 
         Raises:
             UsageError: the disk is full or gone.
-            TypeError: an unknown column, or a value that is neither text, number nor None.
+            TypeError: there is an unknown column, or a value that is neither text, a number nor None.
         """
         if unknown := row.keys() - set(self._kept):
             raise TypeError(f"Expected the columns {self._kept}, got {sorted(unknown)} besides.")
         self._journal.append([plain(row.get(column)) for column in self._kept])
 
     def close(self) -> None:
-        """Turn the rows into the final file; on an error they stay in the ``.part`` file.
+        """Write the final file from the rows; on an error they stay in the ``.part`` file.
 
         Raises:
             UsageError: the file cannot be written.
@@ -106,20 +116,21 @@ class TableWriter:
         except OSError as error:
             raise UsageError(
                 f"Expected to be able to write {shown(self.path)}, got {error.strerror or error}: the rows are kept "
-                f"in {shown(self._journal.path)}; make room and go on with --resume."
+                f"in {shown(self._journal.path)}; free some space and continue with --resume."
             ) from error
         finally:
             self._journal.close(remove=is_done)
 
     def abandon(self) -> None:
-        """Stop without a final file; the rows stay in the ``.part`` file, which goes if there are none."""
+        """Stop without a final file; the rows stay in the ``.part`` file, which is removed if there are none."""
         if self._is_open:
             self._is_open = False
             try:
-                if self.rows:
+                is_empty = not self.rows and not self._journal.earlier
+                if not is_empty:
                     self._journal.keep()
             finally:
-                self._journal.close(remove=self.rows == 0)
+                self._journal.close(remove=is_empty)
 
     def __enter__(self) -> Self:
         return self
@@ -153,9 +164,9 @@ def read_table(path: str | os.PathLike[str]) -> list[dict[str, str | float | Non
 
 
 def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, str | float | None]]:
-    """Yield the rows of a table, ours or another's: numbers as float, empty cells as None, the rest as text.
+    """Yield the rows of a table of any origin: numbers as float, empty cells as None, the rest as text.
 
-    In a CSV file that another program wrote, text that looks like a number comes as a number.
+    In a CSV file of another program, text that looks like a number becomes a number.
 
     Args:
         path: ends in .csv, .jsonl or .parquet.
@@ -164,7 +175,7 @@ def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, str | float
         dict: column -> text, float or None.
 
     Raises:
-        DataError: no such file, not a table, or a malformed row; the message names the line.
+        DataError: there is no such file, it is not a table, or a row is malformed; the message names the line.
     """
     path = Path(path)
     match _suffix(path, DataError):
@@ -201,7 +212,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, str | float | None]]:
         if not isinstance(value, dict):
             raise DataError(
                 f'Expected {{"column": value, ...}} in line {line.number} of {shown(path)}, '
-                f"got {shown(json.dumps(value))}: write one object a line."
+                f"got {shown(json.dumps(value))}: write one object per line."
             )
         yield {column: _flat(cell, column, line, path) for column, cell in value.items()}
 

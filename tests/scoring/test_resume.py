@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.tables import journal as journal_module
 from mst_clipiqa.tables.journal import Journal, journal_of, origin_of, read_journal
 from mst_clipiqa.tables.table import read_table
 from tests.fakes import FakePair, draw
@@ -132,15 +133,15 @@ def test_killed_again_and_again_at_any_row(
     for _ in range(12):
         left = dice.randrange(30)
 
-        def dying(self: Journal, row: Sequence[Any]) -> int:
+        def dying(self: Journal, row: Sequence[Any]) -> None:
             nonlocal left, kills
             if left == 0:
                 kills += 1
                 raise MemoryError
             left -= 1
-            return append(self, row)
+            append(self, row)
 
-        monkeypatch.setattr(Journal, "append", dying)  # also while earlier rows are gathered
+        monkeypatch.setattr(Journal, "append", dying)  # also while earlier rows are copied
         result = run(folder, output, "--resume")
         assert isinstance(result.exception, MemoryError | SystemExit)
         if not isinstance(result.exception, MemoryError):
@@ -167,7 +168,7 @@ def test_another_model_or_option_is_refused_by_name(pair: Watched, folder: Path,
     other = run(folder, output, "--resume", "--intervals")
     assert other.exit_code == 2
     assert "Expected columns 'file, prompt, quality" in other.stderr
-    assert "go on as the run began, or remove the file to start anew." in other.stderr
+    assert "use the settings of that run, or remove the file to start anew." in other.stderr
     assert "Expected --fast-decode 'False' as in" in run(folder, output, "--resume", "--fast-decode").stderr
     pair.precision = "bf16"
     assert f"Expected precision 'fp32' as in '{output}.part', got 'bf16'" in run(folder, output, "--resume").stderr
@@ -184,7 +185,7 @@ def test_unfinished_rows_are_not_thrown_away(pair: Watched, folder: Path, tmp_pa
     run(folder, output)
     refused = run(folder, output)
     assert refused.exit_code == 2
-    assert f"got '{output}.part': go on with --resume, or remove it to start anew." in refused.stderr
+    assert f"got '{output}.part': continue with --resume, or remove it to start anew." in refused.stderr
     with closing(Journal(journal_of(output), columns_of(output), resume=True)) as journal:
         assert "got another run: wait" in run(folder, output).stderr
         assert "got another run: wait" in run(folder, output, "--resume").stderr
@@ -195,8 +196,7 @@ def test_unfinished_rows_are_not_thrown_away(pair: Watched, folder: Path, tmp_pa
 
 
 def columns_of(output: Path) -> list[str]:
-    columns: list[str] = json.loads(journal_of(output).read_bytes().splitlines()[0])["columns"]
-    return columns
+    return list(next(read_journal(journal_of(output))))
 
 
 def test_what_failed_is_tried_again(pair: Watched, folder: Path, tmp_path: Path) -> None:
@@ -260,23 +260,24 @@ def test_a_second_signal_breaks_in(pair: Watched, folder: Path, tmp_path: Path) 
 # --- disks --------------------------------------------------------------------------------------------------------
 
 
+journal_open = journal_module._open
+
+
+def small(db: sqlite3.Connection) -> sqlite3.Connection:
+    """Let a file grow to 24 KiB at most."""
+    db.execute("PRAGMA max_page_count=6")
+    return db
+
+
 def test_a_full_disk_is_said_and_gone_on_from(
     pair: Watched, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, write, room = tmp_path / "scores.csv", os.write, 2000
-
-    def full(descriptor: int, data: Any) -> int:
-        nonlocal room
-        room -= len(data)
-        if room < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data)
-
+    output = tmp_path / "scores.csv"
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(journal_module, "_open", lambda path: small(journal_open(path)))
         stopped = run(folder, output)
     assert stopped.exit_code == 2
-    assert "got No space left on device: make room" in stopped.stderr
+    assert "got database or disk is full: free some space" in stopped.stderr
     assert "kept for --resume" in stopped.stderr
     kept = rows_of(journal_of(output))
     assert kept > 3
