@@ -18,8 +18,8 @@ from pathlib import Path
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.tables.cells import Cell, to_json
 
-_OURS = 0x4D53543A  # SQLite's application_id
-_SCHEMA = {
+_APPLICATION_ID = 0x4D53543A  # SQLite's application_id
+_TABLES = {
     "head": "(columns TEXT NOT NULL, origin TEXT NOT NULL)",
     "rows": "(number INTEGER PRIMARY KEY, key BLOB NOT NULL, cells TEXT NOT NULL)",
     "earlier": "(key BLOB PRIMARY KEY, cells TEXT NOT NULL)",
@@ -116,8 +116,8 @@ class Journal:
     def _start(self, origin: dict[str, str]) -> None:
         with self._db:
             self._db.execute("BEGIN")
-            self._db.execute(f"PRAGMA application_id={_OURS}")
-            for name, fields in _SCHEMA.items():
+            self._db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            for name, fields in _TABLES.items():
                 self._db.execute(f"DROP TABLE IF EXISTS {name}")
                 self._db.execute(f"CREATE TABLE {name} {fields}")
             head = (to_json(self.columns).decode(), to_json(origin).decode())
@@ -192,7 +192,7 @@ def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")  # before the first access, so that no -shm file is needed
-        ours = db.execute("PRAGMA application_id").fetchone()[0] == _OURS
+        ours = db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
         if not ours and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             raise DataError(f"Expected unfinished rows in {shown(path)}, got another database: move it away.")
         db.execute("PRAGMA journal_mode=WAL")

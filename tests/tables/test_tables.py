@@ -314,7 +314,7 @@ def test_foreign_csv(tmp_path: Path) -> None:
         (".csv", b"\n\n\x89a,b\n", "text, got binary data or another encoding"),
         (".csv", b"\xff\xfea", "save it as UTF-8"),
         (".jsonl", b'{"a": 1}\n{"a": \n', "line 2 of 't.jsonl' is not a line of JSON"),
-        (".jsonl", b"[1, 2]\n", "line 1 of 't.jsonl', got '[1, 2]': write one object a line"),
+        (".jsonl", b"[1, 2]\n", "line 1 of 't.jsonl', got '[1, 2]': write one object per line"),
         (".jsonl", b'{"a": [1]}\n', "for 'a' in line 1 of 't.jsonl', got '[1]': flatten it"),
         (".jsonl", b"[" * 100_000, "is not a line of JSON"),
         (".jsonl", b'{"a": ' + b"9" * 5000 + b"}", "is not a line of JSON"),
