@@ -1,9 +1,10 @@
-"""Scoring on many machines with Ray Data: each row exactly once, even if machines die.
+"""Scores over many machines with Ray Data; each row is written exactly once, whatever fails in between.
 
-The items are divided into parts of a few hundred. Each actor loads the model once, scores a part and commits it as one
-Parquet file by a rename. The file's name is a hash of its items, plus a number if parts are equal. A part that is done
-twice because a machine died is thus the same file, and a run that is started again does only the missing parts. Ray
-distributes the parts, holds them back while all actors are busy, and reassigns those of a dead machine.
+The images are split into partitions of a few hundred. An actor, which loads the model once, scores a partition and
+commits it as one Parquet file by a rename. The file's name is a hash of its rows, with a number if partitions are
+equal. A partition that is scored twice, because a machine died, is the same file twice, and a run that is started
+again scores only the partitions that are missing. Ray assigns the partitions, applies back-pressure if the actors are
+busy, and reassigns those of a dead machine.
 """
 
 from mst_clipiqa.distribute.run import RUN_MANIFEST, ClusterJob, ClusterSummary, run

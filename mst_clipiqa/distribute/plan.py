@@ -1,4 +1,4 @@
-"""What to score, as parts: sources of every kind to items that any machine can open."""
+"""What to score: inputs of every kind -> images that any machine can open, in partitions."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Source:
     """One image, and where any machine finds it.
 
     Attributes:
-        file: as the table shows it.
-        path: of the image, or of the tar shard that holds it; a URL where ``is_url``.
-        prompt: text, or None.
+        file: the name in the table.
+        path: path of the image, or of the tar shard that contains it; a URL if ``is_url``.
+        prompt: its prompt, or None.
         problem: why it cannot be scored, or None.
-        at: (offset, length) of the image in a tar shard.
+        at: (offset, length) of the image in a tar shard, in bytes.
         is_url: whether to open the path through fsspec.
     """
 
@@ -44,31 +44,36 @@ class Source:
 
     @property
     def key(self) -> int:
-        """What makes it one row: a hash of its file and prompt."""
+        """A hash of file and prompt, which identifies the row."""
         return row_key(self.file, self.prompt)
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Some sources, and the name of the file that their rows are committed as."""
+    """Images that are scored and committed together.
+
+    Attributes:
+        name: name of the Parquet file that holds their rows.
+        sources: the images.
+    """
 
     name: str
     sources: tuple[Source, ...]
 
     def to_json(self) -> str:
-        """Return the part as text that travels to any machine."""
+        """Return the partition as JSON, to send to another machine."""
         return json.dumps({"name": self.name, "sources": [asdict(source) for source in self.sources]})
 
     @staticmethod
     def from_json(text: str) -> Partition:
-        """Return the part that ``to_json`` wrote."""
+        """Return the partition that ``to_json`` wrote."""
         tree = json.loads(text)
         sources = (s | {"at": tuple(s["at"]) if s["at"] else None} for s in tree["sources"])
         return Partition(tree["name"], tuple(Source(**s) for s in sources))
 
 
 def row_key(file: object, prompt: object) -> int:
-    """Return a hash of 128 bits of what makes a row one row, the same on every machine."""
+    """Return a 128-bit hash that identifies a row, the same on every machine."""
     named = b"\0".join([utf8(str(file)), b"-" if prompt is None else b"+" + utf8(str(prompt))])
     return int.from_bytes(hashlib.blake2b(named, digest_size=16).digest())
 
@@ -76,10 +81,16 @@ def row_key(file: object, prompt: object) -> int:
 def partitions(
     sources: Iterable[Source], size: int, done: Counter[int], taken: Collection[str] = ()
 ) -> Iterator[Partition]:
-    """Deal sources into parts of at most ``size``, leaving out rows that are done already.
+    """Yield the sources in partitions of at most ``size``, without the rows that are done.
 
-    The same sources give the same parts, so that two runs over them commit files of the same names. No two parts have
-    one name, though rows may be equal, and none has a name of ``taken``: the files that hold what is done.
+    The same sources give the same partitions, so two runs over them commit files with the same names. Names are
+    unique even if rows are equal.
+
+    Args:
+        sources: the images, in order.
+        size: images per partition.
+        done: how often each row, by its key, is done already.
+        taken: names of the files that hold the done rows; no partition gets one of these names.
     """
     left, numbers = done.copy(), Counter[str]()
     for dealt in in_batches(sources, size):
@@ -94,7 +105,7 @@ def partitions(
 
 
 def _free_name(rows: Iterable[Source], numbers: Counter[str], taken: Collection[str]) -> str:
-    """Return a name after the hash of the rows; where parts have equal rows, from the second on with a number."""
+    """Return a name from the hash of the rows, with a number if other partitions have equal rows."""
     digest = hashlib.blake2b(b"".join(s.key.to_bytes(16) for s in rows), digest_size=10).hexdigest()
     while True:
         numbers[digest] += 1
@@ -105,10 +116,11 @@ def _free_name(rows: Iterable[Source], numbers: Counter[str], taken: Collection[
 
 
 def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
-    """Yield what an INPUT names: a folder or list, a Parquet list, tar shards (a pattern is allowed), or a URL.
+    """Yield the images of an INPUT: a folder or list, a Parquet list, tar shards (a pattern is allowed), or a URL.
 
     Raises:
         UsageError: it names nothing that can be scored.
+        DataError: a URL cannot be listed.
     """
     path = Path(given)
     if "://" in given:
@@ -130,7 +142,7 @@ def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
 
 
 def _in_parquet(path: Path) -> Iterator[Source]:
-    """Yield the rows of a Parquet list; file names are relative to it."""
+    """Yield the rows of a Parquet list; file names are relative to its folder."""
     for row in stream(path):
         names = {name.lower(): name for name in row}
         file_at = next((names[alias] for alias in FILE_COLUMNS if alias in names), None)
@@ -146,18 +158,22 @@ def _in_parquet(path: Path) -> Iterator[Source]:
 
 
 def _in_tar(path: Path) -> Iterator[Source]:
-    """Yield the images of a WebDataset shard: members of one base name are an image and its prompt."""
+    """Yield the images of a WebDataset shard: members with the same base name are an image and its prompt."""
     try:
         with tarfile.open(path, "r:") as tar:
             for group in _groups(tar):
                 yield from _of_group(tar, path, group)
             _check_end(path, tar.offset)
     except _DAMAGE as error:
-        yield Source(str(path), None, problem=f"Expected a whole tar file, got one that is damaged ({shown(error)}).")
+        yield Source(
+            str(path),
+            None,
+            problem=f"Expected a whole tar file, got one that is damaged ({shown(error)}): copy it again.",
+        )
 
 
 def _groups(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
-    """Yield the members of one base name together; damage is raised after what came before it."""
+    """Yield the members with the same base name together; an error is raised after the members before it."""
     group: list[tarfile.TarInfo] = []
     broken: Exception | None = None
     try:
@@ -175,9 +191,9 @@ def _groups(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
 
 
 def _check_end(path: Path, offset: int) -> None:
-    """Raise ReadError where no end of archive is where reading stopped: tarfile takes a damaged header for the end.
+    """Raise ReadError if reading stopped before the end of the archive: tarfile takes a damaged header for the end.
 
-    An end is two blocks of zeros; some writers leave out the second, but none has anything else in its place.
+    The end is two blocks of zeros. Some writers omit the second block, but none writes anything else there.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -187,7 +203,7 @@ def _check_end(path: Path, offset: int) -> None:
 
 
 def _of_group(tar: tarfile.TarFile, path: Path, group: list[tarfile.TarInfo]) -> Iterator[Source]:
-    """Yield the images of a group; a prompt that cannot be read is raised after them."""
+    """Yield the images of a group; if its prompt cannot be read, the error is raised after them."""
     prompt, broken = None, None
     try:
         prompt = next((text for member in group if (text := _prompt(tar, member))), None)
@@ -216,13 +232,13 @@ def _prompt(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
 
 
 def _base(name: str) -> str:
-    """Return what the members of one sample share: the name up to the first dot of its last part."""
+    """Return the base name that the members of one sample share: up to the first dot after the last slash."""
     head, slash, tail = name.rpartition("/")
     return head + slash + tail.partition(".")[0]
 
 
 def _in_url(url: str) -> Iterator[Source]:
-    """Yield the images below a URL that fsspec knows, in the order of their names."""
+    """Yield the images below a URL that fsspec can open, sorted by name."""
     try:
         import fsspec
 
@@ -230,8 +246,10 @@ def _in_url(url: str) -> Iterator[Source]:
         names = sorted(files.find(root))
     except ImportError as error:
         raise UsageError(f"Expected the package for {shown(url)}, got none ({error}): install it.") from error
-    except Exception as error:  # a storage's package raises what it likes: NoCredentialsError is no OSError
-        raise DataError(f"Expected images at {shown(url)}, but it cannot be listed ({shown(error)}).") from error
+    except Exception as error:  # storage packages raise errors of their own, such as NoCredentialsError
+        raise DataError(
+            f"Expected images at {shown(url)}, but it cannot be listed ({shown(error)}): check it."
+        ) from error
     for name in names:
         if is_image_name(name):
             full = files.unstrip_protocol(name)

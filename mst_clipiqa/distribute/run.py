@@ -1,4 +1,4 @@
-"""One run over a cluster: plan, deal, watch, and at the end count every row."""
+"""One run on a cluster: plan the partitions, score them, and count every row at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.tables.table import stream_table
 
 RUN_MANIFEST = "_manifest.json"
-"""Beside the parts; readers of partitioned Parquet leave out names that begin with an underscore."""
+"""In the folder of the parts; readers of partitioned Parquet ignore names that begin with an underscore."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,15 @@ class ClusterJob:
     """What to score, how, and where.
 
     Attributes:
-        given: INPUT.
-        output: folder of the parts; every machine must see it under this path.
-        work: what the actors are told.
-        address: "local" for this machine alone, "auto" for the cluster it belongs to, or a cluster's address.
-        actors: how many models are at work.
-        gpus: of each actor; a fraction shares one.
-        part: images a file.
-        recursive: folders within folders too.
+        given: the INPUT of the command.
+        output: folder of the Parquet files; every machine must see it under this path.
+        work: settings of the actors.
+        address: "local" for this machine only, "auto" for the cluster it belongs to, or a cluster's address.
+        actors: number of actors, each with its own model.
+        gpus: GPUs per actor; a fraction shares one.
+        part: images per Parquet file.
+        recursive: whether to include subfolders.
+        origin: what determines the rows; ``run`` fills it in.
     """
 
     given: str
@@ -50,12 +51,19 @@ class ClusterJob:
     gpus: float = 0.0
     part_size: int = 256
     recursive: bool = False
-    origin: dict[str, str] = field(default_factory=dict)  # what decides the rows; `run` fills it in
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ClusterSummary:
-    """What a run did."""
+    """The outcome of a run.
+
+    Attributes:
+        rows, failed: rows in the output, and how many of them failed.
+        scored: rows that this run scored.
+        parts: Parquet files in the output.
+        seconds: duration of the run.
+    """
 
     rows: int
     failed: int
@@ -65,10 +73,14 @@ class ClusterSummary:
 
 
 def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) -> ClusterSummary:
-    """Score what is not scored yet, and return the counts of all rows.
+    """Score the rows that are missing from the output, and return the counts of the whole output.
+
+    Args:
+        job: what to score, how, and where.
+        advance: called with the number of rows done.
 
     Raises:
-        UsageError: ray is missing, the output belongs to another model or option, or rows are not all there.
+        UsageError: ray is missing, the output belongs to another model or options, or rows are missing at the end.
     """
     ray = _ray()
     began = time.monotonic()
@@ -102,9 +114,9 @@ def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) ->
 
 
 def _prepare(job: ClusterJob) -> dict[str, Any]:
-    """Return the manifest, having made or checked it: an output has one origin."""
+    """Create or check the manifest, and return it: all rows of an output have the same origin."""
     if job.output.exists() and not job.output.is_dir():
-        raise UsageError(f"Expected a folder for the parts, got a file: {shown(job.output)}; name another.")
+        raise UsageError(f"Expected a folder for the parts, got the file {shown(job.output)}: name another.")
     now = job.origin
     path = job.output / RUN_MANIFEST
     try:
@@ -121,30 +133,30 @@ def _prepare(job: ClusterJob) -> dict[str, Any]:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"Expected a folder for the parts at {shown(job.output)}, got {shown(error)}.") from error
-    for left in job.output.glob(".part-*"):  # of machines that died while they wrote
+    for left in job.output.glob(".part-*"):  # of machines that died while writing
         left.unlink(missing_ok=True)
     return had
 
 
 def _committed(output: Path) -> list[Path]:
-    """Return the parts that exist."""
+    """Return the Parquet files of the output."""
     return sorted(output.glob("part-*.parquet"))
 
 
 def _done(committed: list[Path]) -> Counter[int]:
-    """Return how often each row is there already."""
+    """Return how often each row is in the output already."""
     return Counter(row_key(row["file"], row["prompt"]) for path in committed for row in stream_table(path))
 
 
 def _count(output: Path) -> tuple[int, int, int]:
-    """Return rows, failed rows and parts that are committed."""
+    """Return the numbers of committed rows, failed rows and files."""
     found = _committed(output)
     states = Counter(row["status"] for path in found for row in stream_table(path))
     return states.total(), states["error"], len(found)
 
 
 def _deal(ray: Any, job: ClusterJob, todo: list[Partition], advance: Callable[[int], None]) -> None:
-    """Let the actors score the parts, as many at a time as they can hold."""
+    """Score the partitions on the actor pool, with back-pressure."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.print_on_execution_start = False, False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -164,9 +176,9 @@ def _deal(ray: Any, job: ClusterJob, todo: list[Partition], advance: Callable[[i
 
 @contextmanager
 def _cluster(ray: Any, job: ClusterJob) -> Iterator[None]:
-    """Join or start a cluster for the block; one that was joined before is left as it is.
+    """Join or start a cluster for the block; one that is connected already stays so.
 
-    On this machine alone there is room for as many actors as were asked for: Ray would wait for cores for ever.
+    A local cluster gets cores for all actors: otherwise Ray would wait for cores forever.
     """
     if ray.is_initialized():
         yield
@@ -177,7 +189,9 @@ def _cluster(ray: Any, job: ClusterJob) -> Iterator[None]:
         own = {"include_dashboard": False, "num_cpus": cores} if job.address == "local" else {}
         ray.init(address=job.address, **quiet, **own)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"Expected a Ray cluster at {shown(job.address)}, got none ({shown(error)}).") from error
+        raise UsageError(
+            f"Expected a Ray cluster at {shown(job.address)}, got none ({shown(error)}): check --address."
+        ) from error
     try:
         yield
     finally:

@@ -1,18 +1,18 @@
-"""Why an image got its score: what each stream, each level, each word and each part of the image contributes.
+"""Why an image got its score: what each stream, quality level, word and part of the image contributes.
 
-    fusion.py       features to shares: how much of the answer is the coarse stream's, how much the fine one's
-    words.py        the prompt, word by word: attention, and what the score loses when a word is left out
+    fusion.py       features -> shares: how much of the score comes from the coarse stream, how much from the fine one
+    words.py        the prompt, word by word: attention, and how the score changes without the word
     maps.py         the image, window by window: where quality is lost, for each stream
     results.py       what the three above return
-    explanation.py  what was found, as arrays and as JSON
-    overlay.py      a map laid over its image
+    explanation.py  all of it, as arrays and as JSON
+    overlay.py      a map over its image
     sheet.py        all of it as one image
 
     from mst_clipiqa.explain import explain
     found = explain(Scorer.load("mini"), "image.png", "a red ball on a table")
     found.maps["quality"].fine, found.words["correspondence"], found.overlay()
 
-Every number is of the model, not of the world: it says what moves this score.
+Every number describes the model, not the world: it shows what changes this score.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = ["Explanation", "Fusion", "Maps", "Word", "explain"]
 
 
 def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanation:
-    """Return what an image's score is made of.
+    """Explain the score of an image.
 
-    Costs 193 rows of the encoders (``Explanation.encoder_rows``), whatever the image's size, and two encodings of
-    the prompt for each of its words.
+    Encodes 193 views (``Explanation.encoder_rows``), whatever the image's size, and the prompt twice for each of its
+    words.
 
     Args:
         scorer: the model.
         image: a path, bytes, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1].
-        prompt: what the image was made from; without it only quality is explained.
+        prompt: the image's prompt; without it, only quality is explained.
 
     Raises:
         ImageError: the image cannot be read.

@@ -1,4 +1,4 @@
-"""What an explanation holds: arrays for those who compute, JSON for those who store."""
+"""The explanation of one score: as arrays to compute with, and as JSON to store."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one image's score is made of.
+    """The explanation of one image's score.
 
     Attributes:
         score: the score that is explained; ``score.levels`` are the five template probabilities, worst first.
-        prompt: as given.
-        image: RGB, upright.
-        fusion: of each scored target.
-        words: of each scored target whose head reads prompts.
-        maps: of each scored target.
-        encoder_rows: how many views went through each encoder.
+        prompt: the prompt, as given.
+        image: the image, RGB, upright.
+        fusion: shares of the streams, per scored target.
+        words: effects of the words, per scored target whose head reads prompts.
+        maps: where score is lost, per scored target.
+        encoder_rows: number of views that each encoder encoded.
     """
 
     score: Score
@@ -47,12 +47,12 @@ class Explanation:
     encoder_rows: int
 
     def overlay(self, stream: MapStream = "both", target: str = "quality", side: int = 384) -> Image.Image:
-        """Return the image with a map over it, red where score is lost and a frame around the worst window.
+        """Return the image under a map: red where score is lost, with a frame around the worst window.
 
         Args:
             stream: "coarse", "fine" or "both".
             target: a key of ``maps``.
-            side: longer side of the result, pixels; a small image is not enlarged beyond it.
+            side: longer side of the result, pixels; smaller images are not enlarged.
 
         Raises:
             UsageError: there is no such target or stream.
@@ -66,7 +66,7 @@ class Explanation:
         return overlay(self.image, self.maps[target], stream, span=high - low, side=side)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the image, as what ``json.dumps`` takes."""
+        """Return everything but the image, for ``json.dumps``."""
         score = self.score
         return {
             "model": score.model,

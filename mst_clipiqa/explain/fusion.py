@@ -1,4 +1,4 @@
-"""How much of an answer is the coarse stream's, how much the fine one's: the gate, and what each part does alone.
+"""How much of a score comes from the coarse stream and how much from the fine one: gate, share, score alone.
 
     z_c = g * (W_c f_c + b_c)        z_f = (1 - g) * (W_f f_f + b_f)        z = z_c + z_f
 
@@ -21,7 +21,7 @@ from mst_clipiqa.scoring.predictor import Predictor
 
 @torch.inference_mode()
 def fusion(predictor: Predictor, name: str, encoded: Encoded, prompt: EncodedPrompt | None) -> Fusion:
-    """Return the shares of both streams in the answer of one target."""
+    """Return the shares of both streams in the score of one target."""
     target = predictor.config.targets[name]
     part = predictor.model.parts[name] if name in predictor.model.parts else zero_shot(predictor.encoders.dim)
     f_c, f_f = encoded.f_c.unsqueeze(0), encoded.f_f.unsqueeze(0)
@@ -53,7 +53,7 @@ def _head(predictor: Predictor, part: MSTCLIPIQA, z: Tensor, prompt: EncodedProm
 def _cosine(z: Tensor, prompt: EncodedPrompt | None) -> Tensor:
     embedding = _given(prompt).embedding
     if embedding is None:
-        raise ModelError("Expected an embedding of the prompt for similarity, got none: read it by the same judge.")
+        raise ModelError("Expected an embedding of the prompt for similarity, got none: use the same predictor.")
     return (F.normalize(z, dim=-1) * embedding).sum(dim=1)
 
 

@@ -1,18 +1,18 @@
-"""Where quality is lost: each window of the image judged alone, and against itself ruined.
+"""Where quality is lost: each window of the image scored alone, and compared with degraded versions of itself.
 
-    left(window) = l(window) - mean of l(window, blurred beyond use) and l(window, compressed beyond use)
+    left(window) = l(window) - mean of l(window, strongly blurred) and l(window, strongly compressed)
     lost(window) = mean of left over all windows - left(window)        l = log((q - 1) / (5 - q)), q the head's score
 
-A window is judged alone by mirroring it until it fills the view, as if all of the image looked like it. What it
-shows moves the score as well, a smooth sky less than a face; taking off the score of the same window ruined leaves
-what it still has to lose. A window that has little left has lost it already. For a target that reads prompts, what a
-window shows is the question, so nothing is taken off: lost = mean of q - q(window).
+A window is scored alone by mirroring it until it fills the view, as if the whole image looked like it. Its content
+changes the score too, a face more than a smooth sky. Subtracting the score of the degraded window leaves what the
+window can still lose; a window with little left has lost it already. For a target that reads prompts, the content is
+what is scored, so nothing is subtracted: lost = mean of q - q(window).
 
-Covering one window and leaving the rest (the usual occlusion) says less: an encoder that pools over the image hardly
-changes its mind for one window. How often the maps are right: docs/explain.md.
+Occlusion, which covers one window and keeps the rest, shows less: an encoder that pools over the image hardly reacts
+to one window. How often the maps are right: docs/explain.md.
 
-Both views are cut so that a window keeps the scale at which its stream sees it: the coarse one from the image as
-shrunk for the coarse view, a native fine one from the image as shrunk (or not) for native crops.
+A window is cut at the scale at which its stream sees it: for the coarse stream from the image as resized for the
+coarse view, for a native fine stream from the image as resized (or not) for native crops.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.scoring.predictor import Predictor
 
 GRID = 8
-"""Windows a row and a column; each is encoded three times, once for all targets and streams."""
+"""Windows per row and column; each is encoded three times, for all targets and streams at once."""
 WINDOW = 0.2
 """Side of a window, as a share of the image's width and height."""
 _BLOCK = 8  # pixels; also the least side of a window
-_LONGEST = 16  # longer side of an image, in shorter ones; a strip beyond that is squeezed
+_MAX_ASPECT = 16  # largest aspect ratio; narrower images are squeezed
 _EDGE = 0.02  # keeps the log-odds finite at the ends of the scale
-_STEP = 32  # rows encoded at a time
+_WINDOW_BATCH = 32  # windows per batch
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Ruin: TypeAlias = Callable[[Image.Image], Image.Image]
@@ -58,10 +58,10 @@ def window_maps(
     """Return the maps of each target, and how many rows were encoded for them.
 
     Args:
-        judge: encoders and heads.
+        predictor: encoders and heads.
         image: RGB.
         features: f_c and f_f of the image itself, float32 (D,).
-        targets: the targets to map, each with the prompt that it is asked with.
+        targets: the targets to map, each with its encoded prompt, or None.
     """
     corners = np.linspace(0, 1 - WINDOW, GRID)
     windows = np.array([[(x, y, x + WINDOW, y + WINDOW) for x in corners] for y in corners], np.float32)
@@ -106,8 +106,8 @@ def _encode(predictor: Predictor, image: Image.Image, windows: Float32Array, rui
         pixels = np.asarray(ruin(_scaled(image, _native(image, spec))))
         fine = _filled(pixels, windows, spec.crop_size).unsqueeze(1)
     parts = []
-    for start in range(0, len(windows), _STEP):
-        rows = slice(start, start + _STEP)
+    for start in range(0, len(windows), _WINDOW_BATCH):
+        rows = slice(start, start + _WINDOW_BATCH)
         crops = None if fine is None else fine[rows].to(device)
         parts.append(encode_views(predictor.encoders, coarse[rows].to(device), crops))
     return torch.cat([p[0] for p in parts]).cpu(), torch.cat([p[1] for p in parts]).cpu()
@@ -138,7 +138,7 @@ def _native(image: Image.Image, spec: ViewSpec) -> int:
 
 def _scaled(image: Image.Image, shorter: int, gap: float | None = None) -> Image.Image:
     """Return the image with its shorter side at a length, shrunk as the view is."""
-    ratio = min(max(image.size) / min(image.size), _LONGEST)
+    ratio = min(max(image.size) / min(image.size), _MAX_ASPECT)
     longer = round(shorter * ratio)
     size = (shorter, longer) if image.width <= image.height else (longer, shorter)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=gap)

@@ -1,4 +1,4 @@
-"""A map laid over its image: the image paler, red where score is lost, a frame around the worst window."""
+"""A map over its image: the image in pale colours, red where score is lost, a frame around the worst window."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mst_clipiqa.explain.results import Box, Float32Array, Maps, MapStream
 
 RED = (214, 40, 40)
 LEAST_SPAN = 0.02
-"""Losses below this share of the target's scale stay pale: they would be noise made to look like a finding."""
+"""Losses below this share of the target's scale stay pale, so that noise does not look like a finding."""
 _STRONGEST = 0.75  # opacity where most is lost
-_PALE = 0.55  # how far the image is drawn towards grey
-_FINE = 64  # cells a side in which overlapping windows are averaged
+_PALE = 0.55  # how far the image is blended with its grey version
+_FINE = 64  # cells per side in which overlapping windows are averaged
 
 
 def overlay(image: Image.Image, maps: Maps, stream: MapStream, *, span: float, side: int) -> Image.Image:
@@ -20,7 +20,7 @@ def overlay(image: Image.Image, maps: Maps, stream: MapStream, *, span: float, s
 
     Args:
         image: RGB.
-        maps: of one target.
+        maps: the maps of one target.
         stream: "coarse", "fine" or "both".
         span: length of the target's scale, native units.
         side: longer side of the result, pixels.
@@ -36,7 +36,7 @@ def overlay(image: Image.Image, maps: Maps, stream: MapStream, *, span: float, s
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """Return an image whose longer side is at most ``side`` pixels."""
+    """Return the image, shrunk so that its longer side is at most ``side`` pixels."""
     scale = min(1.0, side / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.copy() if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
@@ -45,7 +45,7 @@ def fitted(image: Image.Image, side: int) -> Image.Image:
 def spread(lost: Float32Array, windows: Float32Array) -> Float32Array:
     """Return a map over the whole image, float32 (64, 64): each cell the mean of the windows that cover it.
 
-    A window counts most at its centre, so that the map has no edges where windows end.
+    A window counts most at its centre, so that the map shows no window edges.
 
     Args:
         lost: float32 (rows, columns).
@@ -59,14 +59,14 @@ def spread(lost: Float32Array, windows: Float32Array) -> Float32Array:
 
 
 def _tent(cells: Float32Array, start: Float32Array, end: Float32Array) -> Float32Array:
-    """Return 1 at the middle of each stretch, falling to a little at its ends and beyond, (windows, cells)."""
+    """Return weights (windows, cells): 1 at the middle of each interval, close to 0 at its ends and beyond."""
     return np.asarray((1 - np.abs(2 * cells - start - end) / (end - start)).clip(1e-6), np.float32)
 
 
 def _frame(image: Image.Image, box: Box) -> None:
-    """Draw a frame that shows on light and on dark."""
+    """Draw a frame that is visible on light and on dark images."""
     left, top, right, bottom = box
-    x, y = int(left * image.width), int(top * image.height)  # a strip is a single pixel across
+    x, y = int(left * image.width), int(top * image.height)  # a very narrow image is one pixel wide
     edges = (x, y, max(x, int(right * image.width) - 1), max(y, int(bottom * image.height) - 1))
     pen = ImageDraw.Draw(image)
     width = max(1, max(image.size) // 160)

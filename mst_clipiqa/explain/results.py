@@ -1,4 +1,4 @@
-"""The pieces of an explanation: streams, words and maps, as arrays and numbers."""
+"""The results of an explanation: streams, words and maps, as arrays and numbers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ STREAMS: tuple[MapStream, ...] = (*ENCODER_STREAMS, "both")
 
 @dataclass(frozen=True)
 class Fusion:
-    """How much of one target's answer comes from each stream.
+    """How much of one target's score comes from each stream.
 
     z = z_c + z_f with z_c = g * (W_c f_c + b_c) and z_f = (1 - g) * (W_f f_f + b_f).
 
     Attributes:
-        gate: mean of g, 0..1: the share of the coarse stream before the maps W_c and W_f have their say.
-        gates: g, float32 (D,), one share a dimension.
-        share: z_c . z / |z|^2, the part of the fused feature that the coarse stream makes up; with that of the fine
-            stream it adds up to 1, and it lies outside 0..1 where one stream works against the other.
-        coarse_alone: score where the head is given z_c alone, native units.
-        fine_alone: score where the head is given z_f alone, native units.
+        gate: mean of g, 0..1: the weight of the coarse stream, before W_c and W_f are applied.
+        gates: g, float32 (D,), one weight per dimension.
+        share: z_c . z / |z|^2, the part of the fused feature from the coarse stream. The shares of both streams add
+            up to 1; a share is outside 0..1 if the streams work against each other.
+        coarse_alone: score of the head from z_c alone, native units.
+        fine_alone: score of the head from z_f alone, native units.
     """
 
     gate: float
@@ -40,7 +40,7 @@ class Fusion:
     fine_alone: float
 
     def sentence(self, target: str) -> str:
-        """Return the shares in words, beginning with the target's name."""
+        """Return the shares as a sentence that begins with the target's name."""
         return (
             f"{target}: {self.share:.0%} of the answer is the coarse stream's (gate {self.gate:.0%}); "
             f"alone, coarse says {self.coarse_alone:.2f} and fine {self.fine_alone:.2f}."
@@ -53,7 +53,7 @@ class Word:
 
     Attributes:
         text: the word as written.
-        attention: share of the prompt head's attention on the word's tokens, 0..1; None where nothing attends.
+        attention: share of the prompt head's attention on the word's tokens, 0..1; None for a head without attention.
         effect: score with the word minus score without it, native units; negative where the word lowers the score.
     """
 
@@ -66,13 +66,13 @@ class Word:
 class Maps:
     """Where one target's score is lost: float32 (rows, columns), higher is worse.
 
-    A value says how much less a window has left to lose than the windows have on average (``METHOD``, maps.py), in
-    log-odds of the score; for targets that read prompts, how much less it scores than they do, in native units. The
-    maps of one stream keep the other stream's feature as it is.
+    A value is how much less the window can still lose than the average window (``METHOD``, maps.py), in log-odds of
+    the score; for targets that read prompts, how much lower it scores than the average window, in native units. The
+    map of one stream keeps the other stream's feature fixed.
 
     Attributes:
-        coarse: only the coarse stream sees windows.
-        fine: only the fine stream does.
+        coarse: the map if only the coarse stream sees windows.
+        fine: the map if only the fine stream sees windows.
         windows: float32 (rows, columns, 4): left, top, right, bottom of each window, 0..1 of width and height;
             neighbours overlap.
     """
@@ -83,17 +83,16 @@ class Maps:
 
     @property
     def both(self) -> Float32Array:
-        """The root of the summed squares of what the two find lost, 0 where neither does, float32 (rows, columns).
+        """sqrt(max(coarse, 0)^2 + max(fine, 0)^2), float32 (rows, columns).
 
-        Each sees faults that the other is blind to, and then likes what it sees (rates: docs/explain.md). So what one
-        finds better than the mean window takes nothing off what the other finds worse, and one clear finding counts
-        more than two faint ones.
+        Each stream sees faults that the other misses and may even rate highly (rates: docs/explain.md). So a gain in
+        one stream does not cancel a loss in the other, and one clear loss counts more than two faint ones.
         """
         lost: Float32Array = np.hypot(self.coarse.clip(min=0), self.fine.clip(min=0))
         return lost
 
     def of(self, stream: MapStream) -> Float32Array:
-        """Return the map of a stream, "coarse", "fine" or "both"."""
+        """Return the map of a stream: "coarse", "fine" or "both"."""
         if stream not in STREAMS:
             raise UsageError(f"Expected the stream coarse, fine or both, got {stream!r}{nearest(stream, STREAMS)}.")
         found: Float32Array = getattr(self, stream)
@@ -107,7 +106,7 @@ class Maps:
         return left, top, right, bottom
 
     def sentence(self, stream: MapStream, target: str) -> str:
-        """Return where most is lost, and how much, in words."""
+        """Return where most is lost, and how much, as a sentence."""
         left, top, right, bottom = self.worst(stream)
         lost = float(self.of(stream).max())
         spot = _place(left + right, top + bottom)
@@ -115,7 +114,7 @@ class Maps:
 
 
 def _place(across: float, down: float) -> str:
-    """Return a spot in words; ``across`` and ``down`` are twice the centre's, 0..2."""
+    """Return a position in words; ``across`` and ``down`` are twice the coordinates of the centre, 0..2."""
     column = ("left", "centre", "right")[min(2, int(across * 1.5))]
     row = ("top", "middle", "bottom")[min(2, int(down * 1.5))]
     return "in the middle" if (row, column) == ("middle", "centre") else f"at the {row} {column}"

@@ -1,4 +1,4 @@
-"""An explanation as one image: the maps beside each other, the five levels, the streams and the words."""
+"""An explanation as one image: the maps side by side, the five levels, the streams and the words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mst_clipiqa.model.templates import QUALITY_LEVELS
 
 WIDTH = 1200
 MOST_WORDS = 14
-"""Words shown, those with the largest effects; the JSON has all of them."""
+"""Largest number of words shown, those with the largest effects; the JSON has all words."""
 
 _ORDER: tuple[MapStream, ...] = ("both", "coarse", "fine")
 _MARGIN, _GAP, _LINE = 24, 24, 26
@@ -23,7 +23,7 @@ _INK, _GREY, _BLUE = (30, 34, 40), (110, 116, 124), (52, 104, 192)
 
 @dataclass
 class _Page:
-    """A sheet on which lines are written from the top down."""
+    """A sheet that is filled from the top down."""
 
     image: Image.Image
     pen: ImageDraw.ImageDraw
@@ -34,11 +34,11 @@ class _Page:
 
 
 def draw_sheet(found: Explanation, target: str = "quality") -> Image.Image:
-    """Return an RGB image, 1200 pixels wide, of the maps of one target and of everything else.
+    """Return an RGB image, 1200 pixels wide, with the maps of one target and everything else.
 
     Args:
         found: what to draw.
-        target: the target whose maps are drawn; where it was not scored, the first that was.
+        target: the target whose maps are drawn; if it was not scored, the first one that was.
     """
     target = target if target in found.maps else next(iter(found.maps))
     words = [name for name in found.words if found.words[name]]
@@ -85,7 +85,7 @@ def _paste_maps(page: _Page, found: Explanation, target: str) -> None:
         page.text(x, title)
         page.image.paste(panel, (x, page.y + _LINE))
     page.y += _LINE + max(panel.height for panel in panels) + 6
-    note = f"Red: where more {target} is lost than in the mean window, each window judged alone. Frame: the worst one."
+    note = f"Red: where more {target} is lost than in the mean window; each scored alone. Frame: the worst one."
     page.text(_MARGIN, note, 13, _GREY)
     page.y += _LINE + 6
 
@@ -116,7 +116,7 @@ def _write_streams(page: _Page, found: Explanation) -> None:
 
 
 def _write_words(page: _Page, found: Explanation, name: str) -> None:
-    """Write the words with the largest effects in the prompt's order, lowering ones red to the left of an axis."""
+    """Write the words with the largest effects, in the prompt's order; negative effects are red, left of an axis."""
     words = found.words[name]
     largest = sorted(range(len(words)), key=lambda i: -abs(words[i].effect))[:MOST_WORDS]
     x, axis, half = _MARGIN + 500, _MARGIN + 800, 120
@@ -139,6 +139,6 @@ def _write_words(page: _Page, found: Explanation, name: str) -> None:
 
 
 def _shortened(words: str, limit: int) -> str:
-    """Return text for one line; control characters become signs that show."""
+    """Return text for one line; control characters are replaced by visible ones."""
     shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in words)
     return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."

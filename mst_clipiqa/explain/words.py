@@ -1,10 +1,10 @@
-"""The prompt, word by word: where the head looks, and how the score changes without the word.
+"""The prompt, word by word: the head's attention on it, and how the score changes without it.
 
     effect(word) = q(image, prompt) - q(image, prompt without the word)
 
-Attention is where information may come from, effect is what it changed; the two need not agree, so both are reported.
-Words are separated by spaces. The tokens of a word are found by counting those of the prompt up to it, which needs no
-more of the text encoder than scoring does.
+Attention is where information may come from, the effect is what it changed. The two need not agree, so both are
+reported. Words are separated by spaces. A word's tokens are found by counting the tokens of the prompt up to the word,
+which uses only what scoring uses of the text encoder.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.scoring.predictor import Predictor
 
 MAX_WORDS = 77
-"""Words that are looked at, from the first one on: no text encoder here reads more."""
-_START = 1  # tokens before the first word: every text encoder of ours begins with one of its own
-_STEP = 32  # prompts encoded at a time
+"""Largest number of words examined, from the first on: no text encoder here reads more."""
+_START_TOKENS = 1  # tokens before the first word, in every text encoder here
+_PROMPT_BATCH = 32  # prompts per batch
 
 
 @torch.inference_mode()
@@ -28,7 +28,7 @@ def word_effects(predictor: Predictor, name: str, encoded: Encoded, prompt: str)
     """Return attention and effect of each word, in the order of the prompt.
 
     Args:
-        judge: holds the heads.
+        predictor: the heads.
         name: a target whose head reads prompts.
         encoded: the image.
         prompt: at least one word.
@@ -48,8 +48,8 @@ def word_effects(predictor: Predictor, name: str, encoded: Encoded, prompt: str)
 
 
 def _read(predictor: Predictor, prompts: list[str]) -> list[EncodedPrompt]:
-    starts = range(0, len(prompts), _STEP)
-    return [one for i in starts for one in predictor.prompts.encode(prompts[i : i + _STEP], keep=False)]
+    starts = range(0, len(prompts), _PROMPT_BATCH)
+    return [one for i in starts for one in predictor.prompts.encode(prompts[i : i + _PROMPT_BATCH], keep=False)]
 
 
 def _ask(
@@ -65,11 +65,11 @@ def _ends(predictor: Predictor, words: list[str], length: int) -> list[int]:
     """Return, for each word, the index after its last token, at most ``length`` less the tokens that end a prompt."""
     first = [" ".join(words[: i + 1]) for i in range(len(words))]
     empty, *counts = [len(one.tokens) for one in _read(predictor, ["", *first])]
-    last = empty - _START  # tokens that close every prompt
+    last = empty - _START_TOKENS  # tokens that close every prompt
     return [min(count, length) - last for count in counts]
 
 
 def _merged(attention: Tensor, ends: list[int]) -> list[float]:
     """Return the attention on each word: the sum over its tokens."""
-    starts = [_START, *ends[:-1]]
+    starts = [_START_TOKENS, *ends[:-1]]
     return [attention[start:end].sum().item() for start, end in zip(starts, ends, strict=True)]

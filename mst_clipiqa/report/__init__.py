@@ -1,13 +1,13 @@
 """One self-contained page from a table of scores: images, distributions, generators, prompts, failures.
 
-    data.py         rows to what the page shows: columns, means with intervals, who is best, worst, least sure
-    thumbnails.py   images to small WebP files, as large as the page's budget allows
-    explanations.py some rows to the explanations that their images open with
-    page.py         data, thumbnails and explanations to one HTML file that may reach no network
-    page.html, page.css, script/   the page itself, put together when it is written
+    data.py         rows -> what the page shows: columns, means with intervals, best, worst and least certain images
+    thumbnails.py   images -> small WebP files, as large as the page's size limit allows
+    explanations.py some rows -> the explanations of their images
+    page.py         data, thumbnails and explanations -> one HTML file that may not use a network
+    page.html, page.css, script/   the page itself, assembled when it is written
 
-Names and prompts are foreign text: they travel as JSON in a block that no browser runs, and the script of the page
-puts them on screen as text, never as markup.
+Names and prompts are untrusted text: they are stored as JSON in a block that no browser runs, and the script of the
+page shows them as text, never as markup.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """How a report presents itself.
+    """Title and size of a report.
 
     Attributes:
         title: heading of the page.
-        limit: largest size of the file, in bytes; thumbnails shrink to keep it.
+        limit: largest size of the file, in bytes; thumbnails shrink to fit.
     """
 
     title: str = "Scores"
@@ -49,7 +49,14 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What a report came to: bytes on disk, longer side of its thumbnails, explanations, rows without an image."""
+    """What a report contains.
+
+    Attributes:
+        size: size of the file, in bytes.
+        side: longer side of most thumbnails, in pixels.
+        explained: number of images with an explanation.
+        left_out: rows without a thumbnail or an explanation, with the reason.
+    """
 
     size: int
     side: int
@@ -66,18 +73,18 @@ def write_report(
     explain: ExplainOptions | None = None,
     bar: Bar = no_bar,
 ) -> ReportSummary:
-    """Write the page.
+    """Write the report.
 
     Args:
-        rows: rows of a table of scores, failed ones included.
-        path: the HTML file; an older one is replaced once the new one is complete.
-        folders: where to look for images that are named relatively; none at all leaves images out.
+        rows: rows of a scores table, failed ones included.
+        path: the HTML file; an existing one is replaced once the new one is complete.
+        folders: where to look for images with relative names; without folders the report has no images.
         options: title and largest size.
-        explain: which images are explained and by what; None for none.
+        explain: which images to explain, and with which model; None for none.
         bar: opens a progress bar: ``bar(label, total)``.
 
     Raises:
-        DataError: there is no row, or a cell that should hold a number does not.
+        DataError: the table is empty, or a cell that should hold a number does not.
         UsageError: the file cannot be written, or ``options.limit`` is too small for the table alone.
     """
     options = options or ReportOptions()

@@ -1,4 +1,4 @@
-"""Rows of a table of scores -> all that the page shows, as plain lists that become JSON."""
+"""Rows of a scores table -> everything that the page shows, as plain lists for JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mst_clipiqa.tables.cells import csv_cell, rounded
 
 ReportData = dict[str, Any]
 STRIP_LENGTH = 12
-"""Number of images in each of the rows best, worst and least sure."""
+"""Images in each strip of the overview: best, worst, least certain."""
 BOOTSTRAP = Resampling(level=0.95, resamples=1000, seed=0)
 _rounded = partial(rounded, digits=4)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
@@ -30,12 +30,12 @@ def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, t
 
     Args:
         rows: all rows of the table.
-        found: where each row's image lies, or None.
-        home: the folder that the page will lie in; links to images are relative to it.
+        found: the path of each row's image, or None.
+        home: the folder of the page; links to images are relative to it.
         title: heading of the page.
 
     Raises:
-        DataError: there is no row, or a cell that should hold a number does not.
+        DataError: the table is empty, or a cell that should hold a number does not.
     """
     if not rows:
         raise DataError("Expected a table with rows to report on, got none: score some images first.")
@@ -83,7 +83,7 @@ def _size(row: Row) -> str:
 
 
 def _link(path: Path | None, home: Path) -> str | None:
-    """Return a relative link to an image; it cannot begin with a scheme, whatever the file's name."""
+    """Return a relative link to an image; it cannot begin with a scheme, whatever the file is called."""
     if path is None:
         return None
     relative = os.path.relpath(path, home).replace(os.sep, "/")
@@ -91,14 +91,14 @@ def _link(path: Path | None, home: Path) -> str | None:
 
 
 def _coded(values: Sequence[str]) -> dict[str, list[Any]]:
-    """Return texts as a list of the different ones and a number a row, as prompts repeat; "" is -1."""
+    """Return the distinct texts and one index per row, because prompts repeat; "" has the index -1."""
     codes: dict[str, int] = {}
     of = [codes.setdefault(value, len(codes)) if value else -1 for value in values]
     return {"names": list(codes), "of": of}
 
 
 def _bounds(rows: Sequence[Row], target: str) -> list[list[float | None]] | None:
-    """Return the calibrated interval of each row, where the table has one."""
+    """Return the calibrated interval of each row, or None if the table has none."""
     low, high = f"{target}_low", f"{target}_high"
     if not any(low in row and high in row for row in rows):
         return None
@@ -106,7 +106,7 @@ def _bounds(rows: Sequence[Row], target: str) -> list[list[float | None]] | None
 
 
 def _levels(rows: Sequence[Row]) -> list[list[int] | None] | None:
-    """Return the probabilities of the quality levels of each row, in thousandths, where the table has them."""
+    """Return the probabilities of each row's quality levels in thousandths, or None if the table has none."""
     names = [f"quality_{level}" for level in QUALITY_LEVELS]
     if not any(name in row for row in rows for name in names):
         return None
@@ -115,14 +115,14 @@ def _levels(rows: Sequence[Row]) -> list[list[int] | None] | None:
 
 
 def _spread(rows: Sequence[Row]) -> list[float | None] | None:
-    """Return how far the quality levels of each row lie apart, native units, where the table has it."""
+    """Return the spread of each row's quality levels in native units, or None if the table has none."""
     if not any("quality_spread" in row for row in rows):
         return None
     return [_rounded(number(row, "quality_spread")) for row in rows]
 
 
 def _extras(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Return the columns that the page knows nothing about, as they are."""
+    """Return the columns that the page does not know, unchanged."""
     known = _SHOWN_ELSEWHERE | {"generator", "quality_spread"} | {f"quality_{level}" for level in QUALITY_LEVELS}
     known |= {f"{t}{end}" for t in TARGETS for end in ("_low", "_high")}
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]
@@ -136,9 +136,9 @@ def _cell(value: Any) -> Any:
 
 
 def _uncertainty(rows: Sequence[Row], is_good: Sequence[bool]) -> tuple[list[float | None] | None, str]:
-    """Return how unsure each score is and by what measure; None where the table does not say.
+    """Return the uncertainty of each score and the name of its measure, or None if the table has none.
 
-    An interval of one width for all says nothing about any one image.
+    Intervals of the same width for all images do not rank them.
     """
     measures: list[tuple[str, Callable[[Row], float | None]]] = [
         ("spread of the quality levels", lambda row: number(row, "quality_spread")),
@@ -153,7 +153,7 @@ def _uncertainty(rows: Sequence[Row], is_good: Sequence[bool]) -> tuple[list[flo
 
 
 def _width(row: Row) -> float | None:
-    """Return the width of the quality interval, its longer arm counted twice: the scale's end cuts the other."""
+    """Return twice the longer arm of the quality interval: the scale's end may cut the other arm."""
     value, low, high = (number(row, f"quality{end}") for end in ("", "_low", "_high"))
     if value is None or low is None or high is None:
         return None
@@ -161,14 +161,14 @@ def _width(row: Row) -> float | None:
 
 
 def _groups(rows: Sequence[Row]) -> list[str]:
-    """Return the group that each row is resampled with: its prompt, or else itself."""
+    """Return the group that each row is resampled with: its prompt, else the row itself."""
     return [text(row, "prompt").strip() or f"row {index}" for index, row in enumerate(rows)]
 
 
 def _means(
     scores: dict[str, list[float | None]], members: Sequence[int], groups: Sequence[str] | None
 ) -> dict[str, list[float | None]]:
-    """Return [mean, low, high, count] of each score over some rows."""
+    """Return [mean, low, high, count] of each score over the rows ``members``."""
     found: dict[str, list[float | None]] = {}
     for target, values in scores.items():
         here = [(index, value) for index in members if (value := values[index]) is not None]
@@ -186,7 +186,7 @@ def _means(
 def _table(
     rows: Sequence[Row], scores: dict[str, list[float | None]], is_good: Sequence[bool], column: str
 ) -> list[dict[str, Any]]:
-    """Return one line for each generator or prompt; images of one prompt are resampled one by one."""
+    """Return one line per generator or prompt; images of the same prompt are resampled individually."""
     members: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         if name := text(row, column).strip():
@@ -199,7 +199,7 @@ def _table(
 
 
 def _correlation(scores: dict[str, list[float | None]]) -> float | None:
-    """Return the rank correlation of quality and correspondence, where there are enough of both."""
+    """Return the SRCC of quality and correspondence, or None with fewer than three rows that have both."""
     from mst_clipiqa.evaluate.measures import srcc, why_undefined
 
     pairs = [(q, c) for q, c in zip(*scores.values(), strict=True) if q is not None and c is not None]
@@ -222,11 +222,11 @@ def _strips(
                 {"name": f"Worst {target}", "by": target, "rows": best[::-1][:STRIP_LENGTH]},
             ]
     if unsure is not None:
-        strips.append({"name": "Least sure", "by": "unsure", "rows": _ordered(unsure)[:STRIP_LENGTH]})
+        strips.append({"name": "Least certain", "by": "unsure", "rows": _ordered(unsure)[:STRIP_LENGTH]})
     return strips
 
 
 def _ordered(values: Sequence[float | None]) -> list[int]:
-    """Return the numbers of the rows that have a value, the highest first, equals in order."""
+    """Return the indices of the rows with a value, highest first, ties in order."""
     known = [(index, value) for index, value in enumerate(values) if value is not None]
     return [index for index, _ in sorted(known, key=lambda pair: -pair[1])]

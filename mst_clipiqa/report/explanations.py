@@ -1,4 +1,4 @@
-"""Rows -> explanations that come along in the page: maps as small images, levels, streams and words as numbers."""
+"""Rows -> explanations in the page: maps as small images; levels, streams and words as numbers."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 MAP_SIDE, MAP_QUALITY = 320, 60
 """Longer side of a map in pixels, and its WebP quality."""
 EXPLANATION_SHARE = 4
-"""Explanations take at most one part in so many of the page."""
+"""Explanations take at most one part in this many of the page."""
 SCORE_TOLERANCE = 0.02
-"""How far, in lengths of the scale, the score that is explained may lie from the table's."""
+"""Largest difference between the explained score and the table's, as a share of the scale."""
 
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Which images of a report are explained, and by what.
+    """Which images of a report are explained, and with which model.
 
     Attributes:
-        scorer: the model that scored the table; rows of another model are passed over.
-        each: images from the front of each strip: the best, the worst, the least sure.
+        scorer: the model that scored the table; rows of other models are skipped.
+        each: number of images at the start of each strip: best, worst, least certain.
     """
 
     scorer: Scorer
@@ -40,7 +40,12 @@ class ExplainOptions:
 
 @dataclass
 class ExplanationBlocks:
-    """What came of it: a row's number to its block of JSON, and the rows that could not be explained."""
+    """The explanations of a report.
+
+    Attributes:
+        blocks: JSON by row index.
+        left_out: rows that could not be explained, with the reason.
+    """
 
     blocks: dict[int, str] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -49,7 +54,7 @@ class ExplanationBlocks:
 def rows_to_explain(
     data: ReportData, rows: Sequence[Row], found: Sequence[Path | None], how: ExplainOptions
 ) -> list[int]:
-    """Return the numbers of the rows to explain: those with an image and of this model, each once."""
+    """Return the indices of the rows to explain: those of this model with an image, each once."""
     model = how.scorer.model.config.name
     order = dict.fromkeys(row for strip in data["strips"] for row in strip["rows"][: how.each])
     return [row for row in order if found[row] is not None and text(rows[row], "model") == model]
@@ -67,10 +72,10 @@ def make_explanations(
 
     Args:
         rows: all rows of the table.
-        found: where each row's image lies.
-        some: which rows.
-        how: by what.
-        budget: characters for all explanations together.
+        found: the path of each row's image, or None.
+        some: indices of the rows to explain.
+        how: the model.
+        budget: characters for all explanations.
         advance: called with the number of rows done.
     """
     why, spent = ExplanationBlocks(), 0
@@ -78,7 +83,7 @@ def make_explanations(
         try:
             block = _block(rows[row], found[row], how.scorer)
         except ImageError:
-            pass  # its thumbnail says so
+            pass  # its thumbnail has the reason
         except PromptError as error:
             why.left_out.append(LeftOut(rows[row], f"not explained: {error}"))
         else:
@@ -92,7 +97,7 @@ def make_explanations(
 
 
 def _block(row: Row, path: Path | None, scorer: Scorer) -> str:
-    """Return one explanation; PromptError where it would be of another score than the table's."""
+    """Return one explanation; PromptError if its score differs from the table's."""
     from mst_clipiqa.explain import explain
 
     explained = explain(scorer, path, text(row, "prompt").strip() or None)
@@ -104,7 +109,7 @@ def _block(row: Row, path: Path | None, scorer: Scorer) -> str:
 
 
 def explanation_data(found: Explanation) -> dict[str, Any]:
-    """Return what the page shows of an explanation, as what ``json.dumps`` takes."""
+    """Return what the page shows of an explanation, for ``json.dumps``."""
     from mst_clipiqa.explain.results import ENCODER_STREAMS
 
     target = "quality" if "quality" in found.maps else next(iter(found.maps))

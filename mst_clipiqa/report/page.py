@@ -1,4 +1,4 @@
-"""Data and thumbnails -> one HTML file that reaches no network and runs no foreign text."""
+"""Data and thumbnails -> one HTML file that uses no network and runs no untrusted text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mst_clipiqa.report.thumbnails import Thumbnails
 from mst_clipiqa.tables.atomic import atomic
 
 THUMBNAILS_PER_BLOCK = 50
-"""Thumbnails in one block of the page; the browser decodes only the blocks that it shows."""
+"""Thumbnails per block of the page; a block is split only once one of its images is shown."""
 THUMBNAIL_BLOCK = '<script type="text/plain" id="t{}">{}</script>\n'
 EXPLANATION_BLOCK = '<script type="application/json" id="e{}">{}</script>\n'
 SCRIPT_FILES = (
@@ -40,15 +40,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Page:
-    """The page but for its thumbnails.
+    """The page without its thumbnails.
 
     Args:
         data: what it shows.
         limit: largest size in bytes, thumbnails included.
-        why: a row to its explanation, as ``to_block`` makes it.
+        why: explanations by row index, as ``to_block`` makes them.
 
     Raises:
-        UsageError: the page is over its limit without any thumbnail.
+        UsageError: the page exceeds its limit even without thumbnails.
     """
 
     def __init__(self, data: ReportData, limit: int, why: Mapping[int, str] | None = None) -> None:
@@ -57,18 +57,18 @@ class Page:
         self._why = [EXPLANATION_BLOCK.format(row, block).encode() for row, block in why.items()]
         blocks = (
             (data["rows"] // THUMBNAILS_PER_BLOCK + 1) * (len(THUMBNAIL_BLOCK) + 8) + data["rows"] + 32
-        )  # all but the images
+        )  # without the images
         fixed = [self._head.encode(), self._data_block, self._script, *self._why]
         self.budget = limit - sum(map(len, fixed)) - blocks
         if self.budget < 0:
             raise UsageError(
-                f"Expected a page of at most {limit / 1e6:g} MB, but the table alone takes more: give a higher limit "
-                "or fewer rows."
+                f"Expected a page of at most {limit / 1e6:g} MB, but the table alone is larger: raise the limit or "
+                "use fewer rows."
             )
 
     @cached_property
     def image_order(self) -> list[int]:
-        """The rows in the order of their thumbnails: first those that the first view shows."""
+        """The rows in the order of their thumbnails: those of the first view come first."""
         strips = (index for strip in self.data["strips"] for index in strip["rows"])
         quality = self.data["quality"]
         rest = sorted(range(self.data["rows"]), key=lambda i: -9e9 if quality[i] is None else quality[i], reverse=True)
@@ -76,7 +76,7 @@ class Page:
 
     @cached_property
     def _head(self) -> str:
-        """The page up to its data; the hashes name the only style and the only script that may run."""
+        """The page up to its data; its hashes allow only this style and this script."""
         css, js = _part("page.css"), _javascript()
         return Template(_part("page.html")).substitute(
             title=html.escape(self.data["title"]), css=css, css_hash=_hash(css), js_hash=_hash(js)
@@ -94,7 +94,7 @@ class Page:
         return f'<script type="application/json" id="data">{block}</script>\n'.encode()
 
     def parts(self, thumbnails: Thumbnails) -> Iterator[bytes]:
-        """Yield the file piece by piece: first what the first view takes, thumbnails last."""
+        """Yield the file in pieces: what the first view needs comes first, thumbnails last."""
         yield self._head.encode()
         yield self._data_block
         yield self._script
@@ -124,9 +124,9 @@ def write_page(page: Page, thumbnails: Thumbnails, path: Path) -> int:
 
 
 def to_block(value: object) -> str:
-    """Return JSON that may stand inside a script element: no sign in it can end the element.
+    """Return JSON for a script element: no character in it can end the element.
 
-    Lone surrogates, which file names may hold, become escapes, as UTF-8 has no place for them.
+    Lone surrogates, which file names may contain, are escaped, because UTF-8 cannot encode them.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":

@@ -15,7 +15,7 @@ from mst_clipiqa.errors import ImageError
 from mst_clipiqa.features.pipeline import in_order
 from mst_clipiqa.images.decode import open_image
 
-# (longer side in pixels, WebP quality), the best first. The last ones are a few hundred bytes each.
+# (longer side in pixels, WebP quality), best first; the last ones take a few hundred bytes per image.
 THUMBNAIL_SIZES = (
     (512, 80),
     (384, 78),
@@ -29,18 +29,18 @@ THUMBNAIL_SIZES = (
     (64, 40),
 )
 SAMPLE_SIZE = 48
-"""Images that are tried to see which step of the ladder fits."""
+"""Images that are tried to see which size fits."""
 MARGIN = 1.1
-"""How much heavier than the sample the rest may be before steps are taken down on the way."""
+"""How much larger than the sample the rest may be before smaller sizes are used."""
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Small images, in the order of the paths.
+    """Small images, in the given order.
 
     Attributes:
         images: WebP in base64; empty if there is none.
-        reasons: why there is none, empty where there is one.
+        reasons: why there is no image; empty if there is one.
         side: longer side of most of them, in pixels.
     """
 
@@ -52,10 +52,10 @@ class Thumbnails:
 def make_thumbnails(
     paths: Sequence[Path | None], budget: int, advance: Callable[[int], None] = lambda count: None
 ) -> Thumbnails:
-    """Make a thumbnail of each image, all together at most ``budget`` characters.
+    """Make a thumbnail of each image, with at most ``budget`` characters in all.
 
     Args:
-        paths: the images; None if there is none.
+        paths: the images; None for a row without one.
         budget: characters of base64 for all of them.
         advance: called with the number of images done.
     """
@@ -65,7 +65,7 @@ def make_thumbnails(
     images, reasons = [], []
 
     def work(path: Path | None) -> tuple[str, str]:
-        return _thumbnail(path, *THUMBNAIL_SIZES[step])  # `step` as it is when the thread gets there
+        return _thumbnail(path, *THUMBNAIL_SIZES[step])  # the step at the time the thread runs
 
     workers = min(8, os.cpu_count() or 1)
     for path, (image, reason) in in_order(paths, work, workers=workers, ahead=4 * workers):
@@ -89,7 +89,7 @@ def make_thumbnails(
 
 
 def _first_step(paths: Sequence[Path], budget: int) -> int:
-    """Return the best step of the ladder at which all images are likely to fit."""
+    """Return the index of the largest size at which all images are likely to fit."""
     sample = paths[:: max(1, len(paths) // SAMPLE_SIZE)]
     opened = [image for path in sample if (image := _open(path, THUMBNAIL_SIZES[0][0])[0]) is not None]
     if not opened:
@@ -109,7 +109,7 @@ def _thumbnail(path: Path | None, side: int, quality: int) -> tuple[str, str]:
 
 
 def _open(path: Path, side: int) -> tuple[Image.Image | None, str]:
-    """Return an image shrunk to a side, or the reason why there is none."""
+    """Return an image shrunk to ``side``, or the reason why there is none."""
     try:
         image = open_image(path, reduce_to=side).image
     except ImageError as error:

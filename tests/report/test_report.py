@@ -131,6 +131,11 @@ def test_foreign_text_cannot_leave_its_block() -> None:
     assert block.encode()
 
 
+def test_the_texts_that_csv_marks_are_those_of_the_table() -> None:
+    rows = [row("=cmd()", 2.0, prompt="1984"), row("a,b.png", prompt="'+1"), row("c.png", prompt="a fox")]
+    assert report_data(rows, [None] * 3, Path(), "Scores")["marked"] == ["'+1", "1984", "=cmd()"]
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     rows = [row(HOSTILE, 2.0, 3.0, prompt=HOSTILE, generator=HOSTILE, other=HOSTILE)]
     write_report(
@@ -219,7 +224,7 @@ def test_a_page_keeps_its_limit(tmp_path: Path, images: list[Path]) -> None:
 
 
 def test_a_limit_below_the_table_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"Expected a page of at most 0.001 MB, but the table alone takes more"):
+    with pytest.raises(UsageError, match=r"Expected a page of at most 0.001 MB, but the table alone is larger"):
         Page(facts_of(ROWS), 1000)
 
 

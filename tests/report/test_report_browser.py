@@ -13,6 +13,7 @@ from PIL import Image
 from mst_clipiqa.report import ExplainOptions, ReportOptions, write_report
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.tables.table import read_table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -85,6 +86,20 @@ def wait_for(page: Page, place: str, words: str) -> None:
     from playwright.sync_api import expect
 
     expect(page.locator(place)).to_contain_text(words)
+
+
+def test_the_saved_list_reads_as_a_table(browser: Browser, tmp_path: Path) -> None:
+    texts = ["=cmd()", 'a "b", c.png', "1984", "d.png"]
+    write_report([{"file": text, "prompt": text, "quality": 2.5} for text in texts], tmp_path / "r.html")
+    page = browser.new_page()
+    page.goto(f"{(tmp_path / 'r.html').as_uri()}#/images")
+    page.evaluate("document.getElementById('filter-box').open = true")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save list (CSV)").click()
+    download.value.save_as(tmp_path / "list.csv")
+    page.close()
+    found = read_table(tmp_path / "list.csv")
+    assert {(one["file"], one["prompt"], one["quality"]) for one in found} == {(text, text, 2.5) for text in texts}
 
 
 def test_the_overview_leads_to_images(page: Page) -> None:

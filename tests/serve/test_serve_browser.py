@@ -89,14 +89,14 @@ def status(page: Page, tab: str, text: str) -> None:
 def test_scoring_a_few(page: Page, home: Path) -> None:
     choose(page, "#score", home / "0.png", home / HOSTILE)
     choose(page, "#score", home / "bad.png", home / "huge.png")
-    page.get_by_role("button", name="Take out 0.png").click()
-    page.get_by_label("Prompt they were made from").fill("a red fox")
+    page.get_by_role("button", name="Remove 0.png").click()
+    page.get_by_label("Prompt of the images").fill("a red fox")
     page.get_by_role("button", name="Score", exact=True).click()
     status(page, "score", "1 image scored, 2 could not be")
     cards = page.locator("#score .card")
     assert [one.inner_text() for one in cards.locator("h2").all()] == [HOSTILE, "bad.png", "huge.png"]
     first = cards.nth(0).inner_text()
-    assert "Quality" in first and "of 0 to 5" in first and "People would say" in first and "Correspondence" in first
+    assert [text in first for text in ("Quality", "of 0 to 5", "90 % interval of", "Correspondence")] == [True] * 4
     assert cards.nth(0).locator(".quality .fill").first.evaluate("bar => bar.offsetWidth") > 0
     assert "Expected an image (PNG" in cards.nth(1).inner_text()
     assert "Expected at most 1.0 MB, got 200.0 MB" in cards.nth(2).inner_text()
@@ -126,17 +126,17 @@ def test_a_gallery_is_sorted_and_taken_away(page: Page, home: Path, tmp_path: Pa
     page.get_by_role("button", name="Score all").click()
     status(page, "gallery", "7 images scored, 1 could not be.")
     assert page.locator("#progress").evaluate("bar => bar.value") == 8
-    page.get_by_label("Order by").select_option("file")
+    page.get_by_label("Sort by").select_option("file")
     shown = page.locator("#gallery .card h3").all_text_contents()
     assert sorted(shown) == sorted([*names, "bad.png", HOSTILE])
     assert [name for name in shown if name in names] == names
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download csv").click()
+        page.get_by_role("button", name="Download CSV").click()
     download.value.save_as(tmp_path / "scores.csv")
     rows = {row["file"]: row for row in read_table(tmp_path / "scores.csv")}
     assert (rows["0.png"]["prompt"], rows["1.png"]["prompt"], rows["2.png"]["prompt"]) == ("a fox, red", "a car", None)
     assert rows["bad.png"]["status"] == "error"
-    page.get_by_label("Order by").select_option("quality")
+    page.get_by_label("Sort by").select_option("quality")
     best = [rows[name]["quality"] for name in page.locator("#gallery .card h3").all_text_contents()]
     assert best[-1] is None
     assert best[:-1] == sorted(best[:-1], key=lambda value: -float(value or 0))
@@ -206,7 +206,7 @@ def test_by_keyboard_alone(page: Page, home: Path) -> None:
     chooser = _chosen_by_enter(page)
     chooser.value.set_files(str(home / "1.png"))
     press("Tab")  # the button that takes it out
-    assert page.evaluate("document.activeElement.ariaLabel") == "Take out 1.png"
+    assert page.evaluate("document.activeElement.ariaLabel") == "Remove 1.png"
     press("Tab")
     page.keyboard.type("a red fox")
     press("Enter")
@@ -229,10 +229,10 @@ def test_a_token_is_asked_for(browser: Browser, home: Path) -> None:
     with running(toy_scorer(), Settings(port=0, token=TOKEN)) as where:
         page = browser.new_page()
         page.goto(where)
-        page.get_by_label("This server asks for its token").fill("wrong")
+        page.get_by_label("This server needs a token").fill("wrong")
         page.get_by_role("button", name="Enter").click()
         page.wait_for_selector("text=That is not this server's token")
-        page.get_by_label("This server asks for its token").fill(TOKEN)
+        page.get_by_label("This server needs a token").fill(TOKEN)
         page.get_by_role("button", name="Enter").click()
         page.wait_for_selector("text=Model toy")
         choose(page, "#score", home / "0.png")

@@ -28,7 +28,7 @@ function card(row, open) {
   return node;
 }
 
-/** Let Tab reach one button of a row, and the arrow keys the others. */
+/** Make one button of a row reachable with Tab, and the others with the arrow keys. */
 function rove(box) {
   const buttons = [...box.querySelectorAll("button:not(:disabled)")];
   buttons.forEach((button, at) => { button.tabIndex = at ? -1 : 0; });

@@ -1,10 +1,10 @@
-// Why an image got its score: the explanations that came along, and what the table itself says.
+// Why an image got its score: the explanations in the page, and the levels of the table.
 const explained = new Set(data.explained);
 const perCent = (thousandths) => `${(thousandths / 10).toFixed(thousandths < 100 ? 1 : 0)} %`;
 
 const signed = (value) => (Math.abs(value) < 0.005 ? "" : value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 
-/** The probabilities of the quality levels, a line each: name, bar, number. */
+/** Return the probability of each quality level: name, bar, number. */
 function levels(row, found) {
   const shares = (data.levels && data.levels[row]) || (found && found.levels);
   if (!shares) return [];
@@ -12,13 +12,13 @@ function levels(row, found) {
     make("i", { ariaHidden: "true" }, make("i", { style: { width: `${share / 10}%` } })), make("span", { className: "number" }, perCent(share))));
   return [make("h3", {}, "Probability of each quality level"), make("ul", { className: "levels quality" }, ...lines)];
 }
-/** Maps side by side; a map that is pressed stands in the image's place until it is pressed again. */
+/** Return the maps side by side; a map that is pressed replaces the image until it is pressed again. */
 function maps(found, frame, back) {
   const box = make("div", { className: "maps" });
   for (const { stream, words, image } of found.maps) {
     const src = `data:image/webp;base64,${image}`;
     const name = stream === "both" ? "both views" : `${stream} view`;
-    const button = make("button", { type: "button", ariaPressed: "false", title: "Show it large" }, make("img", { src, alt: capital(words) }), name);
+    const button = make("button", { type: "button", ariaPressed: "false", title: "Enlarge" }, make("img", { src, alt: capital(words) }), name);
     button.addEventListener("click", () => {
       const on = button.ariaPressed === "false";
       for (const other of box.children) other.ariaPressed = "false";
@@ -30,7 +30,7 @@ function maps(found, frame, back) {
   }
   return [make("h3", {}, `Where ${found.target} is lost`), box,
     make("ul", { className: "said" }, ...found.maps.map(({ words }) => make("li", {}, capital(words)))),
-    make("p", { className: "soft" }, "Red and framed: where most is lost, in log-odds for quality. Press a map to see it large.")];
+    make("p", { className: "soft" }, "Red, with a frame: where most is lost, in log-odds for quality. Click a map to enlarge it.")];
 }
 function words(found) {
   return Object.entries(found.words).filter(([, list]) => list.length).map(([name, list]) => {
@@ -42,16 +42,16 @@ function words(found) {
         make("td", { className: "number" }, attention === null ? "–" : `${Math.round(100 * attention)} %`));
     });
     const head = ["Word", "Change", "Attention"].map((one, at) => make("th", { scope: "col", className: at ? "number" : "" }, one));
-    return make("table", { className: "words-table" }, make("caption", {}, `What each word changes: ${name} with the word minus without it`),
+    return make("table", { className: "words-table" }, make("caption", {}, `Effect of each word: ${name} with the word minus ${name} without it`),
       make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...lines));
   });
 }
-/** All that is known of why; `back` shows the image itself again. */
+/** Return all explanations of a row; `back` shows the image again. */
 function why(row, frame, back) {
   const block = explained.has(row) ? byId(`e${row}`) : null;
   const found = block && JSON.parse(block.textContent);
   if (!found) {
-    const hint = explained.size && !failed(row) ? [make("p", { className: "soft" }, "Maps and words come with the best, worst and least sure images; for any other: mst-clipiqa explain.")] : [];
+    const hint = explained.size && !failed(row) ? [make("p", { className: "soft" }, "Only the best, worst and least certain images have maps and words here; for others, run mst-clipiqa explain.")] : [];
     return [...levels(row, null), ...hint];
   }
   return [...maps(found, frame, back), ...levels(row, found), make("h3", {}, "Coarse and fine view"),

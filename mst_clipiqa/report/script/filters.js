@@ -1,6 +1,6 @@
 // Images: sort and filter.
 const fields = {};
-let list = []; // the rows on show, in order
+let list = []; // the rows shown, in order
 let haystack = null;
 
 function labelled(words, input, wide = false) {
@@ -24,7 +24,7 @@ function range(name) {
 function sortable() {
   const options = [];
   for (const name of TARGETS) options.push([`${name}-down`, `${capital(name)}, best first`], [`${name}-up`, `${capital(name)}, worst first`]);
-  if (data.unsure) options.push(["unsure-down", "Least sure first"]);
+  if (data.unsure) options.push(["unsure-down", "Least certain first"]);
   options.push(["row-up", "As in the table"], ["file-up", "File name"]);
   for (const [name, values] of Object.entries(data.extra)) {
     if (values.some((value) => typeof value === "number")) options.push([`extra:${name}-down`, `${name}, highest first`], [`extra:${name}-up`, `${name}, lowest first`]);
@@ -44,12 +44,12 @@ function buildFilters() {
   save.addEventListener("click", saveList);
   form.append(make("div", { className: "actions" }, reset, save));
   let timer = 0;
-  byId("filter-box").open = innerWidth > 700; // on a phone the images come first
+  byId("filter-box").open = innerWidth > 700; // on a phone, show the images first
   form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, 80); });
   form.addEventListener("reset", () => setTimeout(refresh));
   form.addEventListener("submit", (event) => { event.preventDefault(); refresh(); });
 }
-/** Show the images tab with these filters and no others. */
+/** Show the images tab with only these filters. */
 function goTo(values) {
   showTab("images");
   byId("filters").reset();
@@ -86,7 +86,7 @@ function sorted(rows) {
   const value = (row) => (typeof values[row] === "number" ? values[row] : null);
   return rows.sort((a, b) => {
     const [x, y] = [value(a), value(b)];
-    if (x === null || y === null) return (x === null) - (y === null) || a - b; // those without a value come last
+    if (x === null || y === null) return (x === null) - (y === null) || a - b; // rows without a value come last
     return sign * (x - y) || a - b;
   });
 }

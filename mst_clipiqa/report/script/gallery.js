@@ -1,6 +1,6 @@
 // Images: only the cards on screen exist.
 const cards = new Map(); // place in the list -> list item
-let active = 0; // the place that Tab reaches; arrows move it
+let active = 0; // the place that Tab reaches; the arrow keys move it
 const grid = { columns: 1, width: 0, height: 0, gap: 12 };
 
 function layout() {
@@ -41,7 +41,7 @@ function render() {
   }
   mark(first, last);
 }
-/** Let Tab reach one card: the active one, or the first on screen while that is far away. */
+/** Make one card reachable with Tab: the active one, or the first on screen if that is far away. */
 function mark(first, last) {
   const reachable = cards.has(active) ? active : Math.min(first + 2 * grid.columns, Math.max(first, last - 1));
   for (const [place, item] of cards) item.firstChild.tabIndex = place === reachable ? 0 : -1;

@@ -21,7 +21,7 @@ function histogram(name) {
     const words = `${name} ${+low.toFixed(places)} to ${+high.toFixed(places)}: ${count(number, "image")}`;
     const height = number ? `max(2px, ${(100 * number) / most}%)` : "0";
     const bar = make("button", { type: "button", title: words, disabled: !number }, make("span", { style: { height } }));
-    bar.setAttribute("aria-label", `${words}. Show them.`);
+    bar.setAttribute("aria-label", `${words}. Show its images.`);
     bar.addEventListener("click", () => goTo({ [`${name}-low`]: lowest[bin], [`${name}-high`]: highest[bin] }));
     return bar;
   });
@@ -29,7 +29,7 @@ function histogram(name) {
   return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}: how many images`),
     rove(make("div", { className: "bars", role: "group", ariaLabel: `Histogram of ${name}, arrow keys move` }, ...bars)),
     make("div", { className: "ends" }, ...[ends.low, middle, ends.high].map((end) => make("span", {}, fixed(end)))),
-    make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}. A bar opens its images.`));
+    make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}. Click a bar to see its images.`));
 }
 
 const PALETTE = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#0c8599", "#e03131", "#f08c00", "#868e96"];
@@ -125,6 +125,6 @@ function buildOverview() {
   byId("strips").append(...data.strips.map(strip));
   if (!data.unsure && TARGETS.length) {
     byId("strips").append(make("p", { className: "soft" },
-      "Least sure: the table does not say how sure one score is beside another; score with --intervals."));
+      "Least certain: the table has no uncertainty per image; score with --intervals."));
   }
 }

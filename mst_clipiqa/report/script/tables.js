@@ -1,7 +1,7 @@
 // Tables.
 const PAGE = 200;
 
-/** Build a table that sorts by its heads; columns are {name, value(line), cell(line), number, up}. */
+/** Build a table that sorts by its headings; columns are {name, value(line), cell(line), number}. */
 function table(place, lines, columns, caption, start) {
   let sort = start, limit = PAGE, find = "";
   const body = make("tbody"), heads = make("tr"), status = make("p", { className: "soft", role: "status" });
@@ -64,7 +64,7 @@ function meanColumn(name) {
 function summaryTable(kind, lines, caption) {
   const columns = [
     { name: capital(kind), value: (line) => line.name, cell: (line) => {
-      const button = make("button", { type: "button", className: "plain", title: "Show its images" }, line.name);
+      const button = make("button", { type: "button", className: "plain", title: "Show these images" }, line.name);
       button.addEventListener("click", () => goTo({ [kind]: data[kind].names.indexOf(line.name) }));
       return button;
     } },

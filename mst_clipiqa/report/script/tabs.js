@@ -19,7 +19,7 @@ function showTab(name, focus = false) {
   }
   if (!built.has(name)) { built.add(name); build[name](); }
   if (name === "images") layout();
-  if (location.hash !== `#/${name}`) history.replaceState(null, "", `#/${name}`); // no id: it must not scroll
+  if (location.hash !== `#/${name}`) history.replaceState(null, "", `#/${name}`); // not an id: the page must not scroll
 }
 function buildTabs() {
   const bar = byId("tabs");

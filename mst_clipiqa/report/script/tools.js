@@ -1,11 +1,11 @@
-// Data and small tools.
+// The data, axes and thumbnails.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const TARGETS = ["quality", "correspondence"].filter((name) => data.overall[name][3] > 0);
 const coded = (column, row) => (column.of[row] < 0 ? "" : column.names[column.of[row]]);
 const failed = (row) => !data.ok[row];
 
-/** Return round ends and a step for an axis over the values, so that about `parts` steps cover them. */
+/** Return round ends and a step for an axis over the values, with about `parts` steps. */
 function axis(values, parts) {
   let low = Infinity, high = -Infinity;
   for (const value of values) if (value !== null) { low = Math.min(low, value); high = Math.max(high, value); }
@@ -19,18 +19,18 @@ function axis(values, parts) {
 }
 const scale = Object.fromEntries(TARGETS.map((name) => [name, axis(data[name], 20)]));
 
-// Thumbnails stand in blocks at the end of the file: a block is split when one of its images is first shown.
+// Thumbnails are in blocks at the end of the file; a block is split when one of its images is first shown.
 const blocks = new Map();
 function thumbnail(row) {
   const place = data.thumbnail[row], block = Math.floor(place / data.chunk);
   if (!blocks.has(block)) {
     const node = byId(`t${block}`);
-    if (!node || (document.readyState === "loading" && !node.nextSibling)) return null; // still on its way
+    if (!node || (document.readyState === "loading" && !node.nextSibling)) return null; // not loaded yet
     blocks.set(block, node.textContent.split("\n"));
   }
   return blocks.get(block)[place % data.chunk];
 }
-const waiting = new Map(); // frames that are on screen before their image has arrived
+const waiting = new Map(); // frames on screen whose image has not loaded yet
 function fill(frame, row, alt = "") {
   const image = thumbnail(row);
   if (image === null) { waiting.set(frame, [row, alt]); return; }

@@ -37,7 +37,7 @@ function about(row) {
   term("Status", failed(row) ? make("span", { className: "bad" }, "failed") : "scored");
   term(failed(row) ? "Reason" : "Note", coded(data.reason, row));
   if (data.gate[row] !== null) term("Gate", shares([["coarse view", data.gate[row]], ["fine view", 1 - data.gate[row]]]));
-  if (data.spread && data.spread[row] !== null) term("Spread", `${fixed(data.spread[row])} (how far the quality levels lie apart)`);
+  if (data.spread && data.spread[row] !== null) term("Spread", `${fixed(data.spread[row])} (standard deviation of the quality levels)`);
   term("Size", data.size[row]);
   for (const [name, values] of Object.entries(data.extra)) term(name === "model" ? "Model" : name, values[row] === null ? "" : String(values[row]));
   return [make("h2", { id: "viewer-name" }, data.file[row]), terms];

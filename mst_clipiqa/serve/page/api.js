@@ -1,16 +1,16 @@
-// What the page asks of its server, and how it takes a no.
+// Requests to the server, and how its rejections are handled.
 
 import { megabytes } from "./tools.js";
 
-const TRIES = 20; // at a busy server, which says after how many seconds to come back
-const AT_ONCE = 4; // requests on their way; the server batches them
+const TRIES = 20; // per request: a busy server says after how many seconds to try again
+const AT_ONCE = 4; // parallel requests; the server batches them
 
-/** What the server says of itself: model, ranges, limits; filled by `enter`. */
+/** Model, ranges and limits of the server; filled by `enter`. */
 export const info = {};
 
 let token = sessionStorage.getItem("token") ?? "";
 
-/** A no of the server, in one sentence. */
+/** A request that was not answered, with the reason in one sentence. */
 export class Rejected extends Error {
   constructor(status, sentence) {
     super(sentence);
@@ -18,14 +18,14 @@ export class Rejected extends Error {
   }
 }
 
-/** Get to know the server, with a token if it wants one; Rejected(401) if it wants another. */
+/** Fetch `info`, with a token if the server needs one; Rejected(401) if the token is missing or wrong. */
 export async function enter(given = token) {
   token = given;
   Object.assign(info, await (await call("/v1/info")).json());
   if (token) sessionStorage.setItem("token", token);
 }
 
-/** Ask the server; a busy one is asked again when it said. Returns the response if it is a yes. */
+/** Send a request and return its successful response; a busy server is tried again after the time it named. */
 export async function call(path, body = null, signal = null) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   if (typeof body === "string") headers["Content-Type"] = "application/json";
@@ -42,7 +42,7 @@ async function reach(path, options) {
     return await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Rejected(0, "Expected an answer, but the server cannot be reached: see whether it still runs.");
+    throw new Rejected(0, "Expected an answer, but the server cannot be reached: check that it is running.");
   }
 }
 
@@ -50,7 +50,7 @@ async function sentence(response) {
   try {
     return (await response.json()).error;
   } catch {
-    return `Expected an answer, got HTTP ${response.status}.`;
+    return `Expected an answer, got HTTP ${response.status}: see the server's log.`;
   }
 }
 
@@ -64,16 +64,16 @@ function pause(milliseconds, signal) {
   });
 }
 
-/** Refuse what the server would, before it is sent. */
+/** Reject files that the server would reject for their size, before they are sent. */
 export function checkSize(...files) {
   const size = files.reduce((sum, file) => sum + file.size, 0);
-  const room = info.limits.max_bytes - 4096; // for what stands around the files
+  const room = info.limits.max_bytes - 4096; // for the rest of the form
   if (size > room) {
     throw new Rejected(413, `Expected at most ${megabytes(room)}, got ${megabytes(size)}: save the image smaller.`);
   }
 }
 
-/** Return a form of images and a prompt. */
+/** Return a form with images and a prompt. */
 export function form(files, prompt) {
   const data = new FormData();
   for (const file of files) data.append("image", file, file.name);
@@ -81,7 +81,7 @@ export function form(files, prompt) {
   return data;
 }
 
-/** Score one image; a no comes back as a result with status "error". */
+/** Score one image; a rejection becomes a result with the status "error". */
 export async function scoreOne(file, prompt, signal = null) {
   try {
     checkSize(file);
@@ -95,7 +95,7 @@ export async function scoreOne(file, prompt, signal = null) {
   }
 }
 
-/** Do some work for each item, a few at a time; stops at the first throw. */
+/** Call `work` for each item, a few at a time; stops at the first exception. */
 export async function each(items, work) {
   const waiting = items.entries();
   const lane = async () => {

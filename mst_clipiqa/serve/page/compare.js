@@ -1,4 +1,4 @@
-// The tab "Compare two": which is better, by how much, how sure.
+// The tab "Compare two": which image is better, by how much, how certain.
 
 import { Rejected, call, checkSize, form as formOf } from "./api.js";
 import { chosen, picker } from "./picker.js";

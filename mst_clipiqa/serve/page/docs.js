@@ -1,2 +1,2 @@
-// The HTTP interface in Swagger UI, served from here; nothing is asked of any other server.
+// The HTTP interface in Swagger UI, served locally; no other server is used.
 SwaggerUIBundle({ url: "/openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null });

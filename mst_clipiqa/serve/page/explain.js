@@ -1,14 +1,14 @@
-// Why an image got its score; shown only where the server can explain.
+// Why an image got its score.
 
 import { call, form } from "./api.js";
 import { capital, make } from "./tools.js";
 
-/** Return a button that asks for an explanation and shows it in its place. */
+/** Return a button that fetches an explanation and is replaced by it. */
 export function explainButton(file, result) {
   const button = make("button", { type: "button", "aria-label": `Why did ${result.file} get this score?` }, "Why?");
   button.addEventListener("click", async () => {
     button.disabled = true;
-    button.textContent = "Looking …";
+    button.textContent = "Explaining …";
     try {
       const answer = await call("/v1/explain", form([file], result.prompt ?? ""));
       const shown = explanation(await answer.json());
@@ -36,7 +36,7 @@ function figure(map, stream, overlay) {
   return make("figure", {}, shown, make("figcaption", { className: "soft small" }, caption));
 }
 
-/** Return in words where the worst window lies. */
+/** Return the position of the worst window in words. */
 function worst(map, stream) {
   const [left, top, right, bottom] = map.worst[stream];
   const third = (x, names) => names[Math.min(2, Math.floor(3 * x))];

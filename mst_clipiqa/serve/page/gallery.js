@@ -1,4 +1,4 @@
-// The tab "Gallery": many images, scored as one watches; to sort, and to take away as a table or a report.
+// The tab "Gallery": many images, shown as they are scored; can be sorted, and saved as a table or a report.
 
 import { Rejected, call, each, scoreOne } from "./api.js";
 import { picker } from "./picker.js";
@@ -10,8 +10,8 @@ const panel = find("#gallery");
 const status = find(".status", panel);
 const progress = find("#progress");
 const grid = find(".results", panel);
-const REDRAW = 400; // milliseconds between two drawings of a gallery that grows
-const SAY = 2000; // milliseconds between two sentences to a screen reader
+const REDRAW = 400; // milliseconds between redraws of a growing gallery
+const SAY = 2000; // milliseconds between status messages, for screen readers
 
 let items = []; // { file, place, result, small, url, card }
 let prompts = new Map();
@@ -62,7 +62,7 @@ async function run(event) {
       item.result = result;
       item.card = card(result, { url: item.url });
       done += 1;
-      soon(() => `${done} of ${todo.length}, ${((1000 * done) / (performance.now() - start)).toFixed(1)} a second.`);
+      soon(() => `${done} of ${todo.length}, ${((1000 * done) / (performance.now() - start)).toFixed(1)} per second.`);
     });
   } catch (error) {
     if (error.name !== "AbortError") throw error;
@@ -74,7 +74,7 @@ async function run(event) {
   say(`${stopped ? "Stopped. " : ""}${count(scored().length - failed, "image")} scored${failed ? `, ${failed} could not be` : ""}.`);
 }
 
-/** Draw and speak now and then, not at each image. */
+/** Redraw and update the status at intervals, not at each image. */
 function soon(sentence) {
   if (performance.now() - said > SAY) say(sentence());
   progress.max = items.length;
@@ -98,7 +98,7 @@ function ordered() {
   return scored().sort((a, b) => {
     if (key === "file") return a.file.name.localeCompare(b.file.name, undefined, { numeric: true });
     if (key === "place" || value(a) === value(b)) return a.place - b.place;
-    if (value(a) === null || value(b) === null) return value(a) === null ? 1 : -1; // what has no score comes last
+    if (value(a) === null || value(b) === null) return value(a) === null ? 1 : -1; // images without a score come last
     return worst ? value(a) - value(b) : value(b) - value(a);
   });
 }
@@ -121,14 +121,14 @@ async function download(format) {
     if (format === "html") body.thumbnails = await Promise.all(rows.map(image));
     const answer = await call("/v1/download", JSON.stringify(body));
     save(await answer.blob(), format === "csv" ? "scores.csv" : "report.html");
-    say(`${format === "csv" ? "scores.csv" : "report.html"} is downloaded.`);
+    say(`${format === "csv" ? "scores.csv" : "report.html"} is saved.`);
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
     say(error.message);
   }
 }
 
-/** Return a result as a row of the table: what is nested becomes columns. */
+/** Return a result as a flat row of the table. */
 function row(result) {
   const { words, intervals, levels, ...flat } = result;
   for (const [target, [low, high]] of Object.entries(intervals)) Object.assign(flat, { [`${target}_low`]: low, [`${target}_high`]: high });
@@ -142,7 +142,7 @@ function clear() {
   items = [];
   prompts = new Map();
   draw();
-  say("Nothing chosen.");
+  say("No images chosen.");
 }
 
 /** Start the tab. */

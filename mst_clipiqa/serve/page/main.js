@@ -1,4 +1,4 @@
-// The page: its tabs, and the first question to the server.
+// The page: its tabs, and the first request to the server.
 
 import { Rejected, enter, info } from "./api.js";
 import * as compare from "./compare.js";
@@ -10,7 +10,7 @@ import { find } from "./tools.js";
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const panelOf = (tab) => document.getElementById(tab.getAttribute("aria-controls"));
 
-/** Show one tab; the others leave the order of the Tab key, as arrows lead there. */
+/** Show one tab; the others are reached with the arrow keys, not with Tab. */
 function show(chosen) {
   for (const tab of tabs) {
     tab.setAttribute("aria-selected", String(tab === chosen));
@@ -40,7 +40,7 @@ function startTabs() {
 
 function describe() {
   const scales = Object.entries(info.ranges).map(([name, [low, high]]) => `${name} ${low} to ${high}`).join(", ");
-  const caution = info.calibrated ? "" : " It was not trained on ratings: its scores order images, and mean no more.";
+  const caution = info.calibrated ? "" : " It was not trained on ratings: its scores only rank images.";
   find("#model").textContent = `Model ${info.model}: ${scales}; higher is better.${caution}`;
 }
 
@@ -49,7 +49,7 @@ function trouble(sentence) {
   find("#trouble").hidden = !sentence;
 }
 
-/** Learn what the server is; ask for the token if it wants one. */
+/** Fetch the server's description; ask for the token if the server needs one. */
 async function begin(token) {
   const entry = find("#entry");
   try {
@@ -61,7 +61,7 @@ async function begin(token) {
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
     if (error.status === 401) {
-      if (token) trouble("That is not this server's token: look it up again.");
+      if (token) trouble("That is not this server's token: check it and try again.");
       entry.hidden = false;
       find("#token").type = "password";
       find("#token").focus();
@@ -73,7 +73,7 @@ find("#entry").addEventListener("submit", (event) => {
   event.preventDefault();
   begin(find("#token").value);
 });
-window.addEventListener("unhandledrejection", () => trouble("Expected this to work, but the page has a defect: load it again."));
+window.addEventListener("unhandledrejection", () => trouble("Expected this to work, but the page has a defect: reload it."));
 startTabs();
 catchStrays();
 for (const tab of [score, compare, gallery]) tab.start();

@@ -1,8 +1,8 @@
-// Where images come in: dropped on it, or chosen with the mouse or the keyboard.
+// Drop zones for images, which can also be chosen with the mouse or the keyboard.
 
 import { make } from "./tools.js";
 
-/** Make a label.drop take files; `taken` is called with them. Dropping works, and so does the input inside. */
+/** Make a label.drop accept files, dropped or chosen; `taken` is called with them. */
 export function picker(zone, taken) {
   const input = zone.querySelector("input");
   input.addEventListener("change", () => {
@@ -23,18 +23,18 @@ export function picker(zone, taken) {
   });
 }
 
-/** A file that misses its place must not replace the page. */
+/** Keep a file that is dropped elsewhere from replacing the page. */
 export function catchStrays() {
   for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 }
 
-/** Show chosen files as small images with a button each to take them out again. */
+/** Show chosen files as small images, each with a button to remove it. */
 export function chosen(list, files, removed) {
   for (const image of list.querySelectorAll("img")) URL.revokeObjectURL(image.src);
   list.replaceChildren(...files.map((file, place) => {
     const image = make("img", { src: URL.createObjectURL(file), alt: "" });
     image.addEventListener("error", () => image.remove());
-    const button = make("button", { type: "button", "aria-label": `Take out ${file.name}` }, "×");
+    const button = make("button", { type: "button", "aria-label": `Remove ${file.name}` }, "×");
     button.addEventListener("click", () => removed(place));
     return make("li", {}, image, make("span", {}, file.name), button);
   }));

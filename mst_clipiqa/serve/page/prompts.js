@@ -3,7 +3,7 @@
 /** Return whether a file holds prompts rather than an image. */
 export const holdsPrompts = (file) => /\.(csv|jsonl)$/i.test(file.name);
 
-/** Return file name -> prompt; an Error says what is wrong with the file. */
+/** Return a map of file name to prompt; throws an Error if the file is invalid. */
 export async function readPrompts(file) {
   const text = (await file.text()).replace(/^\uFEFF/, "");
   const rows = /\.csv$/i.test(file.name) ? ofCsv(text) : ofLines(text);
@@ -23,7 +23,7 @@ function ofLines(text) {
     try {
       return Object(JSON.parse(line));
     } catch {
-      throw new Error(`Expected JSON in each line, but line ${place + 1} is not.`);
+      throw new Error(`Expected JSON in each line, got other text in line ${place + 1}.`);
     }
   });
 }

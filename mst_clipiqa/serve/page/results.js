@@ -1,4 +1,4 @@
-// One result as a card: the image, each score as a number, a word and a bar, and what there is to say besides.
+// One result as a card: the image, each score as a number, a word and a bar, and notes.
 
 import { info } from "./api.js";
 import { explainButton } from "./explain.js";
@@ -18,7 +18,7 @@ export function inWords(result, target) {
   return target === "correspondence" ? SHOWS[word] : word;
 }
 
-/** Return a card: `url` shows the image, `file` and `prompt` are what an explanation asks for. */
+/** Return a card: `url` shows the image, `file` is sent for an explanation. */
 export function card(result, { url = null, file = null, heading = "h3", label = "" } = {}) {
   const title = make(heading, { className: "name" }, label ? `${label}: ${result.file}` : result.file);
   const frame = make("div", { className: "frame" }, url ? make("img", { src: url, alt: "", decoding: "async" }) : "no preview");
@@ -49,19 +49,19 @@ function score(result, target) {
   const parts = [line, bar];
   if (ends) {
     bar.append(make("i", { className: "whisker", style: { left: `${share(ends[0])}%`, width: `${share(ends[1]) - share(ends[0])}%` } }));
-    parts.push(make("p", { className: "soft small" }, `People would say ${fixed(ends[0])} to ${fixed(ends[1])}, nine times out of ten.`));
+    parts.push(make("p", { className: "soft small" }, `90 % interval of the human rating: ${fixed(ends[0])} to ${fixed(ends[1])}.`));
   }
   return make("div", { className: `score ${target}` }, ...parts);
 }
 
-/** Return the five quality levels behind a disclosure. */
+/** Return the five quality levels, hidden until opened. */
 function levels(shares) {
   const rows = shares.map((share, place) =>
     make("li", {},
       make("span", {}, LEVELS[place]),
       make("span", { className: "meter", "aria-hidden": "true" }, make("i", { className: "fill", style: { width: `${100 * share}%` } })),
       make("span", { className: "number" }, `${(100 * share).toFixed(0)} %`)));
-  return make("details", {}, make("summary", {}, "How the quality comes about"), make("ul", { className: "levels quality" }, ...rows));
+  return make("details", {}, make("summary", {}, "Probability of each quality level"), make("ul", { className: "levels quality" }, ...rows));
 }
 
 function facts(result) {

@@ -1,4 +1,4 @@
-// The tab "Score": a few images, one prompt, everything there is to say of each.
+// The tab "Score": a few images with one prompt, each shown in full.
 
 import { each, scoreOne } from "./api.js";
 import { chosen, picker } from "./picker.js";
@@ -46,6 +46,6 @@ async function run(event) {
 export function start() {
   picker(find(".drop", panel), (more) => show([...files, ...more]));
   form.addEventListener("submit", run);
-  // An image that the browser cannot show leaves its frame empty rather than broken.
+  // If the browser cannot show an image, say so instead of showing a broken one.
   results.addEventListener("error", (event) => event.target.tagName === "IMG" && event.target.replaceWith("no preview"), true);
 }

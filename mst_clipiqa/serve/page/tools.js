@@ -1,4 +1,4 @@
-// Helpers of the page; those that the report has too come from its script.
+// Helpers of the page, and those shared with the report.
 
 import { make } from "./dom.js";
 
@@ -6,7 +6,7 @@ export * from "./dom.js";
 export const find = (selector, within = document) => within.querySelector(selector);
 export const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
 
-/** Return a small WebP (or PNG, where the browser cannot write WebP) of an image, or null if it cannot show it. */
+/** Return a small WebP of an image (PNG if the browser cannot write WebP), or null if it cannot be shown. */
 export async function thumbnail(file, side = 320) {
   try {
     const whole = await createImageBitmap(file);
