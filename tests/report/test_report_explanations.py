@@ -129,7 +129,10 @@ def test_the_command_explains_with_the_model_that_scored(
     code, said = call("--model", "folder", "--explain", "1")
     assert code == 0 and f", {len(ends(rows))} explained." in said
     code, said = call()  # mini, but toy has scored
-    assert code == 0 and "No image is explained. Expected --model to be what scored the table ('toy'), got mini" in said
+    assert (
+        code == 0
+        and "No image is explained. Expected --model to be the model that scored the table ('toy'), got mini" in said
+    )
     code, said = call("--explain", "3")
     assert code == 2 and "got mini: name its folder, or leave --explain out." in said
     assert call("--explain", "0")[1].count("xpla") == 0
