@@ -1,4 +1,4 @@
-"""Every test runs offline: no model hub, and no socket but this machine's own."""
+"""Every test runs offline: no model hub, no socket to another machine. Shapes and types of the model are checked."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import socket
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
+
+from tests.shapes import checked
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports a hub client, which reads it once
+
+# Tensors are checked against the shapes in annotations while tests run.
+install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")
 
 
 def _is_here(address: Any) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
@@ -44,7 +45,7 @@ class VisionTower(nn.Module):
         dtype: torch.dtype = self.clip.vision_model.embeddings.patch_embedding.weight.dtype
         return dtype
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch dim"]:
         """Return CLIP's ``image_embeds`` of pixels of any floating type."""
         vision = self.clip.vision_model
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
@@ -55,7 +56,7 @@ class VisionTower(nn.Module):
         return embedding
 
 
-def _embedded(embeddings: Any, pixels: Tensor) -> Tensor:
+def _embedded(embeddings: Any, pixels: Float[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch tokens width"]:
     """Return [CLS] and patches with their positions, float32 (batch, 1 + patches, width)."""
     patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2).float()
     first = embeddings.class_embedding.expand(patches.shape[0], 1, -1)
@@ -63,7 +64,7 @@ def _embedded(embeddings: Any, pixels: Tensor) -> Tensor:
     return torch.cat([first, patches], dim=1) + positions
 
 
-def _block(layer: Any, x: Tensor, rows: int) -> Tensor:
+def _block(layer: Any, x: Float32[Tensor, "batch tokens width"], rows: int) -> Float32[Tensor, "batch {rows} width"]:
     """Return the first rows of a block's output, float32 (batch, rows, width), of x (batch, tokens, width)."""
     attention, dtype = layer.self_attn, layer.mlp.fc1.weight.dtype
     normed = layer.layer_norm1(x).to(dtype)
@@ -74,7 +75,11 @@ def _block(layer: Any, x: Tensor, rows: int) -> Tensor:
     return x + _mlp(layer.mlp, layer.layer_norm2(x).to(dtype))
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attended(
+    query: Float[Tensor, "batch heads rows d"],
+    key: Float[Tensor, "batch heads tokens d"],
+    value: Float[Tensor, "batch heads tokens d"],
+) -> Float[Tensor, "batch heads rows d"]:
     """Return softmax(query . key / sqrt(d)) . value, (batch, heads, rows, d).
 
     On a processor torch's fused bf16 attention is slower than plain products image by image, which stay in its
@@ -90,7 +95,7 @@ def _attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out
 
 
-def _mlp(mlp: Any, x: Tensor) -> Tensor:
+def _mlp(mlp: Any, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch rows width"]:
     if mlp.config.hidden_act != "quick_gelu" or x.dtype == torch.float32:  # as is: int8 exports know this form
         whole: Tensor = mlp(x)
         return whole

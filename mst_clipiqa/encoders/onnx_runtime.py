@@ -18,11 +18,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.clip import CHUNK, CLIPPair
-from mst_clipiqa.encoders.pair import Chunking, EncoderPair, Stream
+from mst_clipiqa.encoders.pair import Chunking, EncoderPair, PixelBatch, Stream
 from mst_clipiqa.errors import ModelError, need, shown
 from mst_clipiqa.model.mstfe import MSTFE
 
@@ -61,7 +62,7 @@ class RuntimeTower(nn.Module):
         super().__init__()
         self.run, self.one_by_one = run, one_by_one
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch dim"]:
         """Return the embeddings, float32."""
         # int8 takes its scale from the whole input, so an image's score would depend on its batch.
         parts = torch.split(pixels, 1) if self.one_by_one else (pixels,)
@@ -115,7 +116,7 @@ class ONNXPair:
         self.encode_prompts = pair.encode_prompts
         self.encode_templates = pair.encode_templates
 
-    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+    def encode_chunk(self, stream: Stream, views: PixelBatch) -> Float32[Tensor, "n dim"]:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
         return self.mstfe.coarse(views) if stream == "coarse" else self.mstfe.fine(views)
 

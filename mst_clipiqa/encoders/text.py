@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 MAX_CHARS = 20_000
@@ -23,7 +24,7 @@ def cleaned(prompt: str) -> str:
 
 def padded(
     rows: Sequence[Sequence[int]], prompts: Sequence[str], length: int, *, pad: int, keep_last: bool
-) -> tuple[Tensor, Tensor, list[bool]]:
+) -> tuple[Int64[Tensor, "batch length"], Bool[Tensor, "batch length"], list[bool]]:
     """Return rows of token ids as one tensor, cut to fit the text encoder.
 
     Args:

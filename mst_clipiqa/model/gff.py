@@ -10,6 +10,7 @@ Source: section 3.2.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -24,7 +25,9 @@ class GFF(nn.Module):
         self.W_c = nn.Linear(dim, dim)
         self.W_f = nn.Linear(dim, dim)
 
-    def forward(self, f_c: Tensor, f_f: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, f_c: Float[Tensor, "batch dim"], f_f: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
         """Return the gate and the fused feature.
 
         Args:

@@ -8,11 +8,12 @@ A batch in which all targets are equal has no pairs: its ranking term is 0. Sour
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def ranking_loss(q: Tensor, y: Tensor, margin: float = 0.1) -> Tensor:
+def ranking_loss(q: Float[Tensor, " batch"], y: Float[Tensor, " batch"], margin: float = 0.1) -> Float[Tensor, ""]:
     """Return the mean hinge over ordered pairs of different targets; q, y: float (batch,); a scalar."""
     order = torch.sign(y.unsqueeze(1) - y.unsqueeze(0))
     hinge = torch.relu(margin - order * (q.unsqueeze(1) - q.unsqueeze(0)))
@@ -20,7 +21,9 @@ def ranking_loss(q: Tensor, y: Tensor, margin: float = 0.1) -> Tensor:
     return (hinge * different).sum() / different.sum().clamp(min=1)
 
 
-def mst_clipiqa_loss(q: Tensor, y: Tensor, weight: float = 1.0, margin: float = 0.1) -> Tensor:
+def mst_clipiqa_loss(
+    q: Float[Tensor, " batch"], y: Float[Tensor, " batch"], weight: float = 1.0, margin: float = 0.1
+) -> Float[Tensor, ""]:
     """Return MSE + ``weight`` (the paper's lambda) times the ranking loss, a scalar.
 
     Args:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mst_clipiqa.errors import ModelError
@@ -31,20 +32,20 @@ class Output:
         attention: prompt head: attention over the prompt's tokens, float (batch, L); else None.
     """
 
-    q: Tensor
-    g: Tensor
-    z: Tensor
-    p: Tensor | None = None
-    attention: Tensor | None = None
+    q: Float[Tensor, " batch"]
+    g: Float[Tensor, "batch dim"]
+    z: Float[Tensor, "batch dim"]
+    p: Float[Tensor, "batch 5"] | None = None
+    attention: Float[Tensor, "batch length"] | None = None
 
 
 @dataclass(frozen=True)
 class Text:
     """The text side of a batch: ``templates`` (5, D) for the template head; tokens and mask for the prompt head."""
 
-    templates: Tensor | None = None
-    tokens: Tensor | None = None
-    mask: Tensor | None = None
+    templates: Float[Tensor, "5 dim"] | None = None
+    tokens: Float[Tensor, "batch length dim"] | None = None
+    mask: Bool[Tensor, "batch length"] | None = None
 
 
 class MSTCLIPIQA(nn.Module):
@@ -62,7 +63,7 @@ class MSTCLIPIQA(nn.Module):
         self.gff = GFF(dim)
         self.head: TemplateHead | PromptHead = TemplateHead() if head == "template" else PromptHead(dim)
 
-    def forward(self, f_c: Tensor, f_f: Tensor, text: Text) -> Output:
+    def forward(self, f_c: Float[Tensor, "batch dim"], f_f: Float[Tensor, "batch dim"], text: Text) -> Output:
         """Return scores for features f_c, f_f, float (batch, D), and the text that the head needs."""
         g, z = self.gff(f_c, f_f)
         if isinstance(self.head, TemplateHead):
@@ -85,11 +86,11 @@ def zero_shot(dim: int) -> MSTCLIPIQA:
     return model.eval().requires_grad_(False)
 
 
-def to_native(q: Tensor, low: float, high: float) -> Tensor:
+def to_native(q: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
     """Return scores on the head's scale 1..5 in the units of a rated set whose scale runs from low to high."""
     return low + (q - 1) / 4 * (high - low)
 
 
-def to_head(y: Tensor, low: float, high: float) -> Tensor:
+def to_head(y: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
     """Return native scores on the head's scale 1..5; the inverse of ``to_native``."""
     return 1 + (y - low) / (high - low) * 4

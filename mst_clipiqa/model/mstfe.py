@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
@@ -35,7 +36,9 @@ class MSTFE(nn.Module):
         self.dtype = dtype
         return self
 
-    def forward(self, coarse: Tensor, fine: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, coarse: UInt8[Tensor, "batch 3 size size"], fine: UInt8[Tensor, "batch crops 3 side side"] | None = None
+    ) -> tuple[Float32[Tensor, "batch dim"], Float32[Tensor, "batch dim"]]:
         """Return f_c and f_f.
 
         Args:
@@ -47,15 +50,17 @@ class MSTFE(nn.Module):
         """
         return self.coarse(coarse), self.fine(coarse if fine is None else fine)
 
-    def coarse(self, coarse: Tensor) -> Tensor:
+    def coarse(self, coarse: UInt8[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch dim"]:
         """Return f_c, float32 (batch, D), of uint8 (batch, 3, S, S)."""
         return self.encoder_coarse(self._pixels(coarse)).float()  # type: ignore[no-any-return]
 
-    def fine(self, fine: Tensor) -> Tensor:
+    def fine(
+        self, fine: UInt8[Tensor, "batch crops 3 side side"] | UInt8[Tensor, "batch 3 size size"]
+    ) -> Float32[Tensor, "batch dim"]:
         """Return f_f, float32 (batch, D), of uint8 crops (batch, K, 3, C, C) or of coarse views (batch, 3, S, S)."""
         crops = fine if fine.ndim == 5 else fine.unsqueeze(1)
         f_f = self.encoder_fine(self._pixels(crops.flatten(0, 1)))
         return f_f.float().unflatten(0, crops.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
 
-    def _pixels(self, pixels: Tensor) -> Tensor:
+    def _pixels(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:
         return normalised(pixels, self.view, self.dtype)

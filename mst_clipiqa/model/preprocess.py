@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -64,8 +64,8 @@ class Views:
         fine: uint8 [0, 255], (crops, 3, crop_size, crop_size); None where the fine stream sees the coarse view.
     """
 
-    coarse: Tensor
-    fine: Tensor | None
+    coarse: UInt8[Tensor, "3 size size"]
+    fine: UInt8[Tensor, "crops 3 side side"] | None
 
 
 def views(image: Image.Image, spec: ViewSpec) -> Views:
@@ -83,12 +83,12 @@ def views(image: Image.Image, spec: ViewSpec) -> Views:
     return Views(coarse_view(image, spec), fine_views(image, spec))
 
 
-def coarse_view(image: Image.Image, spec: ViewSpec) -> Tensor:
+def coarse_view(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "3 size size"]:
     """Return what the coarse stream sees of an RGB image, uint8 (3, size, size)."""
     return _to_tensor(np.array(centre_view(image, spec.size, spec.gap)))
 
 
-def fine_views(image: Image.Image, spec: ViewSpec) -> Tensor | None:
+def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 side side"] | None:
     """Return the crops that the fine stream sees, uint8 (crops, 3, crop_size, crop_size); None: the coarse view."""
     if spec.fine == "same":
         return None
@@ -128,14 +128,18 @@ def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:
     return [image.crop((x, y, x + spec.crop_size, y + spec.crop_size)) for y in tops for x in lefts]
 
 
-def normalise(pixels: Tensor, spec: ViewSpec) -> Tensor:
+def normalise(
+    pixels: UInt8[Tensor, "*batch 3 height width"], spec: ViewSpec
+) -> Float32[Tensor, "*batch 3 height width"]:
     """Return uint8 pixels (..., 3, height, width) as float32 with CLIP's mean 0 and standard deviation 1."""
     mean = torch.tensor(spec.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(spec.std, device=pixels.device).view(3, 1, 1)
     return (pixels.float() / 255 - mean) / std
 
 
-def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
+def normalised(
+    pixels: UInt8[Tensor, "batch 3 height width"], spec: ViewSpec, dtype: torch.dtype
+) -> Float[Tensor, "batch 3 height width"]:
     """Return what ``normalise`` does, of (batch, 3, height, width), in another type and channels last.
 
     Within float32's rounding of it, and many times faster: one multiplication and addition a number over rows that
@@ -149,14 +153,14 @@ def normalised(pixels: Tensor, spec: ViewSpec, dtype: torch.dtype) -> Tensor:
     return out.view(*out.shape[:2], -1, 3).movedim(-1, 1)
 
 
-def planar(pixels: Tensor, spec: ViewSpec) -> Tensor:
+def planar(pixels: UInt8[Tensor, "batch 3 height width"], spec: ViewSpec) -> Float32[Tensor, "batch 3 height width"]:
     """Return what ``normalise`` does of uint8 (batch, 3, height, width), one plane after the other in memory."""
     scale, shift = (line.view(3, 1, 1).to(pixels.device) for line in _scale_and_shift(spec))
     values = pixels.contiguous().float()  # bytes are the cheaper ones to move about
     return torch.addcmul(shift, values, scale, out=values)
 
 
-def _scale_and_shift(spec: ViewSpec) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(spec: ViewSpec) -> tuple[Float32[Tensor, " 3"], Float32[Tensor, " 3"]]:
     """Return by what a byte of each channel is multiplied and what is added, float32 (3,)."""
     std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)
     return (1 / (255 * std)).float(), (-mean / std).float()
@@ -184,6 +188,6 @@ def _starts(side: int, crop: int, grid: int) -> list[int]:
     return [round(i * (side - crop) / (grid - 1)) for i in range(grid)]
 
 
-def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+def _to_tensor(pixels: UInt8[np.ndarray, "*crops height width 3"]) -> UInt8[Tensor, "*crops 3 height width"]:
     """Return pixels (..., height, width, 3) as (..., 3, height, width), where they lie: channels last."""
     return torch.from_numpy(pixels).movedim(-1, -3)

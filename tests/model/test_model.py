@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from PIL import Image
 
 from mst_clipiqa.errors import ModelError
@@ -196,3 +197,13 @@ def test_attending_once_is_multi_head_attention() -> None:
     got, attention = attend_once(head.cross_attn, z, tokens, mask)
     torch.testing.assert_close(got, want.squeeze(1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(attention, weights.squeeze(1), atol=1e-6, rtol=1e-5)
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    q, y = torch.zeros(3), torch.zeros(3, 1)  # without a check they broadcast, and the loss is of nine pairs
+    with pytest.raises(TypeCheckError):
+        mst_clipiqa_loss(q, y)
+    with pytest.raises(TypeCheckError):
+        Text(tokens=torch.zeros(2, 7, 8), mask=torch.ones(2, 6, dtype=torch.bool))
+    with pytest.raises(TypeCheckError):
+        normalise(torch.zeros(3, 8, 8), ViewSpec())  # not uint8
