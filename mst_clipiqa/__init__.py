@@ -2,12 +2,12 @@
 
 The pipeline, image and prompt to two numbers (arXiv 2606.16799)::
 
-    images.py            path, bytes, array ........ -> RGB image
-    model/preprocess.py    RGB image ............... -> uint8 views of one size
+    images/decode.py       path, bytes, array ........ -> RGB image
+    model/preprocess.py    RGB image ................. -> uint8 views of one size
     model/mstfe.py         views, two frozen encoders  -> f_c, f_f       (coarse and fine features)
     model/gff.py           f_c, f_f .................. -> g, z           (gate, fused feature)
     model/heads.py         z, prompt tokens .......... -> q in 1..5      (template head or prompt head)
-    scorer.py              q, the target's range ..... -> Score          (in the raters' own units)
+    scoring/scorer.py      q, the target's range ..... -> Score          (in the raters' own units)
 
     import mst_clipiqa
     scorer = mst_clipiqa.Scorer.load("mini")

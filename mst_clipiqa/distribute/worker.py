@@ -32,14 +32,14 @@ class Work:
     batch_size: int
     workers: int
     threads: int  # of torch; 0 leaves it to torch
-    sha256: str = ""  # of model and encoders, which every machine must see alike
+    sha256: str = ""  # of model and encoders: the same on every machine
 
 
 class Worker:
     """The actor: Ray calls it with batches of parts."""
 
     def __init__(self, work: Work) -> None:
-        """Load the model; ModelError where this machine has another one."""
+        """Load the model; ModelError if this machine has another one."""
         import torch
 
         if work.threads:
@@ -52,7 +52,7 @@ class Worker:
             )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Score the parts of a batch; returns a row of counts a part."""
+        """Score the parts of a batch; return a row of counts for each."""
         done = [self.score(Partition.from_json(str(text))) for text in batch["part"]]
         return {name: [counts[name] for counts in done] for name in ("name", "rows", "seconds")}
 
@@ -92,7 +92,7 @@ def _image(source: Source) -> object:
         return source.path
     try:
         return _fetched(source.path) if source.is_url else _member(source.path, *source.at) if source.at else None
-    except Exception as error:  # noqa: BLE001 - a storage's package raises what it likes, and one image ends no run
+    except Exception as error:  # noqa: BLE001 - storage packages may raise anything, and one image must not end the run
         why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         return Failed(f"Expected an image, but it cannot be read ({why}): check that it is still there.")
 

@@ -1,9 +1,8 @@
-"""Features on disk, so that an image is encoded once in its life.
+"""Features on disk, so that each image and prompt is encoded only once.
 
-One SQLite file (``features.sqlite`` in the cache folder), because it is atomic, shared between processes, and whole
-after a kill at any moment. A row's key is the hash of the image's bytes within a *space*: the hash of everything
-else that decides its features, which is the weights, the view, the preprocessing version and the precision. What was
-committed is never computed again, and nothing computed otherwise is ever returned.
+The cache is one SQLite file, ``features.sqlite``: writes are atomic, processes can share it, and a kill at any moment
+leaves it whole. A row's key is the hash of the image's bytes, within a *space*: the hash of everything else that
+determines features, which is the weights, the view, the preprocessing version and the precision.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class Cache:
     """The features of any number of encoder pairs in one file."""
 
     def __init__(self, folder: Path) -> None:
-        """Open or make the cache in a folder; UsageError where that cannot be done."""
+        """Open or create the cache in a folder; UsageError if that is impossible."""
         self.path = folder / CACHE_FILE
         self._lock = threading.Lock()
         try:
@@ -119,11 +118,11 @@ class Cache:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was put is on disk already."""
+        """Close the file; everything put into it is on disk already."""
         self._db.close()
 
     def space(self, encoders: EncoderPair) -> CacheSpace:
-        """Return the part of the cache that belongs to a pair in its present precision."""
+        """Return the part of the cache that belongs to a pair at its current precision."""
         described = json.dumps(
             {
                 "source": encoders.source,
@@ -141,7 +140,7 @@ class Cache:
         return CacheSpace(self, name)
 
     def info(self) -> list[Space]:
-        """Return what the cache holds, a row a space."""
+        """Return what the cache holds, one ``Space`` for each pair."""
         query = """SELECT space, description,
             (SELECT count(*) FROM images p WHERE p.space = s.space),
             (SELECT count(*) FROM prompts p WHERE p.space = s.space) FROM spaces s ORDER BY description"""
@@ -149,7 +148,7 @@ class Cache:
             return [Space(*row) for row in self._db.execute(query)]
 
     def verify(self) -> tuple[int, int]:
-        """Return how many rows were read, and how many of them were damaged and are now gone."""
+        """Read every row; return how many there were, and how many were damaged and have been deleted."""
         seen, bad = 0, []
         for table, blobs in (("images", "f_c, f_f"), ("prompts", "tokens, x''")):
             with self._lock:
@@ -163,7 +162,7 @@ class Cache:
         return seen, len(bad)
 
     def clear(self) -> int:
-        """Forget everything; returns how many images and prompts were kept."""
+        """Delete everything; return how many images and prompts there were."""
         with self.writing() as db:
             count = sum(db.execute(f"DELETE FROM {table}").rowcount for table in ("images", "prompts"))
             db.execute("DELETE FROM spaces")
@@ -173,32 +172,31 @@ class Cache:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Say in one sentence what a full or broken disk did."""
+        """Turn the errors of a full or broken disk into a UsageError."""
         try:
             yield
         except sqlite3.Error as error:
             raise UsageError(
-                f"Expected a cache that can be used at {self.path}, got {error}: make room, or leave the cache out."
+                f"Expected a cache that can be used at {self.path}, got {error}: free some space, or do without."
             ) from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it is on disk afterwards, or none."""
+        """Run one transaction: afterwards, all of it is on disk or none."""
         with self._named(), self._lock, self._db:
             yield self._db
 
     def row(self, query: str, values: Sequence[object]) -> tuple[object, ...] | None:
-        """Return the first row that a query finds."""
+        """Return the first row that a query finds, or None."""
         with self._named(), self._lock:
             found: tuple[object, ...] | None = self._db.execute(query, tuple(values)).fetchone()
             return found
 
 
 class CacheSpace:
-    """The rows of one pair of encoders."""
+    """The rows of one pair of encoders; ``Cache.space`` makes it."""
 
     def __init__(self, cache: Cache, name: str) -> None:
-        """Take the cache and the name of the space."""
         self.cache = cache
         self.name = name
 
@@ -240,7 +238,7 @@ class CacheSpace:
 
 
 def cache_folder(given: str | None) -> Path | None:
-    """Return the folder that a flag or ``MST_CLIPIQA_CACHE`` names, or None: nothing is kept unasked."""
+    """Return the folder named by a flag or by ``MST_CLIPIQA_CACHE``; None means that nothing is cached."""
     name = given or os.environ.get(CACHE_VARIABLE)
     return Path(name) if name else None
 

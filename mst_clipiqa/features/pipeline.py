@@ -1,4 +1,7 @@
-"""Work in threads with the order kept and a bound on what waits; the scorer's conveyor belt."""
+"""Work in threads, in order and in bounded memory.
+
+From Python 3.14 on, ``Executor.map(buffersize=...)`` does what ``in_order`` does.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _B = TypeVar("_B")
 _NAME = "mst-clipiqa"
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opens a progress bar: ``bar(label, total)`` gives a function to call with the number of things done."""
+"""Opens a progress bar: ``bar(label, total)`` yields a function to call with the number of items done since."""
 
 
 def no_bar(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -31,11 +34,11 @@ def in_order(
     workers: int,
     ahead: int,
 ) -> Generator[tuple[_A, _B], None, None]:
-    """Yield (item, work(item)) in the order of the items, at most ``ahead`` of them begun and not yet taken.
+    """Yield (item, work(item)) in order; at most ``ahead`` items are started before they are asked for.
 
     Args:
         items: read only as far as needed.
-        work: called in ``workers`` threads; what it raises is raised here, at its item.
+        work: called in ``workers`` threads; its exceptions are raised here, in their turn.
         workers: threads.
         ahead: bound on memory, at least 1.
     """
@@ -54,12 +57,13 @@ def in_order(
     finally:
         for _, future in waiting:
             future.cancel()
-        # One that was left half read may be collected in a thread of its own, which cannot wait for itself.
+        # A generator that was not read to its end may be collected in one of its own threads, which cannot wait for
+        # itself.
         pool.shutdown(wait=not current_thread().name.startswith(_NAME))
 
 
 def in_batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:
-    """Yield lists of ``size`` items, the last one maybe shorter; joined, they are the items in order."""
+    """Yield the items in order, in lists of ``size``; the last list may be shorter."""
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -33,23 +33,6 @@ class LateViews(Views):
     image: Image.Image
 
 
-@dataclass
-class Tally:
-    """What an adaptive run did.
-
-    Attributes:
-        images: encoded.
-        skipped: those whose fine stream was skipped.
-        check: how many skipped images are still to be encoded in full, to measure the error.
-        errors: largest error of each image checked, in native units.
-    """
-
-    images: int = 0
-    skipped: int = 0
-    check: int = 0
-    errors: list[float] = field(default_factory=list)
-
-
 class AdaptiveEncoding:
     """An encoding policy: the coarse stream for every image, the fine one if the bound does not spare it.
 
@@ -68,8 +51,10 @@ class AdaptiveEncoding:
             raise UsageError(f"Expected a tolerance above 0 and a check of 0 or more, got {tolerance} and {check}.")
         self.predictor, self.estimator, self.tolerance = predictor, estimator, tolerance
         self.encoders = predictor.encoders
-        self.tally = Tally(check=check)
-        self._lock = threading.Lock()  # of the tally: batches come from several threads
+        self._check_left = check
+        self._images = self._skipped = 0
+        self._errors: list[float] = []  # of the images checked, in native units
+        self._lock = threading.Lock()  # of the four above: batches come from several threads
 
     def view(self, image: Image.Image) -> Views:
         """Return the coarse view; of a large image the fine ones as well, so that it need not be kept."""
@@ -97,14 +82,13 @@ class AdaptiveEncoding:
 
     def summary(self) -> str:
         """Return how many images were spared, and how far off the checked ones were."""
-        tally = self.tally
-        share = tally.skipped / max(1, tally.images)
-        text = f"The fine stream was skipped for {tally.skipped:,} of {tally.images:,} images ({share:.0%})."
-        if tally.errors:
-            good = sum(error <= self.tolerance for error in tally.errors)
+        share = self._skipped / max(1, self._images)
+        text = f"The fine stream was skipped for {self._skipped:,} of {self._images:,} images ({share:.0%})."
+        if self._errors:
+            good = sum(error <= self.tolerance for error in self._errors)
             text += (
-                f" Checked {len(tally.errors):,} of them: {good:,} within {self.tolerance:g}, "
-                f"largest difference {max(tally.errors):.4f}."
+                f" Checked {len(self._errors):,} of them: {good:,} within {self.tolerance:g}, "
+                f"largest difference {max(self._errors):.4f}."
             )
         return text
 
@@ -122,10 +106,10 @@ class AdaptiveEncoding:
     def _counted(self, spared: list[int], images: int) -> list[int]:
         """Count a batch; return which of the spared images to check."""
         with self._lock:
-            self.tally.images += images
-            self.tally.skipped += len(spared)
-            checked = spared[: self.tally.check]
-            self.tally.check -= len(checked)
+            self._images += images
+            self._skipped += len(spared)
+            checked = spared[: self._check_left]
+            self._check_left -= len(checked)
         return checked
 
     def _check(self, f_c: Tensor, f_f: Tensor, guess: Tensor, pairs: Sequence[tuple[int, str | None]]) -> None:
@@ -136,7 +120,7 @@ class AdaptiveEncoding:
         estimated = values(self.predictor, f_c[rows], guess[rows], prompts)
         differences = torch.stack([(true[name] - estimated[name]).abs().nan_to_num(0.0) for name in true])
         with self._lock:
-            self.tally.errors += differences.amax(dim=0).tolist()
+            self._errors += differences.amax(dim=0).tolist()
 
     def _fine(self, views: Views) -> Tensor:
         """Return what the fine stream sees: native crops, or the coarse view."""

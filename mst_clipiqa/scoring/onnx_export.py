@@ -2,8 +2,8 @@
 
     coarse, fine - written - opened as ``score --backend`` opens them - compared with torch on images - kept
 
-An fp32 export is kept only where features and scores equal torch's within ``FEATURES`` and ``SCORES``. An int8 one
-differs by design; how much is returned, for whoever wants to judge it.
+An fp32 export is kept only if features and scores equal torch's within ``FEATURES`` and ``SCORES``. An int8 one
+differs by design; the caller gets the differences.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ExportAgreement:
         images: compared.
         features: largest difference of a feature, as a share of the largest feature.
         scores: largest difference of each target's score that needs no prompt, in its own units.
-        srcc: rank correlation of these scores; None where there are fewer than three images.
+        srcc: rank correlation of these scores; None for fewer than three images.
     """
 
     images: int
@@ -57,13 +57,13 @@ def export(
     images: Sequence[Any] = (),
     encoders: str | None = None,
 ) -> ExportAgreement:
-    """Write the image towers of a model's encoders for ONNX Runtime, and compare them with torch's.
+    """Write a model's image encoders for ONNX Runtime, and compare them with torch's.
 
     Args:
         model: as ``Scorer.load`` takes it.
         folder: new, empty, or an earlier export, which is replaced.
         int8: store the weights of matrix products in 8 bits.
-        images: to compare on; some are drawn where none are given.
+        images: to compare on; by default, drawn ones.
         encoders: where the model's encoders are now, if they have moved.
 
     Raises:
@@ -96,7 +96,7 @@ def export(
 
 
 def agreement(plain: Scorer, other: Scorer, images: Sequence[Any]) -> ExportAgreement:
-    """Return how two scorers of one model agree on images."""
+    """Return how well two scorers of one model agree on images."""
     sides = [scorer.encode(images) for scorer in (plain, other)]
     f, g = (torch.stack([torch.cat([one.f_c, one.f_f]) for one in side]) for side in sides)
     scores = [
@@ -112,7 +112,7 @@ def agreement(plain: Scorer, other: Scorer, images: Sequence[Any]) -> ExportAgre
 
 
 def drawn() -> list[Image.Image]:
-    """Return images that differ in structure, noise and sharpness, the same ones every time."""
+    """Return images that differ in structure, noise and sharpness; always the same ones."""
     rng = np.random.default_rng(0)
     found = []
     for i in range(8):
@@ -127,7 +127,7 @@ def _check(found: ExportAgreement, plain: Scorer) -> None:
     worst = max(
         (gap / (plain.ranges[name][1] - plain.ranges[name][0]) for name, gap in found.scores.items()), default=0
     )
-    if not (found.features <= FEATURES and worst <= SCORES):  # also where one is not a number
+    if not (found.features <= FEATURES and worst <= SCORES):  # NaN fails too
         raise ModelError(
             f"Expected features within {FEATURES:g} and scores within {SCORES:g} of torch's, "
             f"got {found.features:.2g} and {worst:.2g} on {found.images} images, so nothing was kept: use torch."

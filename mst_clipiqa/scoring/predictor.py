@@ -59,7 +59,8 @@ class Predictor:
         want = model.config.encoders
         if want.dim != encoders.dim:
             raise ModelError(
-                f"Expected encoders with features of size {want.dim}, got {encoders.dim} from {encoders.source}."
+                f"Expected encoders with features of size {want.dim}, got {encoders.dim} from {encoders.source}: "
+                "use the original encoders."
             )
         if want.sha256 and want.sha256 != encoders.sha256:
             raise ModelError(
@@ -68,7 +69,8 @@ class Predictor:
             )
         if model.config.view != encoders.view:
             raise ModelError(
-                f"Expected images viewed as {model.config.name} was trained, got another view in {encoders.source}."
+                f"Expected images viewed as in the training of {model.config.name}, got another view "
+                f"from {encoders.source}: use the original encoders."
             )
         for name, target in model.config.targets.items():
             if target.head == "prompt" and encoders.text_dim != encoders.dim:

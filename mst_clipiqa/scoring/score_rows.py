@@ -113,7 +113,7 @@ def _requests(items: Sequence[Item], stamped: bool, earlier: Earlier | None) -> 
 
 
 def _image(place: _Place) -> object:
-    """Return what the scorer opens: a path, or why there is nothing to open."""
+    """Return what the scorer opens: a path, or the reason why it need not or cannot be opened."""
     if place.item.problem or place.item.path is None:
         return Failed(place.item.problem or "no file")
     return AlreadyScored(_score(place.known)) if place.known else place.item.path

@@ -49,7 +49,7 @@ class Engine:
         scorer: the model.
         limits: of pixels, waiting scores and seconds.
         metrics: counts images and batches.
-        workers: threads that open images.
+        workers: decoding threads.
     """
 
     def __init__(self, scorer: Scorer, limits: Limits, metrics: Metrics, workers: int) -> None:
@@ -66,7 +66,7 @@ class Engine:
 
     @property
     def is_full(self) -> bool:
-        """Whether a request for one more score would be sent away."""
+        """Whether a request for one more score would be rejected."""
         return self.waiting >= self.limits.max_waiting
 
     async def score(self, asked: HttpScoreRequest) -> list[Score]:
@@ -89,7 +89,7 @@ class Engine:
             return await self._in_time(asyncio.get_running_loop().run_in_executor(self._encoders, work))
 
     async def close(self) -> None:
-        """Finish what was begun, and stop the threads."""
+        """Finish the batches under way, and stop the threads."""
         await self._batches.stop(timeout=self.limits.seconds)
         self._openers.shutdown(cancel_futures=True)
         self._encoders.shutdown(cancel_futures=True)
@@ -101,7 +101,7 @@ class Engine:
         opened = await loop.run_in_executor(self._openers, self._open, image.data, prompts)
         job = _ImageJob(opened, prompts)
         try:
-            # Shielded: the batcher gives the rest of a batch no answer once one of its futures is cancelled.
+            # Shielded: if one of its futures is cancelled, the batcher never completes the rest of the batch.
             return await asyncio.shield(self._batches.process(job))
         except asyncio.CancelledError:
             job.is_dropped = True
@@ -139,7 +139,7 @@ class Engine:
             ) from error
 
     def _soon(self) -> int:
-        """Return in how many seconds half of what waits should be done."""
+        """Return the seconds after which half of the waiting scores should be done."""
         return min(60, max(1, math.ceil(self.waiting * self._pace / 2)))
 
     def run_batch(self, jobs: list[_ImageJob]) -> list[list[Score]]:
@@ -157,7 +157,7 @@ class Engine:
 
 
 class _Batches(AsyncBatcher[_ImageJob, list[Score]]):  # type: ignore[misc]  # the library ships no types
-    """Collects jobs; the library keeps the queue, and as many batches on their way as there are threads."""
+    """Collects jobs into batches, one batch per encoding thread at a time."""
 
     def __init__(
         self, work: Callable[[list[_ImageJob]], list[list[Score]]], threads: ThreadPoolExecutor, size: int, at_once: int

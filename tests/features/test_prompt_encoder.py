@@ -1,0 +1,75 @@
+"""Prompts are encoded once: found again in memory, then on disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_clipiqa.features import prompt_encoder
+from mst_clipiqa.features.cache import Cache
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.scoring.predictor import zero_shot_model
+from mst_clipiqa.scoring.scorer import Scorer
+from tests.fakes import FakePair, draw
+
+PROMPTS = ["a fox", "a very long red fox", "a fox", "zzz"]
+
+
+def test_memory_comes_before_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = FakePair()
+    with Cache(tmp_path) as cache:
+        encoder = PromptEncoder(pair, cache.space(pair))
+        first = encoder.encode(PROMPTS)
+        assert (pair.prompts, cache.info()[0].prompts) == (3, 3)
+        monkeypatch.setattr(cache, "row", None)  # the disk is not asked again
+        again = encoder.encode(PROMPTS[::-1])[::-1]
+    assert pair.prompts == 3
+    assert all(one is two for one, two in zip(first, again, strict=True))
+    assert [len(one.tokens) for one in first] == [4, 7, 4, 3]  # the words and two tokens around them, no padding
+
+
+def test_the_oldest_prompts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_encoder, "_IN_MEMORY", 2)
+    encoder = PromptEncoder(pair := FakePair())
+    assert len(encoder.encode(["one", "two", "three"])) == 3  # more at once than are kept
+    encoder.encode(["two", "three"])
+    assert pair.prompts == 3
+    encoder.encode(["one"])
+    assert pair.prompts == 4
+
+
+def test_what_is_not_worth_keeping_is_not_written(tmp_path: Path) -> None:
+    pair = FakePair()
+    with Cache(tmp_path) as cache:
+        PromptEncoder(pair, cache.space(pair)).encode(PROMPTS, keep=False)
+        assert cache.info()[0].prompts == 0
+
+
+def test_embeddings_are_computed_beside_cached_tokens(tmp_path: Path) -> None:
+    pair = FakePair()
+    with Cache(tmp_path) as cache:
+        PromptEncoder(pair, cache.space(pair)).encode(["a fox"])
+        (found,) = PromptEncoder(pair, cache.space(pair), embeddings=True).encode(["a fox"])
+    assert pair.prompts == 1
+    assert found.embedding is not None
+    assert torch.equal(found.embedding, pair.encode_templates(["a fox"])[0])
+
+
+def test_scoring_reads_prompts_from_the_cache(tmp_path: Path) -> None:
+    pair, image = FakePair(), draw(1, 0.2)
+    with Cache(tmp_path) as cache:
+        scores = [Scorer(zero_shot_model(pair), ImageEncoder(pair, cache=cache))(image, "a fox") for _ in range(2)]
+    assert pair.prompts == 1
+    assert scores[0] == scores[1]
+
+
+def test_threads_share_an_encoder() -> None:
+    encoder = PromptEncoder(pair := FakePair())
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(encoder.encode, [PROMPTS] * 40))
+    assert pair.prompts == 3
+    assert all(one is two for some in found for one, two in zip(some, found[0], strict=True))
