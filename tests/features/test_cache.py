@@ -212,5 +212,5 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     with Cache(tmp_path) as cache:
         space = cache.space(FakePair())
         cache._db.execute("PRAGMA max_page_count = 1")
-        with pytest.raises(UsageError, match=r"Expected a cache that can be used at .*full: make room"):
+        with pytest.raises(UsageError, match=r"Expected a cache that can be used at .*full: free some space"):
             space.put([("a", large)])
