@@ -81,3 +81,10 @@ def test_every_file_and_module_that_a_page_names_exists(path: Path) -> None:
     folders = (ROOT, ROOT / "mst_clipiqa", path.parent)
     assert [name for name in sorted(files) if not any((folder / name).is_file() for folder in folders)] == []
     assert [name for name in sorted(modules) if not ((ROOT / f"{name}.py").is_file() or (ROOT / name).is_dir())] == []
+
+
+def test_the_forms_of_the_data_in_the_journeys_are_classes_of_the_package() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "mst_clipiqa").rglob("*.py"))
+    defined = set(re.findall(r"^class (\w+)|^(\w+)(?:: TypeAlias)? = ", source, re.MULTILINE))
+    names = {name for pair in defined for name in pair}
+    assert set(re.findall(r"`([A-Z]\w+)`", page("architecture"))) - names == set()
