@@ -1,4 +1,4 @@
-"""Flags that several commands share, and what they turn into."""
+"""Flags that several commands share, and what is made of them."""
 
 from __future__ import annotations
 
@@ -23,55 +23,45 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def encoding_options(function: _F) -> _F:
-    """Add the flags that say how images are encoded."""
-    for option in reversed(
-        [
-            click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
-            click.option(
-                "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: fp32."
-            ),
-            click.option("--batch-size", default=32, show_default=True, help="Images per batch."),
-            click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
-            click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
-        ]
-    ):
-        function = option(function)
-    return function
+def stack(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
+    """Return one decorator that adds several flags, listed by ``--help`` in this order."""
+
+    def add(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
-def data_options(function: _F) -> _F:
-    """Add the flags that name a rated set."""
-    for option in reversed(
-        [
-            click.option("--data", required=True, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
-            click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of labels and images."),
-            click.option(
-                "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale."
-            ),
-            click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
-        ]
-    ):
-        function = option(function)
-    return function
-
-
-def recipe_options(function: _F) -> _F:
-    """Add the flags that say how to train."""
-    for option in reversed(
-        [
-            click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
-            click.option(
-                "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."
-            ),
-        ]
-    ):
-        function = option(function)
-    return function
+_SCALE = "Lowest and highest value of your rating scale."
+encoding_options = stack(
+    click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
+    click.option(
+        "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini fp32."
+    ),
+    click.option("--batch-size", default=32, show_default=True, help="Images per batch."),
+    click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
+    click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
+)
+model_options = stack(
+    click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS."),
+    click.option("--encoders", help="Path or hub id of the encoders, if they have moved."),
+)
+data_options = stack(
+    click.option("--data", required=True, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
+    click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of labels and images."),
+    click.option("--range", "score_range", type=(float, float), help=_SCALE),
+    click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
+)
+recipe_options = stack(
+    click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
+    click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
+)
 
 
 def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, allow_missing: bool) -> RatedSet:
-    """Return a rated set, telling on stderr what its reader has to say."""
+    """Return a rated set; notes of its reader go to stderr."""
     from mst_clipiqa.data import load
 
     rated = load(data, root, allow_missing=allow_missing, score_range=score_range)

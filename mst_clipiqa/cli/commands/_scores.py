@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
+from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, stack
 from mst_clipiqa.cli.commands._screen import for_screen, tail
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-_FILE = click.Path(path_type=Path, dir_okay=False)
 # Columns that do not fit on a terminal.
 _WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}
 _WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
 
 output_option = click.option(
-    "-o", "--output", type=_FILE, help="Write the table to this file (.csv, .jsonl, .parquet), not to stdout."
+    "-o", "--output", type=FILE, help="Write the table to this file (.csv, .jsonl, .parquet), not to stdout."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout instead of CSV.")
-left_out_option = click.option("--left-out", type=_FILE, help="Write rows that cannot be used to this file.")
+left_out_option = click.option("--left-out", type=FILE, help="Write rows that cannot be used to this file.")
 generator_option = click.option(
     "--generator-from",
     type=click.Choice(["column", "name", "folder"]),
@@ -33,29 +31,18 @@ generator_option = click.option(
     show_default=True,
     help="Where to find the generator: a column, the part of the file name before the first _, or the folder.",
 )
-_FOLDER_OPTIONS = [
-    click.option("--model", default="mini", show_default=True, help="Model that scores the images of a folder."),
-    click.option("--prompts", type=_FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
-    click.option("--recursive", is_flag=True, help="Include subfolders."),
-]
-
-
 by_option = click.option(
     "--by", default="quality", show_default=True, help="Column, or columns with weights: quality=2,correspondence=1."
 )
-
-
-def source_options(function: _F) -> _F:
-    """Add the flags that say how a folder is scored; they do not matter if SOURCE is a table."""
-    function = encoding_options(function)
-    for option in reversed(_FOLDER_OPTIONS):
-        function = option(function)
-    return function
-
-
-def table_options(function: _F) -> _F:
-    """Add the flags of a command that reads and writes rows; ``deliver`` uses those for the output."""
-    return output_option(json_option(left_out_option(source_options(function))))
+# How a folder is scored; these flags do not matter if SOURCE is a table.
+source_options = stack(
+    click.option("--model", default="mini", show_default=True, help="Model that scores the images of a folder."),
+    click.option("--prompts", type=FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
+    click.option("--recursive", is_flag=True, help="Include subfolders."),
+    encoding_options,
+)
+# For a command that reads and writes rows; ``deliver`` uses those for the output.
+table_options = stack(output_option, json_option, left_out_option, source_options)
 
 
 def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:

@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 @output_option
 @json_option
 def command(
-    a: str,
-    b: str,
-    prompt: str | None,
-    table: str | None,
-    output: Path | None,
-    as_json: bool,
-    **how: Any,
+    a: str, b: str, prompt: str | None, table: str | None, output: Path | None, as_json: bool, **how: Any
 ) -> None:
     """Tell which of the images A and B is better, by how much, and how certain that is.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, load_scorer
+from mst_clipiqa.cli.commands._options import FOLDER, load_scorer, model_options
 from mst_clipiqa.errors import ImageError, UsageError, shown
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 @click.command("explain")
 @click.argument("image", type=click.Path())
 @click.option("--prompt", help="Prompt of the image.")
-@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@model_options
 @click.option("-o", "--output", type=FOLDER, help="Folder for explanation.json and explanation.png.")
 @click.option("--target", default="quality", show_default=True, help="Score to draw maps for.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")

@@ -14,12 +14,7 @@ from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, ta
 @click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="Images to keep per prompt.")
 @by_option
 @table_options
-def command(
-    source: str,
-    number: int,
-    by: str,
-    **how: Any,
-) -> int:
+def command(source: str, number: int, by: str, **how: Any) -> int:
     """Keep the best images of each prompt in SOURCE, in the order of the prompts.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored

@@ -15,13 +15,7 @@ from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, ta
 @click.option("-k", "--top", type=click.IntRange(1), help="Keep the best K, or K per prompt with --per-prompt.")
 @click.option("--per-prompt", is_flag=True, help="Rank the images of each prompt separately.")
 @table_options
-def command(
-    source: str,
-    by: str,
-    top: int | None,
-    per_prompt: bool,
-    **how: Any,
-) -> int:
+def command(source: str, by: str, top: int | None, per_prompt: bool, **how: Any) -> int:
     """Sort the rows of SOURCE, best first, and number them in the column rank.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored

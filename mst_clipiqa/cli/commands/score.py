@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer
+from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, model_options
 from mst_clipiqa.cli.commands._screen import file_width, for_screen, tail
 from mst_clipiqa.errors import UsageError
 
@@ -29,8 +29,7 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("--prompt", help="The prompt of every image.")
 @click.option("--prompts", type=FILE, help="File with a prompt for each image: .csv, .json or .jsonl.")
-@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@model_options
 @click.option("-o", "--output", type=FILE, help="Write the table to this file: .csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished run of the same command.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")

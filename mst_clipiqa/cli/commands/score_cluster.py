@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.cli.commands._options import model_options
 from mst_clipiqa.errors import UsageError
 
 
@@ -20,8 +21,7 @@ from mst_clipiqa.errors import UsageError
 @click.option("--gpus-per-actor", default=0.0, show_default=True, type=click.FloatRange(0), help="May be a fraction.")
 @click.option("--threads", default=0, type=click.IntRange(0), help="Threads per actor; 0: as torch decides.")
 @click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images per Parquet file.")
-@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@model_options
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
 @click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")

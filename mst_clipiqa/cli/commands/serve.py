@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
+from mst_clipiqa.cli.commands._options import encoding_options, load_scorer, model_options, stack
 from mst_clipiqa.errors import UsageError, missing
 
 if TYPE_CHECKING:
@@ -23,20 +24,17 @@ _LIMITS = (
 _LARGEST = 1e12  # of any of these that is no whole number
 
 
-def _limit_options(function: Any) -> Any:
-    for name, value, text in reversed(_LIMITS):
-        kind = click.IntRange(min=1) if isinstance(value, int) else click.FloatRange(min=0, min_open=True)
-        function = click.option(name, type=kind, default=value, show_default=True, help=text)(function)
-    return function
+def _limit(name: str, value: float, text: str) -> Callable[[Any], Any]:
+    kind = click.IntRange(min=1) if isinstance(value, int) else click.FloatRange(min=0, min_open=True)
+    return click.option(name, type=kind, default=value, show_default=True, help=text)
 
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; non-local needs --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free port.")
-@click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS.")
-@click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
+@model_options
 @click.option("--token", envvar="MST_CLIPIQA_TOKEN", help="Clients must send it; also set by MST_CLIPIQA_TOKEN.")
-@_limit_options
+@stack(*(_limit(*limit) for limit in _LIMITS))
 @encoding_options
 def command(host: str, port: int, model: str, token: str | None, **flags: Any) -> None:
     """Serve a web page and an HTTP service for scoring images, until Ctrl-C.
