@@ -95,6 +95,6 @@ def pixels() -> torch.Tensor:
     return torch.from_numpy(wave + 0.3 * b * np.sin(1.7 * x + 2.3 * y + c)).float()
 
 
-def count_trained(model: nn.Module) -> int:
+def parameter_count(model: nn.Module) -> int:
     """Return how many numbers are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -20,7 +20,7 @@ from mst_clipiqa.errors import ModelError
 WEIGHTS = (
     "model.safetensors",
     "pytorch_model.bin",
-)  # the first that is there; .bin is read with weights_only
+)  # the first that exists; .bin is read with weights_only
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 OPENAI_PAIR = ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16")
 

@@ -82,7 +82,7 @@ def _attended(
 ) -> Float[Tensor, "batch heads rows d"]:
     """Return softmax(query . key / sqrt(d)) . value, (batch, heads, rows, d).
 
-    On a processor torch's fused bf16 attention is slower than plain products image by image, which stay in its
+    On a CPU, torch's fused bf16 attention is slower than plain products per image, which stay in the CPU's
     cache. Their logits are rounded once, to bf16: an embedding's error grows by 2 % where logits spread by 1.7.
     """
     if query.device.type != "cpu" or query.dtype == torch.float32 or query.shape[2] == 1:

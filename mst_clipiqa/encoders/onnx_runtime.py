@@ -30,7 +30,7 @@ from mst_clipiqa.model.mstfe import MSTFE
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 MANIFEST = "export.json"
-FORMAT = 1
+EXPORT_FORMAT = 1
 FILES: dict[Stream, str] = {"coarse": "coarse.onnx", "fine": "fine.onnx"}
 _LARGEST = 2**16  # bytes of a manifest
 
@@ -51,7 +51,7 @@ class Manifest:
     precision: str
     encoders: str
     files: dict[str, str]
-    format: int = FORMAT
+    format: int = EXPORT_FORMAT
 
 
 class RuntimeTower(nn.Module):
@@ -76,13 +76,13 @@ def read_manifest(folder: Path) -> Manifest:
         raw = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
         found = Manifest(**json.loads(raw))
         kind = (found.format, found.runtime, found.precision)
-        if kind in ((FORMAT, "onnx", "fp32"), (FORMAT, "onnx", "int8")) and _names_files(found):
+        if kind in ((EXPORT_FORMAT, "onnx", "fp32"), (EXPORT_FORMAT, "onnx", "int8")) and _names_files(found):
             return found
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(
             f"Expected a folder that `mst-clipiqa export` wrote at {shown(folder)}, got no {MANIFEST} that can be read."
         ) from error
-    raise ModelError(f"Expected {MANIFEST} of format {FORMAT} in {shown(folder)}, got another: export again.")
+    raise ModelError(f"Expected {MANIFEST} of format {EXPORT_FORMAT} in {shown(folder)}, got another: export again.")
 
 
 def _names_files(manifest: Manifest) -> bool:
@@ -111,7 +111,7 @@ class ONNXPair:
         self.view, self.dim, self.text_dim = pair.view, pair.dim, pair.text_dim
         self.source, self.sha256 = pair.source, pair.sha256
         self.device = torch.device("cpu")
-        self.precision = f"onnx-{precision}"  # so that cached features are told apart
+        self.precision = f"onnx-{precision}"  # so that features are cached separately
         self.chunking = Chunking(CHUNK, False, 1)  # the runtime has threads of its own
         self.encode_prompts = pair.encode_prompts
         self.encode_templates = pair.encode_templates

@@ -142,8 +142,8 @@ def normalised(
 ) -> Float[Tensor, "batch 3 height width"]:
     """Return what ``normalise`` does, of (batch, 3, height, width), in another type and channels last.
 
-    Within float32's rounding of it, and many times faster: one multiplication and addition a number over rows that
-    lie in memory as they are read, image by image, so that all but the result stays in the processor's cache.
+    Equal within float32 rounding, and many times faster: one multiply-add per value over rows that are contiguous in
+    memory, image by image, so that everything but the result stays in the CPU's cache.
     """
     rows = pixels.movedim(1, -1).flatten(2)  # (batch, height, width * 3): no copy where channels are last already
     scale, shift = (line.repeat(pixels.shape[-1]).to(pixels.device) for line in _scale_and_shift(spec))
@@ -182,12 +182,12 @@ def _middle(image: Image.Image, ratio: int) -> Image.Image:
 
 
 def _starts(side: int, crop: int, grid: int) -> list[int]:
-    """Return the first pixel of each of ``grid`` crops, spread evenly over ``side``; one alone stands in the middle."""
+    """Return the first pixel of each of ``grid`` crops, spread evenly over ``side``; a single one is centred."""
     if grid == 1:
         return [(side - crop) // 2]
     return [round(i * (side - crop) / (grid - 1)) for i in range(grid)]
 
 
 def _to_tensor(pixels: UInt8[np.ndarray, "*crops height width 3"]) -> UInt8[Tensor, "*crops 3 height width"]:
-    """Return pixels (..., height, width, 3) as (..., 3, height, width), where they lie: channels last."""
+    """Return pixels (..., height, width, 3) as (..., 3, height, width), without a copy: channels last."""
     return torch.from_numpy(pixels).movedim(-1, -3)

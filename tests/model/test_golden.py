@@ -13,7 +13,7 @@ from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, Text
 from mst_clipiqa.model.templates import TEMPLATES
-from tests.closed_form import GOLDEN, MOS, PROMPTS, count_trained, fill, golden, pixels, save_clip
+from tests.closed_form import GOLDEN, MOS, PROMPTS, fill, golden, parameter_count, pixels, save_clip
 
 RECORDED = golden()
 VARIANTS: list[tuple[str, Head]] = [("A", "template"), ("B", "prompt")]
@@ -109,7 +109,7 @@ def test_scores_losses_gradients_and_five_steps(
         close(norm, want["grad_norm"][name], 1e-4)
     close(torch.tensor(train_five_steps(model, run)), want["losses_5_adam_steps"], 1e-4)
     close(run().detach(), want["score_after"], 1e-5)
-    assert count_trained(model) == want["trainable"]
+    assert parameter_count(model) == want["trainable"]
 
 
 def test_a_score_is_the_same_alone_and_beside_a_longer_prompt(

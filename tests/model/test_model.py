@@ -15,7 +15,7 @@ from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, to_head, to_native, zero_shot
 from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, planar, views
 from mst_clipiqa.model.templates import TEMPLATES
-from tests.closed_form import count_trained, fill, set_alpha
+from tests.closed_form import fill, parameter_count, set_alpha
 
 
 def features(rows: int, dim: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +83,7 @@ def test_padding_is_not_attended_to() -> None:
 
 
 def test_counts_of_the_paper() -> None:
-    assert [count_trained(MSTCLIPIQA(512, head)) for head in ("template", "prompt")] == [722_561, 2_299_010]
+    assert [parameter_count(MSTCLIPIQA(512, head)) for head in ("template", "prompt")] == [722_561, 2_299_010]
 
 
 def test_templates_are_the_five_levels() -> None:

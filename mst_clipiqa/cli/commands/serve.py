@@ -21,7 +21,7 @@ _LIMITS = (
     ("--max-held-mb", 256.0, "Most MB of request bodies in memory, over all clients."),
     ("--timeout", 30.0, "Seconds to receive a request, and as many again to respond."),
 )
-_LARGEST = 1e12  # of any of these that is no whole number
+_HIGHEST = 1e12  # of any of these that is no whole number
 
 
 def _limit(name: str, value: float, text: str) -> Callable[[Any], Any]:
@@ -60,8 +60,8 @@ def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) ->
 
     for name, usual, _ in _LIMITS:
         value = flags[name.removeprefix("--").replace("-", "_")]
-        if isinstance(value, float) and not value <= _LARGEST:  # nor is nan
-            raise UsageError(f"Expected a number up to {_LARGEST:g} for {name}, got {value:g}: omit it for {usual:g}.")
+        if isinstance(value, float) and not value <= _HIGHEST:  # nor is nan
+            raise UsageError(f"Expected a number up to {_HIGHEST:g} for {name}, got {value:g}: omit it for {usual:g}.")
     limits = Limits(
         max_bytes=int(flags["max_mb"] * 2**20),
         max_pixels=int(flags["max_megapixels"] * 1e6),
