@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fuzz.harness import Surface, loaded, run
 
-SURFACES = ("images", "prompts", "tables", "models", "http")
+SURFACES = ("images", "metadata", "prompts", "tables", "models", "http")
 FOUND = Path(__file__).parent / "found"
 
 

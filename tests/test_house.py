@@ -124,7 +124,7 @@ def test_arrows_point_one_way(file: str) -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("model/gff.py", "from mst_clipiqa.images.decode import read_image"),
+        ("model/gff.py", "from mst_clipiqa.images.files import read_image"),
         ("model/gff.py", "from mst_clipiqa.encoders.precision import DTYPES"),
         ("evaluate/measures.py", "import mst_clipiqa.data"),
         ("scoring/scorer.py", "def f():\n    from mst_clipiqa import train"),

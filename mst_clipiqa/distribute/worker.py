@@ -11,7 +11,7 @@ from typing import Any
 from mst_clipiqa.distribute.plan import Partition, Source
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.image_encoder import Failed
-from mst_clipiqa.images.decode import MAX_BYTES
+from mst_clipiqa.images.files import MAX_BYTES
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, to_row
 from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer

@@ -20,7 +20,8 @@ from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
-from mst_clipiqa.images.decode import MAX_PIXELS, open_image, read_image
+from mst_clipiqa.images.decode import MAX_PIXELS, open_image
+from mst_clipiqa.images.files import read_image
 from mst_clipiqa.model.preprocess import Views, views
 
 _Item = TypeVar("_Item")

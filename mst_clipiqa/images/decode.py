@@ -1,6 +1,6 @@
 """Anything that holds an image -> one upright RGB image, or an ImageError that says why there is none.
 
-Files are not trusted. Only seven formats are read, each by its own parser, chosen by the file's first bytes. The size
+Files are not trusted. Only a few formats are read, each by its own parser, chosen by the file's first bytes. The size
 in the header is checked before anything is decoded, and pipes and devices are never opened. Whatever a parser raises
 becomes one readable sentence without the file's name and the parser's own words (those are in ``__cause__``), so that
 equal reasons can be counted.
@@ -8,38 +8,41 @@ equal reasons can be counted.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from PIL import Image, ImageFile
 
 from mst_clipiqa.errors import ImageError
+from mst_clipiqa.images.colour import UNUSABLE, conversion
+from mst_clipiqa.images.files import MAX_BYTES, File, check_length, open_file, unreadable
 from mst_clipiqa.images.formats import HEAD, kind_of, parser_of
-from mst_clipiqa.images.modes import from_array, from_tensor, orientation, quiet, to_rgb, upright
+from mst_clipiqa.images.frames import MOST_FRAMES, count_frames, seek_frame, seek_full_page
+from mst_clipiqa.images.modes import from_array, from_tensor, is_transparent, orientation, quiet, to_rgb, upright
+from mst_clipiqa.images.salvage import without_metadata
+from mst_clipiqa.images.texts import png_chunks
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-    File: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
-    Source: TypeAlias = File | Image.Image | NDArray[np.uint8] | torch.Tensor
+    Source: TypeAlias = File | BinaryIO | Image.Image | NDArray[np.uint8 | np.floating[Any]] | torch.Tensor
 
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: the limit that Pillow itself has for some of the formats."""
-MAX_BYTES = 512 * 2**20
-"""Largest file that is read, in bytes."""
+COLORS = ("srgb", "as-stored")
+"""What becomes of colours: converted to sRGB by the file's profile, or taken as they are stored."""
 
-# So as not to wait for a writer if a pipe takes the file's name between the check and the opening.
-_READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 _EARLY = ("truncat", "incomplete", "requires a buffer", "no more images")  # how parsers say "cut off"
+_LOST = {"iCCP": UNUSABLE, "tRNS": "its transparency is damaged and was left out"}
+_TINY = 16  # pixels: an image with a shorter side than this holds too little to be judged
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,48 @@ class OpenedImage:
         image: mode RGB, upright, independent of any file.
         width: of the whole upright image, in pixels, even if ``reduce_to`` made ``image`` smaller.
         height: likewise.
+        caution: what makes its scores less certain, in a few words; empty if nothing does.
     """
 
     image: Image.Image
     width: int
     height: int
+    caution: str = ""
+
+
+@dataclass(frozen=True)
+class _How:
+    max_pixels: int
+    max_bytes: int
+    reduce_to: int | None
+    color: str
+    frame: int | str
 
 
 def open_image(
-    source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, reduce_to: int | None = None
+    source: Source,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    reduce_to: int | None = None,
+    color: str = "srgb",
+    frame: int | str = "first",
 ) -> OpenedImage:
-    """Return the image in ``source``, upright and in RGB.
+    """Return the image in ``source``, upright, in RGB and in sRGB.
 
-    Transparent parts become white, EXIF orientation is applied, only the first frame is read, and 16 bits per channel
-    become 8. Safe to call from many threads at once; warnings of Pillow are suppressed.
+    Transparent parts become white, EXIF orientation is applied, and 16 bits per channel become 8. Of a TIFF with
+    several pages, the first that is not a thumbnail is read. Metadata that cannot be read is left out. Safe to call
+    from many threads at once; warnings of Pillow are suppressed.
 
     Args:
-        source: a path; the bytes of a file; a PIL image; a uint8 array (H, W), (H, W, 3) or (H, W, 4); or a
-            float tensor (3, H, W) in [0, 1].
+        source: a path; the bytes of a file; an open binary file; a PIL image; a uint8 or float array (H, W),
+            (H, W, 3) or (H, W, 4), floats in [0, 1]; or a float tensor (3, H, W) in [0, 1].
         max_pixels: a larger image is refused before it is decoded.
         max_bytes: a larger file is refused before it is read.
         reduce_to: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least this many pixels:
             much faster for photographs, but not the same pixels as a full decode. None decodes in full.
+        color: "srgb" converts by the embedded profile; "as-stored" ignores it, as CLIP's preprocessing does.
+        frame: of an animated image: "first", "middle", or a number from 0.
 
     Returns:
         OpenedImage: the RGB image and the size of the upright image.
@@ -83,89 +106,135 @@ def open_image(
         >>> open_image(Image.new("L", (3, 2))).image.mode
         'RGB'
     """
+    how = _How(max_pixels, max_bytes, reduce_to, color, frame)
     if isinstance(source, Image.Image):
-        return _from_image(source, max_pixels)
+        return _from_image(source, how)
     if isinstance(source, bytes | bytearray | memoryview):
-        _check_length(len(source), max_bytes)
-        return _decode(io.BytesIO(source), max_pixels, reduce_to)
+        check_length(len(source), max_bytes)
+        return _decode(io.BytesIO(source), how)
     if isinstance(source, str | os.PathLike):
-        with _open_file(source, max_bytes) as file:
-            return _decode(file, max_pixels, reduce_to)
+        with open_file(source, max_bytes) as file:
+            return _decode(file, how)
     # A caller with an array or a tensor has imported its package; for others it is not imported.
     if (numpy := sys.modules.get("numpy")) and isinstance(source, numpy.ndarray):
-        return _from_image(from_array(source), max_pixels)
+        return _from_image(from_array(source), how)
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
-        return _from_image(from_tensor(source), max_pixels)
+        return _from_image(from_tensor(source), how)
+    if callable(getattr(source, "read", None)):
+        return _decode(io.BytesIO(_read(source, max_bytes)), how)
     raise ImageError(
-        f"Expected a path, bytes, a PIL image, a uint8 array or a float tensor, got {type(source).__name__}: "
-        "convert it to one of these."
+        "Expected a path, bytes, an open file, a PIL image, a uint8 array or a float tensor, got "
+        f"{type(source).__name__}: convert it to one of these."
     )
 
 
-def read_image(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the bytes of an image file without decoding; ImageError if ``open_image`` would not open it."""
-    with _open_file(path, max_bytes) as file:
-        return file.read()
+def _read(file: Any, max_bytes: int) -> bytes:
+    """Return the rest of an open file."""
+    with _translated("file"):
+        data = file.read(max_bytes + 1)
+    if not isinstance(data, bytes):
+        if hasattr(data, "close"):
+            data.close()  # a coroutine, which would warn that nobody awaited it
+        raise ImageError(f"Expected an open file that gives bytes, got {type(data).__name__}: open it in binary mode.")
+    if not data:
+        raise ImageError("Expected an image, got an open file at its end: call seek(0) before.")
+    check_length(len(data), max_bytes)
+    return data
 
 
-def _from_image(image: Image.Image, max_pixels: int) -> OpenedImage:
+def _from_image(image: Image.Image, how: _How) -> OpenedImage:
     """Return a copy of a PIL image, which stays as it was, except that it is loaded."""
-    _check_size(image.size, max_pixels)
+    _check_size(image.size, how.max_pixels)
     with _translated("PIL"), quiet():
         image.load()
-        turned = upright(to_rgb(image), orientation(image))
-        return OpenedImage(turned, *turned.size)
+        rgb, cautions = _in_rgb(image, how)
+        turned = upright(rgb, orientation(image))
+        return OpenedImage(turned, *turned.size, "; ".join(cautions))
 
 
-def _decode(file: BinaryIO, max_pixels: int, reduce_to: int | None) -> OpenedImage:
-    """Return the first image of an open file after checking its header."""
+def _decode(file: BinaryIO, how: _How) -> OpenedImage:
+    """Return the image of an open file; if the parser stumbles over metadata, of the file without it."""
     with _translated("file"):
         kind = kind_of(file.read(HEAD))
-        file.seek(0)
+    try:
+        return _parsed(kind, file, how)
+    except ImageError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, MemoryError):  # it was not the parser
+            raise
+        with _translated(kind):
+            file.seek(0)
+            mended = without_metadata(kind, file)
+        if mended is None:
+            raise
+        data, lost = mended
+        opened = _parsed(kind, io.BytesIO(data), how)
+        cautions = [*(_LOST[name] for name in dict.fromkeys(lost)), opened.caution]
+        return dataclasses.replace(opened, caution="; ".join(filter(None, cautions)))
+
+
+def _parsed(kind: str, file: BinaryIO, how: _How) -> OpenedImage:
+    """Return the image of an open file, after checking its header."""
     with _translated(kind), quiet():
+        cicp = _cicp(file) if kind == "PNG" and how.color == "srgb" else b""
+        file.seek(0)
         image = parser_of(kind)(file)
-        _check_size(image.size, max_pixels)
+        _check_size(image.size, how.max_pixels)
         if kind == "TIFF":
+            seek_full_page(image)
+            _check_size(image.size, how.max_pixels)
             _check_covered(image)
+        cautions = _go_to_frame(kind, image, file, how.frame)
         full = image.size
-        if reduce_to is not None:
-            image.draft(None, (reduce_to, reduce_to))
+        if how.reduce_to is not None:
+            image.draft(None, (how.reduce_to, how.reduce_to))
         is_whole = image.size == full
         image.load()
+        rgb, more = _in_rgb(image, how, cicp)
         turn = orientation(image)
-        turned = upright(to_rgb(image), turn)
-        if is_whole:  # Pillow turns a TIFF upright as it loads, so its size is known only now
-            return OpenedImage(turned, *turned.size)
-        return OpenedImage(turned, *(full[::-1] if turn >= 5 else full))
+        turned = upright(rgb, turn)
+        # Pillow turns a TIFF upright as it loads, so its size is known only now.
+        size = turned.size if is_whole else full[::-1] if turn >= 5 else full
+        return OpenedImage(turned, *size, "; ".join(cautions + more))
 
 
-@contextmanager
-def _open_file(path: str | os.PathLike[str], max_bytes: int) -> Iterator[BinaryIO]:
-    """Open an ordinary file for reading; never wait for a pipe, never touch a device."""
-    with _named_errors(path):
-        if not os.fspath(path):
-            raise FileNotFoundError
-        info = Path(path).stat()
-    _check_kind(info, max_bytes)
-    with _named_errors(path):
-        descriptor = os.open(path, _READ)
-    with os.fdopen(descriptor, "rb", buffering=2**16) as file:
-        _check_kind(os.fstat(descriptor), max_bytes)  # again: the name may belong to another file by now
-        yield file
+def _cicp(file: BinaryIO) -> bytes:
+    """Return the data of a PNG's cICP chunk, or nothing."""
+    for name, length in png_chunks(file):
+        if name == b"cICP" and length == 4:
+            return file.read(4)
+        if name == b"IDAT":
+            break
+    return b""
 
 
-@contextmanager
-def _named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn a system error about a path into an ImageError."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        hint = " (addresses on the web are not fetched)" if "://" in os.fspath(path) else ""
-        raise ImageError(
-            f"Expected an image, found no file of this name{hint}: check that it is still there."
-        ) from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise _unreadable(error) from error
+def _go_to_frame(kind: str, image: ImageFile.ImageFile, file: BinaryIO, frame: int | str) -> list[str]:
+    """Go to the frame that was asked for; return a caution if there are several."""
+    frames = count_frames(kind, image, file)
+    number = frame if isinstance(frame, int) else frames // 2 if frame == "middle" else 0
+    seek_frame(image, number, frames)
+    of = f"{frames:,}" if frames < MOST_FRAMES else f"{MOST_FRAMES:,} or more"
+    return [f"frame {number + 1:,} of {of}"] if frames > 1 else []
+
+
+def _in_rgb(image: Image.Image, how: _How, cicp: bytes = b"") -> tuple[Image.Image, list[str]]:
+    """Return a loaded image in RGB, and what is to be said of it."""
+    convert = conversion(image, cicp) if how.color == "srgb" else None
+    rgb = to_rgb(image, convert if convert and convert.transform else None)
+    cautions = [convert.caution] if convert and convert.caution else []
+    if min(rgb.size) < _TINY:
+        cautions.append(f"only {image.width} x {image.height} pixels")
+    elif (colour := rgb.getpixel((0, 0))) == rgb.getpixel((rgb.width - 1, rgb.height // 2)) and _is_flat(rgb):
+        is_clear = colour == (255, 255, 255) and is_transparent(image) and _is_clear(image)
+        cautions.append("wholly transparent" if is_clear else "one flat colour")
+    return rgb, cautions
+
+
+def _is_flat(rgb: Image.Image) -> bool:
+    return all(low == high for low, high in rgb.getextrema())  # type: ignore[misc]  # RGB has a pair per band
+
+
+def _is_clear(image: Image.Image) -> bool:
+    return image.convert("RGBA").getchannel("A").getextrema() == (0, 0)
 
 
 @contextmanager
@@ -183,29 +252,10 @@ def _translated(kind: str) -> Iterator[None]:
         raise ImageError("Expected an image that fits into memory, got a larger one: save it smaller.") from error
     except Exception as error:  # parsers raise nearly every type there is
         if isinstance(error, OSError) and error.errno is not None:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
         early = isinstance(error, EOFError) or any(word in str(error).lower() for word in _EARLY)
         state = "ends too early" if early else "is damaged or of a rare kind"
         raise ImageError(f"Expected a whole {kind} image, got one that {state}: save or download it again.") from error
-
-
-def _check_kind(info: os.stat_result, max_bytes: int) -> None:
-    """Refuse all but ordinary files of a reasonable length."""
-    if stat.S_ISDIR(info.st_mode):
-        raise ImageError(
-            "Expected an image, got a folder: name the folder itself to score what is in it, or rename it."
-        )
-    if not stat.S_ISREG(info.st_mode):
-        kind = "a named pipe" if stat.S_ISFIFO(info.st_mode) else "a device or socket"
-        raise ImageError(f"Expected an image, got {kind}: save the image to an ordinary file first.")
-    _check_length(info.st_size, max_bytes)
-
-
-def _check_length(length: int, max_bytes: int) -> None:
-    if length == 0:
-        raise ImageError("Expected an image, got nothing (0 bytes): save or download it again.")
-    if length > max_bytes:
-        raise ImageError(f"Expected at most {max_bytes:,} bytes, got {length:,}: save it smaller, or raise max_bytes.")
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -223,8 +273,3 @@ def _check_covered(image: ImageFile.ImageFile) -> None:
     boxes = [tile.extents for tile in image.tile if tile.extents is not None]
     if sum((right - left) * (low - top) for left, top, right, low in boxes) < image.width * image.height:
         raise ValueError("the strips do not cover the image")
-
-
-def _unreadable(error: OSError | ValueError) -> ImageError:
-    why = (isinstance(error, OSError) and error.strerror) or str(error)
-    return ImageError(f"Expected an image, but the file cannot be read ({why}): check its name, permissions and disk.")

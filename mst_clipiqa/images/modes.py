@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,28 +46,33 @@ def upright(image: Image.Image, turn: int) -> Image.Image:
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, to_srgb: Callable[[Image.Image], Image.Image] | None = None) -> Image.Image:
     """Return a loaded image of any mode as a new RGB image of its own, transparent parts on white.
 
     16-bit grey is divided by 257. 32-bit integers and floats have no fixed white: values up to 1 (floats
-    only), 255 and 65,535 are taken for images of that range, and anything else is refused. Colours are not
-    managed: an embedded profile is ignored, as CLIP's preprocessing ignores it.
+    only), 255 and 65,535 are taken for images of that range, and anything else is refused.
+
+    Args:
+        image: loaded, of any mode.
+        to_srgb: turns an image without alpha into RGB, colours included; None keeps the numbers as they are stored.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _from_deep(image)
     if image.mode == "La":
         image = image.convert("LA")  # converted straight to RGBA, Pillow would drop the alpha
-    if _is_transparent(image):
+    if is_transparent(image):
         rgba = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(rgba, (0, 0), rgba)
+        white.paste(to_srgb(rgba.convert("RGB")) if to_srgb else rgba, (0, 0), rgba)
         return white
-    rgb = image.convert("RGB")  # a copy if it is RGB already; a plain image, which keeps no file open
+    # A copy if it is RGB already; a plain image, which keeps no file open.
+    rgb = to_srgb(image) if to_srgb else image.convert("RGB")
     rgb.info = {}
     return rgb
 
 
-def _is_transparent(image: Image.Image) -> bool:
+def is_transparent(image: Image.Image) -> bool:
+    """Whether an image can have transparent parts."""
     if image.mode in ("LA", "PA", "RGBA", "RGBa"):
         return True
     if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
@@ -105,37 +110,44 @@ def _white(values: NDArray[Any], image: Image.Image) -> int:
 
 
 def from_array(array: NDArray[Any]) -> Image.Image:
-    """Return a uint8 array (H, W), (H, W, 3) or (H, W, 4) as a PIL image."""
+    """Return an array (H, W), (H, W, 3) or (H, W, 4) as a PIL image: uint8, or floats in [0, 1]."""
     import numpy as np
 
-    if array.dtype != np.uint8:
-        raise ImageError(
-            f"Expected an array of dtype uint8 (0..255), got {array.dtype}: scale to 0..255 and convert it."
-        )
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
         first = array.ndim == 3 and array.shape[0] in (3, 4)
         hint = "move the channels last" if first else "give one image"
         raise ImageError(f"Expected an array (H, W), (H, W, 3) or (H, W, 4), got {array.shape}: {hint}.")
+    if np.issubdtype(array.dtype, np.floating):
+        return Image.fromarray(_bytes_of(array))
+    if array.dtype != np.uint8:
+        raise ImageError(
+            f"Expected an array of dtype uint8 (0..255) or floats in [0, 1], got {array.dtype}: scale and convert it."
+        )
     return Image.fromarray(np.ascontiguousarray(array))
 
 
 def from_tensor(tensor: torch.Tensor) -> Image.Image:
     """Return a float tensor (3, H, W) in [0, 1] as a PIL image."""
-    import numpy as np
-
     if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
         shape = tuple(tensor.shape)
         raise ImageError(f"Expected a tensor (3, H, W), got {shape}: give one RGB image, channels first.")
     if not tensor.is_floating_point():
         raise ImageError(f"Expected a float tensor in [0, 1], got {tensor.dtype}: divide it by 255.")
-    values: NDArray[Any] = tensor.detach().cpu().float().numpy()
+    return Image.fromarray(_bytes_of(tensor.detach().cpu().float().numpy()).transpose(1, 2, 0).copy())
+
+
+def _bytes_of(values: NDArray[Any]) -> NDArray[Any]:
+    """Return floats in [0, 1] as 0..255."""
+    import numpy as np
+
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ImageError("Expected values in [0, 1], got NaN or infinity: find where they come from.")
     if low < -_SLACK or high > 1 + _SLACK:
         hint = "divide it by 255" if low >= 0 and 2 < high <= 255 else "scale or clamp it to [0, 1]"
         raise ImageError(f"Expected values in [0, 1], got values from {low:g} to {high:g}: {hint}.")
-    return Image.fromarray(np.rint(values * 255).astype(np.uint8).transpose(1, 2, 0).copy())
+    scaled: NDArray[Any] = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    return scaled
 
 
 _thread = threading.local()

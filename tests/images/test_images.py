@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from mst_clipiqa.errors import ImageError, shown
-from mst_clipiqa.images.decode import MAX_PIXELS, open_image, read_image
+from mst_clipiqa.images.decode import MAX_PIXELS, open_image
+from mst_clipiqa.images.files import read_image
 
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"] + (["AVIF"] if features.check("avif") else [])
 ORIENTATION = 0x0112
@@ -221,13 +222,26 @@ def test_arrays_grey_rgb_and_not_contiguous() -> None:
     base = np.asarray(blocks())
     assert (pixels_of(base[..., 0])[..., 2] == base[..., 0]).all()
     assert (pixels_of(base[::2, ::-1]) == base[::2, ::-1]).all()
+    for dtype in (np.float64, np.float32, np.float16):
+        assert (pixels_of((base / 255).astype(dtype)) == base).all()
+
+
+def test_open_files() -> None:
+    data = encoded(blocks(), "PNG")
+    file = io.BytesIO(data)
+    assert (pixels_of(file) == np.asarray(blocks())).all()
+    assert "got an open file at its end: call seek(0) before" in reason_of(file)
+    assert "got an open file that gives bytes" not in reason_of(io.StringIO("x"))
+    assert "got str: open it in binary mode" in reason_of(io.StringIO("x"))
+    assert "Expected at most 20 bytes" in reason_of(io.BytesIO(data), max_bytes=20)
 
 
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((4, 4, 3)), "dtype uint8 (0..255), got float64: scale to 0..255"),
-        (np.zeros((4, 4), np.uint16), "got uint16"),
+        (np.full((4, 4, 3), 200.0), "Expected values in [0, 1], got values from 200 to 200: divide it by 255"),
+        (np.full((4, 4), np.nan), "got NaN"),
+        (np.zeros((4, 4), np.uint16), "dtype uint8 (0..255) or floats in [0, 1], got uint16: scale and convert it"),
         (np.zeros((3, 9, 9), np.uint8), "got (3, 9, 9): move the channels last"),
         (np.zeros((2, 4, 4, 3), np.uint8), "got (2, 4, 4, 3): give one image"),
         (np.zeros((0, 4, 3), np.uint8), "got (0, 4, 3)"),
@@ -266,7 +280,7 @@ def test_tensors_that_are_no_image(tensor: torch.Tensor, words: str) -> None:
 
 @pytest.mark.parametrize("source", [None, 3, 2.5, [[1]], object()])
 def test_other_objects(source: Any) -> None:
-    assert "a path, bytes, a PIL image, a uint8 array or a float tensor, got" in reason_of(source)
+    assert "a path, bytes, an open file, a PIL image, a uint8 array or a float tensor, got" in reason_of(source)
 
 
 # --- files that are no image ---------------------------------------------------------------------------------
@@ -397,7 +411,7 @@ def test_truncated_files(kind: str) -> None:
 
 
 def test_a_parser_that_finds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: Any) -> None:
+    def full(*_: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr("mst_clipiqa.images.decode.to_rgb", full)
