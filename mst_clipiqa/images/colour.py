@@ -33,7 +33,6 @@ _GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"
 _SRGB_WHITE = (0.3127, 0.3290)
 _SRGB_PRIMARIES = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _SRGB_CURVE = (3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # ICC's parametric curve of type 3
-_VIDEO_CURVE = (3, 1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 _GAMMA_SLACK = 0.05  # libpng's: a gAMA this near 1/2.2 means sRGB
 _NEAR = 0.005  # of a chromaticity
 # Code points of cICP (ITU-T H.273): primaries with white first, and transfer curves.
@@ -43,11 +42,10 @@ _CICP_PRIMARIES = {
     12: (*_SRGB_WHITE, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
 }
 _CICP_CURVES = {
-    **dict.fromkeys((1, 6, 14, 15), _VIDEO_CURVE),
+    **dict.fromkeys((1, 6, 13, 14, 15), _SRGB_CURVE),  # the curves of video are shown as sRGB, as browsers show them
     4: (0, 2.2),
     5: (0, 2.8),
     8: (0, 1.0),
-    13: _SRGB_CURVE,
 }
 _CICP_HDR = (16, 18)  # PQ and HLG
 
@@ -90,6 +88,8 @@ def conversion(image: Image.Image, cicp: bytes = b"") -> Conversion:
         return _of_profile(profile, image.mode)
     if len(cicp) == 4 and cicp[3] == 1:  # the fourth byte: full range, without which RGB is not what it says
         return _of_cicp(cicp[0], cicp[1], image.mode)
+    if isinstance(nclx := image.info.get("nclx_profile"), dict):  # HEIC
+        return _of_cicp(nclx.get("color_primaries"), nclx.get("transfer_characteristics"), image.mode)
     if image.format == "PNG" and "srgb" not in image.info and "gamma" in image.info:
         return _of_gamma(image.info["gamma"], image.info.get("chromaticity"), image.mode)
     return NOTHING
@@ -165,9 +165,11 @@ def _of_gamma(gamma: float, chromaticity: Any, mode: str) -> Conversion:
     return _of_curve(curve, points, mode)
 
 
-def _of_cicp(primaries: int, transfer: int, mode: str) -> Conversion:
+def _of_cicp(primaries: object, transfer: object, mode: str) -> Conversion:
     if transfer in _CICP_HDR:
         return Conversion(caution=HDR)
+    if not (isinstance(primaries, int) and isinstance(transfer, int)):
+        return NOTHING
     if primaries not in _CICP_PRIMARIES or transfer not in _CICP_CURVES:
         return NOTHING
     return _of_curve(_CICP_CURVES[transfer], _CICP_PRIMARIES[primaries], mode)

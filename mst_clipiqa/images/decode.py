@@ -23,7 +23,8 @@ from mst_clipiqa.errors import ImageError
 from mst_clipiqa.images.colour import UNUSABLE, conversion
 from mst_clipiqa.images.files import MAX_BYTES, File, check_length, open_file, unreadable
 from mst_clipiqa.images.formats import HEAD, kind_of, parser_of
-from mst_clipiqa.images.frames import MOST_FRAMES, count_frames, seek_frame, seek_full_page
+from mst_clipiqa.images.frames import MOST_FRAMES, count_frames, gif_frames, seek_frame, seek_full_page
+from mst_clipiqa.images.jxl import jxl_size
 from mst_clipiqa.images.modes import from_array, from_tensor, is_transparent, orientation, quiet, to_rgb, upright
 from mst_clipiqa.images.salvage import without_metadata
 from mst_clipiqa.images.texts import png_chunks
@@ -176,14 +177,19 @@ def _parsed(kind: str, file: BinaryIO, how: _How) -> OpenedImage:
     """Return the image of an open file, after checking its header."""
     with _translated(kind), quiet():
         cicp = _cicp(file) if kind == "PNG" and how.color == "srgb" else b""
+        parser = parser_of(kind)
+        in_gif = gif_frames(file) if kind == "GIF" else 0
         file.seek(0)
-        image = parser_of(kind)(file)
+        if kind == "JPEG XL":
+            _check_size(jxl_size(file), how.max_pixels)
+        image = parser(file)
         _check_size(image.size, how.max_pixels)
+        cautions = []
         if kind == "TIFF":
-            seek_full_page(image)
+            cautions = seek_full_page(image)
             _check_size(image.size, how.max_pixels)
             _check_covered(image)
-        cautions = _go_to_frame(kind, image, file, how.frame)
+        cautions += _go_to_frame(image, in_gif or count_frames(kind, image), how.frame)
         full = image.size
         if how.reduce_to is not None:
             image.draft(None, (how.reduce_to, how.reduce_to))
@@ -207,9 +213,8 @@ def _cicp(file: BinaryIO) -> bytes:
     return b""
 
 
-def _go_to_frame(kind: str, image: ImageFile.ImageFile, file: BinaryIO, frame: int | str) -> list[str]:
+def _go_to_frame(image: ImageFile.ImageFile, frames: int, frame: int | str) -> list[str]:
     """Go to the frame that was asked for; return a caution if there are several."""
-    frames = count_frames(kind, image, file)
     number = frame if isinstance(frame, int) else frames // 2 if frame == "middle" else 0
     seek_frame(image, number, frames)
     of = f"{frames:,}" if frames < MOST_FRAMES else f"{MOST_FRAMES:,} or more"

@@ -16,29 +16,29 @@ MOST_FRAMES = 1000
 """Frames that are counted; of more, it is only known that there are at least this many."""
 _MOST_PAGES = 100
 _MOST_BLOCKS = 500_000  # of a GIF, in which data comes in pieces of up to 255 bytes
+_MOST_BEFORE = 50_000  # of those, before its first image
 _MOST_WORK = 2**31  # pixels that are decoded to reach a frame
 _SUBFILE_TYPE, _REDUCED = 254, 1  # the TIFF tag, and its bit for "a smaller copy of another page"
+_SUB_IFDS = 330  # the TIFF tag by which raw formats point to the photograph
 
 
-def count_frames(kind: str, image: ImageFile.ImageFile, file: BinaryIO) -> int:
-    """Return how many frames an opened image has, at most ``MOST_FRAMES``; what follows the reading is not disturbed.
+def count_frames(kind: str, image: ImageFile.ImageFile) -> int:
+    """Return how many frames an opened image has, at most ``MOST_FRAMES``; of a GIF, ``gif_frames`` knows.
 
     Args:
-        kind: its format; only GIF, PNG, WebP and AVIF are animated.
+        kind: its format; only PNG, WebP and AVIF say in their header that they are animated.
         image: as its parser opened it.
-        file: what it was opened from.
     """
-    if kind == "GIF":
-        place = file.tell()
-        count = _gif_frames(file)
-        file.seek(place)
-        return max(1, count)
     count = getattr(image, "n_frames", 1) if kind in ("PNG", "WebP", "AVIF") else 1
     return max(1, min(count, MOST_FRAMES))
 
 
-def _gif_frames(file: BinaryIO) -> int:
-    """Return how many images a GIF announces, without decoding one."""
+def gif_frames(file: BinaryIO) -> int:
+    """Return how many images a GIF announces, at most ``MOST_FRAMES``, without decoding one.
+
+    Raises:
+        ValueError: so much comes before the first image that Pillow would read for minutes.
+    """
     file.seek(0)
     head, count, blocks = file.read(13), 0, 0
     if len(head) < 13:
@@ -57,6 +57,8 @@ def _gif_frames(file: BinaryIO) -> int:
         while (size := file.read(1)) not in (b"", b"\0") and blocks < _MOST_BLOCKS:
             file.seek(size[0], 1)
             blocks += 1
+        if not count and blocks > _MOST_BEFORE:
+            raise ValueError("too many blocks before the first image")
     return count
 
 
@@ -82,13 +84,25 @@ def seek_frame(image: ImageFile.ImageFile, number: int, frames: int) -> None:
         image.seek(number)
 
 
-def seek_full_page(image: Any) -> None:
-    """Go to the first page of a TIFF that is not a smaller copy of another; stay at the first if all are."""
+def seek_full_page(image: Any) -> list[str]:
+    """Go to the first page of a TIFF that is not a smaller copy of another.
+
+    Returns:
+        A caution if every page says that it is one; the first is read then.
+
+    Raises:
+        ImageError: every page is one because the file is a raw photograph, which keeps its pixels elsewhere.
+    """
     for page in range(_MOST_PAGES):
         try:
             image.seek(page)
         except EOFError:
             break
         if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & _REDUCED:
-            return
+            return []
     image.seek(0)
+    if _SUB_IFDS in image.tag_v2:
+        raise ImageError(
+            "Expected an image, got a raw photograph with a thumbnail: develop it and save it as PNG or JPEG."
+        )
+    return ["its only page says that it is a thumbnail"]
