@@ -17,6 +17,7 @@ Every number describes the model, not the world: it shows what changes this scor
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from mst_clipiqa.errors import PromptError
@@ -52,8 +53,9 @@ def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanatio
         >>> found.maps["quality"].fine.shape  # doctest: +SKIP
         (8, 8)
     """
-    opened = open_image(image).image
-    encoded = scorer.encode([opened])[0]
+    found_image = open_image(image, scorer.encoder.opening)
+    opened = found_image.image
+    encoded = dataclasses.replace(scorer.encode([opened])[0], note=found_image.caution)
     score = scorer.score_encoded([encoded], [prompt])[0]
     if score.status != "ok":
         raise PromptError(score.reason)

@@ -20,9 +20,10 @@ from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
-from mst_clipiqa.images.decode import MAX_PIXELS, open_image
+from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.files import read_image
-from mst_clipiqa.model.preprocess import Views, views
+from mst_clipiqa.images.options import OpenOptions
+from mst_clipiqa.model.preprocess import Views, ViewSpec, views
 
 _Item = TypeVar("_Item")
 
@@ -50,6 +51,7 @@ class Viewed:
         width, height: of the upright image, pixels.
         key: under which to cache the features, or None.
         prompts: what the image will be scored against, if that is known by now.
+        note: what makes its scores less certain; such an image is not cached, so that this is said every time.
     """
 
     views: Views
@@ -57,6 +59,7 @@ class Viewed:
     height: int
     key: str | None
     prompts: tuple[str | None, ...] | None = None
+    note: str = ""
 
 
 Opened: TypeAlias = Encoded | Failed | AlreadyScored | Viewed
@@ -92,7 +95,7 @@ class FullEncoding:
         crops = [one.views.fine for one in viewed if one.views.fine is not None]
         fine = stacked(crops, self.encoders.device) if crops else None
         f_c, f_f = (f.cpu() for f in encode_views(self.encoders, coarse, fine))
-        return [Encoded(f_c[i], f_f[i], one.width, one.height) for i, one in enumerate(viewed)]
+        return [Encoded(f_c[i], f_f[i], one.width, one.height, one.note) for i, one in enumerate(viewed)]
 
     def summary(self) -> str:
         """Return nothing: every image was encoded."""
@@ -108,8 +111,7 @@ class ImageEncoder:
         workers: decoding threads.
         cache: where features are kept, if anywhere.
         policy: what is encoded of each image; by default both streams.
-        fast_decode: decode a JPEG at 1/2, 1/4 or 1/8 of its size if the views need no more. Much faster for
-            photographs; scores change a little (docs/performance.md has figures).
+        opening: how images are opened.
 
     Raises:
         UsageError: ``batch_size`` or ``workers`` is less than 1.
@@ -123,7 +125,7 @@ class ImageEncoder:
         workers: int = 2,
         cache: Cache | None = None,
         policy: EncodingPolicy | None = None,
-        fast_decode: bool = False,
+        opening: OpenOptions | None = None,
     ) -> None:
         if batch_size < 1 or workers < 1:
             raise UsageError(f"Expected batch_size and workers of at least 1, got {batch_size} and {workers}.")
@@ -132,9 +134,7 @@ class ImageEncoder:
         self.workers = workers
         self.cache = cache.space(encoders) if cache else None
         self.policy = policy or FullEncoding(encoders)
-        view = encoders.view
-        needed = view.size if view.fine == "same" else max(view.size, view.native_side or 2**31)
-        self.reduce_to = needed if fast_decode else None
+        self.opening = opening or OpenOptions()
 
     def batches(
         self, items: Iterable[_Item], open_item: Callable[[_Item], Opened]
@@ -161,14 +161,14 @@ class ImageEncoder:
         return found
 
     def open(
-        self, image: Any, prompts: tuple[str | None, ...] | None = None, *, max_pixels: int = MAX_PIXELS
+        self, image: Any, prompts: tuple[str | None, ...] | None = None, *, max_pixels: int | None = None
     ) -> Opened:
         """Return an image's features from the cache, or its views; safe to call from many threads at once.
 
         Args:
             image: a path, bytes, PIL image, array or tensor; ``Failed`` and ``AlreadyScored`` come back as they are.
             prompts: what the image will be scored against, if that is known by now.
-            max_pixels: a larger image is refused.
+            max_pixels: a larger image is refused; None takes the encoder's limit.
         """
         key = None
         if isinstance(image, Failed | AlreadyScored):
@@ -176,13 +176,13 @@ class ImageEncoder:
         try:
             if self.cache is not None and isinstance(image, str | os.PathLike | bytes):
                 image = image if isinstance(image, bytes) else read_image(image)
-                key = image_key(image) + ("-fast" if self.reduce_to else "")
+                key = image_key(image) + _suffix(self.opening)
                 if cached := self.cache.get(key):
                     return cached
-            opened = open_image(image, max_pixels=max_pixels, reduce_to=self.reduce_to)
+            opened = open_image(image, self.opening, max_pixels=max_pixels or self.opening.max_pixels)
         except ImageError as error:
             return Failed(str(error))
-        return Viewed(self.policy.view(opened.image), opened.width, opened.height, key, prompts)
+        return Viewed(self.policy.view(opened.image), opened.width, opened.height, key, prompts, opened.caution)
 
     def encode_opened(self, opened: Sequence[Opened]) -> list[Encoded | Failed | AlreadyScored]:
         """Return what ``open`` gave, with views turned into features; at most a batch of them."""
@@ -193,6 +193,16 @@ class ImageEncoder:
             self.cache.put([(one.key, new) for one, new in pairs if one.key is not None and not new.note])
         new = iter(encoded)
         return [next(new) if isinstance(one, Viewed) else one for one in opened]
+
+
+def needed_side(view: ViewSpec) -> int:
+    """Return the shorter side in pixels to which a large JPEG may be reduced as it is decoded, for these views."""
+    return view.size if view.fine == "same" else max(view.size, view.native_side or 2**31)
+
+
+def _suffix(opening: OpenOptions) -> str:
+    """Return the part of a cache key that says how images were opened; frames need none, as they are not cached."""
+    return ("-fast" if opening.reduce_to else "") + ("-srgb" if opening.color == "srgb" else "")
 
 
 def stacked(pixels: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -21,11 +21,12 @@ from PIL import Image, ImageFile
 
 from mst_clipiqa.errors import ImageError
 from mst_clipiqa.images.colour import UNUSABLE, conversion
-from mst_clipiqa.images.files import MAX_BYTES, File, check_length, open_file, unreadable
+from mst_clipiqa.images.files import File, check_length, open_file, unreadable
 from mst_clipiqa.images.formats import HEAD, kind_of, parser_of
 from mst_clipiqa.images.frames import MOST_FRAMES, count_frames, gif_frames, seek_frame, seek_full_page
 from mst_clipiqa.images.jxl import jxl_size
 from mst_clipiqa.images.modes import from_array, from_tensor, is_transparent, orientation, quiet, to_rgb, upright
+from mst_clipiqa.images.options import MAX_PIXELS, Frame, OpenOptions
 from mst_clipiqa.images.salvage import without_metadata
 from mst_clipiqa.images.texts import png_chunks
 
@@ -34,12 +35,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    Source: TypeAlias = File | BinaryIO | Image.Image | NDArray[np.uint8 | np.floating[Any]] | torch.Tensor
-
-MAX_PIXELS = 178_956_970
-"""Largest image that is decoded, in pixels: the limit that Pillow itself has for some of the formats."""
-COLORS = ("srgb", "as-stored")
-"""What becomes of colours: converted to sRGB by the file's profile, or taken as they are stored."""
+    Source: TypeAlias = File | BinaryIO | Frame | Image.Image | NDArray[np.uint8 | np.floating[Any]] | torch.Tensor
 
 _EARLY = ("truncat", "incomplete", "requires a buffer", "no more images")  # how parsers say "cut off"
 _LOST = {"iCCP": UNUSABLE, "tRNS": "its transparency is damaged and was left out"}
@@ -63,24 +59,7 @@ class OpenedImage:
     caution: str = ""
 
 
-@dataclass(frozen=True)
-class _How:
-    max_pixels: int
-    max_bytes: int
-    reduce_to: int | None
-    color: str
-    frame: int | str
-
-
-def open_image(
-    source: Source,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    reduce_to: int | None = None,
-    color: str = "srgb",
-    frame: int | str = "first",
-) -> OpenedImage:
+def open_image(source: Source, options: OpenOptions | None = None, **changes: Any) -> OpenedImage:
     """Return the image in ``source``, upright, in RGB and in sRGB.
 
     Transparent parts become white, EXIF orientation is applied, and 16 bits per channel become 8. Of a TIFF with
@@ -88,14 +67,10 @@ def open_image(
     from many threads at once; warnings of Pillow are suppressed.
 
     Args:
-        source: a path; the bytes of a file; an open binary file; a PIL image; a uint8 or float array (H, W),
-            (H, W, 3) or (H, W, 4), floats in [0, 1]; or a float tensor (3, H, W) in [0, 1].
-        max_pixels: a larger image is refused before it is decoded.
-        max_bytes: a larger file is refused before it is read.
-        reduce_to: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least this many pixels:
-            much faster for photographs, but not the same pixels as a full decode. None decodes in full.
-        color: "srgb" converts by the embedded profile; "as-stored" ignores it, as CLIP's preprocessing does.
-        frame: of an animated image: "first", "middle", or a number from 0.
+        source: a path; the bytes of a file; an open binary file; a ``Frame``; a PIL image; a uint8 or float array
+            (H, W), (H, W, 3) or (H, W, 4), floats in [0, 1]; or a float tensor (3, H, W) in [0, 1].
+        options: how to open it; every field may also be given by name.
+        changes: fields of ``OpenOptions``.
 
     Returns:
         OpenedImage: the RGB image and the size of the upright image.
@@ -107,22 +82,25 @@ def open_image(
         >>> open_image(Image.new("L", (3, 2))).image.mode
         'RGB'
     """
-    how = _How(max_pixels, max_bytes, reduce_to, color, frame)
+    how = dataclasses.replace(options or OpenOptions(), **changes)
+    number = None
+    if isinstance(source, Frame):
+        number, source = source.number, source.source
     if isinstance(source, Image.Image):
         return _from_image(source, how)
     if isinstance(source, bytes | bytearray | memoryview):
-        check_length(len(source), max_bytes)
-        return _decode(io.BytesIO(source), how)
+        check_length(len(source), how.max_bytes)
+        return _decode(io.BytesIO(source), how, number)
     if isinstance(source, str | os.PathLike):
-        with open_file(source, max_bytes) as file:
-            return _decode(file, how)
+        with open_file(source, how.max_bytes) as file:
+            return _decode(file, how, number)
     # A caller with an array or a tensor has imported its package; for others it is not imported.
     if (numpy := sys.modules.get("numpy")) and isinstance(source, numpy.ndarray):
         return _from_image(from_array(source), how)
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
         return _from_image(from_tensor(source), how)
     if callable(getattr(source, "read", None)):
-        return _decode(io.BytesIO(_read(source, max_bytes)), how)
+        return _decode(io.BytesIO(_read(source, how.max_bytes)), how, number)
     raise ImageError(
         "Expected a path, bytes, an open file, a PIL image, a uint8 array or a float tensor, got "
         f"{type(source).__name__}: convert it to one of these."
@@ -143,7 +121,7 @@ def _read(file: Any, max_bytes: int) -> bytes:
     return data
 
 
-def _from_image(image: Image.Image, how: _How) -> OpenedImage:
+def _from_image(image: Image.Image, how: OpenOptions) -> OpenedImage:
     """Return a copy of a PIL image, which stays as it was, except that it is loaded."""
     _check_size(image.size, how.max_pixels)
     with _translated("PIL"), quiet():
@@ -153,12 +131,12 @@ def _from_image(image: Image.Image, how: _How) -> OpenedImage:
         return OpenedImage(turned, *turned.size, "; ".join(cautions))
 
 
-def _decode(file: BinaryIO, how: _How) -> OpenedImage:
+def _decode(file: BinaryIO, how: OpenOptions, number: int | None) -> OpenedImage:
     """Return the image of an open file; if the parser stumbles over metadata, of the file without it."""
     with _translated("file"):
         kind = kind_of(file.read(HEAD))
     try:
-        return _parsed(kind, file, how)
+        return _parsed(kind, file, how, number)
     except ImageError as error:
         if error.__cause__ is None or isinstance(error.__cause__, MemoryError):  # it was not the parser
             raise
@@ -168,12 +146,12 @@ def _decode(file: BinaryIO, how: _How) -> OpenedImage:
         if mended is None:
             raise
         data, lost = mended
-        opened = _parsed(kind, io.BytesIO(data), how)
+        opened = _parsed(kind, io.BytesIO(data), how, number)
         cautions = [*(_LOST[name] for name in dict.fromkeys(lost)), opened.caution]
         return dataclasses.replace(opened, caution="; ".join(filter(None, cautions)))
 
 
-def _parsed(kind: str, file: BinaryIO, how: _How) -> OpenedImage:
+def _parsed(kind: str, file: BinaryIO, how: OpenOptions, number: int | None) -> OpenedImage:
     """Return the image of an open file, after checking its header."""
     with _translated(kind), quiet():
         cicp = _cicp(file) if kind == "PNG" and how.color == "srgb" else b""
@@ -189,7 +167,7 @@ def _parsed(kind: str, file: BinaryIO, how: _How) -> OpenedImage:
             cautions = seek_full_page(image)
             _check_size(image.size, how.max_pixels)
             _check_covered(image)
-        cautions += _go_to_frame(image, in_gif or count_frames(kind, image), how.frame)
+        cautions += _go_to_frame(image, in_gif or count_frames(kind, image), how.frame if number is None else number)
         full = image.size
         if how.reduce_to is not None:
             image.draft(None, (how.reduce_to, how.reduce_to))
@@ -221,7 +199,7 @@ def _go_to_frame(image: ImageFile.ImageFile, frames: int, frame: int | str) -> l
     return [f"frame {number + 1:,} of {of}"] if frames > 1 else []
 
 
-def _in_rgb(image: Image.Image, how: _How, cicp: bytes = b"") -> tuple[Image.Image, list[str]]:
+def _in_rgb(image: Image.Image, how: OpenOptions, cicp: bytes = b"") -> tuple[Image.Image, list[str]]:
     """Return a loaded image in RGB, and what is to be said of it."""
     convert = conversion(image, cicp) if how.color == "srgb" else None
     rgb = to_rgb(image, convert if convert and convert.transform else None)
@@ -269,7 +247,8 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError(f"Expected at least one pixel, got {width} x {height}: save the image again.")
     if width * height > max_pixels:
         raise ImageError(
-            f"Expected at most {max_pixels:,} pixels, got {width} x {height}: save it smaller, or raise max_pixels."
+            f"Expected at most {max_pixels:,} pixels, got {width} x {height}: "
+            "save it smaller, or raise --max-megapixels."
         )
 
 

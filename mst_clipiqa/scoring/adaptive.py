@@ -77,7 +77,7 @@ class AdaptiveEncoding:
             f_f[full] = self._encoded("fine", [self._fine(viewed[i].views) for i in full])
         self._check(f_c, f_f, guess, [(i, prompt) for i in checked for prompt in viewed[i].prompts or ()])
         note = f"{ESTIMATED}, within {self.tolerance:g} for {COVERAGE:.0%} of images"
-        notes = ["" if i in full else note for i in range(len(viewed))]
+        notes = ["; ".join(filter(None, (one.note, "" if i in full else note))) for i, one in enumerate(viewed)]
         return [Encoded(f_c[i], f_f[i], one.width, one.height, notes[i]) for i, one in enumerate(viewed)]
 
     def summary(self) -> str:

@@ -16,9 +16,10 @@ import torch
 
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
+from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError, nearest
 from mst_clipiqa.features.cache import Cache, Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, needed_side
+from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
 from mst_clipiqa.model_folder import Target, TrainedModel, load
 from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
 from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
@@ -47,6 +48,9 @@ class ScoreOptions:
         adaptive: skip the fine stream if it would change no score by more than this; None never skips.
         adaptive_check: number of skipped images for which to measure the true change.
         fast_decode: decode large JPEGs at reduced scale; scores change a little.
+        color: "srgb" converts colours by the image's profile; "as-stored" ignores it.
+        frame: of an animated image: "first" or "middle".
+        max_pixels: a larger image is refused.
     """
 
     device: str = "auto"
@@ -59,6 +63,9 @@ class ScoreOptions:
     adaptive: float | None = None
     adaptive_check: int = 0
     fast_decode: bool = False
+    color: str = "srgb"
+    frame: str = "first"
+    max_pixels: int = MAX_PIXELS
 
 
 class Scorer:
@@ -112,7 +119,7 @@ class Scorer:
             workers=how.workers,
             cache=how.cache,
             policy=policy,
-            fast_decode=how.fast_decode,
+            opening=_opening(how, encoders),
         )
         return cls(trained, encoder, predictor)
 
@@ -258,6 +265,15 @@ def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
     from mst_clipiqa.encoders.onnx_runtime import open_exported
 
     return open_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
+
+
+def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:
+    if how.color not in COLORS:
+        raise UsageError(f"Expected the color srgb or as-stored, got {how.color!r}{nearest(how.color, COLORS)}.")
+    if how.frame not in FRAMES:
+        raise UsageError(f"Expected the frame first or middle, got {how.frame!r}{nearest(how.frame, FRAMES)}.")
+    reduce_to = needed_side(encoders.view) if how.fast_decode else None
+    return OpenOptions(how.max_pixels, reduce_to=reduce_to, color=how.color, frame=how.frame)
 
 
 def _interval(value: float | None, target: Target) -> tuple[float, float] | None:

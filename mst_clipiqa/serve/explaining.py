@@ -52,7 +52,8 @@ def _explained(server: Server, asked: HttpScoreRequest) -> dict[str, Any]:
     from mst_clipiqa.explain.results import ENCODER_STREAMS
 
     try:
-        image = open_image(asked.images[0].data, max_pixels=server.settings.limits.max_pixels).image
+        opening = server.scorer.encoder.opening
+        image = open_image(asked.images[0].data, opening, max_pixels=server.settings.limits.max_pixels).image
         found = explain(server.scorer, image, asked.prompts[0][0])
     except (ImageError, PromptError) as error:
         raise Rejected(422, str(error)) from error

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from mst_clipiqa.errors import ImageError, shown
-from mst_clipiqa.images.decode import MAX_PIXELS, open_image
+from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.files import read_image
+from mst_clipiqa.images.options import MAX_PIXELS
 
 FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"] + (["AVIF"] if features.check("avif") else [])
 ORIENTATION = 0x0112
@@ -479,7 +480,7 @@ def test_the_limit_is_the_callers() -> None:
     data = encoded(blocks(), "PNG")
     assert open_image(data, max_pixels=512).width == 32
     for source in (data, blocks(), np.asarray(blocks())):
-        assert "at most 511 pixels, got 32 x 16: save it smaller, or raise max_pixels" in reason_of(
+        assert "at most 511 pixels, got 32 x 16: save it smaller, or raise --max-megapixels" in reason_of(
             source, max_pixels=511
         )
 

@@ -19,6 +19,7 @@ from mst_clipiqa.images.colour import UNUSABLE
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.frames import MOST_FRAMES
 from mst_clipiqa.images.jxl import jxl_size
+from mst_clipiqa.images.options import Frame
 from tests.images.test_colour import p3
 
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
@@ -157,13 +158,17 @@ def animated(kind: str, count: int = 5) -> bytes:
 def test_which_frame_was_read_is_said(kind: str) -> None:
     data = animated(kind)
     expected = [np.asarray(one.convert("RGB")).astype(int) for one in frames(5)]
-    for frame, number in (("first", 0), ("middle", 2), (0, 0), (4, 4)):
-        opened = open_image(data, frame=frame)
+    for opened, number in (
+        (open_image(data), 0),
+        (open_image(data, frame="middle"), 2),
+        (open_image(Frame(data, 0), frame="middle"), 0),
+        (open_image(Frame(data, 4)), 4),
+    ):
         assert opened.caution == f"frame {number + 1} of 5"
         nearest = min(range(5), key=lambda i: np.abs(np.asarray(opened.image).astype(int) - expected[i]).mean())
         assert nearest == number
     with pytest.raises(ImageError, match="Expected a frame below 5, got 5"):
-        open_image(data, frame=5)
+        open_image(Frame(data, 5))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "JPEG", "TIFF", "BMP"])
@@ -185,7 +190,7 @@ def test_frames_are_counted_up_to_a_bound() -> None:
 
 def test_a_frame_far_away_is_refused() -> None:
     with pytest.raises(ImageError, match="Expected a frame that is reached within"):
-        open_image(_claims(3000), frame=999)
+        open_image(Frame(_claims(3000), 999))
 
 
 def _claims(side: int) -> bytes:

@@ -34,8 +34,25 @@ def stack(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
     return add
 
 
+def _pixels(_: click.Context, __: click.Parameter, megapixels: float | None) -> int:
+    """Return a limit in pixels."""
+    from mst_clipiqa.images.options import MAX_PIXELS
+
+    if megapixels is not None and not 0 < megapixels <= 1e6:  # nor is nan
+        raise UsageError(f"Expected megapixels up to 1,000,000 for --max-megapixels, got {megapixels:g}: omit it.")
+    return MAX_PIXELS if megapixels is None else int(megapixels * 1e6)
+
+
+color_option = click.option(
+    "--color", default="srgb", show_default=True, help="Colours: srgb (converted by the file's profile) or as-stored."
+)
+size_option = click.option(
+    "--max-megapixels", "max_pixels", type=float, callback=_pixels, help="Largest image in megapixels; 179 by default."
+)
+
+
 _SCALE = "Lowest and highest value of your rating scale."
-encoding_options = stack(
+service_options = stack(
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
     click.option(
         "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini fp32."
@@ -43,7 +60,9 @@ encoding_options = stack(
     click.option("--batch-size", default=32, show_default=True, help="Images per batch."),
     click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
     click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
+    color_option,
 )
+encoding_options = stack(service_options, size_option)  # a service has limits of its own
 model_options = stack(
     click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS."),
     click.option("--encoders", help="Path or hub id of the encoders, if they have moved."),
@@ -95,9 +114,12 @@ def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
     """Return an encoder for a pair by name; ``how`` holds the values of ``encoding_options``."""
     from mst_clipiqa.encoders import load_encoders
     from mst_clipiqa.features.image_encoder import ImageEncoder
+    from mst_clipiqa.images.options import OpenOptions
 
     pair = load_encoders(encoders, how["device"], how["precision"])
-    return ImageEncoder(pair, batch_size=how["batch_size"], workers=how["workers"], cache=open_cache(how["cache"]))
+    opening = OpenOptions(how["max_pixels"], color=how["color"])
+    cache = open_cache(how["cache"])
+    return ImageEncoder(pair, batch_size=how["batch_size"], workers=how["workers"], cache=cache, opening=opening)
 
 
 def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:

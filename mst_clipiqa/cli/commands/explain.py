@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, load_scorer, model_options
+from mst_clipiqa.cli.commands._options import FOLDER, color_option, load_scorer, model_options, size_option
 from mst_clipiqa.errors import ImageError, UsageError, shown
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps.")
 @click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
+@color_option
+@size_option
 def command(image: str, prompt: str | None, output: Path | None, target: str, as_json: bool, **how: Any) -> None:
     """Explain why IMAGE got its score: streams, levels, words, and where in the image quality is lost.
 

@@ -109,7 +109,7 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
 
     if sink.output is None:
         return _write(_watched(score_rows(scorer, items, intervals=flags["intervals"]), sink, flags), sink, None)
-    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in ("adaptive", "fast_decode")}
+    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in ("adaptive", "fast_decode", "color")}
     from_where = origin(scorer, sink.names) | asked
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
