@@ -1,4 +1,4 @@
-"""Run the fuzzers: a line of JSON a surface on stdout, exit code 1 where anything broke or hung.
+"""Run the fuzzers: one line of JSON per surface on stdout; exit code 1 if anything broke or hung.
 
 python -m fuzz images --count 100000
 python -m fuzz all --count 1000 --seed 7
@@ -21,18 +21,18 @@ FOUND = Path(__file__).parent / "found"
 
 
 def surface(name: str) -> Surface:
-    """Return one surface by name; its packages are imported only now."""
+    """Return one surface by name; only now are its packages imported."""
     found: Surface = importlib.import_module(f"fuzz.{name}").SURFACE
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the arguments ask for; returns the exit code."""
+    """Run the surfaces in the arguments; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("surface", nargs="?", default="all", choices=["all", *SURFACES])
-    parser.add_argument("--count", type=int, default=1000, help="cases a surface")
-    parser.add_argument("--seed", type=int, default=0, help="of the first case")
-    parser.add_argument("--replay", type=Path, help="feed one kept case again")
+    parser.add_argument("--count", type=int, default=1000, help="cases per surface")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first case")
+    parser.add_argument("--replay", type=Path, help="run one kept case again")
     args = parser.parse_args(argv)
     os.environ["HF_HUB_OFFLINE"] = "1"
     if args.replay:

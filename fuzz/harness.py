@@ -1,4 +1,4 @@
-"""Feeds cases to a surface and counts: what was taken, what was refused, what broke, what hung, and the peak of memory.
+"""Feeds cases to a surface and counts those accepted, refused, broken and hung, and the peak memory.
 
 A case is a dict of names and bytes, so that every case can be written down and fed again. A surface may raise
 MstClipiqaError, which is a refusal with a readable message; anything else is a traceback that a user would see.
@@ -28,18 +28,18 @@ from mst_clipiqa.errors import MstClipiqaError
 Case: TypeAlias = dict[str, bytes]
 
 HANG_S = 5.0
-"""A case may take this long, in seconds of CPU time."""
-_ALARM_S = 60  # of wall time, after which a case is broken off
+"""CPU seconds that one case may take."""
+_ALARM_S = 60  # wall-clock seconds after which a case is stopped
 _LONGEST_MESSAGE = 2000
 
 
 class Hang(BaseException):
-    """A case was broken off; no parser may catch it."""
+    """Raised when a case is stopped; no parser may catch it."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """One way in: how to make a case, and what takes it."""
+    """One kind of outside input: how to make a case, and what reads it."""
 
     name: str
     make: Callable[[random.Random], Case]
@@ -48,7 +48,7 @@ class Surface:
 
 @dataclass
 class Counts:
-    """What came of a run."""
+    """The counts of one run."""
 
     surface: str
     seed: int
@@ -70,12 +70,12 @@ class Counts:
 
 
 def run(surface: Surface, count: int, seed: int, keep: Path | None = None) -> Counts:
-    """Feed ``count`` cases, each of its own seed, and return what came of them.
+    """Run ``count`` cases, each with its own seed, and return the counts.
 
     Args:
-        surface: what to feed.
-        count: cases.
-        seed: of the first case; case i has seed + i, so that one case can be made again alone.
+        surface: what to run.
+        count: number of cases.
+        seed: seed of the first case; case i has seed + i, so that one case can be made again alone.
         keep: a folder for the cases that broke or hung.
     """
     counts = Counts(surface.name, seed, first_peak_mb=_peak_mb())
@@ -99,7 +99,7 @@ def _die_if_stuck() -> None:
 
 
 def _fed(surface: Surface, case: Case, counts: Counts) -> str:
-    """Feed one case; returns what went wrong, or nothing."""
+    """Run one case; return what went wrong, or None."""
     counts.cases += 1
     problem = ""
     began = time.process_time()
@@ -116,7 +116,7 @@ def _fed(surface: Surface, case: Case, counts: Counts) -> str:
     except Hang:
         counts.hangs += 1
         problem = "hung"
-    except BaseException:  # noqa: BLE001 - whatever it is, a user would have seen it
+    except BaseException:  # noqa: BLE001 - a user would have seen it, whatever it is
         problem = traceback.format_exc()
     seconds = time.process_time() - began
     if seconds > HANG_S and problem != "hung":

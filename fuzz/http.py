@@ -17,9 +17,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from fuzz.asks import MAX_BYTES, TOKEN, make
 from fuzz.harness import HANG_S, Case, Surface
 from fuzz.models import seeds
+from fuzz.requests import MAX_BYTES, TOKEN, make
 from mst_clipiqa.encoders.mini.pair import load_mini_pair
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -34,7 +34,7 @@ LIMITS = Limits(
 
 
 class _Log(logging.Handler):
-    """Keeps what the server logs as an error: a traceback that a client does not see is a defect all the same."""
+    """Keeps what the server logs as an error: a traceback is a defect even if no client sees it."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -46,7 +46,7 @@ class _Log(logging.Handler):
 
 @dataclass
 class Served:
-    """One server of the toy model without a token and one with, in an event loop that lives on between cases."""
+    """One server of the toy model without a token and one with, in an event loop that is kept between cases."""
 
     loop: asyncio.AbstractEventLoop
     apps: dict[str | None, FastAPI]
@@ -55,7 +55,7 @@ class Served:
 
 @dataclass
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -82,7 +82,7 @@ def served() -> Served:
 
 
 def feed(case: Case) -> None:
-    """Send a request as its head says; UsageError with the sentence of an answer that is a no."""
+    """Send a request as its head says; a response that refuses it is raised as UsageError."""
     head, body = json.loads(case["head"]), case["body"]
     is_with_token = any(name == "authorization" for name in head["headers"])
     there = served()
@@ -101,7 +101,7 @@ def feed(case: Case) -> None:
 
 
 async def _asked(app: FastAPI, head: dict[str, Any], body: bytes) -> Answer:
-    """Let the application answer one request, its body in pieces, its end as the head says."""
+    """Let the application answer one request whose body comes in pieces and ends as the head says."""
     answer, pieces = Answer(), _pieces(body, head["cuts"], head["end"])
 
     async def receive() -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _pieces(body: bytes, cuts: list[int], end: str) -> Iterator[dict[str, Any]]:
 
 
 def _check(answer: Answer, method: str) -> None:
-    """Raise TypeError for an answer that no client should get, UsageError for a well-formed no."""
+    """Raise TypeError for a response that no client should get, UsageError for a well-formed refusal."""
     status = answer.status
     if not answer.is_whole or not 200 <= status < 600:
         raise TypeError(f"no whole answer: {answer}")

@@ -1,4 +1,4 @@
-"""Image bytes: every format and mode that is read, damaged; PNG's checksums mended, to get further in."""
+"""Image bytes: every format and mode that is read, damaged; a PNG gets correct checksums, so that it is read on."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _saved(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
 
 
 def make(dice: random.Random) -> Case:
-    """Return one damaged image, or bytes that only begin as one."""
+    """Return one damaged image, or bytes that only begin like one."""
     data, other = dice.choice(seeds()), dice.choice(seeds())
     if dice.random() < 0.02:
         return {"image": data[: dice.randrange(20)] + dice.randbytes(dice.randrange(300))}
@@ -73,7 +73,7 @@ def make(dice: random.Random) -> Case:
 
 
 def _mended(data: bytes) -> bytes:
-    """Return a PNG with the checksums of its chunks made right."""
+    """Return a PNG with correct checksums for its chunks."""
     mended, at = bytearray(data), 8
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -86,7 +86,7 @@ def _mended(data: bytes) -> bytes:
 
 
 def feed(case: Case) -> None:
-    """Open the image as ``score`` would, and look at it as an encoder pair would."""
+    """Open the image as ``score`` does, and make its views."""
     image = open_image(case["image"])
     if image.image.mode != "RGB" or min(image.width, image.height) < 1:
         raise TypeError(f"not an image: {image}")

@@ -29,14 +29,14 @@ _IMAGE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 
 class _Bomb:
-    """What a pickle in the clothes of a model would do: leave a mark."""
+    """A pickle disguised as a model: it writes a file if it is ever run."""
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return Path.touch, (Path(tempfile.gettempdir()) / "fuzz-was-here",)
 
 
 def mark() -> Path:
-    """Return the file that would be there if a pickle had been run."""
+    """Return the file that exists if a pickle has been run."""
     return Path(tempfile.gettempdir()) / "fuzz-was-here"
 
 
@@ -69,7 +69,7 @@ def _small_tokenizer(text: str) -> Any:
 
 
 def make(dice: random.Random) -> Case:
-    """Return the folder with one file of it damaged; half of the time without the hash that would give it away."""
+    """Return the folder with one file of it damaged; half of the time without the hash that would reveal it."""
     case = dict(seeds())
     name = dice.choice(sorted(case))
     if name.endswith(".json") and dice.random() < 0.7:
@@ -91,7 +91,7 @@ def make(dice: random.Random) -> Case:
 
 
 def _lying(data: bytes, dice: random.Random) -> bytes:
-    """Return safetensors whose header, tensors or very kind is not what it says."""
+    """Return a safetensors file whose header, tensors or format is false."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     match dice.randrange(6):
@@ -118,7 +118,7 @@ def _dtype(dice: random.Random) -> str:
 
 
 def feed(case: Case) -> None:
-    """Load the folder and score an image with what came."""
+    """Load the folder and score an image with it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, data in case.items():

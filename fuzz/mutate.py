@@ -1,4 +1,4 @@
-"""Damage: what disks, networks and enemies do to bytes and to JSON."""
+"""Damage, as by disks, networks and attackers, to bytes and to JSON."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def _splice(data: bytes, dice: random.Random, other: bytes) -> bytes:
 
 
 def value(dice: random.Random) -> Any:
-    """Return something that nobody expects in JSON."""
+    """Return an unexpected JSON value."""
     return dice.choice(_VALUES)
 
 
 def damaged_json(tree: Any, dice: random.Random) -> Any:
-    """Return JSON with one value replaced, removed, renamed or added, somewhere within."""
+    """Return JSON with one value replaced, removed, renamed or added, somewhere in it."""
     if isinstance(tree, dict) and tree:
         key = dice.choice(list(tree))
         if dice.random() < 0.6:

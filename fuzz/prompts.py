@@ -1,4 +1,4 @@
-"""Prompts: any Unicode and what is none, through the shipped text encoder, the heads and the row of the table."""
+"""Prompts of valid and invalid Unicode, through the shipped text encoder, the heads and the row of the table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scorer() -> Scorer:
 
 
 def make(dice: random.Random) -> Case:
-    """Return one prompt; now and then a long one, rarely a megabyte."""
+    """Return one prompt, sometimes a long one, rarely a megabyte."""
     length = dice.choices((0, 1, 3, 10, 60, 2000, 100_000), (1, 5, 20, 40, 20, 2, 0.05))[0]
     if dice.random() < 0.3:
         text = "".join(chr(dice.choice((dice.randrange(128), dice.randrange(0x110000)))) for _ in range(length))

@@ -30,7 +30,7 @@ _CSV = b'file,prompt,quality,width\na.png,"a red ball, on a table",3.25,512\nb/c
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Return one whole file of each kind."""
+    """Return one valid file of each kind."""
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(_ROWS), file)
     odd = io.BytesIO()
@@ -47,7 +47,7 @@ def seeds() -> dict[str, bytes]:
 
 
 def make(dice: random.Random) -> Case:
-    """Return one damaged file, damaged as bytes or as JSON, or deep or long beyond reason."""
+    """Return one file damaged as bytes or as JSON, or far too deep or long."""
     name = dice.choice(list(seeds()))
     data = seeds()[name]
     if name.endswith((".json", ".jsonl")) and dice.random() < 0.6:
@@ -64,7 +64,7 @@ def make(dice: random.Random) -> Case:
 
 
 def feed(case: Case) -> None:
-    """Read the file in every way that a command reads one; a refusal of one way is no refusal of the next."""
+    """Read the file in every way that a command does; if one refuses it, the next is still tried."""
     refusal = None
     with tempfile.TemporaryDirectory() as folder:
         for name, data in case.items():

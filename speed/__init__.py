@@ -1,1 +1,1 @@
-"""One script a claim; each prints JSON, with the machine and the date."""
+"""One script per claim; each prints JSON with the machine and the date."""

@@ -62,7 +62,7 @@ def rates(images: int, seconds: float, cpu: float) -> dict[str, float]:
 
 
 class Watch(threading.Thread):
-    """Notes, now and then, the CPU time of this process and of all of Ray's."""
+    """Samples the CPU time of this process and of all of Ray's processes."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -70,13 +70,13 @@ class Watch(threading.Thread):
         self.is_over = False
 
     def run(self) -> None:
-        """Note until it is over."""
+        """Sample until the run is over."""
         while not self.is_over:
             self.samples.append((time.time(), sum(map(_cpu, self._pids()))))
             time.sleep(0.2)
 
     def at(self, when: float) -> float:
-        """Return the CPU seconds until a time."""
+        """Return the CPU seconds used up to a time."""
         times, seconds = zip(*self.samples, strict=True)
         return float(np.interp(when, times, seconds))
 
@@ -100,7 +100,7 @@ def _cpu(pid: int) -> float:
 
 
 def actors(args: argparse.Namespace, folder: Path, output: Path) -> dict[str, Any]:
-    """Return what the actors did with a folder."""
+    """Return what the actors scored in a folder, and how fast."""
     from mst_clipiqa.distribute import ClusterJob, run
     from mst_clipiqa.distribute.worker import Work
 
@@ -147,11 +147,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1920)
     parser.add_argument("--actors", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=1, help="of torch, an actor")
-    parser.add_argument("--workers", type=int, default=1, help="threads that open images, an actor")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads per actor")
+    parser.add_argument("--workers", type=int, default=1, help="threads per actor that open images")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--part", type=int, default=32, help="images a part")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds of a run of score")
+    parser.add_argument("--part", type=int, default=32, help="images per part")
+    parser.add_argument("--limit", type=float, default=20.0, help="seconds that score runs")
     parser.add_argument("--score", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.score:

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", default="agiqa-3k")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--cache", type=Path, help="features of earlier runs")
+    parser.add_argument("--cache", type=Path, help="feature cache of earlier runs")
     parser.add_argument("--images", type=int, default=200, help="test images to time from files")
     parser.add_argument("--write", action="store_true", help="keep the calibration beside the model")
     parser.add_argument("-o", "--output", type=Path)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, cache: Cache) -> dict[str, Any]:
-    """Return everything that this benchmark has to say."""
+    """Return all results of this benchmark."""
     rated = load(args.data, args.root, allow_missing=True)
     split = make_split(rated.records, "prompt")
     cached = Scorer.load(args.model, cache=cache)
@@ -79,7 +79,7 @@ def measure(args: argparse.Namespace, cache: Cache) -> dict[str, Any]:
 
 
 def calibrated(predictor: Predictor, table: FeatureTable, records: Sequence[Record]) -> FineEstimator:
-    """Return a estimator fitted and calibrated on some records."""
+    """Return an estimator fitted and calibrated on some records."""
     rows = table.rows(records)
     groups = [record.group for record in records]
     return calibrate(predictor, table.f_c[rows], table.f_f[rows], [r.prompt for r in records], groups)
@@ -132,7 +132,7 @@ def rate(plain: Scorer, test: Sequence[Record], estimator: FineEstimator, tolera
 
 
 def ceiling(plain: Scorer, test: Sequence[Record]) -> float:
-    """Return how many times faster it would be to skip every fine stream: no tolerance can be faster."""
+    """Return the speed-up if every fine stream were skipped: no tolerance can be faster."""
     dim = plain.encoder.encoders.dim
     zero = dict.fromkeys(plain.model.config.targets, 0.0)
     always = FineEstimator(torch.zeros(dim + 1, dim), torch.zeros(1, dim).repeat(2, 1), zero, plain.model.sha256)
@@ -140,7 +140,7 @@ def ceiling(plain: Scorer, test: Sequence[Record]) -> float:
 
 
 def seconds(scorer: Scorer, requests: Sequence[ScoreRequest[None]]) -> float:
-    """Return the time to score all requests, after a start that is not counted."""
+    """Return the seconds to score all requests, without the start."""
     for _ in scorer.many(requests[:40]):
         pass
     start = time.perf_counter()

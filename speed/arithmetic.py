@@ -22,7 +22,7 @@ from speed.random_pair import random_pair
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
-    """Return operations an image, both rates and their ratio."""
+    """Return operations per image, both rates and their ratio."""
     precision = resolve_precision("auto", torch.device("cpu"))
     pair = random_pair().to("cpu", precision)
     views = torch.randint(0, 256, (images, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)

@@ -62,7 +62,7 @@ def workers(cluster_pids: set[int]) -> list[int]:
 
 
 class Killer(threading.Thread):
-    """Kills an actor once some parts are there, and a node once more are."""
+    """Kills an actor once some parts exist, and a node once more do."""
 
     def __init__(self, cluster: Any, node: Any, output: Path, parts: int, before: set[int]) -> None:
         super().__init__(daemon=True)
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--bad", type=int, default=50)
-    parser.add_argument("--part", type=int, default=100, help="images a part")
+    parser.add_argument("--part", type=int, default=100, help="images per part")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="cluster-kill-") as root:
         result = trial(Path(root), args.images, args.bad, args.part)

@@ -20,7 +20,7 @@ SIDES, WORDS = (256, 512, 1024, 2048), (0, 4, 16, 64)
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
-    """Return milliseconds an image for each size and each length."""
+    """Return milliseconds per image for each size and each length."""
     plain, fast = Scorer.load("mini"), Scorer.load("mini", fast_decode=True)
     sizes = []
     for side in SIDES:
@@ -38,7 +38,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
 
 
 def scores(scorer: Scorer, files: list[str], words: int = 0) -> list[Score]:
-    """Score files, each with a prompt of its own of so many words."""
+    """Score files, each with its own prompt of ``words`` words."""
     prompts = [f"{i} " + "a red fox on a hill " * (words // 6 + 1) for i in range(len(files))]
     asked = [ScoreRequest[None](f, " ".join(p.split()[:words]) or None) for f, p in zip(files, prompts, strict=True)]
     return list(scorer.many(asked))

@@ -67,7 +67,7 @@ class Try:
 
 
 def images() -> Iterator[Image.Image]:
-    """Yield the clean images of examples/, photographs and drawings, as they are and mirrored, without end."""
+    """Yield the clean images of examples/, photographs and drawings, as they are and mirrored, endlessly."""
     for turn in itertools.count():
         for name in CLEAN:
             image = Image.open(EXAMPLES / name).convert("RGB")
@@ -155,7 +155,7 @@ def thing(name: str, colour: str, size: int = 256) -> Image.Image:
 
 
 def word_rates(scorer: Scorer) -> dict[str, Any]:
-    """Return how often a wrong colour is found, by two questions."""
+    """Return how often a wrong colour is found, with two definitions of found."""
     lowest, below = [], []
     names = list(COLOURS)
     for name in THINGS:

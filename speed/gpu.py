@@ -27,7 +27,7 @@ from speed.random_pair import random_pair
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
-    """Return rates of encoders and of the whole way; on a machine without a card, only that both agree with fp32."""
+    """Return the rates of the encoders and of the whole path; without a card, only the agreement with fp32."""
     card = torch.cuda.is_available()
     device = torch.device("cuda" if card else "cpu")
     count = images if card else min(images, 8)

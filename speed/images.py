@@ -1,4 +1,4 @@
-"""The images that benchmarks run on: examples/ made into JPEGs of one size, as many as are asked for."""
+"""The images that benchmarks run on: examples/ made into JPEGs of one size, any number of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLURS = (0.0, 0.7, 1.5, 3.0)
 
 
 def jpegs(folder: Path, count: int, side: int = 512) -> list[Path]:
-    """Return ``count`` JPEG files of side x side pixels: the examples, sharp and blurred; more are hard links."""
+    """Return ``count`` JPEG files of side x side pixels: the examples, sharp and blurred, then hard links."""
     sources = sorted(path for path in EXAMPLES.iterdir() if path.suffix in _KINDS)
     kinds = [(source, blur) for blur in _BLURS for source in sources]
     folder.mkdir(parents=True, exist_ok=True)

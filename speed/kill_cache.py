@@ -1,8 +1,8 @@
-"""SIGKILL a run at random moments while it encodes into a feature cache, and go on until all is encoded.
+"""SIGKILL a run at random moments while it encodes into a feature cache, until all images are encoded.
 
 After each kill the cache must be whole and hold all that was encoded but for the batch in flight; the next run must
 encode only what is missing; at the end the features must be, bit for bit, those of a run without a cache. A line of
-JSON goes to stdout; the exit code is 1 where one of this is not so.
+JSON goes to stdout; the exit code is 1 if one of these is not so.
 
     python -m speed.kill_cache --kills 10
 """
@@ -34,7 +34,7 @@ BATCH = 8
 
 
 def draw(folder: Path, count: int) -> list[Path]:
-    """Write small images of noise; returns their files in order."""
+    """Write small images of noise; return their files in order."""
     rng = np.random.default_rng(0)
     files = [folder / f"{i:04}.png" for i in range(count)]
     for i, file in enumerate(files):
@@ -90,7 +90,7 @@ def kept(cache: Path) -> tuple[int, int]:
 
 
 def trial(root: Path, kills: int, images: int, dice: random.Random) -> dict[str, object]:
-    """Kill, look, go on; returns what was found."""
+    """Kill runs, check the cache after each, finish; return the results."""
     files, cache, counter = draw(root, images), root / "cache", mmap.mmap(-1, 4)
     moments = sorted(dice.uniform(0.02, 0.8) for _ in range(kills))
     there, again, damaged, done = 0, [], 0, 0

@@ -122,11 +122,11 @@ def moments(count: int, dice: random.Random, *, is_sorted: bool) -> list[float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20, help="a format")
+    parser.add_argument("--kills", type=int, default=20, help="kills per format")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--formats", nargs="+", default=["csv", "jsonl", "parquet"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary one otherwise")
+    parser.add_argument("--folder", type=Path, help="working folder; a temporary one by default")
     args = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(dir=args.folder, prefix="kill-score-"))
     try:

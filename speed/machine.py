@@ -1,4 +1,4 @@
-"""What every benchmark has in common: its flags, its clock, and what it says beside its numbers."""
+"""What every benchmark shares: flags, timing, and facts about the machine."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def report(found: dict[str, Any], output: Path | None) -> None:
 
 
 def run(doc: str, measure: Callable[[int, Path], dict[str, Any]], images: int) -> None:
-    """Be a benchmark: read the flags, measure in a temporary folder, print and keep the result."""
+    """Run one benchmark as a script: read the flags, measure in a temporary folder, print and keep the result."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=images, help=f"how many images; {images} unless given")
+    parser.add_argument("--images", type=int, default=images, help=f"number of images (default {images})")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def run(doc: str, measure: Callable[[int, Path], dict[str, Any]], images: int) -
 
 
 def median_seconds(work: Callable[[], object], times: int = 5) -> float:
-    """Return the median duration of a piece of work that has run once before."""
+    """Return the median seconds of some work, after one run to warm up."""
     work()
     found = []
     for _ in range(times):

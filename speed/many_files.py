@@ -35,7 +35,7 @@ def fill(folder: Path, count: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200_000)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary one otherwise")
+    parser.add_argument("--folder", type=Path, help="working folder; a temporary one by default")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="many-files-") as name:
         fill(Path(name), args.count)

@@ -39,7 +39,7 @@ DECODED = """async () => {
 
 
 def draw(count: int, path: Path) -> None:
-    """Write a report of so many drawn rows: six generators, ten prompts each hundred rows, a failure each thousand."""
+    """Write a report of drawn rows: six generators, ten prompts per hundred rows, one failure per thousand."""
     from mst_clipiqa.report import ReportOptions, write_report
 
     with tempfile.TemporaryDirectory() as name:
@@ -56,7 +56,7 @@ def draw(count: int, path: Path) -> None:
 
 
 def measure(browser: Browser, path: Path, times: int) -> dict[str, Any]:
-    """Return what one page does, medians over some openings."""
+    """Return the measurements of one page: medians over several openings."""
     found = [once(browser, path) for _ in range(times)]
     seconds = [name for name in found[0] if name.endswith("_s")]
     return {
@@ -70,7 +70,7 @@ def measure(browser: Browser, path: Path, times: int) -> dict[str, Any]:
 
 
 def once(browser: Browser, path: Path) -> dict[str, Any]:
-    """Open a page, look at its overview, its images, another order and one image."""
+    """Open a page, its overview, its images, another order and one image."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     page = context.new_page()
     errors: list[str] = []
@@ -111,7 +111,7 @@ def _open(page: Page) -> float:
 
 
 def main() -> int:
-    """Measure pages; return 1 where one misses a bar."""
+    """Measure pages; return 1 if one misses a bar."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

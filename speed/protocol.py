@@ -90,7 +90,7 @@ def ours(data: str, root: Path) -> dict[str, Any]:
 
 
 def side(part: str, args: argparse.Namespace, hub: Path) -> dict[str, Any]:
-    """Run one side in a process of its own, which finds the pair where a user's would be."""
+    """Run one side in its own process, which finds the pair in the hub's cache as a user's would be."""
     command = [sys.executable, "-m", "speed.protocol", "--data", args.data, "--root", str(args.root)]
     done = subprocess.run(
         [*command, "--part", part, "--steps", str(args.steps)],

@@ -66,7 +66,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
 
 @torch.inference_mode()
 def published(pair: CLIPPair, part: MSTCLIPIQA, files: list[Path]) -> np.ndarray:
-    """Return scores as the published code makes them: float32, batch 8, one thing after the other."""
+    """Return scores as the published code computes them: float32, batches of 8, one step after the other."""
     templates = pair.encode_templates(list(TEMPLATES))
     towers = (pair.mstfe.encoder_coarse, pair.mstfe.encoder_fine)
     encoders = [tower.clip for tower in towers if isinstance(tower, VisionTower)]

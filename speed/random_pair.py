@@ -1,4 +1,4 @@
-"""The paper's pair in its real sizes and files, with random weights: for trying the whole path without the download.
+"""The paper's pair in its real sizes and files, with random weights: to try the whole path without the download.
 
     python -m speed.random_pair HUB_CACHE
     HF_HUB_CACHE=HUB_CACHE HF_HUB_OFFLINE=1 mst-clipiqa train --encoders openai ...
@@ -66,7 +66,7 @@ def write(hub: Path, patch: int) -> Path:
 
 
 def random_pair() -> CLIPPair:
-    """Return such a pair in memory; of its text encoder only templates make sense."""
+    """Return such a pair in memory; its text encoder is good for templates only."""
     torch.manual_seed(0)
     towers = []
     for patch in (32, 16):

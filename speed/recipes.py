@@ -3,7 +3,7 @@
     python -m speed.recipes --data agiqa-3k --root DIR --encoders mini --cache features
 
 Both train on the same features with the same published loss; ``paper`` has its published steps, ``fast`` has ours.
-Validation prompts chose nothing but the epoch and the rate; the test part is not looked at.
+Validation prompts choose only the epoch and the learning rate; the test part is not used.
 """
 
 from __future__ import annotations

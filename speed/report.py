@@ -20,7 +20,7 @@ SPEED = Path(__file__).parent
 DOCS = SPEED.parent / "docs"
 QUICK = {"published": 16, "arithmetic": 16, "mini": 8, "memory": 40, "startup": 1, "cost": 4, "gpu": 2, "backends": 16}
 NOT_SHOWN = ("claim", "machine", "bars")
-AT_MOST = {"ratio", "seconds", "largest_difference"}  # bars that a value may not exceed; other bars it has to reach
+AT_MOST = {"ratio", "seconds", "largest_difference"}  # values that may not exceed their bar; the others must reach it
 LABELS = {
     "srcc": "SRCC",
     "gflop": "GFLOP",
@@ -39,9 +39,12 @@ LABELS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder of AGIQA-3K, for the adaptive benchmark")
-    parser.add_argument("--quick", action="store_true", help="tiny inputs: a test that everything runs")
+    parser.add_argument("--quick", action="store_true", help="tiny inputs, to test that everything runs")
     parser.add_argument(
-        "--only", nargs="*", choices=QUICK, help="run these and keep the other results; none: only write"
+        "--only",
+        nargs="*",
+        choices=QUICK,
+        help="run only these and keep the other results; with no names, only write the page",
     )
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder for performance.md")
     args = parser.parse_args()

@@ -64,7 +64,7 @@ def draw(folder: Path, count: int, side: int) -> list[Path]:
 
 
 def score(folder: Path, seconds: float) -> dict[str, Any]:
-    """Score the folder again and again in this process; return the rows and the images per second."""
+    """Score the folder repeatedly in this process; return the rows and the images per second."""
     from mst_clipiqa.scoring.score import ScoreRequest
     from mst_clipiqa.scoring.score_rows import to_row
     from mst_clipiqa.scoring.scorer import Scorer
@@ -84,7 +84,7 @@ def prompt_of(path: Path) -> str:
 
 
 def request_of(path: Path) -> bytes:
-    """Return a whole request of HTTP, made once, so that the clients cost little."""
+    """Return a complete HTTP request, built once, so that the clients need little CPU."""
     part = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
     body = part.format("prompt", "").encode() + prompt_of(path).encode() + b"\r\n"
     body += part.format("image", f'; filename="{path.name}"').encode() + path.read_bytes() + b"\r\n--x--\r\n"
@@ -93,7 +93,7 @@ def request_of(path: Path) -> bytes:
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, str, bytes]:
-    """Return status, head and body of an answer."""
+    """Return status, head and body of a response."""
     writer.write(request)
     await writer.drain()
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
@@ -102,7 +102,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reques
 
 
 async def client(port: int, work: list[tuple[bytes, dict[str, Any]]], end: float, tally: Tally) -> None:
-    """Ask until the time is over; anything but a score or a 503 that says when to come back is an error."""
+    """Send requests until time is up; any response but a score or a 503 with Retry-After is an error."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     place = 0
     while time.perf_counter() < end:
@@ -130,7 +130,7 @@ async def client(port: int, work: list[tuple[bytes, dict[str, Any]]], end: float
 
 
 def check(got: dict[str, Any], want: dict[str, Any], tally: Tally) -> None:
-    """Compare an answer with the command's row."""
+    """Compare a response with the command's row."""
     same = all(got[name] == want[name] for name in ("file", "prompt", "status", "width", "height"))
     numbers = [(got[name], want[name]) for name in ("quality", "correspondence", "gate")]
     gaps = [0.0 if a is b is None else float("inf") if None in (a, b) else abs(a - b) for a, b in numbers]
@@ -139,19 +139,19 @@ def check(got: dict[str, Any], want: dict[str, Any], tally: Tally) -> None:
 
 
 async def load(port: int, work: list[tuple[bytes, dict[str, Any]]], clients: int, seconds: float) -> Tally:
-    """Let all clients ask at once, each beginning at another image."""
+    """Let all clients send at once, each starting at a different image."""
     tally = Tally()
     start = time.perf_counter()
     end = start + seconds
     turns = [work[i * len(work) // clients :] + work[: i * len(work) // clients] for i in range(clients)]
     await asyncio.gather(*(client(port, turn, end, tally) for turn in turns))
-    tally.elapsed = time.perf_counter() - start  # the last answers come after the end; they count, and so does the wait
+    tally.elapsed = time.perf_counter() - start  # the last responses come after the end; they and the wait count
     return tally
 
 
 @contextmanager
 def server(log: Path) -> Iterator[tuple[int, int]]:
-    """Run the command; the block gets its port and process."""
+    """Run the command; yield its port and process."""
     command = [sys.executable, "-m", "mst_clipiqa", "serve", "--port", "0"]
     with log.open("w") as errors, subprocess.Popen(command, stderr=errors) as process:
         try:
@@ -166,7 +166,7 @@ def server(log: Path) -> Iterator[tuple[int, int]]:
 
 
 async def watched(pid: int, samples: list[tuple[float, float]]) -> None:
-    """Note the server's resident memory, in MB, once a second."""
+    """Record the server's resident memory, in MB, once per second."""
     page = os.sysconf("SC_PAGE_SIZE")
     while True:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

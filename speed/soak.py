@@ -1,4 +1,4 @@
-"""The server under load, or ``score`` over a folder again and again, for minutes: what memory does, and what is lost.
+"""The server under load, or ``score`` over a folder repeatedly for minutes: does memory grow, is anything lost?
 
     python -m speed.soak serve --minutes 10
     python -m speed.soak score --minutes 10
@@ -29,13 +29,13 @@ from speed import serve
 from speed.machine import machine
 
 MOST = 1.0
-"""MB a minute."""
+"""MB per minute."""
 
 
 def summary(samples: list[tuple[float, float]], warm_up: float) -> dict[str, Any]:
-    """Return what memory did: (seconds, MB) samples -> the line after the warm-up, and each minute's least and mean.
+    """Return how memory grew: (seconds, MB) samples -> the slope after the warm-up, each minute's minimum and mean.
 
-    What a batch takes and gives back moves every sample; a minute's least is what stays between batches.
+    Every batch takes memory and returns it; the minimum of a minute is what stays allocated between batches.
     """
     times, memory = np.array(samples).T
     times = times - times[0]
@@ -54,7 +54,7 @@ def summary(samples: list[tuple[float, float]], warm_up: float) -> dict[str, Any
 
 
 def soak_serve(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Let clients ask a server that runs as the command."""
+    """Let clients send requests to a server that runs as the command."""
     paths = serve.draw(folder, args.images, args.side)
     rows = serve.score(folder, 0)["rows"]
     work = [(serve.request_of(path), row) for path, row in zip(paths, rows, strict=True)]
@@ -75,9 +75,9 @@ def soak_serve(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def soak_score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Let a process of its own score the folder again and again; it says at the end what it saw."""
+    """Score the folder repeatedly in a separate process, which reports at the end."""
     for path in serve.draw(folder, args.images, args.side)[::10]:
-        path.write_bytes(path.read_bytes()[:100])  # some are bad, as in life
+        path.write_bytes(path.read_bytes()[:100])  # some images are damaged
     command = [sys.executable, "-m", "speed.soak", "score", "--loop", str(folder), "--minutes", str(args.minutes)]
     samples: list[tuple[float, float]] = []
     page = os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -89,12 +89,12 @@ def soak_score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             samples.append((time.perf_counter(), int(pages) * page))
             time.sleep(1)
         said = json.loads(process.stdout.read())
-    samples = [one for one in samples if one[1]]  # a process that has just ended has none
+    samples = [one for one in samples if one[1]]  # a process that has ended has no memory
     return {**said, **summary(samples, 60 * args.warm_up)}
 
 
 def loop(folder: Path, seconds: float) -> dict[str, Any]:
-    """Score a folder as one stream of rows that comes round and round, comparing each round with the first."""
+    """Score a folder round after round as one stream of rows, and compare each round with the first."""
     from mst_clipiqa.inputs.expand import Item, expand
     from mst_clipiqa.scoring.score_rows import score_rows
     from mst_clipiqa.scoring.scorer import Scorer
@@ -123,7 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["serve", "score"])
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--warm-up", type=float, default=2, help="minutes at the start that the slope leaves out")
+    parser.add_argument("--warm-up", type=float, default=2, help="minutes at the start to leave out of the slope")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--side", type=int, default=512)

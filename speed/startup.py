@@ -36,7 +36,7 @@ def process(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def seconds_of(package: str, imports: str) -> float:
-    """Return the time of a package's import with all it imports itself; 0 where it was not imported."""
+    """Return the seconds to import a package and all that it imports; 0 if it was not imported."""
     lines = [line.split("|") for line in imports.splitlines() if line.startswith("import time:")]
     return sum(float(parts[1]) for parts in lines if parts[2].strip() == package) / 1e6
 

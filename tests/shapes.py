@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ def checked(function: _F) -> _F:
 
     Others stay as they are: some of them take values of any type from a file and refuse the wrong ones themselves.
     """
-    if not any("[Tensor," in str(hint) or "[ndarray," in str(hint) for hint in function.__annotations__.values()):
+    hints = inspect.get_annotations(function, eval_str=True).values()
+    if not any("[Tensor," in str(hint) or "[ndarray," in str(hint) for hint in hints):
         return function
     return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)

@@ -16,8 +16,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from fuzz import http, models
-from fuzz.asks import TOKEN
 from fuzz.harness import Counts, Surface, dumped, loaded, run
+from fuzz.requests import TOKEN
 from mst_clipiqa import cli
 from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.encoders.mini.pair import load_mini_pair

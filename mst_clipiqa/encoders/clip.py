@@ -13,8 +13,6 @@ from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float32
-from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
 from transformers.utils import logging as hf_logging
 
@@ -22,12 +20,13 @@ from mst_clipiqa.encoders.checks import check_finite
 from mst_clipiqa.encoders.clip_files import ClipFiles, find, sha256
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.pair import Chunking, PixelBatch, Stream
+from mst_clipiqa.encoders.pair import Chunking, Stream
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.threads import ENCODERS
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.mstfe import MSTFE
 from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
+from mst_clipiqa.model.shapes import Embeddings, ViewBatch
 
 Triple: TypeAlias = tuple[float, float, float]
 
@@ -69,7 +68,7 @@ class CLIPPair:
         """Chunks of one fixed shape below fp32, whose kernels round differently for different batch shapes."""
         return Chunking(CHUNK, self.precision != "fp32", ENCODERS)
 
-    def encode_chunk(self, stream: Stream, views: PixelBatch) -> Float32[Tensor, "n dim"]:
+    def encode_chunk(self, stream: Stream, views: ViewBatch) -> Embeddings:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
         return self.mstfe.coarse(views) if stream == "coarse" else self.mstfe.fine(views)
 

@@ -6,13 +6,14 @@ Source: section 3.3; CLIP (arXiv 2103.00020).
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
 
 from mst_clipiqa.encoders.pair import PromptTokens
 from mst_clipiqa.encoders.text import cleaned, padded
+from mst_clipiqa.model.shapes import Embeddings, TokenMask
 
 
 class CLIPText:
@@ -34,7 +35,7 @@ class CLIPText:
         return PromptTokens(tokens, mask, truncated, in_vocabulary=[True] * len(prompts))
 
     @torch.inference_mode()
-    def encode_templates(self, texts: list[str]) -> Float32[Tensor, "texts dim"]:
+    def encode_templates(self, texts: list[str]) -> Embeddings:
         """Return text embeddings of unit length, float32 (texts, D), read at the end-of-text token."""
         ids, mask, _ = self.tokenize(texts)
         states = self.model.text_model(input_ids=ids).last_hidden_state
@@ -42,9 +43,7 @@ class CLIPText:
         end = states[torch.arange(len(texts), device=states.device), mask.sum(dim=1) - 1]
         return F.normalize(self.model.text_projection(end).float(), dim=-1)
 
-    def tokenize(
-        self, prompts: list[str]
-    ) -> tuple[Int64[Tensor, "batch length"], Bool[Tensor, "batch length"], list[bool]]:
+    def tokenize(self, prompts: list[str]) -> tuple[Int64[Tensor, "batch length"], TokenMask, list[bool]]:
         """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
         rows = self.tokenizer([cleaned(p) for p in prompts], add_special_tokens=True, verbose=False)["input_ids"]
         ids, mask, truncated = padded(rows, prompts, self.max_tokens, pad=rows[0][-1], keep_last=True)

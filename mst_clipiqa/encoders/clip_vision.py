@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
+from mst_clipiqa.model.shapes import Embeddings, Pixels
+
 _QUICK = 1.702
 
 
@@ -45,7 +47,7 @@ class VisionTower(nn.Module):
         dtype: torch.dtype = self.clip.vision_model.embeddings.patch_embedding.weight.dtype
         return dtype
 
-    def forward(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch dim"]:
+    def forward(self, pixels: Pixels) -> Embeddings:
         """Return CLIP's ``image_embeds`` of pixels of any floating type."""
         vision = self.clip.vision_model
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
@@ -56,7 +58,7 @@ class VisionTower(nn.Module):
         return embedding
 
 
-def _embedded(embeddings: Any, pixels: Float[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch tokens width"]:
+def _embedded(embeddings: Any, pixels: Pixels) -> Float32[Tensor, "batch tokens width"]:
     """Return [CLS] and patches with their positions, float32 (batch, 1 + patches, width)."""
     patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2).float()
     first = embeddings.class_embedding.expand(patches.shape[0], 1, -1)

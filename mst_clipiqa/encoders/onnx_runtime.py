@@ -18,14 +18,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from mst_clipiqa.encoders.clip import CHUNK, CLIPPair
-from mst_clipiqa.encoders.pair import Chunking, EncoderPair, PixelBatch, Stream
+from mst_clipiqa.encoders.pair import Chunking, EncoderPair, Stream
 from mst_clipiqa.errors import ModelError, need, shown
 from mst_clipiqa.model.mstfe import MSTFE
+from mst_clipiqa.model.shapes import Embeddings, Pixels, ViewBatch
 
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -62,7 +62,7 @@ class RuntimeTower(nn.Module):
         super().__init__()
         self.run, self.one_by_one = run, one_by_one
 
-    def forward(self, pixels: Float[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch dim"]:
+    def forward(self, pixels: Pixels) -> Embeddings:
         """Return the embeddings, float32."""
         # int8 takes its scale from the whole input, so an image's score would depend on its batch.
         parts = torch.split(pixels, 1) if self.one_by_one else (pixels,)
@@ -116,7 +116,7 @@ class ONNXPair:
         self.encode_prompts = pair.encode_prompts
         self.encode_templates = pair.encode_templates
 
-    def encode_chunk(self, stream: Stream, views: PixelBatch) -> Float32[Tensor, "n dim"]:
+    def encode_chunk(self, stream: Stream, views: ViewBatch) -> Embeddings:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
         return self.mstfe.coarse(views) if stream == "coarse" else self.mstfe.fine(views)
 

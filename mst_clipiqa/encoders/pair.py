@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
 from mst_clipiqa.encoders.threads import side_by_side
 from mst_clipiqa.model.preprocess import ViewSpec
+from mst_clipiqa.model.shapes import CropBatch, Embeddings, TokenMask, TokenStates, ViewBatch
 
 Stream: TypeAlias = Literal["coarse", "fine"]
-PixelBatch: TypeAlias = UInt8[Tensor, "n 3 S S"] | UInt8[Tensor, "n K 3 C C"]
-"""Views of either stream, or native crops of the fine one."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class PromptTokens:
         in_vocabulary: whether the text encoder was trained on the words of each prompt.
     """
 
-    tokens: Float32[Tensor, "batch length width"]
-    mask: Bool[Tensor, "batch length"]
+    tokens: TokenStates
+    mask: TokenMask
     truncated: list[bool]
     in_vocabulary: list[bool]
 
@@ -91,7 +89,7 @@ class EncoderPair(Protocol):
     def chunking(self) -> Chunking:
         """How batches are divided before ``encode_chunk`` gets them."""
 
-    def encode_chunk(self, stream: Stream, views: PixelBatch) -> Float32[Tensor, "n dim"]:
+    def encode_chunk(self, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:
         """Return the features of one chunk; called from several threads at once, in inference mode.
 
         Args:
@@ -105,15 +103,11 @@ class EncoderPair(Protocol):
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         """Return the token states of prompts; any text can be encoded."""
 
-    def encode_templates(self, texts: list[str]) -> Float32[Tensor, "texts dim"]:
+    def encode_templates(self, texts: list[str]) -> Embeddings:
         """Return projected text embeddings of unit length, float32 (texts, D)."""
 
 
-def encode_views(
-    pair: EncoderPair,
-    coarse: UInt8[Tensor, "batch 3 size size"],
-    fine: UInt8[Tensor, "batch crops 3 side side"] | None = None,
-) -> tuple[Float32[Tensor, "batch dim"], Float32[Tensor, "batch dim"]]:
+def encode_views(pair: EncoderPair, coarse: ViewBatch, fine: CropBatch | None = None) -> tuple[Embeddings, Embeddings]:
     """Return the features of a batch of views.
 
     Args:
@@ -128,13 +122,13 @@ def encode_views(
     return f_c, f_f
 
 
-def encode_stream(pair: EncoderPair, stream: Stream, views: PixelBatch) -> Float32[Tensor, "n dim"]:
+def encode_stream(pair: EncoderPair, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:
     """Return the features of one stream, float32 (batch, D): what ``encode_views`` returns for it."""
     return _encode(pair, (stream, views))[0]
 
 
 @torch.inference_mode()
-def _encode(pair: EncoderPair, *streams: tuple[Stream, PixelBatch]) -> list[Float32[Tensor, "batch dim"]]:
+def _encode(pair: EncoderPair, *streams: tuple[Stream, ViewBatch | CropBatch]) -> list[Embeddings]:
     """Return the features of each stream. All chunks share one pool: threads on one chunk wait at every product."""
     how = pair.chunking
     tasks = [(stream, chunk) for stream, views in streams for chunk in _chunks(views, how)]
@@ -143,7 +137,7 @@ def _encode(pair: EncoderPair, *streams: tuple[Stream, PixelBatch]) -> list[Floa
     return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(streams)), streams, strict=True)]
 
 
-def _chunks(views: PixelBatch, how: Chunking) -> list[Tensor]:
+def _chunks(views: ViewBatch | CropBatch, how: Chunking) -> list[Tensor]:
     *whole, last = torch.split(views, how.size)
     missing = how.size - len(last) if how.fixed else 0
     return [*whole, torch.cat([last, last[:1].expand(missing, *last.shape[1:])]) if missing else last]

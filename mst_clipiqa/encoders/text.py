@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
+
+from mst_clipiqa.model.shapes import TokenMask
 
 MAX_CHARS = 20_000
 """Characters read of a prompt: far more than any encoder reads, and few enough to tokenize in milliseconds."""
@@ -24,7 +26,7 @@ def cleaned(prompt: str) -> str:
 
 def padded(
     rows: Sequence[Sequence[int]], prompts: Sequence[str], length: int, *, pad: int, keep_last: bool
-) -> tuple[Int64[Tensor, "batch length"], Bool[Tensor, "batch length"], list[bool]]:
+) -> tuple[Int64[Tensor, "batch length"], TokenMask, list[bool]]:
     """Return rows of token ids as one tensor, cut to fit the text encoder.
 
     Args:

@@ -10,8 +10,9 @@ Source: section 3.2.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
+
+from mst_clipiqa.model.shapes import Embeddings
 
 
 class GFF(nn.Module):
@@ -25,9 +26,7 @@ class GFF(nn.Module):
         self.W_c = nn.Linear(dim, dim)
         self.W_f = nn.Linear(dim, dim)
 
-    def forward(
-        self, f_c: Float[Tensor, "batch dim"], f_f: Float[Tensor, "batch dim"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+    def forward(self, f_c: Embeddings, f_f: Embeddings) -> tuple[Embeddings, Embeddings]:
         """Return the gate and the fused feature.
 
         Args:

@@ -14,19 +14,17 @@ The mask is ours: the published code attends to padding, so that its score depen
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
+
+from mst_clipiqa.model.shapes import Embeddings, LevelWeights, Scores, Templates, TokenMask, TokenStates, TokenWeights
 
 LEVELS = 5
 
 
 def attend_once(
-    attention: nn.MultiheadAttention,
-    query: Float[Tensor, "batch dim"],
-    tokens: Float[Tensor, "batch length dim"],
-    mask: Bool[Tensor, "batch length"],
-) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch length"]]:
+    attention: nn.MultiheadAttention, query: Embeddings, tokens: TokenStates, mask: TokenMask
+) -> tuple[Embeddings, TokenWeights]:
     """Return what ``attention`` gives for one query a row, at a fraction of its cost.
 
     With a single query, W_k and W_v need not be applied to every token: (W_k t) . q = t . (W_k^T q), and a weighted
@@ -60,9 +58,7 @@ class TemplateHead(nn.Module):
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(100.0))
 
-    def forward(
-        self, z: Float[Tensor, "batch dim"], t: Float[Tensor, "5 dim"]
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch 5"]]:
+    def forward(self, z: Embeddings, t: Templates) -> tuple[Scores, LevelWeights]:
         """Return the score and the probability of each level.
 
         Args:
@@ -89,12 +85,7 @@ class PromptHead(nn.Module):
         self.W_2 = nn.Linear(dim, dim)
         self.w_o = nn.Linear(dim, 1)
 
-    def forward(
-        self,
-        z: Float[Tensor, "batch dim"],
-        tokens: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, z: Embeddings, tokens: TokenStates, mask: TokenMask) -> Scores:
         """Return the score.
 
         Args:
@@ -107,12 +98,7 @@ class PromptHead(nn.Module):
         """
         return self.attend(z, tokens, mask)[0]
 
-    def attend(
-        self,
-        z: Float[Tensor, "batch dim"],
-        tokens: Float[Tensor, "batch length dim"],
-        mask: Bool[Tensor, "batch length"],
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch length"]]:
+    def attend(self, z: Embeddings, tokens: TokenStates, mask: TokenMask) -> tuple[Scores, TokenWeights]:
         """Return the score as ``forward`` does, and the attention over tokens, float (batch, L), rows add up to 1."""
         attended, attention = attend_once(self.cross_attn, z, tokens, mask)
         z = z + self.alpha * attended

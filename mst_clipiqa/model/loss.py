@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mst_clipiqa.model.shapes import Scores
 
-def ranking_loss(q: Float[Tensor, " batch"], y: Float[Tensor, " batch"], margin: float = 0.1) -> Float[Tensor, ""]:
+
+def ranking_loss(q: Scores, y: Scores, margin: float = 0.1) -> Float[Tensor, ""]:
     """Return the mean hinge over ordered pairs of different targets; q, y: float (batch,); a scalar."""
     order = torch.sign(y.unsqueeze(1) - y.unsqueeze(0))
     hinge = torch.relu(margin - order * (q.unsqueeze(1) - q.unsqueeze(0)))
@@ -21,9 +23,7 @@ def ranking_loss(q: Float[Tensor, " batch"], y: Float[Tensor, " batch"], margin:
     return (hinge * different).sum() / different.sum().clamp(min=1)
 
 
-def mst_clipiqa_loss(
-    q: Float[Tensor, " batch"], y: Float[Tensor, " batch"], weight: float = 1.0, margin: float = 0.1
-) -> Float[Tensor, ""]:
+def mst_clipiqa_loss(q: Scores, y: Scores, weight: float = 1.0, margin: float = 0.1) -> Float[Tensor, ""]:
     """Return MSE + ``weight`` (the paper's lambda) times the ranking loss, a scalar.
 
     Args:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.gff import GFF
 from mst_clipiqa.model.heads import PromptHead, TemplateHead
+from mst_clipiqa.model.shapes import Embeddings, LevelWeights, Scores, Templates, TokenMask, TokenStates, TokenWeights
 
 Head = Literal["template", "prompt"]
 
@@ -32,20 +33,20 @@ class Output:
         attention: prompt head: attention over the prompt's tokens, float (batch, L); else None.
     """
 
-    q: Float[Tensor, " batch"]
-    g: Float[Tensor, "batch dim"]
-    z: Float[Tensor, "batch dim"]
-    p: Float[Tensor, "batch 5"] | None = None
-    attention: Float[Tensor, "batch length"] | None = None
+    q: Scores
+    g: Embeddings
+    z: Embeddings
+    p: LevelWeights | None = None
+    attention: TokenWeights | None = None
 
 
 @dataclass(frozen=True)
 class Text:
     """The text side of a batch: ``templates`` (5, D) for the template head; tokens and mask for the prompt head."""
 
-    templates: Float[Tensor, "5 dim"] | None = None
-    tokens: Float[Tensor, "batch length dim"] | None = None
-    mask: Bool[Tensor, "batch length"] | None = None
+    templates: Templates | None = None
+    tokens: TokenStates | None = None
+    mask: TokenMask | None = None
 
 
 class MSTCLIPIQA(nn.Module):
@@ -63,7 +64,7 @@ class MSTCLIPIQA(nn.Module):
         self.gff = GFF(dim)
         self.head: TemplateHead | PromptHead = TemplateHead() if head == "template" else PromptHead(dim)
 
-    def forward(self, f_c: Float[Tensor, "batch dim"], f_f: Float[Tensor, "batch dim"], text: Text) -> Output:
+    def forward(self, f_c: Embeddings, f_f: Embeddings, text: Text) -> Output:
         """Return scores for features f_c, f_f, float (batch, D), and the text that the head needs."""
         g, z = self.gff(f_c, f_f)
         if isinstance(self.head, TemplateHead):

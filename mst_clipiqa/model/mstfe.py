@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Float32, UInt8
-from torch import Tensor, nn
+from torch import nn
 
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
+from mst_clipiqa.model.shapes import CropBatch, Embeddings, Pixels, ViewBatch
 
 
 class MSTFE(nn.Module):
@@ -36,9 +36,7 @@ class MSTFE(nn.Module):
         self.dtype = dtype
         return self
 
-    def forward(
-        self, coarse: UInt8[Tensor, "batch 3 size size"], fine: UInt8[Tensor, "batch crops 3 side side"] | None = None
-    ) -> tuple[Float32[Tensor, "batch dim"], Float32[Tensor, "batch dim"]]:
+    def forward(self, coarse: ViewBatch, fine: CropBatch | None = None) -> tuple[Embeddings, Embeddings]:
         """Return f_c and f_f.
 
         Args:
@@ -50,17 +48,15 @@ class MSTFE(nn.Module):
         """
         return self.coarse(coarse), self.fine(coarse if fine is None else fine)
 
-    def coarse(self, coarse: UInt8[Tensor, "batch 3 size size"]) -> Float32[Tensor, "batch dim"]:
+    def coarse(self, coarse: ViewBatch) -> Embeddings:
         """Return f_c, float32 (batch, D), of uint8 (batch, 3, S, S)."""
         return self.encoder_coarse(self._pixels(coarse)).float()  # type: ignore[no-any-return]
 
-    def fine(
-        self, fine: UInt8[Tensor, "batch crops 3 side side"] | UInt8[Tensor, "batch 3 size size"]
-    ) -> Float32[Tensor, "batch dim"]:
+    def fine(self, fine: CropBatch | ViewBatch) -> Embeddings:
         """Return f_f, float32 (batch, D), of uint8 crops (batch, K, 3, C, C) or of coarse views (batch, 3, S, S)."""
         crops = fine if fine.ndim == 5 else fine.unsqueeze(1)
         f_f = self.encoder_fine(self._pixels(crops.flatten(0, 1)))
         return f_f.float().unflatten(0, crops.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
 
-    def _pixels(self, pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:
+    def _pixels(self, pixels: ViewBatch) -> Pixels:
         return normalised(pixels, self.view, self.dtype)

@@ -1,4 +1,4 @@
-"""Requests as clients, browsers, scanners and enemies send them: heads that lie, bodies that break off."""
+"""HTTP requests as clients, browsers, scanners and attackers send them: lying heads, bodies cut short."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fuzz.mutate import damaged, damaged_json, value
 
 TOKEN = "a-token-of-the-fuzzer"
 MAX_BYTES = 2**20
-"""What the fuzzed server takes as a body."""
+"""The largest body that the fuzzed server accepts."""
 _POSTS = ("/v1/score", "/v1/score", "/v1/score", "/v1/compare", "/v1/download", "/v1/explain")
 _GETS = ("/", "/docs", "/v1/info", "/metrics", "/healthz", "/readyz", "/openapi.json", "/static/page.css", "/swagger/x")
 _PATHS = (
@@ -49,7 +49,7 @@ _EDGES = ("x", "--", "", " ", "a" * 70, "a" * 5000, "é", "\0", "\r\n", "x\ty")
 
 
 def make(dice: random.Random) -> Case:
-    """Return one request: mostly a whole one with one thing wrong with it."""
+    """Return one request, usually a complete one with one fault."""
     head: dict[str, Any] = {"method": "POST", "path": dice.choice(_POSTS), "query": "", "headers": {}, "end": "whole"}
     body = b""
     if dice.random() < 0.08:
@@ -71,7 +71,7 @@ def make(dice: random.Random) -> Case:
 
 
 def _bent(head: dict[str, Any], body: bytes, dice: random.Random) -> bytes:
-    """Make one thing of a request wrong, head or body; returns the body."""
+    """Put one fault into a request, in its head or body; return the body."""
     headers = head["headers"]
     match dice.randrange(12):
         case 0:
@@ -99,12 +99,12 @@ def _bent(head: dict[str, Any], body: bytes, dice: random.Random) -> bytes:
 
 
 def _image(dice: random.Random) -> bytes:
-    """Return an image, whole as often as not."""
+    """Return an image, damaged half of the time."""
     return dice.choice(images.seeds()) if dice.random() < 0.5 else images.make(dice)["image"]
 
 
 def _text(dice: random.Random) -> str:
-    """Return a prompt, a plain one as often as not."""
+    """Return a prompt, a strange one half of the time."""
     return "a red ball" if dice.random() < 0.5 else prompts.make(dice)["prompt"].decode("utf-8", "surrogatepass")
 
 
@@ -152,7 +152,7 @@ def _rows(dice: random.Random) -> Any:
 
 
 def _json(tree: Any, head: dict[str, Any], dice: random.Random) -> bytes:
-    """Return a tree as a body, damaged as a tree, as bytes, or deep or long beyond reason."""
+    """Return JSON as a body: damaged as values or as bytes, or far too deep or long."""
     head["headers"]["content-type"] = "application/json"
     if dice.random() < 0.03:
         return (dice.choice(("[", '{"images":', '{"rows":[{"a":', '"', "9")) * dice.choice((1000, 100_000))).encode()
@@ -164,7 +164,7 @@ def _json(tree: Any, head: dict[str, Any], dice: random.Random) -> bytes:
 
 
 def _form(head: dict[str, Any], dice: random.Random) -> bytes:
-    """Return multipart/form-data, now and then of parts that nobody would send."""
+    """Return multipart/form-data, sometimes with parts that no client would send."""
     edge = "edge" if dice.random() < 0.9 else dice.choice(_EDGES)
     head["headers"]["content-type"] = f"multipart/form-data; boundary={edge}"
     parts = []
