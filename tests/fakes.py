@@ -64,7 +64,7 @@ def _word(word: str) -> Tensor:
 
 
 def draw(seed: int, distorted: float, size: int = 64) -> Image.Image:
-    """Draw a coloured gradient with as much noise as ``distorted``, 0..1, says."""
+    """Draw a coloured gradient with noise; ``distorted`` is its strength, 0..1."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 1, size)[:, None, None] * rng.uniform(60, 200, 3) + np.zeros((1, size, 1))
     noisy = ramp + distorted * 120 * rng.standard_normal((size, size, 3))

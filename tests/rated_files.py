@@ -1,4 +1,4 @@
-"""Small label files of the same shape as the published ones, and one-pixel images, for the tests of ``data``."""
+"""Small label files in the published layouts, and stand-ins for images, for the tests of ``data``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_mat(path: Path, variable: str, values: Sequence[float]) -> Path:
 
 
 def images(folder: Path, names: Iterable[str]) -> None:
-    """Write a file for each name; the readers look for files, they do not open them."""
+    """Write a file for each name; the readers only check that files exist."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

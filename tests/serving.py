@@ -1,4 +1,4 @@
-"""A small server to test: a scorer that is quick and knows little, in this process, on a port of its own."""
+"""A small server for tests: a fast toy scorer, served from this process on its own port."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def b64(data: bytes) -> str:
 
 @contextmanager
 def running(scorer: Scorer, settings: Settings) -> Iterator[str]:
-    """Serve in a thread; the block gets the address."""
+    """Serve in a thread; yield the address."""
     listener = listen(settings)
     server = uvicorn.Server(uvicorn.Config(create_app(scorer, settings), log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -1,4 +1,4 @@
-"""The one place that turns a name into a pair of frozen encoders."""
+"""A name to a pair of frozen encoders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mst_clipiqa.errors import ModelError
 
 
 def load_encoders(source: str, device: str | torch.device = "auto", precision: str = "auto") -> EncoderPair:
-    """Return a frozen pair of encoders, ready on a device.
+    """Return a frozen pair of encoders on a device.
 
     Args:
         source: "mini" (ships in the package), "openai" (the paper's pair), "COARSE,FINE" (two local folders or hub
@@ -22,7 +22,7 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
         precision: "auto", "fp32", "bf16", "fp16"; for the image towers only.
 
     Raises:
-        ModelError: the name means nothing, or what it names cannot be loaded.
+        ModelError: the name is unknown, or its files cannot be loaded.
         UsageError: this machine lacks the device.
     """
     where = device if isinstance(device, torch.device) else resolve_device(device)

@@ -1,4 +1,4 @@
-"""Checks of what a file holds, before anything is built of it: values of a config, and weights."""
+"""Checks of configs and weights from a file before anything is built from them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor
 from mst_clipiqa.errors import ModelError, shown
 
 MOST = 2**16
-"""Largest size or count that a config may name: far beyond any model of this kind, and small enough to refuse a lie."""
+"""The largest size or count accepted in a config: far beyond any real model, small enough to stop an attack."""
 
 
 def misfit(kind: type, data: dict[str, Any]) -> str | None:
-    """Return the first field whose value is not of its type, as "NAME to be TYPE, got VALUE"; None where all fit.
+    """Return the first field whose value is not of its type, as "NAME to be TYPE, got VALUE"; None if all fit.
 
-    A field whose name ends in "drop" is a probability: torch refuses any other, but only once it is used.
+    A field whose name ends in "drop" is a probability: torch refuses other numbers, but only when it is used.
 
     Args:
-        kind: a dataclass; fields of dataclass and dict types are left to whoever builds those.
-        data: field -> value from JSON, lists standing for tuples.
+        kind: a dataclass; fields that are dataclasses or dicts are checked where those are built.
+        data: field -> value from JSON, with lists for tuples.
     """
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -59,7 +59,7 @@ def _fits(value: Any, hint: Any) -> bool:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, arg) for arg in args)
-    if origin is Literal:  # which words it may be is for the one who knows what they mean
+    if origin is Literal:  # the allowed words are checked by the class itself
         return type(value) is str
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) > MOST:

@@ -31,14 +31,14 @@ from mst_clipiqa.model.shapes import Embeddings, ViewBatch
 Triple: TypeAlias = tuple[float, float, float]
 
 CHUNK = 16
-"""Images that one thread encodes together."""
+"""Images per chunk."""
 
 
 class CLIPPair:
     """Two CLIP models as an ``EncoderPair``: image encoders of both, text encoder of the coarse one."""
 
     def __init__(self, mstfe: MSTFE, text: CLIPText, source: str, sha256: str) -> None:
-        """Take the parts ready built; ``load_clip_pair`` builds them from files."""
+        """Take built parts; ``load_clip_pair`` builds them from files."""
         self.mstfe = mstfe
         self.text = text
         self.source = source
@@ -79,8 +79,8 @@ def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = tor
     Args:
         coarse: local folder or hub id of the model with the larger patch; its text encoder is used.
         fine: the same for the smaller patch.
-        source: the name under which a saved model asks for this pair again.
-        dtype: what each image tower computes in, given before the next is read: memory never holds both in float32.
+        source: the name by which a saved model refers to this pair.
+        dtype: what the image encoders compute in; each is converted before the next is read, to save memory.
 
     Raises:
         ModelError: a file is missing or broken, or the two models do not make a pair.
@@ -99,14 +99,14 @@ def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = tor
 def _tokenizer(files: ClipFiles) -> CLIPTokenizerFast:
     try:
         return CLIPTokenizerFast.from_pretrained(str(files.folder), local_files_only=True)
-    except Exception as error:  # on foreign bytes the readers raise nearly every type there is
+    except Exception as error:  # on bad files the readers raise almost any type
         raise ModelError(
             f"Expected CLIP's tokenizer in {files.folder}, got {shown(error)}: fetch its files again."
         ) from error
 
 
 def _load(kind: Any, files: ClipFiles) -> Any:
-    """Return one half of a CLIP checkpoint; every weight must be there, fit and be finite."""
+    """Return the image or text half of a CLIP model; ModelError if a weight is missing, misshapen or not finite."""
     try:
         with _quiet():
             model, info = kind.from_pretrained(
@@ -116,7 +116,7 @@ def _load(kind: Any, files: ClipFiles) -> Any:
         raise ModelError(
             f"Expected plain tensors in {files.weights}, got a pickle of something else: do not trust it."
         ) from error
-    except Exception as error:  # on foreign bytes the readers raise nearly every type there is
+    except Exception as error:  # on bad files the readers raise almost any type
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"Expected CLIP weights in {files.weights}, got {reason}: fetch the file again.") from error
     if info["missing_keys"]:
@@ -130,7 +130,7 @@ def _load(kind: Any, files: ClipFiles) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and from reporting the half of a model that was not asked for."""
+    """Silence transformers' progress bars and its report of the half of the model that is not loaded."""
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
@@ -143,7 +143,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
-    """Refuse two models that cannot be fused, and activations that do not fit the weights."""
+    """Raise ModelError if two models cannot be fused, or an activation does not fit the weights."""
     dims = [f.config.get("projection_dim", 512) for f in (coarse, fine)]
     vision = [f.config.get("vision_config") or {} for f in (coarse, fine)]
     patches = [v.get("patch_size", 32) for v in vision]
@@ -170,7 +170,7 @@ def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
 
 
 def _check_activation(files: ClipFiles) -> None:
-    """OpenAI's weights were trained with quick_gelu; with gelu they load, run, and answer wrongly."""
+    """Raise ModelError for a wrong activation: with gelu, OpenAI's weights load and run, but the results are wrong."""
     acts = {
         part: (files.config.get(part) or {}).get("hidden_act", "quick_gelu")
         for part in ("vision_config", "text_config")
@@ -192,7 +192,7 @@ def _check_activation(files: ClipFiles) -> None:
 
 
 def _normalisation(files: ClipFiles) -> tuple[Triple, Triple]:
-    """Return mean and std from preprocessor_config.json where there is one, else CLIP's."""
+    """Return mean and std from preprocessor_config.json if it exists, else CLIP's."""
     path = files.folder / "preprocessor_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

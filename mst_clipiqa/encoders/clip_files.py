@@ -1,7 +1,6 @@
 """Where encoder weights come from: a local folder or a hub id, in the Hugging Face format.
 
-The only file that knows about files, the hub and its cache. What is cached is used without a word to the network;
-what is not is fetched only because the caller named it.
+Cached files are used without any network access; others are downloaded only if the caller named their hub id.
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ from typing import Any
 
 from mst_clipiqa.errors import ModelError
 
-WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-)  # the first that exists; .bin is read with weights_only
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists is used; .bin is read with weights_only
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 OPENAI_PAIR = ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16")
 
@@ -31,14 +27,14 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 class ClipFiles:
     """The files of one CLIP model on disk."""
 
-    source: str  # as the caller named it
+    source: str  # the folder or hub id given by the caller
     folder: Path
     weights: Path
     config: dict[str, Any]  # config.json
 
     @property
     def hashed(self) -> list[Path]:
-        """The files that decide what comes out of the encoder: weights, config and tokenizer."""
+        """The files that determine the encoder's output: weights, config and tokenizer."""
         names = ["config.json", *TOKENIZER]
         return [self.weights, *(self.folder / name for name in names if (self.folder / name).is_file())]
 
@@ -47,7 +43,7 @@ def find(source: str) -> ClipFiles:
     """Return the files of a CLIP model named by a local folder or a hub id.
 
     Raises:
-        ModelError: the folder lacks a file, the hub does not know the id, or it is not cached and out of reach.
+        ModelError: the folder lacks a file, or the hub id is unknown, or not cached and the hub cannot be reached.
     """
     weights: Path | None
     if Path(source).is_dir():
@@ -57,7 +53,7 @@ def find(source: str) -> ClipFiles:
         weights = _from_hub(source)
         folder = weights.parent
     else:
-        raise ModelError(f"Expected a folder or a hub id such as {OPENAI_PAIR[0]}, got {source!r}, which is neither.")
+        raise ModelError(f"Expected a folder or a hub id such as {OPENAI_PAIR[0]}, got {source!r}: check the path.")
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [] if weights else [" or ".join(WEIGHTS)]
     missing += [] if _has_tokenizer(folder) else ["tokenizer.json (or vocab.json and merges.txt)"]
@@ -67,7 +63,7 @@ def find(source: str) -> ClipFiles:
 
 
 def sha256(paths: Iterable[Path]) -> str:
-    """Return one hexadecimal hash of several files' contents, in order; read in parallel."""
+    """Return one hexadecimal hash of the contents of several files, in order."""
 
     def one(path: Path) -> str:
         with path.open("rb") as file:
@@ -93,7 +89,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _from_hub(repo: str) -> Path:
-    """Return the weights file of a hub id in the local cache, fetching what is not there yet."""
+    """Return the weights file of a hub id in the local cache; files that are missing are downloaded."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -118,7 +114,7 @@ def _from_hub(repo: str) -> Path:
     try:
         config = cached("config.json")
         here = next((w for n in WEIGHTS if config and (w := config.parent / n).is_file()), None)
-        if here and _has_tokenizer(here.parent):  # another program may have fetched a part
+        if here and _has_tokenizer(here.parent):  # another program may have downloaded only some files
             return here
         for name in ("config.json", "preprocessor_config.json", *TOKENIZER):
             fetch(name)
@@ -128,7 +124,7 @@ def _from_hub(repo: str) -> Path:
     except HFValidationError as error:
         raise ModelError(f"Expected a folder or a hub id, got {repo!r}, which is neither: check the path.") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"Expected a hub id that exists, got {repo!r}, which the hub does not know.") from error
+        raise ModelError(f"Expected a hub id that exists, got {repo!r}, which it does not have.") from error
     except (OSError, LocalEntryNotFoundError) as error:  # no network, HF_HUB_OFFLINE, a full disk
         raise ModelError(
             f"Expected {repo} in the local hub cache or a network to fetch it, got neither "

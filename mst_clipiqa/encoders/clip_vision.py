@@ -1,12 +1,12 @@
-"""CLIP's image encoder, computed for what is asked of it: the projected [CLS] row of each view.
+"""CLIP's image encoder: the projected [CLS] embedding of each view, and nothing else.
 
 The weights stay in the ``transformers`` module that loaded them; the forward pass is ours, for three reasons.
 
-- Only the [CLS] row leaves the tower, so the last block computes queries, output and MLP for that row alone.
-- In bf16 and fp16 only the matrix products are reduced. The sum that runs through all blocks stays float32: rounding
-  it at each of 24 additions moves an embedding three times as far as all the products do.
-- quick_gelu(h) = silu(1.702 h) / 1.702, and a product may scale its result: in bf16 and fp16 one pass over the widest
-  array, not three.
+- Only the [CLS] row is needed, so the last block computes queries, output and MLP for that row alone.
+- In bf16 and fp16 only the matrix products are reduced. The residual sum stays float32: rounding it at each of 24
+  additions changes an embedding three times as much as all the products do.
+- quick_gelu(h) = silu(1.702 h) / 1.702, and a product can scale its result: in bf16 and fp16 this takes one pass over
+  the largest array instead of three.
 
 Source: CLIP (arXiv 2103.00020).
 """
@@ -35,7 +35,7 @@ class VisionTower(nn.Module):
         self.clip = clip
 
     def compute_in(self, dtype: torch.dtype) -> VisionTower:
-        """Give the matrix products of all blocks a precision; norms, positions and the projection stay float32."""
+        """Compute the matrix products of all blocks in ``dtype``; norms, positions and the projection stay float32."""
         for module in self.clip.vision_model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(dtype)
@@ -43,12 +43,12 @@ class VisionTower(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the matrix products are computed in."""
+        """The dtype of the matrix products."""
         dtype: torch.dtype = self.clip.vision_model.embeddings.patch_embedding.weight.dtype
         return dtype
 
     def forward(self, pixels: Pixels) -> Embeddings:
-        """Return CLIP's ``image_embeds`` of pixels of any floating type."""
+        """Return CLIP's ``image_embeds``, float32, of pixels of any floating dtype."""
         vision = self.clip.vision_model
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
         *layers, last = vision.encoder.layers
@@ -84,8 +84,8 @@ def _attended(
 ) -> Float[Tensor, "batch heads rows d"]:
     """Return softmax(query . key / sqrt(d)) . value, (batch, heads, rows, d).
 
-    On a CPU, torch's fused bf16 attention is slower than plain products per image, which stay in the CPU's
-    cache. Their logits are rounded once, to bf16: an embedding's error grows by 2 % where logits spread by 1.7.
+    On a CPU torch's fused bf16 attention is slower than plain products image by image, which stay in the cache. Their
+    logits are rounded once, to bf16: an embedding's error grows by 2 % if the logits' standard deviation is 1.7.
     """
     if query.device.type != "cpu" or query.dtype == torch.float32 or query.shape[2] == 1:
         return F.scaled_dot_product_attention(query, key, value)
@@ -98,7 +98,7 @@ def _attended(
 
 
 def _mlp(mlp: Any, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch rows width"]:
-    if mlp.config.hidden_act != "quick_gelu" or x.dtype == torch.float32:  # as is: int8 exports know this form
+    if mlp.config.hidden_act != "quick_gelu" or x.dtype == torch.float32:  # a form that int8 export recognises
         whole: Tensor = mlp(x)
         return whole
     up, down = mlp.fc1, mlp.fc2

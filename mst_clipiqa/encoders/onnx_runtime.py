@@ -32,19 +32,19 @@ Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 MANIFEST = "export.json"
 EXPORT_FORMAT = 1
 FILES: dict[Stream, str] = {"coarse": "coarse.onnx", "fine": "fine.onnx"}
-_LARGEST = 2**16  # bytes of a manifest
+_MAX_MANIFEST = 2**16  # bytes
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``export.json``.
+    """The contents of ``export.json``.
 
     Attributes:
-        runtime: "onnx".
+        runtime: always "onnx".
         precision: "fp32" or "int8".
-        encoders: sha256 of the pair that was exported.
-        files: name -> sha256.
-        format: of this file.
+        encoders: SHA-256 of the exported pair.
+        files: file name -> SHA-256.
+        format: version of this file's layout.
     """
 
     runtime: str
@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return a folder's manifest; ModelError if ``mst-clipiqa export`` did not write it."""
     path = folder / MANIFEST
     try:
-        raw = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
+        raw = path.read_bytes() if path.stat().st_size <= _MAX_MANIFEST else b""
         found = Manifest(**json.loads(raw))
         kind = (found.format, found.runtime, found.precision)
         if kind in ((EXPORT_FORMAT, "onnx", "fp32"), (EXPORT_FORMAT, "onnx", "int8")) and _names_files(found):

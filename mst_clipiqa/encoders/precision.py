@@ -1,4 +1,4 @@
-"""Where the towers compute, and in which precision."""
+"""The device and the precision in which encoders compute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mst_clipiqa.errors import UsageError, nearest
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ARITHMETIC_VERSION = "2"
-"""Part of every cache key: raise it when a precision computes anything otherwise."""
+"""Part of every cache key: raise it when any precision computes something differently."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -34,7 +34,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16; "auto" is the fastest that the device computes natively."""
+    """Return fp32, bf16 or fp16; "auto" is the fastest that the device has hardware for."""
     if precision != "auto":
         if precision not in DTYPES:
             raise UsageError(

@@ -8,7 +8,7 @@ PromptHead (variant B), T the token states of the prompt and m their mask:
 
     z' = z + alpha * MHA(query = z, key = value = T, mask = m)        q = w_o(GELU(W_1 z') + W_2 z')
 
-The mask is ours: the published code attends to padding, so that its score depends on the batch. Source: section 3.3.
+The mask is ours: the published code attends to padding, so its score depends on the batch. Source: section 3.3.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from torch.nn import functional as F
 
 from mst_clipiqa.model.shapes import Embeddings, LevelWeights, Scores, Templates, TokenMask, TokenStates, TokenWeights
 
-LEVELS = 5
-
 
 def attend_once(
     attention: nn.MultiheadAttention, query: Embeddings, tokens: TokenStates, mask: TokenMask
 ) -> tuple[Embeddings, TokenWeights]:
-    """Return what ``attention`` gives for one query a row, at a fraction of its cost.
+    """Return the output of ``attention`` for one query per row, at a fraction of its cost.
 
     With a single query, W_k and W_v need not be applied to every token: (W_k t) . q = t . (W_k^T q), and a weighted
-    sum of W_v t is W_v times the weighted sum of t. The bias of the keys shifts a row's logits alike and drops out.
+    sum of W_v t is W_v times the weighted sum of t. The keys' bias shifts all logits of a row equally and drops out.
 
     Args:
-        attention: holds the weights; heads divide D.
+        attention: the weights; the number of heads divides D.
         query: float (batch, D).
         tokens: float (batch, L, D).
         mask: bool (batch, L), True for tokens to attend to.
@@ -54,7 +52,7 @@ class TemplateHead(nn.Module):
     """Quality as the expected level of five text templates."""
 
     def __init__(self) -> None:
-        """Start the temperature at 100, as CLIP's logit scale ends."""
+        """Start the temperature at 100, where CLIP's logit scale ends."""
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(100.0))
 
@@ -66,11 +64,10 @@ class TemplateHead(nn.Module):
             t: template embeddings, worst level first, float (5, D), unit length.
 
         Returns:
-            q: float (batch,) in [1, 5]; p: float (batch, 5), rows add up to 1.
+            q: float (batch,) in [1, 5]; p: float (batch, 5), rows sum to 1.
         """
         p = torch.softmax(self.temperature * F.normalize(z, dim=-1) @ t.T, dim=-1)
-        levels = torch.arange(1, LEVELS + 1, dtype=p.dtype, device=p.device)
-        return p @ levels, p
+        return p @ torch.arange(1, 6, dtype=p.dtype, device=p.device), p
 
 
 class PromptHead(nn.Module):
@@ -99,7 +96,7 @@ class PromptHead(nn.Module):
         return self.attend(z, tokens, mask)[0]
 
     def attend(self, z: Embeddings, tokens: TokenStates, mask: TokenMask) -> tuple[Scores, TokenWeights]:
-        """Return the score as ``forward`` does, and the attention over tokens, float (batch, L), rows add up to 1."""
+        """Return the score, and the attention over tokens, float (batch, L); rows sum to 1."""
         attended, attention = attend_once(self.cross_attn, z, tokens, mask)
         z = z + self.alpha * attended
         q = self.w_o(F.gelu(self.W_1(z)) + self.W_2(z))

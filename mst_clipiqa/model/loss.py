@@ -2,7 +2,7 @@
 
     L = mean_i (q_i - y_i)^2 + lambda * mean over pairs with y_i != y_j of ReLU(-sign(y_i - y_j)(q_i - q_j) + margin)
 
-A batch in which all targets are equal has no pairs: its ranking term is 0. Source: section 3.4.
+If all targets of a batch are equal, there are no pairs and the ranking term is 0. Source: section 3.4.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mst_clipiqa.model.shapes import Scores
 
 
 def ranking_loss(q: Scores, y: Scores, margin: float = 0.1) -> Float[Tensor, ""]:
-    """Return the mean hinge over ordered pairs of different targets; q, y: float (batch,); a scalar."""
+    """Return the mean hinge over ordered pairs with different targets, a scalar; q, y: float (batch,)."""
     order = torch.sign(y.unsqueeze(1) - y.unsqueeze(0))
     hinge = torch.relu(margin - order * (q.unsqueeze(1) - q.unsqueeze(0)))
     different = order != 0
@@ -30,6 +30,6 @@ def mst_clipiqa_loss(q: Scores, y: Scores, weight: float = 1.0, margin: float = 
         q: predicted scores, float (batch,).
         y: target scores on the same scale, float (batch,).
         weight: lambda.
-        margin: by how much the better image of a pair should lead, in units of the scale.
+        margin: how far the better image of a pair should lead, in units of the scale.
     """
     return F.mse_loss(q, y) + weight * ranking_loss(q, y, margin)

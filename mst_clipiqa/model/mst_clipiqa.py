@@ -1,8 +1,7 @@
 """The trained part as one module: GFF and one head, over features, never pixels.
 
-A score for the images of a batch is ``MSTCLIPIQA.forward(f_c, f_f, text)``; the frozen encoders that made the
-features live outside, so a checkpoint holds what was trained and nothing else: 722,561 parameters with the template
-head and 2,299,010 with the prompt head at D = 512. Parameter names are the paper's. Source: figure 2.
+The frozen encoders that compute the features are not part of it, so a checkpoint holds only trained weights: 722,561
+with the template head and 2,299,010 with the prompt head at D = 512. Parameter names are the paper's. Source: figure 2.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ Head = Literal["template", "prompt"]
 
 @dataclass(frozen=True)
 class Output:
-    """What the trained part says of a batch.
+    """The trained part's output for a batch.
 
     Attributes:
         q: scores on the head's scale 1..5, float (batch,).
         g: the gate, float (batch, D) in (0, 1): the share of the coarse stream.
         z: the fused feature, float (batch, D).
-        p: template head: probability of the five levels, float (batch, 5); else None.
-        attention: prompt head: attention over the prompt's tokens, float (batch, L); else None.
+        p: probability of the five levels, float (batch, 5); None for the prompt head.
+        attention: attention over the prompt's tokens, float (batch, L); None for the template head.
     """
 
     q: Scores
@@ -42,7 +41,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Text:
-    """The text side of a batch: ``templates`` (5, D) for the template head; tokens and mask for the prompt head."""
+    """The text of a batch: ``templates`` (5, D) for the template head; ``tokens`` and ``mask`` for the prompt head."""
 
     templates: Templates | None = None
     tokens: TokenStates | None = None
@@ -53,19 +52,19 @@ class MSTCLIPIQA(nn.Module):
     """Gated fusion and one head."""
 
     def __init__(self, dim: int, head: Head) -> None:
-        """Build for features of size D = ``dim``; ModelError for an unknown head or a size the head cannot split."""
+        """Build for features of size D = ``dim``; ModelError for an unknown head or a size that does not fit it."""
         super().__init__()
         if head not in ("template", "prompt"):
             raise ModelError(f"Expected head 'template' or 'prompt', got {head!r}.")
         if dim < 4 or (head == "prompt" and dim % 8):
-            raise ModelError(f"Expected features of a size that 8 attention heads can share, got {dim}.")
+            raise ModelError(f"Expected a feature size that 8 attention heads can share, got {dim}.")
         self.dim = dim
         self.kind: Head = head
         self.gff = GFF(dim)
         self.head: TemplateHead | PromptHead = TemplateHead() if head == "template" else PromptHead(dim)
 
     def forward(self, f_c: Embeddings, f_f: Embeddings, text: Text) -> Output:
-        """Return scores for features f_c, f_f, float (batch, D), and the text that the head needs."""
+        """Return the scores of features f_c, f_f, float (batch, D), with the text that the head needs."""
         g, z = self.gff(f_c, f_f)
         if isinstance(self.head, TemplateHead):
             if text.templates is None:
@@ -81,14 +80,14 @@ class MSTCLIPIQA(nn.Module):
 
 
 def zero_shot(dim: int) -> MSTCLIPIQA:
-    """Return a template model that needs no training: the gate at one half, both maps the identity."""
+    """Return a template model without training: the gate is one half, both maps are the identity."""
     model = MSTCLIPIQA(dim, "template")
     model.gff.identity_()
     return model.eval().requires_grad_(False)
 
 
 def to_native(q: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
-    """Return scores on the head's scale 1..5 in the units of a rated set whose scale runs from low to high."""
+    """Return scores on the head's scale 1..5 in the units of a rated set whose scale is low..high."""
     return low + (q - 1) / 4 * (high - low)
 
 

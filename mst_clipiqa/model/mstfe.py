@@ -3,7 +3,7 @@
     f_c = E_coarse(x_c)        f_f = mean over views of E_fine(x_f)        both (batch, D), both frozen
 
 E is an image encoder's projected [CLS] embedding, not normalised. In the paper both see the same 224-pixel view and
-the mean runs over one. Source: section 3.1. (``mini`` has towers of its own: ``encoders/mini/towers.py``.)
+the mean runs over one. Source: section 3.1. (``mini`` has its own: ``encoders/mini/``.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class MSTFE(nn.Module):
     """Two frozen image encoders; each maps normalised pixels (batch, 3, S, S) to (batch, D)."""
 
     def __init__(self, encoder_coarse: nn.Module, encoder_fine: nn.Module, view: ViewSpec) -> None:
-        """Take the two towers ready built; freeze them."""
+        """Take two built encoders and freeze them."""
         super().__init__()
         self.encoder_coarse = encoder_coarse
         self.encoder_fine = encoder_fine
@@ -30,9 +30,9 @@ class MSTFE(nn.Module):
         self.eval().requires_grad_(False)
 
     def compute_in(self, dtype: torch.dtype) -> MSTFE:
-        """Let both towers, which must know how, multiply matrices in another precision; returns itself."""
-        for tower in (self.encoder_coarse, self.encoder_fine):
-            cast(Any, tower).compute_in(dtype)
+        """Let both encoders, which must have ``compute_in``, multiply matrices in another precision; returns itself."""
+        for encoder in (self.encoder_coarse, self.encoder_fine):
+            cast(Any, encoder).compute_in(dtype)
         self.dtype = dtype
         return self
 
@@ -41,7 +41,7 @@ class MSTFE(nn.Module):
 
         Args:
             coarse: uint8 [0, 255], (batch, 3, S, S).
-            fine: uint8 [0, 255], (batch, K, 3, C, C), averaged over K; None to look at ``coarse`` again.
+            fine: uint8 [0, 255], (batch, K, 3, C, C), averaged over K; None to use ``coarse`` again.
 
         Returns:
             f_c, f_f: float32 (batch, D).

@@ -1,10 +1,10 @@
 """Image to pixels: the views that the two encoders look at.
 
 The paper's view (section 3, CLIP's own): shorter side to 224 (bicubic, antialiased), centre crop 224, scaled to
-[0, 1], normalised with CLIP's mean and standard deviation. An encoder pair may ask in addition for *native* views:
-a fixed grid of crops that are not shrunk, for the fine stream, because shrinking hides the artefacts it looks for.
+[0, 1], normalised with CLIP's mean and standard deviation. For the fine stream an encoder pair may
+want *native* views instead: a fixed grid of crops that are not shrunk, as shrinking hides the artefacts it looks for.
 
-Views are uint8 until the encoder normalises them: four times less to move, and exactly what Pillow produced.
+Views stay uint8 until the encoder normalises them: a quarter of the bytes to move, and exactly what Pillow returned.
 """
 
 from __future__ import annotations
@@ -21,30 +21,40 @@ from torch import Tensor
 from mst_clipiqa.errors import ModelError, shown
 
 PREPROCESSING_VERSION = "1"
-"""Part of every cache key and of every saved model: raise it when any pixel below changes."""
+"""Part of every cache key and of every saved model: raise it when any pixel changes."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_MOST_PIXELS = 2**24  # that one stream may be given of an image
-_LONGEST = 16  # a resized side may be this many times the crop before only the crop itself is resized
+_MOST_PIXELS = 2**24  # of one stream's views of an image
+_LONGEST = 16  # above this many times the crop's side, only the crop itself is resized
 
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How images become pixels for one pair of encoders."""
+    """How images become pixels for one pair of encoders.
 
-    size: int = 224  # side of the coarse view, pixels
+    Attributes:
+        size: side of the coarse view, pixels.
+        mean, std: of each channel of normalised pixels, in [0, 1].
+        fine: what the fine stream sees: the same view as the coarse one, or native crops.
+        crops: native crops per image, a square number.
+        crop_size: side of a native crop, pixels.
+        native_side: if an image's shorter side is longer than this, it is shrunk to this before it is cropped.
+        gap: first average blocks of pixels, down to this many times the coarse size or more; None for no averaging.
+    """
+
+    size: int = 224
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
-    fine: Literal["same", "native"] = "same"  # what the fine stream sees: the coarse view, or native crops
-    crops: int = 1  # native crops an image (a square number: the grid is crops ** 0.5 a side)
-    crop_size: int = 224  # side of a native crop, pixels
-    native_side: int | None = None  # an image whose shorter side is longer is shrunk to this before cropping
-    gap: float | None = None  # first average whole blocks of pixels, down to this many times the coarse size or more
+    fine: Literal["same", "native"] = "same"
+    crops: int = 1
+    crop_size: int = 224
+    native_side: int | None = None
+    gap: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a grid that is not square, and numbers by which no image could be viewed."""
+        """Refuse numbers from which no views can be made; ModelError."""
         if self.fine not in ("same", "native"):
             raise ModelError(f"Expected fine to be 'same' or 'native', got {shown(self.fine)}.")
         if round(self.crops**0.5) ** 2 != self.crops or min(self.size, self.crops, self.crop_size) < 1:
@@ -61,7 +71,7 @@ class Views:
 
     Attributes:
         coarse: uint8 [0, 255], (3, size, size).
-        fine: uint8 [0, 255], (crops, 3, crop_size, crop_size); None where the fine stream sees the coarse view.
+        fine: uint8 [0, 255], (crops, 3, crop_size, crop_size); None if the fine stream sees the coarse view.
     """
 
     coarse: UInt8[Tensor, "3 size size"]
@@ -69,27 +79,17 @@ class Views:
 
 
 def views(image: Image.Image, spec: ViewSpec) -> Views:
-    """Return the views of an RGB image of any size.
-
-    Args:
-        image: mode RGB.
-        spec: the views that the encoders want.
-
-    Returns:
-        Views: uint8 pixels; the same image always gives the same bytes.
-
-    Source: section 3 of the paper; CLIP's preprocessing.
-    """
+    """Return the views of an RGB image of any size; the same image always gives the same bytes."""
     return Views(coarse_view(image, spec), fine_views(image, spec))
 
 
 def coarse_view(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "3 size size"]:
-    """Return what the coarse stream sees of an RGB image, uint8 (3, size, size)."""
+    """Return the coarse stream's view of an RGB image, uint8 (3, size, size)."""
     return _to_tensor(np.array(centre_view(image, spec.size, spec.gap)))
 
 
 def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 side side"] | None:
-    """Return the crops that the fine stream sees, uint8 (crops, 3, crop_size, crop_size); None: the coarse view."""
+    """Return the fine stream's crops, uint8 (crops, 3, crop_size, crop_size); None if it sees the coarse view."""
     if spec.fine == "same":
         return None
     return _to_tensor(np.stack([np.asarray(crop) for crop in native_crops(image, spec)]))
@@ -98,14 +98,14 @@ def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 sid
 def centre_view(image: Image.Image, size: int, gap: float | None = None) -> Image.Image:
     """Return the image with its shorter side resized to ``size`` pixels, centre-cropped to a square.
 
-    With a ``gap`` (Pillow's ``reducing_gap``) most of the shrinking is done by averaging blocks: several times faster.
+    With a ``gap`` (Pillow's ``reducing_gap``) most of the shrinking averages blocks, which is several times faster.
     """
     width, height = _resized(image.size, size)
     left, top = (width - size) // 2, (height - size) // 2
     if max(width, height) <= _LONGEST * size:
         resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=gap)
         return resized.crop((left, top, left + size, top + size))
-    # A strip, say 1 x 10,000: resizing all of it first would take gigabytes, so only the crop is resized.
+    # A strip such as 1 x 10,000 would take gigabytes if resized as a whole.
     x, y = image.width / width, image.height / height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=gap)
@@ -114,13 +114,13 @@ def centre_view(image: Image.Image, size: int, gap: float | None = None) -> Imag
 def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:
     """Return ``spec.crops`` square crops on an even grid over the image, not shrunk.
 
-    Neighbouring crops touch or overlap where the image is small, and leave gaps where it is large, so the cost of
-    an image is the same whatever its size. An image smaller than a crop is enlarged to it.
+    Neighbouring crops overlap on a small image and leave gaps on a large one, so every image costs the same. An image
+    smaller than a crop is enlarged to it.
     """
     shorter = min(image.size)
     target = max(spec.crop_size, min(shorter, spec.native_side or shorter))
     if target != shorter:
-        if max(image.size) > _LONGEST * shorter:  # a strip: its middle stands for it
+        if max(image.size) > _LONGEST * shorter:  # a strip: only its middle is used
             image = _middle(image, _LONGEST)
         image = image.resize(_resized(image.size, target), Image.Resampling.BICUBIC)
     grid = round(spec.crops**0.5)
@@ -140,12 +140,12 @@ def normalise(
 def normalised(
     pixels: UInt8[Tensor, "batch 3 height width"], spec: ViewSpec, dtype: torch.dtype
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Return what ``normalise`` does, of (batch, 3, height, width), in another type and channels last.
+    """Return ``normalise`` of (batch, 3, height, width) in another dtype, channels last in memory.
 
-    Equal within float32 rounding, and many times faster: one multiply-add per value over rows that are contiguous in
-    memory, image by image, so that everything but the result stays in the CPU's cache.
+    Equal within float32's rounding and many times faster: one multiply-add per value, in the order of memory, image
+    by image, so that only the result leaves the CPU's cache.
     """
-    rows = pixels.movedim(1, -1).flatten(2)  # (batch, height, width * 3): no copy where channels are last already
+    rows = pixels.movedim(1, -1).flatten(2)  # (batch, height, width * 3), no copy if channels are last
     scale, shift = (line.repeat(pixels.shape[-1]).to(pixels.device) for line in _scale_and_shift(spec))
     out = torch.empty(rows.shape, dtype=dtype, device=pixels.device)
     for image, into in zip(rows, out, strict=True) if pixels.device.type == "cpu" else ((rows, out),):
@@ -154,20 +154,20 @@ def normalised(
 
 
 def planar(pixels: UInt8[Tensor, "batch 3 height width"], spec: ViewSpec) -> Float32[Tensor, "batch 3 height width"]:
-    """Return what ``normalise`` does of uint8 (batch, 3, height, width), one plane after the other in memory."""
+    """Return ``normalise`` of uint8 (batch, 3, height, width), one plane after the other in memory."""
     scale, shift = (line.view(3, 1, 1).to(pixels.device) for line in _scale_and_shift(spec))
-    values = pixels.contiguous().float()  # bytes are the cheaper ones to move about
+    values = pixels.contiguous().float()  # cheaper to move while they are bytes
     return torch.addcmul(shift, values, scale, out=values)
 
 
 def _scale_and_shift(spec: ViewSpec) -> tuple[Float32[Tensor, " 3"], Float32[Tensor, " 3"]]:
-    """Return by what a byte of each channel is multiplied and what is added, float32 (3,)."""
+    """Return the factor and the summand that normalise a byte of each channel, float32 (3,)."""
     std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)
     return (1 / (255 * std)).float(), (-mean / std).float()
 
 
 def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Return (width, height) with the shorter side at ``shorter``, the longer one truncated, as CLIP does."""
+    """Return (width, height) with the shorter side at ``shorter`` and the longer one rounded down, as CLIP does."""
     width, height = size
     if width <= height:
         return shorter, int(shorter * height / width)
@@ -189,5 +189,5 @@ def _starts(side: int, crop: int, grid: int) -> list[int]:
 
 
 def _to_tensor(pixels: UInt8[np.ndarray, "*crops height width 3"]) -> UInt8[Tensor, "*crops 3 height width"]:
-    """Return pixels (..., height, width, 3) as (..., 3, height, width), without a copy: channels last."""
+    """Return pixels (..., height, width, 3) as a view (..., 3, height, width) of the same memory."""
     return torch.from_numpy(pixels).movedim(-1, -3)

@@ -1,4 +1,4 @@
-"""The five quality levels and their templates (section 3.3); tables and pages read them without loading torch."""
+"""The five quality levels and their templates (section 3.3); tables and pages use them without loading torch."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ QUALITY_LEVELS = ("bad", "poor", "fair", "good", "perfect")
 """Worst first."""
 
 TEMPLATES = tuple(f"a photo with {level} quality" for level in QUALITY_LEVELS)
-"""What the template head compares an image with, worst first."""
+"""The texts that the template head compares an image with, worst first."""
