@@ -21,7 +21,8 @@ import torch
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.onnx_export import write_towers
 from mst_clipiqa.encoders.onnx_runtime import FILES, ONNXPair, Run, open_exported
-from mst_clipiqa.encoders.pair import EncoderPair, Stream, encode_views
+from mst_clipiqa.encoders.pair import EncoderPair, encode_views
+from mst_clipiqa.model.mstfe import Stream
 from speed.machine import machine, report
 from speed.random_pair import random_pair
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.data import RatedSet, Record
-from mst_clipiqa.encoders.pair import Chunking, PromptTokens, Stream
+from mst_clipiqa.encoders.pair import Chunking, PromptTokens
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec
 
 DIM = 64

@@ -20,11 +20,11 @@ from mst_clipiqa.encoders.checks import check_finite
 from mst_clipiqa.encoders.clip_files import ClipFiles, find, sha256
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.pair import Chunking, Stream
+from mst_clipiqa.encoders.pair import Chunking
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.threads import ENCODERS
 from mst_clipiqa.errors import ModelError, shown
-from mst_clipiqa.model.mstfe import MSTFE
+from mst_clipiqa.model.mstfe import MSTFE, Stream
 from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
 from mst_clipiqa.model.shapes import Embeddings, ViewBatch
 
@@ -70,7 +70,8 @@ class CLIPPair:
 
     def encode_chunk(self, stream: Stream, views: ViewBatch) -> Embeddings:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
-        return self.mstfe.coarse(views) if stream == "coarse" else self.mstfe.fine(views)
+        features: Embeddings = self.mstfe(stream, views)
+        return features
 
 
 def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = torch.float32) -> CLIPPair:

@@ -17,8 +17,8 @@ from torch import nn
 
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.onnx_runtime import FILES, MANIFEST, Manifest, digest
-from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.errors import need
+from mst_clipiqa.model.mstfe import Stream
 
 
 def require_exporters() -> None:

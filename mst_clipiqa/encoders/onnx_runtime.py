@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mst_clipiqa.encoders.clip import CHUNK, CLIPPair
-from mst_clipiqa.encoders.pair import Chunking, EncoderPair, Stream
+from mst_clipiqa.encoders.pair import Chunking, EncoderPair
 from mst_clipiqa.errors import ModelError, need, shown
-from mst_clipiqa.model.mstfe import MSTFE
+from mst_clipiqa.model.mstfe import MSTFE, Stream
 from mst_clipiqa.model.shapes import Embeddings, Pixels, ViewBatch
 
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -111,14 +111,15 @@ class ONNXPair:
         self.view, self.dim, self.text_dim = pair.view, pair.dim, pair.text_dim
         self.source, self.sha256 = pair.source, pair.sha256
         self.device = torch.device("cpu")
-        self.precision = f"onnx-{precision}"  # so that features are cached separately
+        self.precision = f"onnx-{precision}"  # part of every cache key
         self.chunking = Chunking(CHUNK, False, 1)  # the runtime has threads of its own
         self.encode_prompts = pair.encode_prompts
         self.encode_templates = pair.encode_templates
 
     def encode_chunk(self, stream: Stream, views: ViewBatch) -> Embeddings:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
-        return self.mstfe.coarse(views) if stream == "coarse" else self.mstfe.fine(views)
+        features: Embeddings = self.mstfe(stream, views)
+        return features
 
 
 def open_exported(pair: EncoderPair, folder: Path) -> ONNXPair:

@@ -7,16 +7,15 @@ chunks that the pair asks for, encode them in parallel and put the features toge
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mst_clipiqa.encoders.threads import side_by_side
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.model.shapes import CropBatch, Embeddings, TokenMask, TokenStates, ViewBatch
-
-Stream: TypeAlias = Literal["coarse", "fine"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 TemplateHead (variant A, no prompt), t_k the unit text embedding of "a photo with {level} quality":
 
-    p = softmax_k(tau * cos(z, t_k))        q = sum_k k p_k, so q is in [1, 5]
+    p = softmax_k(tau * cos(z, t_k))        q = sum_k k p_k, so 1 <= q <= 5
 
 PromptHead (variant B), T the token states of the prompt and m their mask:
 

@@ -8,13 +8,15 @@ the mean runs over one. Source: section 3.1. (``mini`` has its own: ``encoders/m
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import nn
 
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
-from mst_clipiqa.model.shapes import CropBatch, Embeddings, Pixels, ViewBatch
+from mst_clipiqa.model.shapes import CropBatch, Embeddings, ViewBatch
+
+Stream: TypeAlias = Literal["coarse", "fine"]
 
 
 class MSTFE(nn.Module):
@@ -36,27 +38,15 @@ class MSTFE(nn.Module):
         self.dtype = dtype
         return self
 
-    def forward(self, coarse: ViewBatch, fine: CropBatch | None = None) -> tuple[Embeddings, Embeddings]:
-        """Return f_c and f_f.
+    def forward(self, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:
+        """Return f_c or f_f, float32 (batch, D).
 
         Args:
-            coarse: uint8 [0, 255], (batch, 3, S, S).
-            fine: uint8 [0, 255], (batch, K, 3, C, C), averaged over K; None to use ``coarse`` again.
-
-        Returns:
-            f_c, f_f: float32 (batch, D).
+            stream: "coarse" or "fine".
+            views: uint8 (batch, 3, S, S), or native crops (batch, K, 3, C, C), over which the mean is taken.
         """
-        return self.coarse(coarse), self.fine(coarse if fine is None else fine)
-
-    def coarse(self, coarse: ViewBatch) -> Embeddings:
-        """Return f_c, float32 (batch, D), of uint8 (batch, 3, S, S)."""
-        return self.encoder_coarse(self._pixels(coarse)).float()  # type: ignore[no-any-return]
-
-    def fine(self, fine: CropBatch | ViewBatch) -> Embeddings:
-        """Return f_f, float32 (batch, D), of uint8 crops (batch, K, 3, C, C) or of coarse views (batch, 3, S, S)."""
-        crops = fine if fine.ndim == 5 else fine.unsqueeze(1)
-        f_f = self.encoder_fine(self._pixels(crops.flatten(0, 1)))
-        return f_f.float().unflatten(0, crops.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
-
-    def _pixels(self, pixels: ViewBatch) -> Pixels:
-        return normalised(pixels, self.view, self.dtype)
+        crops = views if views.ndim == 5 else views.unsqueeze(1)
+        encoder = self.encoder_coarse if stream == "coarse" else self.encoder_fine
+        per_crop = encoder(normalised(crops.flatten(0, 1), self.view, self.dtype)).float()
+        features: Embeddings = per_crop.unflatten(0, crops.shape[:2]).mean(dim=1)
+        return features

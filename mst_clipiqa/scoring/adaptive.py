@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mst_clipiqa.encoders.pair import Stream, encode_stream
+from mst_clipiqa.encoders.pair import encode_stream
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Viewed, stacked
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import Views, coarse_view, fine_views
 from mst_clipiqa.scoring.fine_estimator import COVERAGE, FineEstimator, values
 from mst_clipiqa.scoring.predictor import Predictor

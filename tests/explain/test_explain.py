@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from mst_clipiqa.encoders.pair import PromptTokens, Stream, encode_views
+from mst_clipiqa.encoders.pair import PromptTokens, encode_views
 from mst_clipiqa.errors import PromptError, UsageError
 from mst_clipiqa.explain import Explanation, explain
 from mst_clipiqa.explain.maps import GRID, WINDOW, _filled
@@ -23,6 +23,7 @@ from mst_clipiqa.explain.overlay import RED, spread
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.heads import PromptHead, TemplateHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, views
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.adaptive import ESTIMATED, AdaptiveEncoding
 from mst_clipiqa.scoring.fine_estimator import ESTIMATOR_FILE, FineEstimator, calibrate, estimator_path, values
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, Predictor, zero_shot_model

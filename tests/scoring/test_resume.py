@@ -20,8 +20,8 @@ from torch import Tensor
 
 from mst_clipiqa import cli
 from mst_clipiqa.cli.commands import score as command
-from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import journal as journal_module

@@ -19,10 +19,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 from torch import Tensor
 
-from mst_clipiqa.encoders.pair import Stream
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app

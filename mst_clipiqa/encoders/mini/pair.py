@@ -23,9 +23,10 @@ from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.encoders.mini.checks import check_shapes, check_tokenizer
 from mst_clipiqa.encoders.mini.towers import TextConfig, TextEncoder, Tower, TowerConfig
 from mst_clipiqa.encoders.mini.vocabulary import is_in_vocabulary
-from mst_clipiqa.encoders.pair import Chunking, PromptTokens, Stream
+from mst_clipiqa.encoders.pair import Chunking, PromptTokens
 from mst_clipiqa.encoders.text import cleaned, padded
 from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, planar
 
 MINI = Path(__file__).parents[2] / "weights" / "mini" / "encoders"
