@@ -1,15 +1,14 @@
 """The rows of CSV and JSON-lines files that other people wrote, unchanged, one at a time.
 
 A file that cannot be read at all is a DataError. A single bad row is a ``Line`` with its problem, so that a list of a
-million files does not stop at one stray quote. File names may be in any encoding: bytes that are not UTF-8 become
-surrogate escapes, as they do in names from the file system, so that such a name still opens its file.
+million files does not stop at one stray quote. Delimiter and encoding are those of the file (``sniff.py``).
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
 LONGEST = 16 * 2**20
 """Longest line or cell that is read, in characters: long prompts pass, a large file without line ends does not."""
+
+SAMPLE = 2**16
+"""How many bytes show the delimiter."""
+
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?[0-9]+,[0-9]+([eE][-+]?[0-9]+)?\s*")
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,17 @@ class Line:
 def csv_rows(path: Path) -> Iterator[Line]:
     """Yield the rows of a CSV file, the header first; empty lines are skipped.
 
+    Cells may be separated by commas, semicolons or tabs. If not by commas, numbers may have decimal commas, which
+    become points.
+
     Raises:
         DataError: the file cannot be opened, or is not text.
     """
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # for the whole process; the default is 128 KiB
     with open_text(path) as file:
-        reader = csv.reader(_lines(file, path), strict=True)
+        delimiter = delimiter_of(file.buffer.read(SAMPLE).decode(file.encoding, "replace"))
+        file.seek(0)
+        reader = csv.reader(_lines(file, path), strict=True, delimiter=delimiter)
         is_header = True
         while True:
             try:
@@ -59,7 +69,7 @@ def csv_rows(path: Path) -> Iterator[Line]:
                 _check_text(cells, path)
             is_header = is_header and not cells
             if cells:
-                yield Line(reader.line_num, cells)
+                yield Line(reader.line_num, cells if delimiter == "," else [_with_point(cell) for cell in cells])
 
 
 def json_lines(path: Path) -> Iterator[Line]:
@@ -80,7 +90,10 @@ def json_lines(path: Path) -> Iterator[Line]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file: UTF-8, with or without a byte order mark, or UTF-16 with one.
+    """Open a text file in its encoding (``sniff.encoding_of``).
+
+    File names may be in any encoding: bytes that are not text become surrogate escapes, as they do in names from the
+    file system, so that such a name still opens its file.
 
     Raises:
         DataError: it cannot be opened or read, is not an ordinary file, or is not text.
@@ -89,8 +102,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         if path.exists() and not path.is_file():
             raise DataError(f"Expected an ordinary file, got a folder or device: {shown(path)}; name a file.")
         with path.open("rb") as file:
-            head = file.read(2)
-        encoding = "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+            encoding = encoding_of(file)
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as text:
             yield text
     except UnicodeError as error:
@@ -113,6 +125,10 @@ def _check_text(header: list[str], path: Path) -> None:
     """Refuse a file whose first line is not text: column names hold neither NUL nor bytes outside UTF-8."""
     if any(sign == "\0" or "\udc80" <= sign <= "\udcff" for cell in header for sign in cell):
         raise DataError(f"Expected text, got binary data or another encoding in {shown(path)}: save it as UTF-8.")
+
+
+def _with_point(cell: str) -> str:
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:

@@ -26,6 +26,7 @@ from mst_clipiqa.tables.lines import Line, csv_rows, json_lines
 __all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table"]
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+"""What a table that is written ends in; .tsv is read as well."""
 
 
 class TableWriter:
@@ -169,7 +170,7 @@ def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, str | float
     In a CSV file of another program, text that looks like a number becomes a number.
 
     Args:
-        path: ends in .csv, .jsonl or .parquet.
+        path: ends in .csv, .tsv, .jsonl or .parquet.
 
     Yields:
         dict: column -> text, float or None.
@@ -178,6 +179,8 @@ def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, str | float
         DataError: there is no such file, it is not a table, or a row is malformed; the message names the line.
     """
     path = Path(path)
+    if path.suffix.lower() == ".tsv":
+        return _read_csv(path)
     match _suffix(path, DataError):
         case ".csv":
             return _read_csv(path)

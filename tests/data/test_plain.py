@@ -133,7 +133,7 @@ def test_a_table_of_nothing_but_a_header_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_table_in_another_encoding_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "mine.csv").write_bytes("name,mos\na.png,1\nü.png,2\n".encode("latin-1"))
+    (tmp_path / "mine.csv").write_bytes(b"name,mos\n\xc3\xbc.png,1\n\xfc.png,2\n")
     with pytest.raises(DataError, match=r"Expected text in UTF-8 in line 3 of mine\.csv, got other bytes"):
         load("csv", tmp_path)
 

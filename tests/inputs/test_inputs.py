@@ -260,7 +260,7 @@ def test_a_table_of_scores_is_a_list_again() -> None:
 
 
 def test_bad_rows_of_a_list_are_rows() -> None:
-    Path("l.csv").write_bytes(b'file,prompt\na.png,x\nb.png\n,y\n"c"d.png,z\nd.png,caf\xe9\ne.png,v\n')
+    Path("l.csv").write_bytes(b'file,prompt\na.png,\xc3\xa9\nb.png\n,y\n"c"d.png,z\nd.png,caf\xe9\ne.png,v\n')
     found = {item.file: (item.path, item.problem) for item in expand("l.csv")}
     assert list(found) == ["a.png", *(f"line {n} of 'l.csv'" for n in (3, 4, 5)), "d.png", "e.png"]
     assert found["a.png"] == ("a.png", None)
@@ -298,7 +298,6 @@ def test_lists_that_break_off_in_the_middle() -> None:
         (b"", "a list with a first line such as file,prompt, but 'l.csv' is empty"),
         (b'"file\n', "but 'l.csv' is not a row of CSV"),
         (b"\x89PNG\r\n\x1a\n", "got binary data or another encoding in 'l.csv'"),
-        ("file\n".encode("utf-16-le"), "got binary data or another encoding in 'l.csv'"),
     ],
 )
 def test_lists_that_are_none(data: bytes, words: str) -> None:

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from mst_clipiqa.errors import DataError, MstClipiqaError, UsageError
 from mst_clipiqa.tables.cells import csv_cell, from_csv_cell
 from mst_clipiqa.tables.journal import origin_of
+from mst_clipiqa.tables.sniff import delimiter_of
 from mst_clipiqa.tables.table import TableWriter, journal_of, read_journal, read_table, stream_table
 
 COLUMNS = ["file", "prompt", "quality", "width"]
@@ -293,8 +294,54 @@ def test_foreign_csv(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes('\ufefffile,mos\r\n"a,b.png",3.5\r\n\r\nc.png,\r\n'.encode())
     assert read_table(path) == [{"file": "a,b.png", "mos": 3.5}, {"file": "c.png", "mos": None}]
-    path.write_bytes("file,mos\nü.png,1\n".encode("utf-16"))
-    assert read_table(path) == [{"file": "ü.png", "mos": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        ("file,mos\nü.png,1.5\n", "utf-16"),
+        ("file,mos\nü.png,1.5\n", "utf-16-le"),
+        ("file,mos\nü.png,1.5\n", "cp1252"),
+        ("file;mos\r\nü.png;1,5\r\n", "utf-8-sig"),
+        ("file;mos\nü.png;1,5\n", "cp1252"),
+        ("file\tmos\nü.png\t1,5\n", "utf-16"),
+        ("file\tmos\nü.png\t1.5\n", "utf-8"),
+    ],
+)
+def test_tables_from_spreadsheets(data: str, encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(data.encode(encoding))
+    assert read_table(path) == [{"file": "ü.png", "mos": 1.5}]
+    path.rename(tmp_path / "t.tsv")
+    assert read_table(tmp_path / "t.tsv") == [{"file": "ü.png", "mos": 1.5}]
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("", ","),
+        ("file\na.png\n", ","),
+        ("file,prompt\na.png,one; two\nb.png,one; two\n", ","),
+        ("file;prompt\na.png;a red, round ball\n", ";"),
+        ("a.png;a red, round ball;3\nb.png;a dog;4\n", ";"),
+        ('file\tprompt\na.png\t"a, b;\nc"\n', "\t"),
+        ('file;prompt\n"a.png;x', ";"),
+        ("file,prompt\na.png,a dog, unquoted\n", ","),
+    ],
+)
+def test_delimiters(text: str, delimiter: str) -> None:
+    assert delimiter_of(text) == delimiter
+
+
+def test_a_table_of_ours_that_a_spreadsheet_saved_again(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", [{"file": "a, b.png", "quality": 1.25}, {"file": "c.png", "prompt": "-1"}])
+    before = read_table(path)
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file, delimiter=";").writerows([[cell.replace(".25", ",25") for cell in row] for row in rows])
+    assert b"a, b.png;;1,25;" in path.read_bytes()
+    assert read_table(path) == before
 
 
 @pytest.mark.parametrize(
@@ -309,9 +356,9 @@ def test_foreign_csv(tmp_path: Path) -> None:
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
             "text, got binary data or another encoding in 't.csv': save it as UTF-8",
         ),
-        (".csv", "a,b\n".encode("utf-16-le"), "text, got binary data or another encoding"),
-        (".csv", "file,m\xfc\n".encode("latin-1"), "text, got binary data or another encoding"),
-        (".csv", b"\n\n\x89a,b\n", "text, got binary data or another encoding"),
+        (".csv", "файл,mos\n".encode("cp1251"), "text, got binary data or another encoding"),
+        (".csv", "文件名,mos\n".encode("gbk"), "text, got binary data or another encoding"),
+        (".csv", b"\n\n\x81a,b\n", "text, got binary data or another encoding"),
         (".csv", b"\xff\xfea", "save it as UTF-8"),
         (".jsonl", b'{"a": 1}\n{"a": \n', "line 2 of 't.jsonl' is not a line of JSON"),
         (".jsonl", b"[1, 2]\n", "line 1 of 't.jsonl', got '[1, 2]': write one object per line"),
@@ -576,6 +623,7 @@ def test_resuming_other_columns_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from mst_clipiqa.tables.journal import origin_of
+from mst_clipiqa.tables.sniff import delimiter_of
 from mst_clipiqa.tables.table import TableWriter
 with TableWriter(sys.argv[1], ["i", "text"], resume=True) as table:
     print(table.rows, flush=True)
