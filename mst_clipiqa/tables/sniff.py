@@ -8,8 +8,8 @@ import re
 from typing import BinaryIO
 
 _DELIMITERS = ",;\t"
-_ROWS = 50  # rows that show the delimiter
-_CHUNK = 2**20
+_SAMPLE_ROWS = 50  # rows that show the delimiter
+_TEXT_CHUNK = 2**20
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _LONG_RUN = re.compile(rb"[\x80-\xff]{3}")
 _NOT_IN_1252 = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x81\x8d\x8f\x90\x9d]")
@@ -36,7 +36,7 @@ def delimiter_of(sample: str) -> str:
             for row in csv.reader(lines, delimiter=delimiter):
                 if row:
                     rows.append(len(row))
-                if len(rows) == _ROWS:
+                if len(rows) == _SAMPLE_ROWS:
                     break
         except csv.Error:
             pass
@@ -56,7 +56,7 @@ def encoding_of(file: BinaryIO) -> str:
     Args:
         file: open at its beginning; read until a byte settles the question.
     """
-    head = file.read(_CHUNK)
+    head = file.read(_TEXT_CHUNK)
     if found := _BOMS.get(head[:2]):
         return found
     if len(head) > 3 and not any(head[1:64:2]) and all(head[0:64:2]):
@@ -68,7 +68,7 @@ def encoding_of(file: BinaryIO) -> str:
                 break
         except UnicodeDecodeError:
             return "cp1252" if _is_western(chunk) else "utf-8-sig"
-        chunk = file.read(_CHUNK)
+        chunk = file.read(_TEXT_CHUNK)
     return "utf-8-sig"
 
 
