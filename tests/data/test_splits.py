@@ -1,4 +1,4 @@
-"""Splits: disjoint by prompt, repeatable, and no way from mini_training to the test part."""
+"""Splits: disjoint by prompt, repeatable, and no way from training to the test part."""
 
 from __future__ import annotations
 
@@ -120,6 +120,15 @@ def test_the_protocol_is_said_in_words() -> None:
     assert make_split(records(), seed=7).protocol == (
         "random split by prompt, seed 7: 42 / 6 / 12 images of 14 / 2 / 4 prompts (train / validation / test)"
     )
+
+
+def test_the_bytes_of_an_image_are_read_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"a")
+    record = Record("a.png", file, None, "mine/a", "g", {"q": 1})
+    first = record.sha256
+    file.unlink()
+    assert record.sha256 == first == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
 
 
 def test_identical_images_are_found_and_kept_in_one_part(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mst_clipiqa.data import RatedSet, Record, make_split
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import Head
-from mst_clipiqa.model_folder import load
+from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import TrainingJob, build, learn
 from mst_clipiqa.train.contamination import contamination
@@ -154,9 +154,16 @@ def test_training_cannot_reach_the_test_part(rated: RatedSet, tmp_path: Path) ->
 def test_build_makes_a_folder_that_scores_in_native_units(
     rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "model"
+    out, saved = tmp_path / "model", []
+
+    def noted(model: TrainedModel, folder: Path, card: str) -> None:
+        saved.append(folder)
+        save(model, folder, card)
+
+    monkeypatch.setattr("mst_clipiqa.train.build.save", noted)
     result = build(job(rated, out), ImageEncoder(FakePair()), no_bar)
     assert result is not None
+    assert saved == [out]  # once; the card is replaced on its own
     names = {p.name for p in out.iterdir()}
     assert names >= {"config.json", "model.safetensors", "README.md", "training.json", "quality.png", "split.json"}
     assert "checkpoint.pt" not in names
