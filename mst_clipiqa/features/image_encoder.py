@@ -23,7 +23,7 @@ from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.files import read_image
 from mst_clipiqa.images.options import OpenOptions
-from mst_clipiqa.model.preprocess import Views, ViewSpec, views
+from mst_clipiqa.model.preprocess import ViewSpec, coarse_view, fine_views
 
 _Item = TypeVar("_Item")
 
@@ -47,14 +47,17 @@ class Viewed:
     """An image ready for the encoders.
 
     Attributes:
-        views: as the policy made them.
+        coarse, fine: its views, as in ``model/preprocess.py``.
+        image: RGB, if its fine views are still to be made.
         width, height: of the upright image, pixels.
         key: under which to cache the features, or None.
         prompts: what the image will be scored against, if that is known by now.
         note: what makes its scores less certain; such an image is not cached, so that this is said every time.
     """
 
-    views: Views
+    coarse: Tensor
+    fine: Tensor | None
+    image: Image.Image | None
     width: int
     height: int
     key: str | None
@@ -67,10 +70,10 @@ Opened: TypeAlias = Encoded | Failed | AlreadyScored | Viewed
 
 
 class EncodingPolicy(Protocol):
-    """Which views to make of an image, and which streams to run on them."""
+    """Which streams to run on an image."""
 
-    def view(self, image: Image.Image) -> Views:
-        """Return the views of an RGB image; called in several threads at once."""
+    def is_late(self, image: Image.Image) -> bool:
+        """Return whether ``encode`` makes the fine views of an RGB image, if it needs them."""
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return the features of a batch of at least one image."""
@@ -85,14 +88,14 @@ class FullEncoding:
     def __init__(self, encoders: EncoderPair) -> None:
         self.encoders = encoders
 
-    def view(self, image: Image.Image) -> Views:
-        """Return all views of an image."""
-        return views(image, self.encoders.view)
+    def is_late(self, image: Image.Image) -> bool:
+        """Return False: the fine views are always needed."""
+        return False
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return f_c and f_f of each image."""
-        coarse = stacked([one.views.coarse for one in viewed], self.encoders.device)
-        crops = [one.views.fine for one in viewed if one.views.fine is not None]
+        coarse = stacked([one.coarse for one in viewed], self.encoders.device)
+        crops = [one.fine for one in viewed if one.fine is not None]
         fine = stacked(crops, self.encoders.device) if crops else None
         f_c, f_f = (f.cpu() for f in encode_views(self.encoders, coarse, fine))
         return [Encoded(f_c[i], f_f[i], one.width, one.height, one.note) for i, one in enumerate(viewed)]
@@ -182,7 +185,11 @@ class ImageEncoder:
             opened = open_image(image, self.opening, max_pixels=max_pixels or self.opening.max_pixels)
         except ImageError as error:
             return Failed(str(error))
-        return Viewed(self.policy.view(opened.image), opened.width, opened.height, key, prompts, opened.caution)
+        image, spec = opened.image, self.encoders.view
+        is_late = self.policy.is_late(image)
+        coarse, fine = coarse_view(image, spec), None if is_late else fine_views(image, spec)
+        late = image if is_late else None
+        return Viewed(coarse, fine, late, opened.width, opened.height, key, prompts, opened.caution)
 
     def encode_opened(self, opened: Sequence[Opened]) -> list[Encoded | Failed | AlreadyScored]:
         """Return what ``open`` gave, with views turned into features; at most a batch of them."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -19,19 +18,12 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Viewed, stacked
 from mst_clipiqa.model.mstfe import Stream
-from mst_clipiqa.model.preprocess import Views, coarse_view, fine_views
+from mst_clipiqa.model.preprocess import fine_views
 from mst_clipiqa.scoring.fine_estimator import COVERAGE, FineEstimator, values
 from mst_clipiqa.scoring.predictor import Predictor
 
 ESTIMATED = "estimated from the coarse stream alone"
-_HELD_PIXELS = 2**20  # of a larger image, the crops are kept in memory instead of the image
-
-
-@dataclass(frozen=True)
-class LateViews(Views):
-    """A coarse view, and the image from which to make the fine views if they are needed."""
-
-    image: Image.Image
+_HELD_PIXELS = 2**20  # of a larger image, the views are kept in memory instead of the image
 
 
 class AdaptiveEncoding:
@@ -57,25 +49,21 @@ class AdaptiveEncoding:
         self._errors: list[float] = []  # of the images checked, in native units
         self._lock = threading.Lock()  # of the four above: batches come from several threads
 
-    def view(self, image: Image.Image) -> Views:
-        """Return the coarse view; of a large image the fine ones as well, so that it need not be kept."""
-        spec = self.encoders.view
-        coarse = coarse_view(image, spec)
-        if image.width * image.height > _HELD_PIXELS:
-            return Views(coarse, fine_views(image, spec))
-        return LateViews(coarse, None, image)
+    def is_late(self, image: Image.Image) -> bool:
+        """Return whether an image is kept until its fine views are needed; of a large one, they take less memory."""
+        return image.width * image.height <= _HELD_PIXELS
 
     @torch.inference_mode()
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return features, with a note on those whose f_f is an estimate."""
-        f_c = self._encoded("coarse", [one.views.coarse for one in viewed])
+        f_c = self._encoded("coarse", [one.coarse for one in viewed])
         guess = self.estimator.fine(f_c)
         spared = self._spared(f_c, viewed)
         checked = self._counted(spared, len(viewed))
         full = [i for i in range(len(viewed)) if i not in spared or i in checked]
         f_f = guess.clone()
         if full:
-            f_f[full] = self._encoded("fine", [self._fine(viewed[i].views) for i in full])
+            f_f[full] = self._encoded("fine", [self._fine(viewed[i]) for i in full])
         self._check(f_c, f_f, guess, [(i, prompt) for i in checked for prompt in viewed[i].prompts or ()])
         note = f"{ESTIMATED}, within {self.tolerance:g} for {COVERAGE:.0%} of images"
         notes = ["; ".join(filter(None, (one.note, "" if i in full else note))) for i, one in enumerate(viewed)]
@@ -123,10 +111,10 @@ class AdaptiveEncoding:
         with self._lock:
             self._errors += differences.amax(dim=0).tolist()
 
-    def _fine(self, views: Views) -> Tensor:
+    def _fine(self, one: Viewed) -> Tensor:
         """Return what the fine stream sees: native crops, or the coarse view."""
-        fine = fine_views(views.image, self.encoders.view) if isinstance(views, LateViews) else views.fine
-        return views.coarse if fine is None else fine
+        fine = one.fine if one.image is None else fine_views(one.image, self.encoders.view)
+        return one.coarse if fine is None else fine
 
     def _encoded(self, stream: Stream, views: Sequence[Tensor]) -> Tensor:
         return encode_stream(self.encoders, stream, stacked(views, self.encoders.device)).cpu()

@@ -100,9 +100,9 @@ def spread(
 
 def values(predictor: Predictor, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> dict[str, Tensor]:
     """Return every target's score in native units, float32 (batch,); NaN if it is not scored."""
-    predictions = predictor.predict(f_c, f_f, prompts)
+    scores = predictor.predict(f_c, f_f, prompts)
     names = predictor.config.targets
-    return {n: torch.tensor([float("nan") if (v := p.values[n]) is None else v for p in predictions]) for n in names}
+    return {n: torch.tensor([float("nan") if (v := s.targets[n]) is None else v for s in scores]) for n in names}
 
 
 def calibrate(

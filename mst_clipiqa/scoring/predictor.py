@@ -1,9 +1,8 @@
-"""Features to predictions: every target of a model, for images and prompts that are encoded already."""
+"""Features to scores: every target of a model, for images and prompts that are encoded already."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,30 +16,12 @@ from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.scoring.score import Score
 
 NO_PROMPT = "no prompt, so nothing to correspond to"
 EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt, or leave it out"
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"
 TRUNCATED = "the prompt is longer than the text encoder reads, so its end was not read"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A model's output for one image and prompt, in native units; None where it has nothing to say.
-
-    Attributes:
-        values: score of each target, higher is better.
-        gate: mean share of the coarse stream in the fused feature, 0..1.
-        levels: probability of the five quality levels, worst first; None without a template head.
-        note: why a value is None or needs care; empty otherwise.
-        error: "prompt" if the prompt is empty and a head reads prompts; every number is None then.
-    """
-
-    values: dict[str, float | None]
-    gate: float | None
-    levels: tuple[float, ...] | None
-    note: str = ""
-    error: Literal["prompt"] | None = None
 
 
 class Predictor:
@@ -79,6 +60,7 @@ class Predictor:
                     f"got {encoders.text_dim} from {encoders.source}: use another pair."
                 )
         self.config = model.config
+        self.ranges = {name: (t.low, t.high) for name, t in model.config.targets.items()}
         self.encoders = encoders
         self.model = model
         self.templates = encoders.encode_templates(list(TEMPLATES)).cpu()
@@ -87,8 +69,8 @@ class Predictor:
         self.prompts = PromptEncoder(encoders, cache, embeddings="similarity" in heads)
 
     @torch.inference_mode()
-    def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> list[Prediction]:
-        """Return a prediction for each row of features f_c, f_f, float32 (batch, D), and its prompt."""
+    def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> list[Score]:
+        """Return the score of each row of features f_c, f_f, float32 (batch, D), for its prompt; sizes are None."""
         f_c, f_f = f_c.cpu(), f_f.cpu()
         encoded = self._encoded(prompts)
         values: list[dict[str, float | None]] = [dict.fromkeys(self.config.targets) for _ in prompts]
@@ -110,10 +92,32 @@ class Predictor:
         found = []
         for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
             if self.reads_prompts and one is None and prompt is not None:
-                found.append(Prediction(dict.fromkeys(values[i]), None, None, EMPTY_PROMPT, error="prompt"))
+                found.append(self.failed("prompt", EMPTY_PROMPT))
             else:
-                found.append(Prediction(values[i], shares[i], levels[i], self._note(one)))
+                found.append(self._score(values[i], shares[i], levels[i], self._note(one)))
         return found
+
+    def failed(self, error: Literal["image", "prompt"], reason: str) -> Score:
+        """Return the score of an image that cannot be scored, and why."""
+        targets: dict[str, float | None] = dict.fromkeys(self.config.targets)
+        return Score(error=error, reason=reason, model=self.config.name, targets=targets, ranges=self.ranges)
+
+    def _score(
+        self, values: dict[str, float | None], gate: float, levels: tuple[float, ...] | None, reason: str
+    ) -> Score:
+        targets = self.config.targets
+        return Score(
+            quality=values.get("quality"),
+            correspondence=values.get("correspondence"),
+            gate=gate,
+            reason=reason,
+            model=self.config.name,
+            targets=values,
+            intervals={name: ends for name, t in targets.items() if (ends := _interval(values[name], t))},
+            ranges=self.ranges,
+            levels=levels,
+            calibrated=all(t.calibrated for t in targets.values()),
+        )
 
     @torch.inference_mode()
     def output(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
@@ -167,3 +171,11 @@ def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
     reference = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
     config = ModelConfig(f"zero-shot:{encoders.source} (uncalibrated)", reference, targets, encoders.view)
     return TrainedModel(config, {"quality": zero_shot(encoders.dim)}, sha256=encoders.sha256)
+
+
+def _interval(value: float | None, target: Target) -> tuple[float, float] | None:
+    if value is None or target.interval is None:
+        return None
+    # Both ends are kept on the scale, though a head that reads prompts may predict beyond it.
+    low, high = (min(target.high, max(target.low, value + d)) for d in (-target.interval, target.interval))
+    return low, high

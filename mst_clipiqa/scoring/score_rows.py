@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa._version import __version__
@@ -84,39 +83,28 @@ def score_rows(
     batches = in_batches(items, scorer.encoder.batch_size)  # the batches that the encoder will make
     requests = (request for batch in batches for request in _requests(batch, stamped, earlier))
     for request, score in scorer.stream(requests):
-        place = request.tag
-        row = place.known or to_row(place.item.file, request.prompt, score, intervals=intervals)
-        yield row | {STAMP: place.stamp} if stamped else row
+        if isinstance(request.image, AlreadyScored):
+            yield request.tag
+        else:
+            yield request.tag | to_row(str(request.tag["file"]), request.prompt, score, intervals=intervals)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """What a row needs beside its score: the item, the state of its file, and its row from an earlier run if any."""
-
-    item: Item
-    stamp: str | None
-    known: ScoreRow | None
-
-
-def _requests(items: Sequence[Item], stamped: bool, earlier: Earlier | None) -> Iterator[ScoreRequest[_Place]]:
-    """Yield the requests of one batch.
+def _requests(items: Sequence[Item], stamped: bool, earlier: Earlier | None) -> Iterator[ScoreRequest[ScoreRow]]:
+    """Yield the requests of one batch; their tags are rows, to be completed if they are new.
 
     If one row is new, the whole batch is scored: the last digit of a score is rounding noise that depends on the
     batch, and a resumed run should write what an undisturbed one writes. Failed rows are always tried again.
     """
     stamps = [stamp_of(item.path) if stamped else None for item in items]
-    places = list(zip(items, stamps, strict=True))
-    known = [earlier.find(item.file, item.prompt, stamp) if earlier is not None else None for item, stamp in places]
-    for (item, stamp), row in zip(places, known, strict=True):
-        place = _Place(item, stamp, row if None not in known and row and row["status"] == "ok" else None)
-        yield ScoreRequest(_image(place), item.prompt, place)
-
-
-def _image(place: _Place) -> object:
-    """Return what the scorer opens: a path, or the reason why it need not or cannot be opened."""
-    if place.item.problem or place.item.path is None:
-        return Failed(place.item.problem or "no file")
-    return AlreadyScored(_score(place.known)) if place.known else place.item.path
+    pairs = list(zip(items, stamps, strict=True))
+    known = [earlier.find(item.file, item.prompt, stamp) if earlier is not None else None for item, stamp in pairs]
+    for (item, stamp), had in zip(pairs, known, strict=True):
+        hidden: ScoreRow = {STAMP: stamp} if stamped else {}
+        if None not in known and had and had["status"] == "ok":
+            yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, had | hidden)
+        else:
+            problem = item.problem or ("no file" if item.path is None else None)
+            yield ScoreRequest(Failed(problem) if problem else item.path, item.prompt, {**hidden, "file": item.file})
 
 
 def _score(row: ScoreRow) -> Score:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -20,10 +20,10 @@ from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError, 
 from mst_clipiqa.features.cache import Cache, Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, needed_side
 from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
-from mst_clipiqa.model_folder import Target, TrainedModel, load
+from mst_clipiqa.model_folder import TrainedModel, load
 from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
 from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
-from mst_clipiqa.scoring.predictor import Prediction, Predictor, zero_shot_model
+from mst_clipiqa.scoring.predictor import Predictor, zero_shot_model
 from mst_clipiqa.scoring.score import Score, ScoreRequest, Tag
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Scorer:
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The scale (low, high) of each target."""
-        return {name: (t.low, t.high) for name, t in self.model.config.targets.items()}
+        return self.predictor.ranges
 
     @overload  # str and bytes are sequences too: the first match counts
     def __call__(self, images: Source, prompt: str | None = None) -> Score: ...  # type: ignore[overload-overlap]
@@ -194,41 +194,28 @@ class Scorer:
     ) -> list[Score]:
         """Return a score for each encoded image and its prompt; no image is encoded again."""
         pairs = [(one, prompt) for one, prompt in zip(encoded, prompts, strict=True) if isinstance(one, Encoded)]
-        scored = iter(self._score_features(*zip(*pairs, strict=True)) if pairs else [])
-        return [next(scored) if isinstance(one, Encoded) else self._passed(one) for one in encoded]
+        predicted = iter(self._predicted(*zip(*pairs, strict=True)) if pairs else [])
+        found: list[Score] = []
+        for one in encoded:
+            match one:
+                case Encoded():
+                    found.append(_completed(next(predicted), one))
+                case Failed(reason):
+                    found.append(self.predictor.failed("image", reason))
+                case AlreadyScored(score):
+                    found.append(score)
+        return found
 
-    def _score_features(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
+    def _predicted(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
         f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])
-        predictions = self.predictor.predict(f_c, f_f, prompts)
-        return [self._score(prediction, one) for prediction, one in zip(predictions, encoded, strict=True)]
+        return self.predictor.predict(f_c, f_f, prompts)
 
-    def _score(self, prediction: Prediction, encoded: Encoded) -> Score:
-        config = self.model.config
-        values = prediction.values
-        notes = (prediction.note, "" if prediction.error else encoded.note)
-        return Score(
-            quality=values.get("quality"),
-            correspondence=values.get("correspondence"),
-            gate=prediction.gate,
-            error=prediction.error,
-            reason="; ".join(filter(None, notes)),
-            width=encoded.width,
-            height=encoded.height,
-            model=config.name,
-            targets=values,
-            intervals={n: i for n, t in config.targets.items() if (i := _interval(values[n], t))},
-            ranges=self.ranges,
-            levels=prediction.levels,
-            calibrated=all(t.calibrated for t in config.targets.values()),
-        )
 
-    def _passed(self, one: Failed | AlreadyScored) -> Score:
-        """Return the score of an image that was not encoded."""
-        if isinstance(one, AlreadyScored):
-            return cast(Score, one.score)
-        targets: dict[str, float | None] = dict.fromkeys(self.model.config.targets)
-        name = self.model.config.name
-        return Score(error="image", reason=one.reason, model=name, targets=targets, ranges=self.ranges)
+def _completed(score: Score, encoded: Encoded) -> Score:
+    """Return a prediction with what only the image knows: its size, and a note on its features."""
+    notes = (score.reason, "" if score.error else encoded.note)
+    reason = "; ".join(note for note in notes if note)
+    return dataclasses.replace(score, reason=reason, width=encoded.width, height=encoded.height)
 
 
 def trained_folder(model: str | Path) -> Path | None:
@@ -274,11 +261,3 @@ def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:
         raise UsageError(f"Expected the frame first or middle, got {how.frame!r}{nearest(how.frame, FRAMES)}.")
     reduce_to = needed_side(encoders.view) if how.fast_decode else None
     return OpenOptions(how.max_pixels, reduce_to=reduce_to, color=how.color, frame=how.frame)
-
-
-def _interval(value: float | None, target: Target) -> tuple[float, float] | None:
-    if value is None or target.interval is None:
-        return None
-    # Both ends are kept on the scale, though a head that reads prompts may predict beyond it.
-    low, high = (min(target.high, max(target.low, value + d)) for d in (-target.interval, target.interval))
-    return low, high

@@ -72,8 +72,8 @@ def test_converted_checkpoints_give_the_recorded_scores(
     torch.save({"model_state_dict": state} if wrapped else state, tmp_path / "authors.pth")
     save(convert(tmp_path / "authors.pth", pair, "authors"), tmp_path / "model", "# authors\n")
     model = load(tmp_path / "model")
-    answers = Predictor(model, pair).predict(*features, list(PROMPTS))
-    got = torch.tensor([answer.values["quality"] for answer in answers])
+    scores = Predictor(model, pair).predict(*features, list(PROMPTS))
+    got = torch.tensor([score.quality for score in scores])
     torch.testing.assert_close(got, torch.tensor(golden()[variant]["score_after"]), rtol=1e-5, atol=1e-5)
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 10_000_000
 
