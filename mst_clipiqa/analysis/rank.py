@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import UsageError
 
@@ -53,7 +54,7 @@ def rank(
     """Sort rows by a weighted mean of their scores, highest first; equal rows keep their order.
 
     Args:
-        rows: rows of a table of scores.
+        rows: rows of a table of scores; frames of one animated image count as one row, with their mean.
         weights: column -> weight. Values are not rescaled: each is in its own units.
         top: how many to keep, per prompt if ``per_prompt``; None keeps all.
         per_prompt: rank within each prompt; prompts are in the order of their first rows.
@@ -69,6 +70,7 @@ def rank(
         raise UsageError(f"Expected to keep at least 1 row, got {top}.")
     need_columns(rows, [*weights, *(["prompt"] if per_prompt else [])])
     good, left = split_failed(rows)
+    good = mean_of_frames(good, weights)
     groups: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for row in good:
         value, why = _value(row, weights)

@@ -27,6 +27,7 @@ from mst_clipiqa.explain.maps import window_maps
 from mst_clipiqa.explain.results import Fusion, Maps, Word
 from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.images.decode import open_image
+from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.scoring.scorer import Scorer
 
 __all__ = ["Explanation", "Fusion", "Maps", "Word", "explain"]
@@ -61,7 +62,8 @@ def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanatio
         raise PromptError(score.reason)
     predictor = scorer.predictor
     names = [name for name, value in score.targets.items() if value is not None]
-    read = predictor.prompts.encode([prompt])[0] if prompt is not None and prompt.strip() else None
+    words = cleaned(prompt or "")[0]  # what the scorer reads of it
+    read = predictor.prompts.encode([words])[0] if words.strip() else None
     maps, rows = window_maps(predictor, opened, (encoded.f_c, encoded.f_f), dict.fromkeys(names, read))
     reading = [name for name in names if predictor.config.targets[name].head != "template"]
     return Explanation(
@@ -69,7 +71,7 @@ def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanatio
         prompt=prompt,
         image=opened,
         fusion={name: fusion(predictor, name, encoded, read) for name in names},
-        words={name: word_effects(predictor, name, encoded, prompt or "") for name in reading},
+        words={name: word_effects(predictor, name, encoded, words) for name in reading},
         maps=maps,
         encoder_rows=1 + rows,
     )

@@ -23,7 +23,7 @@ from mst_clipiqa.errors import ImageError
 from mst_clipiqa.images.colour import UNUSABLE, conversion
 from mst_clipiqa.images.files import File, check_length, open_file, unreadable
 from mst_clipiqa.images.formats import HEAD, kind_of, parser_of
-from mst_clipiqa.images.frames import MOST_FRAMES, count_frames, gif_frames, seek_frame, seek_full_page
+from mst_clipiqa.images.frames import ANIMATED, MOST_FRAMES, count_frames, gif_frames, seek_frame, seek_full_page
 from mst_clipiqa.images.jxl import jxl_size
 from mst_clipiqa.images.modes import from_array, from_tensor, is_transparent, orientation, quiet, to_rgb, upright
 from mst_clipiqa.images.options import MAX_PIXELS, Frame, OpenOptions
@@ -105,6 +105,22 @@ def open_image(source: Source, options: OpenOptions | None = None, **changes: An
         "Expected a path, bytes, an open file, a PIL image, a uint8 array or a float tensor, got "
         f"{type(source).__name__}: convert it to one of these."
     )
+
+
+def frames_in(path: str | os.PathLike[str]) -> int:
+    """Return how many frames an image file has, at most ``MOST_FRAMES``; only its header is read.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    with open_file(path) as file:
+        with _translated("file"):
+            kind = kind_of(file.read(HEAD))
+            file.seek(0)
+        with _translated(kind), quiet():
+            if kind == "GIF":
+                return max(1, gif_frames(file))
+            return count_frames(kind, parser_of(kind)(file)) if kind in ANIMATED else 1
 
 
 def _read(file: Any, max_bytes: int) -> bytes:

@@ -14,6 +14,8 @@ from mst_clipiqa.errors import ImageError
 
 MOST_FRAMES = 1000
 """Frames that are counted; of more, it is only known that there are at least this many."""
+ANIMATED = ("PNG", "WebP", "AVIF")
+"""Formats whose header says how many frames there are."""
 _MOST_PAGES = 100
 _MOST_BLOCKS = 500_000  # of a GIF, in which data comes in pieces of up to 255 bytes
 _MOST_BEFORE = 50_000  # of those, before its first image
@@ -29,7 +31,7 @@ def count_frames(kind: str, image: ImageFile.ImageFile) -> int:
         kind: its format; only PNG, WebP and AVIF say in their header that they are animated.
         image: as its parser opened it.
     """
-    count = getattr(image, "n_frames", 1) if kind in ("PNG", "WebP", "AVIF") else 1
+    count = getattr(image, "n_frames", 1) if kind in ANIMATED else 1
     return max(1, min(count, MOST_FRAMES))
 
 

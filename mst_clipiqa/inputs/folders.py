@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.tables.names import is_image_name
+from mst_clipiqa.errors import ImageError, UsageError, shown
+from mst_clipiqa.images.files import open_file
+from mst_clipiqa.images.formats import HEAD, kind_of
+from mst_clipiqa.tables.names import UNREAD_SUFFIXES, is_image_name
 
 _NUMBERS = re.compile(r"0*([0-9]+)")
 
@@ -20,13 +22,16 @@ class Folder:
 
     Attributes:
         path: of the folder, from the current folder; "" for the root of the file system.
-        images: names with an image's suffix, in natural order, including folders of such a name.
+        images: names of images, in natural order: with a known suffix (including folders of such a name), or without
+            any suffix but with the content of an image.
+        others: names of other files, in natural order.
         problem: why it cannot be listed, or None.
     """
 
     path: str
     images: list[str]
     problem: str | None = None
+    others: list[str] = field(default_factory=list)
 
 
 def walk(root: str, *, recursive: bool, notes: list[str] | None = None) -> Iterator[Folder]:
@@ -47,31 +52,35 @@ def walk(root: str, *, recursive: bool, notes: list[str] | None = None) -> Itera
                     again += 1
                     continue
                 seen.add((info.st_dev, info.st_ino))
-            images, _, folders = listing(path)
+            images, others, folders = listing(path)
         except OSError as error:
             why = error.strerror or error
             yield Folder(path, [], f"Expected a folder that can be listed, got {why}: check its permissions.")
             continue
-        yield Folder(path, sorted(images, key=natural))
+        yield Folder(path, sorted(images, key=natural), others=sorted(others, key=natural))
         if recursive:
             stack.extend(f"{path}/{name}" for name in sorted(folders, key=natural, reverse=True))
     if again and notes is not None:
         notes.append(f"{again:,} links in {shown(root)} lead to folders that were read already, so they were left out.")
 
 
-def listing(path: str) -> tuple[list[str], int, list[str]]:
-    """Return the names of images in a folder, the number of other files, and the names of folders."""
-    images, others, folders = [], 0, []
+def listing(path: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of images in a folder, of other files, and of folders."""
+    images: list[str] = []
+    others: list[str] = []
+    folders: list[str] = []
     with os.scandir(path or "/") as found:
         for entry in found:
             if entry.name.startswith("."):
                 continue
-            if is_image_name(entry.name):
+            if is_image_name(entry.name) or entry.name.lower().endswith(UNREAD_SUFFIXES):
                 images.append(entry.name)
             elif _is_folder(entry):
                 folders.append(entry.name)
-            else:
-                others += 1
+            elif "." not in entry.name and _holds_image(entry.path):
+                images.append(entry.name)
+            elif _is_file(entry):
+                others.append(entry.name)
     return images, others, folders
 
 
@@ -89,8 +98,25 @@ def check_folder(root: str, recursive: bool) -> None:
         return
     hint = "include its subfolders with --recursive" if folders and not recursive else "name another folder"
     raise UsageError(
-        f"Expected images in {shown(root)}, got none ({others:,} other files, {len(folders):,} folders): {hint}."
+        f"Expected images in {shown(root)}, got none ({len(others):,} other files, {len(folders):,} folders): {hint}."
     )
+
+
+def _holds_image(path: str) -> bool:
+    """Return whether a file begins as an image does."""
+    try:
+        with open_file(path) as file:
+            kind_of(file.read(HEAD))
+    except (ImageError, OSError):
+        return False
+    return True
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

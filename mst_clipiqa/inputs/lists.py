@@ -12,8 +12,11 @@ from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.tables.cells import unmarked
 from mst_clipiqa.tables.lines import csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
+from mst_clipiqa.tables.parquet import stream
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
+_DIFFUSIONDB_PROMPT = "p"
+_ID_COLUMNS = ("id", "image_id", "img_id", "prompt_id", "index")
 _MOST_JSON = 2**28  # longest JSON file, in characters; it has to be read as a whole
 
 
@@ -40,41 +43,46 @@ class Entry:
     problem: str | None = None
 
 
-def entries(path: Path, *, need_prompt: bool = False) -> Iterator[Entry]:
+def entries(path: Path, *, need_prompt: bool = False, by_number: bool = False) -> Iterator[Entry]:
     """Yield the rows of a list in order; a bad row is an entry with its problem.
 
     Args:
-        path: ends in .csv, .jsonl or .json.
+        path: ends in .csv, .tsv, .jsonl, .json or .parquet.
         need_prompt: refuse a list that has no column of prompts.
+        by_number: take prompts without a column of files, as benchmarks publish them: the file is the row's id or,
+            without one, its number from 0.
 
     Raises:
         DataError: the file cannot be read, or has no column of files.
     """
     found: Iterator[tuple[str, Any, str | None]]
     match path.suffix.lower():
-        case ".csv":
-            return _from_csv(path, need_prompt)
+        case ".csv" | ".tsv":
+            return _from_csv(path, need_prompt, by_number)
         case ".jsonl":
             found = ((f"line {line.number} of {shown(path)}", line.value, line.problem) for line in json_lines(path))
         case ".json":
             found = _from_json(path)
+        case ".parquet":
+            found = ((f"row {number} of {shown(path)}", row, None) for number, row in enumerate(stream(path), 1))
         case _:
             raise DataError(
-                f"Expected a list to end in .csv, .jsonl or .json, got {shown(path)}: rename or convert it."
+                f"Expected a list to end in .csv, .tsv, .jsonl, .json or .parquet, got {shown(path)}: rename or "
+                "convert it."
             )
-    return _from_objects(path, found, need_prompt)
+    return _from_objects(path, found, need_prompt, by_number)
 
 
-def _from_csv(path: Path, need_prompt: bool) -> Iterator[Entry]:
+def _from_csv(path: Path, need_prompt: bool, by_number: bool) -> Iterator[Entry]:
     lines = csv_rows(path)
     header = next(lines, None)
     if header is None or header.problem:
         problem = header.problem if header else "empty"
         raise DataError(f"Expected a list with a first line such as file,prompt, but {shown(path)} is {problem}.")
     names: list[str] = header.value
-    file_at, prompt_at = _columns(path, names, need_prompt)
+    file_at, prompt_at = _columns(path, names, need_prompt, by_number)
     is_ours = set(names) >= _OURS
-    for line in lines:
+    for number, line in enumerate(lines):
         where = f"line {line.number} of {shown(path)}"
         if line.problem:
             yield Entry(where, problem=f"{where} is {line.problem}")
@@ -87,12 +95,15 @@ def _from_csv(path: Path, need_prompt: bool) -> Iterator[Entry]:
             cells = [unmarked(cell) for cell in line.value] if is_ours else line.value
             prompt = cells[prompt_at] if prompt_at is not None else None
             # ``score`` writes paths relative to the folder it ran in, all others relative to the list.
-            yield _entry(where, Path() if is_ours else path.parent, cells[file_at], prompt)
+            file = str(number) if file_at is None else cells[file_at]
+            yield _entry(where, Path() if is_ours else path.parent, file, prompt)
 
 
-def _columns(path: Path, names: Sequence[str], need_prompt: bool) -> tuple[int, int | None]:
+def _columns(path: Path, names: Sequence[str], need_prompt: bool, by_number: bool) -> tuple[int | None, int | None]:
     """Return the positions of the columns with files and prompts."""
     file_at, prompt_at = _find(names, FILE_COLUMNS), _find(names, PROMPT_COLUMNS)
+    if by_number and file_at is None and prompt_at is not None:
+        return _find(names, _ID_COLUMNS), prompt_at
     if file_at is not None and (prompt_at is not None or not need_prompt):
         return file_at, prompt_at
     wanted = "the columns file and prompt" if need_prompt else "a column file"
@@ -107,13 +118,21 @@ def _find(names: Sequence[str], aliases: Iterable[str]) -> int | None:
     return next((known[alias] for alias in aliases if alias in known), None)
 
 
-def _from_objects(path: Path, rows: Iterable[tuple[str, Any, str | None]], need_prompt: bool) -> Iterator[Entry]:
-    """Yield the entries of JSON values: objects, or plain names of files."""
-    for where, value, problem in rows:
+def _from_objects(
+    path: Path, rows: Iterable[tuple[str, Any, str | None]], need_prompt: bool, by_number: bool
+) -> Iterator[Entry]:
+    """Yield the entries of JSON values: objects, or plain names of files, or plain prompts."""
+    for number, (where, value, problem) in enumerate(rows):
         if problem:
             yield Entry(where, problem=f"{where} is {problem}")
         elif isinstance(value, str) and not need_prompt:
             yield _entry(where, path.parent, value, None)
+        elif isinstance(value, str) and by_number and not is_image_name(value):
+            yield _entry(where, path.parent, str(number), value)
+        elif by_number and isinstance(value, dict) and (prompt := _prompt_alone(value)):
+            names = list(value)
+            id_at = _find(names, _ID_COLUMNS)
+            yield _entry(where, path.parent, str(number if id_at is None else value[names[id_at]]), prompt)
         elif isinstance(value, dict) and (file_at := _find(names := list(value), FILE_COLUMNS)) is not None:
             prompt_at = _find(names, PROMPT_COLUMNS)
             prompt = value[names[prompt_at]] if prompt_at is not None else None
@@ -133,13 +152,35 @@ def _from_json(path: Path) -> Iterator[tuple[str, Any, str | None]]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
     if isinstance(value, _Pairs):
-        for file, prompt in value:
-            yield f"{shown(file)} in {shown(path)}", {"file": file, "prompt": prompt}, None
+        for name, inner in value:
+            yield f"{shown(name)} in {shown(path)}", _named(name, inner), None
     elif isinstance(value, list):
         for number, row in enumerate(value, 1):
             yield f"entry {number} of {shown(path)}", dict(row) if isinstance(row, _Pairs) else row, None
     else:
         raise DataError(f'Expected {{"file": "prompt", ...}} or a list of objects in {shown(path)}: correct it.')
+
+
+def _prompt_alone(row: dict[str, Any]) -> str | None:
+    """Return the prompt of a row that names no file."""
+    names = list(row)
+    prompt_at = _find(names, PROMPT_COLUMNS)
+    prompt = row[names[prompt_at]] if prompt_at is not None and _find(names, FILE_COLUMNS) is None else None
+    return prompt if isinstance(prompt, str) else None
+
+
+def _named(name: str, value: Any) -> dict[str, Any]:
+    """Return one entry of a JSON object as a row: {file: prompt}, {file: {"prompt": ...}}, {id: {"filename": ...}}."""
+    if not isinstance(value, _Pairs):
+        return {"file": name, "prompt": value}
+    row = dict(value)
+    prompt_at = _find(names := list(row), (*PROMPT_COLUMNS, _DIFFUSIONDB_PROMPT))
+    file_at = _find(names, FILE_COLUMNS)
+    file = row[names[file_at]] if file_at is not None else None
+    return {
+        "file": file if isinstance(file, str) and is_image_name(file) else name,
+        "prompt": row[names[prompt_at]] if prompt_at is not None else None,
+    }
 
 
 class _Pairs(list[tuple[str, Any]]):

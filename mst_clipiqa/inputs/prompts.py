@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.inputs.lists import entries
+from mst_clipiqa.tables.names import is_image_name
 
 
 class PromptFile:
@@ -16,23 +17,26 @@ class PromptFile:
 
     A key fits an image if the image's path is the key or ends in "/" and the key; so ``cat/1.png`` fits
     ``out/cat/1.png``, and ``1.png`` fits both. If no key fits, one with the same base name does, provided that all keys
-    of that base name have the same prompt.
+    of that base name have the same prompt; and then one that is the same but for the suffix, so that "00012" fits
+    ``0012.png``.
 
     Args:
-        path: ends in .csv, .jsonl or .json; columns file and prompt, or {file: prompt}.
+        path: a list as ``lists.entries`` reads it: columns file and prompt, or {file: prompt}, ...
+        by_number: take prompts without files too, and match them by number (see ``lists.entries``).
 
     Raises:
         DataError: it cannot be read, has no such columns, has a bad row, or gives one file two prompts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, by_number: bool = False) -> None:
         self.path = path
         self._prompts: dict[str, str | None] = {}
         self._by_name: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
         self._used: set[str] = set()
         self._missed = 0
         self._first_missed = ""
-        for entry in entries(path, need_prompt=True):
+        for entry in entries(path, need_prompt=True, by_number=by_number):
             if entry.file is None or entry.problem:
                 raise DataError(f"Expected a file and its prompt in each row, but {entry.problem}.")
             self._add(key_of(entry.file), entry.prompt, entry.where)
@@ -40,6 +44,7 @@ class PromptFile:
     def _add(self, key: str, prompt: str | None, where: str) -> None:
         if key not in self._prompts:
             self._by_name[posixpath.basename(key)].append(key)
+            self._by_stem[stem_of(key)].append(key)
         elif self._prompts[key] != prompt:
             raise DataError(f"Expected one prompt for {shown(key)}, got another in {where}: keep one of them.")
         self._prompts[key] = prompt
@@ -50,6 +55,10 @@ class PromptFile:
         if key in self._prompts:
             self._used.add(key)
         return self._prompts.get(key)
+
+    def concerns(self, folder: str) -> bool:
+        """Return whether any key is a path within a folder."""
+        return any(key.startswith(f"{key_of(folder)}/") for key in self._prompts)
 
     def find(self, file: str) -> str | None:
         """Return the prompt of an image, or None if there is none.
@@ -62,7 +71,7 @@ class PromptFile:
             if (key := "/".join(parts[start:])) in self._prompts:
                 self._used.add(key)
                 return self._prompts[key]
-        keys = self._by_name.get(parts[-1], [])
+        keys = self._by_name.get(parts[-1]) or self._by_stem.get(stem_of(parts[-1]), [])
         found = {self._prompts[key] for key in keys}
         if len(found) > 1:
             raise DataError(
@@ -94,3 +103,10 @@ class PromptFile:
 def key_of(file: str) -> str:
     """Return a path in the form in which names are compared: slashes, no "./", composed accents."""
     return posixpath.normpath(unicodedata.normalize("NFC", file.replace("\\", "/")))
+
+
+def stem_of(key: str) -> str:
+    """Return a base name without an image's suffix; a number without the zeros before it."""
+    name = posixpath.basename(key)
+    stem = name[: name.rindex(".")] if is_image_name(name) else name
+    return stem.lstrip("0") or "0" if stem.isdecimal() else stem

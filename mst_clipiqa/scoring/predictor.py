@@ -13,6 +13,7 @@ from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
@@ -21,6 +22,7 @@ from mst_clipiqa.scoring.score import Score
 NO_PROMPT = "no prompt, so nothing to correspond to"
 EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt, or leave it out"
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"
+SYNTAX = "the prompt was read without its syntax"
 TRUNCATED = "the prompt is longer than the text encoder reads, so its end was not read"
 
 
@@ -70,9 +72,13 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> list[Score]:
-        """Return the score of each row of features f_c, f_f, float32 (batch, D), for its prompt; sizes are None."""
+        """Return the score of each row of features f_c, f_f, float32 (batch, D), for its prompt; sizes are None.
+
+        The syntax of image generators is removed from a prompt before it is read; the reason says so.
+        """
         f_c, f_f = f_c.cpu(), f_f.cpu()
-        encoded = self._encoded(prompts)
+        read = [(None, []) if prompt is None else cleaned(prompt) for prompt in prompts]
+        encoded = self._encoded([words for words, _ in read])
         values: list[dict[str, float | None]] = [dict.fromkeys(self.config.targets) for _ in prompts]
         first = next(iter(self.model.parts), None)  # the target whose gate is reported, whatever the prompts
         gates: Tensor | None = None
@@ -94,7 +100,7 @@ class Predictor:
             if self.reads_prompts and one is None and prompt is not None:
                 found.append(self.failed("prompt", EMPTY_PROMPT))
             else:
-                found.append(self._score(values[i], shares[i], levels[i], self._note(one)))
+                found.append(self._score(values[i], shares[i], levels[i], self._note(one, read[i][1])))
         return found
 
     def failed(self, error: Literal["image", "prompt"], reason: str) -> Score:
@@ -146,14 +152,15 @@ class Predictor:
         encoded = dict(zip(words, self.prompts.encode(words), strict=True))
         return [None if prompt is None else encoded.get(prompt) for prompt in prompts]
 
-    def _note(self, prompt: EncodedPrompt | None) -> str:
+    def _note(self, prompt: EncodedPrompt | None, removed: Sequence[str]) -> str:
         if not self.reads_prompts:
             return ""
         if prompt is None:
             return NO_PROMPT
         if not prompt.in_vocabulary:
             return UNKNOWN_WORDS
-        return TRUNCATED if prompt.truncated else ""
+        without = f"{SYNTAX}: {', '.join(removed)}" if removed else ""
+        return "; ".join(filter(None, (without, TRUNCATED if prompt.truncated else "")))
 
     def _gate(self, f_c: Tensor, f_f: Tensor) -> Tensor:
         """Return the mean gate of the first target that has a fusion; the gate needs no prompt."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mst_clipiqa._version import __version__
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed
 from mst_clipiqa.features.pipeline import in_batches
+from mst_clipiqa.images.options import Frame
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.scoring.resume import STAMP, Earlier, stamp_of
@@ -69,6 +70,7 @@ def score_rows(
     intervals: bool = False,
     stamped: bool = False,
     earlier: Earlier | None = None,
+    more: Callable[[Item], ScoreRow] = lambda _: {},
 ) -> Iterator[ScoreRow]:
     """Yield one row per item, in order.
 
@@ -79,9 +81,10 @@ def score_rows(
             ``quality_spread`` and ``LEVEL_COLUMNS`` if quality comes from templates.
         stamped: add the hidden column that tells a later run whether a file has changed.
         earlier: rows of earlier runs; those whose file has not changed are copied.
+        more: further columns of an item's row.
     """
     batches = in_batches(items, scorer.encoder.batch_size)  # the batches that the encoder will make
-    requests = (request for batch in batches for request in _requests(batch, stamped, earlier))
+    requests = (request for batch in batches for request in _requests(batch, stamped, earlier, more))
     for request, score in scorer.stream(requests):
         if isinstance(request.image, AlreadyScored):
             yield request.tag
@@ -89,13 +92,15 @@ def score_rows(
             yield request.tag | to_row(str(request.tag["file"]), request.prompt, score, intervals=intervals)
 
 
-def _requests(items: Sequence[Item], stamped: bool, earlier: Earlier | None) -> Iterator[ScoreRequest[ScoreRow]]:
+def _requests(
+    items: Sequence[Item], stamped: bool, earlier: Earlier | None, more: Callable[[Item], ScoreRow]
+) -> Iterator[ScoreRequest[ScoreRow]]:
     """Yield the requests of one batch; their tags are rows, to be completed if they are new.
 
     If one row is new, the whole batch is scored: the last digit of a score is rounding noise that depends on the
     batch, and a resumed run should write what an undisturbed one writes. Failed rows are always tried again.
     """
-    stamps = [stamp_of(item.path) if stamped else None for item in items]
+    stamps = [_stamp(item) if stamped else None for item in items]
     pairs = list(zip(items, stamps, strict=True))
     known = [earlier.find(item.file, item.prompt, stamp) if earlier is not None else None for item, stamp in pairs]
     for (item, stamp), had in zip(pairs, known, strict=True):
@@ -103,8 +108,20 @@ def _requests(items: Sequence[Item], stamped: bool, earlier: Earlier | None) -> 
         if None not in known and had and had["status"] == "ok":
             yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, had | hidden)
         else:
-            problem = item.problem or ("no file" if item.path is None else None)
-            yield ScoreRequest(Failed(problem) if problem else item.path, item.prompt, {**hidden, "file": item.file})
+            yield ScoreRequest(_image(item), item.prompt, {**hidden, **more(item), "file": item.file})
+
+
+def _stamp(item: Item) -> str | None:
+    """Return the state of an item's file, and which frame of it is meant."""
+    stamp = stamp_of(item.path)
+    return stamp if stamp is None or item.frame is None else f"{stamp}-{item.frame}"
+
+
+def _image(item: Item) -> object:
+    """Return what the scorer opens, or the reason why it cannot be opened."""
+    if item.problem or item.path is None:
+        return Failed(item.problem or "no file")
+    return item.path if item.frame is None else Frame(item.path, item.frame)
 
 
 def _score(row: ScoreRow) -> Score:

@@ -5,6 +5,13 @@ from __future__ import annotations
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 """What the name of an image ends in, in lower case."""
 
+UNREAD_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".psb", ".tga", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".pam", ".dds", ".apng", ".mpo", ".pjpeg", ".pjp", ".dib", ".avifs", ".ico", ".svg", ".exr", ".hdr"),
+    *(".qoi", ".pcx", ".xcf", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""What the names of further images end in: some are read by their content, the others get a row that says why not."""
+
 # The most common names first; case does not matter.
 FILE_COLUMNS = (
     *("file", "file_name", "filename", "path", "file_path", "filepath", "img_path", "image_path", "impath"),

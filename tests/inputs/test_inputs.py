@@ -212,7 +212,7 @@ def test_nothing_to_score() -> None:
 
 def test_prompts_in_two_ways_are_refused() -> None:
     tree("a.png", p__csv="file,prompt\na.png,x\n")
-    assert "got both: leave one out" in reason_of("a.png", prompt="x", prompts="p.csv")
+    assert "got several: leave one out" in reason_of("a.png", prompt="x", prompts="p.csv")
     assert "a prompt in UTF-8, got other bytes" in reason_of("a.png", prompt="caf\udce9")
 
 
@@ -383,7 +383,7 @@ def test_prompts_without_a_image_are_counted() -> None:
         ("p.json", '{"a.png": "x", "a.png": "y"}', "one prompt for 'a.png', got another"),
         ("p.json", '{"a.png": 3}', "the prompt in 'a.png' in 'p.json' is not text"),
         ("p.json", '["a.png"]', "but entry 1 of 'p.json' is not an object"),
-        ("p.txt", "a cat", "a list to end in .csv, .jsonl or .json, got 'p.txt'"),
+        ("p.txt", "a cat", "a list to end in .csv, .tsv, .jsonl, .json or .parquet, got 'p.txt'"),
     ],
 )
 def test_prompts_that_cannot_be_used(file: str, text: str, words: str) -> None:

@@ -38,6 +38,11 @@ by_option = click.option(
 source_options = stack(
     click.option("--model", default="mini", show_default=True, help="Model that scores the images of a folder."),
     click.option("--prompts", type=FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
+    click.option(
+        "--prompts-from",
+        type=click.Choice(["metadata", "sidecar", "name", "folder"]),
+        help="Read prompts from each image's metadata, from the text beside it, or from its or its folder's name.",
+    ),
     click.option("--recursive", is_flag=True, help="Include subfolders."),
     encoding_options,
 )
@@ -62,7 +67,7 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.score_rows import score_rows
 
-    items = expand(folder, recursive=how["recursive"], prompts=how["prompts"])
+    items = expand(folder, recursive=how["recursive"], prompts=how["prompts"], prompts_from=how["prompts_from"])
     scorer = load_scorer(how)
     rows: list[Row] = []
     with progress("Scoring", items.count() if sys.stderr.isatty() else None) as advance:

@@ -28,8 +28,22 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("--prompt", help="The prompt of every image.")
-@click.option("--prompts", type=FILE, help="File with a prompt for each image: .csv, .json or .jsonl.")
+@click.option("--prompts", type=FILE, help="File with a prompt for each image: .csv, .tsv, .json, .jsonl or .parquet.")
 @model_options
+@click.option(
+    "--prompts-from",
+    type=click.Choice(["metadata", "sidecar", "name", "folder"]),
+    help="Read prompts from each image's metadata, from the text beside it, or from its or its folder's name.",
+)
+@click.option("--keep-metadata", is_flag=True, help="Add columns on how each image was generated.")
+@click.option(
+    "--frames",
+    "frame",
+    type=click.Choice(["first", "middle", "all"]),
+    default="first",
+    show_default=True,
+    help="Frame of animated images to score; all writes one row per frame.",
+)
 @click.option("-o", "--output", type=FILE, help="Write the table to this file: .csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished run of the same command.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
@@ -46,9 +60,9 @@ _SHOWN = 40  # rows of the table on a screen; the file has them all
 def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Score images: how good they look, and how well they show their prompt. Higher is better.
 
-    PATH is an image, a folder, or a list of images (.csv or .jsonl). In a folder, prompts are read from metadata.csv or
-    metadata.jsonl. Every image gets a row, in order; if it cannot be read, the row says why. Without -o, the rows go to
-    stdout: as a table on a terminal, else as CSV. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
+    PATH is an image, a folder, or a list of images (such as .csv). In a folder, prompts are read from metadata.csv,
+    .jsonl or .parquet. Every image gets a row, in order; if it cannot be read, the row says why. Without -o, the rows
+    go to stdout: as a table on a terminal, else as CSV. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
 
     With -o, Ctrl-C finishes the current batch (exit code 130). Repeat the command with --resume to continue, also after
     a kill or a full disk: rows whose file and prompt have not changed are kept, and the others are scored.
@@ -61,9 +75,10 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     if flags["prompt"] is not None and not flags["prompt"].strip():
         raise UsageError("Expected words in --prompt, got none: write the prompt, or omit the flag.")
     _check_output(output, flags["resume"])
-    items = expand(paths, recursive=flags["recursive"], prompt=flags["prompt"], prompts=flags["prompts"])
-    scorer = load_scorer(flags)
-    names = columns(scorer, intervals=flags["intervals"])
+    source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
+    items = expand(paths, **source)
+    scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
+    names = columns(scorer, intervals=flags["intervals"]) | _more_columns(flags)
     total = items.count() if sys.stderr.isatty() and not quiet else None
     try:
         with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
@@ -80,6 +95,24 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     if failed:
         click.echo(f"{failed} rows could not be scored; the table says why.", err=True)
     return 1 if failed else 0
+
+
+def _more_columns(flags: dict[str, Any]) -> dict[str, type]:
+    """Return the columns that further flags add."""
+    from mst_clipiqa.scoring.metadata_columns import METADATA_COLUMNS
+
+    return ({"frame": int} if flags["frame"] == "all" else {}) | (METADATA_COLUMNS if flags["keep_metadata"] else {})
+
+
+def _more_cells(flags: dict[str, Any]) -> Callable[[Item], ScoreRow]:
+    """Return a function from an item to the cells of those columns."""
+    from mst_clipiqa.scoring.metadata_columns import metadata_row
+
+    def cells(item: Item) -> ScoreRow:
+        row: ScoreRow = {} if item.frame is None else {"frame": item.frame + 1}
+        return row | (metadata_row(item) if flags["keep_metadata"] else {})
+
+    return cells
 
 
 def _check_output(output: Path | None, resume: bool) -> None:
@@ -104,17 +137,20 @@ class _Sink:
 
 def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> tuple[int, list[ScoreRow]]:
     """Score items and write the rows; return how many failed, and the first rows to show."""
+    from mst_clipiqa.inputs.each_frame import each_frame
     from mst_clipiqa.scoring.resume import table_of
     from mst_clipiqa.scoring.score_rows import origin, score_rows
 
+    items = each_frame(items) if flags["frame"] == "all" else items
+    how = {"intervals": flags["intervals"], "more": _more_cells(flags)}
     if sink.output is None:
-        return _write(_watched(score_rows(scorer, items, intervals=flags["intervals"]), sink, flags), sink, None)
-    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in ("adaptive", "fast_decode", "color")}
+        return _write(_watched(score_rows(scorer, items, **how), sink, flags), sink, None)
+    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in ("adaptive", "fast_decode", "color", "frame")}
     from_where = origin(scorer, sink.names) | asked
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
             click.echo(f"Resuming after {len(earlier):,} rows of earlier runs.", err=True)
-        rows = score_rows(scorer, items, intervals=flags["intervals"], stamped=True, earlier=earlier)
+        rows = score_rows(scorer, items, **how, stamped=True, earlier=earlier)
         return _write(_watched(rows, sink, flags), sink, table)
 
 

@@ -1,0 +1,38 @@
+"""What image files say of their generation, as further columns of a row."""
+
+from __future__ import annotations
+
+from mst_clipiqa.errors import ImageError
+from mst_clipiqa.inputs.expand import Item
+from mst_clipiqa.inputs.generation import read_generation
+from mst_clipiqa.tables.cells import Cell
+
+METADATA_COLUMNS: dict[str, type] = {
+    "generator": str,
+    "negative_prompt": str,
+    "seed": int,
+    "steps": int,
+    "sampler": str,
+    "cfg_scale": float,
+}
+"""The columns; "generator" is the model that generated the image, as ``report`` and ``drift`` call it."""
+
+_LARGEST_SEED = 2**63 - 1  # that a table can hold; of larger ones the cell is empty
+
+
+def metadata_row(item: Item) -> dict[str, Cell]:
+    """Return the cells of an item's file; empty ones if it says nothing or cannot be read."""
+    try:
+        found = read_generation(item.path) if item.path is not None and not item.problem else None
+    except ImageError:
+        found = None
+    if found is None:
+        return dict.fromkeys(METADATA_COLUMNS)
+    return {
+        "generator": found.model,
+        "negative_prompt": found.negative_prompt,
+        "seed": found.seed if found.seed is not None and abs(found.seed) <= _LARGEST_SEED else None,
+        "steps": found.steps,
+        "sampler": found.sampler,
+        "cfg_scale": found.cfg_scale,
+    }
