@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 from mst_clipiqa.analysis.rows import Row
 from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.table import TABLE_SUFFIXES, read_table
 
 
@@ -15,16 +17,19 @@ def read_scores(source: str | Path) -> list[Row]:
     """Return the rows of a table of scores.
 
     Args:
-        source: a .csv, .jsonl or .parquet file, or "-" for one of them on stdin.
+        source: a .csv, .tsv, .jsonl or .parquet file, "-" for one of them on stdin, or the folder of Parquet parts that
+            ``score-cluster`` wrote.
 
     Raises:
-        UsageError: the file does not exist.
+        UsageError: the file does not exist, or the run that writes the folder is not finished.
         DataError: the table cannot be read.
     """
     if str(source) == "-":
         return _from_stdin()
     path = Path(source)
-    if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
+    if is_parts(path):
+        return _from_parts(path)
+    if not path.is_file() or path.suffix.lower() not in (*TABLE_SUFFIXES, ".tsv"):
         found = "another kind of file" if path.exists() else "nothing of this name"
         raise UsageError(
             f"Expected a table of scores ({', '.join(TABLE_SUFFIXES)}), a folder of images, or - for stdin, "
@@ -40,7 +45,26 @@ def folders_of(source: str | Path, images: Path | None) -> list[Path]:
     if str(source) == "-":
         return [Path()]
     path = Path(source)
-    return [Path(), path if path.is_dir() else path.parent]
+    return [Path(), path if path.is_dir() and not is_parts(path) else path.parent]
+
+
+def is_parts(path: Path) -> bool:
+    """Return whether a folder holds the Parquet parts of a table, and not images."""
+    return path.is_dir() and ((path / RUN_MANIFEST).is_file() or any(path.glob("part-*.parquet")))
+
+
+def _from_parts(folder: Path) -> list[Row]:
+    manifest = folder / RUN_MANIFEST
+    try:
+        state = json.loads(manifest.read_text(encoding="utf-8"))["state"] if manifest.is_file() else "complete"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"Expected the state of a run in {shown(manifest)}, got {shown(error)}: score again.") from error
+    if state != "complete":
+        raise UsageError(
+            f"Expected the parts of a finished run in {shown(folder)}, got those of an unfinished one: repeat its "
+            "score-cluster command."
+        )
+    return [row for path in sorted(folder.glob("part-*.parquet")) for row in read_table(path)]
 
 
 def _from_stdin() -> list[Row]:

@@ -7,6 +7,7 @@ again scores only the partitions that are missing. Ray assigns the partitions, a
 busy, and reassigns those of a dead machine.
 """
 
-from mst_clipiqa.distribute.run import RUN_MANIFEST, ClusterJob, ClusterSummary, run
+from mst_clipiqa.distribute.run import ClusterJob, ClusterSummary, run
+from mst_clipiqa.tables.parquet import RUN_MANIFEST
 
 __all__ = ["RUN_MANIFEST", "ClusterJob", "ClusterSummary", "run"]

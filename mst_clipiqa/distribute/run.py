@@ -21,10 +21,8 @@ from mst_clipiqa.errors import UsageError, need, shown
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
 from mst_clipiqa.tables.atomic import write_atomically
+from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.table import stream_table
-
-RUN_MANIFEST = "_manifest.json"
-"""In the folder of the parts; readers of partitioned Parquet ignore names that begin with an underscore."""
 
 
 @dataclass(frozen=True)

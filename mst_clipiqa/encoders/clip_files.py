@@ -5,9 +5,11 @@ Cached files are used without any network access; others are downloaded only if 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from mst_clipiqa.errors import ModelError
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists is used; .bin is read with weights_only
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 OPENAI_PAIR = ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16")
+
+HUB_SECONDS = 2.5
+"""How long the hub may take to answer at all."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -90,7 +95,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _from_hub(repo: str) -> Path:
     """Return the weights file of a hub id in the local cache; files that are missing are downloaded."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -116,6 +121,8 @@ def _from_hub(repo: str) -> Path:
         here = next((w for n in WEIGHTS if config and (w := config.parent / n).is_file()), None)
         if here and _has_tokenizer(here.parent):  # another program may have downloaded only some files
             return here
+        if not constants.HF_HUB_OFFLINE:
+            _check_reachable(constants.ENDPOINT)
         for name in ("config.json", "preprocessor_config.json", *TOKENIZER):
             fetch(name)
         weights = next((got for name in WEIGHTS if (got := fetch(name))), None)
@@ -133,3 +140,25 @@ def _from_hub(repo: str) -> Path:
     if weights is None:
         raise ModelError(f"Expected {' or '.join(WEIGHTS)} at the hub id {repo}, got neither: choose another model.")
     return weights
+
+
+def _check_reachable(endpoint: str) -> None:
+    """Raise ConnectionError if the hub does not answer soon; its own client tries for half a minute and warns a lot.
+
+    The request is made in a thread, because no time limit covers the look-up of a host's name.
+    """
+    from huggingface_hub import get_session
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):  # each version of the client raises errors of its own
+            get_session().head(endpoint, timeout=HUB_SECONDS)
+            answered.set()
+        done.set()
+
+    done = threading.Event()
+    threading.Thread(target=ask, daemon=True).start()
+    done.wait(HUB_SECONDS)
+    if not answered.is_set():
+        raise ConnectionError(f"no answer from {endpoint}")

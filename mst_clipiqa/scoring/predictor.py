@@ -19,7 +19,6 @@ from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.score import Score
 
-NO_PROMPT = "no prompt, so nothing to correspond to"
 EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt, or leave it out"
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"
 SYNTAX = "the prompt was read without its syntax"
@@ -153,10 +152,8 @@ class Predictor:
         return [None if prompt is None else encoded.get(prompt) for prompt in prompts]
 
     def _note(self, prompt: EncodedPrompt | None, removed: Sequence[str]) -> str:
-        if not self.reads_prompts:
+        if not self.reads_prompts or prompt is None:
             return ""
-        if prompt is None:
-            return NO_PROMPT
         if not prompt.in_vocabulary:
             return UNKNOWN_WORDS
         without = f"{SYNTAX}: {', '.join(removed)}" if removed else ""

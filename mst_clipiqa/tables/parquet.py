@@ -13,6 +13,9 @@ from mst_clipiqa.tables.cells import Cell, utf8
 ROW_GROUP = 10_000
 """Rows per row group, which is what is held in memory at once."""
 
+RUN_MANIFEST = "_manifest.json"
+"""In the folder of a table's parts; readers of partitioned Parquet ignore names that begin with an underscore."""
+
 
 def require() -> None:
     """Raise a UsageError if pyarrow is not installed."""

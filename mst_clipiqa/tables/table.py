@@ -36,7 +36,8 @@ class TableWriter:
     ``resume=True`` continues.
 
     Args:
-        path: ends in .csv, .jsonl or .parquet; an older file of this name is replaced at the end.
+        path: ends in .csv, .jsonl or .parquet; an older file of this name is replaced at the end, and missing folders
+            are made.
         columns: their names, in order; or name -> str, int or float, the type that Parquet gets even if the column
             stays empty.
         resume: keep the rows of a run that did not finish; ``rows`` is their number.
@@ -45,7 +46,7 @@ class TableWriter:
         origin: what makes the rows (model, options), likewise kept (``journal.origin_of``).
 
     Raises:
-        UsageError: unknown suffix, no such folder, not writable, another run writes it, other columns (resume).
+        UsageError: unknown suffix, a folder that cannot be made, not writable, another run writes it, other columns (resume).
         DataError: the rows to resume from are damaged.
 
     Example:
@@ -248,7 +249,10 @@ def _suffix(path: Path, error: type[UsageError] | type[DataError]) -> str:
 
 
 def _check_place(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise UsageError(f"Expected an existing folder for the output, got {shown(path.parent)}: create it first.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"Expected a folder for the output, but {shown(path.parent)} cannot be made: {why}.") from error
     if path.exists() and not path.is_file():
         raise UsageError(f"Expected the output to be a file, got a folder or device: {shown(path)}.")

@@ -296,3 +296,23 @@ def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPa
     assert "[red]a�[2J.png" in out
     assert "2.000" in out
     assert "quality_low" not in out  # a screen is narrow
+
+
+def test_the_folder_of_a_cluster_is_a_table(here: Path) -> None:
+    parts = here / "sc.parquet"
+    for number, rows in enumerate((ROWS[:2], ROWS[2:])):
+        table(parts / f"part-{number}.parquet", rows)
+    (parts / "_manifest.json").write_text('{"state": "complete"}')
+    for command, *flags in (["rank"], ["pick"], ["filter", "--min-quality", "1"]):
+        result, wanted = (call(command, source, *flags) for source in (parts, here / "scores.csv"))
+        assert (result.exit_code, result.stdout) == (wanted.exit_code, wanted.stdout)
+    assert "mean quality" in call("drift", parts, parts).stdout.lower() or call("drift", parts, parts).exit_code < 2
+    assert call("report", parts, "--no-images", "-o", here / "r.html").exit_code == 1
+    table(here / "labels.jsonl")
+    (here / "mos.csv").write_text("file,prompt,mos\n" + "".join(f"{f},{p},{q or 1}\n" for f, p, q, *_ in ROWS))
+    evaluated = call("evaluate", parts, here / "mos.csv")
+    assert evaluated.exit_code == 0, evaluated.stderr
+    (parts / "_manifest.json").write_text('{"state": "running"}')
+    assert "Expected the parts of a finished run in" in call("rank", parts).stderr
+    (parts / "_manifest.json").write_text("{}")
+    assert "Expected the state of a run in" in call("rank", parts).stderr

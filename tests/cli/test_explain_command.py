@@ -46,7 +46,7 @@ def test_json_on_stdout_is_json_and_nothing_else() -> None:
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     assert set(data["maps"]) == {"quality"} and data["words"] == {}
-    assert data["note"] == "no prompt, so nothing to correspond to"
+    assert data["note"] == ""
 
 
 @pytest.mark.parametrize(

@@ -132,5 +132,8 @@ def test_wrong_usage_is_one_sentence(data: Path, tmp_path: Path, arguments: list
 
 
 def test_convert_by_the_command_line(tmp_path: Path) -> None:
+    result = run("convert", tmp_path / "no.pth", "-o", tmp_path / "m", code=2)
+    assert "Expected a checkpoint file, found none at" in result.stderr
+    (tmp_path / "no.pth").touch()
     result = run("convert", tmp_path / "no.pth", "-o", tmp_path / "m", "--encoders", "mini", code=2)
     assert "Expected a pair of CLIP models, got 'mini'" in result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mst_clipiqa.cli import group
-from mst_clipiqa.cli.commands._screen import tail
+from mst_clipiqa.cli.commands._score_table import Seen, print_table
+from mst_clipiqa.cli.commands._screen import apart, common_folder, tail
 from mst_clipiqa.scoring.score_rows import COLUMNS, LEVEL_COLUMNS
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import draw
@@ -149,17 +151,57 @@ def test_intervals_add_how_sure_each_score_is(folder: Path) -> None:
     assert len(spreads) == 4  # it differs from image to image
 
 
-def test_a_narrow_screen_keeps_the_end_of_names(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from mst_clipiqa.cli.commands import score
+def table(monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int, *made: dict[str, Any], output: str = "") -> str:
+    """Return what a terminal of this width shows of rows."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    seen = Seen()
+    for row in made:
+        seen.add({"status": "ok", "prompt": None, "reason": None, "quality": 1.0, "correspondence": None} | row)
+    print_table(seen, MINI, Path(output) if output else None)
+    shown: str = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    return shown
 
-    monkeypatch.setenv("COLUMNS", "80")
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_terminal_keeps_what_tells_names_apart(width: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     long = "a/very/long/way/down/to/where/they/lie"
-    same: dict[str, str | float | int | None] = {"status": "ok", "prompt": "p", "quality": 1.0}
-    made = [{**same, "file": f"{long}/name_{i:03}.png"} for i in range(3)]
-    score._print_table([*made, {"file": "\x1b[2J.png", "status": "ok", "prompt": "[red]", "quality": 1.0}], MINI)
-    out = capsys.readouterr().out
-    assert [f" …/they/lie/name_{i:03}.png " in out for i in range(3)] == [True] * 3
+    prompt = "a painting of a fire beside a river at night"
+    ends = [{"file": f"{long}/a-painting-of-a-fire-beside-a-river_{i:03}.png", "prompt": prompt} for i in range(3)]
+    begins = [{"file": f"{long}/{i:03}-a-painting-of-a-fire-beside-a-river.png", "prompt": prompt} for i in range(3)]
+    for made in (ends, begins):
+        out = table(monkeypatch, capsys, width, *made)
+        assert out.splitlines()[0] == f"In {long}/"
+        names = [line.split()[0] for line in out.splitlines() if " 1.00 " in line]
+        assert len(set(names)) == 3
+        assert all(name.count("…") == (width < 100) for name in names)
+    out = table(monkeypatch, capsys, width, {"file": "\x1b[2J.png", "prompt": "[red]"}, *ends[:1])
     assert "[red]" in out and "\x1b" not in out
+
+
+def test_a_terminal_lists_every_failed_row_and_says_where_the_others_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    made: list[dict[str, Any]] = [{"file": f"d/{i}.png"} for i in range(2400)]
+    made[2000] |= {"status": "error", "reason": "Expected an image, got a web page.", "quality": None}
+    out = table(monkeypatch, capsys, 80, *made)
+    assert "2000.png" in out and "Expected an image" in out and "39.png" in out and " 40.png" not in out
+    assert "2,359 more; -o FILE keeps them." in out
+    assert "2,359 more; scores.csv has them." in table(monkeypatch, capsys, 80, *made, output="scores.csv")
+    assert "prompt or reason" not in table(monkeypatch, capsys, 80, *made[:3])
+    assert " more" not in table(monkeypatch, capsys, 80, *made[:40])
+
+
+def test_the_end_says_what_was_written_where(folder: Path, tmp_path: Path) -> None:
+    (folder / "0.png").write_bytes(b"")
+    arguments = ["score", str(folder), "-o", str(tmp_path / "new" / "folder" / "s.csv")]
+    first, second = (CliRunner().invoke(group, arguments) for _ in range(2))
+    assert re.search(r"Wrote \S+s\.csv: 4 images, 1 failed, [0-9.]+ s\.", first.stderr)
+    assert re.search(r"Wrote \S+s\.csv, which replaces an older file: 4 images", second.stderr)
+    assert "1 row could not be scored" in first.stderr
+    assert first.stderr.count("no prompt") == 1 and "3 of 4 images had no prompt" in first.stderr
+    assert "no prompt" not in (tmp_path / "new" / "folder" / "s.csv").read_text()
+    assert "no prompt" not in CliRunner().invoke(group, [*arguments, "--prompt", "a red car"]).stderr
 
 
 @pytest.mark.parametrize(
@@ -171,10 +213,22 @@ def test_a_narrow_screen_keeps_the_end_of_names(folder: Path, monkeypatch: pytes
         ("a/b/cat.png", 11, "a/b/cat.png"),
         ("all/b/cat.png", 11, "…/b/cat.png"),
         ("a_long_name_012.png", 9, "…_012.png"),
+        ("猫猫猫猫.png", 8, "…猫.png"),
     ],
 )
 def test_the_end_of_a_name_tells_it_apart(name: str, width: int, shown: str) -> None:
     assert tail(name, width) == shown
+
+
+def test_names_are_cut_where_they_are_the_same() -> None:
+    assert apart(["a.png", "b.png"], 5) == ["a.png", "b.png"]
+    assert apart([f"long-name-{i}.png" for i in "ab"], 8) == ["…e-a.png", "…e-b.png"]
+    assert apart([f"{i}-long-name.png" for i in "ab"], 8) == ["a-l….png", "b-l….png"]
+    assert apart([f"one-long-{i}-name-that-is-the-same.png" for i in "ab"], 8) == ["…a-name…", "…b-name…"]
+    assert apart(["same-name.png"] * 2, 8) == ["…ame.png"] * 2
+    assert common_folder(["d/e/a.png", "d/e/f/b.png"]) == "d/e/"
+    assert common_folder(["d/ea/a.png", "d/eb/b.png"]) == "d/"
+    assert common_folder(["d/a.png", "b.png"]) == common_folder(["d/a.png"]) == common_folder([]) == ""
 
 
 def test_python_and_command_agree_for_every_kind_of_source(folder: Path) -> None:

@@ -256,6 +256,23 @@ def test_broken_files_beside_the_weights_are_named(
         load_clip_pair(str(bad), str(folders[1]), "bad")
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    import huggingface_hub.constants as constants
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args: asked.append(args))
+    monkeypatch.setattr(clip_files, "HUB_SECONDS", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
+        for endpoint in (f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:9"):
+            monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+            with pytest.raises(ModelError, match="Expected some/model in the local hub cache or a network to fetch it"):
+                clip_files.find("some/model")
+    assert asked == []
+
+
 def test_a_name_that_no_hub_would_have_is_refused() -> None:
     with pytest.raises(ModelError, match="Expected a folder or a hub id, got 'models/clip--32'"):
         load_clip_pair("models/clip--32", "models/clip--16", "bad")

@@ -18,7 +18,7 @@ from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncod
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
-from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, NO_PROMPT, TRUNCATED, UNKNOWN_WORDS, zero_shot_model
+from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, zero_shot_model
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.closed_form import fill, set_alpha
@@ -155,7 +155,7 @@ def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path
     path = folder / "1.png"
     plain = scorer(path)
     assert plain.correspondence is None
-    assert (plain.status, plain.reason) == ("ok", NO_PROMPT)
+    assert (plain.status, plain.reason) == ("ok", "")
     with pytest.raises(PromptError, match="expected words in the prompt, got an empty one"):
         scorer(path, "  ")
     row = next(iter(scorer.many([ScoreRequest(path, "")])))

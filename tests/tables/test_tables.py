@@ -421,7 +421,9 @@ def test_any_bytes_are_a_table_or_a_reason(suffix: str, data: bytes, tmp_path: P
 def test_outputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "got 't.xlsx'" in reason_of(UsageError, TableWriter, tmp_path / "t.xlsx", ["a"])
     assert "got 't'" in reason_of(UsageError, TableWriter, tmp_path / "t", ["a"])
-    assert "an existing folder for the output" in reason_of(UsageError, TableWriter, tmp_path / "no" / "t.csv", ["a"])
+    (tmp_path / "file").touch()
+    assert "a folder for the output, but" in reason_of(UsageError, TableWriter, tmp_path / "file" / "t.csv", ["a"])
+    written(tmp_path / "new" / "folder" / "t.csv", [])
     (tmp_path / "d.csv").mkdir()
     assert "to be a file, got a folder or device" in reason_of(UsageError, TableWriter, tmp_path / "d.csv", ["a"])
     os.mkfifo(tmp_path / "p.csv")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, stack
-from mst_clipiqa.cli.commands._screen import for_screen, tail
+from mst_clipiqa.cli.commands._score_table import counted, say_written
+from mst_clipiqa.cli.commands._screen import apart, common_folder, for_screen
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
@@ -55,9 +56,9 @@ def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False)
 
     ``how`` holds the values of ``source_options``; ``intervals`` adds those of a folder's scores.
     """
-    from mst_clipiqa.analysis.read import read_scores
+    from mst_clipiqa.analysis.read import is_parts, read_scores
 
-    if not Path(source).is_dir():
+    if not Path(source).is_dir() or is_parts(Path(source)):
         return read_scores(source)
     return _score_folder(source, how, intervals)
 
@@ -88,9 +89,11 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:
+        replaced = output.exists()
         with TableWriter(output, columns or ["file"]) as table:
             for row in whole:
                 table.append(row)
+        say_written(output, counted(len(whole), "row"), replaced=replaced)
     elif sys.stdout.isatty() and not as_json:
         _print(whole, columns)
     else:
@@ -134,9 +137,12 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     for name in shown:
         is_text = any(isinstance(row.get(name), str) for row in rows)
         table.add_column(name, justify="left" if is_text else "right", overflow="fold")
-    for row in rows:
-        cells = {name: for_screen(row.get(name)) for name in shown}
-        if "file" in cells:
-            cells["file"] = tail(cells["file"], console.width // 2)
+    files = [for_screen(row.get("file")) for row in rows]
+    folder = common_folder(files)
+    names = apart([file[len(folder) :] for file in files], console.width // 2)
+    for row, file in zip(rows, names, strict=True):
+        cells = {name: for_screen(row.get(name)) for name in shown} | ({"file": file} if "file" in shown else {})
         table.add_row(*map(Text, cells.values()))
+    if folder:
+        console.print(f"In {folder}", markup=False, soft_wrap=True)
     console.print(table)

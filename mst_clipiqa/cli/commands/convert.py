@@ -23,11 +23,13 @@ def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
     """
     from mst_clipiqa.encoders import load_encoders
     from mst_clipiqa.encoders.clip import CLIPPair
-    from mst_clipiqa.errors import UsageError
+    from mst_clipiqa.errors import UsageError, shown
     from mst_clipiqa.model_folder import save
     from mst_clipiqa.train.card import card
     from mst_clipiqa.train.convert import convert
 
+    if not checkpoint.is_file():  # before encoders are downloaded
+        raise UsageError(f"Expected a checkpoint file, found none at {shown(checkpoint)}: check the path.")
     pair = load_encoders(encoders, "cpu", "fp32")
     if not isinstance(pair, CLIPPair):
         raise UsageError(f"Expected a pair of CLIP models, got {encoders!r}: use openai or COARSE,FINE.")

@@ -53,14 +53,14 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
 
 
 def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
+    from mst_clipiqa.analysis.read import read_scores
     from mst_clipiqa.benchmark.assess import assess_table
     from mst_clipiqa.data import load
-    from mst_clipiqa.tables.table import read_table
 
     if len(tables) != 2 or flags["model"]:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
     rated = load(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
-    return f"{tables[0]} against {tables[1]}", assess_table(read_table(tables[0]), rated)
+    return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated)
 
 
 def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, model_options
-from mst_clipiqa.cli.commands._screen import file_width, for_screen, tail
+from mst_clipiqa.cli.commands._score_table import Seen, counted, print_table, say_written
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from mst_clipiqa.scoring.score_rows import ScoreRow
     from mst_clipiqa.scoring.scorer import Scorer
     from mst_clipiqa.tables.table import TableWriter
-
-_SHOWN = 40  # rows of the table on a screen; the file has them all
-
 
 @click.command("score")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
@@ -75,6 +72,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     if flags["prompt"] is not None and not flags["prompt"].strip():
         raise UsageError("Expected words in --prompt, got none: write the prompt, or omit the flag.")
     _check_output(output, flags["resume"])
+    replaced = output is not None and output.exists()
     source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
     items = expand(paths, **source)
     scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
@@ -82,7 +80,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     total = items.count() if sys.stderr.isatty() and not quiet else None
     try:
         with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
-            failed, shown = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
+            seen = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
     except Stopped as stopped:
         click.echo(f"Stopped. Repeat the command with --resume to continue. {stopped}", err=True)
         return 128 + stop.asked
@@ -90,11 +88,16 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
         click.echo(summary, err=True)
     for note in items.notes:
         click.echo(f"Note: {note}", err=True)
+    if seen.without_prompt and scorer.predictor.reads_prompts and not any("prompt" in note for note in items.notes):
+        which = f"{seen.without_prompt:,} of {counted(seen.rows, 'image')} had"
+        click.echo(f"{which} no prompt, so correspondence is empty there: give --prompt or --prompts.", err=True)
     if not quiet and not as_json and (output or sys.stdout.isatty()):
-        _print_table(shown, scorer)
-    if failed:
-        click.echo(f"{failed} rows could not be scored; the table says why.", err=True)
-    return 1 if failed else 0
+        print_table(seen, scorer, output)
+    if seen.failed:
+        click.echo(f"{counted(seen.failed, 'row')} could not be scored; the table says why.", err=True)
+    if output is not None and not quiet:
+        say_written(output, seen.summary(), replaced=replaced)
+    return 1 if seen.failed else 0
 
 
 def _more_columns(flags: dict[str, Any]) -> dict[str, type]:
@@ -135,8 +138,8 @@ class _Sink:
     advance: Callable[[int], None]
 
 
-def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> tuple[int, list[ScoreRow]]:
-    """Score items and write the rows; return how many failed, and the first rows to show."""
+def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> Seen:
+    """Score items, write the rows, and return what the terminal needs of them."""
     from mst_clipiqa.inputs.each_frame import each_frame
     from mst_clipiqa.scoring.resume import table_of
     from mst_clipiqa.scoring.score_rows import origin, score_rows
@@ -163,47 +166,20 @@ def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any]) -> It
         yield row
 
 
-def _write(rows: Iterable[ScoreRow], sink: _Sink, table: TableWriter | None) -> tuple[int, list[ScoreRow]]:
-    """Write rows to their destination; return how many failed, and the first rows to show."""
+def _write(rows: Iterable[ScoreRow], sink: _Sink, table: TableWriter | None) -> Seen:
+    """Write rows to their destination, and return what the terminal needs of them."""
     from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
 
-    failed = 0
-    shown: list[ScoreRow] = []
+    seen = Seen()
     piped = not sink.as_json and table is None and not sys.stdout.isatty()
     if piped:
         click.echo(csv_line(sink.names), nl=False)
     for row in rows:
-        failed += row["status"] == "error"
-        if len(shown) < _SHOWN:
-            shown.append(row)
+        seen.add(row)
         if table:
             table.append(row)
         if sink.as_json:
             click.echo(json_row(row, sink.names), nl=False)
         elif piped:
             click.echo(csv_row(row, sink.names), nl=False)
-    return failed, shown
-
-
-def _print_table(rows: list[ScoreRow], scorer: Scorer) -> None:
-    """Print the first rows as a table, with the scale of each score."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
-    scales = {name: "{:g}..{:g}".format(*scorer.ranges[name]) for name in targets}
-    console = Console()
-    table = Table("file", box=SIMPLE_HEAD, pad_edge=False)
-    for head in (*(f"{name}\n{scales[name]}" for name in targets), "gate"):
-        table.add_column(head, justify="right")
-    table.add_column("prompt or reason")
-    for row in rows:
-        numbers = ["" if (value := row.get(name)) is None else f"{value:.2f}" for name in (*targets, "gate")]
-        words = row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]
-        file = tail(for_screen(row["file"]), file_width(console.width))
-        table.add_row(Text(file, no_wrap=True), *numbers, Text(for_screen(words)))
-    console.print(table)
-    uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
-    console.print(f"Model {scorer.model.config.name}; higher is better{uncalibrated}.", highlight=False, markup=False)
+    return seen
