@@ -58,7 +58,9 @@ def _from_parts(folder: Path) -> list[Row]:
     try:
         state = json.loads(manifest.read_text(encoding="utf-8"))["state"] if manifest.is_file() else "complete"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"Expected the state of a run in {shown(manifest)}, got {shown(error)}: score again.") from error
+        raise UsageError(
+            f"Expected the state of a run in {shown(manifest)}, got {shown(error)}: score again."
+        ) from error
     if state != "complete":
         raise UsageError(
             f"Expected the parts of a finished run in {shown(folder)}, got those of an unfinished one: repeat its "

@@ -12,13 +12,13 @@ page shows them as text, never as markup.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mst_clipiqa.analysis.rows import LeftOut, Row, find_image, text
 from mst_clipiqa.features.pipeline import Bar, no_bar
-from mst_clipiqa.report.data import report_data
+from mst_clipiqa.report.data import group_tables, report_data
 from mst_clipiqa.report.explanations import (
     EXPLANATION_SHARE,
     ExplainOptions,
@@ -41,10 +41,14 @@ class ReportOptions:
     Attributes:
         title: heading of the page.
         limit: largest size of the file, in bytes; thumbnails shrink to fit.
+        ranges: the scale of each target; bars of one without run over the scores that occur.
+        by: columns whose groups are compared, besides generators and prompts.
     """
 
     title: str = "Scores"
     limit: int = 38 * MEGABYTE
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ def write_report(
     """
     options = options or ReportOptions()
     found = [find_image(text(row, "file"), folders) if folders else None for row in rows]
-    shown = report_data(rows, found, path.parent, options.title)
+    shown = report_data(rows, found, path.parent, options.title) | {
+        "ranges": {target: list(scale) for target, scale in options.ranges.items()},
+        "by": group_tables(rows, options.by),
+    }
     why = ExplanationBlocks()
     if explain is not None:
         some = rows_to_explain(shown, rows, found, explain)

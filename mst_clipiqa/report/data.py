@@ -41,15 +41,15 @@ def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, t
         raise DataError("Expected a table with rows to report on, got none: score some images first.")
     good = {id(row) for row in split_failed(rows)[0]}
     is_good = [id(row) in good for row in rows]
-    scores = {
-        t: [_rounded(number(row, t)) if ok else None for row, ok in zip(rows, is_good, strict=True)] for t in TARGETS
-    }
+    scores = _scores(rows, is_good)
     unsure, unsure_by = _uncertainty(rows, is_good)
+    names = _names([text(row, "file") for row in rows])
+    saved = {names["prefix"] + name for name in names["file"]} | {text(row, "prompt").strip() for row in rows}
     return {
         "title": title,
         "rows": len(rows),
         "ok": [int(ok) for ok in is_good],
-        "file": [text(row, "file") for row in rows],
+        **names,
         "link": [_link(path, home) for path in found],
         **scores,
         "gate": [_rounded(number(row, "gate")) for row in rows],
@@ -68,13 +68,40 @@ def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, t
         "generators": _table(rows, scores, is_good, "generator"),
         "prompts": _table(rows, scores, is_good, "prompt"),
         "correlation": _correlation(scores),
-        "marked": sorted({value for row in rows for value in _texts(row) if value and csv_cell(value) != value}),
+        "marked": sorted(value for value in saved if value and csv_cell(value) != value),
         "strips": _strips(scores["quality"], scores["correspondence"], unsure),
     }
 
 
-def _texts(row: Row) -> tuple[str, str]:
-    return text(row, "file"), text(row, "prompt").strip()
+def group_tables(rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one table per column, as ``report_data`` makes them for generators."""
+    good = {id(row) for row in split_failed(rows)[0]}
+    is_good = [id(row) in good for row in rows]
+    scores = _scores(rows, is_good)
+    return [{"column": column, "lines": _table(rows, scores, is_good, column)} for column in columns]
+
+
+def _scores(rows: Sequence[Row], is_good: Sequence[bool]) -> dict[str, list[float | None]]:
+    return {
+        t: [_rounded(number(row, t)) if ok else None for row, ok in zip(rows, is_good, strict=True)] for t in TARGETS
+    }
+
+
+def _names(files: Sequence[str]) -> dict[str, Any]:
+    """Return the files without the folder that all are in, and that folder.
+
+    Of an absolute folder only its own name is kept, because the page may be sent to others. A list of files that the
+    page saves has the folder in front only if it is relative.
+    """
+    folders = [file[: file.rfind("/") + 1] for file in files]
+    shared = os.path.commonprefix(folders)  # noqa: RUF071 - cut at a slash
+    shared = shared[: shared.rfind("/") + 1]
+    is_absolute = shared.startswith("/")
+    return {
+        "file": [file[len(shared) :] for file in files],
+        "folder": f"{shared.rstrip('/').rpartition('/')[2]}/" if is_absolute and shared != "/" else shared,
+        "prefix": "" if is_absolute else shared,
+    }
 
 
 def _size(row: Row) -> str:

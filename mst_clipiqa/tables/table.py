@@ -46,7 +46,8 @@ class TableWriter:
         origin: what makes the rows (model, options), likewise kept (``journal.origin_of``).
 
     Raises:
-        UsageError: unknown suffix, a folder that cannot be made, not writable, another run writes it, other columns (resume).
+        UsageError: unknown suffix, a folder that cannot be made, not writable, another run writes it, or other
+            columns (resume).
         DataError: the rows to resume from are damaged.
 
     Example:
@@ -253,6 +254,8 @@ def _check_place(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = error.strerror or error
-        raise UsageError(f"Expected a folder for the output, but {shown(path.parent)} cannot be made: {why}.") from error
+        raise UsageError(
+            f"Expected a folder for the output, but {shown(path.parent)} cannot be made: {why}."
+        ) from error
     if path.exists() and not path.is_file():
         raise UsageError(f"Expected the output to be a file, got a folder or device: {shown(path)}.")

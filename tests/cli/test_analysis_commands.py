@@ -78,6 +78,7 @@ def test_the_failed_row_is_said_and_can_be_kept(here: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == (
         "1 row is left out:\n  1 x Expected an image, got an empty file: make it again. ('in/broken.png')\n"
+        "Wrote left.csv: 1 row.\n"
     )
     (left,) = read_table("left.csv")
     assert (left["file"], left["left_out"]) == ("in/broken.png", ROWS[3][5])
@@ -306,9 +307,8 @@ def test_the_folder_of_a_cluster_is_a_table(here: Path) -> None:
     for command, *flags in (["rank"], ["pick"], ["filter", "--min-quality", "1"]):
         result, wanted = (call(command, source, *flags) for source in (parts, here / "scores.csv"))
         assert (result.exit_code, result.stdout) == (wanted.exit_code, wanted.stdout)
-    assert "mean quality" in call("drift", parts, parts).stdout.lower() or call("drift", parts, parts).exit_code < 2
-    assert call("report", parts, "--no-images", "-o", here / "r.html").exit_code == 1
-    table(here / "labels.jsonl")
+    assert call("drift", parts, parts).stdout == call("drift", here / "scores.csv", here / "scores.csv").stdout
+    assert "r.html: 4 rows" in call("report", parts, "--no-images", "-o", here / "r.html").stderr
     (here / "mos.csv").write_text("file,prompt,mos\n" + "".join(f"{f},{p},{q or 1}\n" for f, p, q, *_ in ROWS))
     evaluated = call("evaluate", parts, here / "mos.csv")
     assert evaluated.exit_code == 0, evaluated.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders import clip_files, load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.pair import encode_views

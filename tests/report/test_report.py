@@ -57,6 +57,30 @@ ROWS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("files", "folder", "names", "prefix"),
+    [
+        (["/home/me/out/a.png", "/home/me/out/x/b.png"], "out/", ["a.png", "x/b.png"], ""),
+        (["out/sd/a.png", "out/sd2/b.png"], "out/", ["sd/a.png", "sd2/b.png"], "out/"),
+        (["a.png", "x/b.png"], "", ["a.png", "x/b.png"], ""),
+        (["/a.png"], "/", ["a.png"], ""),
+    ],
+)
+def test_the_common_folder_is_said_once(files: list[str], folder: str, names: list[str], prefix: str) -> None:
+    found = facts_of([row(file, 1.0) for file in files])
+    assert (found["folder"], found["file"], found["prefix"]) == (folder, names, prefix)
+
+
+def test_the_page_has_the_scale_and_the_groups(tmp_path: Path) -> None:
+    rows = [{**one, "steps": steps} for one, steps in zip(ROWS, (20.0, 30.0, 30.0, None), strict=True)]
+    options = ReportOptions(ranges={"quality": (0.0, 5.0)}, by=("steps", "style"))
+    write_report(rows, tmp_path / "r.html", options=options)
+    data = data_of((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert data["ranges"] == {"quality": [0.0, 5.0]}
+    groups = {one["column"]: [(line["name"], line["quality"][0]) for line in one["lines"]] for one in data["by"]}
+    assert groups == {"steps": [("20", 1.0), ("30", 3.5)], "style": [("oil", 4.0)]}
+
+
 def test_means_are_over_what_was_scored() -> None:
     found = facts_of(ROWS)
     # Two groups, prompt a (1, 4) and b (3): every resample holds aa, ab or bb, so the ends are (1+4)/2 and 3.
@@ -255,8 +279,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     result = CliRunner().invoke(cli.group, ["report", "scores.csv", "--generator-from", "name"])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert re.search(r"report\.html: 2 rows, \d\d kB, thumbnails up to 512 pixels\.", result.stderr)
+    assert re.search(r"Wrote report\.html: 2 rows, \d\d kB, thumbnails up to 512 pixels\.", result.stderr)
     assert "1 x its image is not found ('gone.png')" in result.stderr
     data = data_of(Path("report.html").read_text(encoding="utf-8"))
     assert (data["title"], data["generator"]["names"]) == ("scores", ["sd"])
-    assert CliRunner().invoke(cli.group, ["report", "scores.csv", "--no-images"]).exit_code == 0
+    result = CliRunner().invoke(cli.group, ["report", "scores.csv", "--no-images", "--by", "status"])
+    assert (result.exit_code, result.stderr.count("which replaces an older file")) == (0, 1)
+    assert [one["column"] for one in data_of(Path("report.html").read_text(encoding="utf-8"))["by"]] == ["status"]
+    result = CliRunner().invoke(cli.group, ["report", "scores.csv", "--by", "steps"])
+    assert "Expected a column 'steps' in the table" in result.stderr

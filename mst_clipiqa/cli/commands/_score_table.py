@@ -54,7 +54,9 @@ class Seen:
     def summary(self) -> str:
         """Return "2,382 images, 3 failed, 41 s"."""
         seconds = monotonic() - self._began
-        time = f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+        time = (
+            f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+        )
         return f"{counted(self.rows, 'image')}, {self.failed:,} failed, {time}"
 
 
@@ -81,7 +83,9 @@ def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:
     console = Console()
     files = [for_screen(row["file"]) for row in rows]
     folder = common_folder(files)
-    words = [for_screen(row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]) for row in rows]
+    words = [
+        for_screen(row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]) for row in rows
+    ]
     free = console.width - sum(max(len(name), 7) + 2 for name in targets) - len("gate") - 4
     widest = max(map(columns_of, words), default=0)
     names = apart([file[len(folder) :] for file in files], max(16, free // 2, free - widest - 1))

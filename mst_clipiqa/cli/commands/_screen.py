@@ -25,7 +25,7 @@ def columns_of(text: str) -> int:
 def common_folder(files: Sequence[str]) -> str:
     """Return the folder that all files are in, with its last slash; empty for a single file or none in common."""
     folders = [file[: file.rfind("/") + 1] for file in files]
-    shared = os.path.commonprefix(folders)
+    shared = os.path.commonprefix(folders)  # noqa: RUF071 - cut at a slash below
     return shared[: shared.rfind("/") + 1] if len(files) > 1 else ""
 
 
@@ -36,7 +36,7 @@ def apart(names: Sequence[str], width: int) -> list[str]:
     """
     if all(columns_of(name) <= width for name in names):
         return list(names)
-    shared = len(os.path.commonprefix(list(names)))
+    shared = len(os.path.commonprefix(list(names)))  # noqa: RUF071 - by character
     found = (
         [tail(name, width) for name in names],
         [_middle(name, width) for name in names],

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import load_scorer
+from mst_clipiqa.cli.commands._score_table import counted, say_written
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options
 from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
     from mst_clipiqa.report import ExplainOptions
+    from mst_clipiqa.scoring.scorer import Scorer
 
 EACH = 2
 """Images to explain per list by default; each takes a few seconds."""
@@ -36,6 +38,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 @click.option("--title", help="Heading of the page; default: the table's name.")
 @click.option("--max-mb", default=38.0, show_default=True, help="Largest size of the page; thumbnails shrink to fit.")
 @click.option("--explain", type=click.IntRange(0), help=f"Images to explain per list, {EACH} by default.")
+@click.option(
+    "--by", metavar="COLUMN[,COLUMN]", help="Also compare the groups of these columns, such as steps,sampler."
+)
 @generator_option
 @source_options
 def command(
@@ -46,49 +51,71 @@ def command(
     title: str | None,
     max_mb: float,
     explain: int | None,
+    by: str | None,
     generator_from: str,
     **how: Any,
 ) -> int:
     """Write the scores of SOURCE as one page that opens in any browser, offline.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
-    first. The page has a gallery to sort, search and filter; distributions; generators and prompts with intervals; and
-    the failed rows. The best, worst and least sure images open with an explanation if --model is the model that scored
-    the table. Exit code 1 means that something is missing from the page; stderr says what and why.
+    first. The page has a gallery to sort, search and filter; distributions; generators, prompts and the groups of
+    --by with intervals; and the failed rows. If --model is the model that scored the table, bars run over its scale,
+    and the best, worst and least sure images open with an explanation. Names are shown without the folder that all images
+    are in. Exit code 1 means that something is missing from the page; stderr says what and why.
     """
     from mst_clipiqa.analysis.read import folders_of
-    from mst_clipiqa.analysis.rows import with_generator
+    from mst_clipiqa.analysis.rows import need_columns, with_generator
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.report import ReportOptions, write_report
 
     rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
+    if columns := [name for name in (by or "").split(",") if name.strip()]:
+        need_columns(rows, columns)
+    scorer = _scorer_of(rows, how)
+    replaced = output.exists()
     written = write_report(
         rows,
         output,
         folders=[] if no_images else folders_of(source, images),
-        options=ReportOptions(title or (Path(source).stem if source != "-" else "Scores"), int(max_mb * 1e6)),
-        explain=None if no_images else _explaining(rows, explain, how),
+        options=ReportOptions(
+            title or (Path(source).stem if source != "-" else "Scores"),
+            int(max_mb * 1e6),
+            ranges=scorer.ranges if scorer else {},
+            by=tuple(name.strip() for name in columns),
+        ),
+        explain=None if no_images else _explaining(scorer, rows, explain, how),
         bar=progress,
     )
     shown_images = "" if no_images else f", thumbnails up to {written.side} pixels"
     shown_images += f", {written.explained} explained" if written.explained else ""
     size = f"{written.size / 1e6:.1f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.0f} kB"
-    click.echo(f"{output}: {len(rows):,} rows, {size}{shown_images}.", err=True)
+    say_written(output, f"{counted(len(rows), 'row')}, {size}{shown_images}", replaced=replaced)
     return finish(written.left_out)
 
 
-def _explaining(rows: Sequence[Row], each: int | None, how: Mapping[str, Any]) -> ExplainOptions | None:
-    """Return the model that explains the images, which must be the one that scored them; None if it is not given."""
+def _scorer_of(rows: Sequence[Row], how: Mapping[str, Any]) -> Scorer | None:
+    """Return the model that scored the rows, or None if it is not the one that is given."""
+    from mst_clipiqa.analysis.rows import text
+
+    models = {text(row, "model") for row in rows}
+    if how["model"] == "mini" and "mini" not in models:  # the default, so nothing to load
+        return None
+    scorer = load_scorer({name: value for name, value in how.items() if name != "cache"})
+    return scorer if scorer.model.config.name in models else None
+
+
+def _explaining(
+    scorer: Scorer | None, rows: Sequence[Row], each: int | None, how: Mapping[str, Any]
+) -> ExplainOptions | None:
+    """Return how to explain images with the model that scored them; None if it is not given."""
     from mst_clipiqa.analysis.rows import text
     from mst_clipiqa.report import ExplainOptions
 
     models = {name for row in rows if (name := text(row, "model"))}
     if each == 0 or (each is None and not models):
         return None
-    if how["model"] != "mini" or "mini" in models:
-        scorer = load_scorer({name: value for name, value in how.items() if name != "cache"})
-        if scorer.model.config.name in models:
-            return ExplainOptions(scorer, EACH if each is None else each)
+    if scorer is not None:
+        return ExplainOptions(scorer, EACH if each is None else each)
     names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "it names none"
     message = f"Expected --model to be the model that scored the table ({names}), got {how['model']}"
     if each is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.scoring.scorer import Scorer
     from mst_clipiqa.tables.table import TableWriter
 
+
 @click.command("score")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--recursive", is_flag=True, help="Include subfolders.")

@@ -107,7 +107,7 @@ function saveList() {
   };
   const lines = ["file,prompt,quality,correspondence"];
   for (const row of list) {
-    lines.push([data.file[row], coded(data.prompt, row), data.quality[row], data.correspondence[row]].map(cell).join(","));
+    lines.push([data.prefix + data.file[row], coded(data.prompt, row), data.quality[row], data.correspondence[row]].map(cell).join(","));
   }
   const link = make("a", { href: URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" })), download: "list.csv" });
   link.click();

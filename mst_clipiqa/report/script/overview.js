@@ -26,7 +26,7 @@ function histogram(name) {
     return bar;
   });
   const middle = (ends.low + ends.high) / 2;
-  return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}: how many images`),
+  return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}${inScale(name)}: how many images`),
     rove(make("div", { className: "bars", role: "group", ariaLabel: `Histogram of ${name}, arrow keys move` }, ...bars)),
     make("div", { className: "ends" }, ...[ends.low, middle, ends.high].map((end) => make("span", {}, fixed(end)))),
     make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}. Click a bar to see its images.`));
@@ -117,7 +117,7 @@ function buildOverview() {
   const tiles = byId("tiles");
   tiles.append(tile(data.rows.toLocaleString("en"), data.rows === 1 ? "image" : "images",
     failures ? `${failures.toLocaleString("en")} failed` : "none failed"));
-  for (const name of TARGETS) tiles.append(tile(fixed(data.overall[name][0]), `mean ${name}`, bounds(data.overall[name]), name));
+  for (const name of TARGETS) tiles.append(tile(fixed(data.overall[name][0]), `mean ${name}${inScale(name)}`, bounds(data.overall[name]), name));
   if (data.prompts.length) tiles.append(tile(data.prompts.length.toLocaleString("en"), data.prompts.length === 1 ? "prompt" : "prompts"));
   if (data.generators.length) tiles.append(tile(data.generators.length, data.generators.length === 1 ? "generator" : "generators"));
   byId("charts").append(...TARGETS.map(histogram));

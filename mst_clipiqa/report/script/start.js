@@ -3,14 +3,17 @@ const HOW = "Means with 95 % bootstrap intervals in brackets; images of one prom
 const build = {
   overview: buildOverview,
   images: buildImages,
-  generators: () => summaryTable("generator", data.generators, HOW),
+  generators: () => {
+    if (data.generators.length) summaryTable("generator", data.generators, HOW);
+    for (const { column, lines } of data.by) summaryTable(column, lines, HOW, byId("generators"));
+  },
   prompts: () => summaryTable("prompt", data.prompts,
     "Means with 95 % bootstrap intervals over the prompt's images in brackets; with few images these are too narrow."),
   failed: failedTable,
 };
 const models = data.extra.model ? [...new Set(data.extra.model.filter(Boolean))] : [];
 byId("summary").textContent = `${count(data.rows, "image")}${failures ? `, ${failures.toLocaleString("en")} of them failed` : ""}` +
-  (models.length ? `; scored by ${models.join(", ")}` : "");
+  (data.folder ? ` in ${data.folder}` : "") + (models.length ? `; scored by ${models.join(", ")}` : "");
 buildTabs();
 buildViewer();
 showTab(location.hash.slice(2));

@@ -53,7 +53,7 @@ function whisker(name, [mean, low, high]) {
 }
 function meanColumn(name) {
   return {
-    name: `Mean ${name}`, number: true, value: (line) => line[name][0],
+    name: `Mean ${name}${inScale(name)}`, number: true, value: (line) => line[name][0],
     cell: (line) => {
       const [mean, low, high] = line[name];
       if (mean === null) return "–";
@@ -61,9 +61,10 @@ function meanColumn(name) {
     },
   };
 }
-function summaryTable(kind, lines, caption) {
+function summaryTable(kind, lines, caption, place = byId(kind + "s")) {
   const columns = [
     { name: capital(kind), value: (line) => line.name, cell: (line) => {
+      if (!data[kind] || !data[kind].names) return line.name;
       const button = make("button", { type: "button", className: "plain", title: "Show these images" }, line.name);
       button.addEventListener("click", () => goTo({ [kind]: data[kind].names.indexOf(line.name) }));
       return button;
@@ -72,7 +73,7 @@ function summaryTable(kind, lines, caption) {
     ...TARGETS.map(meanColumn),
   ];
   if (failures) columns.push({ name: "Failed", number: true, value: (line) => line.failed, cell: (line) => line.failed.toLocaleString("en") });
-  table(byId(kind + "s"), lines, columns, caption, TARGETS.length ? { at: 2, sign: -1 } : null);
+  table(place, lines, columns, caption, TARGETS.length ? { at: 2, sign: -1 } : null);
 }
 function failedTable() {
   const lines = [...data.ok.keys()].filter(failed), place = byId("failed");

@@ -1,6 +1,7 @@
 // Tabs.
 const TABS = [["overview", "Overview"], ["images", `Images (${data.rows.toLocaleString("en")})`]];
-if (data.generators.length) TABS.push(["generators", `Generators (${data.generators.length})`]);
+if (data.by.length) TABS.push(["generators", "Groups"]);
+else if (data.generators.length) TABS.push(["generators", `Generators (${data.generators.length})`]);
 if (data.prompts.length) TABS.push(["prompts", `Prompts (${data.prompts.length.toLocaleString("en")})`]);
 const failures = data.ok.reduce((sum, ok) => sum + (ok ? 0 : 1), 0);
 TABS.push(["failed", `Failed (${failures.toLocaleString("en")})`]);

@@ -17,7 +17,14 @@ function axis(values, parts) {
   high = Math.max(low + step, Math.ceil(high / step - 1e-9) * step);
   return { low, high, step, share: (value) => Math.min(1, Math.max(0, (value - low) / (high - low))) };
 }
-const scale = Object.fromEntries(TARGETS.map((name) => [name, axis(data[name], 20)]));
+/** Return the axis of a target: the model's scale, or else round ends over the scores that occur. */
+function scaleOf(name) {
+  if (!data.ranges[name]) return axis(data[name], 20);
+  const [low, high] = data.ranges[name];
+  return { low, high, step: (high - low) / 20, share: (value) => Math.min(1, Math.max(0, (value - low) / (high - low))) };
+}
+const scale = Object.fromEntries(TARGETS.map((name) => [name, scaleOf(name)]));
+const inScale = (name) => (data.ranges[name] ? ` (${data.ranges[name].join(" to ")})` : "");
 
 // Thumbnails are in blocks at the end of the file; a block is split when one of its images is first shown.
 const blocks = new Map();
