@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mst_clipiqa.analysis.rows import LeftOut, Row, find_image, text
 from mst_clipiqa.features.pipeline import Bar, no_bar
-from mst_clipiqa.report.data import group_tables, report_data
+from mst_clipiqa.report.data import report_data
 from mst_clipiqa.report.explanations import (
     EXPLANATION_SHARE,
     ExplainOptions,
@@ -93,10 +93,7 @@ def write_report(
     """
     options = options or ReportOptions()
     found = [find_image(text(row, "file"), folders) if folders else None for row in rows]
-    shown = report_data(rows, found, path.parent, options.title) | {
-        "ranges": {target: list(scale) for target, scale in options.ranges.items()},
-        "by": group_tables(rows, options.by),
-    }
+    shown = report_data(rows, found, path.parent, options.title, ranges=options.ranges, by=options.by)
     why = ExplanationBlocks()
     if explain is not None:
         some = rows_to_explain(shown, rows, found, explain)

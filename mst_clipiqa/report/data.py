@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,15 @@ _rounded = partial(rounded, digits=4)
 _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height"}
 
 
-def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, title: str) -> ReportData:
+def report_data(
+    rows: Sequence[Row],
+    found: Sequence[Path | None],
+    home: Path,
+    title: str,
+    *,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    by: Sequence[str] = (),
+) -> ReportData:
     """Return what the page shows.
 
     Args:
@@ -33,6 +41,8 @@ def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, t
         found: the path of each row's image, or None.
         home: the folder of the page; links to images are relative to it.
         title: heading of the page.
+        ranges: the scale of each target; bars of one without run over the scores that occur.
+        by: columns whose groups are compared, besides generators and prompts.
 
     Raises:
         DataError: the table is empty, or a cell that should hold a number does not.
@@ -67,18 +77,12 @@ def report_data(rows: Sequence[Row], found: Sequence[Path | None], home: Path, t
         "overall": _means(scores, range(len(rows)), _groups(rows)),
         "generators": _table(rows, scores, is_good, "generator"),
         "prompts": _table(rows, scores, is_good, "prompt"),
+        "by": [{"column": column, "lines": _table(rows, scores, is_good, column)} for column in by],
+        "ranges": {target: list(scale) for target, scale in (ranges or {}).items()},
         "correlation": _correlation(scores),
         "marked": sorted(value for value in saved if value and csv_cell(value) != value),
         "strips": _strips(scores["quality"], scores["correspondence"], unsure),
     }
-
-
-def group_tables(rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one table per column, as ``report_data`` makes them for generators."""
-    good = {id(row) for row in split_failed(rows)[0]}
-    is_good = [id(row) in good for row in rows]
-    scores = _scores(rows, is_good)
-    return [{"column": column, "lines": _table(rows, scores, is_good, column)} for column in columns]
 
 
 def _scores(rows: Sequence[Row], is_good: Sequence[bool]) -> dict[str, list[float | None]]:

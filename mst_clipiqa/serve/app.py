@@ -137,7 +137,7 @@ def _add_download(app: FastAPI, server: Server) -> None:
         with server.memory.reserve() as reservation:
             asked = await read_json(request, DownloadBody, server.settings.limits, reservation)
             try:
-                content, kind = await asyncio.to_thread(make_download, asked)
+                content, kind = await asyncio.to_thread(make_download, asked, server.scorer.ranges)
             except (DataError, UsageError) as error:
                 raise Rejected(422, str(error)) from error
         name = "scores.csv" if asked.format == "csv" else "report.html"

@@ -103,7 +103,7 @@ def _from_json(body: ScoreBody) -> tuple[list[Upload], list[str | None], list[st
 def _decoded(image: ImageBody, index: int) -> bytes:
     text = image.data.partition(",")[2] if image.data.startswith("data:") else image.data
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # many encoders break lines
     except (binascii.Error, ValueError) as error:
         raise Rejected(
             422, f"Expected base64 in images.{index}.data, got other text: encode the file; URLs are not fetched."

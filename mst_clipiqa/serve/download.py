@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.report.data import report_data
 from mst_clipiqa.report.page import Page
 from mst_clipiqa.report.thumbnails import Thumbnails
-from mst_clipiqa.scoring.score_rows import COLUMNS
+from mst_clipiqa.scoring.score_rows import COLUMNS, LEVEL_COLUMNS
 from mst_clipiqa.tables.cells import count, csv_line, csv_row
 
 _MAX_ROWS = 20_000
@@ -39,31 +41,36 @@ class DownloadBody(BaseModel):
     title: str = Field("Scores", max_length=200)
 
 
-def make_download(asked: DownloadBody) -> tuple[bytes, str]:
-    """Return a file and its media type; Rejected for too many columns, or thumbnails that do not fit the rows."""
+def make_download(asked: DownloadBody, ranges: Mapping[str, tuple[float, float]]) -> tuple[bytes, str]:
+    """Return a file and its media type; Rejected for too many columns, or thumbnails that do not fit the rows.
+
+    ``ranges`` holds the scale of each of the model's targets.
+    """
     columns = COLUMNS.keys() | {name for row in asked.rows for name in row}
     if len(columns) > _MAX_COLUMNS:
         raise Rejected(422, f"Expected at most {_MAX_COLUMNS} columns, got {len(columns):,}: send fewer.")
     if asked.format == "csv":
         return _table(asked), "text/csv; charset=utf-8"
-    return _report(asked), "text/html; charset=utf-8"
+    return _report(asked, ranges), "text/html; charset=utf-8"
 
 
 def _table(asked: DownloadBody) -> bytes:
-    more = sorted({name for row in asked.rows for name in row} - COLUMNS.keys())
-    columns = [*COLUMNS, *more]
+    more = list(dict.fromkeys(name for row in asked.rows for name in row if name not in COLUMNS))
+    ends = [name for target in TARGETS for name in (f"{target}_low", f"{target}_high")]
+    order = [*ends, "quality_spread", *LEVEL_COLUMNS]  # as the command has them
+    columns = [*COLUMNS, *(name for name in more if name not in order), *(name for name in order if name in more)]
     counts = {name for name, kind in COLUMNS.items() if kind is int}
     rows = ({name: count(cell) if name in counts else cell for name, cell in row.items()} for row in asked.rows)
     return csv_line(columns) + b"".join(csv_row(row, columns) for row in rows)
 
 
-def _report(asked: DownloadBody) -> bytes:
+def _report(asked: DownloadBody, ranges: Mapping[str, tuple[float, float]]) -> bytes:
     images = asked.thumbnails or [""] * len(asked.rows)
     if len(images) != len(asked.rows):
         raise Rejected(
             422, f"Expected a thumbnail for each of {len(asked.rows)} rows, got {len(images)}: send one per row."
         )
-    shown = report_data(asked.rows, [None] * len(asked.rows), Path(), asked.title)
+    shown = report_data(asked.rows, [None] * len(asked.rows), Path(), asked.title, ranges=ranges)
     page = Page(shown, _SPACE)
     images = [_checked(images[row]) for row in page.image_order]
     return b"".join(page.parts(Thumbnails(images, [""] * len(images), 0)))

@@ -58,6 +58,7 @@ def _explained(server: Server, asked: HttpScoreRequest) -> dict[str, Any]:
     except (ImageError, PromptError) as error:
         raise Rejected(422, str(error)) from error
     overlays = {
-        name: {stream: webp(found.overlay(stream, name), 80) for stream in ENCODER_STREAMS} for name in found.maps
+        name: {stream: webp(found.overlay(stream, name), 80) for stream in ("both", *ENCODER_STREAMS)}
+        for name in found.maps
     }
     return {"explanation": found.to_json(), "overlays": overlays}

@@ -120,11 +120,14 @@ ROW = {"file": "=cmd()", "prompt": "</script><b>x", "quality": 3.0, "corresponde
 
 
 def test_a_table_of_what_the_page_shows(local: TestClient) -> None:
-    answer = local.post("/v1/download", json={"format": "csv", "rows": [{**ROW, "quality_low": 2.5}]})
+    ends = {"correspondence_high": 4, "correspondence_low": 1, "quality_high": 3.5, "quality_low": 2.5}
+    answer = local.post("/v1/download", json={"format": "csv", "rows": [{**ROW, **ends, "beauty": 1}]})
     assert answer.headers["content-disposition"] == 'attachment; filename="scores.csv"'
     names, row = answer.text.splitlines()
-    assert names == "file,prompt,quality,correspondence,gate,status,reason,width,height,model,quality_low"
-    assert row == "'=cmd(),</script><b>x,3.0,,,ok,,8,,,2.5"
+    assert names == "file,prompt,quality,correspondence,gate,status,reason,width,height,model,beauty," + ",".join(
+        reversed(ends)
+    )
+    assert row == "'=cmd(),</script><b>x,3.0,,,ok,,8,,,1.0,2.5,3.5,1.0,4.0"
 
 
 def test_a_report_of_what_the_page_shows(local: TestClient) -> None:

@@ -480,6 +480,13 @@ def test_any_multipart_gets_an_answer(client: TestClient, data: st.DataObject) -
 # ------------------------------------------------------------------------------------------------ explanations
 
 
+def test_base64_may_have_line_breaks(client: TestClient) -> None:
+    lines = base64.encodebytes(png()).decode()
+    assert lines.count("\n") > 1
+    answer = client.post("/v1/score", json={"images": [{"name": "a.png", "data": lines.replace("\n", "\r\n")}]})
+    assert answer.json()["results"][0]["status"] == "ok", answer.text
+
+
 def test_an_explanation_is_that_of_the_package(client: TestClient, scorer: Scorer) -> None:
     from mst_clipiqa.explain import explain
 
@@ -489,6 +496,7 @@ def test_an_explanation_is_that_of_the_package(client: TestClient, scorer: Score
     assert answer.json()["explanation"] == json.loads(json.dumps(want.to_json()))
     overlay = Image.open(io.BytesIO(base64.b64decode(answer.json()["overlays"]["quality"]["fine"])))
     assert overlay.size == want.overlay("fine").size
+    assert list(answer.json()["overlays"]["quality"]) == ["both", "coarse", "fine"]
 
 
 def test_what_cannot_be_explained(client: TestClient) -> None:

@@ -31,7 +31,7 @@ function explanation({ explanation: found, overlays }) {
 
 function figure(map, stream, overlay) {
   const where = worst(map, stream);
-  const caption = `${capital(stream)} encoder: most is lost ${where}.`;
+  const caption = `${stream === "both" ? "Both encoders" : `${capital(stream)} encoder`}: most is lost ${where}.`;
   const shown = make("img", { src: `data:image/webp;base64,${overlay}`, alt: caption });
   return make("figure", {}, shown, make("figcaption", { className: "soft small" }, caption));
 }
@@ -48,9 +48,13 @@ function worst(map, stream) {
 /** Return what each word of the prompt adds. */
 function wordList(target, words) {
   const largest = Math.max(...words.map((one) => Math.abs(one.effect)), 1e-9);
+  const bar = ({ effect }) => {
+    const width = (50 * Math.abs(effect)) / largest;
+    return make("i", { className: `fill ${effect < 0 ? "down" : "up"}`, style: { left: `${effect < 0 ? 50 - width : 50}%`, width: `${width}%` } });
+  };
   const rows = words.map((one) => make("li", {},
     make("span", {}, one.word),
-    make("span", { className: "meter", "aria-hidden": "true" }, make("i", { className: "fill", style: { width: `${(100 * Math.abs(one.effect)) / largest}%` } })),
+    make("span", { className: "meter both-ways", "aria-hidden": "true" }, bar(one)),
     make("span", { className: "number" }, `${one.effect < 0 ? "−" : "+"}${Math.abs(one.effect).toFixed(2)}`)));
   return make("div", {}, make("h3", {}, `What each word adds to ${target}`), make("ul", { className: `levels ${target}` }, ...rows));
 }

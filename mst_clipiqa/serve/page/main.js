@@ -3,7 +3,7 @@
 import { Rejected, enter, info } from "./api.js";
 import * as compare from "./compare.js";
 import * as gallery from "./gallery.js";
-import { catchStrays } from "./picker.js";
+import { catchPastes, catchStrays } from "./picker.js";
 import * as score from "./score.js";
 import { find } from "./tools.js";
 
@@ -76,5 +76,6 @@ find("#entry").addEventListener("submit", (event) => {
 window.addEventListener("unhandledrejection", () => trouble("Expected this to work, but the page has a defect: reload it."));
 startTabs();
 catchStrays();
+catchPastes();
 for (const tab of [score, compare, gallery]) tab.start();
 begin();

@@ -21,6 +21,21 @@ export function picker(zone, taken) {
     const files = [...event.dataTransfer.files];
     if (files.length) taken(input.multiple ? files : files.slice(0, 1));
   });
+  zones.push({ zone, taken });
+}
+
+const zones = [];
+
+/** Give pasted images to the drop zone under the pointer or with the focus, or else to the first on screen. */
+export function catchPastes() {
+  window.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    const seen = zones.filter(({ zone }) => zone.offsetParent);
+    const one = seen.find(({ zone }) => zone.matches(":hover, :focus-within")) ?? seen[0];
+    if (!files.length || !one) return;
+    event.preventDefault();
+    one.taken(one.zone.querySelector("input").multiple ? files : files.slice(0, 1));
+  });
 }
 
 /** Keep a file that is dropped elsewhere from replacing the page. */
