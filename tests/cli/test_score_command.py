@@ -174,7 +174,7 @@ def test_a_terminal_keeps_what_tells_names_apart(width: int, monkeypatch: pytest
         assert out.splitlines()[0] == f"In {long}/"
         names = [line.split()[0] for line in out.splitlines() if " 1.00 " in line]
         assert len(set(names)) == 3
-        assert all(name.count("…") == (width < 100) for name in names)
+        assert all(name.count("…") == (width < 160) for name in names)
     out = table(monkeypatch, capsys, width, {"file": "\x1b[2J.png", "prompt": "[red]"}, *ends[:1])
     assert "[red]" in out and "\x1b" not in out
 
