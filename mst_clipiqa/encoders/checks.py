@@ -40,6 +40,8 @@ def misfit(kind: type, data: dict[str, Any]) -> str | None:
 
 def load_weights(raw: bytes, path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file's bytes; ModelError names ``path`` if they are broken or not finite."""
+    if raw.startswith(b"version https://git-lfs"):
+        raise ModelError(f"Expected safetensors in {path}, got a Git LFS pointer: fetch the file with git lfs pull.")
     try:
         weights = safetensors.torch.load(raw)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:

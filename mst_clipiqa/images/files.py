@@ -59,7 +59,7 @@ def _check_kind(info: os.stat_result, max_bytes: int) -> None:
     """Refuse all but ordinary files of a reasonable length."""
     if stat.S_ISDIR(info.st_mode):
         raise ImageError(
-            "Expected an image, got a folder: name the folder itself to score what is in it, or rename it."
+            "Expected an image, got a folder: name the folder on the command line or give expand() its path."
         )
     if not stat.S_ISREG(info.st_mode):
         kind = "a named pipe" if stat.S_ISFIFO(info.st_mode) else "a device or socket"

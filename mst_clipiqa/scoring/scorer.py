@@ -7,6 +7,7 @@ image - open - views - f_c, f_f - predictor - Score
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,8 @@ class Scorer:
         """Score one image or many.
 
         Args:
-            images: a path, bytes, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1]; or a list.
+            images: a path, bytes, open file, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1]; or
+                several of them: a list, or an array or tensor with a first dimension more.
             prompt: one for all, or a list: as long as the list of images, or several prompts for one image.
 
         Returns:
@@ -147,7 +149,7 @@ class Scorer:
             ImageError: an image cannot be read.
             PromptError: a prompt is empty and the model has a head that reads prompts.
         """
-        one_image = not isinstance(images, list | tuple)
+        one_image = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
         sources = [images] if one_image else list(images)
         prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
         if one_image and len(prompts) > 1:
@@ -181,7 +183,16 @@ class Scorer:
             yield from zip((request for request, _ in batch), scores, strict=True)
 
     def many(self, images: Iterable[Any]) -> Iterator[Score]:
-        """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too."""
+        """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too.
+
+        Raises:
+            UsageError: one path or file was given in place of several images.
+        """
+        if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "read"):
+            raise UsageError(
+                f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
+                "score_rows(scorer, expand(folder)) gives a row per image."
+            )
         for _, score in self.stream(map(_request, images)):
             yield score
 
