@@ -190,3 +190,15 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert found.sentence == "A and B cannot be compared: SRCC is undefined for at least one of them."
     found = ev.paired_difference([1, 2, 4], [1, 3, 2], [1, 2, 3], ["a", "a", "a"])
     assert found.sentence == "A and B cannot be compared by SRCC: an interval needs two prompt groups, got 1."
+
+
+@pytest.mark.xfail(reason="A is better by a negative difference", strict=True)
+@pytest.mark.parametrize("measure", ["srcc", "rmse"])
+def test_the_better_one_leads_by_a_positive_number(measure: str) -> None:
+    rng = np.random.default_rng(0)
+    mos = rng.uniform(0, 5, 200)
+    good, bad = (mos + rng.normal(0, noise, 200) for noise in (0.2, 2.0))
+    for a, b, words in ((good, bad, "A is better than B"), (bad, good, "B is better than A")):
+        sentence = ev.paired_difference(a, b, mos, None, measure).sentence
+        assert sentence.startswith(words)
+        assert "-" not in sentence
