@@ -220,3 +220,16 @@ def test_an_unreadable_image_stops_training_with_its_name(rated: RatedSet, tmp_p
     records = [*rated.records[:3], replace(rated.records[3], file=tmp_path / "bad.png", name="bad")]
     with pytest.raises(DataError, match="Expected 4 readable images, but 1 cannot be read, first bad: Expected"):
         encode_records(ImageEncoder(FakePair()), records, prompts=False)
+
+
+@pytest.mark.xfail(reason="a checkpoint does not know its prompts", strict=True)
+@pytest.mark.parametrize("head", ["template", "prompt"])
+def test_a_checkpoint_of_other_prompts_is_refused(
+    rated: RatedSet, table: FeatureTable, tmp_path: Path, head: Head
+) -> None:
+    assert table.prompts is not None
+    fitted(rated, table, head, replace(QUICK, epochs=1), tmp_path / "c.pt")
+    prompts = replace(table.prompts, tokens=table.prompts.tokens.flip(0))
+    other = replace(table, prompts=prompts, templates=table.templates.flip(0))
+    with pytest.raises(UsageError, match="but its texts differ"):
+        fitted(rated, other, head, replace(QUICK, epochs=1), tmp_path / "c.pt")
