@@ -1,0 +1,50 @@
+"""Precision: what a card computes natively, and fp32 that is fp32; the card's capability is made up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mst_clipiqa.encoders.pair import Stream, encode_views
+from mst_clipiqa.encoders.precision import resolve_precision
+from tests.fakes import DIM, FakePair
+
+VIEWS = torch.zeros((3, 3, 224, 224), dtype=torch.uint8)
+
+
+@pytest.mark.xfail(reason="emulated bf16 counts as supported", strict=True)
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+def test_a_card_that_emulates_bf16_gets_fp16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    asked: list[object] = []
+
+    def of_card(device: object = None) -> tuple[int, int]:
+        asked.append(device)
+        return capability
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)  # as torch answers on a V100
+    monkeypatch.setattr(torch.cuda, "get_device_capability", of_card)
+    card = torch.device("cuda:1")
+    assert resolve_precision("auto", card) == precision
+    assert asked == [card]  # the card that computes, not the current one
+
+
+@pytest.mark.xfail(reason="convolutions use TF32 where fp32 was asked for", strict=True)
+@pytest.mark.parametrize("before", [True, False])
+def test_fp32_on_a_card_is_fp32(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    class Watched(FakePair):
+        def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return torch.zeros(len(views), DIM)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", before)
+    encode_views(Watched(device=torch.device("cuda")), VIEWS)
+    assert set(seen) == {(False, False)}
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (before, before)
