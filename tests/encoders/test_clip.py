@@ -305,3 +305,27 @@ def test_either_activation_is_computed_as_transformers_does(tmp_path: Path, act:
     clip = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
     with torch.no_grad():
         torch.testing.assert_close(VisionTower(clip)(pixels()), clip(pixels()).image_embeds, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.xfail(reason="the hash counts files, not what they hold", strict=True)
+def test_the_hash_does_not_know_which_copies_of_the_tokenizer_there_are(
+    folders: tuple[Path, Path], pair: CLIPPair, tmp_path: Path
+) -> None:
+    coarse, fine = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
+    pair.text.tokenizer.save_pretrained(coarse)  # adds tokenizer.json, as the hub has it beside vocab and merges
+    assert load_clip_pair(str(coarse), str(fine), "more").sha256 == pair.sha256
+    for name in ("vocab.json", "merges.txt"):
+        (coarse / name).unlink(missing_ok=True)
+    assert load_clip_pair(str(coarse), str(fine), "fewer").sha256 == pair.sha256
+    for file in fine.glob("*token*"):  # the fine model's texts are never read
+        file.write_text(file.read_text() + " ")
+    config = json.loads((coarse / "config.json").read_text())
+    (coarse / "config.json").write_text(json.dumps({**config, "transformers_version": "1.2.3", "_name_or_path": "x"}))
+    assert load_clip_pair(str(coarse), str(fine), "notes").sha256 == pair.sha256
+
+
+def test_the_hash_knows_the_tokenizer(folders: tuple[Path, Path], pair: CLIPPair, tmp_path: Path) -> None:
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    merges = (other / "merges.txt").read_text().splitlines()
+    (other / "merges.txt").write_text("\n".join(merges[:-1]) + "\n")
+    assert load_clip_pair(str(other), str(folders[1]), "other").sha256 != pair.sha256
