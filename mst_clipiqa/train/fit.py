@@ -227,7 +227,14 @@ def _identity(training: RatedFeatures, validation: RatedFeatures, head: Head, re
         "images": [len(part) for part in both],
         "targets": _sha256(part.y for part in both),
         "features": _sha256(f for part in both for f in (part.f_c, part.f_f)),
+        "texts": _sha256(t for part in both for t in _texts(part)),
     }
+
+
+def _texts(part: RatedFeatures) -> list[Tensor]:
+    """Return what the head reads beside the features: templates, or the token states of all prompts."""
+    text = part.text(torch.arange(len(part)))
+    return [tensor for tensor in (text.templates, text.tokens, text.mask) if tensor is not None]
 
 
 def _sha256(tensors: Iterable[Tensor]) -> str:

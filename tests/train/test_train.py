@@ -222,7 +222,6 @@ def test_an_unreadable_image_stops_training_with_its_name(rated: RatedSet, tmp_p
         encode_records(ImageEncoder(FakePair()), records, prompts=False)
 
 
-@pytest.mark.xfail(reason="a checkpoint does not know its prompts", strict=True)
 @pytest.mark.parametrize("head", ["template", "prompt"])
 def test_a_checkpoint_of_other_prompts_is_refused(
     rated: RatedSet, table: FeatureTable, tmp_path: Path, head: Head
