@@ -29,8 +29,9 @@ class Comparison:
         target: "quality", "correspondence" or another score of the table.
         a, b: the two scores; None if there is none.
         difference: a - b, in the units of the score.
-        probability: that people would rate A higher than B; None if the model is not calibrated.
-        verdict: "A", "B", "equal", "too close to call", "uncalibrated" or "not compared".
+        probability: that people would rate A higher than B; None if there are no intervals to compute it from.
+        verdict: "A", "B", "equal", "too close to call", "uncalibrated" (the model), "no interval" (in the table) or
+            "not compared".
     """
 
     target: str
@@ -50,6 +51,8 @@ class Comparison:
         better, worse = ("A", "B") if self.difference > 0 else ("B", "A")
         high, low = max(self.a, self.b), min(self.a, self.b)
         start = f"{name}: {better} is ahead of {worse} by {abs(self.difference):.2f} ({high:.2f} against {low:.2f})"
+        if self.verdict == "no interval":
+            return f"{start}; there is no probability, because the table has no intervals: score with --intervals."
         if self.probability is None:
             return f"{start}; there is no probability, because the model is not calibrated."
         chance = max(self.probability, 1 - self.probability)
@@ -90,7 +93,12 @@ def compare_rows(a: Row, b: Row, targets: Sequence[str] = TARGETS) -> list[Compa
     Raises:
         DataError: a cell that should hold a number does not.
     """
-    return [_compare(t, number(a, t), _interval(a, t), number(b, t), _interval(b, t)) for t in targets]
+    found = []
+    for t in targets:
+        # A table written with intervals has the columns, empty if the model is not calibrated.
+        doubt = "uncalibrated" if f"{t}_low" in a and f"{t}_low" in b else "no interval"
+        found.append(_compare(t, number(a, t), _interval(a, t), number(b, t), _interval(b, t), doubt))
+    return found
 
 
 def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
@@ -119,7 +127,9 @@ def _compare(
     ends_a: tuple[float, float] | None,
     b: float | None,
     ends_b: tuple[float, float] | None,
+    doubt: str = "uncalibrated",
 ) -> Comparison:
+    """Return a comparison; ``doubt`` is the verdict if an interval is missing."""
     if a is None or b is None:
         return Comparison(target, a, b, None, None, "not compared")
     difference = a - b
@@ -127,7 +137,7 @@ def _compare(
     if difference == 0:
         verdict = "equal"
     elif chance is None:
-        verdict = "uncalibrated"
+        verdict = doubt
     elif max(chance, 1 - chance) < SURE:
         verdict = "too close to call"
     else:

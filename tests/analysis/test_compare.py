@@ -107,7 +107,6 @@ def test_a_row_that_is_not_one_is_refused(file: str, count: int) -> None:
         row_of(TABLE, file)
 
 
-@pytest.mark.xfail(reason="a table without intervals is taken for a model without calibration", strict=True)
 def test_a_table_without_intervals_says_what_it_lacks() -> None:
     found = one(scored(4, None), scored(3, None))
     assert found.verdict == "no interval"
