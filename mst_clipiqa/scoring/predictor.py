@@ -20,6 +20,7 @@ from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedMod
 from mst_clipiqa.scoring.score import Score
 
 EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt, or leave it out"
+NOT_TEXT = "expected the prompt as text, got {}: write it as text, or leave it out"
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"
 SYNTAX = "the prompt was read without its syntax"
 TRUNCATED = "the prompt is longer than the text encoder reads, so its end was not read"
@@ -70,13 +71,14 @@ class Predictor:
         self.prompts = PromptEncoder(encoders, cache, embeddings="similarity" in heads)
 
     @torch.inference_mode()
-    def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> list[Score]:
+    def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[object]) -> list[Score]:
         """Return the score of each row of features f_c, f_f, float32 (batch, D), for its prompt; sizes are None.
 
-        The syntax of image generators is removed from a prompt before it is read; the reason says so.
+        The syntax of image generators is removed from a prompt before it is read; the reason says so. A prompt that is
+        empty or not text gets a score with its ``error``.
         """
         f_c, f_f = f_c.cpu(), f_f.cpu()
-        read = [(None, []) if prompt is None else cleaned(prompt) for prompt in prompts]
+        read = [cleaned(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]
         encoded = self._encoded([words for words, _ in read])
         values: list[dict[str, float | None]] = [dict.fromkeys(self.config.targets) for _ in prompts]
         first = next(iter(self.model.parts), None)  # the target whose gate is reported, whatever the prompts
@@ -96,7 +98,9 @@ class Predictor:
         shares = gates.tolist() if gates is not None else self._gate(f_c, f_f).tolist()
         found = []
         for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
-            if self.reads_prompts and one is None and prompt is not None:
+            if prompt is not None and not isinstance(prompt, str):
+                found.append(self.failed("prompt", NOT_TEXT.format(type(prompt).__name__)))
+            elif self.reads_prompts and one is None and prompt is not None:
                 found.append(self.failed("prompt", EMPTY_PROMPT))
             else:
                 found.append(self._score(values[i], shares[i], levels[i], self._note(one, read[i][1])))

@@ -147,11 +147,12 @@ class Scorer:
 
         Raises:
             ImageError: an image cannot be read.
-            PromptError: a prompt is empty and the model has a head that reads prompts.
+            PromptError: a prompt is not text, or empty though the model has a head that reads prompts.
         """
         one_image = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
         sources = [images] if one_image else list(images)
-        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+        one_prompt = isinstance(prompt, str | bytes) or not isinstance(prompt, Iterable)  # of any type: rows say which
+        prompts = [prompt] if one_prompt else list(prompt)
         if one_image and len(prompts) > 1:
             encoded = self.encode(sources)[0]
             return [_checked(score) for score in self.score_encoded([encoded] * len(prompts), prompts)]
@@ -160,7 +161,7 @@ class Scorer:
         prompts = prompts * len(sources) if len(prompts) == 1 else prompts
         requests = (ScoreRequest[None](s, p) for s, p in zip(sources, prompts, strict=True))
         scores = [_checked(score) for _, score in self.stream(requests)]
-        return scores[0] if one_image and (prompt is None or isinstance(prompt, str)) else scores
+        return scores[0] if one_image and one_prompt else scores
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
         """Yield each request with its score, in order, in bounded memory whatever their number.
