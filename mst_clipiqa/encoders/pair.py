@@ -6,12 +6,14 @@ chunks that the pair asks for, encode them in parallel and put the features toge
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from mst_clipiqa.encoders.precision import without_tf32
 from mst_clipiqa.encoders.threads import side_by_side
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -132,7 +134,9 @@ def _encode(pair: EncoderPair, *streams: tuple[Stream, ViewBatch | CropBatch]) -
     how = pair.chunking
     tasks = [(stream, chunk) for stream, views in streams for chunk in _chunks(views, how)]
     most = min(how.threads, len(tasks) // len(streams)) if how.threads else torch.get_num_threads()
-    found = torch.cat(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
+    exact = pair.device.type == "cuda" and pair.precision == "fp32"
+    with without_tf32() if exact else nullcontext():
+        found = torch.cat(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
     return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(streams)), streams, strict=True)]
 
 

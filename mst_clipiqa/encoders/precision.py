@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -12,6 +14,17 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ARITHMETIC_VERSION = "2"
 """Part of every cache key: raise it when any precision computes something differently."""
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Let float32 products and convolutions on a GPU be float32; TF32, torch's default for convolutions, has 10 bits."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def resolve_device(device: str) -> torch.device:
@@ -42,7 +55,9 @@ def resolve_precision(precision: str, device: torch.device) -> str:
             )
         return precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        # Not ``is_bf16_supported``, which also counts cards that emulate bf16 slowly. ROCm cards compute it natively.
+        native = torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bf16" if native else "fp16"
     if (
         device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() == "AVX512"

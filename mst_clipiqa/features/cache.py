@@ -2,7 +2,7 @@
 
 The cache is one SQLite file, ``features.sqlite``: writes are atomic, processes can share it, and a kill at any moment
 leaves it whole. A row's key is the hash of the image's bytes, within a *space*: the hash of everything else that
-determines features, which is the weights, the view, the preprocessing version and the precision.
+determines features, which is the weights, the view, the preprocessing version, the precision and the kind of device.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ class Cache:
                 "source": encoders.source,
                 "encoders": encoders.sha256,
                 "precision": encoders.precision,
+                "device": encoders.device.type,
                 "preprocessing": PREPROCESSING_VERSION,
                 "arithmetic": ARITHMETIC_VERSION,
                 "view": dataclasses.asdict(encoders.view),

@@ -13,7 +13,6 @@ from tests.fakes import DIM, FakePair
 VIEWS = torch.zeros((3, 3, 224, 224), dtype=torch.uint8)
 
 
-@pytest.mark.xfail(reason="emulated bf16 counts as supported", strict=True)
 @pytest.mark.parametrize(
     ("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
 )
@@ -33,7 +32,6 @@ def test_a_card_that_emulates_bf16_gets_fp16(
     assert asked == [card]  # the card that computes, not the current one
 
 
-@pytest.mark.xfail(reason="convolutions use TF32 where fp32 was asked for", strict=True)
 @pytest.mark.parametrize("before", [True, False])
 def test_fp32_on_a_card_is_fp32(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
     seen: list[tuple[bool, bool]] = []

@@ -216,7 +216,6 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
             space.put([("a", large)])
 
 
-@pytest.mark.xfail(reason="features of a GPU and a CPU share a space", strict=True)
 def test_features_of_a_gpu_are_kept_apart(tmp_path: Path) -> None:
     with Cache(tmp_path) as cache:
         devices = ("cpu", "cuda", "mps", "cuda:1")
