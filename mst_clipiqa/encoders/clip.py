@@ -65,8 +65,13 @@ class CLIPPair:
 
     @property
     def chunking(self) -> Chunking:
-        """Chunks of one fixed shape below fp32, whose kernels round differently for different batch shapes."""
-        return Chunking(CHUNK, self.precision != "fp32", ENCODERS)
+        """Chunks of one fixed shape, because kernels round differently for different shapes.
+
+        In fp32 a CPU is as fast with one image per core as with many, so nothing has to be filled up.
+        """
+        if self.precision == "fp32" and self.device.type == "cpu":
+            return Chunking(1, True, None)
+        return Chunking(CHUNK, True, ENCODERS)
 
     def encode_chunk(self, stream: Stream, views: ViewBatch) -> Embeddings:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""

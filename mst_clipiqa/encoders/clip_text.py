@@ -5,6 +5,8 @@ Source: section 3.3; CLIP (arXiv 2103.00020).
 
 from __future__ import annotations
 
+from threading import Lock
+
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -25,6 +27,7 @@ class CLIPText:
         self.tokenizer = tokenizer
         self.dim = int(model.config.projection_dim)
         self.text_dim = int(model.config.hidden_size)
+        self._lock = Lock()  # the tokenizer is for one thread at a time
         self.max_tokens = int(model.config.max_position_embeddings)
 
     @torch.inference_mode()
@@ -45,6 +48,7 @@ class CLIPText:
 
     def tokenize(self, prompts: list[str]) -> tuple[Int64[Tensor, "batch length"], TokenMask, list[bool]]:
         """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
-        rows = self.tokenizer([cleaned(p) for p in prompts], add_special_tokens=True, verbose=False)["input_ids"]
+        with self._lock:
+            rows = self.tokenizer([cleaned(p) for p in prompts], add_special_tokens=True, verbose=False)["input_ids"]
         ids, mask, truncated = padded(rows, prompts, self.max_tokens, pad=rows[0][-1], keep_last=True)
         return ids.to(self.model.device), mask.to(self.model.device), truncated

@@ -12,7 +12,7 @@ from mst_clipiqa.errors import UsageError, nearest
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-ARITHMETIC_VERSION = "2"
+ARITHMETIC_VERSION = "3"
 """Part of every cache key: raise it when any precision computes something differently."""
 
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 ENCODERS = 4
 """The most threads that encode at once: each needs memory of its own."""
 
 _Task = TypeVar("_Task")
+_Found = TypeVar("_Found")
 
 
 @contextmanager
@@ -39,12 +39,12 @@ def divided_threads(device: torch.device, most: int = ENCODERS) -> Iterator[tupl
 
 
 def side_by_side(
-    device: torch.device, work: Callable[[_Task], Tensor], tasks: Sequence[_Task], most: int
-) -> list[Tensor]:
+    device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task], most: int
+) -> list[_Found]:
     """Return the result of each task, in order; on a CPU up to ``most`` tasks run at once and share its cores."""
 
     @torch.inference_mode()  # which is each thread's own
-    def one(task: _Task) -> Tensor:
+    def one(task: _Task) -> _Found:
         return work(task)
 
     with divided_threads(device, most) as (threads, start):
@@ -52,3 +52,8 @@ def side_by_side(
             return [one(task) for task in tasks]
         with ThreadPoolExecutor(threads, initializer=start) as pool:
             return list(pool.map(one, tasks))
+
+
+def on_one_core(device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task]) -> list[_Found]:
+    """Return the result of each task, in order, each computed on one core: how many there are changes no bit of it."""
+    return side_by_side(device, work, tasks, torch.get_num_threads())

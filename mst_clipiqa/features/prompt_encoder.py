@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from threading import Lock
 
-from mst_clipiqa.encoders.pair import EncoderPair
+from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
+from mst_clipiqa.encoders.threads import on_one_core
 from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
 
 _IN_MEMORY = 512  # prompts; the oldest go first
-_CHUNK = 64  # prompts encoded together
+_CHUNK = 64  # prompts looked up and written together
 
 
 class PromptEncoder:
@@ -27,7 +28,7 @@ class PromptEncoder:
         self.cache = cache
         self.embeddings = embeddings
         self._memory: dict[str, EncodedPrompt] = {}
-        self._lock = Lock()  # tokenizers are for one thread at a time
+        self._lock = Lock()  # of the memory
 
     def encode(self, prompts: Sequence[str], *, keep: bool = True) -> list[EncodedPrompt]:
         """Return the encoded prompts, in order.
@@ -58,12 +59,15 @@ class PromptEncoder:
             found |= computed
         if not self.embeddings:
             return found
-        embeddings = self.encoders.encode_templates(prompts).cpu()
+        embeddings = on_one_core(self.encoders.device, lambda p: self.encoders.encode_templates([p])[0].cpu(), prompts)
         return {p: dataclasses.replace(found[p], embedding=e) for p, e in zip(prompts, embeddings, strict=True)}
 
     def _compute(self, prompts: list[str]) -> dict[str, EncodedPrompt]:
-        batch = self.encoders.encode_prompts(prompts)
-        return {
-            prompt: EncodedPrompt(batch.tokens[i][batch.mask[i]].cpu(), batch.truncated[i], batch.in_vocabulary[i])
-            for i, prompt in enumerate(prompts)
-        }
+        """Return the prompts encoded one by one: kernels round differently for other lengths and numbers of rows."""
+        device, found = self.encoders.device, {}
+        for prompt, one in zip(prompts, on_one_core(device, self._alone, prompts), strict=True):
+            found[prompt] = EncodedPrompt(one.tokens[0][one.mask[0]].cpu(), one.truncated[0], one.in_vocabulary[0])
+        return found
+
+    def _alone(self, prompt: str) -> PromptTokens:
+        return self.encoders.encode_prompts([prompt])

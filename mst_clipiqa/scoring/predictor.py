@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mst_clipiqa.encoders.pair import EncoderPair
+from mst_clipiqa.encoders.threads import on_one_core
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
@@ -65,7 +67,9 @@ class Predictor:
         self.ranges = {name: (t.low, t.high) for name, t in model.config.targets.items()}
         self.encoders = encoders
         self.model = model
-        self.templates = encoders.encode_templates(list(TEMPLATES)).cpu()
+        self.templates = on_one_core(encoders.device, encoders.encode_templates, [list(TEMPLATES)])[0].cpu()
+        # The heads compute in float64, whose rounding differs from batch to batch too, and round to float32 at the end.
+        self._parts = {name: copy.deepcopy(part).double() for name, part in model.parts.items()}
         heads = {target.head for target in model.config.targets.values()}
         self.reads_prompts = heads != {"template"}
         self.prompts = PromptEncoder(encoders, cache, embeddings="similarity" in heads)
@@ -88,14 +92,14 @@ class Predictor:
             rows = [i for i, one in enumerate(encoded) if target.head == "template" or (one and one.in_vocabulary)]
             if not rows:
                 continue
-            out = self.output(name, f_c[rows], f_f[rows], [encoded[i] for i in rows])
-            for i, value in zip(rows, to_native(out.q, target.low, target.high).tolist(), strict=True):
+            out = self._exact(name, f_c[rows], f_f[rows], [encoded[i] for i in rows])
+            for i, value in zip(rows, to_native(out.q, target.low, target.high).float().tolist(), strict=True):
                 values[i][name] = value
             if out.p is not None and name == "quality":
-                levels = [tuple(row) for row in out.p.tolist()]
+                levels = [tuple(row) for row in out.p.float().tolist()]
             if name == first and len(rows) == len(prompts):
                 gates = out.g.mean(dim=1)
-        shares = gates.tolist() if gates is not None else self._gate(f_c, f_f).tolist()
+        shares = (gates if gates is not None else self._gate(f_c, f_f)).float().tolist()
         found = []
         for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
             if prompt is not None and not isinstance(prompt, str):
@@ -130,22 +134,28 @@ class Predictor:
 
     @torch.inference_mode()
     def output(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
-        """Return one target's raw output (head scale 1..5, gate, levels, attention) for rows of features."""
-        target = self.config.targets[name]
+        """Return one target's raw output (head scale 1..5, gate, levels, attention), float32, for rows of features."""
+        out = self._exact(name, f_c, f_f, prompts)
+        p, attention = (None if one is None else one.float() for one in (out.p, out.attention))
+        return Output(out.q.float(), out.g.float(), out.z.float(), p, attention)
+
+    def _exact(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
+        """Return what ``output`` does in float64."""
+        target, f_c, f_f = self.config.targets[name], f_c.double(), f_f.double()
         match target.head:
             case "template":
-                out: Output = self.model.parts[name](f_c, f_f, Text(templates=self.templates))
+                out: Output = self._parts[name](f_c, f_f, Text(templates=self.templates.double()))
                 return out
             case "prompt":
                 given = [p for p in prompts if p is not None]
                 mask = nn.utils.rnn.pad_sequence([torch.ones(len(p.tokens), dtype=torch.bool) for p in given], True)
-                tokens = nn.utils.rnn.pad_sequence([p.tokens for p in given], True)
-                out = self.model.parts[name](f_c, f_f, Text(tokens=tokens, mask=mask))
+                tokens = nn.utils.rnn.pad_sequence([p.tokens for p in given], True).double()
+                out = self._parts[name](f_c, f_f, Text(tokens=tokens, mask=mask))
                 return out
             case "similarity":
-                part = zero_shot(self.encoders.dim)
+                part = zero_shot(self.encoders.dim).double()
                 g, z = part.gff(f_c, f_f)
-                e = torch.stack([p.embedding for p in prompts if p is not None and p.embedding is not None])
+                e = torch.stack([p.embedding for p in prompts if p is not None and p.embedding is not None]).double()
                 cosine = (F.normalize(z, dim=-1) * e).sum(dim=1)
                 return Output(q=1 + (cosine - target.low) / (target.high - target.low) * 4, g=g, z=z)
 
@@ -165,8 +175,8 @@ class Predictor:
 
     def _gate(self, f_c: Tensor, f_f: Tensor) -> Tensor:
         """Return the mean gate of the first target that has a fusion; the gate needs no prompt."""
-        part = next(iter(self.model.parts.values()), None) or zero_shot(self.encoders.dim)
-        g: Tensor = part.gff(f_c, f_f)[0]
+        part = next(iter(self._parts.values()), None) or zero_shot(self.encoders.dim).double()
+        g: Tensor = part.gff(f_c.double(), f_f.double())[0]
         return g.mean(dim=1)
 
 
