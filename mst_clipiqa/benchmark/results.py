@@ -1,4 +1,4 @@
-"""Results of a benchmark: JSON, a table with the published ones, and "is B better than A?"."""
+"""Results of a benchmark: JSON, and a table with the published ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import numpy as np
 from scipy import stats
 
 from mst_clipiqa.benchmark.runs import BenchmarkPlan, BenchmarkRun
-from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate import Difference, paired_difference
 from mst_clipiqa.train.contamination import Contamination
 
 RUN_MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
@@ -38,6 +36,7 @@ def summarise(
         "recipe": asdict(plan.recipe),
         "split_by": plan.split_by,
         "splits": plan.splits,
+        "test_share": _test_share(plan),
         "protocol": runs[0].protocol,
         "summary": [_line(plan, runs, target, head) for target in plan.targets for head in plan.heads],
         "runs": [asdict(run) | {"contaminated": run.contamination.label} for run in runs],
@@ -52,7 +51,8 @@ def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[fl
 
     Args:
         values: one result per split, at least two.
-        test_share: share of the images in a test part, 0..1.
+        test_share: share of the split set's images in a test part, 0..1, also where another set is tested on: it
+            says how much the training parts overlap.
     """
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
@@ -85,38 +85,14 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]) -> Difference:
-    """Return how much better B ranks the same test images than A, with an interval over prompts.
-
-    Args:
-        a, b: two results of ``summarise``, for the same set and splits.
-        target: the target to compare.
-        heads: the head of A and that of B.
-
-    Raises:
-        DataError: the results have no test images in common.
-    """
-    left, right = (_predictions(found, target, head) for found, head in zip((a, b), heads, strict=True))
-    keys = sorted(left.keys() & right.keys())
-    if not keys:
-        raise DataError("Expected two results with test images in common, got none: use the same data and splits.")
-    mos, groups = [left[k][1] for k in keys], [left[k][2] for k in keys]
-    return paired_difference([left[k][0] for k in keys], [right[k][0] for k in keys], mos, groups)
-
-
-def _predictions(found: dict[str, Any], target: str, head: str) -> dict[tuple[int, str], tuple[float, float, str]]:
-    """Return (split, image) -> (prediction, mos, prompt group) of one target and head."""
-    return {
-        (run["split"], name): (q, y, group)
-        for run in found["runs"]
-        if (run["target"], run["head"]) == (target, head)
-        for name, q, y, group in zip(run["names"], run["predictions"], run["mos"], run["groups"], strict=True)
-    }
+def _test_share(plan: BenchmarkPlan) -> float:
+    """Return the share of the split set's images that a test part holds, 0..1."""
+    return len(plan.split(0).test) / len(plan.rated)
 
 
 def _line(plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], target: str, head: str) -> dict[str, Any]:
     own = [run for run in runs if (run.target, run.head) == (target, head)]
-    share = own[0].images / max(len(plan.rated), own[0].images + 1)
+    share = _test_share(plan)
     line: dict[str, Any] = {"target": target, "head": head, "splits": len(own)}
     for measure in RUN_MEASURES:
         values = [getattr(run, measure) for run in own]

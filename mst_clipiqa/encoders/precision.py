@@ -18,7 +18,7 @@ ARITHMETIC_VERSION = "3"
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Let float32 products and convolutions on a GPU be float32; TF32, torch's default for convolutions, has 10 bits."""
+    """Let float32 on a GPU be float32, not TF32 with its 10 bits, which is torch's default for convolutions."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

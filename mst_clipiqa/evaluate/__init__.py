@@ -14,7 +14,7 @@ Arrays in, numbers out. Needs only numpy, scipy and the errors of this package.
 from __future__ import annotations
 
 from mst_clipiqa.evaluate.baseline import generator_mean
-from mst_clipiqa.evaluate.comparison import Difference, paired_difference
+from mst_clipiqa.evaluate.comparison import Difference, difference_of, paired_difference
 from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
 from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
 from mst_clipiqa.evaluate.measures import (
@@ -43,6 +43,7 @@ __all__ = [
     "agreement",
     "bootstrap",
     "conformal_halfwidth",
+    "difference_of",
     "evaluate",
     "generator_mean",
     "interval_coverage",

@@ -12,7 +12,6 @@ from mst_clipiqa.evaluate import measures
 from mst_clipiqa.evaluate.measures import paired
 from mst_clipiqa.evaluate.resampling import (
     DEFAULT,
-    Interval,
     Resampling,
     draw_counts,
     group_index,
@@ -77,23 +76,53 @@ def paired_difference(
     else:
         values = np.full(1, np.nan)  # undefined for one of them on all images, so resampling cannot help
     found = interval(value_b - value_a, values, index, how)
+    return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
+
+
+def difference_of(
+    measure: str,
+    values: tuple[float, float],
+    ends: tuple[float, float],
+    level: float = 0.95,
+    undefined: str | None = None,
+) -> Difference:
+    """Return the comparison of two values of a measure.
+
+    Args:
+        measure: "srcc", "plcc", "krcc" or "rmse" (lower is better).
+        values: the measure for A and for B.
+        ends: the interval of B's value less A's; NaN if there is none.
+        level: the confidence level of the interval.
+        undefined: why there is no interval; None if there is one.
+    """
+    (a, b), (low, high) = values, ends
     better = None
-    if found.low > 0 or found.high < 0:
-        better = "b" if (found.low > 0) != (measure == "rmse") else "a"
-    sentence = _sentence(measure, (value_a, value_b), found, better)
-    return Difference(measure, value_a, value_b, found.value, found.low, found.high, how.level, better, sentence)
+    if low > 0 or high < 0:
+        better = "b" if (low > 0) != (measure == "rmse") else "a"
+    sentence = _sentence(measure, values, ends, level, better, undefined)
+    return Difference(measure, a, b, b - a, low, high, level, better, sentence)
 
 
-def _sentence(measure: str, values: tuple[float, float], found: Interval, better: str | None) -> str:
-    """Return the result in words."""
-    name, (a, b) = measure.upper(), values
-    if not np.isfinite(found.value):
+def _sentence(
+    measure: str,
+    values: tuple[float, float],
+    ends: tuple[float, float],
+    level: float,
+    better: str | None,
+    undefined: str | None,
+) -> str:
+    """Return the result in words; the one that is better is ahead by a positive difference."""
+    name, (a, b), (low, high) = measure.upper(), values, ends
+    difference = b - a
+    if not np.isfinite(difference):
         return f"A and B cannot be compared: {name} is undefined for at least one of them."
-    if found.undefined is not None:
-        return f"A and B cannot be compared by {name}: {found.undefined}."
+    if undefined is not None:
+        return f"A and B cannot be compared by {name}: {undefined}."
+    if better is not None and high < 0:
+        difference, low, high = -difference, -high, -low
     figures = (
-        f"{name} {a:.3f} for A and {b:.3f} for B, difference {found.value:+.3f} "
-        f"({found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f})"
+        f"{name} {a:.3f} for A and {b:.3f} for B, difference {difference:+.3f} "
+        f"({level:.0%} interval {low:+.3f} to {high:+.3f})"
     )
     if better is None:
         return f"No measurable difference between A and B: {figures}."

@@ -192,7 +192,6 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert found.sentence == "A and B cannot be compared by SRCC: an interval needs two prompt groups, got 1."
 
 
-@pytest.mark.xfail(reason="A is better by a negative difference", strict=True)
 @pytest.mark.parametrize("measure", ["srcc", "rmse"])
 def test_the_better_one_leads_by_a_positive_number(measure: str) -> None:
     rng = np.random.default_rng(0)

@@ -16,14 +16,14 @@ from mst_clipiqa.cli.commands._options import FILE
 @click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of sentences.")
 def command(a: Path, b: Path, as_json: bool) -> None:
-    """Compare two benchmark results (results.json) image by image, on the splits that both have.
+    """Compare two benchmark results (results.json) split by split; data, splits and ratings must be the same.
 
-    For every target and head that both have, prints the difference in SRCC with an interval over prompts, and a
-    sentence.
+    For every target and head that both have, prints the mean difference in SRCC over the splits with a 95 % interval,
+    and a sentence.
     """
     from dataclasses import asdict
 
-    from mst_clipiqa.benchmark.results import compare_results
+    from mst_clipiqa.benchmark.compare_results import compare_results
     from mst_clipiqa.errors import DataError
     from mst_clipiqa.evaluate import json_ready
 
