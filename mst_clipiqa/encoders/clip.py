@@ -30,6 +30,11 @@ from mst_clipiqa.model.shapes import Embeddings, ViewBatch
 
 Triple: TypeAlias = tuple[float, float, float]
 
+_DECISIVE = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "projection_dim", "hidden_act"),
+    *("image_size", "patch_size", "layer_norm_eps", "vocab_size", "max_position_embeddings"),
+)
+"""Keys of config.json that decide what a model computes."""
 CHUNK = 16
 """Images per chunk."""
 
@@ -98,8 +103,22 @@ def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = tor
     view = ViewSpec(size=size, mean=mean, std=std)
     patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f)).compute_in(dtype) for f in files)
     text = CLIPText(_load(CLIPTextModelWithProjection, files[0]), _tokenizer(files[0]))
-    digest = sha256([*files[0].hashed, *files[1].hashed])
+    digest = sha256([f.weights for f in files], [_described(patch32, patch16, text)])
     return CLIPPair(MSTFE(patch32, patch16, view), text, source, digest)
+
+
+def _described(coarse: VisionTower, fine: VisionTower, text: CLIPText) -> str:
+    """Return what decides the features beside the weights: sizes and activations of the models, and the tokenizer.
+
+    Files are not enough: a tokenizer is the same whichever of its files are there, and config.json holds notes too.
+    """
+    configs = [coarse.clip.config, fine.clip.config, text.model.config]
+    sizes = [{key: value for key, value in config.to_dict().items() if key in _DECISIVE} for config in configs]
+    tokenizer = json.loads(text.tokenizer.backend_tokenizer.to_str())
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    words = [tokenizer["model"]["vocab"], merges, tokenizer["normalizer"], tokenizer["pre_tokenizer"]]
+    ends = [text.tokenizer.bos_token_id, text.tokenizer.eos_token_id]
+    return json.dumps([sizes, words, ends], sort_keys=True)
 
 
 def _tokenizer(files: ClipFiles) -> CLIPTokenizerFast:

@@ -37,12 +37,6 @@ class ClipFiles:
     weights: Path
     config: dict[str, Any]  # config.json
 
-    @property
-    def hashed(self) -> list[Path]:
-        """The files that determine the encoder's output: weights, config and tokenizer."""
-        names = ["config.json", *TOKENIZER]
-        return [self.weights, *(self.folder / name for name in names if (self.folder / name).is_file())]
-
 
 def find(source: str) -> ClipFiles:
     """Return the files of a CLIP model named by a local folder or a hub id.
@@ -67,15 +61,15 @@ def find(source: str) -> ClipFiles:
     return ClipFiles(source, folder, weights, _read_config(folder / "config.json"))
 
 
-def sha256(paths: Iterable[Path]) -> str:
-    """Return one hexadecimal hash of the contents of several files, in order."""
+def sha256(paths: Iterable[Path], texts: Iterable[str]) -> str:
+    """Return one hexadecimal hash of the contents of files, read in parallel, and of texts, in order."""
 
     def one(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return hashlib.sha256("\n".join(pool.map(one, paths)).encode()).hexdigest()
+        return hashlib.sha256("\n".join([*pool.map(one, paths), *texts]).encode()).hexdigest()
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -76,7 +76,7 @@ class EncoderPair(Protocol):
 
     @property
     def sha256(self) -> str:
-        """The hash of all weights and tokenizer files of the pair, hexadecimal."""
+        """The hash of what decides the features of the pair, weights and tokenizer among it, hexadecimal."""
 
     @property
     def device(self) -> torch.device:
