@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split
-from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
+from mst_clipiqa.model_folder import EncoderRef, TrainedModel, load
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.contamination import Contamination, contamination, encoders_trained_on
+from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, mini_folder, seen_by
 
 SPLIT_PARTS = ("train", "validation", "test", "all")
 
@@ -92,10 +94,8 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
     for _, score in scorer.stream(ScoreRequest(r.file, (r.prompt or "").strip() or None, r) for r in images.records):
         scores.append(score)
         advance(1)
-    source = scorer.encoder.encoders.source
-    seen = contamination(
-        images.records, {"the model": scorer.model.trained_on, "its encoders": encoders_trained_on(source)}
-    )
+    pair = scorer.encoder.encoders
+    seen = contamination(images.records, seen_by(scorer.model, EncoderRef(pair.source, pair.sha256, pair.dim)))
     found = []
     for target in targets:
         low, high = rated.ranges[target]
@@ -109,23 +109,47 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
     return _some(found)
 
 
-def assess_table(rows: Sequence[Mapping[str, Any]], rated: RatedSet) -> list[Assessed]:
-    """Evaluate the columns of a table of scores that are targets of a set; files match by path, then by name."""
+def assess_table(
+    rows: Sequence[Mapping[str, Any]], rated: RatedSet, model: TrainedModel | None = None
+) -> list[Assessed]:
+    """Evaluate the columns of a table of scores that are targets of a set; see ``match_rows`` for what matches.
+
+    Args:
+        rows: the table.
+        rated: the set.
+        model: what wrote the table, to check what it has seen; None: mini if the table says so, else it is not checked.
+    """
     columns = [t for t in rated.targets if any(row.get(t) is not None for row in rows)]
     if not columns:
         raise UsageError(f"Expected a column {' or '.join(rated.targets)} with values in the scores, got none.")
-    nothing = Contamination(0.0, 0.0, ())
+    matched = match_rows(rows, rated.records)
+    seen = _seen(rows, matched, rated, model)
     found = []
     for target in columns:
-        by_path = {str(row["file"]): row[target] for row in rows if row.get(target) is not None}
-        by_name = {PurePath(path).name: value for path, value in by_path.items()}
-        values = {
-            r.name: float(value)
-            for r in rated.records
-            if (value := by_path.get(r.name, by_name.get(PurePath(r.name).name))) is not None
-        }
-        found.append(_measured(target, rated.records, values, {}, nothing))
+        values = {name: float(row[target]) for name, row in matched.items() if row.get(target) is not None}
+        found.append(_measured(target, rated.records, values, {}, seen))
     return _some(found)
+
+
+def _seen(
+    rows: Sequence[Mapping[str, Any]],
+    matched: Mapping[str, Mapping[str, Any]],
+    rated: RatedSet,
+    model: TrainedModel | None,
+) -> Contamination:
+    """Return what the model of a table had seen of its images, or that this was not checked."""
+    names = {row.get("model") for row in rows}
+    if model is None and names != {"mini"}:
+        return NOT_CHECKED
+    model = model or load(mini_folder())
+    if not names <= {None, "", model.config.name}:
+        raise UsageError(f"Expected a table of {model.config.name}, got one of {shown(names)}: name its model.")
+    # Labels alone do not say where the images are, but a table may.
+    records = [
+        r if r.file.is_file() or r.name not in matched else replace(r, file=Path(str(matched[r.name]["file"])))
+        for r in rated.records
+    ]
+    return contamination(records, seen_by(model, model.config.encoders))
 
 
 def _measured(
@@ -138,9 +162,11 @@ def _measured(
     scored = [record for record in records if record.name in values]
     if not scored:
         return Assessed(target, None, seen, len(records))
-    tables = {"generator": [r.generator for r in scored]}
-    if any(r.style for r in scored):
-        tables["style"] = [r.style for r in scored]
+    tables = {
+        name: labels
+        for name, labels in (("generator", [r.generator for r in scored]), ("style", [r.style for r in scored]))
+        if any(labels)
+    }
     whole = all(r.name in bands for r in scored)
     band = ([bands[r.name][0] for r in scored], [bands[r.name][1] for r in scored]) if whole else None
     mos, groups = [r.targets[target] for r in scored], [r.group for r in scored]

@@ -110,8 +110,12 @@ def _together(runs: Sequence[BenchmarkRun]) -> Contamination:
     """Return the mean contamination of several test parts."""
     found = [run.contamination for run in runs]
     by = tuple(dict.fromkeys(who for one in found for who in one.by))
-    images, prompts = (float(np.mean([getattr(one, part) for one in found])) for part in ("images", "prompts"))
-    return Contamination(images, prompts, by)
+    return Contamination(_mean([one.images for one in found]), _mean([one.prompts for one in found]), by)
+
+
+def _mean(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _row(line: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save, write_card
 from mst_clipiqa.train.card import card
-from mst_clipiqa.train.contamination import Contamination, contamination, encoders_trained_on, trained_on
+from mst_clipiqa.train.contamination import Contamination, contamination, seen_by, trained_on
 from mst_clipiqa.train.curves import draw_history
 from mst_clipiqa.train.features import encode_records, rated_features
 from mst_clipiqa.train.fit import Epoch, Fitted, Recipe, fit, predict
@@ -151,8 +151,9 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
     mos = [record.targets[job.target] for record in test]
     half = model.config.targets[job.target].interval
     band = None if half is None else (q - half, q + half)
-    extras = Extras({"generator": [r.generator for r in test], "style": [r.style for r in test]}, band)
-    seen = {"the model": model.trained_on, "its encoders": encoders_trained_on(encoder.encoders.source)}
+    tables = {"generator": [r.generator for r in test], "style": [r.style for r in test]}
+    extras = Extras({name: labels for name, labels in tables.items() if any(labels)}, band)
+    seen = seen_by(model, model.config.encoders)
     learnt_from = [*job.split.train, *job.split.validation]
     baseline = generator_mean(
         [r.targets[job.target] for r in learnt_from], [r.setting for r in learnt_from], [r.setting for r in test]

@@ -6,12 +6,20 @@ overstates the model, so it is labelled wherever it is shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mst_clipiqa.data import Record
-from mst_clipiqa.model_folder import HASH_DIGITS, TrainedOn, load_trained_on, prompt_hash
+from mst_clipiqa.model_folder import (
+    HASH_DIGITS,
+    EncoderRef,
+    TrainedModel,
+    TrainedOn,
+    load,
+    load_trained_on,
+    prompt_hash,
+)
 
 
 @dataclass(frozen=True)
@@ -19,46 +27,55 @@ class Contamination:
     """How much of a test part had been seen before.
 
     Attributes:
-        images, prompts: share of the images, 0..1, whose bytes or prompt had been seen.
+        images, prompts: share of the images, 0..1, whose bytes or prompt had been seen, among those whose file or
+            prompt is there; None if none is.
         by: what had seen them: "the model", "its encoders".
+        checked: whether it is known what the model has seen.
     """
 
-    images: float
-    prompts: float
+    images: float | None
+    prompts: float | None
     by: tuple[str, ...]
+    checked: bool = True
 
     @property
     def label(self) -> str:
-        """Return the label of a contaminated result; empty for a clean one."""
-        if not self.by:
-            return ""
-        who = " and ".join(self.by)
-        return f"contaminated: {who} had seen {self.images:.0%} of the images and {self.prompts:.0%} of the prompts"
+        """Return the label of a contaminated result, or "not checked"; empty for a clean one."""
+        if not self.checked:
+            return "not checked"
+        shares = (("images", self.images), ("prompts", self.prompts))
+        seen = " and ".join(f"{share:.0%} of the {what}" for what, share in shares if share is not None)
+        return f"contaminated: {' and '.join(self.by)} had seen {seen}" if self.by else ""
+
+
+NOT_CHECKED = Contamination(None, None, (), checked=False)
 
 
 def contamination(records: Sequence[Record], seen: dict[str, TrainedOn]) -> Contamination:
     """Compare a test part with training data.
 
     Args:
-        records: the test part; its files are read only if there are images to compare with.
+        records: the test part; its files are read only if there are images to compare with, and may be missing.
         seen: what each part of a model has seen: {"the model": ..., "its encoders": ...}.
     """
     if not records:
         return Contamination(0.0, 0.0, ())
     images = frozenset().union(*(t.images for t in seen.values()))
     prompts = frozenset().union(*(t.prompts for t in seen.values()))
-    files = {r.name: r.sha256[:HASH_DIGITS] for r in records} if images else {}
-    texts = {r.name: prompt_hash(r.prompt) for r in records if r.prompt} if prompts else {}
+    files = {r.name: r.sha256[:HASH_DIGITS] for r in records if r.file.is_file()} if images else {}
+    texts = {r.name: prompt_hash(r.prompt) for r in records if r.prompt}
     by = [
         who
         for who, t in seen.items()
         if not t.images.isdisjoint(files.values()) or not t.prompts.isdisjoint(texts.values())
     ]
-    return Contamination(
-        sum(h in images for h in files.values()) / len(records),
-        sum(h in prompts for h in texts.values()) / len(records),
-        tuple(by),
-    )
+    of_images = _share(files.values(), images) if images else 0.0
+    return Contamination(of_images, _share(texts.values(), prompts), tuple(by))
+
+
+def _share(hashes: Collection[str], seen: frozenset[str]) -> float | None:
+    """Return the share of some hashes that had been seen; None if there are no hashes."""
+    return sum(h in seen for h in hashes) / len(hashes) if hashes else None
 
 
 def trained_on(records: Sequence[Record]) -> TrainedOn:
@@ -67,11 +84,26 @@ def trained_on(records: Sequence[Record]) -> TrainedOn:
     return TrainedOn(images, frozenset(prompt_hash(record.prompt) for record in records if record.prompt))
 
 
-def encoders_trained_on(source: str) -> TrainedOn:
-    """Return what a pair of encoders has seen, as far as it is known; for the paper's pair it is not."""
-    if source == "mini":
-        from mst_clipiqa.encoders.mini.pair import MINI
+def encoders_trained_on(source: str, sha256: str) -> TrainedOn:
+    """Return what a pair of encoders has seen, as far as it is known; for the paper's pair it is not.
 
-        return load_trained_on(MINI.parent)
+    Args:
+        source: the name or folders of the pair; a folder may hold a record of what the pair was trained on.
+        sha256: the hash of the pair, by which mini's is known wherever it lies.
+    """
+    if source == "mini" or sha256 == load(mini_folder()).config.encoders.sha256:
+        return load_trained_on(mini_folder())
     seen = [load_trained_on(Path(part)) for part in source.split(",")]
     return TrainedOn(frozenset().union(*(t.images for t in seen)), frozenset().union(*(t.prompts for t in seen)))
+
+
+def seen_by(model: TrainedModel, encoders: EncoderRef) -> dict[str, TrainedOn]:
+    """Return what a model and its encoders have seen, as ``contamination`` takes it."""
+    return {"the model": model.trained_on, "its encoders": encoders_trained_on(encoders.source, encoders.sha256)}
+
+
+def mini_folder() -> Path:
+    """Return the folder of the model that ships."""
+    from mst_clipiqa.encoders.mini.pair import MINI
+
+    return MINI.parent

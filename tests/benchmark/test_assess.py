@@ -52,14 +52,12 @@ def srcc(rows: Sequence[dict[str, Any]], rated: RatedSet) -> float:
     return found.evaluation.agreement.srcc
 
 
-@pytest.mark.xfail(reason="base names that repeat take the last row of that name", strict=True)
 @pytest.mark.parametrize("before", ["AIGCIQA2023/Image/", "./", "C:\\sets\\"])
 def test_a_folder_before_the_names_changes_nothing(rated: RatedSet, before: str) -> None:
     assert srcc(perfect(rated, before), rated) == 1.0
     assert srcc(perfect(rated, before)[::-1], rated) == 1.0
 
 
-@pytest.mark.xfail(reason="the last row of a base name wins", strict=True)
 def test_names_that_fit_several_rows_are_refused_with_their_number(rated: RatedSet) -> None:
     with pytest.raises(DataError, match=r"24 .*several"):
         assess_table(perfect(rated, last=True), rated)
@@ -88,7 +86,6 @@ def mini(rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     return model
 
 
-@pytest.mark.xfail(reason="only encoders named mini are looked up", strict=True)
 def test_encoders_in_a_folder_are_known_by_their_hash(mini: TrainedModel, tmp_path: Path) -> None:
     pair = FakePair(source=str(tmp_path / "copy"), sha256="f" * 64)
     plain = dataclasses.replace(mini, trained_on=TrainedOn())
@@ -108,14 +105,12 @@ def test_prompts_alone_contaminate(rated: RatedSet) -> None:
     )
 
 
-@pytest.mark.xfail(reason="0% of the prompts, of none", strict=True)
 def test_without_prompts_nothing_is_said_of_them(rated: RatedSet) -> None:
     records = [dataclasses.replace(r, file=Path(__file__), prompt=None) for r in rated.records]
     label = contamination(records, {"the model": trained_on(records)}).label
     assert label == "contaminated: the model had seen 100% of the images"
 
 
-@pytest.mark.xfail(reason="a table is never checked", strict=True)
 def test_a_table_names_the_model_whose_training_data_is_checked(rated: RatedSet, mini: TrainedModel) -> None:
     rows = [row | {"model": "mini"} for row in perfect(rated)]
     (found,) = assess_table(rows, rated)
@@ -129,7 +124,6 @@ def run(*arguments: object, code: int = 0) -> Result:
     return result
 
 
-@pytest.mark.xfail(reason="a table is never checked", strict=True)
 def test_the_command_tells_clean_from_not_checked(rated: RatedSet, mini: TrainedModel, tmp_path: Path) -> None:
     labels, scores, unknown = (tmp_path / name for name in ("labels.csv", "scores.csv", "unknown.csv"))
     lines = [f"{r.name},{r.prompt},{r.targets['quality']}" for r in rated.records]
@@ -149,7 +143,6 @@ def test_the_command_tells_clean_from_not_checked(rated: RatedSet, mini: Trained
 # what is printed --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="nan lines for a set without generators", strict=True)
 def test_what_is_undefined_is_not_printed_as_nan(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("image_name,mos_quality\n" + "".join(f"{i}.png,{i}\n" for i in range(6)))
     (tmp_path / "scores.csv").write_text("file,quality\n" + "".join(f"{i}.png,2.5\n" for i in range(6)))

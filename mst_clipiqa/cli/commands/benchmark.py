@@ -59,7 +59,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
     with progress("Encoding", len(plan.rated), quiet=quiet) as advance:
         table = encode_records(encoder, plan.rated.records, prompts=prompts, progress=advance)
     other = _other(plan, encoder, flags, quiet)
-    bench = Bench(plan, table, encoders_trained_on(encoder.encoders.source), other)
+    bench = Bench(plan, table, encoders_trained_on(encoder.encoders.source, encoder.encoders.sha256), other)
     total = len(plan.targets) * len(plan.heads) * plan.splits
     with progress("Training and testing", total, quiet=quiet) as advance:
         runs = run_all(bench, flags["processes"] or os.cpu_count() or 1, advance)

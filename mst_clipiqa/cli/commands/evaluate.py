@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts.
 
     Either score a rated set with a model (--model, --data, --root), or compare a table SCORES with a file LABELS.
+    Images match by path, then by base name. With --model, the table is checked for images and prompts that the model
+    had seen in training; a table of mini always is.
     """
     if tables:
         words, found = _from_tables(tables, flags)
@@ -49,6 +52,8 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
         click.echo(json.dumps({"protocol": words, "targets": targets}, indent=1))
     else:
         _print(words, found)
+    if flags["fail_on_contamination"] and not all(a.contamination.checked for a in found):
+        raise UsageError("--fail-on-contamination needs a model whose training data is known: name it with --model.")
     return 1 if flags["fail_on_contamination"] and any(a.contamination.by for a in found) else 0
 
 
@@ -56,11 +61,15 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
     from mst_clipiqa.analysis.read import read_scores
     from mst_clipiqa.benchmark.assess import assess_table
     from mst_clipiqa.data import load
+    from mst_clipiqa.model_folder import load as load_model
+    from mst_clipiqa.scoring.scorer import trained_folder
 
-    if len(tables) != 2 or flags["model"]:
+    if len(tables) != 2:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
     rated = load(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
-    return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated)
+    folder = trained_folder(flags["model"]) if flags["model"] else None
+    model = load_model(folder) if folder else None
+    return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, model)
 
 
 def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
@@ -96,8 +105,9 @@ def _print(words: str, found: list[Assessed]) -> None:
             title=f"{one.target}, {one.evaluation.agreement.n} images",
         )
         for measure, interval in one.evaluation.intervals.items():
-            table.add_row(measure, f"{interval.value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}")
-        if pairs := one.evaluation.pairs:
+            ends = interval.undefined or f"{interval.low:.4f} to {interval.high:.4f}"
+            table.add_row(measure, _number(interval.value, 4), ends)
+        if (pairs := one.evaluation.pairs) and not pairs.undefined:
             table.add_row("better of two of a prompt", f"{pairs.accuracy:.4f}", f"{pairs.low:.4f} to {pairs.high:.4f}")
         if one.evaluation.coverage is not None:
             table.add_row("90 % intervals cover", f"{one.evaluation.coverage:.4f}", "")
@@ -105,10 +115,16 @@ def _print(words: str, found: list[Assessed]) -> None:
         for name, lines in one.evaluation.tables.items():
             inner = Table(name, "images", "mean rating", "mean score", "srcc")
             for line in lines:
-                values = (f"{v:.3f}" for v in (line.mean_mos, line.mean_prediction, line.agreement.srcc))
+                values = (_number(v, 3) for v in (line.mean_mos, line.mean_prediction, line.agreement.srcc))
                 inner.add_row(line.label or "(none)", str(line.agreement.n), *values)
             console.print(inner)
         if one.unscored:
             console.print(f"{one.unscored} images without a score of {one.target} are left out.")
-        if one.contamination.label:
+        if not one.contamination.checked:
+            console.print("Not checked for contamination: name the model with --model.")
+        elif one.contamination.label:
             console.print(one.contamination.label.capitalize() + ".")
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "undefined"
