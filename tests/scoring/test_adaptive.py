@@ -17,7 +17,7 @@ from mst_clipiqa.scoring.adaptive import ESTIMATED, AdaptiveEncoding
 from mst_clipiqa.scoring.fine_estimator import ESTIMATOR_FILE, FineEstimator, calibrate, estimator_path, values
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, Predictor, zero_shot_model
 from mst_clipiqa.scoring.score import ScoreRequest
-from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.scoring.scorer import Scorer, trained_folder
 from tests.fakes import DIM, FakePair, draw
 
 
@@ -161,3 +161,40 @@ def test_a_target_that_calibration_could_not_score_spares_no_image(scorer: Score
     bounds = estimator.bounds(scorer.predictor, f_c[:2], ["a fox", None])
     assert bounds["correspondence"].tolist() == [torch.inf, 0.0]
     assert torch.isfinite(bounds["quality"]).all()
+
+
+@pytest.mark.xfail(reason="rows repeat the bound's nominal share", strict=True)
+def test_a_row_says_what_was_measured_on_images_that_were_skipped(scorer: Scorer, folder: Path) -> None:
+    f_c, f_f = features(600)
+    groups = [str(i // 4) for i in range(600)]
+    estimator = calibrate(scorer.predictor, f_c, f_f, ["a fox"] * 600, groups)
+    assert len(estimator.check) == 200  # a third of the prompts, which neither fit nor calibrate
+    tolerance = float(estimator.check[:, 0].median())
+    skipped = estimator.check[:, 0] <= tolerance
+    share = (estimator.check[:, 1] <= tolerance)[skipped].float().mean().item()
+    assert estimator.measured(tolerance) == (int(skipped.sum()), pytest.approx(share))
+    policy = AdaptiveEncoding(scorer.predictor, scaled(estimator, 0.0), tolerance)
+    bold = Scorer(scorer.model, ImageEncoder(scorer.encoder.encoders, policy=policy), scorer.predictor)
+    (score,) = bold.many([(folder / "1.png", "a fox")])
+    words = f"of {int(skipped.sum())} images that calibration skipped, {share:.0%} were within {tolerance:g}"
+    assert score.reason == f"{ESTIMATED}; {words}"
+
+
+@pytest.mark.xfail(reason="any tolerance is accepted", strict=True)
+def test_a_tolerance_that_calibration_does_not_support_is_refused(scorer: Scorer) -> None:
+    f_c, f_f = features(600)
+    estimator = calibrate(scorer.predictor, f_c, f_f, ["a fox"] * 600, [str(i // 4) for i in range(600)])
+    estimator.require(float(estimator.check[:, 0].max()))
+    with pytest.raises(UsageError, match=r"Expected a tolerance at which .* skipped at least 20 images"):
+        estimator.require(float(estimator.check[:, 0].min()) / 2)
+    wrong = dataclasses.replace(estimator, check=estimator.check * torch.tensor([0.0, 1e6]))
+    with pytest.raises(UsageError, match="Expected a tolerance that held"):
+        wrong.require(1.0)
+
+
+@pytest.mark.xfail(reason="mini is slower with --adaptive than without", strict=True)
+def test_mini_has_no_adaptive_mode_because_it_would_be_slower() -> None:
+    with pytest.raises(UsageError, match="slower"):
+        Scorer.load("mini", adaptive=0.3)
+    with pytest.raises(UsageError, match="slower"):
+        estimator_path(trained_folder("mini"))
