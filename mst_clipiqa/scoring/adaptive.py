@@ -19,7 +19,7 @@ from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Viewed, stacked
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import fine_views
-from mst_clipiqa.scoring.fine_estimator import COVERAGE, FineEstimator, values
+from mst_clipiqa.scoring.fine_estimator import FineEstimator, values
 from mst_clipiqa.scoring.predictor import Predictor
 
 ESTIMATED = "estimated from the coarse stream alone"
@@ -65,7 +65,7 @@ class AdaptiveEncoding:
         if full:
             f_f[full] = self._encoded("fine", [self._fine(viewed[i]) for i in full])
         self._check(f_c, f_f, guess, [(i, prompt) for i in checked for prompt in viewed[i].prompts or ()])
-        note = f"{ESTIMATED}, within {self.tolerance:g} for {COVERAGE:.0%} of images"
+        note = self._note()
         notes = ["; ".join(filter(None, (one.note, "" if i in full else note))) for i, one in enumerate(viewed)]
         return [Encoded(f_c[i], f_f[i], one.width, one.height, notes[i]) for i, one in enumerate(viewed)]
 
@@ -80,6 +80,12 @@ class AdaptiveEncoding:
                 f"largest difference {max(self._errors):.4f}."
             )
         return text
+
+    def _note(self) -> str:
+        """Return what an estimate's row says: what was measured on skipped images in calibration, if any were."""
+        count, share = self.estimator.measured(self.tolerance)
+        held = f"of {count:,} images that calibration skipped, {share:.0%} were within {self.tolerance:g}"
+        return f"{ESTIMATED}; {held}" if count else ESTIMATED
 
     def _spared(self, f_c: Tensor, viewed: Sequence[Viewed]) -> list[int]:
         """Return the images whose bounds are within the tolerance for all their prompts; these must be known."""

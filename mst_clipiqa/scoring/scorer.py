@@ -113,6 +113,7 @@ class Scorer:
         policy = None
         if how.adaptive is not None:
             estimator = FineEstimator.load(estimator_path(folder), trained.sha256)
+            estimator.require(how.adaptive)
             policy = AdaptiveEncoding(predictor, estimator, how.adaptive, how.adaptive_check)
         encoder = ImageEncoder(
             encoders,

@@ -151,7 +151,7 @@ def test_usage(scorer: Scorer, folder: Path) -> None:
         estimator_path(None)
     with pytest.raises(UsageError, match="The flag --adaptive-check needs --adaptive TOL"):
         Scorer.load("mini", adaptive_check=3)
-    with pytest.raises(DataError, match="Expected at least 128 images of two prompts"):
+    with pytest.raises(DataError, match="Expected at least 192 images of three prompts"):
         calibrate(Predictor(scorer.model, scorer.encoder.encoders), *features(20), ["a"] * 20, ["a"] * 20)
 
 
@@ -163,7 +163,6 @@ def test_a_target_that_calibration_could_not_score_spares_no_image(scorer: Score
     assert torch.isfinite(bounds["quality"]).all()
 
 
-@pytest.mark.xfail(reason="rows repeat the bound's nominal share", strict=True)
 def test_a_row_says_what_was_measured_on_images_that_were_skipped(scorer: Scorer, folder: Path) -> None:
     f_c, f_f = features(600)
     groups = [str(i // 4) for i in range(600)]
@@ -180,7 +179,6 @@ def test_a_row_says_what_was_measured_on_images_that_were_skipped(scorer: Scorer
     assert score.reason == f"{ESTIMATED}; {words}"
 
 
-@pytest.mark.xfail(reason="any tolerance is accepted", strict=True)
 def test_a_tolerance_that_calibration_does_not_support_is_refused(scorer: Scorer) -> None:
     f_c, f_f = features(600)
     estimator = calibrate(scorer.predictor, f_c, f_f, ["a fox"] * 600, [str(i // 4) for i in range(600)])
@@ -192,7 +190,6 @@ def test_a_tolerance_that_calibration_does_not_support_is_refused(scorer: Scorer
         wrong.require(1.0)
 
 
-@pytest.mark.xfail(reason="mini is slower with --adaptive than without", strict=True)
 def test_mini_has_no_adaptive_mode_because_it_would_be_slower() -> None:
     with pytest.raises(UsageError, match="slower"):
         Scorer.load("mini", adaptive=0.3)
