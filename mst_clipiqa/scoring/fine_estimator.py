@@ -29,7 +29,7 @@ COVERAGE = 0.95
 """Share of skipped images that must be within a tolerance, in calibration, for it to be accepted."""
 _CALIBRATED_AT = 0.97  # a little more, because errors on images of one prompt are correlated
 _RESIDUALS = 16  # kept from calibration
-_FEWEST = 20  # skipped images from which a share can be told
+_FEWEST = 20  # skipped images from which a share can be estimated
 _RIDGE = 100.0
 _FLOOR = 1e-3  # smallest e, in native units: no image is that certain
 

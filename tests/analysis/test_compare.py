@@ -61,7 +61,8 @@ def test_wider_intervals_are_less_sure() -> None:
 
 
 def test_without_intervals_it_does_not_pretend() -> None:
-    found = one(scored(4, None), scored(3))
+    empty = {"quality_low": None, "quality_high": None}  # as score --intervals writes them for such a model
+    found = one(scored(4, None, **empty), scored(3))
     assert (found.probability, found.verdict) == (None, "uncalibrated")
     assert found.sentence().endswith("there is no probability, because the model is not calibrated.")
 

@@ -198,7 +198,7 @@ def test_wrong_usage_is_one_sentence(here: Path, args: list[str], message: str) 
 
 def test_compare_from_a_table(here: Path) -> None:
     result = call("compare", "a.png", "b.png", "--scores", "scores.csv")
-    doubt = "; there is no probability, because the model is not calibrated."
+    doubt = "; there is no probability, because the table has no intervals: score with --intervals."
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
         [
