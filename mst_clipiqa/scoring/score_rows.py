@@ -97,8 +97,8 @@ def _requests(
 ) -> Iterator[ScoreRequest[ScoreRow]]:
     """Yield the requests of one batch; their tags are rows, to be completed if they are new.
 
-    If one row is new, the whole batch is scored: the last digit of a score is rounding noise that depends on the
-    batch, and a resumed run should write what an undisturbed one writes. Failed rows are always tried again.
+    If one row is new, the whole batch is scored: where rounding depends on the batch (an export, a GPU), a resumed run
+    should still write what an undisturbed one writes. Failed rows are always tried again.
     """
     stamps = [_stamp(item) if stamped else None for item in items]
     pairs = list(zip(items, stamps, strict=True))

@@ -8,13 +8,18 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from PIL import Image, ImageDraw
+from torch import Tensor
 
+from mst_clipiqa.cli import group
+from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
@@ -127,3 +132,37 @@ def test_a_prompt_is_encoded_as_if_it_were_alone(clip: CLIPPair, threads: Callab
             assert torch.equal(one.tokens, want.tokens)
             assert one.embedding is not None and want.embedding is not None
             assert torch.equal(one.embedding, want.embedding)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 8])
+def test_a_resumed_table_equals_an_undisturbed_one(
+    clip: CLIPPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    lines = ["file_name,prompt"]
+    for i in range(10):
+        images()[i % 5].save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{PROMPTS[i * 3 % 5] or 'a cat'}{' and a dog' * i}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+
+    def scored(name: str, *flags: str) -> Result:
+        scorer = Scorer(trained(clip), ImageEncoder(clip, batch_size=3))
+        monkeypatch.setattr(command, "load_scorer", lambda _: scorer)
+        return CliRunner().invoke(group, ["score", str(folder), "-o", str(tmp_path / name), "--quiet", *flags])
+
+    assert scored("whole.csv").exit_code == 0
+    encode, left = clip.encode_chunk, stop
+
+    def killed(stream: Stream, views: Tensor) -> Tensor:
+        nonlocal left
+        left -= stream == "coarse"
+        if left < 0:
+            raise MemoryError
+        return encode(stream, views)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clip, "encode_chunk", killed)
+        assert isinstance(scored("stopped.csv").exception, MemoryError)
+    assert scored("stopped.csv", "--resume").exit_code == 0
+    assert (tmp_path / "stopped.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
