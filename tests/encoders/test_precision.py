@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encoders.pair import Stream, encode_views
+from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import resolve_precision
+from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import DIM, FakePair
 
 VIEWS = torch.zeros((3, 3, 224, 224), dtype=torch.uint8)
