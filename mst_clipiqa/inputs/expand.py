@@ -8,19 +8,24 @@ names of one folder and the prompts are in memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
 from mst_clipiqa.inputs.hints import left_out, texts_beside, unread_prompts
-from mst_clipiqa.inputs.lists import Entry, entries
+from mst_clipiqa.inputs.lists import USUAL_COLUMNS, Entry, ListColumns, entries, other_columns
 from mst_clipiqa.inputs.prompt_choice import METADATA, PromptChoice, PromptFinder, in_metadata, in_unicode
 from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.inputs.stdin import save_list
+from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
 
-LISTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+LISTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Item:
         prompt: text in valid Unicode, or None.
         problem: why this item cannot be scored, in one sentence, or None.
         frame: number of the frame to score, from 0; None leaves the choice to the scorer.
+        more: the other columns of its row in a list or a file of prompts.
     """
 
     file: str
@@ -40,6 +46,7 @@ class Item:
     prompt: str | None = None
     problem: str | None = None
     frame: int | None = None
+    more: Mapping[str, Cell] = field(default_factory=dict)
 
 
 class Inputs(Iterator[Item]):
@@ -48,10 +55,14 @@ class Inputs(Iterator[Item]):
     Attributes:
         notes: sentences for the user, complete once all items have been taken: prompts that match no image, images
             without a prompt, prompts that were not read, files and links that were left out.
+        columns: names of the columns that ``Item.more`` may have.
     """
 
-    def __init__(self, items: Iterator[Item], notes: list[str], count: Callable[[], int]) -> None:
+    def __init__(
+        self, items: Iterator[Item], notes: list[str], count: Callable[[], int], columns: Sequence[str]
+    ) -> None:
         self.notes = notes
+        self.columns = list(columns)
         self._items = items
         self._count = count
 
@@ -70,6 +81,7 @@ def expand(
     prompt: str | None = None,
     prompts: str | os.PathLike[str] | None = None,
     prompts_from: str | None = None,
+    columns: ListColumns = USUAL_COLUMNS,
 ) -> Inputs:
     """Return the images that paths name: those of a folder in natural order, then those of its subfolders.
 
@@ -83,6 +95,7 @@ def expand(
         recursive: include subfolders.
         prompt: the prompt of every image.
         prompts: a file with the prompts: a list like those (see ``prompts.PromptFile``).
+        columns: which columns of lists and of the file of prompts hold files and prompts.
         prompts_from: where else to find each image's prompt: one of ``beside.PROMPT_SOURCES``.
 
     Returns:
@@ -96,15 +109,22 @@ def expand(
         raise UsageError("Expected at least one image, folder or list, got none: name one.")
     if sum(one is not None for one in (prompt, prompts, prompts_from)) > 1:
         raise UsageError("Expected one of --prompt, --prompts and --prompts-from, got several: leave one out.")
-    sources = [os.fspath(path) for path in named]
     try:
-        given = PromptFile(Path(prompts), by_number=True) if prompts is not None else None
-        walker = _Walker(recursive, PromptChoice(prompt, given, prompts_from))
+        given = PromptFile(Path(prompts), by_number=True, columns=columns) if prompts is not None else None
+        walker = _Walker(recursive, PromptChoice(prompt, given, prompts_from), columns)
+        sources = [walker.saved() if path == "-" else os.fspath(path) for path in named]
         for source in sources:
             walker.check(source)
+        if given is not None:
+            walker.check_prompts(given, sources)
     except DataError as error:
         raise UsageError(str(error)) from error
-    return Inputs(walker.items(sources), walker.notes, lambda: sum(_count(source, recursive) for source in sources))
+    return Inputs(
+        walker.items(sources),
+        walker.notes,
+        lambda: sum(map(walker.count, sources)),
+        list(walker.more),
+    )
 
 
 @dataclass
@@ -114,12 +134,17 @@ class _Walker:
     Attributes:
         recursive: include subfolders.
         prompts: which prompt each image gets.
+        columns: which columns of lists hold files and prompts.
+        more: the other columns, in order.
         others: paths of files that are no images.
         used: of those, what was read for prompts.
     """
 
     recursive: bool
     prompts: PromptChoice
+    columns: ListColumns = USUAL_COLUMNS
+    more: dict[str, None] = field(default_factory=dict)
+    stdin: Path | None = None  # the folder with the list on stdin, removed with the walker
     others: list[str] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
 
@@ -139,9 +164,53 @@ class _Walker:
             raise UsageError(f"Expected a file or folder, found nothing named {shown(source)}: check the name.")
         if is_folder:
             check_folder(source, self.recursive)
-            self.prompts.read[source.rstrip("/")] = self.prompts.metadata(source.rstrip("/"))
-        elif path.suffix.lower() in LISTS and next(entries(path), None) is None:
-            raise UsageError(f"Expected a list of images, got one without rows: {shown(source)}.")
+            found = self.prompts.read[source.rstrip("/")] = self.prompts.metadata(source.rstrip("/"))
+            self.more |= dict.fromkeys(found.columns if found else ())
+        elif path.suffix.lower() in LISTS:
+            if next(entries(path, columns=self._columns(path)), None) is None:
+                raise UsageError(f"Expected a list of images, got one without rows: {shown(source)}.")
+            self.more |= dict.fromkeys(other_columns(path, self._columns(path)))
+
+    def check_prompts(self, given: PromptFile, sources: Iterable[str]) -> None:
+        """Refuse, before any work, a file of prompts that is about none of the images."""
+        self.more |= dict.fromkeys(given.columns)
+        first = ""
+        for path in self._paths(sources):
+            if given.fits(path):
+                return
+            first = first or path
+        raise UsageError(
+            f"Expected prompts for these images in {shown(given.path)}, got none that matches (the first image: "
+            f"{shown(first)}; the first name there: {shown(given.first())}): use the images' names there."
+        )
+
+    def saved(self) -> str:
+        """Save the list on stdin; return its path."""
+        self.stdin = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self.stdin, ignore_errors=True)
+        return str(save_list(self.stdin))
+
+    def _columns(self, path: Path) -> ListColumns:
+        """Return the columns of a list; files that stdin names are relative to the current folder."""
+        return replace(self.columns, home=Path()) if path.parent == self.stdin else self.columns
+
+    def count(self, source: str) -> int:
+        """Return the number of items of a source."""
+        path = Path(source)
+        if path.is_dir():
+            return sum(len(found.images) + bool(found.problem) for found in walk(source, recursive=self.recursive))
+        return sum(1 for _ in entries(path, columns=self._columns(path))) if path.suffix.lower() in LISTS else 1
+
+    def _paths(self, sources: Iterable[str]) -> Iterator[str]:
+        for source in sources:
+            path = Path(source)
+            if path.is_dir():
+                for folder in walk(source, recursive=self.recursive):
+                    yield from (f"{folder.path}/{name}" for name in folder.images)
+            elif path.suffix.lower() in LISTS:
+                yield from (entry.path for entry in entries(path, columns=self._columns(path)) if entry.path)
+            else:
+                yield source
 
     def items(self, sources: Iterable[str]) -> Iterator[Item]:
         """Yield the items of all sources, and complete the notes."""
@@ -195,23 +264,28 @@ class _Walker:
     ) -> Iterator[Item]:
         if folder.problem:
             yield Item(in_unicode(folder.path), None, problem=folder.problem)
+        beside = known.get(folder.path)
         find = self.prompts.finder(in_metadata(folder.path, known) or above)
         for name in folder.images:
             path = f"{folder.path}/{name}"
-            yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find)
+            yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, beside)
 
     def _in_list(self, path: Path) -> Iterator[Item]:
         try:
-            for entry in entries(path):
+            for entry in entries(path, columns=self._columns(path)):
                 if entry.path is None or entry.problem:
                     where = in_unicode(entry.path or entry.where)
                     yield Item(where, None, problem=f"Expected a file in each row, but {entry.problem}.")
                 else:
-                    yield self._item(entry.path, self.prompts.finder(_of_entry(entry)))
+                    yield self._item(entry.path, self.prompts.finder(_of_entry(entry)), more=entry.more)
         except DataError as error:  # the rows before it have been scored, so this becomes a row too
             yield Item(in_unicode(str(path)), None, problem=str(error))
 
-    def _item(self, path: str, find: PromptFinder) -> Item:
+    def _item(
+        self, path: str, find: PromptFinder, beside: PromptFile | None = None, more: Mapping[str, Cell] | None = None
+    ) -> Item:
+        source = self.prompts.given or beside
+        others = {**(more or {}), **(source.more(path) if source else {})}
         try:
             prompt = find(path)
         except DataError as error:
@@ -219,15 +293,8 @@ class _Walker:
         if prompt is not None and not is_unicode(prompt):
             problem = "Expected a prompt in UTF-8, got other bytes: save the file of prompts as UTF-8."
             return Item(in_unicode(path), path, problem=problem)
-        return Item(in_unicode(path), path, prompt)
+        return Item(in_unicode(path), path, prompt, more=others)
 
 
 def _of_entry(entry: Entry) -> PromptFinder:
     return lambda _: entry.prompt
-
-
-def _count(source: str, recursive: bool) -> int:
-    path = Path(source)
-    if path.is_dir():
-        return sum(len(found.images) + bool(found.problem) for found in walk(source, recursive=recursive))
-    return sum(1 for _ in entries(path)) if path.suffix.lower() in LISTS else 1

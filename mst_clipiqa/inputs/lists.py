@@ -1,20 +1,24 @@
-"""Lists of images: the rows of a CSV, JSON-lines or JSON file that name a file and perhaps its prompt."""
+"""Lists of images: the rows of a table, a JSON file or a text file that name a file and perhaps its prompt."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import DataError, shown
-from mst_clipiqa.tables.cells import unmarked
+from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, unmarked
 from mst_clipiqa.tables.lines import csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet import stream
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
+_OURS_TOO = {"gate", "width", "height", "model", "quality_spread"}
+_INTERVAL = re.compile(r".+_(low|high)|quality_(bad|poor|fair|good|perfect)")
 _DIFFUSIONDB_PROMPT = "p"
 _ID_COLUMNS = ("id", "image_id", "img_id", "prompt_id", "index")
 _MOST_JSON = 2**28  # longest JSON file, in characters; it has to be read as a whole
@@ -22,6 +26,33 @@ _MOST_JSON = 2**28  # longest JSON file, in characters; it has to be read as a w
 
 class ColumnsError(DataError):
     """A list has no column of files, or none of prompts."""
+
+
+@dataclass(frozen=True)
+class ListColumns:
+    """Which columns of a list hold files and prompts, and where its files are.
+
+    Attributes:
+        file, prompt: names of the columns; None for the usual names.
+        home: the folder that files are relative to; None for the list's own.
+    """
+
+    file: str | None = None
+    prompt: str | None = None
+    home: Path | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names to look for, in lower case, the best first."""
+        return FILE_COLUMNS if self.file is None else (self.file.strip().lower(),)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The same for prompts."""
+        return PROMPT_COLUMNS if self.prompt is None else (self.prompt.strip().lower(),)
+
+
+USUAL_COLUMNS = ListColumns()
 
 
 @dataclass(frozen=True)
@@ -34,6 +65,7 @@ class Entry:
         path: the same from the current folder, because names in a list are relative to the list's folder.
         prompt: None if the row has none.
         problem: why the row cannot be used, or None.
+        more: the other columns of the row, except those of a table of scores.
     """
 
     where: str
@@ -41,16 +73,20 @@ class Entry:
     path: str | None = None
     prompt: str | None = None
     problem: str | None = None
+    more: Mapping[str, Cell] = field(default_factory=dict)
 
 
-def entries(path: Path, *, need_prompt: bool = False, by_number: bool = False) -> Iterator[Entry]:
+def entries(
+    path: Path, *, need_prompt: bool = False, by_number: bool = False, columns: ListColumns = USUAL_COLUMNS
+) -> Iterator[Entry]:
     """Yield the rows of a list in order; a bad row is an entry with its problem.
 
     Args:
-        path: ends in .csv, .tsv, .jsonl, .json or .parquet.
+        path: ends in .csv, .tsv, .jsonl, .json, .parquet, or in .txt: a name, or a prompt, per line.
         need_prompt: refuse a list that has no column of prompts.
         by_number: take prompts without a column of files, as benchmarks publish them: the file is the row's id or,
             without one, its number from 0.
+        columns: which columns hold files and prompts.
 
     Raises:
         DataError: the file cannot be read, or has no column of files.
@@ -58,29 +94,39 @@ def entries(path: Path, *, need_prompt: bool = False, by_number: bool = False) -
     found: Iterator[tuple[str, Any, str | None]]
     match path.suffix.lower():
         case ".csv" | ".tsv":
-            return _from_csv(path, need_prompt, by_number)
+            return _from_csv(path, need_prompt, by_number, columns)
         case ".jsonl":
             found = ((f"line {line.number} of {shown(path)}", line.value, line.problem) for line in json_lines(path))
         case ".json":
             found = _from_json(path)
         case ".parquet":
             found = ((f"row {number} of {shown(path)}", row, None) for number, row in enumerate(stream(path), 1))
+        case ".txt":
+            found = _from_text(path)
         case _:
             raise DataError(
-                f"Expected a list to end in .csv, .tsv, .jsonl, .json or .parquet, got {shown(path)}: rename or "
+                f"Expected a list to end in .csv, .tsv, .jsonl, .json, .parquet or .txt, got {shown(path)}: rename or "
                 "convert it."
             )
-    return _from_objects(path, found, need_prompt, by_number)
+    return _from_objects(path, found, need_prompt, by_number, columns)
 
 
-def _from_csv(path: Path, need_prompt: bool, by_number: bool) -> Iterator[Entry]:
+def other_columns(path: Path, columns: ListColumns = USUAL_COLUMNS) -> list[str]:
+    """Return the names of the columns in ``Entry.more``, in order."""
+    found = entries(path, columns=columns)
+    if not path.suffix.lower().startswith(".json"):  # every row has the same
+        found = islice((entry for entry in found if not entry.problem), 1)
+    return list(dict.fromkeys(name for entry in found for name in entry.more))
+
+
+def _from_csv(path: Path, need_prompt: bool, by_number: bool, columns: ListColumns) -> Iterator[Entry]:
     lines = csv_rows(path)
     header = next(lines, None)
     if header is None or header.problem:
         problem = header.problem if header else "empty"
         raise DataError(f"Expected a list with a first line such as file,prompt, but {shown(path)} is {problem}.")
     names: list[str] = header.value
-    file_at, prompt_at = _columns(path, names, need_prompt, by_number)
+    file_at, prompt_at = _columns(path, names, need_prompt, by_number, columns)
     is_ours = set(names) >= _OURS
     for number, line in enumerate(lines):
         where = f"line {line.number} of {shown(path)}"
@@ -96,18 +142,24 @@ def _from_csv(path: Path, need_prompt: bool, by_number: bool) -> Iterator[Entry]
             prompt = cells[prompt_at] if prompt_at is not None else None
             # ``score`` writes paths relative to the folder it ran in, all others relative to the list.
             file = str(number) if file_at is None else cells[file_at]
-            yield _entry(where, Path() if is_ours else path.parent, file, prompt)
+            more = {name: _from_cell(cell) for name, cell in zip(names, line.value, strict=True)}
+            home = Path() if is_ours else columns.home or path.parent
+            yield _entry(where, home, file, prompt, _others(more, file_at, prompt_at))
 
 
-def _columns(path: Path, names: Sequence[str], need_prompt: bool, by_number: bool) -> tuple[int | None, int | None]:
+def _columns(
+    path: Path, names: Sequence[str], need_prompt: bool, by_number: bool, columns: ListColumns
+) -> tuple[int | None, int | None]:
     """Return the positions of the columns with files and prompts."""
-    file_at, prompt_at = _find(names, FILE_COLUMNS), _find(names, PROMPT_COLUMNS)
+    file_at, prompt_at = _find(names, columns.files), _find(names, columns.prompts)
+    by_number = by_number and columns.file is None
     if by_number and file_at is None and prompt_at is not None:
         return _find(names, _ID_COLUMNS), prompt_at
     if file_at is not None and (prompt_at is not None or not need_prompt):
         return file_at, prompt_at
-    wanted = "the columns file and prompt" if need_prompt else "a column file"
-    hint = "rename the columns"
+    file, prompt = columns.file or "file", columns.prompt or "prompt"
+    wanted = f"the columns {file} and {prompt}" if need_prompt else f"a column {file}"
+    hint = "name them with --file-column and --prompt-column"
     if any(is_image_name(name.strip()) for name in names):
         hint = "add a first line with the names of the columns"
     raise ColumnsError(f"Expected {wanted} in {shown(path)}, got {shown(', '.join(names))}: {hint}.")
@@ -119,24 +171,30 @@ def _find(names: Sequence[str], aliases: Iterable[str]) -> int | None:
 
 
 def _from_objects(
-    path: Path, rows: Iterable[tuple[str, Any, str | None]], need_prompt: bool, by_number: bool
+    path: Path,
+    rows: Iterable[tuple[str, Any, str | None]],
+    need_prompt: bool,
+    by_number: bool,
+    columns: ListColumns,
 ) -> Iterator[Entry]:
     """Yield the entries of JSON values: objects, or plain names of files, or plain prompts."""
+    home = columns.home or path.parent
     for number, (where, value, problem) in enumerate(rows):
         if problem:
             yield Entry(where, problem=f"{where} is {problem}")
         elif isinstance(value, str) and not need_prompt:
-            yield _entry(where, path.parent, value, None)
+            yield _entry(where, home, value, None)
         elif isinstance(value, str) and by_number and not is_image_name(value):
-            yield _entry(where, path.parent, str(number), value)
+            yield _entry(where, home, str(number), value)
         elif by_number and isinstance(value, dict) and (prompt := _prompt_alone(value)):
             names = list(value)
             id_at = _find(names, _ID_COLUMNS)
-            yield _entry(where, path.parent, str(number if id_at is None else value[names[id_at]]), prompt)
-        elif isinstance(value, dict) and (file_at := _find(names := list(value), FILE_COLUMNS)) is not None:
-            prompt_at = _find(names, PROMPT_COLUMNS)
+            yield _entry(where, home, str(number if id_at is None else value[names[id_at]]), prompt)
+        elif isinstance(value, dict) and (file_at := _find(names := list(value), columns.files)) is not None:
+            prompt_at = _find(names, columns.prompts)
             prompt = value[names[prompt_at]] if prompt_at is not None else None
-            yield _entry(where, path.parent, value[names[file_at]], prompt)
+            from_here = Path() if set(names) >= _OURS else home
+            yield _entry(where, from_here, value[names[file_at]], prompt, _others(value, file_at, prompt_at))
         else:
             yield Entry(where, problem=f'{where} is not an object such as {{"file": ..., "prompt": ...}}')
 
@@ -161,6 +219,39 @@ def _from_json(path: Path) -> Iterator[tuple[str, Any, str | None]]:
         raise DataError(f'Expected {{"file": "prompt", ...}} or a list of objects in {shown(path)}: correct it.')
 
 
+def _from_text(path: Path) -> Iterator[tuple[str, Any, str | None]]:
+    """Yield the lines of a text file; empty ones are skipped."""
+    with open_text(path) as opened:
+        for number, line in enumerate(opened, 1):
+            if line.strip():
+                yield f"line {number} of {shown(path)}", line.rstrip("\r\n"), None
+
+
+def _others(row: Mapping[str, Any], file_at: int | None, prompt_at: int | None) -> dict[str, Cell]:
+    """Return the columns of a row that hold neither file nor prompt, as cells of a table."""
+    known = {"file", "prompt"}
+    if set(row) >= _OURS:
+        known |= _OURS | _OURS_TOO | {name for name in row if _INTERVAL.fullmatch(name)}
+    return {
+        name: _as_cell(value)
+        for at, (name, value) in enumerate(row.items())
+        if at not in (file_at, prompt_at) and name.strip() and name not in known
+    }
+
+
+def _from_cell(text: str) -> Cell:
+    """Return what a cell of CSV stands for; whole numbers of any length stay whole."""
+    value = from_csv_cell(text)
+    return int(text) if isinstance(value, float) and text.removeprefix("-").isdecimal() else value
+
+
+def _as_cell(value: Any) -> Cell:
+    """Return a value of JSON as a cell; lists, objects, true and false as their JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, bool | list | dict) else count(value)
+
+
 def _prompt_alone(row: dict[str, Any]) -> str | None:
     """Return the prompt of a row that names no file."""
     names = list(row)
@@ -180,6 +271,7 @@ def _named(name: str, value: Any) -> dict[str, Any]:
     return {
         "file": file if isinstance(file, str) and is_image_name(file) else name,
         "prompt": row[names[prompt_at]] if prompt_at is not None else None,
+        **{other: cell for at, (other, cell) in enumerate(row.items()) if at not in (file_at, prompt_at)},
     }
 
 
@@ -187,11 +279,11 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object as written, so that a file that occurs twice is not lost."""
 
 
-def _entry(where: str, folder: Path, file: Any, prompt: Any) -> Entry:
+def _entry(where: str, folder: Path, file: Any, prompt: Any, more: Mapping[str, Cell] | None = None) -> Entry:
     """Return a row as an entry, its cells checked."""
     if not isinstance(file, str) or not file.strip():
         return Entry(where, problem=f"{where} names no file")
     path = file if not folder.parts or file.startswith("/") else f"{folder}/{file}"
     if prompt is None or isinstance(prompt, str):
-        return Entry(where, file, path, prompt if prompt and prompt.strip() else None)
+        return Entry(where, file, path, prompt if prompt and prompt.strip() else None, more=more or {})
     return Entry(where, file, path, problem=f"the prompt in {where} is not text: put it in quotes")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import posixpath
 import unicodedata
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from mst_clipiqa.errors import DataError, shown
-from mst_clipiqa.inputs.lists import entries
+from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns, entries
+from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.names import is_image_name
 
 
@@ -22,24 +24,30 @@ class PromptFile:
 
     Args:
         path: a list as ``lists.entries`` reads it: columns file and prompt, or {file: prompt}, ...
+        columns: which of its columns hold files and prompts.
         by_number: take prompts without files too, and match them by number (see ``lists.entries``).
 
     Raises:
         DataError: it cannot be read, has no such columns, has a bad row, or gives one file two prompts.
     """
 
-    def __init__(self, path: Path, *, by_number: bool = False) -> None:
+    def __init__(self, path: Path, *, by_number: bool = False, columns: ListColumns = USUAL_COLUMNS) -> None:
         self.path = path
+        self.columns: list[str] = []  # the other columns
+        self._more: dict[str, Mapping[str, Cell]] = {}
         self._prompts: dict[str, str | None] = {}
         self._by_name: defaultdict[str, list[str]] = defaultdict(list)
         self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
         self._used: set[str] = set()
         self._missed = 0
         self._first_missed = ""
-        for entry in entries(path, need_prompt=True, by_number=by_number):
+        for entry in entries(path, need_prompt=True, by_number=by_number, columns=columns):
             if entry.file is None or entry.problem:
                 raise DataError(f"Expected a file and its prompt in each row, but {entry.problem}.")
             self._add(key_of(entry.file), entry.prompt, entry.where)
+            if entry.more:
+                self._more[key_of(entry.file)] = entry.more
+        self.columns = list(dict.fromkeys(name for more in self._more.values() for name in more))
 
     def _add(self, key: str, prompt: str | None, where: str) -> None:
         if key not in self._prompts:
@@ -66,20 +74,36 @@ class PromptFile:
         Raises:
             DataError: several prompts fit equally well.
         """
-        parts = key_of(file).split("/")
-        for start in range(len(parts)):
-            if (key := "/".join(parts[start:])) in self._prompts:
-                self._used.add(key)
-                return self._prompts[key]
-        keys = self._by_name.get(parts[-1]) or self._by_stem.get(stem_of(parts[-1]), [])
+        keys = self._keys(file)
         found = {self._prompts[key] for key in keys}
         if len(found) > 1:
             raise DataError(
-                f"Expected one prompt for this image, got {len(found)} for the name {shown(parts[-1])} in "
-                f"{shown(self.path)}: give paths there, not names."
+                f"Expected one prompt for this image, got {len(found)} for the name "
+                f"{shown(posixpath.basename(keys[0]))} in {shown(self.path)}: give paths there, not names."
             )
         self._used.update(keys)
         return next(iter(found), None)
+
+    def fits(self, file: str) -> bool:
+        """Return whether a row is about an image."""
+        return bool(self._keys(file))
+
+    def more(self, file: str) -> Mapping[str, Cell]:
+        """Return the other columns of an image's row; none if no row or several fit."""
+        keys = self._keys(file)
+        return self._more.get(keys[0], {}) if len(keys) == 1 else {}
+
+    def _keys(self, file: str) -> list[str]:
+        """Return the keys that fit an image equally well."""
+        parts = key_of(file).split("/")
+        for start in range(len(parts)):
+            if (key := "/".join(parts[start:])) in self._prompts:
+                return [key]
+        return self._by_name.get(parts[-1]) or self._by_stem.get(stem_of(parts[-1]), [])
+
+    def first(self) -> str:
+        """Return the first key."""
+        return next(iter(self._prompts), "")
 
     def miss(self, file: str) -> None:
         """Count an image for which this file should have a prompt."""

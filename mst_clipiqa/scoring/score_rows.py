@@ -106,7 +106,7 @@ def _requests(
     for (item, stamp), had in zip(pairs, known, strict=True):
         hidden: ScoreRow = {STAMP: stamp} if stamped else {}
         if None not in known and had and had["status"] == "ok":
-            yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, had | hidden)
+            yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, {**had, **hidden, **more(item)})
         else:
             yield ScoreRequest(_image(item), item.prompt, {**hidden, **more(item), "file": item.file})
 

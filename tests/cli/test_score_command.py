@@ -134,6 +134,18 @@ def test_prompts_come_from_files_and_from_metadata(folder: Path, tmp_path: Path)
     assert lines[1]["correspondence"] is not None
 
 
+def test_columns_of_the_list_are_columns_of_the_table(folder: Path, tmp_path: Path) -> None:
+    (folder / "list.csv").write_text("file;seed;model;generator\n0.png;7;x;sd\n1.png;8;x;mj\n")
+    result = run(folder / "list.csv", "-o", tmp_path / "s.csv")
+    assert list(rows(tmp_path / "s.csv")[0]) == [*COLUMNS, "seed", "generator"]
+    assert [(row["seed"], row["generator"], row["model"]) for row in rows(tmp_path / "s.csv")] == [
+        ("7", "sd", "mini"),
+        ("8", "mj", "mini"),
+    ]
+    assert "the list's 'model' is left out" in result.stderr
+    run(folder / "list.csv", "-o", tmp_path / "s.parquet")
+
+
 def test_intervals_add_how_sure_each_score_is(folder: Path) -> None:
     (folder / "bad.png").write_bytes(b"")
     found = [json.loads(line) for line in run(folder, "--json", "--intervals", code=1).stdout.splitlines()]

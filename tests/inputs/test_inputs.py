@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.inputs.expand import Item, expand
 from mst_clipiqa.inputs.folders import natural
+from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables.table import TableWriter
 
@@ -293,7 +295,7 @@ def test_lists_that_break_off_in_the_middle() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"prompt,mos\nx,1\n", "a column file in 'l.csv', got 'prompt, mos': rename the columns"),
+        (b"prompt,mos\nx,1\n", "a column file in 'l.csv', got 'prompt, mos': name them with --file-column"),
         (b"a.png,3\nb.png,4\n", "got 'a.png, 3': add a first line with the names of the columns"),
         (b"", "a list with a first line such as file,prompt, but 'l.csv' is empty"),
         (b'"file\n', "but 'l.csv' is not a row of CSV"),
@@ -303,6 +305,74 @@ def test_lists_that_break_off_in_the_middle() -> None:
 def test_lists_that_are_none(data: bytes, words: str) -> None:
     Path("l.csv").write_bytes(data)
     assert words in reason_of("l.csv")
+
+
+def test_columns_of_any_name() -> None:
+    tree("a.png", l__csv="img_id;description\na.png;a red ball\n", j__jsonl='{"img_id": "a.png", "description": "x"}\n')
+    columns = ListColumns("img_id", "description")
+    assert prompts_of("l.csv", columns=columns) == {"a.png": "a red ball"}
+    assert prompts_of("j.jsonl", columns=columns) == {"a.png": "x"}
+    assert prompts_of("a.png", prompts="l.csv", columns=columns) == {"a.png": "a red ball"}
+    assert "a column imgs in 'l.csv', got 'img_id, description'" in reason_of("l.csv", columns=ListColumns("imgs"))
+
+
+def test_other_columns_pass_through() -> None:
+    tree("d/a.png", "d/b.png", l__csv="file,seed,prompt,generator,cfg\nd/a.png,18446744073709551615,x,sd,7.5\n")
+    inputs = expand("l.csv")
+    assert inputs.columns == ["seed", "generator", "cfg"]
+    assert [dict(item.more) for item in inputs] == [{"seed": 2**64 - 1, "generator": "sd", "cfg": 7.5}]
+    inputs = expand("d", prompts="l.csv")
+    assert inputs.columns == ["seed", "generator", "cfg"]
+    assert [item.more.get("generator") for item in inputs] == ["sd", None]
+    tree(l__jsonl='{"file": "a.png", "tags": ["x"]}\n{"file": "b.png", "ok": true, "seed": 3}\n')
+    inputs = expand("l.jsonl")
+    assert inputs.columns == ["tags", "ok", "seed"]
+    assert [dict(item.more) for item in inputs] == [{"tags": '["x"]'}, {"ok": "true", "seed": 3}]
+    ours = "file,prompt,quality,correspondence,status,reason,gate,quality_low,generator\nd/a.png,x,1,2,ok,,.5,0,sd\n"
+    tree(o__csv=ours)
+    assert expand("o.csv").columns == ["generator"]
+    Path("d/metadata.csv").write_text("file_name,text,seed\na.png,x,1\nb.png,y,2\n")
+    inputs = expand("d")
+    assert inputs.columns == ["seed"]
+    assert [item.more for item in inputs] == [{"seed": 1}, {"seed": 2}]
+
+
+def test_lists_of_plain_names() -> None:
+    tree("a.png", "b.png", l__txt="a.png\r\n\n b.png\n", p__txt="a cat\na dog\n")
+    assert names("l.txt") == ["a.png", " b.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"d/a.png\nb.png\n", {"d/a.png": None, "b.png": None}),
+        (b"d/a.png\0b.png\0", {"d/a.png": None, "b.png": None}),
+        (b"file,prompt\nd/a.png,x\n", {"d/a.png": "x"}),
+        (b'{"file": "b.png", "prompt": "y"}\n', {"b.png": "y"}),
+        (b'["b.png"]', {"b.png": None}),
+    ],
+)
+def test_a_list_on_stdin(content: bytes, found: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    tree("d/a.png", "b.png")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    inputs = expand("-")
+    assert inputs.count() == len(found)
+    assert {item.file: item.prompt for item in inputs} == found
+    assert all(Path(file).is_file() for file in found)
+
+
+def test_stdin_without_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, words in ((b" \n", "got nothing"), (b"\x89PNG\r\n", "got an image")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert f"the names of images on stdin, {words}" in reason_of("-")
+
+
+def test_prompts_about_other_images_are_refused() -> None:
+    tree("d/a.png", "d/b.png", "l.png", p__csv="file,prompt\nx.png,a cat\n", l__csv="file\nl.png\n")
+    for source in ("d", "d/a.png", "l.csv"):
+        assert "got none that matches (the first image: " in reason_of(source, prompts="p.csv")
+    tree(p__csv="file,prompt\nx.png,a cat\nb,a dog\n")
+    assert prompts_of("d", prompts="p.csv") == {"d/a.png": None, "d/b.png": "a dog"}
 
 
 # --- files of prompts --------------------------------------------------------------------------------------------
@@ -383,7 +453,7 @@ def test_prompts_without_a_image_are_counted() -> None:
         ("p.json", '{"a.png": "x", "a.png": "y"}', "one prompt for 'a.png', got another"),
         ("p.json", '{"a.png": 3}', "the prompt in 'a.png' in 'p.json' is not text"),
         ("p.json", '["a.png"]', "but entry 1 of 'p.json' is not an object"),
-        ("p.txt", "a cat", "a list to end in .csv, .tsv, .jsonl, .json or .parquet, got 'p.txt'"),
+        ("p.doc", "a cat", "a list to end in .csv, .tsv, .jsonl, .json, .parquet or .txt, got 'p.doc'"),
     ],
 )
 def test_prompts_that_cannot_be_used(file: str, text: str, words: str) -> None:

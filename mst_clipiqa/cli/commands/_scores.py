@@ -65,14 +65,20 @@ def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False)
 
 def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[Row]:
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.inputs.expand import expand
-    from mst_clipiqa.scoring.score_rows import score_rows
+    from mst_clipiqa.inputs.expand import Item, expand
+    from mst_clipiqa.scoring.score_rows import ScoreRow, columns, score_rows
 
     items = expand(folder, recursive=how["recursive"], prompts=how["prompts"], prompts_from=how["prompts_from"])
     scorer = load_scorer(how)
     rows: list[Row] = []
     with progress("Scoring", items.count() if sys.stderr.isatty() else None) as advance:
-        for row in score_rows(scorer, items, intervals=intervals):
+        taken = columns(scorer, intervals=intervals)
+        passed = [name for name in items.columns if name not in taken]
+
+        def more(item: Item) -> ScoreRow:
+            return {name: item.more.get(name) for name in passed}
+
+        for row in score_rows(scorer, items, intervals=intervals, more=more):
             rows.append(row)
             advance(1)
     for note in items.notes:

@@ -12,7 +12,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, model_options
 from mst_clipiqa.cli.commands._score_table import Seen, counted, print_table, say_written
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.inputs.expand import Item
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     type=click.Choice(["metadata", "sidecar", "name", "folder"]),
     help="Read prompts from each image's metadata, from the text beside it, or from its or its folder's name.",
 )
+@click.option("--file-column", help="Column of files in lists and prompts, if it has an unusual name.")
+@click.option("--prompt-column", help="Column of prompts in lists and prompts, if it has an unusual name.")
 @click.option("--keep-metadata", is_flag=True, help="Add columns on how each image was generated.")
 @click.option(
     "--frames",
@@ -58,7 +60,8 @@ if TYPE_CHECKING:
 def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Score images: how good they look, and how well they show their prompt. Higher is better.
 
-    PATH is an image, a folder, or a list of images (such as .csv). In a folder, prompts are read from metadata.csv,
+    PATH is an image, a folder, a list of images (such as .csv), or - for a list on stdin. Other columns of a list or of
+    the prompts are kept. In a folder, prompts are read from metadata.csv,
     .jsonl or .parquet. Every image gets a row, in order; if it cannot be read, the row says why. Without -o, the rows
     go to stdout: as a table on a terminal, else as CSV. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
 
@@ -67,6 +70,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.inputs.expand import expand
+    from mst_clipiqa.inputs.lists import ListColumns
     from mst_clipiqa.scoring.resume import Stop, Stopped
     from mst_clipiqa.scoring.score_rows import columns
 
@@ -75,13 +79,17 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     _check_output(output, flags["resume"])
     replaced = output is not None and output.exists()
     source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    items = expand(paths, **source)
+    items = expand(paths, **source, columns=ListColumns(flags["file_column"], flags["prompt_column"]))
     scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
     names = columns(scorer, intervals=flags["intervals"]) | _more_columns(flags)
+    passed = [name for name in items.columns if name not in names]
+    if taken := [shown(name, 60) for name in items.columns if name in names]:
+        click.echo(f"Note: the list's {', '.join(taken)} is left out: the table has its own.", err=True)
+    names |= dict.fromkeys(passed, int)  # or whatever holds their values
     total = items.count() if sys.stderr.isatty() and not quiet else None
     try:
         with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
-            seen = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
+            seen = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags | {"passed": passed})
     except Stopped as stopped:
         click.echo(f"Stopped. Repeat the command with --resume to continue. {stopped}", err=True)
         return 128 + stop.asked
@@ -114,6 +122,7 @@ def _more_cells(flags: dict[str, Any]) -> Callable[[Item], ScoreRow]:
 
     def cells(item: Item) -> ScoreRow:
         row: ScoreRow = {} if item.frame is None else {"frame": item.frame + 1}
+        row |= {name: item.more.get(name) for name in flags["passed"]}
         return row | (metadata_row(item) if flags["keep_metadata"] else {})
 
     return cells

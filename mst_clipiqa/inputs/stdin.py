@@ -1,0 +1,42 @@
+"""A list of images on stdin: the names of files, or a table, such as a command before the pipe writes it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.tables.names import FILE_COLUMNS
+from mst_clipiqa.tables.sniff import delimiter_of
+
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
+
+
+def save_list(folder: Path) -> Path:
+    """Save what stdin holds as a list in a folder, and return its path.
+
+    Its format shows in its first bytes; names end in line ends or, as of ``find -print0``, in NUL.
+
+    Raises:
+        UsageError: stdin is empty, or holds an image.
+    """
+    content = sys.stdin.buffer.read()
+    if content.startswith(_IMAGES):
+        raise UsageError("Expected the names of images on stdin, got an image: save it to a file.")
+    if not content.strip():
+        raise UsageError("Expected the names of images on stdin, got nothing: check the command before the pipe.")
+    suffix = _suffix(content)
+    path = folder / f"stdin{suffix}"
+    path.write_bytes(content.replace(b"\0", b"\n") if suffix == ".txt" else content)
+    return path
+
+
+def _suffix(content: bytes) -> str:
+    start = content.lstrip()
+    if content.startswith(b"PAR1"):
+        return ".parquet"
+    if start[:1] in (b"{", b"["):
+        return ".jsonl" if start.startswith(b"{") else ".json"
+    first = content.partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
+    cells = [cell.strip().strip('"').lower() for cell in first.split(delimiter_of(first + "\n"))]
+    return ".csv" if any(cell in FILE_COLUMNS for cell in cells) else ".txt"
