@@ -1,4 +1,5 @@
-"""A model on disk: ``config.json``, ``model.safetensors``, ``README.md`` and, if known, ``trained_on.json``.
+"""A model on disk: ``config.json``, ``model.safetensors``, ``README.md`` and, if known, ``trained_on.json`` and
+``reference.safetensors``, a compact description of the features that it was trained on.
 
 One folder may hold several targets. Each has its own fusion and head; all share the encoders, which the folder names
 but does not contain. Weights are named ``<target>.<paper's name>``: ``quality.gff.W_h.weight``. Nothing is pickled.
@@ -14,18 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from mst_clipiqa.data.record import same_text
 from mst_clipiqa.encoders.checks import load_weights, misfit
-from mst_clipiqa.errors import ModelError, nearest, shown
+from mst_clipiqa.errors import DataError, ModelError, nearest, shown
+from mst_clipiqa.evaluate import Reference, Widening
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 from mst_clipiqa.tables.atomic import write_atomically
 
 MODEL_FORMAT = 1
+REFERENCE_FILE = "reference.safetensors"
 HASH_DIGITS = 16  # of the hashes in trained_on.json
 _C = TypeVar("_C")
 
@@ -37,8 +41,13 @@ class Target:
     head: Literal["template", "prompt", "similarity"]  # similarity: zero-shot correspondence, no trained part
     low: float  # the scale of the ratings
     high: float
-    interval: float | None = None  # half-width of a 90 % interval (split conformal), in the same units
+    interval: float | None = None  # half-width of a 90 % interval (conformal), in the same units, for familiar images
     calibrated: bool = True  # False for zero-shot: the scores only order images
+    growth: float = 0.0  # by how much the half-width grows with the distance; 0 in older folders: the same everywhere
+
+    def halfwidth(self, excess: float) -> float | None:
+        """Return the half-width of the interval of an image with this ``Reference.excess``; None if not calibrated."""
+        return None if self.interval is None else float(Widening(self.interval, self.growth).halfwidth(excess))
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class ModelConfig:
     view: ViewSpec = field(default_factory=ViewSpec)
     preprocessing: str = PREPROCESSING_VERSION
     format: int = MODEL_FORMAT
+    reference: str = ""  # sha256 of reference.safetensors; empty in folders without one
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class TrainedModel:
     parts: dict[str, MSTCLIPIQA]
     trained_on: TrainedOn = field(default_factory=TrainedOn)
     sha256: str = ""  # of config.json and model.safetensors, set when loaded
+    reference: Reference | None = None  # of the training features; None in older folders: no familiarity
 
 
 def image_hash(data: bytes) -> str:
@@ -104,11 +115,14 @@ def save(model: TrainedModel, folder: Path, card: str) -> None:
         for target, part in model.parts.items()
         for name, tensor in part.state_dict().items()
     }
-    config = dataclasses.asdict(model.config)
+    reference = None if model.reference is None else safetensors.numpy.save(model.reference.to_arrays())
+    config = dataclasses.asdict(model.config) | {"reference": _sha256(reference) if reference else ""}
     seen = {name: sorted(getattr(model.trained_on, name)) for name in ("images", "prompts")}
     write_atomically(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
     write_atomically(folder / "trained_on.json", (json.dumps(seen) + "\n").encode())
     write_card(folder, card)
+    if reference:
+        write_atomically(folder / REFERENCE_FILE, reference)
     write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
@@ -137,7 +151,32 @@ def load(folder: Path) -> TrainedModel:
     _check_names(weights, trained, folder)
     parts = {name: _part(name, target, config.encoders.dim, weights, folder) for name, target in trained.items()}
     digest = hashlib.sha256(raw_config + raw_weights).hexdigest()
-    return TrainedModel(config, parts, load_trained_on(folder), digest)
+    return TrainedModel(config, parts, load_trained_on(folder), digest, _reference(config, folder))
+
+
+def _reference(config: ModelConfig, folder: Path) -> Reference | None:
+    """Return the reference that config.json names, checked; None if it names none."""
+    if not config.reference:
+        return None
+    path = folder / REFERENCE_FILE
+    if not path.is_file():
+        raise ModelError(f"Expected {path.name} beside config.json at {folder}, got none: copy the whole folder.")
+    raw = path.read_bytes()
+    if _sha256(raw) != config.reference:
+        raise ModelError(f"Expected the {path.name} that config.json names in {folder}, got another: copy both files.")
+    try:
+        found = Reference.from_arrays({name: array.numpy() for name, array in load_weights(raw, path).items()})
+    except DataError as error:
+        raise ModelError(f"Expected a reference in {path}: {error} Train again.") from error
+    if len(found.mean) != 2 * config.encoders.dim:
+        raise ModelError(
+            f"Expected a reference of {2 * config.encoders.dim} features in {path}, got {len(found.mean)}: train again."
+        )
+    return found
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_trained_on(folder: Path) -> TrainedOn:
@@ -215,7 +254,7 @@ def _target(name: str, data: Any, path: Path) -> Target:
     target = _build(Target, data, path)
     if not name.isidentifier() or len(name) > 60:
         raise ModelError(f"Expected the name of a target to be an identifier in {path}, got {shown(name)}: rename it.")
-    numbers = (target.low, target.high, 0.0 if target.interval is None else target.interval)
+    numbers = (target.low, target.high, 0.0 if target.interval is None else target.interval, target.growth)
     if target.head not in ("template", "prompt", "similarity"):
         raise ModelError(f"Expected head template or prompt for {name} in {path}, got {shown(target.head)}.")
     if not all(isinstance(n, int | float) for n in numbers) or not target.low < target.high:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from mst_clipiqa.errors import ModelError
+from mst_clipiqa.evaluate import make_reference
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, prompt_hash, save
 from tests.closed_form import fill
@@ -140,3 +143,46 @@ def test_no_folder_and_an_empty_one_are_said(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"Expected a model folder with config\.json"):
         load(tmp_path)
+
+
+def with_reference(folder: Path, dim: int = 64) -> Path:
+    """Write the model again with a reference of random features."""
+    rng = np.random.default_rng(0)
+    f_c, f_f = rng.normal(size=(2, 200, dim))
+    made = make_reference(f_c, f_f, ["a", "b"] * 100)
+    save(dataclasses.replace(model(), reference=made.calibrated(made.distance(f_f, f_c))), folder, "# toy\n")
+    return folder
+
+
+def test_the_reference_travels_with_the_folder(folder: Path) -> None:
+    found = load(with_reference(folder)).reference
+    assert found is not None
+    f_c, f_f = np.random.default_rng(1).normal(size=(2, 50, 64))
+    assert 0.2 < found.familiarity(found.distance(f_c, f_f)).mean() < 0.8
+    assert (folder / "reference.safetensors").stat().st_size < 1_000_000
+
+
+def test_an_older_folder_has_no_reference_and_equally_wide_intervals(folder: Path) -> None:
+    def older(config: Any) -> None:
+        del config["reference"]
+        for target in config["targets"].values():
+            del target["growth"]
+
+    edit_config(folder, older)
+    found = load(folder)
+    assert found.reference is None
+    quality = found.config.targets["quality"]
+    assert (quality.halfwidth(0.0), quality.halfwidth(3.0)) == (0.7, 0.7)
+    assert found.config.targets["correspondence"].halfwidth(0.0) is None
+
+
+def test_a_reference_that_is_missing_changed_or_of_other_features_is_refused(folder: Path) -> None:
+    path = with_reference(folder) / "reference.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0" + b"\0")
+    with pytest.raises(ModelError, match=r"Expected the reference.safetensors that config.json names"):
+        load(folder)
+    path.unlink()
+    with pytest.raises(ModelError, match=r"Expected reference.safetensors beside config.json"):
+        load(folder)
+    with pytest.raises(ModelError, match=r"Expected a reference of 128 features in .* got 64"):
+        load(with_reference(folder, 32))

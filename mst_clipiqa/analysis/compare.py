@@ -133,7 +133,8 @@ def _compare(
     if a is None or b is None:
         return Comparison(target, a, b, None, None, "not compared")
     difference = a - b
-    chance = _probability(difference, _deviation(a, ends_a), _deviation(b, ends_b))
+    arms = _arm(a, ends_a), _arm(b, ends_b)
+    chance = None if arms[0] is None or arms[1] is None else probability(difference, arms[0], arms[1])
     if difference == 0:
         verdict = "equal"
     elif chance is None:
@@ -145,19 +146,15 @@ def _compare(
     return Comparison(target, a, b, difference, chance, verdict)
 
 
-def _deviation(value: float, ends: tuple[float, float] | None) -> float | None:
-    """Return the standard deviation of a score's error, from the longer arm: the scale's end may cut the other."""
-    if ends is None:
-        return None
-    arm = max(value - ends[0], ends[1] - value)
-    return arm / HALF_WIDTH_90 if arm > 0 else None
+def _arm(value: float, ends: tuple[float, float] | None) -> float | None:
+    """Return the longer arm of an interval: the scale's end may cut the other."""
+    arm = 0.0 if ends is None else max(value - ends[0], ends[1] - value)
+    return arm if arm > 0 else None
 
 
-def _probability(difference: float, spread_a: float | None, spread_b: float | None) -> float | None:
-    """Return the probability that A is better: Phi(difference / sqrt(spread_a^2 + spread_b^2))."""
-    if spread_a is None or spread_b is None:
-        return None
-    return 0.5 * (1 + math.erf(difference / math.hypot(spread_a, spread_b) / math.sqrt(2)))
+def probability(difference: float, half_a: float, half_b: float) -> float:
+    """Return the probability that A is better, from the half-widths of both 90 % intervals, not cut by the scale."""
+    return 0.5 * (1 + math.erf(difference * HALF_WIDTH_90 / math.hypot(half_a, half_b) / math.sqrt(2)))
 
 
 def _percent(chance: float) -> str:

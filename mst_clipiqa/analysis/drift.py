@@ -10,6 +10,7 @@ from typing import Any
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, mean_interval
 
 
@@ -90,6 +91,7 @@ class Drift:
         lone_groups: generators or categories without a paired prompt.
         left_out: failed rows and rows without a prompt, of both tables.
         models: the models named in the two tables; scores of different models do not compare.
+        unfamiliar_old, unfamiliar_new: share of images below the 5th percentile of familiarity, 0..1; 0 if unknown.
     """
 
     changes: list[Change]
@@ -98,6 +100,8 @@ class Drift:
     lone_groups: list[str]
     left_out: list[LeftOut]
     models: list[str]
+    unfamiliar_old: float = 0.0
+    unfamiliar_new: float = 0.0
 
 
 def drift(
@@ -144,7 +148,14 @@ def drift(
         lone,
         left_old + left_new,
         sorted({model for row in (*good_old, *good_new) if (model := text(row, "model"))}),
+        _unfamiliar(good_old),
+        _unfamiliar(good_new),
     )
+
+
+def _unfamiliar(rows: Sequence[Row]) -> float:
+    known = [value for row in rows if (value := number(row, "familiarity")) is not None]
+    return sum(value < UNFAMILIAR for value in known) / len(known) if known else 0.0
 
 
 def _nothing_to_pair(before: Sequence[str], after: Sequence[str], targets: Sequence[str]) -> DataError:

@@ -6,6 +6,8 @@
     comparison.py   paired_difference: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image
     conformal.py    conformal_halfwidth, interval_coverage
+    familiarity.py  Reference, make_reference: how far features are from those of training
+    widening.py     Widening, fit_widening: intervals that widen with that distance
     evaluation.py   evaluate: all of these as one dataclass that converts to JSON
 
 Arrays in, numbers out. Needs only numpy, scipy and the errors of this package.
@@ -17,6 +19,7 @@ from mst_clipiqa.evaluate.baseline import generator_mean
 from mst_clipiqa.evaluate.comparison import Difference, difference_of, paired_difference
 from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
 from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
+from mst_clipiqa.evaluate.familiarity import UNFAMILIAR, Reference, make_reference
 from mst_clipiqa.evaluate.measures import (
     Agreement,
     agreement,
@@ -30,25 +33,33 @@ from mst_clipiqa.evaluate.measures import (
 )
 from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy
 from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap, mean_interval
+from mst_clipiqa.evaluate.widening import HeldOut, Widening, fit_widening, grouped_quantile
 
 __all__ = [
+    "UNFAMILIAR",
     "Agreement",
     "Difference",
     "Evaluation",
     "Extras",
+    "HeldOut",
     "Interval",
     "LabelAgreement",
     "PairAccuracy",
+    "Reference",
     "Resampling",
+    "Widening",
     "agreement",
     "bootstrap",
     "conformal_halfwidth",
     "difference_of",
     "evaluate",
+    "fit_widening",
     "generator_mean",
+    "grouped_quantile",
     "interval_coverage",
     "json_ready",
     "krcc",
+    "make_reference",
     "mean_interval",
     "pair_accuracy",
     "paired_difference",

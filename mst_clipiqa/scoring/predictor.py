@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.threads import on_one_core
 from mst_clipiqa.errors import ModelError
+from mst_clipiqa.evaluate import UNFAMILIAR
 from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.inputs.prompt_syntax import cleaned
@@ -25,6 +27,7 @@ EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt
 NOT_TEXT = "expected the prompt as text, got {}: write it as text, or leave it out"
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"
 SYNTAX = "the prompt was read without its syntax"
+UNLIKE_TRAINING = "the image is unlike those that the model was trained on, so its scores are less certain"
 TRUNCATED = "the prompt is longer than the text encoder reads, so its end was not read"
 
 
@@ -93,13 +96,15 @@ class Predictor:
             if not rows:
                 continue
             out = self._exact(name, f_c[rows], f_f[rows], [encoded[i] for i in rows])
-            for i, value in zip(rows, to_native(out.q, target.low, target.high).float().tolist(), strict=True):
+            native = to_native(out.q, target.low, target.high).float().clamp(target.low, target.high)
+            for i, value in zip(rows, native.tolist(), strict=True):
                 values[i][name] = value
             if out.p is not None and name == "quality":
                 levels = [tuple(row) for row in out.p.float().tolist()]
             if name == first and len(rows) == len(prompts):
                 gates = out.g.mean(dim=1)
         shares = (gates if gates is not None else self._gate(f_c, f_f)).float().tolist()
+        familiar, excess = self._familiarity(f_c, f_f)
         found = []
         for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
             if prompt is not None and not isinstance(prompt, str):
@@ -107,7 +112,9 @@ class Predictor:
             elif self.reads_prompts and one is None and prompt is not None:
                 found.append(self.failed("prompt", EMPTY_PROMPT))
             else:
-                found.append(self._score(values[i], shares[i], levels[i], self._note(one, read[i][1])))
+                reasons = (self._note(one, read[i][1]), _caution(familiar[i]))
+                score = self._score(values[i], shares[i], levels[i], excess[i])
+                found.append(replace(score, familiarity=familiar[i], reason="; ".join(filter(None, reasons))))
         return found
 
     def failed(self, error: Literal["image", "prompt"], reason: str) -> Score:
@@ -116,17 +123,16 @@ class Predictor:
         return Score(error=error, reason=reason, model=self.config.name, targets=targets, ranges=self.ranges)
 
     def _score(
-        self, values: dict[str, float | None], gate: float, levels: tuple[float, ...] | None, reason: str
+        self, values: dict[str, float | None], gate: float, levels: tuple[float, ...] | None, excess: float
     ) -> Score:
         targets = self.config.targets
         return Score(
             quality=values.get("quality"),
             correspondence=values.get("correspondence"),
             gate=gate,
-            reason=reason,
             model=self.config.name,
             targets=values,
-            intervals={name: ends for name, t in targets.items() if (ends := _interval(values[name], t))},
+            intervals={name: ends for name, t in targets.items() if (ends := _interval(values[name], t, excess))},
             ranges=self.ranges,
             levels=levels,
             calibrated=all(t.calibrated for t in targets.values()),
@@ -165,6 +171,14 @@ class Predictor:
         encoded = dict(zip(words, self.prompts.encode(words), strict=True))
         return [None if prompt is None else encoded.get(prompt) for prompt in prompts]
 
+    def _familiarity(self, f_c: Tensor, f_f: Tensor) -> tuple[list[float | None], list[float]]:
+        """Return the familiarity of each image and its excess distance, which widens the intervals."""
+        reference = self.model.reference
+        if reference is None:
+            return [None] * len(f_c), [0.0] * len(f_c)
+        distances = reference.distance(f_c.numpy(), f_f.numpy())
+        return reference.familiarity(distances).tolist(), reference.excess(distances).tolist()
+
     def _note(self, prompt: EncodedPrompt | None, removed: Sequence[str]) -> str:
         if not self.reads_prompts or prompt is None:
             return ""
@@ -180,6 +194,10 @@ class Predictor:
         return g.mean(dim=1)
 
 
+def _caution(familiarity: float | None) -> str:
+    return UNLIKE_TRAINING if familiarity is not None and familiarity < UNFAMILIAR else ""
+
+
 def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
     """Return the model that needs no training: quality from templates, correspondence as CLIP similarity."""
     targets = {
@@ -191,9 +209,7 @@ def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
     return TrainedModel(config, {"quality": zero_shot(encoders.dim)}, sha256=encoders.sha256)
 
 
-def _interval(value: float | None, target: Target) -> tuple[float, float] | None:
-    if value is None or target.interval is None:
-        return None
-    # Both ends are kept on the scale, though a head that reads prompts may predict beyond it.
-    low, high = (min(target.high, max(target.low, value + d)) for d in (-target.interval, target.interval))
-    return low, high
+def _interval(value: float | None, target: Target, excess: float) -> tuple[float, float] | None:
+    """Return both ends, kept on the scale, of the interval of an image with this ``Reference.excess``."""
+    half = target.halfwidth(excess)
+    return None if value is None or half is None else (max(target.low, value - half), min(target.high, value + half))

@@ -23,10 +23,14 @@ class Score:
         width, height: of the upright image, pixels.
         model: name of the model.
         targets: every target's score, those above included.
-        intervals: (low, high) that holds the human rating with 90 % confidence, where the model was calibrated.
-        ranges: (low, high) of each target's scale; predictions of a prompt head may lie a little outside.
+        intervals: (low, high) that holds the human rating in 90 % of cases, if the model was calibrated. This is true
+            of images like those of the calibration: new prompts of the generators that were rated, and, as far as the
+            model was calibrated on generators left out of training, other generators. Unfamiliar images get wider ones.
+        ranges: (low, high) of each target's scale; no score is outside.
         levels: probability of the five quality levels, worst first.
         calibrated: False for zero-shot scores, which order images but are not on the scale of raters.
+        familiarity: 0..1, the share of held-out images of the training kind that are at least as unlike the training
+            images. Below 0.05 ``reason`` has a caution. None if the model has no reference of its training features.
     """
 
     quality: float | None = None
@@ -42,6 +46,7 @@ class Score:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     levels: tuple[float, ...] | None = None
     calibrated: bool = True
+    familiarity: float | None = None
 
     @property
     def status(self) -> Literal["ok", "error"]:

@@ -24,6 +24,7 @@ COLUMNS: dict[str, type] = {
     "quality": float,
     "correspondence": float,
     "gate": float,
+    "familiarity": float,
     "status": str,
     "reason": str,
     "width": int,
@@ -126,7 +127,7 @@ def _image(item: Item) -> object:
 
 def _score(row: ScoreRow) -> Score:
     """Return the score that a row holds, without what only its further columns say."""
-    names = ("quality", "correspondence", "gate", "reason", "width", "height", "model")
+    names = ("quality", "correspondence", "gate", "familiarity", "reason", "width", "height", "model")
     fields: dict[str, Any] = {name: row[name] for name in names if row[name] is not None}
     return Score(**fields)
 
@@ -139,6 +140,7 @@ def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = Fal
         "quality": rounded(score.quality),
         "correspondence": rounded(score.correspondence),
         "gate": rounded(score.gate),
+        "familiarity": rounded(score.familiarity),
         "status": score.status,
         "reason": score.reason or None,
         "width": score.width,

@@ -19,7 +19,7 @@ WORDS = {
 
 
 class ScoreResult(BaseModel):
-    """One score; the first ten fields are the columns of the command's table, with the same units and rounding."""
+    """One score; the first eleven fields are the columns of the command's table, with the same units and rounding."""
 
     model_config = ConfigDict(extra="allow")  # further targets have a field of their own, as in the table
     file: str = Field(description="The file name that was sent with the image.")
@@ -27,6 +27,7 @@ class ScoreResult(BaseModel):
     quality: float | None = Field(description="How good the image looks; higher is better.")
     correspondence: float | None = Field(description="How well it shows its prompt; null without a prompt.")
     gate: float | None = Field(description="Mean share of the coarse encoder, 0 to 1.")
+    familiarity: float | None = Field(description="Share of held-out images at least as unlike the training images.")
     status: str = Field(description="ok or error.")
     reason: str | None = Field(description="Why a score is missing or less certain.")
     width: int | None

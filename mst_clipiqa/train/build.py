@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from mst_clipiqa.data import RatedSet, Split, TrainingPart
+from mst_clipiqa.data import RatedSet, Record, Split, TrainingPart
 from mst_clipiqa.errors import ModelError, UsageError, nearest
-from mst_clipiqa.evaluate import Evaluation, Extras, conformal_halfwidth, evaluate, generator_mean, srcc
+from mst_clipiqa.evaluate import Evaluation, Extras, Reference, Widening, evaluate, generator_mean, srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save, write_card
+from mst_clipiqa.train.calibrate import Calibrating, describe, halves, widen
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.contamination import Contamination, contamination, seen_by, trained_on
 from mst_clipiqa.train.curves import draw_history
-from mst_clipiqa.train.features import encode_records, rated_features
+from mst_clipiqa.train.features import RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import Epoch, Fitted, Recipe, fit, predict
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,6 +45,7 @@ class TrainingJob:
         head: "template" or "prompt".
         recipe: how to train.
         out: the model folder.
+        leave_out: whether to calibrate the intervals also on each generator left out of a training of its own.
     """
 
     rated: RatedSet
@@ -51,6 +54,7 @@ class TrainingJob:
     head: Head
     recipe: Recipe
     out: Path
+    leave_out: bool = True
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -68,12 +72,14 @@ class Learnt:
 
     Attributes:
         fitted: the model and its history.
-        interval: half-width of its 90 % interval in native units; None if the validation part is too small.
+        reference: of the features that it was trained on; None if the validation part is too small.
+        widening: its 90 % intervals in native units; None if the validation part is too small.
         seconds: how long training took.
     """
 
     fitted: Fitted
-    interval: float | None
+    reference: Reference | None
+    widening: Widening | None
     seconds: float
 
 
@@ -108,7 +114,7 @@ def build(job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult |
     scale = job.scale
     job.out.mkdir(parents=True, exist_ok=True)
     older = _older(job, encoder)
-    learnt = learn(job.split.for_training(), job, encoder, bar)
+    learnt = learn(job.split.for_training(), job, encoder, bar, _kept_reference(job, older))
     saved = _trained(job, encoder, learnt, scale, older)
     save(saved, job.out, card(saved.config, job.split.protocol, {}))
     job.split.save(job.out / "split.json")
@@ -119,15 +125,30 @@ def build(job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult |
     return result
 
 
-def learn(parts: TrainingPart, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> Learnt:
-    """Encode the training and validation parts and fit; the test part cannot be reached from here."""
+def learn(
+    parts: TrainingPart, job: TrainingJob, encoder: ImageEncoder, bar: Bar, reference: Reference | None = None
+) -> Learnt:
+    """Encode the training and validation parts, fit and calibrate; the test part cannot be reached from here.
+
+    Half of the validation prompts select the epoch. The other half choose nothing: they calibrate.
+
+    Args:
+        parts: training and validation.
+        job: what to train.
+        encoder: the frozen pair.
+        bar: opens a progress bar.
+        reference: of the folder's other targets; None makes one from the training part.
+    """
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:
         table = encode_records(encoder, records, prompts=job.head == "prompt", progress=advance)
     low, high = job.scale
-    training, validation = (
-        rated_features(table, p, job.target, job.head, (low, high)) for p in (parts.train, parts.validation)
-    )
+    selecting, held = halves(parts.validation)
+
+    def features(some: Sequence[Record]) -> RatedFeatures:
+        return rated_features(table, some, job.target, job.head, (low, high))
+
+    training, validation = features(parts.train), features(selecting)
     start = time.perf_counter()
     total = job.recipe.epochs * len(job.recipe.learning_rates)
     with bar("Training", total) as advance:
@@ -136,9 +157,12 @@ def learn(parts: TrainingPart, job: TrainingJob, encoder: ImageEncoder, bar: Bar
             advance(1)
 
         fitted = fit(training, validation, job.head, job.recipe, checkpoint=job.out / CHECKPOINT, report=report)
-    residuals = to_native(predict(fitted.model, validation), low, high) - to_native(validation.y, low, high)
-    half = conformal_halfwidth(residuals.abs().numpy())
-    return Learnt(fitted, half if math.isfinite(half) else None, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    data = Calibrating(TrainingPart(parts.train, tuple(selecting), parts.protocol), held, features)
+    reference = reference or describe(data)
+    widening = widen(data, fitted, reference, job.head, job.recipe if job.leave_out else None)
+    native = widening and Widening(widening.interval * (high - low) / 4, widening.growth)
+    return Learnt(fitted, reference, native, seconds)
 
 
 def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult:
@@ -149,8 +173,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
     part = rated_features(table, test, job.target, job.head, (low, high))
     q = to_native(predict(model.parts[job.target], part), low, high).numpy()
     mos = [record.targets[job.target] for record in test]
-    half = model.config.targets[job.target].interval
-    band = None if half is None else (q - half, q + half)
+    band = _band(model, job.target, part, q)
     tables = {"generator": [r.generator for r in test], "style": [r.style for r in test]}
     extras = Extras({name: labels for name, labels in tables.items() if any(labels)}, band)
     seen = seen_by(model, model.config.encoders)
@@ -164,6 +187,22 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
         contamination(test, seen),
         tuple(float(value) for value in q),
     )
+
+
+def _band(model: TrainedModel, name: str, part: RatedFeatures, q: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return both ends of the 90 % interval of each image, native units; None if the model is not calibrated."""
+    target, reference = model.config.targets[name], model.reference
+    if target.interval is None:
+        return None
+    f = part.f_c.numpy(), part.f_f.numpy()
+    excess = np.zeros(len(q)) if reference is None else reference.excess(reference.distance(*f))
+    half = Widening(target.interval, target.growth).halfwidth(excess)
+    return q - half, q + half
+
+
+def _kept_reference(job: TrainingJob, older: TrainedModel | None) -> Reference | None:
+    """Return the reference of the folder's other targets, whose intervals depend on it; None if there is none."""
+    return older.reference if older and older.config.targets.keys() - {job.target} else None
 
 
 def _older(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
@@ -181,15 +220,16 @@ def _trained(
 ) -> TrainedModel:
     """Return the folder's model with the new target added."""
     pair = encoder.encoders
-    target = Target(job.head, *scale, interval=learnt.interval)
+    wide = learnt.widening
+    target = Target(job.head, *scale, wide.interval if wide else None, growth=wide.growth if wide else 0.0)
     seen = trained_on([*job.split.train, *job.split.validation])
     if older is None:
         reference = EncoderRef(pair.source, pair.sha256, pair.dim)
         config = ModelConfig(job.out.resolve().name, reference, {job.target: target}, pair.view)
-        return TrainedModel(config, {job.target: learnt.fitted.model}, seen)
+        return TrainedModel(config, {job.target: learnt.fitted.model}, seen, reference=learnt.reference)
     config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
     together = TrainedOn(older.trained_on.images | seen.images, older.trained_on.prompts | seen.prompts)
-    return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together)
+    return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together, reference=learnt.reference)
 
 
 def _write_training(job: TrainingJob, learnt: Learnt, result: TrainingResult | None) -> None:
@@ -206,7 +246,7 @@ def _write_training(job: TrainingJob, learnt: Learnt, result: TrainingResult | N
         "threads": torch.get_num_threads(),
         "seconds": round(learnt.seconds, 1),
         "best": asdict(learnt.fitted.best),
-        "interval": learnt.interval,
+        "widening": learnt.widening and asdict(learnt.widening),
         "history": [asdict(line) for line in learnt.fitted.history],
         "test": None if result is None else _result_json(result),
     }

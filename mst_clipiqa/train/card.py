@@ -24,7 +24,7 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
         f"- Split: {protocol}",
         "- Higher is better for every score.",
         "",
-        "| target | head | scale | 90 % interval |",
+        "| target | head | scale | 90 % interval, familiar images |",
         "|---|---|---|---|",
     ]
     for name, target in config.targets.items():

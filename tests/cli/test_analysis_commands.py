@@ -20,7 +20,19 @@ from mst_clipiqa.scoring.score_rows import ScoreRow, to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.table import TableWriter, read_table
 
-COLUMNS = ["file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height", "model"]
+COLUMNS = [
+    "file",
+    "prompt",
+    "quality",
+    "correspondence",
+    "gate",
+    "familiarity",
+    "status",
+    "reason",
+    "width",
+    "height",
+    "model",
+]
 ROWS = [
     ("in/a.png", "cat", 2.0, 4.0, "ok", None),
     ("in/b.png", "cat", 3.0, 1.0, "ok", None),

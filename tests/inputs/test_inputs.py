@@ -254,7 +254,8 @@ def test_lists_of_json_lines() -> None:
 def test_a_table_of_scores_is_a_list_again() -> None:
     Path("out").mkdir()
     tree("pics/=a.png")
-    columns = ["file", "prompt", "quality", "correspondence", "gate", "status", "reason", "width", "height", "model"]
+    columns = ["file", "prompt", "quality", "correspondence", "gate", "familiarity", "status", "reason", "width"]
+    columns += ["height", "model"]
     with TableWriter("out/scores.csv", columns) as table:
         table.append({"file": "pics/=a.png", "prompt": "-- a cat", "status": "ok"})
         table.append({"file": "=b.png", "prompt": "42", "status": "ok"})

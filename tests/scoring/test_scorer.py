@@ -14,12 +14,14 @@ from PIL import Image
 
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
+from mst_clipiqa.evaluate import make_reference
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
-from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, zero_shot_model
+from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, UNLIKE_TRAINING, zero_shot_model
 from mst_clipiqa.scoring.score import Score, ScoreRequest
+from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.closed_form import fill, set_alpha
 from tests.fakes import FakePair, draw
@@ -32,6 +34,9 @@ def model(pair: FakePair) -> TrainedModel:
         fill(part, f"{name}.")
         part.eval().requires_grad_(False)
     set_alpha(parts["correspondence"], 0.5)
+    head = parts["correspondence"].head
+    assert isinstance(head, PromptHead)
+    torch.nn.init.constant_(head.w_o.bias, 3.0)  # so that scores are within the scale
     return TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
 
 
@@ -247,16 +252,44 @@ def test_the_gate_is_of_the_same_target_whoever_the_batch_mates_are(pair: FakePa
     assert together == pytest.approx([next(scorer.many([one])).gate for one in asked], abs=1e-6)
 
 
-def test_an_interval_lies_on_the_scale_also_where_the_score_does_not(pair: FakePair) -> None:
+@pytest.mark.parametrize(("bias", "end"), [(50.0, 5.0), (-50.0, 0.0)])
+def test_no_score_is_outside_the_scale(pair: FakePair, bias: float, end: float) -> None:
     made = model(pair)
     targets = {"correspondence": Target("prompt", 0.0, 5.0, 0.2)}
     part = made.parts["correspondence"]
     assert isinstance(part.head, PromptHead)
-    torch.nn.init.constant_(part.head.w_o.bias, 50.0)
+    torch.nn.init.constant_(part.head.w_o.bias, bias)
     beyond = TrainedModel(dataclasses.replace(made.config, targets=targets), {"correspondence": part})
     score = Scorer(beyond, ImageEncoder(pair))(draw(1, 0.2), "a fox")
-    assert (score.correspondence or 0) > 5
-    assert score.intervals["correspondence"] == (5.0, 5.0)
+    assert score.correspondence == end
+    assert score.intervals["correspondence"] == (max(0, end - 0.2), min(5, end + 0.2))
+
+
+def test_an_unlike_image_gets_a_caution_and_a_wider_interval(pair: FakePair, folder: Path) -> None:
+    encoder = ImageEncoder(pair, batch_size=4)
+    features = encoder.encode([draw(i, i / 40) for i in range(40)])
+    f_c, f_f = (torch.stack([getattr(one, name) for one in features]).numpy() for name in ("f_c", "f_f"))
+    reference = make_reference(f_c, f_f, [None] * 40)
+    made = model(pair)
+    targets = {"quality": Target("template", 0.0, 5.0, 0.5, growth=0.4)}
+    config = dataclasses.replace(made.config, targets=targets)
+    calibrated = reference.calibrated(reference.distance(f_c, f_f))
+    scorer = Scorer(TrainedModel(config, {"quality": made.parts["quality"]}, reference=calibrated), encoder)
+    noise = np.random.default_rng(0).integers(0, 2, (64, 64, 3), np.uint8) * 255
+    near, far = scorer(draw(20, 0.5)), scorer(noise)
+    assert (near.familiarity or 0) > 0.05
+    assert near.reason == ""
+    assert far.familiarity == 0
+    assert far.reason == UNLIKE_TRAINING
+    middle = far.quality or 0
+    assert far.intervals["quality"] == pytest.approx((max(0, middle - 1.1), min(5, middle + 1.1)))  # 0.5 (1 + 0.4 x 3)
+    low, high = near.intervals["quality"]
+    assert 1.0 <= high - low < 2.2
+    assert to_row("a.png", None, far)["familiarity"] == 0
+
+
+def test_without_a_reference_there_is_no_familiarity(scorer: Scorer) -> None:
+    assert scorer(draw(1, 0.2)).familiarity is None
 
 
 def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:

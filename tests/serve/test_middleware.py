@@ -124,10 +124,12 @@ def test_a_table_of_what_the_page_shows(local: TestClient) -> None:
     answer = local.post("/v1/download", json={"format": "csv", "rows": [{**ROW, **ends, "beauty": 1}]})
     assert answer.headers["content-disposition"] == 'attachment; filename="scores.csv"'
     names, row = answer.text.splitlines()
-    assert names == "file,prompt,quality,correspondence,gate,status,reason,width,height,model,beauty," + ",".join(
-        reversed(ends)
+    assert (
+        names
+        == "file,prompt,quality,correspondence,gate,familiarity,status,reason,width,height,model,beauty,"
+        + ",".join(reversed(ends))
     )
-    assert row == "'=cmd(),</script><b>x,3.0,,,ok,,8,,,1.0,2.5,3.5,1.0,4.0"
+    assert row == "'=cmd(),</script><b>x,3.0,,,,ok,,8,,,1.0,2.5,3.5,1.0,4.0"
 
 
 def test_a_report_of_what_the_page_shows(local: TestClient) -> None:
@@ -166,8 +168,8 @@ def test_a_column_for_every_row_is_too_many(local: TestClient, kind: str) -> Non
     answer = post(2000)
     assert answer.status_code == 422
     assert answer.json()["error"].startswith("Expected at most 200 columns, got 2,0")
-    assert post(190).status_code == 200
-    assert post(191).status_code == 422  # with the ten of every table
+    assert post(189).status_code == 200
+    assert post(190).status_code == 422  # with the eleven of every table
 
 
 # ------------------------------------------------------------------------------------------------ the command

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -172,14 +173,42 @@ def test_build_makes_a_folder_that_scores_in_native_units(
     assert training["test"]["agreement"]["srcc"] == pytest.approx(result.evaluation.agreement.srcc)
     assert "of its images have a prompt that was seen in training" in (out / "README.md").read_text()
     model = load(out)
-    assert model.config.targets["quality"].interval is not None
+    assert model.config.targets["quality"].interval is None  # three validation prompts: all of them select
+    assert model.reference is None
     scorer = Scorer(model, ImageEncoder(FakePair()))
     test = job(rated, out).split.test
     scores = scorer([str(r.file) for r in test])
     assert [s.quality for s in scores] == pytest.approx(list(result.predictions), abs=1e-5)
-    for score in scores:
+
+
+@pytest.mark.parametrize("leave_out", [True, False])
+def test_prompts_that_chose_nothing_calibrate_and_so_does_each_generator_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave_out: bool
+) -> None:
+    made = rated_set(tmp_path / "rated", prompts=60, each=3)
+    rated = replace(made, records=tuple(replace(r, generator=f"gen{i % 3}") for i, r in enumerate(made.records)))
+    split = make_split(rated.records, seed=2, validation_share=0.5)
+    groups = list(dict.fromkeys(r.group for r in split.validation))
+    selecting, trainings = len(groups[::2]) * 3, []
+
+    def noted(training: RatedFeatures, validation: RatedFeatures, *rest: Any, **more: Any) -> Fitted:
+        trainings.append((len(training), len(validation)))
+        return fit(training, validation, *rest, **more)
+
+    for module in ("build", "calibrate"):
+        monkeypatch.setattr(f"mst_clipiqa.train.{module}.fit", noted)
+    job = TrainingJob(rated, split, "quality", "template", replace(QUICK, epochs=1), tmp_path / "m", leave_out)
+    build(job, ImageEncoder(FakePair()), no_bar)
+    whole = (len(split.train), selecting)
+    third = (whole[0] * 2 // 3, whole[1] * 2 // 3)
+    assert trainings == [whole, *([third] * 3 if leave_out else [])]
+    model = load(tmp_path / "m")
+    assert model.config.targets["quality"].interval is not None
+    assert model.reference is not None
+    for score in Scorer(model, ImageEncoder(FakePair()))([str(r.file) for r in split.test[:4]]):
         low, high = score.intervals["quality"]
-        assert 0 <= low <= high <= 5
+        assert 0 <= low <= (score.quality or 0) <= high <= 5
+        assert 0 <= (score.familiarity or 0) <= 1
 
 
 def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> None:

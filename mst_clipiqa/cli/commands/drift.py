@@ -74,5 +74,12 @@ def _say(found: Drift) -> None:
             some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")
             plural = "s are" if len(prompts) > 1 else " is"
             click.echo(f"{len(prompts):,} prompt{plural} only in the {which} table and left out: {some}", err=True)
+    for which, share in (("old", found.unfamiliar_old), ("new", found.unfamiliar_new)):
+        if share > 0.1:  # twice what is to be expected of images of the training kind
+            click.echo(
+                f"Warning: {share:.0%} of the images of the {which} table are unlike those that the model was trained "
+                "on, so a difference may be the model's error.",
+                err=True,
+            )
     if found.lone_groups:
         click.echo(f"Nothing to pair for: {', '.join(shown(group, 60) for group in found.lone_groups)}", err=True)

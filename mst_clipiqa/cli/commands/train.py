@@ -29,6 +29,7 @@ from mst_clipiqa.cli.commands._options import (
 @click.option("--split-by", default="prompt", show_default=True, help="Split by: prompt, image, official or a file.")
 @click.option("--test-share", default=0.2, show_default=True, help="Share of prompts to test on; 0 trains on all.")
 @click.option("--validation-share", default=0.15, show_default=True, help="Share of the rest, for validation.")
+@click.option("--leave-out/--no-leave-out", default=True, help="Calibrate also on each generator left out in turn.")
 @encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(output: Path, quiet: bool, **flags: Any) -> None:
@@ -48,7 +49,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     together = identical(rated.records) if by in ("prompt", "image") else ()
     shares = {"test_share": flags["test_share"], "validation_share": flags["validation_share"]}
     split = make_split(rated.records, by, seed=flags["seed"], together=together, **shares)
-    job = TrainingJob(rated, split, flags["target"], flags["head"], recipe, output)
+    job = TrainingJob(rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"])
     encoder = image_encoder(flags["encoders"], flags)
     result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet))
     if quiet or result is None:

@@ -89,7 +89,7 @@ export async function scoreOne(file, prompt, signal = null) {
     return (await answer.json()).results[0];
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
-    const nothing = { quality: null, correspondence: null, gate: null, width: null, height: null };
+    const nothing = { quality: null, correspondence: null, gate: null, familiarity: null, width: null, height: null };
     const shown = { words: {}, intervals: {}, levels: null };
     return { file: file.name, prompt: prompt || null, ...nothing, status: "error", reason: error.message, model: info.model, ...shown };
   }
