@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mst_clipiqa.errors import DataError
 
@@ -41,7 +42,7 @@ class Widening:
     interval: float
     growth: float
 
-    def halfwidth(self, excess: np.ndarray) -> np.ndarray:
+    def halfwidth(self, excess: ArrayLike) -> np.ndarray:
         """Return the half-width at each excess, float (n,), in rating units."""
         return np.asarray(self.interval * (1 + self.growth * np.asarray(excess)))
 

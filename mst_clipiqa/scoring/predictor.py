@@ -176,7 +176,8 @@ class Predictor:
         reference = self.model.reference
         if reference is None:
             return [None] * len(f_c), [0.0] * len(f_c)
-        distances = reference.distance(f_c.numpy(), f_f.numpy())
+        # Rounded, so that batch mates do not change the last digit.
+        distances = reference.distance(f_c.numpy(), f_f.numpy()).astype("float32")
         return reference.familiarity(distances).tolist(), reference.excess(distances).tolist()
 
     def _note(self, prompt: EncodedPrompt | None, removed: Sequence[str]) -> str:
