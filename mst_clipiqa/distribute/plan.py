@@ -7,13 +7,14 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables.cells import utf8
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet import stream
@@ -139,6 +140,28 @@ def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
     return (
         Source(item.file, str(where / item.path) if item.path else None, item.prompt, item.problem) for item in items
     )
+
+
+def with_prompts(found: Iterable[Source], prompt: str | None, prompts: Path | None) -> Iterator[Source]:
+    """Yield images with the one prompt, or with theirs in a file of prompts, if either is given.
+
+    Raises:
+        UsageError: both are given.
+        DataError: the file cannot be used.
+    """
+    if prompt is not None and prompts is not None:
+        raise UsageError("Expected one of --prompt and --prompts, got both: leave one out.")
+    given = PromptFile(prompts, by_number=True) if prompts is not None else None
+    return (_with_prompt(source, prompt, given) for source in found)
+
+
+def _with_prompt(source: Source, prompt: str | None, given: PromptFile | None) -> Source:
+    if given is None:
+        return source if prompt is None else replace(source, prompt=prompt)
+    try:
+        return replace(source, prompt=given.find(source.file))
+    except DataError as error:
+        return replace(source, problem=source.problem or str(error))
 
 
 def _in_parquet(path: Path) -> Iterator[Source]:

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.distribute.plan import Partition, partitions, row_key, sources
+from mst_clipiqa.distribute.plan import Partition, partitions, row_key, sources, with_prompts
 from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
 from mst_clipiqa.errors import UsageError, need, shown
 from mst_clipiqa.scoring.resume import check_same
@@ -38,6 +38,8 @@ class ClusterJob:
         gpus: GPUs per actor; a fraction shares one.
         part: images per Parquet file.
         recursive: whether to include subfolders.
+        prompt: the prompt of every image, or None.
+        prompts: a file of prompts, or None.
         origin: what determines the rows; ``run`` fills it in.
     """
 
@@ -49,6 +51,8 @@ class ClusterJob:
     gpus: float = 0.0
     part_size: int = 256
     recursive: bool = False
+    prompt: str | None = None
+    prompts: Path | None = None
     origin: dict[str, str] = field(default_factory=dict)
 
 
@@ -87,13 +91,14 @@ def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) ->
     job = replace(
         job,
         work=replace(job.work, sha256=sha256(scorer)),
-        origin=origin(scorer, columns(scorer)) | asked,
+        origin=origin(scorer, columns(scorer, intervals=job.work.intervals)) | asked,
     )
     had = _prepare(job)
     committed = _committed(job.output)
     done = _done(committed)
     taken = {path.name for path in committed}
-    todo = list(partitions(sources(job.given, recursive=job.recursive), job.part_size, done, taken))
+    found = with_prompts(sources(job.given, recursive=job.recursive), job.prompt, job.prompts)
+    todo = list(partitions(found, job.part_size, done, taken))
     expected = sum(done.values()) + sum(len(part.sources) for part in todo)
     if todo:
         with _cluster(ray, job):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mst_clipiqa.distribute.plan import Partition, Source
 from mst_clipiqa.errors import ModelError
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.files import MAX_BYTES
 from mst_clipiqa.scoring.score import ScoreRequest
@@ -32,6 +33,8 @@ class Work:
     batch_size: int
     workers: int
     threads: int  # of torch; 0 leaves it to torch
+    intervals: bool = False
+    cache: str | None = None  # folder of the feature cache, on every machine
     sha256: str = ""  # of model and encoders: the same on every machine
 
 
@@ -61,7 +64,7 @@ class Worker:
         began = monotonic()
         path = Path(self.work.output) / partition.name
         if not path.exists():
-            names = columns(self.scorer)
+            names = columns(self.scorer, intervals=self.work.intervals)
             rows = [[plain(row.get(name)) for name in names] for row in self._rows(partition)]
             with atomic(path, sync=True) as file:
                 parquet.write(file, names, rows)
@@ -70,12 +73,15 @@ class Worker:
     def _rows(self, partition: Partition) -> Iterator[dict[str, Any]]:
         requests = (ScoreRequest(_image(source), source.prompt, source.file) for source in partition.sources)
         for request, score in self.scorer.stream(requests):
-            yield to_row(request.tag, request.prompt, score)
+            yield to_row(request.tag, request.prompt, score, intervals=self.work.intervals)
 
 
 def load(work: Work) -> Scorer:
     """Return the scorer that an actor uses."""
-    options = ScoreOptions(work.device, work.precision, work.batch_size, work.workers, encoders=work.encoders)
+    cache = Cache(Path(work.cache)) if work.cache else None
+    options = ScoreOptions(
+        work.device, work.precision, work.batch_size, work.workers, encoders=work.encoders, cache=cache
+    )
     return Scorer.load(work.model, options)
 
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from mst_clipiqa import cli
 from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, run
-from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources
-from mst_clipiqa.distribute.worker import Work, Worker
+from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources, with_prompts
+from mst_clipiqa.distribute.worker import Work, Worker, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.tables.table import TableWriter, read_table
 from tests.fakes import draw
@@ -244,6 +244,25 @@ def test_equal_rows_are_all_there_and_stay(worker: Worker, tmp_path: Path, monke
     assert (longer.rows, longer.scored, longer.parts) == (4, 2, 4)
     next(output.glob("*-2.parquet")).unlink()
     assert (run(job).rows, run(job).scored) == (4, 0)
+
+
+def test_prompts_intervals_and_cache_as_for_score(
+    worker: Worker, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.csv").write_text("file,prompt\n0.png,a red car\n")
+    output = tmp_path / "out"
+    work = replace(worker.work, output=str(output), intervals=True, cache=str(tmp_path / "cache"))
+    run_here(monkeypatch, worker)
+    monkeypatch.setattr(worker, "work", work)
+    run(ClusterJob(str(folder), output, work, prompts=tmp_path / "p.csv"))
+    found = {Path(str(row["file"])).name: row for part in output.glob("*.parquet") for row in read_table(part)}
+    assert [found[name]["prompt"] for name in ("0.png", "1.png")] == ["a red car", None]
+    assert found["0.png"]["quality_low"] is not None and found["1.png"]["correspondence"] is None
+    assert load(work).encoder.cache is not None
+    (one, *_) = with_prompts(sources(str(folder)), "a dog", None)
+    assert one.prompt == "a dog"
+    with pytest.raises(UsageError, match="Expected one of --prompt and --prompts"):
+        with_prompts([], "a dog", tmp_path / "p.csv")
 
 
 def test_an_actor_with_another_model_does_not_start() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import model_options
+from mst_clipiqa.cli.commands._options import FILE, FOLDER, model_options
+from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.errors import UsageError
 
 
@@ -26,6 +27,10 @@ from mst_clipiqa.errors import UsageError
 @click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
+@click.option("--cache", type=FOLDER, help="Folder to cache features in, which every machine sees.")
+@click.option("--prompt", help="The prompt of every image.")
+@click.option("--prompts", type=FILE, help="File with a prompt for each image, as for score.")
+@click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     """Score images on a Ray cluster (extra: ray), with the rows of mst-clipiqa score, each exactly once.
@@ -41,8 +46,9 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     if "://" in output:
         raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
     folder = Path(output).absolute()
-    names = ("model", "encoders", "device", "precision", "batch_size", "workers", "threads")
-    work = Work(output=str(folder), **{name: flags[name] for name in names})
+    names = ("model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals")
+    cache = None if flags["cache"] is None else str(flags["cache"].absolute())
+    work = Work(output=str(folder), cache=cache, **{name: flags[name] for name in names})
     job = ClusterJob(
         given,
         folder,
@@ -52,11 +58,14 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
         gpus=flags["gpus_per_actor"],
         part_size=flags["part_size"],
         recursive=flags["recursive"],
+        prompt=flags["prompt"],
+        prompts=flags["prompts"],
     )
     with progress("Scoring", quiet=quiet or not sys.stderr.isatty()) as advance:
         summary = run(job, advance)
     if not quiet:
-        click.echo(f"{summary.rows:,} rows in {summary.parts:,} parts, {summary.scored:,} of them new.", err=True)
+        parts = f"{counted(summary.rows, 'row')} in {counted(summary.parts, 'part')}"
+        click.echo(f"{parts}, {summary.scored:,} of them new.", err=True)
     if summary.failed:
-        click.echo(f"{summary.failed} rows could not be scored; the table says why.", err=True)
+        click.echo(f"{counted(summary.failed, 'row')} could not be scored; the table says why.", err=True)
     return 1 if summary.failed else 0
