@@ -17,7 +17,7 @@ from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet import stream
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
-_OURS_TOO = {"gate", "width", "height", "model", "quality_spread"}
+_OURS_TOO = {"gate", "familiarity", "width", "height", "model", "quality_spread"}
 _INTERVAL = re.compile(r".+_(low|high)|quality_(bad|poor|fair|good|perfect)")
 _DIFFUSIONDB_PROMPT = "p"
 _ID_COLUMNS = ("id", "image_id", "img_id", "prompt_id", "index")
