@@ -33,7 +33,8 @@ PEAK_MB = 1500  # of all that a surface does; torch alone is a third of it
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("images", 400), ("prompts", 60), ("tables", 150), ("models", 40), ("http", 300)]
+    ("name", "count"),
+    [("images", 400), ("metadata", 300), ("prompts", 60), ("tables", 150), ("models", 40), ("http", 300)],
 )
 def test_a_bounded_run_of_every_surface(name: str, count: int, tmp_path: Path) -> None:
     counts = run(importlib.import_module(f"fuzz.{name}").SURFACE, count, 500_000, tmp_path)
