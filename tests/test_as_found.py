@@ -16,12 +16,16 @@ import torch
 from PIL import Image
 
 from fuzz.metadata import COMFYUI, LINES, png, seeds
+from mst_clipiqa.analysis.rank import rank
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.inputs.each_frame import each_frame
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.metadata_columns import metadata_row
 from mst_clipiqa.scoring.predictor import zero_shot_model
+from mst_clipiqa.scoring.resume import STAMP
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair
@@ -342,3 +346,37 @@ def test_python_habits(scorer: Scorer, tmp_path: Path) -> None:
     for source in sources:
         with pytest.raises(UsageError, match="Expected several images, got one"):
             list(scorer.many(source))
+
+
+def test_the_cache_knows_of_colour_and_keeps_no_image_with_a_caution(tmp_path: Path) -> None:
+    pair, data = FakePair(), saved(icc_profile=p3())
+    with Cache(tmp_path) as cache:
+        found = {}
+        for color in ("srgb", "as-stored", "srgb"):
+            encoder = ImageEncoder(pair, cache=cache, opening=OpenOptions(color=color))
+            found[color] = encoder.encode([data])[0].f_c
+        assert pair.images == 2
+        assert not torch.equal(found["srgb"], found["as-stored"])
+        encoder = ImageEncoder(pair, cache=cache)
+        for _ in range(2):
+            assert encoder.encode([animated("GIF")])[0].note == FRAMES
+        assert pair.images == 4
+
+
+def test_a_resumed_run_knows_its_frames_apart(scorer: Scorer, tmp_path: Path) -> None:
+    write(tmp_path, {"a.gif": animated("GIF")})
+    rows = score_rows(scorer, each_frame(expand(tmp_path)), stamped=True)
+    assert len({row[STAMP] for row in rows}) == 3
+
+
+def test_rank_takes_the_mean_of_frames() -> None:
+    rows = [
+        {"file": "a.gif", "prompt": "", "quality": 1.0, "status": "ok", "frame": 1},
+        {"file": "b.png", "prompt": "", "quality": 1.9, "status": "ok", "frame": None},
+        {"file": "a.gif", "prompt": "", "quality": 3.0, "status": "ok", "frame": 2},
+    ]
+    ranked = rank(rows, {"quality": 1.0}).rows
+    assert [(row["file"], row["quality"], row["frame"]) for row in ranked] == [
+        ("a.gif", 2.0, None),
+        ("b.png", 1.9, None),
+    ]
