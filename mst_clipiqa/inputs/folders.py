@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mst_clipiqa.errors import ImageError, UsageError, shown
-from mst_clipiqa.images.files import open_file
-from mst_clipiqa.images.formats import HEAD, kind_of
 from mst_clipiqa.tables.names import UNREAD_SUFFIXES, is_image_name
 
 _NUMBERS = re.compile(r"0*([0-9]+)")
@@ -104,6 +102,9 @@ def check_folder(root: str, recursive: bool) -> None:
 
 def _holds_image(path: str) -> bool:
     """Return whether a file begins as an image does."""
+    from mst_clipiqa.images.files import open_file
+    from mst_clipiqa.images.formats import HEAD, kind_of  # imports Pillow, which those who only list files do not need
+
     try:
         with open_file(path) as file:
             kind_of(file.read(HEAD))

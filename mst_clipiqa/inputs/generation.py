@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mst_clipiqa.images.texts import read_texts
 from mst_clipiqa.inputs.comfyui import from_graph
 from mst_clipiqa.inputs.generation_fields import (
     FIELD_NAMES,
@@ -45,6 +44,8 @@ def read_generation(source: File) -> Generation | None:
         >>> read_generation("a.png").prompt  # doctest: +SKIP
         'a red ball on a table'
     """
+    from mst_clipiqa.images.texts import read_texts  # imports Pillow, which those who only list files do not need
+
     texts = read_texts(source)
     found = next((one for one in _readings(texts) if one is not None and _says_something(one)), None)
     return None if found is None else dataclasses.replace(found, raw=texts)
