@@ -17,7 +17,8 @@ import torch
 from fuzz.harness import Case, Surface
 from fuzz.mutate import damaged, damaged_json
 from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniParts, load_mini_pair, save_mini_pair
-from mst_clipiqa.encoders.mini.towers import TextConfig, TextEncoder, Tower, TowerConfig
+from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
+from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -44,11 +45,11 @@ def mark() -> Path:
 def seeds() -> Case:
     """Return a whole model of a few kilobytes and its encoders, as files."""
     torch.manual_seed(0)
-    small = TowerConfig(dim=16, hidden=8)
+    small = TowerConfig(dim=16, blocks=2)
     real = load_mini_pair()
-    text = TextConfig(words=16, word_dim=8, dim=16)
+    text = TextConfig(words=200, dim=16, width=16, inner=16, layers=1, heads=2)
     tokenizer = type(real.tokenizer).from_str(json.dumps(_small_tokenizer(real.tokenizer.to_str())))
-    parts = MiniParts(Tower(small), Tower(small), TextEncoder(text), tokenizer, torch.ones(16))
+    parts = MiniParts(Tower(small), Tower(small), TextEncoder(text), tokenizer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         view = ViewSpec(size=32, fine="native", crops=1, crop_size=32)
@@ -64,7 +65,7 @@ def seeds() -> Case:
 def _small_tokenizer(text: str) -> Any:
     tree = json.loads(text)
     vocabulary = tree["model"]["vocab"]
-    tree["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda pair: pair[1])[:16])
+    tree["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda pair: pair[1])[:200])
     return tree
 
 

@@ -1,8 +1,9 @@
 """From the rated images to the shipped folder.
 
-    python -m mini_training --data DIR --kodak DIR [--work DIR] [--stage prepare calibrate twin final leave-out card]
+    python -m mini_training --data DIR --live DIR --kodak DIR [--work DIR] [--stage prepare development final ...]
 
-Without ``--stage``: all of them. Everything but the shipped folder goes to the work folder.
+Without ``--stage``: all of them. A stage resumes where it was stopped. Everything but the shipped folder goes to the
+work folder.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mini_training.card import card
 from mini_training.data import Rated, read_rated, save_json
-from mini_training.describe import prepare, read
-from mini_training.fit import fit
-from mini_training.measure import ladder, measure
-from mini_training.plan import Recipe
+from mini_training.fit import Known, Sets, fit
+from mini_training.leave_out import left_out
+from mini_training.measure import bf16_difference, measure, photographs
+from mini_training.plan import Plan, Refining
+from mini_training.prepare import prepare, read
+from mini_training.prompts import read_captions, read_prompts
+from mini_training.refine import refine
+from mini_training.robust import ladders, noises
 from mini_training.ship import Place, finish, halfwidths, seen_by, ship
-from mini_training.words import build_words
-from mst_clipiqa.evaluate import srcc
-from mst_clipiqa.model_folder import TrainedOn
-from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import MINI_MODEL, Scorer
 
-STAGES = ("prepare", "calibrate", "twin", "final", "leave-out", "card")
+STAGES = ("prepare", "development", "final", "leave-out", "no-photographs", "card")
+LOOKS = 3
+"""How often figures of these encoders on the development prompts were looked at."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Paths:
     """Inputs and outputs."""
 
     data: Path
+    live: Path
     kodak: Path
     work: Path
 
@@ -45,13 +50,14 @@ def main() -> None:
     """Run stages in order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="AGIQA-3K: data.csv and images/")
+    parser.add_argument("--live", type=Path, required=True, help="LIVE in the Wild: data.csv and images/")
     parser.add_argument("--kodak", type=Path, required=True, help="the Kodak photographs, for measuring only")
     parser.add_argument("--work", type=Path, default=Path("work-out"))
     parser.add_argument("--stage", nargs="*", choices=STAGES, default=STAGES)
     args = parser.parse_args()
-    paths = Paths(args.data, args.kodak, args.work)
+    paths = Paths(args.data, args.live, args.kodak, args.work)
     paths.work.mkdir(parents=True, exist_ok=True)
-    run = dict(zip(STAGES, (_prepare, _calibrate, _twin, _final, _leave_out, _card), strict=True))
+    run = dict(zip(STAGES, (_prepare, _development, _final, _leave_out, _no_photographs, _card), strict=True))
     for stage in STAGES:
         if stage in args.stage:
             start = time.perf_counter()
@@ -60,66 +66,78 @@ def main() -> None:
 
 
 def _prepare(paths: Paths) -> None:
-    """Describe every image once, and some on their way down a ladder of distortion."""
-    prepare(read_rated(paths.data), paths.data, paths.work)
+    """Compute the maps of the frozen blocks, of every image and of distorted ones."""
+    prepare(_rated(paths), paths.data, paths.live, paths.work)
 
 
-def _calibrate(paths: Paths) -> None:
-    """Train on 154 prompts; the 38 of validation chose the settings and give the intervals."""
-    rated = read_rated(paths.data)
-    folder = paths.work / "calibrated"
-    _train(paths, rated, rated.part == "train", Place(folder, str(folder / "encoders")))
+def _development(paths: Paths) -> None:
+    """Train on 192 prompts and half of the photographs; the 48 prompts and the other half give the card's figures."""
+    rated = _rated(paths)
+    folder = paths.work / "development"
+    known = Known(np.flatnonzero(rated.part != "development"), np.flatnonzero(rated.half))
+    _train(paths, rated, known, Place(folder, str(folder / "encoders")))
     save_json(paths.work / "intervals.json", halfwidths(folder, rated, paths.data))
-    save_json(paths.work / "validation.json", measure(str(folder), paths.data, None, "validation"))
-
-
-def _twin(paths: Paths) -> None:
-    """Train on 192 prompts; the 48 of development give the card's figures."""
-    rated = read_rated(paths.data)
-    folder = paths.work / "twin"
-    _train(paths, rated, rated.part != "development", Place(folder, str(folder / "encoders")))
-    finish(folder, json.loads((paths.work / "intervals.json").read_text()), "# The twin of mini\n")
-    save_json(paths.work / "development.json", measure(str(folder), paths.data, None, "development"))
+    found = measure(str(folder), paths.data, "development")
+    found["photographs"] = photographs(Scorer.load(folder), rated, paths.live)
+    found["bf16"] = bf16_difference(folder, rated, paths.data)
+    save_json(paths.work / "development.json", found)
 
 
 def _final(paths: Paths) -> None:
-    """Train on all prompts, into the package; the photographs under distortion are measured on the result."""
-    rated = read_rated(paths.data)
-    _train(paths, rated, np.ones(len(rated.names), bool), Place(MINI_MODEL, "mini"))
+    """Train on everything, into the package; photographs under distortion are measured on the result."""
+    rated = _rated(paths)
+    known = Known(np.arange(len(rated.names)), np.arange(len(rated.photos)))
+    _train(paths, rated, known, Place(MINI_MODEL, "mini"))
     finish(MINI_MODEL, json.loads((paths.work / "intervals.json").read_text()), "# mini\n")
-    save_json(paths.work / "kodak.json", ladder(Scorer.load("mini"), paths.kodak))
+    scorer = Scorer.load("mini")
+    save_json(paths.work / "robust.json", {"kodak": ladders(scorer, paths.kodak), "noise": noises(scorer)})
 
 
 def _leave_out(paths: Paths) -> None:
-    """Leave one generator out of training, six times; measure on its images, of prompts met and of new ones."""
-    rated = read_rated(paths.data)
-    generator = rated.generators
-    new = rated.part == "development"
+    """Leave one generator out of training, six times; measure on its images, of prompts seen and of new ones."""
+    rated = _rated(paths)
     table = {}
-    for left in sorted(set(generator)):
-        folder = paths.work / "left-out" / left
-        _train(paths, rated, ~new & (generator != left), Place(folder, str(folder / "encoders")))
-        test = np.flatnonzero(generator == left)
-        asked = (ScoreRequest[None](paths.data / "images" / rated.names[i], rated.prompts[i]) for i in test)
-        quality = np.array([score.quality for score in Scorer.load(folder).many(asked)])
-        mos, fresh = rated.ratings[test, 0], new[test]
-        table[left] = {"n": len(test), "srcc": srcc(quality, mos), "new_prompts": srcc(quality[fresh], mos[fresh])}
+    for generator in sorted(set(rated.generators)):
+        rows = np.flatnonzero((rated.part != "development") & (rated.generators != generator))
+        folder = paths.work / "left-out" / generator
+        _train(paths, rated, Known(rows, np.flatnonzero(rated.half)), Place(folder, str(folder / "encoders")))
+        table[generator] = left_out(folder, rated, paths.data, generator)
         save_json(paths.work / "leave-out.json", table)
 
 
+def _no_photographs(paths: Paths) -> None:
+    """Train on 192 prompts and no photograph; measure on all photographs."""
+    rated = _rated(paths)
+    folder = paths.work / "no-photographs"
+    known = Known(np.flatnonzero(rated.part != "development"), np.arange(0))
+    _train(paths, rated, known, Place(folder, str(folder / "encoders")))
+    save_json(paths.work / "no-photographs.json", photographs(Scorer.load(folder), rated, paths.live))
+
+
 def _card(paths: Paths) -> None:
-    """Write the card from what was measured."""
-    names = ("intervals", "validation", "development", "kodak", "leave-out")
+    """Write the figures and the card from what was measured."""
+    names = ("intervals", "development", "robust", "leave-out", "no-photographs", "baselines")
     found = {n: json.loads(p.read_text()) for n in names if (p := paths.work / f"{n}.json").is_file()}
+    found["looks"] = LOOKS
+    found["megabytes"] = sum(path.stat().st_size for path in MINI_MODEL.rglob("*") if path.is_file()) / 1e6
+    save_json(MINI_MODEL / "figures.json", found)
     finish(MINI_MODEL, found["intervals"], card(found))
 
 
-def _train(paths: Paths, rated: Rated, rows: np.ndarray, place: Place) -> None:
-    index = np.flatnonzero(rows)
-    words = build_words(sorted({rated.prompts[i] for i in index}))
-    model = fit(rated, read(paths.work), index, words, Recipe())
-    seen: TrainedOn = seen_by(rated, index, paths.data)
-    ship(model, words, place, seen)
+def _rated(paths: Paths) -> Rated:
+    return read_rated(paths.data, paths.live)
+
+
+def _train(paths: Paths, rated: Rated, known: Known, place: Place) -> None:
+    """Train and write a model folder; a training that is complete is read from the work folder."""
+    torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
+    plan = Plan()
+    prompts, texts = read_prompts(rated, plan.dim)
+    sets = Sets(rated, read(paths.work), prompts, np.array([texts.index(prompt) for prompt in rated.prompts]))
+    name = "final" if place.source == "mini" else place.folder.name
+    learner = fit(sets, known, plan, paths.work / f"{name}.pt")
+    refine(learner, sets, known, read_captions(plan.dim), Refining())
+    ship(learner, place, seen_by(rated, known.rows, known.photos, paths.data, paths.live))
 
 
 if __name__ == "__main__":

@@ -11,22 +11,23 @@ TEXT = Path(__file__).parent / "card.md"
 
 
 def card(found: dict[str, Any]) -> str:
-    """Return README.md for the folder: the text of ``card.md`` with the tables put in."""
+    """Return README.md for the folder: the text of ``card.md`` with the figures and tables put in."""
     text = TEXT.read_text(encoding="utf-8")
-    unknown = found["development"]["unknown_prompts"]
+    development, robust = found["development"], found["robust"]
     values = {
-        "agreement": _agreement(found["development"]),
+        "agreement": _agreement(development),
         "within": _within(found),
-        "kodak": _kodak(found["kodak"]),
-        "fall": _interval(found["development"]["prompt_matters"], "fall"),
+        "photographs": _photographs(found),
+        "kodak": _kodak(robust["kodak"]),
+        "noise": f"{max(robust['noise']):.2f}",
+        "fall": _interval(development["prompt_matters"], "fall"),
         "interval_q": f"{found['intervals']['quality']:.2f}",
         "interval_c": f"{found['intervals']['correspondence']:.2f}",
-        "unknown_dev": f"{len(unknown['development'])} of {unknown['of'][1]}",
-        "unknown_val": f"{len(found['validation']['unknown_prompts']['validation'])} of "
-        f"{found['validation']['unknown_prompts']['of'][1]}",
-        "unknown_list": ", ".join(f"“{p}”" for p in unknown["development"]) or "none",
-        "validation_q": _interval(found["validation"]["quality"]["srcc"], "value"),
-        "validation_c": _interval(found["validation"]["correspondence"]["srcc"], "value"),
+        "bf16_mean": f"{development['bf16']['mean']:.3f}",
+        "bf16_max": f"{development['bf16']['max']:.2f}",
+        "looks": str(found["looks"]),
+        "megabytes": f"{found['megabytes']:.0f}",
+        "baselines": _baselines(found.get("baselines")),
     }
     for name, value in values.items():
         text = text.replace("{{" + name + "}}", value)
@@ -40,7 +41,7 @@ def _interval(of: dict[str, float], key: str) -> str:
 def _agreement(found: dict[str, Any]) -> str:
     lines = ["| | quality | correspondence |", "|---|---|---|"]
     q, c = found["quality"], found["correspondence"]
-    rows: list[tuple[str, Callable[[Any], str]]] = [
+    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("images", lambda t: str(t["n"])),
         ("SRCC", lambda t: _interval(t["srcc"], "value")),
         ("SRCC of the generator's mean", lambda t: f"{t['above_generator_mean']['a']:.3f}"),
@@ -68,9 +69,29 @@ def _within(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"| mean | {means} |"])
 
 
-def _kodak(ladder: dict[str, list[float]]) -> str:
+def _photographs(found: dict[str, Any]) -> str:
+    half = found["development"]["photographs"]["other_half"]["srcc"]
+    lines = ["| trained on | measured on | SRCC |", "|---|---|---|"]
+    lines.append(f"| 192 prompts and half of the 400 photographs | the other half | {_interval(half, 'value')} |")
+    if never := found.get("no-photographs"):
+        alone = _interval(never["all"]["srcc"], "value")
+        lines.append(f"| 192 prompts and no photograph (five epochs) | all 400 | {alone} |")
+    return "\n".join(lines)
+
+
+def _baselines(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    lines = ["Beside BRISQUE and NIQE (SRCC of quality on the same images):", ""]
+    lines += ["| | development prompts | other half of the photographs |", "|---|---|---|"]
+    for name, values in found.items():
+        lines.append(f"| {name} | {values['development']:.3f} | {values['photographs']:.3f} |")
+    return "\n".join(lines)
+
+
+def _kodak(ladders: dict[str, list[float]]) -> str:
     lines = ["| | clean | 1 | 2 | 3 | 4 | falls at every step |", "|---|---|---|---|---|---|---|"]
-    for kind, means in ladder.items():
+    for kind, means in ladders.items():
         falls = all(a > b for a, b in itertools.pairwise(means))
         lines.append(f"| {kind} | " + " | ".join(f"{m:.2f}" for m in means) + f" | {'yes' if falls else 'no'} |")
     return "\n".join(lines)

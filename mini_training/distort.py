@@ -1,4 +1,4 @@
-"""Eight ways to distort an image, each with a strength from 0 (barely visible) to 1 (ruined).
+"""Fourteen ways to distort an image, each with a strength from 0 (barely visible) to 1 (ruined).
 
 They serve twice: training ranks an image above its distorted self, and the card measures the mean score of clean
 photographs going down a ladder of four strengths of each.
@@ -89,6 +89,52 @@ def _warp(image: Image.Image, strength: float, rng: np.random.Generator) -> Imag
     )
 
 
+def _luminance_noise(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    """Add one value to all three channels of a pixel: noise without colour."""
+    pixels = np.asarray(image, np.float32)
+    return _to_image(pixels + _between(4, 70, strength) * rng.standard_normal((*pixels.shape[:2], 1), np.float32))
+
+
+def _grain(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    """Add luminance noise in clumps, strongest in the midtones, as film shows it."""
+    pixels = np.asarray(image, np.float32)
+    clumps = ndimage.gaussian_filter(rng.standard_normal(pixels.shape[:2], np.float32), 0.9)
+    clumps *= _between(5, 75, strength) / clumps.std()
+    midtones = 1 - np.abs(pixels.mean(axis=2) / 127.5 - 1) ** 2
+    return _to_image(pixels + (clumps * (0.3 + 0.7 * midtones))[..., None])
+
+
+def _salt_and_pepper(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    pixels = np.array(image)
+    chance = rng.random(pixels.shape[:2])
+    share = _between(0.004, 0.3, strength)
+    pixels[chance < share / 2] = 0
+    pixels[chance > 1 - share / 2] = 255
+    return Image.fromarray(pixels)
+
+
+def _upscale(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    """Shrink by averaging and enlarge again by repeating pixels and smoothing between them, as viewers do."""
+    factor = _between(1.4, 8.0, strength)
+    small = image.resize(
+        (max(1, round(image.width / factor)), max(1, round(image.height / factor))), Image.Resampling.BOX
+    )
+    return small.resize(image.size, Image.Resampling.BILINEAR)
+
+
+def _oversharpen(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
+    pixels = np.asarray(image, np.float32)
+    soft = ndimage.gaussian_filter(pixels, (1.4, 1.4, 0))
+    return _to_image(pixels + _between(0.8, 9.0, strength) * (pixels - soft))
+
+
+def _colour_cast(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
+    """Tint towards a random hue: one side of the colour wheel gains what the other loses."""
+    angle = rng.uniform(0, 2 * np.pi) + np.array([0, 2, 4]) * np.pi / 3
+    tint = np.cos(angle).astype(np.float32)
+    return _to_image(np.asarray(image, np.float32) + _between(10, 90, strength) * tint)
+
+
 KINDS: dict[str, _Distort] = {
     "blur": _blur,
     "noise": _noise,
@@ -98,4 +144,10 @@ KINDS: dict[str, _Distort] = {
     "banding": _banding,
     "ringing": _ringing,
     "warping": _warp,
+    "luminance noise": _luminance_noise,
+    "film grain": _grain,
+    "salt and pepper": _salt_and_pepper,
+    "upscaling": _upscale,
+    "oversharpening": _oversharpen,
+    "colour cast": _colour_cast,
 }

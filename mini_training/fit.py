@@ -1,111 +1,244 @@
-"""What every training does: towers, text encoder and heads learnt together from the statistics."""
+"""The loop: batches, steps, and the running mean of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mini_training.data import Rated
-from mini_training.describe import Described
-from mini_training.distort import KINDS
-from mini_training.learner import Batch, Drawn, Learner, Taught, losses
-from mini_training.plan import Plan, Recipe
-from mini_training.scenes import scenes
-from mini_training.teacher import Teacher
-from mini_training.words import Words
-from mst_clipiqa.encoders.mini.pair import PAD, START, UNKNOWN
-from mst_clipiqa.model.templates import TEMPLATES
+from mini_training.data import HIGH, LOW, PHOTO_HIGH, Rated
+from mini_training.learner import Learner, Prompts, ladder_loss, photo_loss, rated_loss, shuffled_loss
+from mini_training.plan import Plan
+from mini_training.prepare import Maps, Prepared, tensor
+from mst_clipiqa.model.loss import mst_clipiqa_loss
+from mst_clipiqa.model.mst_clipiqa import to_head
 
-CAPTION = 16
-"""Tokens of the longest caption of a drawn scene, and some to spare."""
+_RUNGS = 4
+_SAVE = 100  # steps between checkpoints
+_CLIP = 5.0  # the largest norm of a gradient
 
 
-def fit(rated: Rated, described: Described, rows: np.ndarray, words: Words, recipe: Recipe) -> Learner:
-    """Return the weights after the plan's last step, from the rated images at ``rows``; same seed, same weights."""
-    plan = recipe.plan
+@dataclass(frozen=True)
+class Known:
+    """What a training may look at.
+
+    Attributes:
+        rows: int, which images of AGIQA-3K.
+        photos: int, which photographs of LIVE in the Wild, counted from 0.
+    """
+
+    rows: np.ndarray
+    photos: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sets:
+    """All that training reads."""
+
+    rated: Rated
+    maps: Prepared
+    prompts: Prompts
+    prompt_of: np.ndarray  # int, (n,): the row of each image's prompt in ``prompts``
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: rated images, photographs, ladders and noise, in this order."""
+
+    coarse: Tensor
+    fine: Tensor
+    rows: np.ndarray
+    photos: np.ndarray
+    ladders: int
+    mixed: tuple[Tensor, Tensor] | None  # which image each one is mixed with, and its own share
+
+
+def fit(sets: Sets, known: Known, plan: Plan, checkpoint: Path) -> Learner:
+    """Return a trained learner; training resumes from ``checkpoint`` if it exists."""
     torch.manual_seed(plan.seed)
-    model = Learner(recipe.sizes, words.vectors, len(rated.group_names), len(KINDS))
-    model.standardise(described, torch.from_numpy(rows))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    steps = round(plan.epochs * len(rows) / plan.batch)
-    optimiser = torch.optim.AdamW(trained, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.rate, steps, pct_start=0.15, cycle_momentum=False)
-    templates = encode(words, list(TEMPLATES), 8)
-    factor = {"quality": 1.0, "match": 1.0} | vars(recipe.weights)
-    for _, batch in zip(range(steps), _batches(rated, described, rows, words, plan), strict=False):
-        found = losses(model, batch, templates)
-        model.zero_grad(set_to_none=True)
-        sum(factor[name] * value for name, value in found.items()).backward()
-        nn.utils.clip_grad_norm_(trained, 5.0)
-        optimiser.step()
-        schedule.step()
-    return model.eval()
+    learner = Learner(plan)
+    if checkpoint.is_file() and "learner" in (state := torch.load(checkpoint, weights_only=True)):
+        learner.load_state_dict(state["learner"])
+        return learner.eval()
+    learner.centre(sets.prompts)
+    _standardise(learner, sets, known)
+    _Run(learner, sets, known, checkpoint).train()
+    return learner.eval()
 
 
-def _batches(rated: Rated, described: Described, rows: np.ndarray, words: Words, plan: Plan) -> Iterator[Batch]:
-    """Draw batches for ever, each rated image once before any comes again."""
-    rng = np.random.default_rng(plan.seed)
-    all_ids, all_mask = encode(words, rated.prompts)
-    photographs, ladders = np.flatnonzero(described.rows < 0), np.flatnonzero(np.isin(described.rows, rows))
-    said = [caption for scene in scenes() for caption in scene.captions]
-    captions = encode(words, said, CAPTION)[0].unflatten(0, (-1, 3))
-    teacher = Teacher(rated, described, rows)
-    queue = np.empty(0, int)
-    while True:
-        if len(queue) < plan.batch:
-            queue = np.concatenate([queue, rng.permutation(rows)])
-        some, queue = queue[: plan.batch], queue[plan.batch :]
-        half = plan.ladders // 2
-        steep = np.concatenate([rng.choice(photographs, half), rng.choice(ladders, plan.ladders - half)])
-        longest = int(all_mask[some].sum(1).max())
-        ids, mask = all_ids[some, :longest], all_mask[some, :longest]
-        hidden = torch.from_numpy(rng.random(ids.shape) < plan.word_drop) & (ids > START)
-        drawn = torch.from_numpy(rng.choice(len(captions), plan.scenes))
-        caption_ids = captions[drawn].transpose(0, 1).flatten(0, 1)
-        taught = _taught(teacher, described, some, rng)
-        yield Batch(
-            coarse=torch.cat([described.coarse[some], taught.coarse, described.ladder_coarse[steep].flatten(0, 1)]),
-            fine=torch.cat([described.fine[some], taught.fine, described.ladder_fine[steep].flatten(0, 1)]),
-            ratings=torch.from_numpy(rated.ratings[some]),
-            taught=taught,
-            groups=torch.from_numpy(rated.groups[some]),
-            ids=ids.masked_fill(hidden, UNKNOWN),
-            mask=mask,
-            same=torch.from_numpy(rated.prompt_ids[some]),
-            kinds=described.kinds[steep],
-            strengths=described.strengths[steep],
-            drawn=Drawn(
-                coarse=described.scene_coarse[drawn],
-                fine=described.scene_fine[drawn],
-                ids=caption_ids,
-                mask=caption_ids != PAD,
-            ),
+class _Run:
+    """One training."""
+
+    def __init__(self, learner: Learner, sets: Sets, known: Known, checkpoint: Path) -> None:
+        self.learner, self.sets, self.known, self.plan = learner, sets, known, learner.plan
+        self.checkpoint = checkpoint
+        self.steps = max(1, int(self.plan.epochs * len(known.rows) / self.plan.batch))
+        trunks = [*learner.coarse.trunk.parameters(), *learner.fine.trunk.parameters()]
+        inside = {id(weight) for weight in trunks}
+        rest = [w for w in learner.parameters() if w.requires_grad and id(w) not in inside]
+        self.trunks, self.start = trunks, [weight.detach().clone() for weight in trunks]
+        self.weights = [*trunks, *rest]
+        groups = [{"params": trunks, "peak": self.plan.rate}, {"params": rest, "peak": self.plan.head_rate}]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.plan.decay)
+        if self.plan.pull:
+            self.optimizer.param_groups[0]["weight_decay"] = 0.0
+        self.mean = [weight.detach().clone() for weight in self.weights]
+        self.first = 0
+        if checkpoint.is_file():
+            self._resume()
+
+    def train(self) -> None:
+        """Take every step; afterwards the learner holds the running mean of its weights."""
+        self.learner.train()
+        began, losses = time.perf_counter(), []
+        for step in range(self.first, self.steps):
+            losses.append(self._step(step))
+            if step % 50 == 49:
+                seconds = time.perf_counter() - began
+                print(
+                    f"step {step + 1} of {self.steps}: loss {np.mean(losses[-50:]):.3f}, {seconds:.0f} s",
+                    file=sys.stderr,
+                )
+            if step % _SAVE == _SAVE - 1:
+                self._save(step + 1)
+        with torch.no_grad():
+            for weight, mean in zip(self.weights, self.mean, strict=True):
+                weight.copy_(mean)
+        torch.save({"learner": self.learner.state_dict()}, self.checkpoint)
+
+    def _step(self, step: int) -> float:
+        rate = _rate(step / self.steps, self.plan.warm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        rng = np.random.default_rng((self.plan.seed, step))
+        torch.manual_seed(self.plan.seed * 1_000_003 + step)
+        loss = self._loss(draw(self.sets, self.known, self.plan, step, rng), rng)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.weights, _CLIP)
+        self.optimizer.step()
+        with torch.no_grad():
+            if self.plan.pull:
+                torch._foreach_lerp_([*self.trunks], self.start, self.plan.rate * rate * self.plan.pull)
+            keep = min(self.plan.average, (step + 1) / (step + 10))
+            torch._foreach_lerp_(self.mean, [w.detach() for w in self.weights], 1 - keep)
+        return loss.item()
+
+    def _loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
+        learner, weights, prompts = self.learner, self.plan.weights, self.sets.prompts
+        f_c, f_f = learner.coarse(batch.coarse), learner.fine(batch.fine)
+        q = learner.score_quality(f_c, f_f, prompts)
+        n, m = len(batch.rows), len(batch.photos)
+        ratings = to_head(torch.from_numpy(self.sets.rated.ratings[batch.rows]), LOW, HIGH)
+        y = ratings[:, 0]
+        if batch.mixed:
+            other, share = batch.mixed
+            y = y * share + y[other] * (1 - share)
+        generator = self.sets.rated.generators[batch.rows]
+        loss = rated_loss(q[:n], y, torch.from_numpy(generator[:, None] == generator[None]), weights)
+        if m:
+            marks = torch.from_numpy(self.sets.rated.photo_ratings[batch.photos])
+            loss = loss + weights.photos * photo_loss(learner, q[n : n + m], to_head(marks, 0.0, PHOTO_HIGH))
+        rest = q[n + m :]
+        rungs = rest[: batch.ladders * (1 + _RUNGS)].view(batch.ladders, -1)
+        if batch.ladders:
+            loss = loss + weights.ladder * ladder_loss(rungs, self.plan.rung)
+        if len(rest) > rungs.numel():
+            loss = loss + weights.noise * torch.relu(rest[rungs.numel() :] - self.plan.floor).mean()
+        return loss if batch.mixed else loss + weights.match * self._match(batch, f_c[:n], f_f[:n], ratings[:, 1], rng)
+
+    def _match(self, batch: Batch, f_c: Tensor, f_f: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return the loss of correspondence, with each image's own prompt and with that of another image."""
+        own = torch.from_numpy(self.sets.prompt_of[batch.rows])
+        other = torch.from_numpy(self.sets.prompt_of[rng.choice(self.known.rows, len(batch.rows))])
+        q = self.learner.score_match(f_c, f_f, self.sets.prompts, own)
+        wrong = self.learner.score_match(f_c, f_f, self.sets.prompts, other)
+        return mst_clipiqa_loss(q, y) + self.plan.weights.shuffled * shuffled_loss(
+            q, wrong, (own != other).float(), y, self.plan.ahead
         )
 
+    def _save(self, done: int) -> None:
+        state = {"done": done, "weights": self.weights, "mean": self.mean, "optimizer": self.optimizer.state_dict()}
+        torch.save(state, self.checkpoint)
 
-def _taught(teacher: Teacher, described: Described, some: np.ndarray, rng: np.random.Generator) -> Taught:
-    """Ask the teacher of rated images, of each mixed with another one, and of each with another one's prompt."""
-    share = torch.from_numpy(rng.uniform(0.5, 1, (len(some), 1))).float()
-    other, order = rng.choice(teacher.rows, len(some)), rng.permutation(len(some))
-    coarse, fine = (share * x[some] + (1 - share) * x[other] for x in (described.coarse, described.fine))
-    right, wrong = teacher.answers(described.coarse[some], described.fine[some], some, some[order])
-    return Taught(
-        coarse=coarse,
-        fine=fine,
-        mixtures=teacher.answers(coarse, fine, some)[0],
-        own=teacher.own(some),
-        order=torch.from_numpy(order),
-        changes=(wrong - right)[:, 1],
-    )
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True)
+        with torch.no_grad():
+            for weight, saved in zip(self.weights, state["weights"], strict=True):
+                weight.copy_(saved)
+        self.mean = [mean.detach() for mean in state["mean"]]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.first = state["done"]
 
 
-def encode(words: Words, prompts: list[str], length: int = 64) -> tuple[Tensor, Tensor]:
-    """Return token ids, int (n, length), and mask, as the product's text encoder sees prompts."""
-    ids = torch.full((len(prompts), length), PAD)
-    for row, prompt in enumerate(prompts):
-        tokens = [START, *words.tokenizer.encode(prompt).ids][:length]
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-    return ids, ids != PAD
+def draw(sets: Sets, known: Known, plan: Plan, step: int, rng: np.random.Generator) -> Batch:
+    """Return the batch of a step: each epoch sees every rated image once, some of its crops, mirrored or not."""
+    rows = _turn(known.rows, plan.batch, step, plan.seed)
+    photos = _turn(known.photos, plan.photos, step, plan.seed + 1) if len(known.photos) else known.photos
+    maps, n = sets.maps, len(sets.rated.names)
+    parts = []
+    for row in [*rows, *(n + photos)]:
+        parts.append(_crops(maps.mirrored if rng.random() < 0.5 else maps.rated, row, plan.crops, rng))
+    allowed = _ladders(sets, known)
+    ladders = rng.choice(allowed, plan.ladders, replace=False)
+    for ladder in ladders:
+        base, chosen = maps.bases[ladder], rng.choice(maps.rated.fine.shape[1], plan.crops, replace=False)
+        start = (maps.rated, base) if base >= 0 else (maps.photographs, -1 - base)
+        for source, at in (start, *((maps.ladders, _RUNGS * ladder + rung) for rung in range(_RUNGS))):
+            parts.append((source.coarse[at], source.fine[at][chosen]))
+    for noise in rng.choice(len(maps.noises.coarse), plan.noises, replace=False):
+        parts.append(_crops(maps.noises, noise, plan.crops, rng))
+    coarse, fine = (tensor(np.stack(part)) for part in zip(*parts, strict=True))
+    coarse = coarse.unsqueeze(1)
+    mixed = _mix(coarse, fine, len(rows), rng) if rng.random() < plan.mixed else None
+    return Batch(coarse, fine, rows, photos, len(ladders), mixed)
+
+
+def _crops(maps: Maps, row: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return maps.coarse[row], maps.fine[row][rng.choice(maps.fine.shape[1], count, replace=False)]
+
+
+def _mix(coarse: Tensor, fine: Tensor, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Replace the first n images by mixtures of two, each mostly itself."""
+    other = torch.from_numpy(rng.permutation(n))
+    share = torch.from_numpy(rng.uniform(0.5, 1, n)).float()
+    for maps in (coarse, fine):
+        own = share.to(maps.dtype).view(-1, *[1] * (maps.ndim - 1))
+        maps[:n] = maps[:n] * own + maps[:n][other] * (1 - own)
+    return other, share
+
+
+def _ladders(sets: Sets, known: Known) -> np.ndarray:
+    """Return the ladders that start from an image that may be looked at."""
+    allowed = {*known.rows.tolist(), *(len(sets.rated.names) + known.photos).tolist()}
+    return np.array([i for i, base in enumerate(sets.maps.bases.tolist()) if base < 0 or base in allowed])
+
+
+def _turn(rows: np.ndarray, count: int, step: int, seed: int) -> np.ndarray:
+    """Return the ``step``-th ``count`` rows of an endless list: one shuffle of all rows after the other."""
+    places = np.arange(step * count, (step + 1) * count)
+    return np.array([_shuffled(rows, int(place) // len(rows), seed)[int(place) % len(rows)] for place in places])
+
+
+def _shuffled(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(rows)
+
+
+def _rate(done: float, warm: float) -> float:
+    """Return the share of the peak rate: up in a line, down in a cosine."""
+    if done < warm:
+        return max(0.01, done / warm)
+    return max(0.01, 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))))
+
+
+def _standardise(learner: Learner, sets: Sets, known: Known) -> None:
+    rows = np.sort(np.random.default_rng(0).choice(known.rows, min(96, len(known.rows)), replace=False))
+    some = sets.maps.rated[rows]
+    learner.coarse.standardise_by(tensor(some.coarse))
+    learner.fine.standardise_by(tensor(some.fine[:, ::3].reshape(-1, *some.fine.shape[2:])))

@@ -1,9 +1,9 @@
 """Measure a model folder as its users meet it: every figure of the card, as JSON on stdout.
 
-    python -m mini_training.measure --data DIR --kodak DIR [--model mini] [--part development]
+    python -m mini_training.measure --data DIR --live DIR --kodak DIR [--model mini] [--part development]
 
-DIR is AGIQA-3K and the folder of the 24 Kodak photographs. What ships was trained on every part, so its agreement with
-the ratings means little: the card's figures are those of ``--model work-out/twin``.
+The three are AGIQA-3K, LIVE in the Wild and the folder of the 24 Kodak photographs. What ships was trained on every
+part, so its agreement with the ratings means little: the card's figures are those of ``--model work-out/development``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mini_training.data import Rated, read_rated
-from mini_training.distort import KINDS, LADDER, distort
+from mini_training.robust import ladders, noises
 from mst_clipiqa.evaluate import bootstrap, generator_mean, pair_accuracy, paired_difference, plcc, rmse, srcc
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -30,23 +28,28 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--live", type=Path)
     parser.add_argument("--kodak", type=Path)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--part", default="development", choices=["train", "validation", "development", "all"])
     args = parser.parse_args()
-    print(json.dumps(measure(args.model, args.data, args.kodak, args.part), indent=1))
+    found = measure(args.model, args.data, args.part)
+    scorer = Scorer.load(args.model)
+    if args.live:
+        found["photographs"] = photographs(scorer, read_rated(args.data, args.live), args.live)
+    if args.kodak:
+        found["kodak"], found["noise"] = ladders(scorer, args.kodak), noises(scorer)
+    print(json.dumps(found, indent=1))
 
 
-def measure(model: str, data: Path, kodak: Path | None, part: str) -> dict[str, object]:
-    """Return agreement with raters, behaviour and speed of a model folder."""
+def measure(model: str, data: Path, part: str) -> dict[str, object]:
+    """Return agreement with raters and what the prompt changes, of a model folder."""
     scorer = Scorer.load(model)
     rated = read_rated(data)
     rows = np.arange(len(rated.names)) if part == "all" else np.flatnonzero(rated.part == part)
     files = [data / "images" / rated.names[i] for i in rows]
-    start = time.perf_counter()
     encoded = scorer.encode(files)
-    speed = len(files) / (time.perf_counter() - start)
-    out: dict[str, object] = {"model": model, "part": part, "images": len(rows), "images_a_second": speed}
+    out: dict[str, object] = {"model": model, "part": part, "images": len(rows)}
     prompts = [rated.prompts[i] for i in rows]
     scores = _table(scorer.score_encoded(encoded, prompts))
     for column, target in enumerate(TARGETS):
@@ -61,9 +64,32 @@ def measure(model: str, data: Path, kodak: Path | None, part: str) -> dict[str, 
         part: [p for p, k in zip(everyone, known, strict=True) if not k and p in here],
         "of": [len(everyone), len(here)],
     }
-    if kodak is not None:
-        out["kodak"] = ladder(scorer, kodak)
     return out
+
+
+def photographs(scorer: Scorer, rated: Rated, live: Path) -> dict[str, dict[str, object]]:
+    """Return agreement with the raters of LIVE in the Wild: all, the half that development trains on, the other."""
+    requests = [ScoreRequest[None](live / "images" / name) for name in rated.photos]
+    quality = np.array([score.quality for score in scorer.many(requests)], float)
+    every = np.ones(len(rated.photos), bool)
+    parts = {"all": every, "trained_half": rated.half, "other_half": ~rated.half}
+    return {name: _photos(quality[kept], rated.photo_ratings[kept]) for name, kept in parts.items()}
+
+
+def bf16_difference(folder: Path, rated: Rated, data: Path) -> dict[str, float]:
+    """Return how far qualities of the development images in bf16 are from those in fp32: mean and highest."""
+    files = [data / "images" / rated.names[i] for i in np.flatnonzero(rated.part == "development")]
+    fp32, bf16 = (
+        np.array([s.quality for s in Scorer.load(folder, precision=name).many(files)], float)
+        for name in ("fp32", "bf16")
+    )
+    difference = np.abs(fp32 - bf16)
+    return {"mean": float(difference.mean()), "max": float(difference.max())}
+
+
+def _photos(quality: np.ndarray, y: np.ndarray) -> dict[str, object]:
+    found = bootstrap(quality, y.astype(float), list(range(len(y))))
+    return {"n": len(y), "srcc": dataclasses.asdict(found)}
 
 
 def _table(scores: list[Score]) -> np.ndarray:
@@ -119,21 +145,6 @@ def _drop(drop: np.ndarray, ids: np.ndarray, draws: int = 1000) -> dict[str, flo
     picked = rng.integers(0, len(total), (draws, len(total)))
     low, high = np.quantile(total[picked].sum(1) / count[picked].sum(1), [0.025, 0.975])
     return {"fall": float(drop[kept].mean()), "low": float(low), "high": float(high), "n": int(kept.sum())}
-
-
-def ladder(scorer: Scorer, folder: Path) -> dict[str, list[float]]:
-    """Return the mean quality of photographs, clean and at four strengths of each distortion."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png")
-    images = [Image.open(path).convert("RGB") for path in files]
-    clean = _mean(scorer, images)
-    return {
-        kind: [clean, *(_mean(scorer, [distort(im, kind, s, i) for i, im in enumerate(images)]) for s in LADDER)]
-        for kind in KINDS
-    }
-
-
-def _mean(scorer: Scorer, images: list[Image.Image]) -> float:
-    return float(np.mean([score.quality for score in scorer.many(ScoreRequest(image) for image in images)]))
 
 
 if __name__ == "__main__":

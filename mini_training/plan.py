@@ -2,66 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mst_clipiqa.model.preprocess import ViewSpec
 
 VIEW = ViewSpec(
-    size=160,
-    mean=(128 / 255,) * 3,
-    std=(64 / 255,) * 3,
+    size=224,
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
     fine="native",
     crops=9,
-    crop_size=96,
+    crop_size=112,
     native_side=512,
     gap=1.0,
 )
-"""What the towers see: the whole image small, and nine native crops, a third of an image of 512 pixels."""
+"""What the towers see, scaled as EfficientNet-Lite expects: the whole image small, and nine native crops."""
 
+FROZEN = 5
+"""Blocks of each tower that keep ImageNet's weights: up to stride 8."""
 
-@dataclass(frozen=True)
-class Sizes:
-    """What is built."""
-
-    dim: int = 256
-    hidden: int = 512
-    drop: float = 0.15  # of statistics, and of what the first layer makes of them
-    feature_drop: float = 0.1
-    text_drop: float = 0.2
+NOISES = 64
+"""Images of pure noise."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each side task counts beside the two main losses."""
+    """How much each task counts beside quality."""
 
-    mixed: float = 2.0  # a mixture of two images, as the teacher says
-    towers: float = 0.3  # each tower alone predicts the four ratings
-    group: float = 0.2  # generator and setting
-    distorted: float = 1.3  # an image above its distorted self
-    kind: float = 0.1  # which distortion, how strong
-    caption: float = 0.2  # image against prompts of the batch
-    shuffled: float = 1.0  # own prompt above another one
-    scene: float = 1.0  # a drawn scene's caption above the same without its colour, and that above a wrong colour
+    match: float = 0.5  # correspondence
+    shuffled: float = 0.15  # own prompt ahead of another one
+    photos: float = 0.3  # LIVE in the Wild
+    ladder: float = 0.5  # an image above its distorted self
+    noise: float = 0.5  # pure noise at the bottom
+    within: float = 0.3  # ranking within generators, once more
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How it is trained."""
+    """What is built, and how it is trained."""
 
-    epochs: float = 15
-    batch: int = 42  # rated images a step
-    ladders: int = 8  # images a step that come with their distorted versions, half of them photographs
-    scenes: int = 12  # drawn scenes a step
-    rate: float = 8e-4
+    dim: int = 256  # D
+    text_dim: int = 384  # width of MiniLM
+    temperature: float = 20.0  # of the template head, at the start
+    alpha: float = 0.5  # of the prompt head, at the start
+    drop: float = 0.3  # of pooled numbers
+    text_drop: float = 0.2  # of token states
+    epochs: float = 7
+    batch: int = 24  # rated images per step
+    photos: int = 6  # photographs of LIVE in the Wild per step
+    ladders: int = 2  # per step: an image and four distorted versions each
+    noises: int = 1  # per step
+    crops: int = 3  # of an image's nine
+    rate: float = 3e-4  # of the towers
+    head_rate: float = 1e-3  # of everything else
     decay: float = 0.05
-    word_drop: float = 0.1  # share of a prompt's words hidden
+    pull: float = 5.0  # share of the rate by which the towers are drawn back to ImageNet's weights
+    average: float = 0.95  # of the running mean of all weights, which is what is kept
+    mixed: float = 0.25  # share of steps that see mixtures of two images
+    warm: float = 0.15  # share of the training in which the rate rises
+    rung: float = 0.12  # by how much a rung of a ladder should fall, on 1..5
+    ahead: float = 0.5  # by how much an image's own prompt should be ahead, on 1..5
+    floor: float = 1.25  # what pure noise may score at most, on 1..5
     seed: int = 0
+    weights: Weights = field(default_factory=Weights)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All settings."""
+class Refining:
+    """How the prompt head is trained again, from nothing, once the encoders are frozen."""
 
-    sizes: Sizes = Sizes()
-    plan: Plan = Plan()
-    weights: Weights = Weights()
+    epochs: float = 12
+    batch: int = 64
+    rate: float = 1e-3
+    decay: float = 0.05
+    jitter: float = 0.3  # of features, in their deviations over the rated images
+    hidden: float = 0.2  # share of an image's own tokens that the head does not see
+    shuffled: float = 2.0  # weight of an image's own prompt ahead of another one
+    ahead: float = 0.5  # by how much, on 1..5
+    scenes: int = 24  # drawn scenes per step
+    scene: float = 1.0  # weight of a right caption ahead of a wrong colour
+    apart: float = 0.3  # by how much, on 1..5; a caption without a colour lies in between
+    average: float = 0.97  # of the running mean of weights
+    folds: int = 2  # heads that are trained to see how far scores of new prompts are too low
+    seed: int = 0

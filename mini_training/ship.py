@@ -1,4 +1,4 @@
-"""From trained weights to a model folder: encoders in float16, both targets, fingerprints, intervals."""
+"""From a trained learner to a model folder: encoders, both targets, fingerprints; intervals and the card come later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from mini_training.data import HIGH, LOW, Rated
 from mini_training.learner import Learner
 from mini_training.plan import VIEW
-from mini_training.words import Words
+from mini_training.pretrained import minilm
 from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.evaluate import conformal_halfwidth
 from mst_clipiqa.model_folder import (
@@ -40,27 +40,32 @@ class Place:
     source: str
 
 
-def ship(model: Learner, words: Words, place: Place, seen: TrainedOn) -> None:
-    """Write a model folder; intervals and the card come later."""
-    config = MiniConfig(model.coarse.config, model.fine.config, model.text.config, VIEW)
-    parts = MiniParts(model.coarse, model.fine, model.text, words.tokenizer, words.known)
-    save_mini_pair(place.folder / "encoders", config, parts)
+def ship(learner: Learner, place: Place, seen: TrainedOn) -> None:
+    """Write a model folder."""
+    text, tokenizer = minilm(learner.plan.dim)
+    text.project.load_state_dict(learner.text.state_dict())
+    coarse, fine = learner.coarse.shipped(), learner.fine.shipped()
+    config = MiniConfig(coarse.config, fine.config, text.config, VIEW)
+    save_mini_pair(place.folder / "encoders", config, MiniParts(coarse, fine, text, tokenizer))
     encoders = load_mini_pair(place.folder / "encoders", place.source)
     with torch.no_grad():
-        save(_trained_part(model, encoders, seen), place.folder, "# mini\n")
+        save(_trained_part(learner, encoders, seen), place.folder, "# mini\n")
 
 
-def seen_by(rated: Rated, rows: np.ndarray, data: Path) -> TrainedOn:
+def seen_by(rated: Rated, rows: np.ndarray, photos: np.ndarray, data: Path, live: Path | None) -> TrainedOn:
     """Return the fingerprints of the images and prompts trained on."""
+    files = [data / "images" / rated.names[i] for i in rows]
+    if live:
+        files += [live / "images" / rated.photos[i] for i in photos]
     return TrainedOn(
-        frozenset(image_hash((data / "images" / rated.names[i]).read_bytes()) for i in rows),
+        frozenset(image_hash(file.read_bytes()) for file in files),
         frozenset(prompt_hash(rated.prompts[i]) for i in rows),
     )
 
 
 def halfwidths(folder: Path, rated: Rated, data: Path) -> dict[str, float]:
-    """Return half the width of 90 % intervals: split conformal, on the validation prompts."""
-    rows = np.flatnonzero(rated.part == "validation")
+    """Return half the width of 90 % intervals: split conformal, on the development prompts."""
+    rows = np.flatnonzero(rated.part == "development")
     scores = list(
         Scorer.load(folder).many(ScoreRequest(data / "images" / rated.names[i], rated.prompts[i]) for i in rows)
     )
@@ -78,8 +83,8 @@ def finish(folder: Path, halves: dict[str, float], card: str) -> None:
     save(dataclasses.replace(model, config=dataclasses.replace(model.config, targets=targets)), folder, card)
 
 
-def _trained_part(model: Learner, encoders: MiniPair, seen: TrainedOn) -> TrainedModel:
+def _trained_part(learner: Learner, encoders: MiniPair, seen: TrainedOn) -> TrainedModel:
     targets = {"quality": Target("template", LOW, HIGH), "correspondence": Target("prompt", LOW, HIGH)}
     ref = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
     config = ModelConfig("mini", ref, targets, encoders.view)
-    return TrainedModel(config, {"quality": model.quality, "correspondence": model.match}, seen)
+    return TrainedModel(config, {"quality": learner.quality, "correspondence": learner.match}, seen)

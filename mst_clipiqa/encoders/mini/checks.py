@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mst_clipiqa.encoders.mini.towers import TextConfig, TextEncoder, Tower, TowerConfig
+from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
+from mst_clipiqa.encoders.mini.towers import BLOCKS, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError, shown
 
 _MOST = 256  # layers or heads
@@ -20,8 +21,9 @@ def check_shapes(
 ) -> None:
     """Raise a ModelError where sizes make no encoders, or others than the weights of the folder are for."""
     path = folder / "config.json"
-    heads_fit = 1 <= text.heads <= _MOST and text.dim % text.heads == 0
-    if not heads_fit or not 0 <= text.layers <= _MOST or text.length < 1 or len({coarse.dim, fine.dim, text.dim}) > 1:
+    fits = 1 <= text.heads <= _MOST and text.width % text.heads == 0 and 0 <= text.layers <= _MOST and text.length >= 2
+    fits = fits and all(1 <= tower.blocks <= BLOCKS for tower in (coarse, fine))
+    if not fits or len({coarse.dim, fine.dim, text.dim}) > 1:
         raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
     try:
         with torch.device("meta"):  # shapes without memory
@@ -39,15 +41,13 @@ def check_shapes(
                 )
 
 
-def check_tokenizer(tokenizer: Tokenizer, words: int, known: Tensor | None, folder: Path) -> None:
+def check_tokenizer(tokenizer: Tokenizer, words: int, folder: Path) -> None:
     """Raise a ModelError where a tokenizer has tokens that the text encoder lacks, or none for unknown words."""
     path = folder / "tokenizer.json"
     try:
         ids = tokenizer.encode("a \ue000 photo").ids  # a sign that no vocabulary has; and what is added to any text
     except Exception as error:  # the library raises nothing narrower
         raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
-    if known is not None and known.shape != (words,):
-        raise ModelError(f"Expected the tensor known of shape ({words},) in {folder}, got {tuple(known.shape)}.")
     most = max([0, *tokenizer.get_vocab().values(), *ids])
     if most >= words:
         raise ModelError(f"Expected at most {words:,} tokens in {path}, got {most + 1:,}: fetch it again.")

@@ -1,6 +1,6 @@
 """The embedded model's encoders as an ``EncoderPair``, read from and written to a folder.
 
-The folder holds ``config.json`` (sizes and views), ``model.safetensors`` (weights in float16) and
+The folder holds ``config.json`` (sizes and views), ``model.safetensors`` (weights as ``storage.py`` packs them) and
 ``tokenizer.json``.
 """
 
@@ -21,19 +21,22 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.encoders.mini.checks import check_shapes, check_tokenizer
-from mst_clipiqa.encoders.mini.towers import TextConfig, TextEncoder, Tower, TowerConfig
+from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
+from mst_clipiqa.encoders.mini.storage import packed, unpacked
+from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
+from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.encoders.mini.vocabulary import is_in_vocabulary
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
+from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.text import cleaned, padded
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.mstfe import Stream
-from mst_clipiqa.model.preprocess import ViewSpec, planar
+from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
 MINI = Path(__file__).parents[2] / "weights" / "mini" / "encoders"
-FORMAT = 3
-PAD, UNKNOWN, START = 0, 1, 2
+FORMAT = 4
 
-_LEAST_SIDE = 16  # of a view: its statistics need as many pixels
+_LEAST_SIDE = 16  # of a view: below it the last maps have no positions
 _GROUP = 4  # images per chunk
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -51,34 +54,38 @@ class MiniConfig:
 
 @dataclass(frozen=True)
 class MiniParts:
-    """The three encoders, the tokenizer, and which tokens stand for words met in training or close to one."""
+    """The three encoders and the tokenizer."""
 
     coarse: Tower
     fine: Tower
     text: TextEncoder
     tokenizer: Tokenizer
-    in_vocabulary: Tensor  # bool, (words,)
 
 
 class MiniPair:
-    """Two towers over statistics and a text encoder as an ``EncoderPair``."""
+    """Two EfficientNet-Lite towers and MiniLM as an ``EncoderPair``."""
 
     def __init__(self, config: MiniConfig, parts: MiniParts, source: str, sha256: str = "") -> None:
         """Take the parts ready built; ``load_mini_pair`` is the way from files."""
         self.coarse, self.fine = (tower.eval().requires_grad_(False) for tower in (parts.coarse, parts.fine))
         self.text = parts.text.eval().requires_grad_(False)
         self.tokenizer = parts.tokenizer
-        self.in_vocabulary = parts.in_vocabulary
         self.view = config.view
         self.dim = self.text_dim = config.text.dim
         self.source = source
         self.sha256 = sha256
-        self.precision = "fp32"
+        self.to("cpu")
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> MiniPair:
-        """Move to a device; returns itself. Statistics need float32, so that is what ``precision`` stays."""
+        """Move to a device and compute convolutions in fp32 or bf16; returns itself.
+
+        For fp16 it computes in bf16, whose range is that of fp32: what blocks add up to has no upper bound.
+        """
         for part in (self.coarse, self.fine, self.text):
             part.to(device=device)
+        self.precision = "fp32" if precision == "fp32" else "bf16"
+        self._dtype = DTYPES[self.precision]
+        self._fused: dict[Stream, FusedTower] = {}
         return self
 
     @property
@@ -90,18 +97,30 @@ class MiniPair:
     def chunking(self) -> Chunking:
         """On a CPU a few images per core.
 
-        The work per image is too small to split across threads, and processing images one at a time would be
-        dominated by Python overhead. Chunks of one size, each on one core, so that neither an image's batch nor the
-        number of cores changes its rounding.
+        An image is too small a task to be split across threads. Chunks of one size, each on one core, so that neither
+        an image's batch nor the number of cores changes its rounding.
         """
-        return Chunking(_GROUP, True, None) if self.device.type == "cpu" else Chunking(2**16, False, 1)
+        return Chunking(_GROUP, True, None) if self.device.type == "cpu" else Chunking(32, True, 1)
 
     def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
-        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S) or native crops (n, K, 3, C, C)."""
-        views = views if views.ndim == 5 else views.unsqueeze(1)
-        pixels = planar(views.flatten(0, 1), self.view)
-        embedding: Tensor = (self.coarse if stream == "coarse" else self.fine)(pixels.view(-1, *views.shape[1:]))
-        return embedding
+        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S) or native crops (n, K, 3, C, C).
+
+        Coarse views are encoded together; the crops of an image by themselves, as there are enough of them.
+        """
+        if views.ndim == 4:
+            return self._encode(stream, views.unsqueeze(1))
+        return torch.cat([self._encode(stream, crops) for crops in views.split(1 if self.device.type == "cpu" else 32)])
+
+    def _encode(self, stream: Stream, views: Tensor) -> Tensor:
+        pixels = normalised(views.flatten(0, 1), self.view, self._dtype).unflatten(0, views.shape[:2])
+        tower = self.coarse if stream == "coarse" else self.fine
+        if self.device.type != "cpu" or not is_available():
+            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+                embedding: Tensor = tower(pixels).float()
+            return embedding
+        if stream not in self._fused:
+            self._fused[stream] = FusedTower(tower, self._dtype)
+        return self._fused[stream](pixels)
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
@@ -118,13 +137,13 @@ class MiniPair:
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
         """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
-        rows = [[START, *self.tokenizer.encode(cleaned(prompt)).ids] for prompt in prompts]
-        ids, mask, truncated = padded(rows, prompts, self.text.config.length, pad=PAD, keep_last=False)
+        rows = [self.tokenizer.encode(cleaned(prompt)).ids for prompt in prompts]
+        ids, mask, truncated = padded(rows, prompts, self.text.config.length, pad=0, keep_last=True)
         return ids.to(self.device), mask.to(self.device), truncated
 
     def is_in_vocabulary(self, prompt: str) -> bool:
         """Return whether at least half of the prompt's content words are in the vocabulary, and at least one is."""
-        return is_in_vocabulary(self.tokenizer.encode(cleaned(prompt)), self.in_vocabulary)
+        return is_in_vocabulary(self.tokenizer.encode(cleaned(prompt)))
 
 
 def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
@@ -143,35 +162,30 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     raw = [(folder / name).read_bytes() for name in _FILES]
     config = _config(raw[0], folder)
     stored, tokenizer = load_weights(raw[1], folder / "model.safetensors"), _tokenizer(raw[2], folder)
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in stored.items()}
-    known = weights.pop("known", None)
+    weights = unpacked(stored)
     check_shapes(config.coarse, config.fine, config.text, weights, folder)
-    check_tokenizer(tokenizer, config.text.words, known, folder)
+    check_tokenizer(tokenizer, config.text.words, folder)
     coarse, fine, text = Tower(config.coarse), Tower(config.fine), TextEncoder(config.text)
-    if known is None:
-        raise ModelError(f"Expected the tensor known in {folder / 'model.safetensors'}, which lacks it.")
     for name, part in (("coarse", coarse), ("fine", fine), ("text", text)):
         own = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
         try:
-            part.load_state_dict(own)
+            part.load_state_dict(own, assign=True)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"Expected the {name} encoder of config.json in {folder}, got {reason}") from error
     digest = hashlib.sha256(b"".join(raw)).hexdigest()
-    parts = MiniParts(coarse, fine, text, tokenizer, known.bool())
-    return MiniPair(config, parts, source, digest)
+    return MiniPair(config, MiniParts(coarse, fine, text, tokenizer), source, digest)
 
 
 def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
-    """Write an encoder folder; weights become float16."""
+    """Write an encoder folder; ``storage.py`` says how weights are rounded."""
     folder.mkdir(parents=True, exist_ok=True)
     modules: Mapping[str, torch.nn.Module] = {"coarse": parts.coarse, "fine": parts.fine, "text": parts.text}
     weights = {
-        f"{name}.{key}": tensor.half().contiguous() if tensor.is_floating_point() else tensor
+        f"{name}.{key}": tensor
         for name, module in modules.items()
-        for key, tensor in module.state_dict().items()
+        for key, tensor in packed(module.state_dict()).items()
     }
-    weights["known"] = parts.in_vocabulary.to(torch.uint8)
     (folder / "model.safetensors").write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
     parts.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"

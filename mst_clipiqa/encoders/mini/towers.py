@@ -1,8 +1,13 @@
-"""The small encoders of the embedded model: two towers over computed statistics, and a text transformer of two layers.
+"""The image encoders of the embedded model: EfficientNet-Lite0 up to some block, pooled, and mapped to an embedding.
 
-A tower describes each of an image's views by numbers that are computed outright (``spectrum.py``), takes their mean
-over the views (the fine tower also their deviation), and maps these 800 to 1,000 numbers to an embedding. Convolutions
-trained on a few thousand rated images learnt these by heart and added nothing to it (mini_training/README.md).
+    block(x) = [x +] project(relu6(depthwise(relu6(expand(x)))))        relu6(x) = min(max(x, 0), 6)
+
+Batch norm is folded into the convolutions. The mean and the deviation over positions of the maps at strides 8, 16 and
+32 and the mean of the last map describe a view. These numbers, standardised, are averaged over an image's views and
+mapped to the embedding.
+
+Source: Tan and Le, "EfficientNet" (arXiv 1905.11946), and its Lite variants (no squeeze-and-excitation, relu6, stem and
+head not scaled).
 """
 
 from __future__ import annotations
@@ -13,42 +18,68 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_clipiqa.encoders.mini.statistics import LAYOUT, SIZE, layout, statistics
+from mst_clipiqa.encoders.mini.layers import Convolution, Linear
 
-FARTHEST = 5.0  # deviations from the mean at which a statistic is cut off
+STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+"""Of each stage: expansion, channels, blocks, stride of the first block, kernel size."""
+
+BLOCKS = sum(stage[2] for stage in STAGES)
+STEM, HEAD = 32, 1280
+TAPS = (5, 11, 16)
+"""The maps after this many blocks are pooled: strides 8, 16 and 32."""
+
+FARTHEST = 6.0
+"""Deviations from the mean at which a standardised number is cut off."""
 
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """What one tower looks at, and its sizes."""
+    """What one tower is made of."""
 
     dim: int  # D, size of the embedding
-    hidden: int  # width of the layer before it
-    layout: bool = False  # whether it also sees where colours and edges lie: for views of the whole image
-    spread: bool = False  # whether it also sees the deviation over views: for more than one view
-    drop: float = 0.0  # dropout, in training only
+    blocks: int = BLOCKS  # of EfficientNet-Lite0, from the first; the last map (1,280 channels) follows all of them
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """After how many blocks maps are pooled."""
+        return tuple(sorted({*(tap for tap in TAPS if tap < self.blocks), self.blocks}))
 
     @property
     def inputs(self) -> int:
-        """How many numbers describe an image."""
-        return (SIZE + LAYOUT * self.layout) * (1 + self.spread)
+        """How many numbers describe a view."""
+        channels = [stage[1] for stage in STAGES for _ in range(stage[2])]
+        return 2 * sum(channels[tap - 1] for tap in self.taps) + HEAD * (self.blocks == BLOCKS)
 
 
-@dataclass(frozen=True)
-class TextConfig:
-    """Sizes of the text encoder."""
+class Block(nn.Module):
+    """An inverted bottleneck."""
 
-    words: int  # tokens in the vocabulary
-    word_dim: int  # size of a stored word vector
-    dim: int  # D, width of the token states
-    layers: int = 2
-    heads: int = 4
-    length: int = 64  # tokens read of a prompt
-    drop: float = 0.0  # dropout, in training only
+    def __init__(self, inputs: int, outputs: int, expand: int, stride: int, kernel: int) -> None:
+        super().__init__()
+        inner = inputs * expand
+        self.expand = _convolution(inputs, inner, 1) if expand > 1 else None
+        self.depthwise = _convolution(inner, inner, kernel, stride, groups=inner)
+        self.project = _convolution(inner, outputs, 1)
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
+        h = x if self.expand is None else F.relu6(self.expand(x))
+        h = self.project(F.relu6(self.depthwise(h)))
+        y: Tensor = x + h if self.skip else h
+        return y
 
 
 class Tower(nn.Module):
-    """Views of an image to an embedding, by way of statistics."""
+    """Normalised views of an image to an embedding."""
 
     mean: Tensor
     scale: Tensor
@@ -56,80 +87,52 @@ class Tower(nn.Module):
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.config = config
+        self.stem = _convolution(3, STEM, 3, 2)
+        inputs, blocks = STEM, []
+        for expand, channels, repeats, stride, kernel in STAGES:
+            for i in range(repeats):
+                blocks.append(Block(inputs, channels, expand, 1 if i else stride, kernel))
+                inputs = channels
+        self.blocks = nn.ModuleList(blocks[: config.blocks])
+        self.head = _convolution(inputs, HEAD, 1) if config.blocks == BLOCKS else None
         self.register_buffer("mean", torch.zeros(config.inputs))
         self.register_buffer("scale", torch.ones(config.inputs))
-        self.enter = nn.Linear(config.inputs, config.hidden)
-        self.leave = nn.Linear(config.hidden, config.dim)
+        self.project = Linear(config.inputs, config.dim)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return embeddings, float32 (batch, D), of normalised views, float32 (batch, K, 3, side, side)."""
-        return self.embed(self.describe(pixels))
+    def forward(self, views: Tensor) -> Tensor:
+        """Return embeddings, float32 (batch, D), of normalised views, float (batch, K, 3, side, side)."""
+        return self.embed(self.describe(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(1))
 
     def describe(self, pixels: Tensor) -> Tensor:
-        """Return the numbers that the embedding is of, float32 (batch, inputs), of normalised views."""
-        flat = pixels.flatten(0, 1)
-        x = torch.cat([statistics(flat), layout(flat)], -1) if self.config.layout else statistics(flat)
-        x = x.view(*pixels.shape[:2], -1)
-        if not self.config.spread:
-            return x.mean(1)
-        return torch.cat([x.mean(1), x.std(1, correction=0)], -1)
+        """Return the standardised numbers that describe each view, float32 (n, inputs), of (n, 3, side, side)."""
+        x, maps = F.relu6(self.stem(pixels)), []
+        for done, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if done in self.config.taps:
+                maps.append(x)
+        return self.standardise(pooled(maps, None if self.head is None else F.relu6(self.head(x))))
+
+    def standardise(self, numbers: Tensor) -> Tensor:
+        """Return pooled numbers with mean 0 and deviation 1 over the rated images, cut off at ``FARTHEST``."""
+        return ((numbers - self.mean) * self.scale).clamp(-FARTHEST, FARTHEST)
 
     def embed(self, described: Tensor) -> Tensor:
-        """Return embeddings, float32 (batch, D), of what ``describe`` returns."""
-        x = ((described - self.mean) * self.scale).clamp(-FARTHEST, FARTHEST)
-        x = F.gelu(self.enter(F.dropout(x, self.config.drop, self.training)))
-        embedding: Tensor = self.leave(F.dropout(x, self.config.drop, self.training))
+        """Return embeddings, float32 (batch, D), of what ``describe`` returns, averaged over views."""
+        embedding: Tensor = self.project(described)
         return embedding
 
 
-class TextBlock(nn.Module):
-    """One pre-norm transformer layer."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        self.heads, self.drop = config.heads, config.drop
-        self.norm_1 = nn.LayerNorm(config.dim)
-        self.qkv = nn.Linear(config.dim, 3 * config.dim)
-        self.out = nn.Linear(config.dim, config.dim)
-        self.norm_2 = nn.LayerNorm(config.dim)
-        self.up = nn.Linear(config.dim, 2 * config.dim)
-        self.down = nn.Linear(2 * config.dim, config.dim)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map token states (batch, L, D); mask: bool (batch, L), True for real tokens."""
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm_1(x)).chunk(3, -1)
-        )
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        x = x + F.dropout(self.out(seen.transpose(1, 2).flatten(2)), self.drop, self.training)
-        return x + F.dropout(self.down(F.gelu(self.up(self.norm_2(x)))), self.drop, self.training)
+def pooled(maps: list[Tensor], last: Tensor | None) -> Tensor:
+    """Return mean and deviation over positions of each map, and the mean of the last one, float32 (n, inputs)."""
+    numbers = []
+    for each in maps:
+        positions = each.float()
+        mean = positions.mean((2, 3))
+        spread = ((positions - mean[:, :, None, None]) ** 2).mean((2, 3))
+        numbers += [mean, (spread + 1e-4).sqrt()]
+    return torch.cat(numbers if last is None else [*numbers, last.float().mean((2, 3))], 1)
 
 
-class TextEncoder(nn.Module):
-    """Token ids to token states T and a sentence embedding."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        self.config = config
-        # Zeros, as random numbers on the meta device would first import torch's compiler, for a second.
-        self.words = nn.Embedding(config.words, config.word_dim, _weight=torch.zeros(config.words, config.word_dim))
-        self.enter = nn.Linear(config.word_dim, config.dim)
-        self.positions = nn.Parameter(torch.zeros(config.length, config.dim))
-        self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.dim)
-        self.project = nn.Linear(config.dim, config.dim, bias=False)
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return T, float (batch, L, D); ids: int (batch, L); mask: bool (batch, L), True for real tokens."""
-        x = self.enter(self.words(ids)) + self.positions[: ids.shape[1]]
-        x = F.dropout(x, self.config.drop, self.training)
-        for block in self.blocks:
-            x = block(x, mask)
-        states: Tensor = self.norm(x)
-        return states
-
-    def sentence(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return the projected mean of the real tokens, unit length, float (batch, D)."""
-        weight = mask.unsqueeze(-1).to(tokens.dtype)
-        unit: Tensor = F.normalize(self.project((tokens * weight).sum(1) / weight.sum(1)), dim=-1)
-        return unit
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> Convolution:
+    """Return a convolution that keeps the size, or divides it by the stride."""
+    return Convolution(inputs, outputs, kernel, stride, kernel // 2, groups=groups)

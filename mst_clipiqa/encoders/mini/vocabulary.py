@@ -1,12 +1,14 @@
-"""Whether a prompt speaks of what the embedded text encoder was trained on."""
+"""Whether a prompt is made of words that the embedded text encoder knows."""
 
 from __future__ import annotations
 
 from tokenizers import Encoding
-from torch import Tensor
 
 IN_VOCABULARY_SHARE = 0.5
 """A prompt is in vocabulary if at least this share of its content words is."""
+
+PIECE = 2.0
+"""A word is in vocabulary if the pieces that the tokenizer cuts it into have at least this many letters on average."""
 
 _FUNCTION_WORDS = frozenset(
     [
@@ -49,22 +51,29 @@ _FUNCTION_WORDS = frozenset(
 )
 
 
-def is_in_vocabulary(prompt: Encoding, in_vocabulary: Tensor) -> bool:
+def is_in_vocabulary(prompt: Encoding) -> bool:
     """Return whether at least half of a prompt's content words are in the vocabulary, and at least one is.
+
+    WordPiece can spell any word, in the end letter by letter. A word that is cut into such small pieces says nothing to
+    the encoder.
 
     Args:
         prompt: as the tokenizer reads it.
-        in_vocabulary: bool (words,): which tokens stand for words seen in training or close to one.
     """
-    words: dict[int, list[tuple[int, str]]] = {}
-    for word, token, text in zip(prompt.word_ids, prompt.ids, prompt.tokens, strict=True):
+    words: dict[int, list[str]] = {}
+    for word, piece in zip(prompt.word_ids, prompt.tokens, strict=True):
         if word is not None:
-            words.setdefault(word, []).append((token, text))
+            words.setdefault(word, []).append(piece)
     content = [pieces for pieces in words.values() if _is_content(pieces)]
-    found = sum(len(pieces) == 1 and bool(in_vocabulary[pieces[0][0]]) for pieces in content)
+    found = sum(map(_is_word, content))
     return found >= max(1, IN_VOCABULARY_SHARE * len(content))
 
 
-def _is_content(pieces: list[tuple[int, str]]) -> bool:
-    first = pieces[0][1]
+def _is_content(pieces: list[str]) -> bool:
+    first = pieces[0]
     return len(pieces) > 1 or first == "[UNK]" or (first.isalnum() and first not in _FUNCTION_WORDS)
+
+
+def _is_word(pieces: list[str]) -> bool:
+    letters = sum(len(piece.removeprefix("##")) for piece in pieces)
+    return "[UNK]" not in pieces and (len(pieces) == 1 or letters >= PIECE * len(pieces))
