@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from mini_training.data import Rated, read_rated, save_json
 from mini_training.fit import Known, Sets, fit
 from mini_training.leave_out import left_out
 from mini_training.measure import bf16_difference, measure, photographs
-from mini_training.plan import Plan, Refining
+from mini_training.plan import SHORT, Plan, Refining
 from mini_training.prepare import prepare, read
 from mini_training.prompts import read_captions, read_prompts
 from mini_training.refine import refine
@@ -100,7 +100,8 @@ def _leave_out(paths: Paths) -> None:
     for generator in sorted(set(rated.generators)):
         rows = np.flatnonzero((rated.part != "development") & (rated.generators != generator))
         folder = paths.work / "left-out" / generator
-        _train(paths, rated, Known(rows, np.flatnonzero(rated.half)), Place(folder, str(folder / "encoders")))
+        known = Known(rows, np.flatnonzero(rated.half))
+        _train(paths, rated, known, Place(folder, str(folder / "encoders")), quality_only=True)
         table[generator] = left_out(folder, rated, paths.data, generator)
         save_json(paths.work / "leave-out.json", table)
 
@@ -110,7 +111,7 @@ def _no_photographs(paths: Paths) -> None:
     rated = _rated(paths)
     folder = paths.work / "no-photographs"
     known = Known(np.flatnonzero(rated.part != "development"), np.arange(0))
-    _train(paths, rated, known, Place(folder, str(folder / "encoders")))
+    _train(paths, rated, known, Place(folder, str(folder / "encoders")), quality_only=True)
     save_json(paths.work / "no-photographs.json", photographs(Scorer.load(folder), rated, paths.live))
 
 
@@ -128,15 +129,19 @@ def _rated(paths: Paths) -> Rated:
     return read_rated(paths.data, paths.live)
 
 
-def _train(paths: Paths, rated: Rated, known: Known, place: Place) -> None:
-    """Train and write a model folder; a training that is complete is read from the work folder."""
+def _train(paths: Paths, rated: Rated, known: Known, place: Place, *, quality_only: bool = False) -> None:
+    """Train and write a model folder; a training that is complete is read from the work folder.
+
+    With ``quality_only`` the training is shorter, and the prompt head is not trained again.
+    """
     torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
-    plan = Plan()
+    plan = replace(Plan(), epochs=SHORT) if quality_only else Plan()
     prompts, texts = read_prompts(rated, plan.dim)
     sets = Sets(rated, read(paths.work), prompts, np.array([texts.index(prompt) for prompt in rated.prompts]))
     name = "final" if place.source == "mini" else place.folder.name
     learner = fit(sets, known, plan, paths.work / f"{name}.pt")
-    refine(learner, sets, known, read_captions(plan.dim), Refining())
+    if not quality_only:
+        refine(learner, sets, known, read_captions(plan.dim), Refining())
     ship(learner, place, seen_by(rated, known.rows, known.photos, paths.data, paths.live))
 
 

@@ -24,6 +24,9 @@ FROZEN = 5
 NOISES = 64
 """Images of pure noise."""
 
+SHORT = 5.0
+"""Epochs of the trainings that only show what a model does without a generator or without photographs."""
+
 
 @dataclass(frozen=True)
 class Weights:

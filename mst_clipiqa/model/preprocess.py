@@ -153,13 +153,6 @@ def normalised(
     return out.view(*out.shape[:2], -1, 3).movedim(-1, 1)
 
 
-def planar(pixels: UInt8[Tensor, "batch 3 height width"], spec: ViewSpec) -> Float32[Tensor, "batch 3 height width"]:
-    """Return ``normalise`` of uint8 (batch, 3, height, width), one plane after the other in memory."""
-    scale, shift = (line.view(3, 1, 1).to(pixels.device) for line in _scale_and_shift(spec))
-    values = pixels.contiguous().float()  # cheaper to move while they are bytes
-    return torch.addcmul(shift, values, scale, out=values)
-
-
 def _scale_and_shift(spec: ViewSpec) -> tuple[Float32[Tensor, " 3"], Float32[Tensor, " 3"]]:
     """Return the factor and the summand that normalise a byte of each channel, float32 (3,)."""
     std, mean = torch.tensor(spec.std, dtype=torch.float64), torch.tensor(spec.mean, dtype=torch.float64)

@@ -13,7 +13,7 @@ from mst_clipiqa.model.gff import GFF
 from mst_clipiqa.model.heads import PromptHead, attend_once
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, to_head, to_native, zero_shot
-from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, planar, views
+from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, views
 from mst_clipiqa.model.templates import TEMPLATES
 from tests.closed_form import fill, parameter_count, set_alpha
 
@@ -130,13 +130,6 @@ def test_the_paper_view_is_clips_own(size: tuple[int, int]) -> None:
     want = CLIPImageProcessorPil()(image, return_tensors="pt")["pixel_values"][0]
     got = normalise(views(image, ViewSpec()).coarse, ViewSpec())
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-
-
-def test_planar_pixels_are_the_normalised_ones_and_lie_plane_by_plane() -> None:
-    pixels = torch.from_numpy(np.array(drawn(40, 30))).movedim(-1, 0).expand(2, -1, -1, -1)
-    got = planar(pixels, ViewSpec())
-    torch.testing.assert_close(got, normalise(pixels, ViewSpec()), atol=1e-5, rtol=1e-5)
-    assert got.is_contiguous()
 
 
 def test_a_gap_averages_blocks_first() -> None:
