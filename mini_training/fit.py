@@ -178,7 +178,7 @@ class _Run:
 
 
 def draw(sets: Sets, known: Known, plan: Plan, step: int, rng: np.random.Generator) -> Batch:
-    """Return the batch of a step: each epoch sees every rated image once, some of its crops, mirrored or not."""
+    """Return one batch: each epoch sees every rated image once, some of its crops, mirrored or not."""
     rows = _turn(known.rows, plan.batch, step, plan.seed)
     photos = _turn(known.photos, plan.photos, step, plan.seed + 1) if len(known.photos) else known.photos
     maps, n = sets.maps, len(sets.rated.names)

@@ -1,4 +1,4 @@
-"""The prompt head trained again on frozen features, where a step costs milliseconds.
+"""The prompt head trained again on frozen features, where a batch costs milliseconds.
 
 Trained beside the encoders it learns the rated prompts by heart and hardly hears a new one: with another image's prompt
 its score falls by 0.01. On features, three things hold it back and make it listen: an image's own prompt must be well

@@ -32,7 +32,9 @@ STAGES = (
 """Of each stage: expansion, channels, blocks, stride of the first block, kernel size."""
 
 BLOCKS = sum(stage[2] for stage in STAGES)
-STEM, HEAD = 32, 1280
+STEM, LAST = 32, 1280
+"""Channels of the first and of the last convolution."""
+
 TAPS = (5, 11, 16)
 """The maps after this many blocks are pooled: strides 8, 16 and 32."""
 
@@ -56,7 +58,7 @@ class TowerConfig:
     def inputs(self) -> int:
         """How many numbers describe a view."""
         channels = [stage[1] for stage in STAGES for _ in range(stage[2])]
-        return 2 * sum(channels[tap - 1] for tap in self.taps) + HEAD * (self.blocks == BLOCKS)
+        return 2 * sum(channels[tap - 1] for tap in self.taps) + LAST * (self.blocks == BLOCKS)
 
 
 class Block(nn.Module):
@@ -94,7 +96,7 @@ class Tower(nn.Module):
                 blocks.append(Block(inputs, channels, expand, 1 if i else stride, kernel))
                 inputs = channels
         self.blocks = nn.ModuleList(blocks[: config.blocks])
-        self.head = _convolution(inputs, HEAD, 1) if config.blocks == BLOCKS else None
+        self.head = _convolution(inputs, LAST, 1) if config.blocks == BLOCKS else None
         self.register_buffer("mean", torch.zeros(config.inputs))
         self.register_buffer("scale", torch.ones(config.inputs))
         self.project = Linear(config.inputs, config.dim)
