@@ -49,7 +49,7 @@ def measure(model: str, data: Path, part: str) -> dict[str, object]:
     rows = np.arange(len(rated.names)) if part == "all" else np.flatnonzero(rated.part == part)
     files = [data / "images" / rated.names[i] for i in rows]
     encoded = scorer.encode(files)
-    out: dict[str, object] = {"model": model, "part": part, "images": len(rows)}
+    out: dict[str, object] = {"model": Path(model).name, "part": part, "images": len(rows)}
     prompts = [rated.prompts[i] for i in rows]
     scores = _table(scorer.score_encoded(encoded, prompts))
     for column, target in enumerate(TARGETS):

@@ -2,7 +2,8 @@
 
 Only 1 x 1 convolutions are trained: as matrix products over maps (n, height, width, channels) they and their gradients
 are fast in bf16. The depthwise kernels keep ImageNet's values; the gradient through them is a convolution with the
-kernel turned round, computed by the forward operator. Both passes of a batch take a thirtieth of the time that torch's own take.
+kernel turned round, computed by the forward operator. Both passes of a batch take a thirtieth of the time that torch's
+own take.
 """
 
 from __future__ import annotations
