@@ -156,6 +156,8 @@ class _Walker:
     def check(self, source: str) -> None:
         """Refuse, before any work, a source that leads to no image."""
         path = Path(source)
+        if "://" in source:
+            raise UsageError(f"Expected a file or folder, got {shown(source)}: download it, URLs are not fetched.")
         try:
             is_there, is_folder = path.exists(), path.is_dir()
         except OSError as error:

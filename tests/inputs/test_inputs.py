@@ -368,6 +368,10 @@ def test_stdin_without_names(monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"the names of images on stdin, {words}" in reason_of("-")
 
 
+def test_a_url_is_not_a_file() -> None:
+    assert "download it, URLs are not fetched" in reason_of("https://example.org/a.png")
+
+
 def test_prompts_about_other_images_are_refused() -> None:
     tree("d/a.png", "d/b.png", "l.png", p__csv="file,prompt\nx.png,a cat\n", l__csv="file\nl.png\n")
     for source in ("d", "d/a.png", "l.csv"):
