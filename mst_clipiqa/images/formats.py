@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-
-from PIL import ImageFile
+from typing import TYPE_CHECKING
 
 from mst_clipiqa.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
 
 IMAGE_FORMATS = "PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF"
 HEAD = 64

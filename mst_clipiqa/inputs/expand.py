@@ -1,8 +1,7 @@
 """What the user named -> one item per image, in a fixed order, with its prompt.
 
-A name is an image, a folder of images, or a list of images (see ``lists.entries``). Only lists, prompts and
-folders are opened; whether a file is an image is found out when it is scored. Items come one at a time, and only the
-names of one folder and the prompts are in memory.
+A name is an image, a folder of images, or a list of images (see ``lists.entries``). Whether a file is an image is found
+out when it is scored. Items come one at a time; only the names of one folder and the prompts are in memory.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def expand(
         recursive: include subfolders.
         prompt: the prompt of every image.
         prompts: a file with the prompts: a list like those (see ``prompts.PromptFile``).
-        columns: which columns of lists and of the file of prompts hold files and prompts.
+        columns: which columns hold files and prompts.
         prompts_from: where else to find each image's prompt: one of ``beside.PROMPT_SOURCES``.
 
     Returns:
@@ -156,14 +155,13 @@ class _Walker:
     def check(self, source: str) -> None:
         """Refuse, before any work, a source that leads to no image."""
         path = Path(source)
-        if "://" in source:
-            raise UsageError(f"Expected a file or folder, got {shown(source)}: download it, URLs are not fetched.")
         try:
             is_there, is_folder = path.exists(), path.is_dir()
         except OSError as error:
             raise UsageError(f"Expected a file or folder, but {shown(source)}: {error.strerror}.") from error
         if not source or not is_there:
-            raise UsageError(f"Expected a file or folder, found nothing named {shown(source)}: check the name.")
+            hint = "download it, URLs are not fetched" if "://" in source else "check the name"
+            raise UsageError(f"Expected a file or folder, found nothing named {shown(source)}: {hint}.")
         if is_folder:
             check_folder(source, self.recursive)
             found = self.prompts.read[source.rstrip("/")] = self.prompts.metadata(source.rstrip("/"))
