@@ -248,7 +248,7 @@ from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 pair = FakePair()
 scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=8))
-command._scorer = lambda flags: scorer
+command.load_scorer = lambda flags: scorer
 args = ["score", sys.argv[1], "--quiet", "-o"]
 CliRunner().invoke(cli.group, [*args, sys.argv[2]])  # all that is imported late is imported now
 seen = []

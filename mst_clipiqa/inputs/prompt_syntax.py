@@ -34,7 +34,7 @@ def cleaned(prompt: str) -> tuple[str, list[str]]:
 
     Example:
         >>> cleaned("a (red:1.3) ball <lora:x:0.8>")
-        ('a red ball', ['weights', 'tags'])
+        ('a red ball', ['tags', 'weights'])
     """
     if len(prompt) > _LONGEST_PROMPT:
         return prompt, []
