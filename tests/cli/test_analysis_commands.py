@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -251,12 +251,15 @@ def test_compare_scores_images(here: Path) -> None:
 
 @pytest.mark.usefixtures("stub")
 def test_a_folder_is_scored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def score_rows(scorer: Stub, items: Iterable[Item], *, intervals: bool) -> Iterator[ScoreRow]:
+    def score_rows(
+        scorer: Stub, items: Iterable[Item], *, intervals: bool, more: Callable[[Item], ScoreRow]
+    ) -> Iterator[ScoreRow]:
         for item in items:
             _, score = next(scorer.stream([ScoreRequest(item.path)]))
             yield to_row(item.file, item.prompt, score, intervals=intervals)
 
     monkeypatch.setattr(rows_module, "score_rows", score_rows)
+    monkeypatch.setattr(rows_module, "columns", lambda *_, **__: rows_module.COLUMNS)
     result = call("rank", "in", "--json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["file"], row["quality"]) for row in rows] == [("in/a.png", 5.0), ("in/b.png", 5.0), ("in/ü.png", 5.0)]

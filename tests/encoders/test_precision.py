@@ -34,7 +34,7 @@ def test_a_card_that_emulates_bf16_gets_fp16(
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_fp32_on_a_card_is_fp32(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+def test_fp32_on_a_card_is_fp32(before: bool) -> None:
     seen: list[tuple[bool, bool]] = []
 
     class Watched(FakePair):
@@ -42,8 +42,12 @@ def test_fp32_on_a_card_is_fp32(monkeypatch: pytest.MonkeyPatch, before: bool) -
             seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
             return torch.zeros(len(views), DIM)
 
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", before)
-    encode_views(Watched(device=torch.device("cuda")), VIEWS)
+    flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    kept = [flag.allow_tf32 for flag in flags]
+    try:  # not by monkeypatch, which deletes what it finds in no __dict__
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = before
+        encode_views(Watched(device=torch.device("cuda")), VIEWS)
+        assert [flag.allow_tf32 for flag in flags] == [before, before]
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = kept
     assert set(seen) == {(False, False)}
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (before, before)

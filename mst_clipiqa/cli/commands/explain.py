@@ -42,7 +42,7 @@ def command(image: str, prompt: str | None, output: Path | None, target: str, as
     except ImageError as error:
         raise ImageError(f"{shown(image)}: {error}") from error
     if target not in found.maps:
-        why = found.score.reason or "no prompt"
+        why = found.score.reason if prompt else "no prompt"
         raise UsageError(f"Expected {target} to be scored, got none ({why}): give --prompt.")
     if output is not None:
         _write(found, output, target)
