@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when used: stats alone would add half a second to every start
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
 
 from mst_clipiqa.errors import DataError
 
@@ -95,19 +95,19 @@ def why_undefined(predictions: ArrayLike, mos: ArrayLike) -> str | None:
 def srcc(predictions: ArrayLike, mos: ArrayLike) -> float:
     """Return Spearman's rank correlation, -1 to 1; NaN if undefined."""
     x, y = paired(predictions, mos)
-    return float(stats.spearmanr(x, y).statistic) if why_undefined(x, y) is None else float("nan")
+    return float(scipy.stats.spearmanr(x, y).statistic) if why_undefined(x, y) is None else float("nan")
 
 
 def plcc(predictions: ArrayLike, mos: ArrayLike) -> float:
     """Return Pearson's linear correlation, -1 to 1; NaN if undefined."""
     x, y = paired(predictions, mos)
-    return float(stats.pearsonr(x, y).statistic) if why_undefined(x, y) is None else float("nan")
+    return float(scipy.stats.pearsonr(x, y).statistic) if why_undefined(x, y) is None else float("nan")
 
 
 def krcc(predictions: ArrayLike, mos: ArrayLike) -> float:
     """Return Kendall's rank correlation tau-b, which accounts for ties; NaN if undefined."""
     x, y = paired(predictions, mos)
-    return float(stats.kendalltau(x, y).statistic) if why_undefined(x, y) is None else float("nan")
+    return float(scipy.stats.kendalltau(x, y).statistic) if why_undefined(x, y) is None else float("nan")
 
 
 def rmse(predictions: ArrayLike, mos: ArrayLike) -> float:
@@ -136,11 +136,11 @@ def plcc_logistic5(predictions: ArrayLike, mos: ArrayLike) -> float:
 
 
 def _logistic4(x: Floats, b1: float, b2: float, b3: float, b4: float) -> Floats:
-    return np.asarray((b1 - b2) * special.expit((x - b3) * b4) + b2)  # b4 as a slope: no division by zero
+    return np.asarray((b1 - b2) * scipy.special.expit((x - b3) * b4) + b2)  # b4 as a slope: no division by zero
 
 
 def _logistic5(x: Floats, b1: float, b2: float, b3: float, b4: float, b5: float) -> Floats:
-    return np.asarray(b1 * (special.expit(b2 * (x - b3)) - 0.5) + b4 * x + b5)
+    return np.asarray(b1 * (scipy.special.expit(b2 * (x - b3)) - 0.5) + b4 * x + b5)
 
 
 def _starts(parameters: int, x: Floats, y: Floats) -> list[Sequence[float]]:
@@ -160,5 +160,7 @@ def _plcc_after(curve: Callable[..., Floats], parameters: int, predictions: Arra
         return float("nan")
     x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()  # leaves PLCC unchanged; the fit converges better
     starts = _starts(parameters, x, y)
-    fits = [optimize.least_squares(lambda b: curve(x, *b) - y, start, method="lm", max_nfev=500) for start in starts]
+    fits = [
+        scipy.optimize.least_squares(lambda b: curve(x, *b) - y, start, method="lm", max_nfev=500) for start in starts
+    ]
     return plcc(curve(x, *min(fits, key=lambda fit: float(fit.cost)).x), y)
