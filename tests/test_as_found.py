@@ -136,7 +136,7 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, Any], list[Expected], str]] =
         {"a.png": PNG, "notes.txt": b"x", "run.log": b"x"},
         {},
         [ok("a.png")],
-        "2 files that are no images were left out (the first: 'd/notes.txt').",
+        "2 files that are not images were left out (the first: 'd/notes.txt').",
     ),
     # metadata that is too large or broken
     "a workflow of two megabytes": (

@@ -84,7 +84,7 @@ def expand(
 ) -> Inputs:
     """Return the images that paths name: those of a folder in natural order, then those of its subfolders.
 
-    In a folder, hidden files and files that are no images are left out; the notes count the latter. A
+    In a folder, hidden files and files that are not images are left out; the notes count the latter. A
     ``metadata.csv``, ``.jsonl`` or ``.parquet`` (file_name; prompt, text or caption) in a folder, or in the one that
     contains it, is read for prompts unless prompts are given.
 
@@ -135,7 +135,7 @@ class _Walker:
         prompts: which prompt each image gets.
         columns: which columns of lists hold files and prompts.
         more: the other columns, in order.
-        others: paths of files that are no images.
+        others: paths of files that are not images.
         used: of those, what was read for prompts.
     """
 

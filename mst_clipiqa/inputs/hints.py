@@ -1,4 +1,4 @@
-"""What a user may have overlooked: prompts that were not read, and files that are no images."""
+"""What a user may have overlooked: prompts that were not read, and files that are not images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def left_out(others: Sequence[str], used: Sequence[str]) -> str:
     unused = [path for path in others if str(Path(path)) not in known]
     if not unused:
         return ""
-    noun = "file that is no image was" if len(unused) == 1 else "files that are no images were"
+    noun = "file that is not an image was" if len(unused) == 1 else "files that are not images were"
     return f"{len(unused):,} {noun} left out (the first: {shown(unused[0])})."
 
 
