@@ -84,7 +84,7 @@ class Refining:
     ahead: float = 0.5  # by how much, on 1..5
     scenes: int = 24  # drawn scenes per step
     scene: float = 1.0  # weight of a right caption ahead of a wrong colour
-    apart: float = 0.3  # by how much, on 1..5; a caption without a colour lies in between
+    apart: float = 0.3  # by how much, on 1..5; a caption without a colour is in between
     average: float = 0.97  # of the running mean of weights
     folds: int = 2  # heads that are trained to see how far scores of new prompts are too low
     seed: int = 0
