@@ -78,7 +78,8 @@ def page(found: dict[str, Any]) -> str:
         "# Performance",
         "",
         f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}, torch {machine['torch']}, "
-        f"Python {machine['python']}, on {machine['date']}.",
+        f"Python {machine['python']}; each section ends with its date. What was measured with `mini` "
+        "before 26 November 2026 is of its earlier encoders.",
         "",
         "Every section is the output of one script in `speed/`. The beginning of the script says how it measures; "
         "the complete output is in `docs/performance/`. `python -m speed.report` writes this page. Rates depend on the "
@@ -88,6 +89,7 @@ def page(found: dict[str, Any]) -> str:
     ]
     for name, one in found.items():
         lines += ["", f"## {name}", "", f"{claim(name)} Script: `speed/{name}.py`.", "", *_tables(one)]
+        lines += ["", f"Measured on {one['machine']['date']}."]
     return "\n".join(lines) + "\n"
 
 

@@ -192,7 +192,6 @@ def estimator_path(folder: Path | None) -> Path:
         raise UsageError("The flag --adaptive needs a trained model, and zero-shot has none: name a model folder.")
     if folder.resolve() == MINI.parent.resolve():
         raise UsageError(
-            "The flag --adaptive is not for mini, whose fine encoder is so small that scoring would be slower: "
-            "leave it out."
+            "The flag --adaptive is not for mini, for which no gain in speed has been measured: leave it out."
         )
     return folder / ESTIMATOR_FILE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +116,6 @@ def test_clip_in_bf16(clip: CLIPPair, threads: Callable[[int], None]) -> None:
         clip.to("cpu", "fp32")
 
 
-@pytest.mark.skipif(find_spec("mst_clipiqa.encoders.mini.statistics") is not None, reason="this mini rounds to bins")
 def test_mini(threads: Callable[[int], None]) -> None:
     scorer = Scorer.load("mini", precision="fp32")
     check(scorer.model, scorer.encoder.encoders, threads)
