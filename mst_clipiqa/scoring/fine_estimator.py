@@ -192,6 +192,7 @@ def estimator_path(folder: Path | None) -> Path:
         raise UsageError("The flag --adaptive needs a trained model, and zero-shot has none: name a model folder.")
     if folder.resolve() == MINI.parent.resolve():
         raise UsageError(
-            "The flag --adaptive is not for mini, for which no gain in speed has been measured: leave it out."
+            "The flag --adaptive is not for mini: it made the earlier encoders slower, and the present ones have not "
+            "been measured. Leave it out."
         )
     return folder / ESTIMATOR_FILE
