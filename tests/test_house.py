@@ -36,7 +36,7 @@ ROWS = [
     {"scoring"},
     {"train", "analysis", "explain", "distribute"},
     {"benchmark", "report"},
-    {"cli", "serve"},
+    {"cli", "serve", "integrations"},
     {"__main__"},
 ]
 DATA_ONLY = {"weights"}  # folders without code
