@@ -15,8 +15,8 @@ demo: $(READY) ## score the images in examples/ with the model that ships inside
 	@mkdir -p demo-out
 	$(BIN)/mst-clipiqa score examples -o demo-out/scores.csv
 
-test: $(READY) ## run the whole test suite, offline
-	$(BIN)/python -m pytest
+test: $(READY) ## run the whole test suite, offline, a process per core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: $(READY) ## lint, formatting, types
 	$(BIN)/ruff check --quiet --output-format concise .
