@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from mst_clipiqa import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -88,3 +92,31 @@ def test_the_forms_of_the_data_in_the_journeys_are_classes_of_the_package() -> N
     defined = set(re.findall(r"^class (\w+)|^(\w+)(?:: TypeAlias)? = ", source, re.MULTILINE))
     names = {name for pair in defined for name in pair}
     assert set(re.findall(r"`([A-Z]\w+)`", page("architecture"))) - names == set()
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Return the commands of a page, in blocks or in the steps of a workflow, as words."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    found = re.findall(r"^\s*(?:- run: |run: )?mst-clipiqa (.+?)(?: \|.*| #.*)?$", joined, re.MULTILINE)
+    return [shlex.split(line) for line in found]
+
+
+@pytest.mark.parametrize("name", ["gate", "train"])
+def test_the_flags_of_a_page_exist(name: str) -> None:
+    lines = commands_of((DOCS / f"{name}.md").read_text(encoding="utf-8"))
+    assert lines
+    for command, *args in lines:
+        output = CliRunner().invoke(cli.group, [command, "--help"]).output
+        missing = [a for a in args if a.startswith("-") and not re.search(rf"(?<![\w-]){a}(?![\w-])", output)]
+        assert missing == [], command
+
+
+def test_the_workflow_of_the_gate_keeps_its_exit_code() -> None:
+    (block,) = re.findall(
+        r"^```yaml\n(.+?)^```", (DOCS / "gate.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    yaml = pytest.importorskip("yaml")
+    steps = yaml.safe_load(block)["jobs"]["gate"]["steps"]
+    (gate,) = (step for step in steps if "mst-clipiqa gate" in step.get("run", ""))
+    assert gate["shell"] == "bash" or "|" not in gate["run"]
+    assert [command for command, *_ in commands_of(block)] == ["score", "gate", "report"]

@@ -1,4 +1,4 @@
-"""drift: two tables of scores paired by prompt; is the new one better, worse, or no different?"""
+"""drift: two tables of scores; is the new one better, worse, or no different?"""
 
 from __future__ import annotations
 
@@ -7,30 +7,37 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mst_clipiqa.analysis.compare import TARGETS
+from mst_clipiqa.analysis.pairing import Pairing, choose_pairing, difference_of_sides, prompt_of, side_of
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
-from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, mean_interval
+from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 
 @dataclass(frozen=True)
 class Change:
-    """How one score changed over the prompts that both tables have.
+    """How one score changed from one table to the other.
 
     Attributes:
         target: which score.
         group: the generator or category; empty for all rows.
-        prompts: paired prompts; each counts once, however many images it has.
-        old, new: mean score over these prompts.
+        pairing: how the tables were paired: by "prompt", by "file", or "none".
+        unit: what counts once: "prompt", however many images it has, or "image".
+        old_count, new_count: how many of these were compared; the same number if they are paired.
+        old, new: mean score over them.
         difference: new - old.
-        low, high: interval of the difference over resampled prompts; NaN with fewer than two prompts.
+        low, high: interval of the difference over resampled prompts or images; NaN with fewer than two.
         level: the confidence level, such as 0.95.
     """
 
     target: str
     group: str
-    prompts: int
+    pairing: Pairing
+    unit: str
+    old_count: int
+    new_count: int
     old: float
     new: float
     difference: float
@@ -47,23 +54,33 @@ class Change:
             return "better"
         return "worse" if self.high < 0 else "no difference"
 
+    @property
+    def over(self) -> str:
+        """Return in words what was compared: "over 48 prompts"."""
+        if self.pairing == "none":
+            return f"over {self.old_count:,} old and {self.new_count:,} new {self.unit}s that are not paired"
+        name = f"{self.unit}s" if self.new_count != 1 else self.unit
+        return f"over {self.new_count:,} {name}" + (" of the same name" if self.unit == "image" else "")
+
+    @property
+    def evidence(self) -> str:
+        """Return the difference in words, with its interval and what was compared."""
+        return f"{self.difference:.2f} ({100 * self.level:g} % {self.low:.2f} to {self.high:.2f}) {self.over}"
+
     def sentence(self) -> str:
         """Return the change in words."""
         who = f"{self.group}: new" if self.group else "New"
-        over = f"over {self.prompts:,} prompt{'' if self.prompts == 1 else 's'}"
         if self.verdict == "unknown":
-            value = f"{who} minus old is {self.difference:.2f} in {self.target} {over}"
-            return f"{value}, too few for an interval."
-        bounds = f"({100 * self.level:g} % {self.low:.2f} to {self.high:.2f})"
+            return f"{who} minus old is {self.difference:.2f} in {self.target} {self.over}, too few for an interval."
         if self.verdict == "no difference":
-            return f"{who} and old do not differ measurably in {self.target}: {self.difference:.2f} {bounds} {over}."
-        return f"{who} is {self.verdict} in {self.target} by {abs(self.difference):.2f} {self._size(bounds)} {over}."
+            return f"{who} and old do not differ measurably in {self.target}: {self.evidence}."
+        return f"{who} is {self.verdict} in {self.target} by {self.size}."
 
-    def _size(self, bounds: str) -> str:
-        """Return the bounds of the absolute difference."""
-        if self.difference > 0:
-            return bounds
-        return f"({100 * self.level:g} % {-self.high:.2f} to {-self.low:.2f})"
+    @property
+    def size(self) -> str:
+        """Return the absolute difference in words, as ``evidence`` does."""
+        low, high = (self.low, self.high) if self.difference > 0 else (-self.high, -self.low)
+        return f"{abs(self.difference):.2f} ({100 * self.level:g} % {low:.2f} to {high:.2f}) {self.over}"
 
     def to_row(self) -> dict[str, Any]:
         """Return the change as a row of a table; an undefined interval is empty."""
@@ -71,7 +88,10 @@ class Change:
         return {
             "target": self.target,
             "group": self.group,
-            "prompts": self.prompts,
+            "paired_by": self.pairing,
+            "unit": self.unit,
+            "old_count": self.old_count,
+            "new_count": self.new_count,
             "old": self.old,
             "new": self.new,
             "difference": self.difference,
@@ -83,13 +103,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Drift:
-    """All changes, and what could not be paired.
+    """All changes, and what was not compared.
 
     Attributes:
         changes: overall first, then group by group.
-        only_old, only_new: prompts that the other table does not have, in order.
-        lone_groups: generators or categories without a paired prompt.
-        left_out: failed rows and rows without a prompt, of both tables.
+        only_old, only_new: prompts that the other table does not have, in order; empty unless prompts are paired.
+        lone_groups: generators or categories that only one table has, or without anything to compare.
+        left_out: failed rows of both tables and, if prompts are paired, rows without one.
         models: the models named in the two tables; scores of different models do not compare.
         unfamiliar_old, unfamiliar_new: share of images below the 5th percentile of familiarity, 0..1; 0 if unknown.
     """
@@ -107,46 +127,57 @@ class Drift:
 def drift(
     old: Sequence[Row],
     new: Sequence[Row],
-    targets: Sequence[str] = ("quality", "correspondence"),
+    targets: Sequence[str] = TARGETS,
     by: Sequence[str] = (),
     how: Resampling = DEFAULT,
+    pairing: Pairing | None = None,
 ) -> Drift:
-    """Compare two tables of scores prompt by prompt.
+    """Compare two tables of scores.
 
-    A prompt's score is the mean over its images; the difference is the mean over prompts; the interval resamples
-    prompts (percentile bootstrap).
+    Tables with prompts in common are paired by prompt: the score of a prompt is the mean over its images, the
+    difference is the mean over prompts, and the interval resamples prompts (percentile bootstrap). Without prompts,
+    tables are paired by file in the same way. If ``pairing`` is "none", the means over each table's prompts are
+    compared, and the prompts of both tables are resampled independently.
 
     Args:
         old, new: rows of the two tables of scores.
         targets: scores to compare; one that is missing from either table is left out.
         by: columns that divide the rows into groups ("generator"); each group is also compared on its own.
         how: level, resamples and seed.
+        pairing: "prompt", "file" or "none"; by default what the tables have in common.
 
     Raises:
-        UsageError: a table has no prompts, or lacks a column of ``by``.
-        DataError: the tables share no prompt, or a cell is not a number where one is needed.
+        UsageError: a table lacks a column of ``by``.
+        DataError: there is nothing to compare, or a cell is not a number where one is needed.
     """
     for rows in (old, new):
-        need_columns(rows, ["prompt", *by])
-    good_old, left_old = _usable(old)
-    good_new, left_new = _usable(new)
-    before, after = (_in_order(_prompt(row) for row in rows) for rows in (good_old, good_new))
-    changes = _changes(good_old, good_new, targets, "", how)
+        need_columns(rows, by)
+    (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
+    chosen = pairing or choose_pairing(good_old, good_new)
+    if pairing is None and chosen == "none":
+        raise _nothing_in_common(good_old, good_new)
+    before, after = (_in_order(filter(None, map(prompt_of, rows))) for rows in (good_old, good_new))
+    changes = _changes(good_old, good_new, targets, "", how, chosen)
     if not changes:
-        raise _nothing_to_pair(before, after, targets)
+        raise DataError(
+            f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
+            "two tables with the same scores."
+        )
     lone = []
     for column in by:
         for group in _in_order(text(row, column) for row in (*good_old, *good_new)):
             pair = [[row for row in rows if text(row, column) == group] for rows in (good_old, good_new)]
-            found = _changes(pair[0], pair[1], targets, group or f"no {column}", how)
+            found = _changes(pair[0], pair[1], targets, group or f"no {column}", how, chosen)
             changes += found
             lone += [] if found else [group or f"no {column}"]
+    by_prompt = chosen == "prompt"
+    silent = [LeftOut(row, WITHOUT_PROMPT) for row in (*good_old, *good_new) if by_prompt and not prompt_of(row)]
     return Drift(
         changes,
-        _without(before, after),
-        _without(after, before),
+        _without(before, after) if by_prompt else [],
+        _without(after, before) if by_prompt else [],
         lone,
-        left_old + left_new,
+        [*left_old, *left_new, *silent],
         sorted({model for row in (*good_old, *good_new) if (model := text(row, "model"))}),
         _unfamiliar(good_old),
         _unfamiliar(good_new),
@@ -158,28 +189,13 @@ def _unfamiliar(rows: Sequence[Row]) -> float:
     return sum(value < UNFAMILIAR for value in known) / len(known) if known else 0.0
 
 
-def _nothing_to_pair(before: Sequence[str], after: Sequence[str], targets: Sequence[str]) -> DataError:
-    """Return the error that says why no prompt can be compared."""
-    shared = len(before) - len(_without(before, after))
-    if shared:
-        return DataError(
-            f"Expected prompts with a value of {' or '.join(targets)} in both tables, got {shared:,} "
-            f"prompt{'' if shared == 1 else 's'} in both and none with one: give two tables with the same scores."
-        )
+def _nothing_in_common(old: Sequence[Row], new: Sequence[Row]) -> DataError:
+    counts = [len({prompt_of(row) for row in rows} - {""}) for rows in (old, new)]
+    what = "prompts" if all(counts) else "prompts or file names"
     return DataError(
-        f"Expected two tables with scored prompts in common, got {len(before):,} and {len(after):,} prompts "
-        "and none in both: give two tables with the same prompts."
+        f"Expected two tables with scored {what} in common, got {counts[0]:,} and {counts[1]:,} prompts and none in "
+        "both: give two tables of the same prompts, or compare the means with --unpaired."
     )
-
-
-def _usable(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
-    good, left = split_failed(rows)
-    left += [LeftOut(row, WITHOUT_PROMPT) for row in good if not _prompt(row)]
-    return [row for row in good if _prompt(row)], left
-
-
-def _prompt(row: Row) -> str:
-    return text(row, "prompt").strip()
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -192,27 +208,17 @@ def _without(values: Iterable[str], others: Iterable[str]) -> list[str]:
 
 
 def _changes(
-    old: Sequence[Row], new: Sequence[Row], targets: Sequence[str], group: str, how: Resampling
+    old: Sequence[Row], new: Sequence[Row], targets: Sequence[str], group: str, how: Resampling, pairing: Pairing
 ) -> list[Change]:
     found = []
     for target in targets:
-        before, after = _by_prompt(old, target), _by_prompt(new, target)
-        shared = [prompt for prompt in before if prompt in after]
-        if not shared:
+        sides = side_of(old, target, pairing), side_of(new, target, pairing)
+        result = difference_of_sides(*sides, pairing, how)
+        if result is None:
             continue
-        pairs = [(before[prompt], after[prompt]) for prompt in shared]
-        result = mean_interval([b - a for a, b in pairs], how=how)
-        was, now = (math.fsum(side) / len(shared) for side in zip(*pairs, strict=True))
-        change = Change(target, group, len(shared), was, now, result.value, result.low, result.high, result.level)
-        found.append(change)
+        before, after, gap = result
+        unit = "prompt" if all(side.prompts == len(side.values) for side in (before, after)) else "image"
+        means = (math.fsum(side.values.values()) / len(side.values) for side in (before, after))
+        counts = len(before.values), len(after.values)
+        found.append(Change(target, group, pairing, unit, *counts, *means, gap.value, gap.low, gap.high, gap.level))
     return found
-
-
-def _by_prompt(rows: Sequence[Row], target: str) -> dict[str, float]:
-    """Return the mean score of each prompt that has one."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        value = number(row, target)
-        if value is not None:
-            values.setdefault(_prompt(row), []).append(value)
-    return {prompt: math.fsum(some) / len(some) for prompt, some in values.items()}

@@ -1,7 +1,8 @@
 """The command ``mst-clipiqa``: one group of commands, each imported only when it is called.
 
 Exit codes: 0 success, 1 some rows failed (the command says so), 2 wrong usage or an input that stops the work,
-130 interrupted, 141 the reader of our output went away. A command answers with its exit code, or None for 0.
+3 a condition of gate or drift does not hold, 130 interrupted, 141 the reader of our output went away. A command answers
+with its exit code, or None for 0.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ COMMANDS = {
     "explain": "Explain why an image got its score.",
     "compare": "Tell which of two images is better, and how certain that is.",
     "drift": "Tell whether new scores differ from old ones.",
+    "gate": "Check scores against conditions, for scripts and CI.",
     "report": "Write scores and images as one page for a browser.",
     "serve": "Serve a web page and an HTTP service for scoring.",
     "data": "Check a rated set before you use it.",
@@ -105,7 +107,8 @@ def _forget_stdout() -> None:
 def group() -> None:
     """Score generated images: how good they look, and how well they show their prompt.
 
-    Data goes to stdout, progress to stderr. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
+    Data goes to stdout, progress to stderr. Exit codes: 0 success, 1 some rows failed, 2 wrong usage,
+    3 a condition does not hold (gate, drift --fail-if-worse).
     """
 
 

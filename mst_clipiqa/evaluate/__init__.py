@@ -1,7 +1,7 @@
 """Predictions against mean opinion scores: agreement, intervals, comparisons, coverage.
 
     measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
-    resampling.py   bootstrap, mean_interval: intervals that resample prompts, not images
+    resampling.py   bootstrap, mean_interval, quantile_interval, unpaired_difference: they resample prompts, not images
     pairs.py        pair_accuracy: the better of two images of one prompt
     comparison.py   paired_difference: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image

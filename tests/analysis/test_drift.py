@@ -23,7 +23,7 @@ NEW = rows(("dog", 3.0), ("cat", 4.0), ("owl", 5.0), ("new only", 9.0), ("new to
 def test_prompts_are_paired_and_count_once() -> None:
     found = drift(OLD, NEW)
     (change,) = found.changes
-    assert (change.prompts, change.old, change.new, change.difference) == (3, 2.0, 4.0, 2.0)
+    assert (change.new_count, change.old, change.new, change.difference) == (3, 2.0, 4.0, 2.0)
     # A resample of three draws is (1, 1, 1) in 1 of 27 cases, more often than 2.5 %: the interval reaches 1, and 3.
     assert (change.low, change.high) == (1.0, 3.0)
     assert change.sentence() == "New is better in quality by 2.00 (95 % 1.00 to 3.00) over 3 prompts."
@@ -54,7 +54,7 @@ def test_groups_are_compared_on_their_own() -> None:
     old = rows(("a", 1.0), ("b", 1.0), generator="x") + rows(("a", 3.0), ("b", 3.0), generator="y")
     new = rows(("a", 2.0), ("b", 2.0), generator="x") + rows(("a", 1.0), ("b", 1.0), generator="z")
     found = drift(old, new, by=["generator"])
-    assert [(c.group, c.prompts, c.difference) for c in found.changes] == [("", 2, -0.5), ("x", 2, 1.0)]
+    assert [(c.group, c.old_count, c.difference) for c in found.changes] == [("", 2, -0.5), ("x", 2, 1.0)]
     assert found.changes[1].sentence() == "x: new is better in quality by 1.00 (95 % 1.00 to 1.00) over 2 prompts."
     assert found.lone_groups == ["y", "z"]
 
@@ -82,9 +82,7 @@ def test_tables_without_a_prompt_in_common_are_refused() -> None:
 
 @pytest.mark.parametrize(("old", "new"), [(None, None), (1.0, None), (None, 1.0)])
 def test_tables_over_the_same_prompts_without_values_are_told_so(old: float | None, new: float | None) -> None:
-    message = (
-        "Expected prompts with a value of quality or correspondence in both tables, got 2 prompts in both and none"
-    )
+    message = "Expected values of quality or correspondence in both tables for what they have in common, got none: give"
     with pytest.raises(DataError, match=message):
         drift(rows(("a", old), ("b", old)), rows(("a", new), ("b", new), ("c", 1.0)))
 
@@ -116,3 +114,20 @@ def test_the_share_of_unfamiliar_images_is_counted_in_each_table() -> None:
     assert found.unfamiliar_old == 0
     assert found.unfamiliar_new == pytest.approx(2 / 3)
     assert drift([{"prompt": "a", "quality": 1.0}], [{"prompt": "a", "quality": 1.0}]).unfamiliar_new == 0
+
+
+def test_unpaired_tables_are_compared_by_their_means() -> None:
+    (change,) = drift(rows(("a", 1.0), ("a", 3.0), ("b", 4.0)), rows(("c", 5.0)), pairing="none").changes
+    assert (change.old, change.new, change.old_count, change.new_count) == (3.0, 5.0, 2, 1)  # a prompt counts once
+    assert change.sentence() == (
+        "New minus old is 2.00 in quality over 2 old and 1 new prompts that are not paired, too few for an interval."
+    )
+
+
+def test_names_pair_images_only_without_prompts() -> None:
+    old = rows(("", 1.0), ("", 2.0))
+    (change,) = drift(old, rows(("", 2.0), ("", 3.0))).changes
+    assert change.sentence() == "New is better in quality by 1.00 (95 % 1.00 to 1.00) over 2 images of the same name."
+    assert drift(old, rows(("a", 2.0), ("b", 3.0))).changes[0].pairing == "file"  # one table does not say
+    with pytest.raises(DataError, match=r"Expected two tables .*, got 1 and 1 prompts and none in both: .* --unpaired"):
+        drift(rows(("a", 1.0)), rows(("b", 1.0)))

@@ -331,3 +331,54 @@ def test_the_folder_of_a_cluster_is_a_table(here: Path) -> None:
     assert "Expected the parts of a finished run in" in call("rank", parts).stderr
     (parts / "_manifest.json").write_text("{}")
     assert "Expected the state of a run in" in call("rank", parts).stderr
+
+
+def test_gate_answers_with_one_line_and_a_code(here: Path) -> None:
+    result = call("gate", "scores.csv", "--min-mean", "quality=2.8", "--max-failed", "1", "--min-count", "3")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "Passed: mean quality is 2.83 (95 % 2.50 to 3.50 over 2 prompts), at least 2.8; 1 of 4 rows failed, at most 1 "
+        "allowed; 3 rows are scored, at least 3 required.\n"
+    )
+    result = call("gate", "scores.csv", "--min-mean", "quality=2.8", "--max-failed", "0", "--min-share", "quality:3=1")
+    assert result.exit_code == 3
+    assert result.stdout == (
+        "Failed: 66.67 % of the images reach quality 3 (95 % 50 % to 100 % over 2 prompts), below 100 %; 1 of 4 rows "
+        "failed, at most 0 allowed.\n"
+    )
+
+
+def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
+    table(here / "worse.csv", [(f, p, q - 1, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
+    result = call("gate", "worse.csv", "--not-worse-than", "scores.csv", "--json")
+    assert result.exit_code == 3
+    assert result.stderr == "Failed: quality is worse than in scores.csv by 1.00 (95 % 1.00 to 1.00) over 2 prompts.\n"
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["condition"], row["passed"], row["value"]) for row in found] == [
+        ("--not-worse-than", "false", -1.0),
+        ("--not-worse-than", "true", 0.0),
+    ]
+    assert call("gate", "scores.csv", "--not-worse-than", "worse.csv").exit_code == 0
+    assert call("drift", "scores.csv", "worse.csv", "--fail-if-worse").exit_code == 3
+    assert call("drift", "worse.csv", "scores.csv", "--fail-if-worse").exit_code == 1  # only a failed row
+
+
+def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
+    table(here / "new.csv", [(f, f"a {p}", q, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
+    assert "compare the means with --unpaired." in call("drift", "scores.csv", "new.csv").stderr
+    result = call("drift", "scores.csv", "new.csv", "--unpaired")
+    assert result.stdout.startswith(
+        "New and old do not differ measurably in quality: 0.00 (95 % -1.00 to 1.00) over 2 "
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Expected a condition, got none: give one such as --min-mean quality=2.8, or --not-worse-than OLD."),
+        (["--max-failed", "0", "--margin", "1"], "--margin needs --not-worse-than: name the older scores, or omit it."),
+    ],
+)
+def test_gate_without_a_condition_is_refused(here: Path, args: list[str], message: str) -> None:
+    result = call("gate", "scores.csv", *args)
+    assert (result.exit_code, result.stderr) == (2, f"Error: {message}\n")

@@ -21,6 +21,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+FAILED_GATE = 3
+"""Exit code if a condition of ``gate`` or ``drift`` does not hold."""
 
 
 def stack(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:

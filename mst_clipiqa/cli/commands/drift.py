@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, table_options, write_rows
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also compare each group in this column; repeatable.")
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
+@click.option("--unpaired", is_flag=True, help="Compare the means of all prompts, also if the tables share none.")
+@click.option(
+    "--fail-if-worse",
+    is_flag=True,
+    help="Exit with 3 if NEW is measurably worse overall, or if there is too little to tell.",
+)
 @generator_option
 @table_options
 def command(
@@ -27,6 +34,8 @@ def command(
     by: tuple[str, ...],
     level: float,
     seed: int,
+    unpaired: bool,
+    fail_if_worse: bool,
     generator_from: str,
     output: Path | None,
     as_json: bool,
@@ -36,9 +45,13 @@ def command(
     """Compare the scores OLD and NEW prompt by prompt, with an interval from resampled prompts.
 
     OLD and NEW are tables of scores (.csv, .jsonl, .parquet) or folders of images. Each prompt counts once, with the
-    mean score of its images. If both tables have a column generator, each generator is also compared on its own.
+    mean score of its images. Tables without prompts are paired by file name. If both tables have a column generator,
+    each generator is also compared on its own.
+
+    With --unpaired, the two means are compared, so a difference may also come from different prompts.
     """
     from mst_clipiqa.analysis.drift import drift
+    from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.rows import with_generator
     from mst_clipiqa.evaluate.resampling import Resampling
 
@@ -48,14 +61,17 @@ def command(
     )
     if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
         by = ("generator",)
-    found = drift(before, after, by=by, how=Resampling(level / 100, resamples=2000, seed=seed))
+    sampled = Resampling(level / 100, resamples=2000, seed=seed)
+    found = drift(before, after, by=by, how=sampled, pairing="none" if unpaired else None)
     if output is None and not as_json:
         for change in found.changes:
             click.echo(change.sentence())
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json)
     _say(found)
-    return finish(found.left_out, left_out)
+    code = finish(found.left_out, left_out)
+    overall = [change for change in found.changes if not change.group]
+    return FAILED_GATE if fail_if_worse and any(map(is_worse, overall)) else code
 
 
 def _say(found: Drift) -> None:

@@ -1,0 +1,101 @@
+"""``mst-clipiqa gate``: are the images good enough to go on?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import FAILED_GATE
+from mst_clipiqa.cli.commands._scores import json_option, output_option, read_source, source_options, write_rows
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.analysis.gate import Checked
+    from mst_clipiqa.analysis.rows import Row
+    from mst_clipiqa.evaluate.resampling import Resampling
+
+
+@click.command("gate")
+@click.argument("source")
+@click.option("--min-mean", multiple=True, metavar="COLUMN=VALUE", help="Lowest mean, such as quality=2.8; repeatable.")
+@click.option(
+    "--min-quantile",
+    multiple=True,
+    metavar="COLUMN:Q=VALUE",
+    help="Lowest quantile: quality:0.1=2 lets 10 % of the images score below 2; repeatable.",
+)
+@click.option(
+    "--min-share",
+    multiple=True,
+    metavar="COLUMN:VALUE=SHARE",
+    help="Lowest share of images that reach a value: quality:2.5=0.9 wants 90 % at 2.5 or more; repeatable.",
+)
+@click.option("--max-failed", metavar="N", help="Most rows that may have failed: a number, or a percentage such as 2%.")
+@click.option("--min-count", type=click.IntRange(1), metavar="N", help="Fewest rows that must have been scored.")
+@click.option("--not-worse-than", "old", metavar="OLD", help="Older scores; fail if SOURCE is measurably worse.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0),
+    help="With --not-worse-than: also fail if a loss larger than this cannot be excluded.",
+)
+@click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
+@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
+@click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
+@output_option
+@json_option
+@source_options
+def command(source: str, old: str | None, **flags: Any) -> int:
+    """Check the scores of SOURCE against conditions: exit code 0 if all hold, 3 if one does not.
+
+    SOURCE and OLD are tables of scores (.csv, .jsonl, .parquet), - for a table on stdin, or folders of images, which
+    are scored first. One line on stdout says why. With --json or -o, every condition is a row, and the line goes to
+    stderr.
+
+    Failed rows count only for --max-failed. Intervals resample prompts, or images without a prompt. OLD is compared
+    prompt by prompt if it shares prompts with SOURCE; if there are no prompts, by file name; otherwise by its mean.
+    """
+    from mst_clipiqa.evaluate.resampling import Resampling
+
+    names = ("min_mean", "min_quantile", "min_share", "max_failed", "min_count")
+    if old is None and not any(flags[name] for name in names):
+        raise UsageError(
+            "Expected a condition, got none: give one such as --min-mean quality=2.8, or --not-worse-than OLD."
+        )
+    if flags["margin"] is not None and old is None:
+        raise UsageError("--margin needs --not-worse-than: name the older scores, or omit it.")
+    how = Resampling(flags["level"] / 100, resamples=2000, seed=flags["seed"])
+    checked = _checked(source, old, flags, how)
+    failed = [one for one in checked if not one.passed]
+    as_rows = flags["output"] is not None or flags["as_json"]
+    if as_rows:
+        write_rows([one.to_row() for one in checked], flags["output"], flags["as_json"])
+    reasons = "; ".join(one.sentence for one in failed or checked)
+    click.echo(f"{'Failed' if failed else 'Passed'}: {reasons}.", err=as_rows)
+    return FAILED_GATE if failed else 0
+
+
+def _checked(source: str, old: str | None, flags: dict[str, Any], how: Resampling) -> Sequence[Checked]:
+    from mst_clipiqa.analysis.gate import (
+        check_count,
+        check_failures,
+        check_not_worse,
+        check_thresholds,
+        parse_threshold,
+    )
+
+    thresholds = [
+        *(parse_threshold("mean", words) for words in flags["min_mean"]),
+        *(parse_threshold("quantile", words) for words in flags["min_quantile"]),
+        *(parse_threshold("share", words) for words in flags["min_share"]),
+    ]
+    rows: list[Row] = read_source(source, flags)
+    found = check_thresholds(rows, thresholds, how, confident=flags["confident"])
+    if flags["max_failed"] is not None:
+        found.append(check_failures(rows, flags["max_failed"]))
+    if flags["min_count"] is not None:
+        found.append(check_count(rows, flags["min_count"]))
+    if old is not None:
+        found += check_not_worse(read_source(old, flags), rows, old, how, flags["margin"])
+    return found

@@ -1,0 +1,212 @@
+"""gate: means, quantiles, shares and intervals worked out by hand; nothing passes for want of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mst_clipiqa.analysis.gate import (
+    Checked,
+    Measure,
+    Threshold,
+    check_count,
+    check_failures,
+    check_not_worse,
+    check_thresholds,
+    parse_threshold,
+)
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.evaluate.resampling import Resampling, quantile_interval, unpaired_difference
+
+
+def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
+    return [{"file": f"{i}.png", "prompt": p, "quality": q, "status": "ok", **more} for i, (p, q) in enumerate(cells)]
+
+
+FOUR = rows(("cat", 1.0), ("cat", 2.0), ("dog", 3.0), ("owl", 4.0))
+FAILED = {"file": "e.png", "prompt": "cat", "status": "error", "reason": "cut off"}
+
+
+def one(table: Sequence[dict[str, Any]], words: str, measure: Measure = "mean", **how: Any) -> Checked:
+    return check_thresholds(table, [parse_threshold(measure, words)], **how)[0]
+
+
+def test_a_mean_is_over_images_and_its_interval_over_prompts() -> None:
+    found = one(FOUR, "quality=2.5")
+    # A resample of three prompts is all cat (mean 1.5) or all owl (4) in 1 of 27 cases each, more than 2.5 %.
+    assert (found.passed, found.value, found.low, found.high) == (True, 2.5, 1.5, 4.0)
+    assert found.sentence == "mean quality is 2.50 (95 % 1.50 to 4.00 over 3 prompts), at least 2.5"
+    above = one(FOUR, "quality=2.501")
+    assert above.sentence == "mean quality is 2.50 (95 % 1.50 to 4.00 over 3 prompts), below 2.501"
+    assert not above.passed
+
+
+def test_a_value_just_below_its_limit_does_not_look_equal() -> None:
+    assert one(rows(("a", 2.7996), ("b", 2.7996)), "quality=2.8").sentence.startswith("mean quality is 2.7996 (")
+
+
+def test_confident_asks_the_lower_end() -> None:
+    assert one(FOUR, "quality=1.5", confident=True).passed
+    found = one(FOUR, "quality=1.6", confident=True)
+    assert (found.passed, one(FOUR, "quality=1.6").passed) == (False, True)
+    assert found.sentence.endswith("over 3 prompts), but not certainly at least 1.6")
+
+
+def test_one_prompt_has_no_interval_and_is_never_certain() -> None:
+    alone = rows(("cat", 3.0), ("cat", 4.0))
+    assert (
+        one(alone, "quality=1").sentence == "mean quality is 3.50 (over 1 prompt, too few for an interval), at least 1"
+    )
+    assert not one(alone, "quality=1", confident=True).passed
+
+
+def test_images_without_a_prompt_are_resampled_one_by_one() -> None:
+    table = [{**row, "prompt": ""} for row in FOUR]
+    assert "over 4 images" in one(table, "quality=1").sentence
+    assert "over 3 images" in one([*FOUR[:2], *table[2:]], "quality=1").sentence  # one prompt, and two images
+
+
+@pytest.mark.parametrize(("q", "value"), [(0.0, 1.0), (0.25, 1.0), (0.26, 2.0), (0.5, 2.0), (1.0, 4.0)])
+def test_a_quantile_is_one_of_the_values(q: float, value: float) -> None:
+    found = one(FOUR, f"quality:{q}=2", "quantile")
+    assert (found.value, found.passed) == (value, value >= 2)
+    assert f"the {100 * q:g} % quantile of quality is {value:.2f}" in found.sentence
+
+
+def test_a_share_counts_images_that_reach_the_value() -> None:
+    found = one(FOUR, "quality:2=0.75", "share")
+    assert (found.passed, found.value) == (True, 0.75)
+    assert found.sentence.startswith("75 % of the images reach quality 2 (95 % ")
+    assert found.sentence.endswith("over 3 prompts), at least 75 %")
+    assert not one(FOUR, "quality:2=0.76", "share").passed
+
+
+def test_rows_without_the_score_are_said_and_none_is_a_failure() -> None:
+    table = [*FOUR, FAILED, *rows(("fox", None))]
+    assert one(table, "quality=2").sentence.endswith("over 3 prompts; 1 without it left out), at least 2")
+    assert one(rows(("a", None)), "quality=0").sentence == "no row has a value of quality"
+    assert not one(rows(("a", None)), "quality=0").passed
+    assert not one([], "quality=0").passed
+    with pytest.raises(UsageError, match=r"Expected a column 'qualty' in the table.*did you mean 'quality'"):
+        one(FOUR, "qualty=1")
+
+
+def test_frames_of_an_image_count_once() -> None:
+    frames = [
+        {"file": "a.gif", "prompt": "", "quality": q, "status": "ok", "frame": i} for i, q in enumerate((1.0, 2.0))
+    ]
+    found = one([*frames, *rows(("", 4.0))], "quality=1")
+    assert found.value == 2.75
+
+
+def test_failures_are_counted_in_rows_or_percent() -> None:
+    table = [*FOUR[:3], FAILED]
+    found = check_failures(table, "0")
+    assert (found.passed, found.sentence) == (False, "1 of 4 rows failed, at most 0 allowed")
+    assert check_failures(table, "1").passed
+    assert check_failures(table, "25%").passed
+    assert not check_failures(table, "24.9 %").passed
+    assert not check_failures([], "5").passed
+    assert check_count(table, 3).passed
+    assert check_count(table, 4).sentence == "3 rows are scored, at least 4 required"
+    assert not check_count(table, 4).passed
+    with pytest.raises(
+        UsageError, match="Expected --max-failed as a number or a percentage, such as 0 or 2%, got '-1'"
+    ):
+        check_failures(table, "-1")
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        *[("mean", words) for words in ("quality", "=2", "quality=x", "quality=nan")],
+        *[("quantile", words) for words in ("quality=2", "quality:10=2")],
+        *[("share", words) for words in ("quality:2.5=90", ":2=0.5")],
+    ],
+)
+def test_a_condition_of_another_form_is_refused(measure: Measure, words: str) -> None:
+    with pytest.raises(UsageError, match=f"Expected --min-{measure} COLUMN.*such as quality.*got '{words}'"):
+        parse_threshold(measure, words)
+
+
+def test_a_column_may_have_a_colon() -> None:
+    assert parse_threshold("share", "a:b:2.5=0.9") == Threshold("share", "a:b", 0.9, 2.5)
+
+
+def better(by: float) -> list[dict[str, Any]]:
+    return [{**row, "quality": row["quality"] + by} for row in FOUR]
+
+
+def test_not_worse_pairs_prompts_and_says_no_more_than_it_measured() -> None:
+    (found,) = check_not_worse(FOUR, better(-0.5), "old.csv")
+    assert (found.passed, found.value) == (False, -0.5)
+    assert found.sentence == "quality is worse than in old.csv by 0.50 (95 % 0.50 to 0.50) over 3 prompts"
+    (found,) = check_not_worse(FOUR, rows(("cat", 2.5), ("dog", 2.0), ("owl", 4.0)), "old.csv")
+    assert found.passed
+    assert found.sentence == (
+        "quality is not measurably worse than in old.csv: 0.00 (95 % -1.00 to 1.00) over 3 prompts"
+    )
+
+
+def test_a_margin_asks_for_evidence() -> None:
+    new = rows(("cat", 2.5), ("dog", 2.0), ("owl", 4.0))
+    (found,) = check_not_worse(FOUR, new, "old", margin=0.9)
+    assert (found.passed, found.limit) == (False, -0.9)
+    assert (
+        found.sentence == "quality may be worse than in old by more than 0.9: 0.00 (95 % -1.00 to 1.00) over 3 prompts"
+    )
+    assert check_not_worse(FOUR, new, "old", margin=1)[0].passed
+    assert check_not_worse(FOUR, better(-0.5), "old", margin=0.5)[0].passed  # worse, but by no more than allowed
+    assert not check_not_worse(FOUR, better(-0.5), "old", margin=0.4)[0].passed
+
+
+def test_one_prompt_is_too_few_to_pass() -> None:
+    (found,) = check_not_worse(rows(("a", 1.0)), rows(("a", 5.0)), "old")
+    assert not found.passed
+    assert found.sentence == "too few to tell whether quality is worse than in old over 1 prompt"
+
+
+def test_without_common_prompts_means_are_compared_and_this_is_said() -> None:
+    new = [{**row, "prompt": f"a {row['prompt']}"} for row in better(-10)]
+    (found,) = check_not_worse(FOUR, new, "old")
+    assert not found.passed
+    assert found.sentence.endswith("over 3 old and 3 new prompts that are not paired")
+
+
+def test_without_prompts_files_are_paired_below_their_folders() -> None:
+    old, new = (
+        [{"file": f"{folder}/{i}.png", "quality": i + shift} for i in range(20)]
+        for folder, shift in (("runs/1", 0.0), ("runs/2", -0.01))
+    )
+    (found,) = check_not_worse(old, new, "old")
+    assert not found.passed  # paired, a small loss is seen; unpaired, it is not
+    assert found.sentence == "quality is worse than in old by 0.01 (95 % 0.01 to 0.01) over 20 images of the same name"
+
+
+def test_scores_of_two_models_are_refused() -> None:
+    with pytest.raises(UsageError, match="Expected tables scored by one model, got 'mini' in 'old' and 'ours': score"):
+        check_not_worse(rows(("a", 1.0), model="mini"), rows(("a", 1.0), model="ours"), "old")
+
+
+def test_the_resampled_quantile_is_that_of_the_repeated_values() -> None:
+    values, groups = np.array([3.0, 1.0, 2.0, 5.0, 4.0, 0.0]), ["a", "a", "b", "b", "c", "d"]
+    how = Resampling(0.8, 400, seed=3)
+    found = quantile_interval(values, 0.3, groups, how)
+    rng, members = np.random.default_rng(3), [[0, 1], [2, 3], [4], [5]]
+    drawn = rng.integers(4, size=(400, 4))
+    slow = [np.quantile(values[[i for g in row for i in members[g]]], 0.3, method="inverted_cdf") for row in drawn]
+    assert (found.low, found.high) == tuple(np.quantile(slow, [0.1, 0.9]))
+    assert found.value == 1.0
+
+
+def test_an_unpaired_interval_has_the_width_of_two_independent_means() -> None:
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(0, 1, 200), rng.normal(0.5, 2, 300)
+    found = unpaired_difference(old, new, how=Resampling(resamples=4000))
+    error = (old.var() / 200 + new.var() / 300) ** 0.5
+    assert found.value == pytest.approx(new.mean() - old.mean())
+    assert (found.high - found.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.05)
+    assert unpaired_difference([1.0], new).undefined is not None
