@@ -2,6 +2,7 @@
 
     read.py       a table, from a file or from stdin, to rows
     rows.py       what a row holds: numbers, text, its image; the failed rows apart
+    frames.py     rows of single frames -> one row per animated image
     rank.py       rank and pick: best first, overall or prompt by prompt
     filter.py     filter: which rows pass, and where their images would go
     transfer.py   files copied or moved so that nothing is ever overwritten or lost
@@ -9,7 +10,6 @@
     pairing.py    two tables -> the values to compare: by prompt, by file name, or not paired
     drift.py      two tables: has anything changed?
     gate.py       conditions on a table: means, quantiles, shares, failures, not worse than an older one
-    frames.py     rows of single frames -> one row for each animated file
 
 A row is a dict with the columns of the table of scores; no function here changes a row that it is given.
 """
