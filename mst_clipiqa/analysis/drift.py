@@ -218,7 +218,20 @@ def _changes(
             continue
         before, after, gap = result
         unit = "prompt" if all(side.prompts == len(side.values) for side in (before, after)) else "image"
-        means = (math.fsum(side.values.values()) / len(side.values) for side in (before, after))
-        counts = len(before.values), len(after.values)
-        found.append(Change(target, group, pairing, unit, *counts, *means, gap.value, gap.low, gap.high, gap.level))
+        found.append(
+            Change(
+                target,
+                group,
+                pairing,
+                unit,
+                old_count=len(before.values),
+                new_count=len(after.values),
+                old=before.mean,
+                new=after.mean,
+                difference=gap.value,
+                low=gap.low,
+                high=gap.high,
+                level=gap.level,
+            )
+        )
     return found

@@ -169,7 +169,7 @@ def is_worse(change: Change) -> bool:
 
 
 def _not_worse(change: Change, name: str, margin: float | None) -> Checked:
-    ends = (None, None) if math.isnan(change.low) else (change.low, change.high)
+    low, high = (None, None) if math.isnan(change.low) else (change.low, change.high)
     if change.verdict == "unknown":
         passed, words = False, f"too few to tell whether {change.target} is worse than in {name} {change.over}"
     elif is_worse(change) and (margin is None or change.low < -margin):
@@ -180,7 +180,7 @@ def _not_worse(change: Change, name: str, margin: float | None) -> Checked:
         words = f"{change.target} {known} worse than in {name} by more than {margin:g}: {change.evidence}"
     else:
         passed, words = True, f"{change.target} is not measurably worse than in {name}: {change.evidence}"
-    return Checked("--not-worse-than", passed, words, change.difference, *ends, -(margin or 0.0))
+    return Checked("--not-worse-than", passed, words, change.difference, low, high, limit=-(margin or 0.0))
 
 
 def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: bool) -> Checked:
@@ -201,8 +201,8 @@ def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: 
     passed = found.low >= one.limit if confident and known else found.value >= one.limit and not confident
     unit = "prompts" if all(prompt for _, prompt in pairs) else "images"
     words = f"{_measured(one, found, unit, len(rows) - len(pairs))}, {_compared(one, found, passed)}"
-    ends = (found.low, found.high) if known else (None, None)
-    return Checked(flag, passed, words, found.value, *ends, one.limit)
+    low, high = (found.low, found.high) if known else (None, None)
+    return Checked(flag, passed, words, found.value, low, high, one.limit)
 
 
 def _measured(one: Threshold, found: Interval, unit: str, without: int) -> str:

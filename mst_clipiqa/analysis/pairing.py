@@ -27,6 +27,11 @@ class Side:
     values: dict[str, float]
     prompts: int
 
+    @property
+    def mean(self) -> float:
+        """Return the mean of the values."""
+        return math.fsum(self.values.values()) / len(self.values)
+
 
 def choose_pairing(old: Sequence[Row], new: Sequence[Row]) -> Pairing:
     """Return "prompt" if the tables share prompts, "file" if prompts cannot tell but names are shared, else "none".
