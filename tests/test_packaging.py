@@ -8,8 +8,10 @@ import sys
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -19,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def _pins() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def _pins(file: str = "constraints.txt") -> dict[str, Version]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {name.lower().replace("_", "-"): Version(version) for name, version in pairs}
 
@@ -42,11 +44,12 @@ def test_import_is_light() -> None:
     assert out.strip() == "set()"
 
 
-NOT_PINNED = {"ray", "audit"}  # extras that `make test` leaves out
+NOT_PINNED = {"ray", "audit", "release"}  # extras that `make test` leaves out
+DOCS = {"docs"}  # pinned in docs/requirements.txt
 NOT_INSTALLED = {"mini-training"}  # pinned, so that a training can be repeated, but `make test` leaves it out too
 
 
-def _asked(without: set[str] = NOT_PINNED) -> list[Requirement]:
+def _asked(without: set[str] = NOT_PINNED | DOCS) -> list[Requirement]:
     project = PYPROJECT["project"]
     extras = [line for name, some in project["optional-dependencies"].items() if name not in without for line in some]
     return [Requirement(line) for line in project["dependencies"] + extras]
@@ -61,7 +64,7 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
 
 
 def test_every_pin_is_still_needed() -> None:
-    installed = {requirement.name for requirement in _asked(without=NOT_PINNED | NOT_INSTALLED)}
+    installed = {requirement.name for requirement in _asked(without=NOT_PINNED | NOT_INSTALLED | DOCS)}
     needed = {requirement.name for requirement in _asked()} - installed
     todo = installed - {"mst-clipiqa"}
     while todo:
@@ -72,13 +75,74 @@ def test_every_pin_is_still_needed() -> None:
     assert set(_pins()) - needed == set()
 
 
+def test_what_builds_the_documentation_is_pinned() -> None:
+    pins = _pins("docs/requirements.txt")
+    for line in PYPROJECT["project"]["optional-dependencies"]["docs"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(pins[requirement.name]), requirement
+    assert set(pins) & set(_pins()) == set(), "pinned twice"
+
+
 def test_no_torchvision() -> None:
     assert "torchvision" not in _pins()
 
 
 def test_the_changelog_knows_this_version() -> None:
     heads = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert mst_clipiqa.__version__ in heads
+    version = Version(mst_clipiqa.__version__)
+    assert ("Unreleased" if version.is_devrelease else str(version)) in heads
+
+
+def test_every_release_in_the_changelog_has_its_day() -> None:
+    heads = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert heads.pop(0) == "[Unreleased]" or not Version(mst_clipiqa.__version__).is_devrelease
+    assert [head for head in heads if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", head)] == []
+
+
+def _yaml(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = _yaml("CITATION.cff")
+    assert citation["version"] == mst_clipiqa.__version__
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert citation["authors"] == PYPROJECT["project"]["authors"]
+    assert citation["preferred-citation"]["url"] == PYPROJECT["project"]["urls"]["Paper"]
+
+
+def test_the_workflow_runs_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    jobs = _yaml(".github/workflows/ci.yml")["jobs"]
+    commands = {step["run"] for job in jobs.values() for step in job["steps"] if "run" in step}
+    named = {re.fullmatch(r"make (.+) PYTHON=python", command) for command in commands}
+    asked = {match[1] for match in named if match} - {"${{ matrix.target }}"}
+    assert None not in named, "a job that does something else than make"
+    assert (asked | set(jobs["check"]["strategy"]["matrix"]["target"])) - targets == set()
+
+
+def test_the_workflow_runs_on_every_python_that_the_package_names() -> None:
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(PYPROJECT["project"]["classifiers"]))
+    assert _yaml(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+
+
+def test_commits_are_checked_by_the_pinned_ruff() -> None:
+    (repo,) = _yaml(".pre-commit-config.yaml")["repos"]
+    assert repo["rev"] == f"v{_pins()['ruff']}"
+
+
+def test_the_container_needs_no_rights_and_copies_files_that_exist() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    copied = [
+        name for line in lines if line.startswith("COPY ") and "--from" not in line for name in line.split()[1:-1]
+    ]
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied
+    assert [name for name in copied if not (ROOT / name).exists() or f"!{name}" not in allowed] == []
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
+    service = _yaml("compose.yaml")["services"]["mst-clipiqa"]
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
 def test_every_dependency_has_its_reason() -> None:
