@@ -55,7 +55,7 @@ def calls(line: str) -> list[list[str]]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a folder with the files that pages name; a model is loaded once."""
+    """Change to a new folder with the files that pages name; a model is loaded once."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.py", "*.md"))
     names = {"coffee.jpg": "a cup of coffee", "coffee_blur.jpg": "a cup of coffee", "red_ball.png": "a red ball"}
     for folder in ("images", "old", "new"):
