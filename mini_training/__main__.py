@@ -29,7 +29,8 @@ from mini_training.prompts import read_captions, read_prompts
 from mini_training.refine import refine
 from mini_training.robust import ladders, noises
 from mini_training.ship import Place, finish, halfwidths, seen_by, ship
-from mst_clipiqa.scoring.scorer import MINI_MODEL, Scorer
+from mst_clipiqa.scoring.folders import MINI_MODEL
+from mst_clipiqa.scoring.scorer import Scorer
 
 STAGES = ("prepare", "development", "final", "leave-out", "no-photographs", "card")
 LOOKS = 3

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
+
 TEXT = Path(__file__).parent / "card.md"
 
 
 def card(found: dict[str, Any]) -> str:
-    """Return README.md for the folder: the text of ``card.md`` with the figures and tables put in."""
-    text = TEXT.read_text(encoding="utf-8")
+    """Return README.md for the folder: the text of ``card.md`` with the figures and tables put in.
+
+    On top is what the Hugging Face hub reads of a model.
+    """
+    text = _front_matter(found) + TEXT.read_text(encoding="utf-8")
     development, robust = found["development"], found["robust"]
     values = {
         "agreement": _agreement(development),
@@ -32,6 +37,17 @@ def card(found: dict[str, Any]) -> str:
     for name, value in values.items():
         text = text.replace("{{" + name + "}}", value)
     return text
+
+
+def _front_matter(found: dict[str, Any]) -> str:
+    protocol = "48 of 300 prompts, never trained on; by a model trained as mini was, on 192 of the others"
+    measured = [
+        MeasuredResult(target, "AGIQA-3K", "development", protocol, of["srcc"]["value"], of["plcc"])
+        for target in ("quality", "correspondence")
+        for of in [found["development"][target]]
+    ]
+    data = ["AGIQA-3K", "LIVE In the Wild Image Quality Challenge"]
+    return front_matter("mini", "sentence-transformers/all-MiniLM-L6-v2", data, measured, "apache-2.0")
 
 
 def _interval(of: dict[str, float], key: str) -> str:

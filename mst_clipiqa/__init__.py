@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PromptError,
         UsageError,
     )
+    from mst_clipiqa.integrations.metric import create_metric, list_models
     from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
     from mst_clipiqa.scoring.score import Score, ScoreRequest
     from mst_clipiqa.scoring.scorer import Scorer
@@ -50,6 +51,8 @@ __all__ = [
     "Scorer",
     "UsageError",
     "__version__",
+    "create_metric",
+    "list_models",
     "load_encoders",
 ]
 
@@ -64,6 +67,8 @@ _HOME = {
     "ScoreRequest": "scoring.score",
     "Scorer": "scoring.scorer",
     "UsageError": "errors",
+    "create_metric": "integrations.metric",
+    "list_models": "integrations.metric",
     "load_encoders": "encoders",
 }
 

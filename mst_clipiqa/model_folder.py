@@ -89,6 +89,7 @@ class TrainedModel:
     trained_on: TrainedOn = field(default_factory=TrainedOn)
     sha256: str = ""  # of config.json and model.safetensors, set when loaded
     reference: Reference | None = None  # of the training features; None in older folders: no familiarity
+    folder: Path | None = None  # that it was loaded from
 
 
 def image_hash(data: bytes) -> str:
@@ -151,7 +152,7 @@ def load(folder: Path) -> TrainedModel:
     _check_names(weights, trained, folder)
     parts = {name: _part(name, target, config.encoders.dim, weights, folder) for name, target in trained.items()}
     digest = hashlib.sha256(raw_config + raw_weights).hexdigest()
-    return TrainedModel(config, parts, load_trained_on(folder), digest, _reference(config, folder))
+    return TrainedModel(config, parts, load_trained_on(folder), digest, _reference(config, folder), folder)
 
 
 def _reference(config: ModelConfig, folder: Path) -> Reference | None:

@@ -26,9 +26,10 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
 from mst_clipiqa.scoring.fine_estimator import FineEstimator, calibrate, estimator_path, values
+from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.score import ScoreRequest
-from mst_clipiqa.scoring.scorer import Scorer, trained_folder
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.features import FeatureTable, encode_records
 from speed.machine import machine, report
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
-from mst_clipiqa.scoring.scorer import ScoreOptions
+from mst_clipiqa.scoring.loading import ScoreOptions
 from speed.machine import matmul_flops, median_seconds, run
 from speed.random_pair import random_pair
 

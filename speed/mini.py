@@ -16,7 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+from mst_clipiqa.scoring.loading import ScoreOptions
+from mst_clipiqa.scoring.scorer import Scorer
 from speed.images import jpegs
 from speed.machine import median_seconds, run
 

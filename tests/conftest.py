@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,22 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports a hub client, whic
 
 # Tensors are checked against the shapes in annotations while tests run.
 install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")
+
+
+@pytest.fixture(scope="session")
+def small_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of encoders like mini's, a hundred times smaller."""
+    from tests.small_models import save_small_encoders
+
+    return save_small_encoders(tmp_path_factory.mktemp("small") / "encoders")
+
+
+@pytest.fixture(scope="session")
+def small_model(small_encoders: Path) -> Path:
+    """Return a folder of a model with both heads over ``small_encoders``."""
+    from tests.small_models import save_small_model
+
+    return save_small_model(small_encoders.parent / "model", small_encoders)
 
 
 def _is_here(address: Any) -> bool:

@@ -35,7 +35,7 @@ REPLACED = {
 # Whole names that are gone.
 GONE = {"Ask", "Held", "Account", "_Dressed", "lower_better", "count_trained", "read_ask", "is_known"}
 # Names of other libraries.
-THEIRS = {"post_processor", "CLIPImageProcessor", "CLIPImageProcessorPil"}
+THEIRS = {"post_processor", "CLIPImageProcessor", "CLIPImageProcessorPil", "lower_better"}
 
 OURS = {"MstClipiqaError", "UsageError", "ImageError", "PromptError", "ModelError", "DataError", "BadParameter"}
 ROW_REASONS = {"ImageError", "PromptError"}

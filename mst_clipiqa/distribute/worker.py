@@ -13,9 +13,10 @@ from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.files import MAX_BYTES
+from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, to_row
-from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import plain

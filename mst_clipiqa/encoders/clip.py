@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
 from transformers.utils import logging as hf_logging
 
@@ -23,7 +24,7 @@ from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.pair import Chunking
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.threads import ENCODERS
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.model.mstfe import MSTFE, Stream
 from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
 from mst_clipiqa.model.shapes import Embeddings, ViewBatch
@@ -82,6 +83,16 @@ class CLIPPair:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
         features: Embeddings = self.mstfe(stream, views)
         return features
+
+    def embed(self, stream: Stream, pixels: Tensor) -> Embeddings:
+        """Return f_c or f_f of normalised pixels, float (n, K, 3, S, S), with gradients to them.
+
+        Raises:
+            UsageError: the encoders compute in less than fp32, where gradients are too coarse to follow.
+        """
+        if self.precision != "fp32":
+            raise UsageError(f"Expected encoders in fp32 for gradients, got {self.precision}: load them in fp32.")
+        return self.mstfe.embed(stream, pixels)
 
 
 def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = torch.float32) -> CLIPPair:

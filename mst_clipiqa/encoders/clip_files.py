@@ -5,27 +5,20 @@ Cached files are used without any network access; others are downloaded only if 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import re
-import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.encoders.hub import HUB_ID, answers
 from mst_clipiqa.errors import ModelError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists is used; .bin is read with weights_only
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 OPENAI_PAIR = ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16")
-
-HUB_SECONDS = 2.5
-"""How long the hub may take to answer at all."""
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ def find(source: str) -> ClipFiles:
     if Path(source).is_dir():
         folder = Path(source)
         weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    elif _HUB_ID.fullmatch(source):
+    elif HUB_ID.fullmatch(source):
         weights = _from_hub(source)
         folder = weights.parent
     else:
@@ -115,8 +108,8 @@ def _from_hub(repo: str) -> Path:
         here = next((w for n in WEIGHTS if config and (w := config.parent / n).is_file()), None)
         if here and _has_tokenizer(here.parent):  # another program may have downloaded only some files
             return here
-        if not constants.HF_HUB_OFFLINE:
-            _check_reachable(constants.ENDPOINT)
+        if not constants.HF_HUB_OFFLINE and not answers(constants.ENDPOINT):
+            raise ConnectionError(f"no answer from {constants.ENDPOINT}")
         for name in ("config.json", "preprocessor_config.json", *TOKENIZER):
             fetch(name)
         weights = next((got for name in WEIGHTS if (got := fetch(name))), None)
@@ -134,25 +127,3 @@ def _from_hub(repo: str) -> Path:
     if weights is None:
         raise ModelError(f"Expected {' or '.join(WEIGHTS)} at the hub id {repo}, got neither: choose another model.")
     return weights
-
-
-def _check_reachable(endpoint: str) -> None:
-    """Raise ConnectionError if the hub does not answer soon; its own client tries for half a minute and warns a lot.
-
-    The request is made in a thread, because no time limit covers the look-up of a host's name.
-    """
-    from huggingface_hub import get_session
-
-    answered = threading.Event()
-
-    def ask() -> None:
-        with contextlib.suppress(Exception):  # each version of the client raises errors of its own
-            get_session().head(endpoint, timeout=HUB_SECONDS)
-            answered.set()
-        done.set()
-
-    done = threading.Event()
-    threading.Thread(target=ask, daemon=True).start()
-    done.wait(HUB_SECONDS)
-    if not answered.is_set():
-        raise ConnectionError(f"no answer from {endpoint}")

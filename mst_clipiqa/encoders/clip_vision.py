@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
@@ -58,15 +58,16 @@ class VisionTower(nn.Module):
         return embedding
 
 
-def _embedded(embeddings: Any, pixels: Pixels) -> Float32[Tensor, "batch tokens width"]:
+def _embedded(embeddings: Any, pixels: Pixels) -> Float[Tensor, "batch tokens width"]:
     """Return [CLS] and patches with their positions, float32 (batch, 1 + patches, width)."""
-    patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2).float()
+    patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+    patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
     first = embeddings.class_embedding.expand(patches.shape[0], 1, -1)
     positions: Tensor = embeddings.position_embedding.weight
     return torch.cat([first, patches], dim=1) + positions
 
 
-def _block(layer: Any, x: Float32[Tensor, "batch tokens width"], rows: int) -> Float32[Tensor, "batch {rows} width"]:
+def _block(layer: Any, x: Float[Tensor, "batch tokens width"], rows: int) -> Float[Tensor, "batch {rows} width"]:
     """Return the first rows of a block's output, float32 (batch, rows, width), of x (batch, tokens, width)."""
     attention, dtype = layer.self_attn, layer.mlp.fc1.weight.dtype
     normed = layer.layer_norm1(x).to(dtype)
@@ -87,7 +88,7 @@ def _attended(
     On a CPU torch's fused bf16 attention is slower than plain products image by image, which stay in the cache. Their
     logits are rounded once, to bf16: an embedding's error grows by 2 % if the logits' standard deviation is 1.7.
     """
-    if query.device.type != "cpu" or query.dtype == torch.float32 or query.shape[2] == 1:
+    if query.device.type != "cpu" or query.dtype.itemsize >= 4 or query.shape[2] == 1:
         return F.scaled_dot_product_attention(query, key, value)
     out = torch.empty_like(query)
     scale = query.shape[3] ** -0.5
@@ -98,7 +99,7 @@ def _attended(
 
 
 def _mlp(mlp: Any, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch rows width"]:
-    if mlp.config.hidden_act != "quick_gelu" or x.dtype == torch.float32:  # a form that int8 export recognises
+    if mlp.config.hidden_act != "quick_gelu" or x.dtype.itemsize >= 4:  # a form that int8 export recognises
         whole: Tensor = mlp(x)
         return whole
     up, down = mlp.fc1, mlp.fc2

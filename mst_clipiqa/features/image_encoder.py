@@ -139,6 +139,15 @@ class ImageEncoder:
         self.policy = policy or FullEncoding(encoders)
         self.opening = opening or OpenOptions()
 
+    def to(self, device: torch.device) -> ImageEncoder:
+        """Move the encoders to a device; returns itself. UsageError if they were exported for the CPU."""
+        move = getattr(self.encoders, "to", None)
+        if move is None:
+            raise UsageError("Expected encoders that torch computes, got exported ones: load them without a backend.")
+        move(device, self.encoders.precision)
+        self.cache = self.cache and self.cache.cache.space(self.encoders)  # each device has a part of its own
+        return self
+
     def batches(
         self, items: Iterable[_Item], open_item: Callable[[_Item], Opened]
     ) -> Iterator[list[tuple[_Item, Encoded | Failed | AlreadyScored]]]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
 from mst_clipiqa.model.shapes import CropBatch, Embeddings, ViewBatch
@@ -46,7 +47,11 @@ class MSTFE(nn.Module):
             views: uint8 (batch, 3, S, S), or native crops (batch, K, 3, C, C), over which the mean is taken.
         """
         crops = views if views.ndim == 5 else views.unsqueeze(1)
+        pixels = normalised(crops.flatten(0, 1), self.view, self.dtype)
+        return self.embed(stream, pixels.unflatten(0, crops.shape[:2])).float()
+
+    def embed(self, stream: Stream, pixels: Float[Tensor, "batch crops 3 S S"]) -> Embeddings:
+        """Return f_c or f_f of normalised pixels, the mean over crops; in fp32 with gradients to the pixels."""
         encoder = self.encoder_coarse if stream == "coarse" else self.encoder_fine
-        per_crop = encoder(normalised(crops.flatten(0, 1), self.view, self.dtype)).float()
-        features: Embeddings = per_crop.unflatten(0, crops.shape[:2]).mean(dim=1)
+        features: Embeddings = encoder(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]).mean(dim=1)
         return features

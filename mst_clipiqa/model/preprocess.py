@@ -85,7 +85,12 @@ def views(image: Image.Image, spec: ViewSpec) -> Views:
 
 def coarse_view(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "3 size size"]:
     """Return the coarse stream's view of an RGB image, uint8 (3, size, size)."""
-    return _to_tensor(np.array(centre_view(image, spec.size, spec.gap)))
+    return _to_tensor(np.array(coarse_image(image, spec)))
+
+
+def coarse_image(image: Image.Image, spec: ViewSpec) -> Image.Image:
+    """Return the coarse stream's view as an image."""
+    return centre_view(image, spec.size, spec.gap)
 
 
 def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 side side"] | None:

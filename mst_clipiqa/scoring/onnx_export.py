@@ -24,7 +24,8 @@ from mst_clipiqa.encoders.onnx_export import require_exporters, write_towers
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST
 from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import srcc
-from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+from mst_clipiqa.scoring.loading import ScoreOptions
+from mst_clipiqa.scoring.scorer import Scorer
 
 FEATURES = 1e-3
 """Largest difference of a feature, as a share of the largest feature."""

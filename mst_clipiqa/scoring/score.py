@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
+
+from mst_clipiqa.errors import shown
 
 Tag = TypeVar("Tag")
 """Of what the caller attaches to a request."""
@@ -68,6 +71,51 @@ class Score:
         q = sum(k * p for k, p in enumerate(self.levels, 1))
         variance = sum(p * (k - q) ** 2 for k, p in enumerate(self.levels, 1))
         return math.sqrt(variance) * (high - low) / 4
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field and the status, with lists for tuples, as JSON holds them.
+
+        Example:
+            >>> Score(quality=3.25, intervals={"quality": (2.5, 4.0)}).to_dict()["intervals"]
+            {'quality': [2.5, 4.0]}
+        """
+        ends = {name: {target: list(pair) for target, pair in getattr(self, name).items()} for name in _PAIRS}
+        levels = None if self.levels is None else list(self.levels)
+        return {"status": self.status, **asdict(self), **ends, "levels": levels}
+
+    def __repr__(self) -> str:
+        """Return the scores and the model in one line; of an image that was not scored, what was wrong."""
+        if self.error:
+            return f"Score(error={self.error!r}, reason={shown(self.reason)})"
+        return f"Score({', '.join(f'{name}={_number(value)}' for name, value in self._named())}, model={self.model!r})"
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks: each target with its interval and its scale."""
+        lines = []
+        for name, value in self._named():
+            ends, scale = (getattr(self, pairs).get(name) for pairs in _PAIRS)
+            cells = (name, _number(value), _range(ends), _range(scale))
+            lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        if self.error:
+            lines = [f'<tr><td colspan="4">Not scored because of the {self.error}.</td></tr>']
+        notes = "; ".join(filter(None, (f"model {self.model}" if self.model else "", self.reason)))
+        head = "<tr><th>score</th><th>value</th><th>90 % interval</th><th>scale</th></tr>"
+        return f"<table><caption>{html.escape(notes)}</caption>{head}{''.join(lines)}</table>"
+
+    def _named(self) -> list[tuple[str, float | None]]:
+        own = {"quality": self.quality, "correspondence": self.correspondence}
+        return list((self.targets or own).items())
+
+
+_PAIRS = ("intervals", "ranges")
+
+
+def _number(value: float | None) -> str:
+    return "None" if value is None else f"{value:.3f}"
+
+
+def _range(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
 @dataclass(frozen=True)

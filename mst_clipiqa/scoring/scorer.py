@@ -9,64 +9,24 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from mst_clipiqa.encoders import load_encoders
-from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError, nearest
-from mst_clipiqa.features.cache import Cache, Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, needed_side
-from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
-from mst_clipiqa.model_folder import TrainedModel, load
-from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
-from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
-from mst_clipiqa.scoring.predictor import Predictor, zero_shot_model
+from mst_clipiqa.encoders.hub import HubAccess
+from mst_clipiqa.encoders.precision import resolve_device
+from mst_clipiqa.errors import ImageError, PromptError, UsageError
+from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
+from mst_clipiqa.model_folder import TrainedModel
+from mst_clipiqa.scoring import folders
+from mst_clipiqa.scoring.loading import ScoreOptions, load_parts
+from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.score import Score, ScoreRequest, Tag
 
 if TYPE_CHECKING:
     from mst_clipiqa.images.decode import Source
-
-MINI_MODEL = Path(__file__).parents[1] / "weights" / "mini"
-_ZERO_SHOT = "zero-shot:"
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How to compute scores.
-
-    Attributes:
-        device: auto, cpu, cuda or mps.
-        precision: of the image encoders: auto, fp32, bf16 or fp16.
-        batch_size: images per batch.
-        workers: decoding threads.
-        cache: where features are kept, if anywhere.
-        encoders: where the model's encoders are now, if they have moved.
-        backend: torch, or a folder written by ``mst-clipiqa export``, whose image encoders are used.
-        adaptive: skip the fine stream if it would change no score by more than this; None never skips.
-        adaptive_check: number of skipped images for which to measure the true change.
-        fast_decode: decode large JPEGs at reduced scale; scores change a little.
-        color: "srgb" converts colours by the image's profile; "as-stored" ignores it.
-        frame: of an animated image: "first" or "middle".
-        max_pixels: a larger image is refused.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int = 32
-    workers: int = 2
-    cache: Cache | None = None
-    encoders: str | None = None
-    backend: str = "torch"
-    adaptive: float | None = None
-    adaptive_check: int = 0
-    fast_decode: bool = False
-    color: str = "srgb"
-    frame: str = "first"
-    max_pixels: int = MAX_PIXELS
 
 
 class Scorer:
@@ -88,7 +48,7 @@ class Scorer:
         """Return a scorer for a model.
 
         Args:
-            model: "mini", a model folder, or "zero-shot:ENCODERS" (no training; uncalibrated).
+            model: "mini", a model folder, a hub id, or "zero-shot:ENCODERS" (no training; uncalibrated).
             options: how to compute; every field may also be given by name: ``Scorer.load("mini", device="cpu")``.
             changes: fields of ``ScoreOptions``.
 
@@ -102,28 +62,88 @@ class Scorer:
             'ok'
         """
         how = dataclasses.replace(options or ScoreOptions(), **changes)
-        if how.adaptive is None and how.adaptive_check:
-            raise UsageError("The flag --adaptive-check needs --adaptive TOL: give a tolerance.")
-        folder = trained_folder(model)
-        trained = load(folder) if folder else None
-        source = trained.config.encoders.source if trained else str(model).removeprefix(_ZERO_SHOT)
-        encoders = _encoders(how.encoders or source, how)
-        trained = trained or zero_shot_model(encoders)
-        predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
-        policy = None
-        if how.adaptive is not None:
-            estimator = FineEstimator.load(estimator_path(folder), trained.sha256)
-            estimator.require(how.adaptive)
-            policy = AdaptiveEncoding(predictor, estimator, how.adaptive, how.adaptive_check)
-        encoder = ImageEncoder(
-            encoders,
-            batch_size=how.batch_size,
-            workers=how.workers,
-            cache=how.cache,
-            policy=policy,
-            opening=_opening(how, encoders),
-        )
-        return cls(trained, encoder, predictor)
+        return cls(*load_parts(model, folders.trained_folder(model), how))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "mini",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **options: Any,
+    ) -> Scorer:
+        """Return a scorer for a model on the Hugging Face hub, or for any that ``load`` takes.
+
+        Every score says which commit it comes from: ``Score.model`` is "org/name@commit", which loads it again.
+
+        Args:
+            model: "org/name" or "org/name@revision", else as for ``load``. Only a hub id is ever downloaded.
+            revision: branch, tag or commit; the main branch by default.
+            token: of a private or gated repository; by default the one that ``hf auth login`` stored.
+            cache_dir: where downloads are kept, if not in the hub's own cache.
+            local_files_only: use the cache only. Without a network this happens by itself.
+            force_download: download files again that are cached.
+            options: fields of ``ScoreOptions``, such as ``device`` and ``precision``.
+
+        Raises:
+            ModelError: there is no such model, or it is neither cached nor can the hub be reached.
+            UsageError: a revision was given of something that has none, or as for ``load``.
+        """
+        how = ScoreOptions(**options)
+        access = HubAccess(revision, token, cache_dir, local_files_only, force_download)
+        return cls(*load_parts(model, folders.trained_folder(model, access), how))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model to a folder, with its card; small encoders go with it, so that it needs no other file.
+
+        Raises:
+            UsageError: the model is zero-shot, which has nothing to save.
+        """
+        folders.save_pretrained(self.model, self.encoder.encoders.source, Path(folder))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
+        """Upload what ``save_pretrained`` writes to the Hugging Face hub; returns the address of the commit.
+
+        Args:
+            repo_id: "org/name"; made if missing.
+            private: whether a new repository is private.
+            token: who uploads; by default the one that ``hf auth login`` stored.
+            commit_message: by default it names the model.
+            create_pr: open a pull request in place of a commit.
+
+        Raises:
+            UsageError: nobody else could load the encoders, or the hub cannot be reached or refuses.
+        """
+        how = folders.HubUpload(private, token, commit_message, create_pr)
+        return folders.push_to_hub(self.model, self.encoder.encoders.source, repo_id, how)
+
+    def to(self, device: str | torch.device) -> Scorer:
+        """Move the encoders to a device; returns itself. The heads, which are small, stay on the CPU.
+
+        Raises:
+            UsageError: this machine lacks the device, or the encoders were exported for the CPU.
+        """
+        self.encoder.to(device if isinstance(device, torch.device) else resolve_device(device))
+        self.predictor.prompts.cache = self.encoder.cache
+        return self
+
+    def __repr__(self) -> str:
+        """Name the model, its targets, and where and in what it computes."""
+        pair = self.encoder.encoders
+        targets = ", ".join(self.ranges)
+        return f"Scorer({self.model.config.name!r}, {targets}; {pair.source} on {pair.device}, {pair.precision})"
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -231,18 +251,6 @@ def _completed(score: Score, encoded: Encoded) -> Score:
     return dataclasses.replace(score, reason=reason, width=encoded.width, height=encoded.height)
 
 
-def trained_folder(model: str | Path) -> Path | None:
-    """Return the folder of a trained model, or None for "zero-shot:ENCODERS"; ModelError if there is none."""
-    if str(model).startswith(_ZERO_SHOT):
-        return None
-    folder = MINI_MODEL if str(model) == "mini" else Path(model)
-    if not folder.is_dir():
-        raise ModelError(
-            f"Expected 'mini', 'zero-shot:ENCODERS' or a model folder, got {str(model)!r}: check the path."
-        )
-    return folder
-
-
 def _request(one: Any) -> ScoreRequest[Any]:
     if isinstance(one, ScoreRequest):
         return one
@@ -253,24 +261,3 @@ def _checked(score: Score) -> Score:
     if score.error:
         raise (PromptError if score.error == "prompt" else ImageError)(score.reason)
     return score
-
-
-def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
-    if how.backend == "torch":
-        return load_encoders(source, how.device, how.precision)
-    if how.device not in ("auto", "cpu") or how.precision != "auto":
-        raise UsageError(
-            "Expected no --device or --precision beside an exported --backend, which has its own: drop it."
-        )
-    from mst_clipiqa.encoders.onnx_runtime import open_exported
-
-    return open_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
-
-
-def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:
-    if how.color not in COLORS:
-        raise UsageError(f"Expected the color srgb or as-stored, got {how.color!r}{nearest(how.color, COLORS)}.")
-    if how.frame not in FRAMES:
-        raise UsageError(f"Expected the frame first or middle, got {how.frame!r}{nearest(how.frame, FRAMES)}.")
-    reduce_to = needed_side(encoders.view) if how.fast_decode else None
-    return OpenOptions(how.max_pixels, reduce_to=reduce_to, color=how.color, frame=how.frame)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mst_clipiqa.model_folder import ModelConfig
+from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
 
 
 def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
-    """Return README.md of a model folder.
+    """Return README.md of a model folder; it begins with what the Hugging Face hub reads of a model.
 
     Args:
         config: the model.
@@ -32,7 +33,19 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
         lines.append(f"| {name} | {target.head} | {target.low:g} to {target.high:g} | {half} |")
     for name, training in trainings.items():
         lines += ["", *_training(name, training)]
-    return "\n".join(lines) + "\n"
+    data = [training["data"] for training in trainings.values()]
+    return front_matter(config.name, config.encoders.source, data, _measured(trainings)) + "\n".join(lines) + "\n"
+
+
+def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
+    """Return the figures of each target that was tested."""
+    found = []
+    for name, training in trainings.items():
+        if training["test"] is not None:
+            values = (training["test"]["agreement"][measure] for measure in ("srcc", "plcc"))
+            numbers = (float("nan") if value is None else value for value in values)
+            found.append(MeasuredResult(name, training["data"], "test", training["protocol"], *numbers))
+    return found
 
 
 def _training(name: str, training: dict[str, Any]) -> list[str]:

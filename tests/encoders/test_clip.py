@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from mst_clipiqa.encoders import clip_files, load_encoders
+from mst_clipiqa.encoders import clip_files, hub, load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.pair import encode_views
@@ -263,7 +263,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: p
 
     asked = []
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args: asked.append(args))
-    monkeypatch.setattr(clip_files, "HUB_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "HUB_SECONDS", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word

@@ -15,9 +15,10 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.adaptive import ESTIMATED, AdaptiveEncoding
 from mst_clipiqa.scoring.fine_estimator import ESTIMATOR_FILE, FineEstimator, calibrate, estimator_path, values
+from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, Predictor, zero_shot_model
 from mst_clipiqa.scoring.score import ScoreRequest
-from mst_clipiqa.scoring.scorer import Scorer, trained_folder
+from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import DIM, FakePair, draw
 
 

@@ -66,7 +66,12 @@ service_options = stack(
 )
 encoding_options = stack(service_options, size_option)  # a service has limits of its own
 model_options = stack(
-    click.option("--model", default="mini", show_default=True, help="Model: mini, a folder, or zero-shot:ENCODERS."),
+    click.option(
+        "--model",
+        default="mini",
+        show_default=True,
+        help="Model: mini, a folder, ORG/NAME[@REVISION] of the hub, or zero-shot:ENCODERS.",
+    ),
     click.option("--encoders", help="Path or hub id of the encoders, if they have moved."),
 )
 data_options = stack(
@@ -105,7 +110,8 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
     """Return the scorer that flags describe: ``model``, and those fields of ``ScoreOptions`` that are among them."""
     import dataclasses
 
-    from mst_clipiqa.scoring.scorer import ScoreOptions, Scorer
+    from mst_clipiqa.scoring.loading import ScoreOptions
+    from mst_clipiqa.scoring.scorer import Scorer
 
     named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys()
     fields = {name: how[name] for name in named} | {"cache": open_cache(how["cache"]) if "cache" in named else None}

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mst_clipiqa.cli.commands._options import data_options, encoding_options, load_scorer, rated_set
+from mst_clipiqa.errors import UsageError
 
 
 @click.command("calibrate-adaptive")
@@ -22,10 +23,15 @@ def command(quiet: bool, **flags: Any) -> None:
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.scoring.fine_estimator import calibrate, estimator_path
-    from mst_clipiqa.scoring.scorer import trained_folder
+    from mst_clipiqa.scoring.folders import pinned_name, trained_folder
     from mst_clipiqa.train.features import encode_records
 
-    path = estimator_path(trained_folder(flags["model"]))
+    folder = trained_folder(flags["model"])
+    if folder and pinned_name(folder):
+        raise UsageError(
+            f"Expected a model folder of your own, got {flags['model']}: copy it with Scorer.save_pretrained first."
+        )
+    path = estimator_path(folder)
     scorer = load_scorer(flags)
     records = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]).records
     with progress("Encoding", len(records), quiet=quiet) as advance:

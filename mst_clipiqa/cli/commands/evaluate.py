@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("tables", nargs=-1, metavar="[SCORES LABELS]", type=click.Path(path_type=Path))
-@click.option("--model", help="Model: mini or a model folder.")
+@click.option("--model", help="Model: mini, a folder or ORG/NAME[@REVISION] of the hub.")
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of that set.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
@@ -62,7 +62,7 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
     from mst_clipiqa.benchmark.assess import assess_table
     from mst_clipiqa.data import load
     from mst_clipiqa.model_folder import load as load_model
-    from mst_clipiqa.scoring.scorer import trained_folder
+    from mst_clipiqa.scoring.folders import trained_folder
 
     if len(tables) != 2:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
@@ -75,12 +75,12 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
 def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     from mst_clipiqa.benchmark.assess import assess, choose
     from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.scoring.folders import trained_folder
 
     if not (flags["model"] and flags["data"] and flags["root"]):
         raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
     rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
-    folder = Path(flags["model"]) if Path(flags["model"]).is_dir() else None
-    images = choose(rated, flags["part"], folder)
+    images = choose(rated, flags["part"], trained_folder(flags["model"]))
     scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)

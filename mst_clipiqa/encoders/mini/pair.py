@@ -38,7 +38,7 @@ FORMAT = 4
 
 _LEAST_SIDE = 16  # of a view: below it the last maps have no positions
 _GROUP = 4  # images per chunk
-_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+SMALL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ class MiniPair:
             return self._encode(stream, views.unsqueeze(1))
         return torch.cat([self._encode(stream, crops) for crops in views.split(1 if self.device.type == "cpu" else 32)])
 
+    def embed(self, stream: Stream, pixels: Tensor) -> Tensor:
+        """Return f_c or f_f of normalised pixels, float (n, K, 3, S, S), with gradients to them; always in fp32."""
+        embedding: Tensor = (self.coarse if stream == "coarse" else self.fine)(pixels)
+        return embedding
+
     def _encode(self, stream: Stream, views: Tensor) -> Tensor:
         pixels = normalised(views.flatten(0, 1), self.view, self._dtype).unflatten(0, views.shape[:2])
         tower = self.coarse if stream == "coarse" else self.fine
@@ -156,10 +161,10 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     Raises:
         ModelError: a file is missing or broken, or the weights do not fit the config.
     """
-    for name in _FILES:
+    for name in SMALL_FILES:
         if not (folder / name).is_file():
             raise ModelError(f"Expected small encoders with {name} at {folder}, got none: check the path.")
-    raw = [(folder / name).read_bytes() for name in _FILES]
+    raw = [(folder / name).read_bytes() for name in SMALL_FILES]
     config = _config(raw[0], folder)
     stored, tokenizer = load_weights(raw[1], folder / "model.safetensors"), _tokenizer(raw[2], folder)
     weights = unpacked(stored)

@@ -128,11 +128,15 @@ def pooled(maps: list[Tensor], last: Tensor | None) -> Tensor:
     """Return mean and deviation over positions of each map, and the mean of the last one, float32 (n, inputs)."""
     numbers = []
     for each in maps:
-        positions = each.float()
+        positions = _at_least_float32(each)
         mean = positions.mean((2, 3))
         spread = ((positions - mean[:, :, None, None]) ** 2).mean((2, 3))
         numbers += [mean, (spread + 1e-4).sqrt()]
-    return torch.cat(numbers if last is None else [*numbers, last.float().mean((2, 3))], 1)
+    return torch.cat(numbers if last is None else [*numbers, _at_least_float32(last).mean((2, 3))], 1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> Convolution:

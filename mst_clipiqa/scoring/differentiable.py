@@ -1,0 +1,105 @@
+"""One target of a model as a module, from pixels to scores, with gradients to every pixel.
+
+images - pixel_views - pair.embed - GFF and head - native units
+
+The encoders, the trained part and the prompt's tokens are the scorer's own. Only the way there differs: nothing is
+rounded to bytes, the encoders are the plain ones, not the fused ones, and a score is not cut off at the ends of the
+scale, where a cut has no gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mst_clipiqa.errors import PromptError, UsageError
+from mst_clipiqa.features.cache import EncodedPrompt
+from mst_clipiqa.inputs.prompt_syntax import cleaned
+from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
+from mst_clipiqa.model.pixel_views import coarse_pixels, fine_pixels, normalised_pixels
+from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, UNKNOWN_WORDS
+from mst_clipiqa.scoring.scorer import Scorer
+
+MISSING_PROMPT = "expected a prompt per image for a head that reads prompts, got none: give it"
+
+
+class DifferentiableTarget(nn.Module):
+    """Images (N, 3, H, W) in [0, 1] to scores (N,) of one target.
+
+    Args:
+        scorer: with encoders that torch computes in fp32; they are shared, not copied.
+        target: its name.
+
+    Raises:
+        UsageError: the model has no such target, or its encoders have no gradients.
+    """
+
+    templates: Tensor
+
+    def __init__(self, scorer: Scorer, target: str) -> None:
+        super().__init__()
+        self.encoders: Any = scorer.encoder.encoders
+        if not hasattr(self.encoders, "embed"):
+            raise UsageError("Expected encoders that torch computes, got exported ones: load them without a backend.")
+        self.kind = scorer.model.config.targets[target].head
+        self.low, self.high = scorer.ranges[target]
+        self.prompts = scorer.predictor.prompts
+        part = scorer.model.parts.get(target) or zero_shot(self.encoders.dim)
+        self.part = copy.deepcopy(part).requires_grad_(False).to(self.encoders.device)
+        # A clone, as tensors made for inference only cannot be part of a graph.
+        self.register_buffer("templates", scorer.predictor.templates.clone().to(self.encoders.device), persistent=False)
+
+    def forward(self, images: Tensor, prompts: Sequence[str | None]) -> Tensor:
+        """Return scores in native units, float (N,).
+
+        Args:
+            images: float (N, 3, H, W) in [0, 1], on the encoders' device.
+            prompts: one per image; read by heads with a prompt only.
+
+        Raises:
+            PromptError: the head needs a prompt, and one is missing, empty or outside the vocabulary.
+        """
+        f_c, f_f = (feature.to(self.templates.dtype) for feature in self.features(images))
+        if self.kind == "template":
+            return self._native(self.part(f_c, f_f, Text(templates=self.templates)).q)
+        read = self._read(prompts)
+        if self.kind == "similarity":
+            z = self.part.gff(f_c, f_f)[1]
+            embeddings = torch.stack([cast(Tensor, prompt.embedding) for prompt in read]).to(z)
+            cosine: Tensor = (F.normalize(z, dim=-1) * F.normalize(embeddings, dim=-1)).sum(dim=1)
+            return cosine
+        lengths = [torch.ones(len(prompt.tokens), dtype=torch.bool) for prompt in read]
+        mask = nn.utils.rnn.pad_sequence(lengths, batch_first=True).to(f_c.device)
+        tokens = nn.utils.rnn.pad_sequence([prompt.tokens for prompt in read], batch_first=True).to(f_c)
+        return self._native(self.part(f_c, f_f, Text(tokens=tokens, mask=mask)).q)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f_c and f_f of images (N, 3, H, W) in [0, 1], each (N, D)."""
+        spec = self.encoders.view
+        coarse = coarse_pixels(images, spec).unsqueeze(1)
+        fine = fine_pixels(images, spec)
+        views = (("coarse", coarse), ("fine", coarse if fine is None else fine))
+        f_c, f_f = (self.encoders.embed(stream, normalised_pixels(view, spec)) for stream, view in views)
+        return f_c, f_f
+
+    def _native(self, q: Tensor) -> Tensor:
+        return to_native(q, self.low, self.high)
+
+    def _read(self, prompts: Sequence[str | None]) -> list[EncodedPrompt]:
+        """Return the encoded prompts; PromptError for the first that cannot be scored."""
+        words = []
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                raise PromptError(MISSING_PROMPT)
+            words.append(cleaned(prompt)[0])
+            if not words[-1].strip():
+                raise PromptError(EMPTY_PROMPT)
+        read = self.prompts.encode(words)
+        if not all(one.in_vocabulary for one in read):
+            raise PromptError(UNKNOWN_WORDS)
+        return read

@@ -1,0 +1,167 @@
+"""The name of a model to its folder: mini, a folder, or a hub id; and a model back into a folder or onto the hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapshot
+from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
+from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save
+from mst_clipiqa.tables.atomic import write_atomically
+
+MINI_MODEL = MINI.parent
+ZERO_SHOT = "zero-shot:"
+ENCODER_FOLDER = "encoders"
+"""The folder beside a model's weights that holds its encoders, if they are small enough to go with it."""
+
+_NEEDED = ("config.json", "model.safetensors")
+_WANTED = (*_NEEDED, "README.md", "trained_on.json", REFERENCE_FILE, "adaptive.safetensors", f"{ENCODER_FOLDER}/*.json")
+_DOWNLOADED = (*_WANTED, f"{ENCODER_FOLDER}/*.safetensors")
+
+
+def trained_folder(model: str | Path, access: HubAccess | None = None) -> Path | None:
+    """Return the folder of a trained model; a hub id is downloaded, unless it is cached.
+
+    Args:
+        model: "mini", a folder, "org/name[@revision]" or "zero-shot:ENCODERS", for which the answer is None.
+        access: how to ask the hub; the revision may be part of ``model`` instead.
+
+    Raises:
+        ModelError: there is no such model.
+        UsageError: a revision was given of something that has none.
+    """
+    name, _, revision = str(model).partition("@")
+    is_hub_id = isinstance(model, str) and not Path(model).is_dir() and HUB_ID.fullmatch(name)
+    how = access or HubAccess()
+    if how.revision and (revision or not is_hub_id):
+        raise UsageError(f"Expected a revision once, and only of a hub id, got {how.revision!r} beside {str(model)!r}.")
+    if str(model).startswith(ZERO_SHOT):
+        return None
+    if is_hub_id:
+        folder = snapshot(name, _DOWNLOADED, dataclasses.replace(how, revision=how.revision or revision or None))
+        if missing := [file for file in _NEEDED if not (folder / file).is_file()]:
+            raise ModelError(f"Expected a model of mst-clipiqa at {name}, which lacks {missing[0]}: choose another.")
+        return folder
+    folder = MINI_MODEL if str(model) == "mini" else Path(model)
+    if not folder.is_dir():
+        raise ModelError(
+            f"Expected 'mini', 'zero-shot:ENCODERS', a hub id or a model folder, got {str(model)!r}: check the path."
+        )
+    return folder
+
+
+def load_folder(folder: Path) -> TrainedModel:
+    """Return the model of a folder; one from the hub is named "org/name@commit", so that every score says which."""
+    trained = load(folder)
+    name = pinned_name(folder)
+    return dataclasses.replace(trained, config=dataclasses.replace(trained.config, name=name)) if name else trained
+
+
+def pinned_name(folder: Path) -> str | None:
+    """Return "org/name@commit" for a folder in the hub's cache, None for any other.
+
+    Example:
+        >>> pinned_name(Path(f"hub/models--me--red-fox/snapshots/{'0' * 40}"))
+        'me/red-fox@0000000000000000000000000000000000000000'
+    """
+    *_, repo, snapshots, commit = ("", "", *folder.absolute().parts)
+    kind, *names = repo.split("--", 2)
+    if kind != "models" or len(names) != 2 or snapshots != "snapshots" or not COMMIT.fullmatch(commit):
+        return None
+    return f"{names[0]}/{names[1]}@{commit}"
+
+
+def encoder_source(folder: Path, trained: TrainedModel) -> str:
+    """Return what loads a model's encoders: those in its folder, if it brings them, or those that it names."""
+    brought = folder / ENCODER_FOLDER
+    if folder.resolve() == MINI_MODEL.resolve() or not (brought / "config.json").is_file():
+        return trained.config.encoders.source
+    return str(brought)
+
+
+def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
+    """Write a model folder, with its card and, if they are small, its encoders.
+
+    Args:
+        model: a trained model; UsageError for zero-shot, which has nothing to save.
+        source: what loads its encoders here.
+        folder: made if missing; files of an older model in it are replaced.
+    """
+    if model.config.name.startswith(ZERO_SHOT):
+        raise UsageError("Expected a trained model to save, got zero-shot, which has no weights: train one.")
+    card, curves = f"# {model.config.name}\n", []
+    if model.folder is not None:
+        curves = [path for name in model.config.targets if (path := model.folder / f"{name}.png").is_file()]
+        written = model.folder / "README.md"
+        card = written.read_text(encoding="utf-8") if written.is_file() else card
+    save(model, folder, card)
+    for curve in curves:  # the card shows them
+        if curve.parent.resolve() != folder.resolve():
+            shutil.copyfile(curve, folder / curve.name)
+    brought = _small(source)
+    if brought is None or brought.resolve() == (folder / ENCODER_FOLDER).resolve():
+        return
+    (folder / ENCODER_FOLDER).mkdir(exist_ok=True)
+    for file in SMALL_FILES:
+        shutil.copyfile(brought / file, folder / ENCODER_FOLDER / file)
+    seen = load_trained_on(MINI_MODEL if brought == MINI else brought)
+    lists = {name: sorted(getattr(seen, name)) for name in ("images", "prompts")}
+    write_atomically(folder / ENCODER_FOLDER / "trained_on.json", (json.dumps(lists) + "\n").encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class HubUpload:
+    """How to put a model on the hub, in the words of ``huggingface_hub``.
+
+    Attributes:
+        private: whether a new repository is; None for the organisation's default.
+        token: who uploads; None for the one of ``hf auth login``.
+        commit_message: None for one that names the model.
+        create_pr: whether to open a pull request in place of a commit.
+    """
+
+    private: bool | None = None
+    token: str | bool | None = None
+    commit_message: str | None = None
+    create_pr: bool | None = None
+
+
+def push_to_hub(model: TrainedModel, source: str, repo: str, how: HubUpload) -> str:
+    """HubUpload what ``save_pretrained`` writes; returns the address of the commit.
+
+    Raises:
+        UsageError: the encoders are on this machine only, or the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi, constants
+
+    parts = [part.strip() for part in source.split(",")]
+    if _small(source) is None and source != "openai" and any(Path(part).exists() for part in parts):
+        raise UsageError(
+            f"Expected encoders that others can load, got the folder {parts[0]!r}: name them by their hub ids "
+            'with Scorer.load(..., encoders="COARSE,FINE").'
+        )
+    if constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT):
+        raise UsageError(f"Expected a network to upload {repo} to the hub, got none: connect, and push again.")
+    api = HfApi(token=how.token, library_name="mst-clipiqa")
+    with TemporaryDirectory() as made:
+        save_pretrained(model, source, Path(made))
+        try:
+            repo = api.create_repo(repo, private=how.private, exist_ok=True).repo_id
+            message = how.commit_message or f"Upload {model.config.name} with mst-clipiqa"
+            done = api.upload_folder(repo_id=repo, folder_path=made, commit_message=message, create_pr=how.create_pr)
+        except Exception as error:  # the errors of the client's own client differ from version to version
+            raise UsageError(
+                f"Expected to upload to {repo}, got {shown(error)}: log in with hf auth login, or pass a token."
+            ) from error
+    return str(done.pr_url or done.commit_url)
+
+
+def _small(source: str) -> Path | None:
+    """Return the folder of small encoders like mini's; None if others are meant."""
+    folder = MINI if source == "mini" else Path(source)
+    return folder if all((folder / file).is_file() for file in SMALL_FILES) else None

@@ -1,0 +1,106 @@
+"""From the name of a model and options to the parts of a scorer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders.pair import EncoderPair
+from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.features.cache import Cache
+from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
+from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
+from mst_clipiqa.model_folder import TrainedModel
+from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
+from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
+from mst_clipiqa.scoring.folders import ZERO_SHOT, encoder_source, load_folder
+from mst_clipiqa.scoring.predictor import Predictor, zero_shot_model
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How to compute scores.
+
+    Attributes:
+        device: auto, cpu, cuda or mps.
+        precision: of the image encoders: auto, fp32, bf16 or fp16.
+        batch_size: images per batch.
+        workers: decoding threads.
+        cache: where features are kept, if anywhere.
+        encoders: where the model's encoders are now, if they have moved.
+        backend: torch, or a folder written by ``mst-clipiqa export``, whose image encoders are used.
+        adaptive: skip the fine stream if it would change no score by more than this; None never skips.
+        adaptive_check: number of skipped images for which to measure the true change.
+        fast_decode: decode large JPEGs at reduced scale; scores change a little.
+        color: "srgb" converts colours by the image's profile; "as-stored" ignores it.
+        frame: of an animated image: "first" or "middle".
+        max_pixels: a larger image is refused.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    workers: int = 2
+    cache: Cache | None = None
+    encoders: str | None = None
+    backend: str = "torch"
+    adaptive: float | None = None
+    adaptive_check: int = 0
+    fast_decode: bool = False
+    color: str = "srgb"
+    frame: str = "first"
+    max_pixels: int = MAX_PIXELS
+
+
+def load_parts(
+    model: str | Path, folder: Path | None, how: ScoreOptions
+) -> tuple[TrainedModel, ImageEncoder, Predictor]:
+    """Return the parts of a scorer for a model folder, or for zero-shot, which has none.
+
+    Raises:
+        ModelError: the model or its encoders cannot be used.
+        UsageError: this machine lacks the device, or an option makes no sense.
+    """
+    if how.adaptive is None and how.adaptive_check:
+        raise UsageError("The flag --adaptive-check needs --adaptive TOL: give a tolerance.")
+    trained = load_folder(folder) if folder else None
+    source = encoder_source(folder, trained) if folder and trained else str(model).removeprefix(ZERO_SHOT)
+    encoders = _encoders(how.encoders or source, how)
+    trained = trained or zero_shot_model(encoders)
+    predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
+    policy = None
+    if how.adaptive is not None:
+        estimator = FineEstimator.load(estimator_path(folder), trained.sha256)
+        estimator.require(how.adaptive)
+        policy = AdaptiveEncoding(predictor, estimator, how.adaptive, how.adaptive_check)
+    encoder = ImageEncoder(
+        encoders,
+        batch_size=how.batch_size,
+        workers=how.workers,
+        cache=how.cache,
+        policy=policy,
+        opening=_opening(how, encoders),
+    )
+    return trained, encoder, predictor
+
+
+def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
+    if how.backend == "torch":
+        return load_encoders(source, how.device, how.precision)
+    if how.device not in ("auto", "cpu") or how.precision != "auto":
+        raise UsageError(
+            "Expected no --device or --precision beside an exported --backend, which has its own: drop it."
+        )
+    from mst_clipiqa.encoders.onnx_runtime import open_exported
+
+    return open_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
+
+
+def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:
+    if how.color not in COLORS:
+        raise UsageError(f"Expected the color srgb or as-stored, got {how.color!r}{nearest(how.color, COLORS)}.")
+    if how.frame not in FRAMES:
+        raise UsageError(f"Expected the frame first or middle, got {how.frame!r}{nearest(how.frame, FRAMES)}.")
+    reduce_to = needed_side(encoders.view) if how.fast_decode else None
+    return OpenOptions(how.max_pixels, reduce_to=reduce_to, color=how.color, frame=how.frame)

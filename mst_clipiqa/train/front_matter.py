@@ -1,0 +1,86 @@
+"""The YAML on top of a model card: what the Hugging Face hub reads of a model.
+
+Its fields are those of ``huggingface_hub.ModelCardData``, which also writes them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
+from mst_clipiqa.encoders.hub import HUB_ID
+
+LIBRARY = "mst-clipiqa"
+TAGS = ("image-quality-assessment", "text-to-image-evaluation", "ai-generated-images", "clip")
+TASK = "image-quality-assessment"
+
+
+@dataclass(frozen=True)
+class MeasuredResult:
+    """How well a model agrees with human ratings of one target on one set.
+
+    Attributes:
+        target: "quality", for example.
+        data: name of the rated set.
+        part: "test", for example.
+        protocol: how the set was split, in words.
+        srcc, plcc: correlations with the ratings, -1..1; nan if undefined.
+    """
+
+    target: str
+    data: str
+    part: str
+    protocol: str
+    srcc: float
+    plcc: float
+
+
+def front_matter(
+    name: str, encoders: str, data: Sequence[str], measured: Sequence[MeasuredResult] = (), licence: str = "unknown"
+) -> str:
+    """Return the YAML that a model card begins with, between lines of three hyphens.
+
+    Args:
+        name: of the model.
+        encoders: hub ids of the encoders, separated by a comma, or "openai"; other names and folders are left out.
+        data: names of the sets that it was trained on.
+        measured: figures, which become the ``model-index``; undefined ones are left out.
+        licence: as the hub spells it, such as "apache-2.0"; whoever publishes the model decides.
+
+    Example:
+        >>> print(front_matter("mine", "openai", ["AGIQA-3K"]).splitlines()[1])
+        license: unknown
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    named = OPENAI_PAIR if encoders == "openai" else [part.strip() for part in encoders.split(",")]
+    results = [
+        EvalResult(
+            task_type=TASK,
+            task_name="Image quality assessment",
+            dataset_type=re.sub(r"\W+", "-", one.data.lower()),
+            dataset_name=one.data,
+            dataset_split=one.part,
+            dataset_args={"protocol": one.protocol},
+            metric_type=metric,
+            metric_name=f"{metric.upper()} of {one.target}",
+            metric_value=round(value, 4),
+        )
+        for one in measured
+        for metric, value in (("srcc", one.srcc), ("plcc", one.plcc))
+        if math.isfinite(value)
+    ]
+    fields = ModelCardData(
+        license=licence,
+        library_name=LIBRARY,
+        tags=list(TAGS),
+        datasets=list(dict.fromkeys(data)) or None,
+        metrics=["srcc", "plcc"],
+        base_model=[part for part in named if HUB_ID.fullmatch(part)] or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{fields.to_yaml()}\n---\n"

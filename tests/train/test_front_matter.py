@@ -1,0 +1,97 @@
+"""Model cards as the Hugging Face hub reads them, parsed by its own library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mini_training.card import card as card_of_mini
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target
+from mst_clipiqa.train.card import card
+from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
+
+MINI = Path(__file__).parents[2] / "mst_clipiqa" / "weights" / "mini"
+CONFIG = ModelConfig("mine: a 'test'", EncoderRef("openai", "f" * 64, 512), {"quality": Target("template", 0.0, 5.0)})
+
+
+def training(srcc: float | None = 0.81234567) -> dict[str, object]:
+    """Return what training.json says of a target, as far as the card shows it."""
+    test = {
+        "agreement": {"n": 40, "srcc": srcc, "plcc": 0.8},
+        "groups": 8,
+        "intervals": {},
+        "baseline_srcc": 0.7,
+        "pairs": None,
+        "coverage": None,
+        "contamination": {"label": ""},
+    }
+    return {
+        "data": "AGIQA-3K",
+        "licence": "",
+        "protocol": "20 % of the prompts: a split",
+        "leakage": 0.0,
+        "recipe": {"name": "fast", "seed": 0},
+        "threads": 2,
+        "seconds": 3.0,
+        "best": {"epoch": 4, "learning_rate": 1e-4, "validation_srcc": 0.8},
+        "test": test,
+    }
+
+
+def test_a_trained_models_card_is_read_by_the_hub() -> None:
+    text = card(CONFIG, "by prompt", {"quality": training()})
+    data = ModelCard(text).data
+    assert (data.license, data.library_name, data.metrics) == ("unknown", "mst-clipiqa", ["srcc", "plcc"])
+    assert data.base_model == ["openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16"]
+    assert data.datasets == ["AGIQA-3K"]
+    assert "image-quality-assessment" in data.tags
+    assert data.model_name == "mine: a 'test'"
+    assert data.eval_results is not None
+    found = {(one.metric_type, one.metric_value, one.dataset_name, one.dataset_split) for one in data.eval_results}
+    assert found == {("srcc", 0.8123, "AGIQA-3K", "test"), ("plcc", 0.8, "AGIQA-3K", "test")}
+    assert data.eval_results[0].metric_name == "SRCC of quality"
+    assert data.eval_results[0].dataset_args == {"protocol": "20 % of the prompts: a split"}
+    assert ModelCard(text).text.lstrip().startswith("# mine: a 'test'")
+
+
+def test_what_was_not_measured_is_not_claimed() -> None:
+    data = ModelCard(card(CONFIG, "not known", {})).data
+    assert data.eval_results is None and data.datasets is None
+    undefined = ModelCard(card(CONFIG, "by prompt", {"quality": training(None)})).data
+    assert undefined.eval_results is not None
+    assert [one.metric_type for one in undefined.eval_results] == ["plcc"]
+
+
+@pytest.mark.parametrize(
+    ("encoders", "expected"),
+    [
+        ("me/a,you/b", ["me/a", "you/b"]),
+        ("mini", None),
+        ("/home/me/a,/home/me/b", None),
+    ],
+)
+def test_only_hub_ids_are_base_models(encoders: str, expected: list[str] | None) -> None:
+    assert ModelCard(front_matter("x", encoders, [])).data.base_model == expected
+
+
+def test_figures_of_two_sets_stay_apart() -> None:
+    two = [MeasuredResult("quality", name, "test", "by prompt", 0.5, 0.6) for name in ("One", "Two")]
+    data = ModelCard(front_matter("x", "openai", ["One", "Two", "One"], two)).data
+    assert data.datasets == ["One", "Two"]
+    assert data.eval_results is not None
+    assert [one.dataset_type for one in data.eval_results] == ["one", "one", "two", "two"]
+
+
+def test_the_card_of_mini_begins_with_its_figures() -> None:
+    figures = json.loads((MINI / "figures.json").read_text(encoding="utf-8"))
+    data = ModelCard(card_of_mini(figures)).data
+    assert (data.license, data.library_name) == ("apache-2.0", "mst-clipiqa")
+    assert data.eval_results is not None
+    values = {one.metric_name: one.metric_value for one in data.eval_results}
+    for target in ("quality", "correspondence"):
+        measured = figures["development"][target]
+        assert values[f"SRCC of {target}"] == round(measured["srcc"]["value"], 4)
+        assert values[f"PLCC of {target}"] == round(measured["plcc"], 4)
