@@ -17,8 +17,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.score import ScoreRequest
-from mst_clipiqa.scoring.scorer import MINI_MODEL, Scorer
+from mst_clipiqa.scoring.scorer import Scorer
 
 ROOT = Path(__file__).resolve().parent.parent
 PINNED = ROOT / "mini_training" / "pinned_scores.json"

@@ -124,7 +124,7 @@ class MSTClipIQAMetric(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MSTClipIQAMetric:
         """Move the scorer's encoders with the module, as ``to``, ``cuda`` and ``cpu`` ask."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         where = self.get_buffer("_where").device
         if where != self._device:
             self.scorer.to(where)
@@ -194,7 +194,7 @@ def _batch(images: Tensor) -> Tensor:
 def _prompts(prompt: Prompts, images: int) -> list[str | None]:
     """Return one prompt per image."""
     if prompt is None or isinstance(prompt, str | bytes | os.PathLike):
-        return [prompt] * images  # type: ignore[list-item]  # the scorer says what is not text
+        return [prompt] * images  # of any type: the scorer says what is not text
     if len(prompt) != images:
         raise UsageError(f"Expected one prompt or one per image ({images}), got {len(prompt)}.")
     return list(prompt)

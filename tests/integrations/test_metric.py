@@ -173,9 +173,9 @@ def test_a_few_steps_along_the_gradient_raise_the_score_of_a_noisy_image() -> No
     noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     noisy = (some_images(1, (128, 128)) + 0.15 * noise).clamp(0, 1)
     image = noisy.clone().requires_grad_()
-    for _ in range(3):
+    for _ in range(2):
         (gradient,) = torch.autograd.grad(metric(image).sum(), image)
-        image = (image + 0.01 * gradient.sign()).clamp(0, 1).detach().requires_grad_()
+        image = (image + 0.02 * gradient.sign()).clamp(0, 1).detach().requires_grad_()
     plain = create_metric("mini", device="cpu", precision="fp32")
     assert plain(image.detach()).item() > plain(noisy).item() + 0.1  # after rounding to bytes, too
 
@@ -234,9 +234,9 @@ def test_the_class_that_pyiqa_registers(small_model: Path, scorer: Scorer) -> No
     register(registry, configs, "mst_clipiqa_correspondence", str(small_model), "correspondence")
     assert configs["mst_clipiqa"]["lower_better"] is False
     images = some_images()
-    want = [score.quality for score in scorer(images)]
+    want = [score.quality for score in scorer(images, PROMPTS)]
     assert registry.create(configs, "mst_clipiqa", False)(images).flatten().tolist() == pytest.approx(want)
     images.requires_grad_()
     loss = registry.create(configs, "mst_clipiqa_correspondence", True)(images, prompt=PROMPTS)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert images.grad is not None and images.grad.abs().sum() > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import filter_repo_objects
 
 from mst_clipiqa.cli import group
 from mst_clipiqa.encoders import hub
@@ -77,7 +77,7 @@ class FakeHub:
         self.asked.append({"repo": repo, **named})
         files = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
         into = self.cache / ("models--" + repo.replace("/", "--")) / "snapshots" / NEW
-        for file in filter_repo_objects(files, allow_patterns=named["allow_patterns"]):
+        for file in (f for f in files if any(fnmatch(f, pattern) for pattern in named["allow_patterns"])):
             (into / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / file, into / file)
         return str(into)
