@@ -20,15 +20,17 @@ import torch
 
 from mini_training.card import card
 from mini_training.data import Rated, read_rated, save_json
+from mini_training.familiarity import add_familiarity
 from mini_training.fit import Known, Sets, fit
 from mini_training.leave_out import left_out
-from mini_training.measure import bf16_difference, measure, photographs
+from mini_training.measure import agreement, bf16_difference, measure, photographs
+from mini_training.outcome import outcome
 from mini_training.plan import SHORT, Plan, Refining
 from mini_training.prepare import prepare, read
 from mini_training.prompts import read_captions, read_prompts
 from mini_training.refine import refine
 from mini_training.robust import ladders, noises
-from mini_training.ship import Place, finish, halfwidths, seen_by, ship
+from mini_training.ship import Place, finish, seen_by, ship
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -77,7 +79,6 @@ def _development(paths: Paths) -> None:
     folder = paths.work / "development"
     known = Known(np.flatnonzero(rated.part != "development"), np.flatnonzero(rated.half))
     _train(paths, rated, known, Place(folder, str(folder / "encoders")))
-    save_json(paths.work / "intervals.json", halfwidths(folder, rated, paths.data))
     found = measure(str(folder), paths.data, "development")
     found["photographs"] = photographs(Scorer.load(folder), rated, paths.live)
     found["bf16"] = bf16_difference(folder, rated, paths.data)
@@ -89,7 +90,6 @@ def _final(paths: Paths) -> None:
     rated = _rated(paths)
     known = Known(np.arange(len(rated.names)), np.arange(len(rated.photos)))
     _train(paths, rated, known, Place(MINI_MODEL, "mini"))
-    finish(MINI_MODEL, json.loads((paths.work / "intervals.json").read_text()), "# mini\n")
     scorer = Scorer.load("mini")
     save_json(paths.work / "robust.json", {"kodak": ladders(scorer, paths.kodak), "noise": noises(scorer)})
 
@@ -117,13 +117,21 @@ def _no_photographs(paths: Paths) -> None:
 
 
 def _card(paths: Paths) -> None:
-    """Write the figures and the card from what was measured."""
-    names = ("intervals", "development", "robust", "leave-out", "no-photographs", "baselines")
-    found = {n: json.loads(p.read_text()) for n in names if (p := paths.work / f"{n}.json").is_file()}
+    """Write familiarity, intervals, figures and the card from the models that left something out."""
+    rated = _rated(paths)
+    final, *others = (
+        dict(np.load(paths.work / f"{name}.npz")) for name in ("final", "development", *sorted(set(rated.generators)))
+    )
+    familiarity = add_familiarity(MINI_MODEL, rated, final, others)
+    save_json(MINI_MODEL / "familiarity.json", familiarity)
+    names = ("development", "robust", "leave-out", "no-photographs")
+    found = {name: json.loads((paths.work / f"{name}.json").read_text()) for name in names}
+    if (brisque := paths.work / "brisque.json").is_file():
+        found["brisque"] = agreement(-np.array(json.loads(brisque.read_text())), rated)
     found["looks"] = LOOKS
     found["megabytes"] = sum(path.stat().st_size for path in MINI_MODEL.rglob("*") if path.is_file()) / 1e6
     save_json(MINI_MODEL / "figures.json", found)
-    finish(MINI_MODEL, found["intervals"], card(found))
+    finish(MINI_MODEL, card(found, familiarity))
 
 
 def _rated(paths: Paths) -> Rated:
@@ -131,18 +139,20 @@ def _rated(paths: Paths) -> Rated:
 
 
 def _train(paths: Paths, rated: Rated, known: Known, place: Place, *, quality_only: bool = False) -> None:
-    """Train and write a model folder; a training that is complete is read from the work folder.
+    """Train and write a model folder, and what it makes of every image; a complete training is read again.
 
     With ``quality_only`` the training is shorter, and the prompt head is not trained again.
     """
     torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
     plan = replace(Plan(), epochs=SHORT) if quality_only else Plan()
     prompts, texts = read_prompts(rated, plan.dim)
-    sets = Sets(rated, read(paths.work), prompts, np.array([texts.index(prompt) for prompt in rated.prompts]))
+    prompt_of = np.array([texts.index(prompt) for prompt in rated.prompts])
+    sets = Sets(rated, read(paths.work), prompts, prompt_of)
     name = "final" if place.source == "mini" else place.folder.name
     learner = fit(sets, known, plan, paths.work / f"{name}.pt")
     if not quality_only:
         refine(learner, sets, known, read_captions(plan.dim), Refining())
+    np.savez(paths.work / f"{name}.npz", allow_pickle=False, **outcome(learner, sets, known))
     ship(learner, place, seen_by(rated, known.rows, known.photos, paths.data, paths.live))
 
 

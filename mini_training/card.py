@@ -12,7 +12,7 @@ from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
 TEXT = Path(__file__).parent / "card.md"
 
 
-def card(found: dict[str, Any]) -> str:
+def card(found: dict[str, Any], familiarity: dict[str, Any]) -> str:
     """Return README.md for the folder: the text of ``card.md`` with the figures and tables put in.
 
     On top is what the Hugging Face hub reads of a model.
@@ -26,13 +26,16 @@ def card(found: dict[str, Any]) -> str:
         "kodak": _kodak(robust["kodak"]),
         "noise": f"{max(robust['noise']):.2f}",
         "fall": _interval(development["prompt_matters"], "fall"),
-        "interval_q": f"{found['intervals']['quality']:.2f}",
-        "interval_c": f"{found['intervals']['correspondence']:.2f}",
+        "interval_q": f"{familiarity['widening']['quality']['interval']:.2f}",
+        "interval_c": f"{familiarity['widening']['correspondence']['interval']:.2f}",
+        "widest": f"{_widest(familiarity):.1f}",
+        "unfamiliar_photographs": f"{100 * familiarity['unfamiliar']['development']['LIVE in the Wild']:.0f} %",
+        "reliability": _reliability(familiarity),
         "bf16_mean": f"{development['bf16']['mean']:.3f}",
         "bf16_max": f"{development['bf16']['max']:.2f}",
         "looks": str(found["looks"]),
         "megabytes": f"{found['megabytes']:.0f}",
-        "baselines": _baselines(found.get("baselines")),
+        "brisque": _brisque(found.get("brisque")),
     }
     for name, value in values.items():
         text = text.replace("{{" + name + "}}", value)
@@ -40,7 +43,7 @@ def card(found: dict[str, Any]) -> str:
 
 
 def _front_matter(found: dict[str, Any]) -> str:
-    protocol = "48 of 300 prompts, never trained on; by a model trained as mini was, on 192 of the others"
+    protocol = "48 of 240 prompts, never trained on; by a model trained as mini was, on 192 of the others"
     measured = [
         MeasuredResult(target, "AGIQA-3K", "development", protocol, of["srcc"]["value"], of["plcc"])
         for target in ("quality", "correspondence")
@@ -48,6 +51,27 @@ def _front_matter(found: dict[str, Any]) -> str:
     ]
     data = ["AGIQA-3K", "LIVE In the Wild Image Quality Challenge"]
     return front_matter("mini", "sentence-transformers/all-MiniLM-L6-v2", data, measured, "apache-2.0")
+
+
+def _widest(familiarity: dict[str, Any]) -> float:
+    """Return how many times as wide an interval gets at most."""
+    return max(float(one["widest"]) for one in familiarity["widening"].values())
+
+
+def _reliability(familiarity: dict[str, Any]) -> str:
+    lines = [
+        "| images | n | unfamiliar | quality: covered | `compare`: stated, right | correspondence: covered"
+        " | `compare`: stated, right |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    of, unfamiliar = familiarity["intervals"], familiarity["unfamiliar"]
+    for name, quality in of["quality"].items():
+        share = unfamiliar[name]["left out"] if name in unfamiliar else unfamiliar["development"]["new prompts"]
+        cells = " | ".join(
+            f"{t['covered']:.3f} | {t['stated']:.3f}, {t['right']:.3f}" for t in (quality, of["correspondence"][name])
+        )
+        lines.append(f"| {name} | {quality['images']} | {share:.3f} | {cells} |")
+    return "\n".join(lines)
 
 
 def _interval(of: dict[str, float], key: str) -> str:
@@ -95,14 +119,14 @@ def _photographs(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _baselines(found: dict[str, Any] | None) -> str:
+def _brisque(found: dict[str, float] | None) -> str:
     if not found:
         return ""
-    lines = ["Beside BRISQUE and NIQE (SRCC of quality on the same images):", ""]
-    lines += ["| | development prompts | other half of the photographs |", "|---|---|---|"]
-    for name, values in found.items():
-        lines.append(f"| {name} | {values['development']:.3f} | {values['photographs']:.3f} |")
-    return "\n".join(lines)
+    return (
+        "BRISQUE (package brisque 0.2.0), for comparison: SRCC with quality is"
+        f" {found['development']:.3f} on the development prompts, {found['within']:.3f} within a generator on average,"
+        f" and {found['photographs']:.3f} on the other half of the photographs."
+    )
 
 
 def _kodak(ladders: dict[str, list[float]]) -> str:

@@ -7,13 +7,11 @@ development prompts out, the others one generator each. Each of them measures di
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from mini_training.data import Rated, read_rated
+from mini_training.data import Rated
 from mst_clipiqa.analysis.compare import probability
 from mst_clipiqa.evaluate import HeldOut, Reference, Widening, fit_widening, make_reference
 from mst_clipiqa.model_folder import load, save
@@ -49,8 +47,8 @@ def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arra
     Args:
         folder: the model, saved before.
         rated: AGIQA-3K with LIVE in the Wild.
-        final: f_c, f_f, trained of the model's images, as the training saves them.
-        others: the same, with q and c on 0..5, of models that left out prompts or one generator.
+        final: what the model makes of every image, as ``outcome`` returns it.
+        others: the same of models that left out prompts or one generator.
     """
     known = [_known(rated, one) for one in others]
     base = next(one for one in known if not one.out)
@@ -69,8 +67,12 @@ def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arra
     }
     config = dataclasses.replace(model.config, targets=targets)
     save(dataclasses.replace(model, config=config, reference=reference), folder, (folder / "README.md").read_text())
+    farthest = reference.excess(np.array([np.inf]))
     return {
-        "widening": {name: dataclasses.asdict(one) for name, one in wide.items()},
+        "widening": {
+            name: dataclasses.asdict(one) | {"widest": float(one.halfwidth(farthest)[0]) / one.interval}
+            for name, one in wide.items()
+        },
         "unfamiliar": {one.out or "development": one.flagged for one in known},
         "intervals": {target: _reliability(wide[target], rated, base, outs, i) for i, target in enumerate(_TARGETS)},
     }
@@ -130,9 +132,3 @@ def _reliable(wide: Widening, part: HeldOut, ratings: np.ndarray, pairs: int = 5
         "stated": round(float(np.mean([max(p, 1 - p) for p in stated])), 3),
         "right": round(float(np.mean(right)), 3),
     }
-
-
-if __name__ == "__main__":
-    data, photographs, model_folder, *files = map(Path, sys.argv[1:])
-    first, *rest = ({name: array[...] for name, array in np.load(file).items()} for file in files)
-    print(json.dumps(add_familiarity(model_folder, read_rated(data, photographs), first, rest), indent=1))

@@ -76,6 +76,20 @@ def photographs(scorer: Scorer, rated: Rated, live: Path) -> dict[str, dict[str,
     return {name: _photos(quality[kept], rated.photo_ratings[kept]) for name, kept in parts.items()}
 
 
+def agreement(quality: np.ndarray, rated: Rated) -> dict[str, float]:
+    """Return SRCC of numbers (n,) for AGIQA-3K's and LIVE in the Wild's images: of what the card's model never saw."""
+    n, new = len(rated.names), rated.part == "development"
+    mos, generators = rated.ratings[:, 0].astype(float), rated.generators
+    within = [
+        srcc(quality[:n][kept], mos[kept]) for g in sorted(set(generators)) if (kept := new & (generators == g)).any()
+    ]
+    return {
+        "development": srcc(quality[:n][new], mos[new]),
+        "within": float(np.mean(within)),
+        "photographs": srcc(quality[n:][~rated.half], rated.photo_ratings[~rated.half].astype(float)),
+    }
+
+
 def bf16_difference(folder: Path, rated: Rated, data: Path) -> dict[str, float]:
     """Return how far qualities of the development images in bf16 are from those in fp32: mean and highest."""
     files = [data / "images" / rated.names[i] for i in np.flatnonzero(rated.part == "development")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from mini_training.learner import Learner
 from mini_training.plan import VIEW
 from mini_training.pretrained import minilm
 from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
-from mst_clipiqa.evaluate import conformal_halfwidth
 from mst_clipiqa.model_folder import (
     EncoderRef,
     ModelConfig,
@@ -26,10 +24,6 @@ from mst_clipiqa.model_folder import (
     prompt_hash,
     save,
 )
-from mst_clipiqa.scoring.score import ScoreRequest
-from mst_clipiqa.scoring.scorer import Scorer
-
-TARGETS = ("quality", "correspondence")
 
 
 @dataclass(frozen=True)
@@ -63,24 +57,9 @@ def seen_by(rated: Rated, rows: np.ndarray, photos: np.ndarray, data: Path, live
     )
 
 
-def halfwidths(folder: Path, rated: Rated, data: Path) -> dict[str, float]:
-    """Return half the width of 90 % intervals: split conformal, on the development prompts."""
-    rows = np.flatnonzero(rated.part == "development")
-    scores = list(
-        Scorer.load(folder).many(ScoreRequest(data / "images" / rated.names[i], rated.prompts[i]) for i in rows)
-    )
-    out = {}
-    for column, target in enumerate(TARGETS):
-        pairs = zip((score.targets[target] for score in scores), rated.ratings[rows, column], strict=True)
-        out[target] = conformal_halfwidth([value - y for value, y in pairs if value is not None])
-    return out
-
-
-def finish(folder: Path, halves: dict[str, float], card: str) -> None:
-    """Write a model folder again, with its intervals and its card."""
-    model = load(folder)
-    targets = {n: dataclasses.replace(t, interval=round(halves[n], 3)) for n, t in model.config.targets.items()}
-    save(dataclasses.replace(model, config=dataclasses.replace(model.config, targets=targets)), folder, card)
+def finish(folder: Path, card: str) -> None:
+    """Write a model folder again, with its card."""
+    save(load(folder), folder, card)
 
 
 def _trained_part(learner: Learner, encoders: MiniPair, seen: TrainedOn) -> TrainedModel:

