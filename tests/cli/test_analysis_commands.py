@@ -349,7 +349,7 @@ def test_gate_answers_with_one_line_and_a_code(here: Path) -> None:
 
 
 def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
-    table(here / "worse.csv", [(f, p, q - 1, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
+    table(here / "worse.csv", [(f, p, None if q is None else q - 1, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
     result = call("gate", "worse.csv", "--not-worse-than", "scores.csv", "--json")
     assert result.exit_code == 3
     assert result.stderr == "Failed: quality is worse than in scores.csv by 1.00 (95 % 1.00 to 1.00) over 2 prompts.\n"
