@@ -46,6 +46,7 @@ def measure(
     return {
         "image": path.name,
         "model": metric.metric_name,
+        "model_sha256": metric.scorer.model.sha256,
         "side": side,
         "noise": noise,
         "steps": steps,

@@ -73,6 +73,16 @@ def test_decisions_compare_the_backends() -> None:
     assert f"is {rates['openvino bf16'] / rates['torch bf16']:.1f} times as fast as torch in bf16" in text
 
 
+def test_metric_says_what_gradient_ascent_did() -> None:
+    found, text = result("ascent"), page("metric")
+    score, psnr = found["score"], found["psnr_to_clean"]
+    assert f"| clean | {score['clean']:.2f} | |" in text
+    for name in ("noisy", "raised"):
+        assert f"| {name} | {score[name]:.2f} | {psnr[name]:.1f} dB |" in text
+    assert f"--noise {found['noise']} --steps {found['steps']}" in text
+    assert score["noisy"] < score["clean"] < score["raised"] and psnr["raised"] < psnr["noisy"]
+
+
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")]
 PAGES += [*sorted(DOCS.glob("*.md")), ROOT / "mini_training/README.md", ROOT / "mst_clipiqa/weights/mini/README.md"]
 
