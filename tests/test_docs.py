@@ -83,6 +83,21 @@ def test_metric_says_what_gradient_ascent_did() -> None:
     assert score["noisy"] < score["clean"] < score["raised"] and psnr["raised"] < psnr["noisy"]
 
 
+def test_controls_say_how_often_they_are_right() -> None:
+    found, text = result("controls_truth"), page("controls")
+    assert f"With `--tries {found['tries']}` and `{found['model']}`" in text
+    negative, reference = found["negative"], found["reference"]
+    for words, values in (
+        ("as one word", [negative["word"]]),
+        ('"a blue ball"', [negative["phrase"]]),
+        ("another image, coarse and fine", [reference["coarse, copy"], reference["fine, copy"]]),
+        ("quality 60), coarse and fine", [reference["coarse, degraded copy"], reference["fine, degraded copy"]]),
+        ("better than another image", [found["edges"]]),
+    ):
+        assert f"{words} | {', '.join(f'{value:.2f}' for value in values)} |" in text
+    assert ("`negative_match` is experimental" in text) == (negative["phrase"] < 0.8)
+
+
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")]
 PAGES += [*sorted(DOCS.glob("*.md")), ROOT / "mini_training/README.md", ROOT / "mst_clipiqa/weights/mini/README.md"]
 

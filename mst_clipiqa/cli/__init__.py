@@ -26,6 +26,7 @@ COMMANDS = {
     "explain": "Explain why an image got its score.",
     "compare": "Tell which of two images is better, and how certain that is.",
     "drift": "Tell whether new scores differ from old ones.",
+    "compare-settings": "Tell what a generation setting changed, prompt by prompt.",
     "gate": "Check scores against conditions, for scripts and CI.",
     "report": "Write scores and images as one page for a browser.",
     "serve": "Serve a web page and an HTTP service for scoring.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa._version import __version__
@@ -11,6 +12,7 @@ from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.images.options import Frame
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.model.templates import QUALITY_LEVELS
+from mst_clipiqa.scoring.controls import Controls
 from mst_clipiqa.scoring.resume import STAMP, Earlier, stamp_of
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -34,6 +36,19 @@ COLUMNS: dict[str, type] = {
 
 LEVEL_COLUMNS = tuple(f"quality_{level}" for level in QUALITY_LEVELS)
 """Columns of the template probabilities, worst first."""
+
+
+@dataclass(frozen=True)
+class FurtherColumns:
+    """What a row holds beside the scores.
+
+    Attributes:
+        cells: of an item, known before it is scored.
+        controls: what else to ask of each image.
+    """
+
+    cells: Callable[[Item], ScoreRow] = lambda _: {}
+    controls: Controls | None = None
 
 
 def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
@@ -71,7 +86,7 @@ def score_rows(
     intervals: bool = False,
     stamped: bool = False,
     earlier: Earlier | None = None,
-    more: Callable[[Item], ScoreRow] = lambda _: {},
+    more: FurtherColumns | None = None,
 ) -> Iterator[ScoreRow]:
     """Yield one row per item, in order.
 
@@ -82,34 +97,59 @@ def score_rows(
             ``quality_spread`` and ``LEVEL_COLUMNS`` if quality comes from templates.
         stamped: add the hidden column that tells a later run whether a file has changed.
         earlier: rows of earlier runs; those whose file has not changed are copied.
-        more: further columns of an item's row.
+        more: further columns of each row.
     """
+    more = more or FurtherColumns()
+    plan = _Plan(stamped, earlier, more)
     batches = in_batches(items, scorer.encoder.batch_size)  # the batches that the encoder will make
-    requests = (request for batch in batches for request in _requests(batch, stamped, earlier, more))
-    for request, score in scorer.stream(requests):
-        if isinstance(request.image, AlreadyScored):
-            yield request.tag
-        else:
-            yield request.tag | to_row(str(request.tag["file"]), request.prompt, score, intervals=intervals)
+    requests = (request for batch in batches for request in _requests(batch, plan))
+    for batch in scorer.batches(requests):
+        rows = [
+            request.tag
+            if isinstance(request.image, AlreadyScored)
+            else request.tag | to_row(str(request.tag["file"]), request.prompt, score, intervals=intervals)
+            for request, _, score in batch
+        ]
+        if more.controls is not None:
+            more.controls.complete(rows, [(request.image, encoded) for request, encoded, _ in batch])
+        yield from rows
 
 
-def _requests(
-    items: Sequence[Item], stamped: bool, earlier: Earlier | None, more: Callable[[Item], ScoreRow]
-) -> Iterator[ScoreRequest[ScoreRow]]:
+@dataclass(frozen=True)
+class _Plan:
+    """What decides the requests of a run beside its items, as ``score_rows`` takes it."""
+
+    stamped: bool
+    earlier: Earlier | None
+    more: FurtherColumns
+
+    def cells(self, item: Item) -> ScoreRow:
+        """Return the further cells of an item's row."""
+        return self.more.cells(item) | (self.more.controls.asked(item) if self.more.controls else {})
+
+    def stamp(self, item: Item, cells: ScoreRow) -> str | None:
+        """Return the state of all files that decide an item's row; None without ``stamped``."""
+        stamp = _stamp(item) if self.stamped else None
+        controls = self.more.controls
+        return stamp if stamp is None or controls is None else f"{stamp}-{controls.state(cells)}"
+
+
+def _requests(items: Sequence[Item], plan: _Plan) -> Iterator[ScoreRequest[ScoreRow]]:
     """Yield the requests of one batch; their tags are rows, to be completed if they are new.
 
     If one row is new, the whole batch is scored: where rounding depends on the batch (an export, a GPU), a resumed run
     should still write what an undisturbed one writes. Failed rows are always tried again.
     """
-    stamps = [_stamp(item) if stamped else None for item in items]
-    pairs = list(zip(items, stamps, strict=True))
+    cells = [plan.cells(item) for item in items]
+    stamps = [plan.stamp(item, row) for item, row in zip(items, cells, strict=True)]
+    pairs, earlier = list(zip(items, stamps, strict=True)), plan.earlier
     known = [earlier.find(item.file, item.prompt, stamp) if earlier is not None else None for item, stamp in pairs]
-    for (item, stamp), had in zip(pairs, known, strict=True):
-        hidden: ScoreRow = {STAMP: stamp} if stamped else {}
+    for (item, stamp), row, had in zip(pairs, cells, known, strict=True):
+        hidden: ScoreRow = {STAMP: stamp} if plan.stamped else {}
         if None not in known and had and had["status"] == "ok":
-            yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, {**had, **hidden, **more(item)})
+            yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, {**had, **hidden, **row})
         else:
-            yield ScoreRequest(_image(item), item.prompt, {**hidden, **more(item), "file": item.file})
+            yield ScoreRequest(_image(item), item.prompt, {**hidden, **row, "file": item.file})
 
 
 def _stamp(item: Item) -> str | None:

@@ -192,6 +192,13 @@ class Scorer:
         Raises:
             UsageError: something else than a ``ScoreRequest`` was given.
         """
+        for batch in self.batches(requests):
+            yield from ((request, score) for request, _, score in batch)
+
+    def batches(
+        self, requests: Iterable[ScoreRequest[Tag]]
+    ) -> Iterator[list[tuple[ScoreRequest[Tag], Encoded | Failed | AlreadyScored, Score]]]:
+        """Yield what ``stream`` does in batches, each request also with its image's features."""
 
         def opened(request: ScoreRequest[Tag]) -> Opened:
             if not isinstance(request, ScoreRequest):
@@ -202,7 +209,7 @@ class Scorer:
 
         for batch in self.encoder.batches(requests, opened):
             scores = self.score_encoded([one for _, one in batch], [request.prompt for request, _ in batch])
-            yield from zip((request for request, _ in batch), scores, strict=True)
+            yield [(request, one, score) for (request, one), score in zip(batch, scores, strict=True)]
 
     def many(self, images: Iterable[Any]) -> Iterator[Score]:
         """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too.

@@ -66,7 +66,7 @@ def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False)
 def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[Row]:
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.inputs.expand import Item, expand
-    from mst_clipiqa.scoring.score_rows import ScoreRow, columns, score_rows
+    from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow, columns, score_rows
 
     items = expand(folder, recursive=how["recursive"], prompts=how["prompts"], prompts_from=how["prompts_from"])
     scorer = load_scorer(how)
@@ -78,7 +78,7 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
         def more(item: Item) -> ScoreRow:
             return {name: item.more.get(name) for name in passed}
 
-        for row in score_rows(scorer, items, intervals=intervals, more=more):
+        for row in score_rows(scorer, items, intervals=intervals, more=FurtherColumns(more)):
             rows.append(row)
             advance(1)
     for note in items.notes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, controls_of
 from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, model_options
 from mst_clipiqa.cli.commands._score_table import Seen, counted, print_table, say_written
 from mst_clipiqa.errors import UsageError, shown
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--file-column", help="Column of files in lists and prompts, if it has an unusual name.")
 @click.option("--prompt-column", help="Column of prompts in lists and prompts, if it has an unusual name.")
+@control_options
 @click.option("--keep-metadata", is_flag=True, help="Add columns on how each image was generated.")
 @click.option(
     "--frames",
@@ -81,15 +83,18 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
     items = expand(paths, **source, columns=ListColumns(flags["file_column"], flags["prompt_column"]))
     scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
+    controls = controls_of(flags, scorer, items, paths)
     names = columns(scorer, intervals=flags["intervals"]) | _more_columns(flags)
+    names |= controls.columns if controls else {}
     passed = [name for name in items.columns if name not in names]
     if taken := [shown(name, 60) for name in items.columns if name in names]:
         click.echo(f"Note: the list's {', '.join(taken)} is left out: the table has its own.", err=True)
     names |= dict.fromkeys(passed, int)  # or whatever holds their values
     total = items.count() if sys.stderr.isatty() and not quiet else None
+    flags |= {"passed": passed, "controls": controls}
     try:
         with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
-            seen = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags | {"passed": passed})
+            seen = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
     except Stopped as stopped:
         click.echo(f"Stopped. Repeat the command with --resume to continue. {stopped}", err=True)
         return 128 + stop.asked
@@ -152,13 +157,14 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
     """Score items, write the rows, and return what the terminal needs of them."""
     from mst_clipiqa.inputs.each_frame import each_frame
     from mst_clipiqa.scoring.resume import table_of
-    from mst_clipiqa.scoring.score_rows import origin, score_rows
+    from mst_clipiqa.scoring.score_rows import FurtherColumns, origin, score_rows
 
     items = each_frame(items) if flags["frame"] == "all" else items
-    how = {"intervals": flags["intervals"], "more": _more_cells(flags)}
+    how = {"intervals": flags["intervals"], "more": FurtherColumns(_more_cells(flags), flags["controls"])}
     if sink.output is None:
         return _write(_watched(score_rows(scorer, items, **how), sink, flags), sink, None)
-    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in ("adaptive", "fast_decode", "color", "frame")}
+    decisive = ("adaptive", "fast_decode", "color", "frame", *CONTROL_FLAGS)
+    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in decisive}
     from_where = origin(scorer, sink.names) | asked
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:

@@ -1,0 +1,44 @@
+"""Flags of ``score`` for what was asked of the generator beside the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import stack
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.inputs.expand import Inputs
+    from mst_clipiqa.scoring.controls import Controls
+    from mst_clipiqa.scoring.scorer import Scorer
+
+CONTROL_FLAGS = ("negative", "negative_from", "reference", "control")
+
+control_options = stack(
+    click.option("--negative", help="The negative prompt of every image; adds the column negative_match."),
+    click.option("--negative-from", metavar="metadata|COLUMN", help="Read negative prompts from the images or a list."),
+    click.option(
+        "--reference", metavar="FILE|COLUMN", help="Add the similarity to a reference image, or to the one in a column."
+    ),
+    click.option(
+        "--control", metavar="edges:FILE|COLUMN", help="Add how well edges agree with a control map of light lines."
+    ),
+)
+
+
+def controls_of(flags: Mapping[str, Any], scorer: Scorer, items: Inputs, paths: Sequence[str]) -> Controls | None:
+    """Return what the flags ask of each image; None if they ask nothing."""
+    if all(flags[name] is None for name in CONTROL_FLAGS):
+        return None
+    from mst_clipiqa.scoring.controls import Controls, ControlSources
+
+    if flags["reference"] is not None and flags["adaptive"] is not None:
+        raise UsageError("Expected no --adaptive beside --reference, which needs both encoders: drop one.")
+    named = [Path(path) for path in (*paths, flags["prompts"]) if path not in (None, "-")]
+    folders = tuple(dict.fromkeys(path if path.is_dir() else path.parent for path in named))
+    sources = ControlSources(**{name: flags[name] for name in CONTROL_FLAGS}, folders=folders)
+    return Controls(scorer, sources, items.columns)

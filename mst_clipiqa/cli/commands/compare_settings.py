@@ -1,0 +1,64 @@
+"""``mst-clipiqa compare-settings``: what did a generation setting change?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mst_clipiqa.cli.commands._scores import finish, read_source, table_options, write_rows
+
+
+@click.command("compare-settings")
+@click.argument("source")
+@click.option("--by", default="setting", show_default=True, metavar="COLUMN", help="Column of settings, such as steps.")
+@click.option("--baseline", required=True, help="Setting that all others are compared with.")
+@click.option("--from-names", is_flag=True, help="Read generator and setting from names: sd1.5_lowstep_003.jpg.")
+@click.option("--pair-by", multiple=True, metavar="COLUMN", help="Column that a pair must share, such as seed.")
+@click.option(
+    "--targets", default="quality,correspondence", show_default=True, help="Columns of numbers to compare by."
+)
+@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
+@click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
+@table_options
+def command(
+    source: str,
+    by: str,
+    baseline: str,
+    from_names: bool,
+    pair_by: tuple[str, ...],
+    targets: str,
+    level: float,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+    left_out: Path | None,
+    **how: Any,
+) -> int:
+    """Compare the images of SOURCE with those of the same generator and prompt that were made with other settings.
+
+    SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images. Each pair
+    counts once; intervals come from resampled prompts. If an interval contains zero, no difference was found.
+    """
+    from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
+    from mst_clipiqa.errors import shown
+    from mst_clipiqa.evaluate.resampling import Resampling
+
+    rows = read_source(source, how)
+    columns = [name.strip() for name in targets.split(",") if name.strip()]
+    found = compare_settings(
+        with_names(rows) if from_names else rows,
+        SettingPairs(by, baseline, pair_by),
+        columns,
+        Resampling(level / 100, resamples=2000, seed=seed),
+    )
+    if output is None and not as_json:
+        for effect in found.effects:
+            click.echo(effect.sentence())
+    else:
+        write_rows([effect.to_row() for effect in found.effects], output, as_json)
+    if found.unpaired:
+        names = ", ".join(shown(" ".join(filter(None, pair)), 60) for pair in found.unpaired)
+        click.echo(f"Nothing to pair for: {names}.", err=True)
+    return finish(found.left_out, left_out)

@@ -1,0 +1,112 @@
+"""compare-settings: pairs, differences and intervals worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
+from mst_clipiqa.cli import group
+from mst_clipiqa.errors import DataError, UsageError
+
+NORMAL = SettingPairs("setting", "normal")
+
+
+def rows(**settings: list[float]) -> list[dict[str, Any]]:
+    """Return one image per prompt "0", "1", ... and setting."""
+    return [
+        {"file": f"sd_{name}_{i}.png", "prompt": f"p{i}", "quality": q, "status": "ok", "setting": name}
+        for name, qualities in settings.items()
+        for i, q in enumerate(qualities)
+    ]
+
+
+def test_each_setting_is_compared_with_the_baseline() -> None:
+    found = compare_settings(rows(normal=[3, 3, 3], low=[2, 1, 0], same=[3, 4, 2]), NORMAL, ["quality"])
+    low, same = found.effects
+    assert (low.setting, low.pairs, low.before, low.after, low.difference) == ("low", 3, 3.0, 1.0, -2.0)
+    assert (low.low, low.high, low.verdict) == (-3.0, -1.0, "worse")
+    assert low.sentence() == "low against normal: quality -2.00 (95 % -3.00 to -1.00) over 3 prompts: worse."
+    assert (same.difference, same.verdict) == (0.0, "no difference")
+    assert same.sentence().endswith("over 3 prompts: no difference found.")
+
+
+def test_only_images_of_one_prompt_and_generator_are_paired() -> None:
+    ours = [{**row, "generator": "a"} for row in rows(normal=[3, 3], low=[2, 2])]
+    theirs = [{**row, "generator": "b"} for row in rows(low=[5, 5])]
+    found = compare_settings([*ours, *theirs], NORMAL, ["quality"])
+    assert [(one.generator, one.difference) for one in found.effects] == [("a", -1.0)]
+    assert found.unpaired == [("b", "low")]
+
+
+def test_pairs_of_one_prompt_are_resampled_together() -> None:
+    both = rows(normal=[1, 2], low=[0, 0])
+    seeds = [{**row, "seed": seed} for row in both for seed in (1, 2, 3)]
+    lone = [{**row, "seed": 4} for row in both if row["setting"] == "low"]
+    (found,) = compare_settings([*seeds, *lone], SettingPairs("setting", "normal", ("seed",)), ["quality"]).effects
+    assert (found.pairs, found.prompts, found.difference) == (6, 2, -1.5)
+    assert (found.low, found.high) == (-2.0, -1.0)  # with six images resampled, -2 is drawn in 1 of 64 cases
+
+
+def test_one_prompt_is_too_few() -> None:
+    (found,) = compare_settings(rows(normal=[1], low=[2]), NORMAL, ["quality"]).effects
+    assert found.sentence() == "low against normal: quality +1.00 over 1 prompt, too few for an interval."
+    assert found.to_row()["low"] is None
+
+
+def test_rows_without_a_score_a_prompt_or_a_setting_are_left_out() -> None:
+    good = rows(normal=[1, 1], low=[2, 2])
+    bad = [
+        {**good[0], "status": "error", "reason": "broken"},
+        {**good[0], "prompt": " "},
+        {**good[0], "setting": None},
+    ]
+    found = compare_settings([*good, *bad], NORMAL, ["quality"])
+    assert [one.why for one in found.left_out] == ["broken", "no prompt", "no setting"]
+    assert [one.difference for one in found.effects] == [1.0]
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    with pytest.raises(UsageError, match=r"Expected rows with setting 'nromal' in the table, got none .*'normal'"):
+        compare_settings(rows(normal=[1], low=[2]), SettingPairs("setting", "nromal"), ["quality"])
+    with pytest.raises(UsageError, match="Expected a column 'steps' in the table, found none"):
+        compare_settings(rows(normal=[1]), SettingPairs("steps", "20"), ["quality"])
+    with pytest.raises(DataError, match="Expected a setting and the baseline 'normal'"):
+        compare_settings(rows(normal=[1]), NORMAL, ["quality"])
+
+
+def test_names_hold_generator_and_setting() -> None:
+    names = ["in/sd1.5_lowstep_003.jpg", "xl2.2_two_words_1.png", "plain.png"]
+    found = with_names([{"file": name} for name in names])
+    assert [(row.get("generator"), row.get("setting")) for row in found] == [
+        ("sd1.5", "lowstep"),
+        ("xl2.2", "two_words"),
+        (None, None),
+    ]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(group, ["compare-settings", *map(str, arguments)])
+
+
+def test_the_command_says_it_in_sentences_and_in_rows(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    some = [{k: v for k, v in row.items() if k != "setting"} for row in rows(normal=[3, 3], low=[2, 1])]
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(some[0]))
+        writer.writeheader()
+        writer.writerows(some)
+    asked = (table, "--from-names", "--baseline", "normal", "--targets", "quality")
+    assert call(*asked).stdout == (
+        "sd low against normal: quality -1.50 (95 % -2.00 to -1.00) over 2 prompts: worse.\n"
+    )
+    (row,) = [json.loads(line) for line in call(*asked, "--json").stdout.splitlines()]
+    assert (row["generator"], row["pairs"], row["verdict"]) == ("sd", 2, "worse")
+    missing = call(*asked[:-1], "correspondence")
+    assert missing.exit_code == 2
+    assert "Expected a column 'correspondence'" in missing.stderr
