@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 from email.message import Message
@@ -101,7 +100,8 @@ def test_it_installs_on_its_own_and_scores(kind: str, built: dict[str, Path], tm
     run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", built[kind])
     packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     # A line of a .pth file only extends the path: an editable installation in that folder is not activated.
-    (packages / "lent.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    lent = [folder for folder in sys.path if Path(folder).name == "site-packages"]
+    (packages / "lent.pth").write_text("\n".join(lent), encoding="utf-8")
     shutil.copy(ROOT / "examples" / "red_ball.png", tmp_path)
     where = run(python, "-c", "import mst_clipiqa; print(mst_clipiqa.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(packages)

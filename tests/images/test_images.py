@@ -302,7 +302,7 @@ def test_names_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
     loop = tmp_path / "loop.png"
     loop.symlink_to(loop)
     assert "cannot be read (" in reason_of(loop)
-    assert "embedded null byte" in reason_of("x\0.png")
+    assert "embedded null" in reason_of("x\0.png")
     assert "File name too long" in reason_of("x" * 5000)
     assert "cannot be read" in reason_of("\ud800.png")
     (tmp_path / "x.png").write_bytes(encoded(blocks(), "PNG"))
