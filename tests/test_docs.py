@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from click.testing import CliRunner
 
 from mst_clipiqa import cli
@@ -24,6 +26,12 @@ def page(name: str) -> str:
 
 def result(name: str) -> Any:
     return json.loads((DOCS / "performance" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_how_it_works_counts_the_trained_parameters() -> None:
+    counts = [sum(weight.numel() for weight in MSTCLIPIQA(512, head).parameters()) for head in ("template", "prompt")]
+    few, many = (f"{count / 1e6:.2f} million" for count in counts)
+    assert f"{few} parameters for quality, {many} for correspondence" in page("how-it-works")
 
 
 def test_explain_says_how_often_the_maps_are_right() -> None:
