@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from click.testing import CliRunner
 
 from mst_clipiqa import cli
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
