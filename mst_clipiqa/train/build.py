@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,16 @@ class TrainingResult:
     predictions: tuple[float, ...]
 
 
-def build(job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult | None:
+def build(
+    job: TrainingJob, encoder: ImageEncoder, bar: Bar, log: Callable[[Epoch], None] = lambda epoch: None
+) -> TrainingResult | None:
     """Train, save the model folder, then evaluate on the test part and write the card.
 
     Args:
         job: what to train.
         encoder: the frozen pair.
         bar: opens a progress bar: ``bar(label, total)``.
+        log: called after each epoch.
 
     Returns:
         The result; None if the split has no test part.
@@ -114,7 +117,7 @@ def build(job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult |
     scale = job.scale
     job.out.mkdir(parents=True, exist_ok=True)
     older = _older(job, encoder)
-    learnt = learn(job.split.for_training(), job, encoder, bar, _kept_reference(job, older))
+    learnt = learn(job.split.for_training(), job, encoder, bar, _kept_reference(job, older), log=log)
     saved = _trained(job, encoder, learnt, scale, older)
     save(saved, job.out, card(saved.config, job.split.protocol, {}))
     job.split.save(job.out / "split.json")
@@ -126,7 +129,12 @@ def build(job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult |
 
 
 def learn(
-    parts: TrainingPart, job: TrainingJob, encoder: ImageEncoder, bar: Bar, reference: Reference | None = None
+    parts: TrainingPart,
+    job: TrainingJob,
+    encoder: ImageEncoder,
+    bar: Bar,
+    reference: Reference | None = None,
+    log: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Learnt:
     """Encode the training and validation parts, fit and calibrate; the test part cannot be reached from here.
 
@@ -138,6 +146,7 @@ def learn(
         encoder: the frozen pair.
         bar: opens a progress bar.
         reference: of the folder's other targets; None makes one from the training part.
+        log: called after each epoch.
     """
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:
@@ -153,8 +162,9 @@ def learn(
     total = job.recipe.epochs * len(job.recipe.learning_rates)
     with bar("Training", total) as advance:
 
-        def report(_: Epoch) -> None:
+        def report(epoch: Epoch) -> None:
             advance(1)
+            log(epoch)
 
         fitted = fit(training, validation, job.head, job.recipe, checkpoint=job.out / CHECKPOINT, report=report)
     seconds = time.perf_counter() - start

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.evaluate import plcc, srcc
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.tables.atomic import atomic
@@ -62,6 +62,7 @@ class Epoch:
     training_loss: float
     validation_loss: float
     validation_srcc: float
+    validation_plcc: float = -1.0  # of checkpoints that do not have it
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,9 @@ def _step(
 def _validate(model: MSTCLIPIQA, part: RatedFeatures, recipe: Recipe, line: Epoch) -> Epoch:
     q = predict(model, part)
     loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
-    rank = float(srcc(q.numpy(), part.y.numpy()))
-    return replace(line, validation_loss=loss, validation_srcc=rank if np.isfinite(rank) else -1.0)
+    agreement = [float(measure(q.numpy(), part.y.numpy())) for measure in (srcc, plcc)]
+    rank, linear = (value if np.isfinite(value) else -1.0 for value in agreement)
+    return replace(line, validation_loss=loss, validation_srcc=rank, validation_plcc=linear)
 
 
 def _cosine(share: float, warm_up: float = 0.05) -> float:

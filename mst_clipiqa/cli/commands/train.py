@@ -30,6 +30,7 @@ from mst_clipiqa.cli.commands._options import (
 @click.option("--test-share", default=0.2, show_default=True, help="Share of prompts to test on; 0 trains on all.")
 @click.option("--validation-share", default=0.15, show_default=True, help="Share of the rest, for validation.")
 @click.option("--leave-out/--no-leave-out", default=True, help="Calibrate also on each generator left out in turn.")
+@click.option("--log", metavar="WHERE", help="Log every epoch to tensorboard:FOLDER or wandb:PROJECT.")
 @encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(output: Path, quiet: bool, **flags: Any) -> None:
@@ -41,8 +42,10 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     from mst_clipiqa.data import identical, make_split
     from mst_clipiqa.train.build import TrainingJob, build
     from mst_clipiqa.train.curves import check_drawing
+    from mst_clipiqa.train.experiment_log import check_log, experiment_log
 
     check_drawing()
+    check_log(flags["log"])
     recipe = recipe_of(flags["recipe"], flags["changes"], flags["seed"])
     rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
     by = flags["split_by"]
@@ -51,7 +54,9 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     split = make_split(rated.records, by, seed=flags["seed"], together=together, **shares)
     job = TrainingJob(rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"])
     encoder = image_encoder(flags["encoders"], flags)
-    result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet))
+    run = f"{output.resolve().name}-{flags['target']}"
+    with experiment_log(flags["log"], run, recipe, output) as log:
+        result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log)
     if quiet or result is None:
         return
     found, clean = result.evaluation, result.contamination.label

@@ -1,0 +1,129 @@
+"""What a reward is made of: the scores of an image, each as a share of its scale, with a weight of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mst_clipiqa.errors import UsageError, nearest
+
+HALF_AND_HALF: Mapping[str, float] = {"quality": 0.5, "correspondence": 0.5}
+QUALITY_ALONE: Mapping[str, float] = {"quality": 1.0}
+
+RewardInfo: TypeAlias = dict[str, Any]
+"""What goes with rewards: target -> float32 (N,) in native units, and "reason" -> a list of N sentences."""
+
+
+@dataclass(frozen=True)
+class RewardMix:
+    """How the scores of an image become one reward.
+
+        reward = sum_t w_t (score_t - low_t) / (high_t - low_t)        low_t, high_t: the scale of target t
+
+    With weights that are positive and add up to 1, rewards are in [0, 1].
+
+    Attributes:
+        weights: target -> w_t; targets that are not named do not count.
+        failed: the reward of an image for which a target with a weight is missing: the image could not be read, the
+            prompt is empty or lies outside the vocabulary, or there is none. NaN by default, so that it cannot be
+            taken for a bad image.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(HALF_AND_HALF))
+    failed: float = math.nan
+
+    def check(self, ranges: Mapping[str, Sequence[float]]) -> None:
+        """Raise a UsageError unless the weights are finite and belong to targets in ``ranges``."""
+        if not any(self.weights.values()):
+            raise UsageError(f"Expected a weight other than 0 for at least one target, got {dict(self.weights)}.")
+        for name, weight in self.weights.items():
+            if name not in ranges:
+                known = ", ".join(ranges)
+                raise UsageError(
+                    f"Expected weights of the model's targets ({known}), got one of {name!r}{nearest(name, ranges)}: "
+                    "give other weights, or another model."
+                )
+            if not math.isfinite(weight):
+                raise UsageError(f"Expected a finite weight of {name}, got {weight}.")
+
+    def reward(self, scores: Mapping[str, float | None], ranges: Mapping[str, Sequence[float]]) -> float:
+        """Return the reward of one image from its scores in native units.
+
+        Example:
+            >>> mix = RewardMix({"quality": 0.75, "correspondence": 0.25})
+            >>> ranges = {"quality": (0.0, 5.0), "correspondence": (0.0, 5.0)}
+            >>> mix.reward({"quality": 4.0, "correspondence": 1.0}, ranges)
+            0.65
+            >>> mix.reward({"quality": 4.0, "correspondence": None}, ranges)
+            nan
+        """
+        total = 0.0
+        for name, weight in self.weights.items():
+            value = scores.get(name)
+            if value is None:
+                return self.failed
+            low, high = ranges[name]
+            total += weight * (value - low) / (high - low)
+        return round(total, 9)  # the sum's own rounding noise
+
+
+@dataclass(frozen=True)
+class OneScore:
+    """What a reward needs of a score, whether it was computed here or by a server.
+
+    Attributes:
+        targets: target -> score in native units, None if not scored.
+        reason: why something is missing or needs care; empty otherwise.
+    """
+
+    targets: Mapping[str, float | None]
+    reason: str = ""
+
+
+def mixed(
+    scores: Sequence[OneScore], mix: RewardMix, ranges: Mapping[str, Sequence[float]]
+) -> tuple[NDArray[np.float32], RewardInfo]:
+    """Return the rewards of images, float32 (N,), and what they were mixed from."""
+    rewards = np.array([mix.reward(score.targets, ranges) for score in scores], dtype=np.float32)
+    info: RewardInfo = {name: _column(score.targets.get(name) for score in scores) for name in ranges}
+    info["reason"] = [score.reason for score in scores]
+    return rewards, info
+
+
+def _column(values: Iterable[float | None]) -> NDArray[np.float32]:
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float32)
+
+
+def image_list(images: Any) -> list[Any]:
+    """Return a batch as a list of images.
+
+    Args:
+        images: a float tensor (N, 3, H, W) in [0, 1], an array (N, H, W, 3) of uint8 or of floats in [0, 1], a list
+            of anything that ``Scorer`` takes, or one image.
+
+    Raises:
+        UsageError: a tensor that holds integers, as no image of it could be scored.
+    """
+    if isinstance(images, list | tuple):
+        return list(images)
+    if getattr(images, "ndim", 0) != 4:
+        return [images]
+    if hasattr(images, "is_floating_point") and not images.is_floating_point():
+        raise UsageError(
+            f"Expected a float tensor (N, 3, H, W) in [0, 1], got one of {images.dtype}: divide it by 255."
+        )
+    return list(images)
+
+
+def prompt_list(prompts: str | Sequence[str | None] | None, count: int) -> list[str | None]:
+    """Return one prompt per image; UsageError unless there is one for all or one for each of ``count`` images."""
+    if prompts is None or isinstance(prompts, str):
+        return [prompts] * count
+    if len(prompts) != count:
+        raise UsageError(f"Expected one prompt per image ({count}), got {len(prompts)}.")
+    return list(prompts)

@@ -1,0 +1,122 @@
+"""The mean score of generated images as a torchmetrics metric (extra ``torchmetrics``)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mst_clipiqa.errors import UsageError, missing, nearest
+from mst_clipiqa.integrations.mixing import image_list, prompt_list
+from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.scorer import Scorer
+
+try:
+    from torchmetrics import Metric
+except ImportError as error:
+    raise missing(error.name or "torchmetrics", "torchmetrics") from error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class MSTClipIQAScore(Metric):
+    """The mean of one score over all images that could be scored, in the units of its scale; higher is better.
+
+    ``update`` takes images and their prompts, ``compute`` returns the mean as a float32 scalar: NaN if no image could
+    be scored. Across processes, sums and counts are added, so the value is that of a single process.
+
+    Attributes:
+        total: sum of the scores, float32.
+        count: number of images that they are of.
+        failed: number of images that could not be scored; they do not count in the mean.
+
+    Args:
+        model: as ``Scorer.load`` takes it, or a scorer.
+        target: "quality", "correspondence" (which needs prompts), or a further target of the model.
+        device: where the encoders run; ``Metric.to`` moves the sums only.
+        kwargs: of ``torchmetrics.Metric``.
+
+    Raises:
+        UsageError: the model has no such target, or this machine lacks the device.
+
+    Example:
+        >>> metric = MSTClipIQAScore(target="quality", device="cpu")
+        >>> metric.update(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        >>> metric.count, metric.compute().shape
+        (tensor(4), torch.Size([]))
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+    failed: Tensor
+
+    def __init__(
+        self,
+        model: str | Path | Scorer = "mini",
+        target: str = "quality",
+        device: str | torch.device = "auto",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.scorer = model if isinstance(model, Scorer) else Scorer.load(model, device=str(device))
+        if target not in self.scorer.ranges:
+            known = ", ".join(self.scorer.ranges)
+            raise UsageError(
+                f"Expected a target of the model ({known}), got {target!r}{nearest(target, self.scorer.ranges)}."
+            )
+        self.target = target
+        self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("failed", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    @property
+    def plot_lower_bound(self) -> float:  # type: ignore[override]  # a constant there; here the model's
+        """The low end of the target's scale."""
+        return self.scorer.ranges[self.target][0]
+
+    @property
+    def plot_upper_bound(self) -> float:  # type: ignore[override]
+        """The high end of the target's scale."""
+        return self.scorer.ranges[self.target][1]
+
+    def update(self, images: Any, prompts: str | Sequence[str | None] | None = None) -> None:
+        """Score images and add them to the mean.
+
+        Args:
+            images: float tensor (N, 3, H, W) in [0, 1], uint8 array (N, H, W, 3), or a list of anything that
+                ``Scorer`` takes.
+            prompts: one for all, or one for each image.
+        """
+        sources = image_list(images)
+        pairs = zip(sources, prompt_list(prompts, len(sources)), strict=True)
+        scored = self.scorer.stream(ScoreRequest[None](image, prompt) for image, prompt in pairs)
+        values = [value for _, score in scored if (value := score.targets.get(self.target)) is not None]
+        self.total += sum(values)
+        self.count += len(values)
+        self.failed += len(sources) - len(values)
+
+    def compute(self) -> Tensor:
+        """Return the mean score, float32, or NaN if no image could be scored."""
+        return self.total / self.count
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MSTClipIQAScore:
+        """Return a copy with sums of its own, as ``clone`` does; the scorer, which never changes, is shared."""
+        memo[id(self.scorer)] = self.scorer
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Plot one value or several on the target's scale; needs matplotlib."""
+        plotted: tuple[Figure, Axes] = self._plot(val, ax)
+        return plotted

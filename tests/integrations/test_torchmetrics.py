@@ -1,0 +1,113 @@
+"""The metric in the real torchmetrics: alone, copied, in a collection, and over two processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("torchmetrics")
+
+from torchmetrics import MetricCollection
+
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.integrations.torchmetrics import MSTClipIQAScore
+from mst_clipiqa.scoring.scorer import Scorer
+from tests.serving import toy_scorer
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return toy_scorer()
+
+
+def images(count: int = 5) -> torch.Tensor:
+    ramp = torch.linspace(0, 1, 64 * 64).view(1, 1, 64, 64)
+    noise = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return (ramp + noise * torch.linspace(0, 1, count).view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+def test_the_value_is_the_mean_of_the_scorers_scores(scorer: Scorer) -> None:
+    metric = MSTClipIQAScore(scorer, "correspondence")
+    prompts = [f"a thing of kind {n}" for n in range(5)]
+    metric.update(images()[:2], prompts[:2])
+    metric.update(images()[2:], prompts[2:])
+    scores = [score.correspondence for score in scorer(list(images()), prompts)]
+    assert metric.compute().item() == pytest.approx(sum(filter(None, scores)) / 5, rel=1e-6)
+    assert metric.count == 5 and metric.failed == 0
+    metric.reset()
+    assert metric.count == 0 and metric.total == 0
+
+
+def test_what_cannot_be_scored_is_counted_apart_and_never_a_zero(scorer: Scorer) -> None:
+    metric = MSTClipIQAScore(scorer)
+    metric.update([*images(2), b"no image"])
+    assert (metric.count, metric.failed) == (2, 1)
+    both = sum(filter(None, (score.quality for score in scorer(list(images(2)))))) / 2
+    assert metric.compute().item() == pytest.approx(both, rel=1e-6)
+    without_prompt = MSTClipIQAScore(scorer, "correspondence")
+    without_prompt.update(images(2))
+    assert torch.isnan(without_prompt.compute()) and without_prompt.failed == 2
+
+
+def test_it_does_what_a_metric_does(scorer: Scorer, tmp_path: Path) -> None:
+    metric = MSTClipIQAScore(scorer)
+    assert (metric.higher_is_better, metric.is_differentiable, metric.full_state_update) == (True, False, False)
+    first = metric(images(2))  # forward: the value of this batch
+    metric(images(4)[2:])
+    assert first == pytest.approx(MSTClipIQAScore(scorer)(images(2)).item())
+    twin = metric.clone()
+    twin.update(images(1))
+    assert (metric.count, twin.count) == (4, 5) and twin.scorer is metric.scorer
+    both = MetricCollection({"quality": MSTClipIQAScore(scorer), "fit": MSTClipIQAScore(scorer, "correspondence")})
+    both.update(images(2), ["a fox", "a hat"])
+    assert set(both.compute()) == {"quality", "fit"}
+    figure, axes = metric.plot()
+    low, high = axes.get_ylim()
+    assert low <= 0 and high >= 5  # the whole scale
+    figure.savefig(tmp_path / "plot.png")
+
+
+def test_an_unknown_target_is_named(scorer: Scorer) -> None:
+    with pytest.raises(UsageError, match=r"Expected a target of the model \(quality, correspondence\), got 'qualty'"):
+        MSTClipIQAScore(scorer, "qualty")
+
+
+def in_a_process(rank: int, store: str, scorer: Scorer, out: Connection) -> None:
+    """Score this rank's share of the images, three and two, and send the value that all ranks agree on."""
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    metric = MSTClipIQAScore(scorer)
+    metric.update(images()[:3] if rank == 0 else [*images()[3:], b"no image"])
+    value = metric.compute().item()
+    with metric.sync_context():
+        out.send((value, metric.count.item(), metric.failed.item()))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has imported torch")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_two_processes_agree_on_the_value_of_one(scorer: Scorer, tmp_path: Path) -> None:
+    alone = MSTClipIQAScore(scorer)
+    alone.update([*images(), b"no image"])
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    store = str(tmp_path / "store")
+    ranks = [
+        context.Process(target=in_a_process, args=(rank, store, scorer, out)) for rank, (_, out) in enumerate(pipes)
+    ]
+    for rank in ranks:
+        rank.start()
+    try:
+        found = [into.recv() if into.poll(60) else None for into, _ in pipes]
+        for rank in ranks:
+            rank.join(60)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    assert found[0] == found[1] == (pytest.approx(alone.compute().item(), rel=1e-6), 5, 1)
