@@ -64,7 +64,7 @@ class KeepBest:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Return the inputs."""
-        share = {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.05}
+        share: dict[str, Any] = {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.05}
         share["tooltip"] = "How much correspondence counts; quality counts for the rest. 0 without a prompt."
         return {
             "required": {
@@ -102,7 +102,7 @@ class Threshold:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """Return the inputs."""
-        least = {"default": 2.5, "min": -1000.0, "max": 1000.0, "step": 0.05}
+        least: dict[str, Any] = {"default": 2.5, "min": -1000.0, "max": 1000.0, "step": 0.05}
         least["tooltip"] = "The lowest score that passes, in the units of the model: mini scores from 0 to 5."
         return {
             "required": {

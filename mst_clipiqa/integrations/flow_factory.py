@@ -40,7 +40,7 @@ else:
     except ImportError:
 
         class PointwiseRewardModel:
-            """Stands in for Flow-Factory's class."""
+            """In place of Flow-Factory's class."""
 
         @dataclass
         class RewardModelOutput:
@@ -75,7 +75,7 @@ class MSTClipIQAReward(PointwiseRewardModel):
 
     def __init__(self, config: Any, accelerator: Any) -> None:
         if PointwiseRewardModel.__init__ is not object.__init__:
-            super().__init__(config, accelerator)
+            super().__init__(config, accelerator)  # type: ignore[call-arg]
         self.config, self.accelerator = config, accelerator
         chosen = torch.device(getattr(config, "device", None) or "cuda")
         self.device = accelerator.device if chosen == torch.device("cuda") else chosen

@@ -33,7 +33,7 @@ from mst_clipiqa.integrations.mixing import (
 _TRIES = 5
 _pause = time.sleep
 _LONGEST_WAIT = 30.0  # seconds, whatever the server asks for
-_MOST_BYTES = 2**26  # of a response
+_LONGEST_RESPONSE = 2**26  # of a response
 _ROOM = 2**16  # bytes of a request that are neither images nor prompts
 
 
@@ -117,7 +117,7 @@ class RemoteRewards:
         for left in reversed(range(_TRIES)):
             try:
                 with urllib.request.urlopen(request, timeout=self.seconds) as response:
-                    return cast("dict[str, Any]", json.loads(response.read(_MOST_BYTES)))
+                    return cast("dict[str, Any]", json.loads(response.read(_LONGEST_RESPONSE)))
             except urllib.error.HTTPError as error:
                 sentence = _sentence(error)
                 if error.code == 422 and body is not None:
@@ -176,7 +176,7 @@ def _body(image: Any, prompt: str | None) -> dict[str, Any] | OneScore:
 
 def _sentence(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.loads(error.read(_MOST_BYTES))["error"])
+        return str(json.loads(error.read(_LONGEST_RESPONSE))["error"])
     except (OSError, ValueError, KeyError, TypeError):
         return "no reason was given."
 

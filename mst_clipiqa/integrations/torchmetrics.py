@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -118,5 +118,4 @@ class MSTClipIQAScore(Metric):
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Plot one value or several on the target's scale; needs matplotlib."""
-        plotted: tuple[Figure, Axes] = self._plot(val, ax)
-        return plotted
+        return cast("tuple[Figure, Axes]", self._plot(val, ax))

@@ -50,6 +50,8 @@ def test_videos_and_unknown_keys_are_refused() -> None:
 
 def test_where_their_package_is_installed_the_model_is_one_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     class Theirs:
+        theirs = False
+
         def __init__(self, config: Any, accelerator: Any) -> None:
             self.config, self.accelerator, self.theirs = config, accelerator, True
 
@@ -65,8 +67,9 @@ def test_where_their_package_is_installed_the_model_is_one_of_theirs(monkeypatch
     try:
         again = importlib.reload(flow_factory)
         model = again.MSTClipIQAReward(config(model=toy_scorer()), ACCELERATOR)
+        output: object = model(prompt=["a fox"], image=[draw(0, 0.1)])
+        assert isinstance(output, Output)
         assert isinstance(model, Theirs) and model.theirs
-        assert isinstance(model(prompt=["a fox"], image=[draw(0, 0.1)]), Output)
     finally:
         monkeypatch.undo()
         importlib.reload(flow_factory)

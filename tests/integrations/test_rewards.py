@@ -1,4 +1,4 @@
-"""Rewards as trainers call them, here and over HTTP: made of the scorer's scores, and NaN where there is none."""
+"""Rewards as trainers call them, here and over HTTP: made of the scorer's scores, and NaN if one is missing."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_a_reward_is_the_weighted_sum_of_shares_of_the_scales(scorer: Scorer, ar
     np.testing.assert_allclose(rewards, want, rtol=1e-5)
     assert rewards.dtype == np.float32 and rewards.shape == (4,)
     assert len(set(rewards.tolist())) == 4
-    np.testing.assert_allclose(info["quality"], [score.quality for score in scores], rtol=1e-6)
-    np.testing.assert_allclose(info["correspondence"], [score.correspondence for score in scores], rtol=1e-6)
+    np.testing.assert_allclose(info["quality"], [score.quality or 0 for score in scores], rtol=1e-6)
+    np.testing.assert_allclose(info["correspondence"], [score.correspondence or 0 for score in scores], rtol=1e-6)
     assert info["reason"] == [""] * 4
 
 
@@ -153,7 +153,7 @@ def test_pick_best_says_why_there_is_nothing_to_pick(scorer: Scorer, arrays: np.
     with pytest.raises(ImageError, match="got none: there is none"):
         pick_best([], "a red fox", scorer=scorer)
     with pytest.raises(UsageError, match="n=0"):
-        pick_best(arrays, "a red fox", n=0, scorer=scorer)
+        pick_best(list(arrays), "a red fox", n=0, scorer=scorer)
 
 
 # ------------------------------------------------------------------------------------------------------------- remote
@@ -204,7 +204,9 @@ def test_no_server_is_one_sentence(arrays: np.ndarray) -> None:
 def test_a_busy_server_is_asked_again(
     server: str, scorer: Scorer, arrays: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, waits, reach = [], [], urllib.request.urlopen
+    asked: list[str] = []
+    waits: list[float] = []
+    reach = urllib.request.urlopen
 
     def busy(request: urllib.request.Request, timeout: float) -> object:
         asked.append(request.full_url)

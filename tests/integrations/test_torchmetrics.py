@@ -46,7 +46,7 @@ def test_the_value_is_the_mean_of_the_scorers_scores(scorer: Scorer) -> None:
 def test_what_cannot_be_scored_is_counted_apart_and_never_a_zero(scorer: Scorer) -> None:
     metric = MSTClipIQAScore(scorer)
     metric.update([*images(2), b"no image"])
-    assert (metric.count, metric.failed) == (2, 1)
+    assert metric.count == 2 and metric.failed == 1
     both = sum(filter(None, (score.quality for score in scorer(list(images(2)))))) / 2
     assert metric.compute().item() == pytest.approx(both, rel=1e-6)
     without_prompt = MSTClipIQAScore(scorer, "correspondence")
@@ -62,7 +62,8 @@ def test_it_does_what_a_metric_does(scorer: Scorer, tmp_path: Path) -> None:
     assert first == pytest.approx(MSTClipIQAScore(scorer)(images(2)).item())
     twin = metric.clone()
     twin.update(images(1))
-    assert (metric.count, twin.count) == (4, 5) and twin.scorer is metric.scorer
+    assert metric.count == 4 and twin.count == 5
+    assert twin.scorer is scorer
     both = MetricCollection({"quality": MSTClipIQAScore(scorer), "fit": MSTClipIQAScore(scorer, "correspondence")})
     both.update(images(2), ["a fox", "a hat"])
     assert set(both.compute()) == {"quality", "fit"}

@@ -30,7 +30,12 @@ def test_tensorboard_reads_every_epoch_of_a_training(tmp_path: Path) -> None:
     job = TrainingJob(rated, split, "quality", "template", RECIPE, tmp_path / "model", leave_out=False)
     seen: list[Epoch] = []
     with experiment_log(f"tensorboard:{tmp_path / 'runs'}", "toy", RECIPE, tmp_path / "model") as log:
-        build(job, ImageEncoder(FakePair()), no_bar, lambda epoch: (log(epoch), seen.append(epoch))[0])
+
+        def both(epoch: Epoch) -> None:
+            log(epoch)
+            seen.append(epoch)
+
+        build(job, ImageEncoder(FakePair()), no_bar, both)
     found = reader.EventAccumulator(str(tmp_path / "runs" / "toy"))
     found.Reload()
     assert set(found.Tags()["scalars"]) == {"train/loss", "train/learning_rate", "val/loss", "val/srcc", "val/plcc"}
@@ -47,11 +52,11 @@ def test_tensorboard_reads_every_epoch_of_a_training(tmp_path: Path) -> None:
 
 
 class Run:
-    """Stands in for a run of Weights & Biases."""
+    """A run of Weights & Biases, as far as it is used."""
 
     def __init__(self, **how: Any) -> None:
-        self.how, self.logged, self.is_finished = how, [], False
-        self.logged: list[tuple[int, dict[str, float]]]
+        self.how, self.is_finished = how, False
+        self.logged: list[tuple[int, dict[str, float]]] = []
 
     def __enter__(self) -> Run:
         return self
