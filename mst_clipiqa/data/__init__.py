@@ -8,7 +8,8 @@
     splits.py        records ..................... -> Split                (make_split, leakage)
     survey.py        RatedSet .................... -> Survey               (printed by ``data check``)
 
-Needs only the standard library; openpyxl is imported for .xlsx and scipy for .mat, on the first such file.
+Needs only the standard library; openpyxl is imported for .xlsx, scipy for .mat and pyarrow for .parquet, on the first
+such file.
 """
 
 from __future__ import annotations

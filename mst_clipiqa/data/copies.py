@@ -27,7 +27,7 @@ def identical(records: Iterable[Record]) -> Identical:
     """
     by_size: dict[int, list[Record]] = defaultdict(list)
     for record in records:
-        by_size[record.file.stat().st_size].append(record)
+        by_size[record.size].append(record)
     by_content: dict[str, list[Record]] = defaultdict(list)
     for same in by_size.values():
         if len(same) > 1:

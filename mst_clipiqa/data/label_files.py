@@ -12,8 +12,9 @@ from typing import cast
 from mst_clipiqa.errors import DataError, need, shown
 from mst_clipiqa.tables.lines import Line, csv_rows, is_unicode, json_lines
 from mst_clipiqa.tables.names import is_image_name
+from mst_clipiqa.tables.parquet import stream
 
-LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".mat")
+LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet", ".mat")
 SEARCH_DEPTH = 2  # levels of folders below the root that are searched for labels
 
 
@@ -82,7 +83,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> list[LabelRow]:
-    """Read a csv, xlsx or jsonl file into rows.
+    """Read a csv, xlsx, jsonl or Parquet file into rows.
 
     Args:
         path: the file; text as UTF-8 or UTF-16.
@@ -95,6 +96,8 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
     """
     if path.suffix == ".jsonl":
         rows = [_of_object(path, line) for line in json_lines(path)]
+    elif path.suffix == ".parquet":
+        rows = [_of_object(path, Line(number, row)) for number, row in enumerate(stream(path), 1)]
     else:
         rows = _of_table(path, _sheet(path) if path.suffix == ".xlsx" else csv_rows(path), positions, header)
     if not rows:

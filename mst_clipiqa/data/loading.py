@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from mst_clipiqa.data import aigciqa2023, plain
 from mst_clipiqa.data.label_files import find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, merge, native_ranges, rating, to_record
-from mst_clipiqa.data.record import Range, RatedSet, Record
+from mst_clipiqa.data.record import ImageFile, Range, RatedSet, Record
 from mst_clipiqa.data.sets import OWN_FORMATS, SETS, SetInfo, set_name
+from mst_clipiqa.data.stored_sets import STORED_FORMATS
 from mst_clipiqa.errors import DataError, UsageError, shown
 
 
@@ -25,9 +26,10 @@ def load(
     """Load a rated set from one of its known layouts.
 
     Args:
-        name: a name in ``SETS``, in any spelling ("AGIQA-3K", "agiqa3k"), or "csv", "imagefolder", "pyiqa".
-        root: the folder of the labels and images; the labels may be up to two folders deeper. For "csv" and "pyiqa"
-            also the label file itself.
+        name: a name in ``SETS``, in any spelling ("AGIQA-3K", "agiqa3k"), or "csv", "imagefolder", "pyiqa", "parquet",
+            "webdataset".
+        root: the folder of the labels and images; the labels may be up to two folders deeper. For a set of your own
+            also the label file itself, except for "imagefolder".
         allow_missing: leave out images that do not exist; ``missing`` then lists them.
         images: if False, only the labels are read.
         score_range: low and high end of the native scale, for a set of your own; guessed if not given.
@@ -46,7 +48,8 @@ def load(
     key, folder = set_name(name), Path(root)
     if score_range is not None and key not in OWN_FORMATS:
         raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
-    if not folder.is_dir() and not (key in ("csv", "pyiqa") and folder.is_file()):
+    is_own_file = key in OWN_FORMATS and key != "imagefolder" and folder.is_file()
+    if not folder.is_dir() and not is_own_file:
         raise DataError(
             f"Expected the folder of {key}, found no folder {shown(folder)}: give the folder that holds the set."
         )
@@ -63,7 +66,7 @@ def load(
     rated = RatedSet(
         name=key,
         root=base,
-        records=tuple(to_record(r, key, info, base) for r in ratings),
+        records=tuple(_record(r, key, info, base, labels) for r in ratings),
         ranges=ranges,
         notes=(*labels.notes, *more, *_warnings(key, ratings, ranges, guessed=score_range is None)),
         citation=info.citation,
@@ -71,6 +74,11 @@ def load(
         labels=tuple(labels.files),
     )
     return with_images(rated, allow_missing=allow_missing) if images else rated
+
+
+def _record(r: Rating, key: str, info: SetInfo, root: Path, labels: Labels) -> Record:
+    record = to_record(r, key, info, root)
+    return replace(record, file=labels.images[r.name]) if labels.images else record
 
 
 def _read(key: str, root: Path) -> Labels:
@@ -147,21 +155,26 @@ def with_images(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
     return replace(rated, records=records, missing=missing, notes=notes)
 
 
-def find_images(rated: RatedSet) -> dict[str, Path]:
+def find_images(rated: RatedSet) -> dict[str, ImageFile]:
     """Return name -> file for the images that exist.
 
     The layouts of a set name images differently. The layout that finds most images is used for all of them, because a
     mixture could pair a score with the wrong image.
     """
+    if rated.name in STORED_FORMATS:
+        return {record.name: record.file for record in rated.records}
     info = SETS[rated.name]
     folders = [base / folder for base in _bases(rated) for folder in info.folders]
     listed: dict[Path, frozenset[str]] = {}
-    best: dict[str, Path] = {}
+    best: dict[str, ImageFile] = {}
     for pattern in info.images:
         paths = {r.name: path for r in rated.records if (path := _path(r, pattern)) is not None}
         if len(set(paths.values())) < len(paths):
             continue  # this pattern gives several images the same file
-        found = {name: file for name, path in paths.items() if (file := _lookup(folders, path, listed))}
+        found: dict[str, ImageFile] = {}
+        for name, path in paths.items():
+            if file := _lookup(folders, path, listed):
+                found[name] = file
         if len(found) > len(best):
             best = found
     return best

@@ -1,4 +1,4 @@
-"""Rated sets of your own: a csv table, a Hugging Face image folder, pyiqa's meta_info files."""
+"""Rated sets of your own: a csv table, an image folder, pyiqa's meta_info files, Parquet or tars with the images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mst_clipiqa.data.label_files import LabelRow, find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, deviations, number, plain_prompt
 from mst_clipiqa.data.record import Range
 from mst_clipiqa.data.sets import PLAIN as INFO
+from mst_clipiqa.data.stored_sets import STORED_FORMATS, stored_labels
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.tables.names import is_image_name
 
@@ -26,7 +27,7 @@ SCALES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))
 _PATTERNS = {
     "csv": ("*.csv",),
     "pyiqa": ("meta_info*.csv",),
-    "imagefolder": ("metadata.csv", "metadata.jsonl"),
+    "imagefolder": ("metadata.csv", "metadata.jsonl", "metadata.parquet"),
 }
 
 
@@ -34,20 +35,36 @@ def read(form: str, root: Path) -> Labels:
     """Read a set of your own.
 
     Args:
-        form: "csv", "imagefolder" or "pyiqa".
-        root: the folder of the labels; for "csv" and "pyiqa" also the file itself.
+        form: "csv", "imagefolder", "pyiqa", or one of ``STORED_FORMATS``.
+        root: the folder of the labels; except for "imagefolder" also the file itself.
 
     Raises:
         DataError: there is no label file or several, no column with images or scores, or a bad row.
     """
+    if form in STORED_FORMATS:
+        return _read_stored(form, root)
     labels = Labels()
     for path, below, split in _files(form, root):
         rows = read_rows(path, _positions(path))
         targets, note = _targets(path, rows)
         part_column, part_note = _split_column(rows)
         labels.notes += [n for n in (note, part_note) if n and n not in labels.notes]
+        for row in rows:
+            _check_name(row)
         labels.ratings += [_rating(row, targets, part_column, below, split) for row in rows]
         labels.files.append(path)
+    return labels
+
+
+def _read_stored(form: str, root: Path) -> Labels:
+    """Read a set that holds its images; a file such as train-00000-of-00002.parquet names its official part."""
+    labels, named = stored_labels(form, root)
+    rows = [row for row, _ in named]
+    targets, note = _targets(labels.files[0], rows)
+    part_column, part_note = _split_column(rows)
+    labels.notes += [n for n in (note, part_note) if n]
+    for row, file in named:
+        labels.ratings.append(_rating(row, targets, part_column, "", PART_NAMES.get(file.split("-")[0].casefold())))
     return labels
 
 
@@ -109,15 +126,19 @@ def _split_column(rows: Sequence[LabelRow]) -> tuple[str | None, str]:
     return others[0], f"column {others[0]!r} is read as the official split"
 
 
-def _rating(
-    row: LabelRow, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None
-) -> Rating:
-    name = (row.get(INFO.file_column) or "").replace("\\", "/")
+def _check_name(row: LabelRow) -> None:
+    name = row.get(INFO.file_column) or ""
     if not is_image_name(name):
         raise DataError(
             f"Expected an image's file name in a column such as {', '.join(INFO.file_column[:5])} in {row.where}, "
             f"got {shown(name)}: rename the column with the images to file."
         )
+
+
+def _rating(
+    row: LabelRow, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None
+) -> Rating:
+    name = (row.get(INFO.file_column) or "").replace("\\", "/")
     said = row.cells[part].casefold() if part else ""
     return Rating(
         name=below + name.removeprefix("./"),

@@ -12,6 +12,7 @@ from mst_clipiqa.data.label_files import LabelRow
 from mst_clipiqa.data.record import ALONE, Range, Record, same_text
 from mst_clipiqa.data.sets import SetInfo
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.tables.stored import FileInFile
 
 SAME = 1e-3  # two published copies of one score, one of them rounded, differ by less
 
@@ -51,11 +52,13 @@ class Labels:
         ratings: one per row.
         notes: what the reader did, one sentence each.
         files: the files that were read.
+        images: name -> image, if these files hold the images too.
     """
 
     ratings: list[Rating] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    images: dict[str, FileInFile] = field(default_factory=dict)
 
 
 def number(row: LabelRow, columns: Sequence[str], name: str) -> float:

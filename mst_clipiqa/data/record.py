@@ -6,8 +6,13 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
+
+from mst_clipiqa.tables.stored import FileInFile
 
 Range = tuple[float, float]
+ImageFile: TypeAlias = Path | FileInFile
+"""Where an image is: a file, or a place inside one; both have ``read_bytes`` and ``is_file``."""
 
 ALONE = "image "
 """Prefix of the group of an image whose prompt is unknown; such an image is a group of its own."""
@@ -19,7 +24,8 @@ class Record:
 
     Attributes:
         name: what the set calls the image, unique in the set ("Controlnet/000-1.png").
-        file: the image; if only the labels were read, its path if it were directly in the root.
+        file: the image, which may be inside a larger file; if only the labels were read, its path if it were directly
+            in the root.
         prompt: the text that the image was generated from; None if the set does not publish it.
         group: the prompt group; it begins with the set's name, so that groups of two sets are never equal.
         generator: the model that made the image; "" if unknown.
@@ -31,7 +37,7 @@ class Record:
     """
 
     name: str
-    file: Path
+    file: ImageFile
     prompt: str | None
     group: str
     generator: str
@@ -45,6 +51,11 @@ class Record:
     def sha256(self) -> str:
         """Return the hash of the file's bytes; the file is read once."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Return the length of the file in bytes."""
+        return self.file.stat().st_size if isinstance(self.file, Path) else self.file.size
 
     @property
     def prompt_known(self) -> bool:

@@ -212,10 +212,12 @@ SETS: dict[str, SetInfo] = {
     "csv": PLAIN,
     "imagefolder": PLAIN,
     "pyiqa": PLAIN,
+    "parquet": PLAIN,
+    "webdataset": PLAIN,
 }
-"""Name -> layout. The last three are formats for sets of your own."""
+"""Name -> layout. The last five are formats for sets of your own."""
 
-OWN_FORMATS = ("csv", "imagefolder", "pyiqa")
+OWN_FORMATS = ("csv", "imagefolder", "pyiqa", "parquet", "webdataset")
 
 
 def set_name(name: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from glob import glob, has_magic
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.features.pipeline import in_batches
@@ -18,9 +17,8 @@ from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables.cells import utf8
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet import stream
-
-_LONGEST_TEXT = 2**20  # bytes of a prompt in a tar shard
-_DAMAGE = (tarfile.TarError, OSError, EOFError)  # what reading a broken tar shard raises
+from mst_clipiqa.tables.stored import stored_rows
+from mst_clipiqa.tables.tars import TarImage
 
 
 @dataclass(frozen=True)
@@ -181,83 +179,20 @@ def _in_parquet(path: Path) -> Iterator[Source]:
 
 
 def _in_tar(path: Path) -> Iterator[Source]:
-    """Yield the images of a WebDataset shard: members with the same base name are an image and its prompt."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for group in _groups(tar):
-                yield from _of_group(tar, path, group)
-            _check_end(path, tar.offset)
-    except _DAMAGE as error:
+    """Yield the images of a WebDataset shard with their prompts."""
+    for row in stored_rows(path):
+        if not isinstance(row.image, TarImage):
+            yield Source(str(path), None, problem=f"Expected a whole tar file, but {row.problem}: copy it again.")
+            continue
+        prompt = next((row.cells[name] for name in PROMPT_COLUMNS if name in row.cells), None)
+        problem = f"Expected an image and its texts, but {row.problem}." if row.problem else None
         yield Source(
-            str(path),
-            None,
-            problem=f"Expected a whole tar file, got one that is damaged ({shown(error)}): copy it again.",
+            f"{path}/{row.name}",
+            str(path.absolute()),
+            prompt.strip() or None if isinstance(prompt, str) else None,
+            problem,
+            (row.image.offset, row.image.size),
         )
-
-
-def _groups(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
-    """Yield the members with the same base name together; an error is raised after the members before it."""
-    group: list[tarfile.TarInfo] = []
-    broken: Exception | None = None
-    try:
-        for member in tar:
-            if group and _base(member.name) != _base(group[0].name):
-                yield group
-                group = []
-            if member.isfile():
-                group.append(member)
-    except _DAMAGE as error:
-        broken = error
-    yield group
-    if broken:
-        raise broken
-
-
-def _check_end(path: Path, offset: int) -> None:
-    """Raise ReadError if reading stopped before the end of the archive: tarfile takes a damaged header for the end.
-
-    The end is two blocks of zeros. Some writers omit the second block, but none writes anything else there.
-    """
-    with path.open("rb") as file:
-        file.seek(offset)
-        end = file.read(2 * tarfile.BLOCKSIZE)
-    if len(end) < tarfile.BLOCKSIZE or any(end):
-        raise tarfile.ReadError(f"neither a header nor the end at byte {offset:,}")
-
-
-def _of_group(tar: tarfile.TarFile, path: Path, group: list[tarfile.TarInfo]) -> Iterator[Source]:
-    """Yield the images of a group; if its prompt cannot be read, the error is raised after them."""
-    prompt, broken = None, None
-    try:
-        prompt = next((text for member in group if (text := _prompt(tar, member))), None)
-    except _DAMAGE as error:
-        broken = error
-    for member in group:
-        if is_image_name(member.name):
-            name = utf8(member.name).decode()
-            yield Source(f"{path}/{name}", str(path.absolute()), prompt, at=(member.offset_data, member.size))
-    if broken:
-        raise broken
-
-
-def _prompt(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
-    suffix = PurePosixPath(member.name).suffix
-    if suffix not in (".txt", ".json") or member.size > _LONGEST_TEXT or (file := tar.extractfile(member)) is None:
-        return None
-    text: object = file.read().decode("utf-8", "replace")
-    if suffix == ".json":
-        try:
-            tree = json.loads(str(text))
-        except (ValueError, RecursionError):
-            return None
-        text = next((tree[name] for name in PROMPT_COLUMNS if name in tree), None) if isinstance(tree, dict) else None
-    return text.strip() or None if isinstance(text, str) else None
-
-
-def _base(name: str) -> str:
-    """Return the base name that the members of one sample share: up to the first dot after the last slash."""
-    head, slash, tail = name.rpartition("/")
-    return head + slash + tail.partition(".")[0]
 
 
 def _in_url(url: str) -> Iterator[Source]:

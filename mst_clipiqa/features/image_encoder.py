@@ -21,7 +21,7 @@ from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import open_image
-from mst_clipiqa.images.files import read_image
+from mst_clipiqa.images.files import StoredImage, read_image
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import ViewSpec, coarse_view, fine_views
 
@@ -186,7 +186,7 @@ class ImageEncoder:
         if isinstance(image, Failed | AlreadyScored):
             return image
         try:
-            if self.cache is not None and isinstance(image, str | os.PathLike | bytes):
+            if self.cache is not None and isinstance(image, str | os.PathLike | StoredImage | bytes):
                 image = image if isinstance(image, bytes) else read_image(image)
                 key = image_key(image) + _suffix(self.opening)
                 if cached := self.cache.get(key):

@@ -21,7 +21,7 @@ from PIL import Image, ImageFile
 
 from mst_clipiqa.errors import ImageError
 from mst_clipiqa.images.colour import UNUSABLE, conversion
-from mst_clipiqa.images.files import File, check_length, open_file, unreadable
+from mst_clipiqa.images.files import File, Named, StoredImage, check_length, open_file, unreadable
 from mst_clipiqa.images.formats import HEAD, kind_of, parser_of
 from mst_clipiqa.images.frames import ANIMATED, MOST_FRAMES, count_frames, gif_frames, seek_frame, seek_full_page
 from mst_clipiqa.images.jxl import jxl_size
@@ -91,7 +91,7 @@ def open_image(source: Source, options: OpenOptions | None = None, **changes: An
     if isinstance(source, bytes | bytearray | memoryview):
         check_length(len(source), how.max_bytes)
         return _decode(io.BytesIO(source), how, number)
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike | StoredImage):
         with open_file(source, how.max_bytes) as file:
             return _decode(file, how, number)
     # A caller with an array or a tensor has imported its package; for others it is not imported.
@@ -107,7 +107,7 @@ def open_image(source: Source, options: OpenOptions | None = None, **changes: An
     )
 
 
-def frames_in(path: str | os.PathLike[str]) -> int:
+def frames_in(path: Named) -> int:
     """Return how many frames an image file has, at most ``MOST_FRAMES``; only its header is read.
 
     Raises:

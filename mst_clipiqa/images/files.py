@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 from mst_clipiqa.errors import ImageError
 
-File: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
+
+@runtime_checkable
+class StoredImage(Protocol):
+    """An image file inside another file, such as a tar."""
+
+    def read_bytes(self) -> bytes:
+        """Return the file; OSError if it cannot be read."""
+
+
+Named: TypeAlias = str | os.PathLike[str] | StoredImage
+"""What has to be opened to be read."""
+File: TypeAlias = Named | bytes | bytearray | memoryview
 
 MAX_BYTES = 512 * 2**20
 """Largest file that is read, in bytes."""
@@ -20,15 +32,18 @@ MAX_BYTES = 512 * 2**20
 _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 
 
-def read_image(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
+def read_image(path: Named, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the bytes of an image file without decoding; ImageError if ``open_image`` would not open it."""
     with open_file(path, max_bytes) as file:
         return file.read()
 
 
 @contextmanager
-def open_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
+def open_file(path: Named, max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
     """Open an ordinary file for reading; never wait for a pipe, never touch a device."""
+    if not isinstance(path, str | os.PathLike):
+        yield io.BytesIO(_read_stored(path, max_bytes))
+        return
     with _named_errors(path):
         if not os.fspath(path):
             raise FileNotFoundError
@@ -39,6 +54,15 @@ def open_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Itera
     with os.fdopen(descriptor, "rb", buffering=2**16) as file:
         _check_kind(os.fstat(descriptor), max_bytes)  # again: the name may belong to another file by now
         yield file
+
+
+def _read_stored(image: StoredImage, max_bytes: int) -> bytes:
+    try:
+        data = image.read_bytes()
+    except (OSError, ValueError) as error:
+        raise unreadable(error) from error
+    check_length(len(data), max_bytes)
+    return data
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mst_clipiqa.errors import ImageError
 from mst_clipiqa.inputs.generation import generation_of_text, read_generation
+from mst_clipiqa.tables.stored import FileInFile
 
 PROMPT_SOURCES = ("metadata", "sidecar", "name", "folder")
 """Where a prompt may be found: in the file's metadata, in a text file beside it, in its name, in its folder's name."""
@@ -29,9 +30,10 @@ def prompt_finder(source: str) -> Callable[[str], str | None]:
     return _FINDERS[source]
 
 
-def _in_metadata(path: str) -> str | None:
+def in_metadata_of(source: str | FileInFile) -> str | None:
+    """Return the prompt that an image file itself holds, or None."""
     try:
-        found = read_generation(path)
+        found = read_generation(source)
     except ImageError:  # the same happens when it is opened to be scored, and becomes its reason
         return None
     return found.prompt if found else None
@@ -85,7 +87,7 @@ def _words(name: str) -> str | None:
 
 
 _FINDERS: dict[str, Callable[[str], str | None]] = {
-    "metadata": _in_metadata,
+    "metadata": in_metadata_of,
     "sidecar": _in_sidecar,
     "name": _in_name,
     "folder": _in_folder,

@@ -14,7 +14,7 @@ def each_frame(items: Iterable[Item]) -> Iterator[Item]:
     """Yield each item, but an animated image once for each of its frames; its header is read to count them."""
     for item in items:
         try:
-            count = frames_in(item.path) if item.path is not None and not item.problem else 1
+            count = 1 if item.source is None else frames_in(item.source)
         except ImageError:  # the same happens when it is opened to be scored, and becomes its reason
             count = 1
         if count == 1:

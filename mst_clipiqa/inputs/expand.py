@@ -17,6 +17,7 @@ from pathlib import Path
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
 from mst_clipiqa.inputs.hints import left_out, texts_beside, unread_prompts
+from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, Entry, ListColumns, entries, other_columns
 from mst_clipiqa.inputs.prompt_choice import METADATA, PromptChoice, PromptFinder, in_metadata, in_unicode
 from mst_clipiqa.inputs.prompts import PromptFile
@@ -24,28 +25,9 @@ from mst_clipiqa.inputs.stdin import save_list
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
 
-LISTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+__all__ = ["Inputs", "Item", "expand"]
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One row to come.
-
-    Attributes:
-        file: the image as the table shows it: the path from the current folder, in valid Unicode.
-        path: what to open; None if there is nothing to open. Bytes that are not UTF-8 are surrogate escapes.
-        prompt: text in valid Unicode, or None.
-        problem: why this item cannot be scored, in one sentence, or None.
-        frame: number of the frame to score, from 0; None leaves the choice to the scorer.
-        more: the other columns of its row in a list or a file of prompts.
-    """
-
-    file: str
-    path: str | None
-    prompt: str | None = None
-    problem: str | None = None
-    frame: int | None = None
-    more: Mapping[str, Cell] = field(default_factory=dict)
+LISTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".tar")
 
 
 class Inputs(Iterator[Item]):
@@ -90,7 +72,7 @@ def expand(
 
     Args:
         paths: images, folders, or lists of images (.csv, .tsv, .jsonl, .json, .parquet), whose names are relative to
-            the list.
+            the list; or files that hold their images: WebDataset tars, and Parquet.
         recursive: include subfolders.
         prompt: the prompt of every image.
         prompts: a file with the prompts: a list like those (see ``prompts.PromptFile``).
@@ -277,7 +259,9 @@ class _Walker:
                     where = in_unicode(entry.path or entry.where)
                     yield Item(where, None, problem=f"Expected a file in each row, but {entry.problem}.")
                 else:
-                    yield self._item(entry.path, self.prompts.finder(_of_entry(entry)), more=entry.more)
+                    find = self.prompts.finder(_of_entry(entry), entry.stored)
+                    item = self._item(entry.path, find, more=entry.more)
+                    yield replace(item, path=None, stored=entry.stored) if entry.stored else item
         except DataError as error:  # the rows before it have been scored, so this becomes a row too
             yield Item(in_unicode(str(path)), None, problem=str(error))
 

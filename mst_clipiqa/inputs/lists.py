@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.inputs.json_lists import json_list
 from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, unmarked
 from mst_clipiqa.tables.lines import csv_rows, json_lines, open_text
-from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
+from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 from mst_clipiqa.tables.parquet import stream
+from mst_clipiqa.tables.stored import FileInFile, is_stored, stored_rows
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
 _OURS_TOO = {"gate", "familiarity", "width", "height", "model", "quality_spread"}
 _INTERVAL = re.compile(r".+_(low|high)|quality_(bad|poor|fair|good|perfect)")
-_DIFFUSIONDB_PROMPT = "p"
 _ID_COLUMNS = ("id", "image_id", "img_id", "prompt_id", "index")
-_MOST_JSON = 2**28  # longest JSON file, in characters; it has to be read as a whole
 
 
 class ColumnsError(DataError):
@@ -66,6 +66,7 @@ class Entry:
         prompt: None if the row has none.
         problem: why the row cannot be used, or None.
         more: the other columns of the row, except those of a table of scores.
+        stored: the image, if the list holds it; ``path`` is then the list's path and the name in it.
     """
 
     where: str
@@ -74,6 +75,7 @@ class Entry:
     prompt: str | None = None
     problem: str | None = None
     more: Mapping[str, Cell] = field(default_factory=dict)
+    stored: FileInFile | None = None
 
 
 def entries(
@@ -82,7 +84,8 @@ def entries(
     """Yield the rows of a list in order; a bad row is an entry with its problem.
 
     Args:
-        path: ends in .csv, .tsv, .jsonl, .json, .parquet, or in .txt: a name, or a prompt, per line.
+        path: ends in .csv, .tsv, .jsonl, .json, .parquet, or in .txt: a name, or a prompt, per line. Parquet may hold
+            the images themselves, as a WebDataset .tar does.
         need_prompt: refuse a list that has no column of prompts.
         by_number: take prompts without a column of files, as benchmarks publish them: the file is the row's id or,
             without one, its number from 0.
@@ -91,6 +94,8 @@ def entries(
     Raises:
         DataError: the file cannot be read, or has no column of files.
     """
+    if is_stored(path):
+        return _from_stored(path, columns)
     found: Iterator[tuple[str, Any, str | None]]
     match path.suffix.lower():
         case ".csv" | ".tsv":
@@ -98,15 +103,15 @@ def entries(
         case ".jsonl":
             found = ((f"line {line.number} of {shown(path)}", line.value, line.problem) for line in json_lines(path))
         case ".json":
-            found = _from_json(path)
+            found = json_list(path)
         case ".parquet":
             found = ((f"row {number} of {shown(path)}", row, None) for number, row in enumerate(stream(path), 1))
         case ".txt":
             found = _from_text(path)
         case _:
             raise DataError(
-                f"Expected a list to end in .csv, .tsv, .jsonl, .json, .parquet or .txt, got {shown(path)}: rename or "
-                "convert it."
+                "Expected a list to end in .csv, .tsv, .jsonl, .json, .parquet, .tar or .txt, got "
+                f"{shown(path)}: rename or convert it."
             )
     return _from_objects(path, found, need_prompt, by_number, columns)
 
@@ -151,10 +156,10 @@ def _columns(
     path: Path, names: Sequence[str], need_prompt: bool, by_number: bool, columns: ListColumns
 ) -> tuple[int | None, int | None]:
     """Return the positions of the columns with files and prompts."""
-    file_at, prompt_at = _find(names, columns.files), _find(names, columns.prompts)
+    file_at, prompt_at = find_column(names, columns.files), find_column(names, columns.prompts)
     by_number = by_number and columns.file is None
     if by_number and file_at is None and prompt_at is not None:
-        return _find(names, _ID_COLUMNS), prompt_at
+        return find_column(names, _ID_COLUMNS), prompt_at
     if file_at is not None and (prompt_at is not None or not need_prompt):
         return file_at, prompt_at
     file, prompt = columns.file or "file", columns.prompt or "prompt"
@@ -163,11 +168,6 @@ def _columns(
     if any(is_image_name(name.strip()) for name in names):
         hint = "add a first line with the names of the columns"
     raise ColumnsError(f"Expected {wanted} in {shown(path)}, got {shown(', '.join(names))}: {hint}.")
-
-
-def _find(names: Sequence[str], aliases: Iterable[str]) -> int | None:
-    known = {name.strip().lower(): at for at, name in reversed(list(enumerate(names)))}
-    return next((known[alias] for alias in aliases if alias in known), None)
 
 
 def _from_objects(
@@ -188,35 +188,15 @@ def _from_objects(
             yield _entry(where, home, str(number), value)
         elif by_number and isinstance(value, dict) and (prompt := _prompt_alone(value)):
             names = list(value)
-            id_at = _find(names, _ID_COLUMNS)
+            id_at = find_column(names, _ID_COLUMNS)
             yield _entry(where, home, str(number if id_at is None else value[names[id_at]]), prompt)
-        elif isinstance(value, dict) and (file_at := _find(names := list(value), columns.files)) is not None:
-            prompt_at = _find(names, columns.prompts)
+        elif isinstance(value, dict) and (file_at := find_column(names := list(value), columns.files)) is not None:
+            prompt_at = find_column(names, columns.prompts)
             prompt = value[names[prompt_at]] if prompt_at is not None else None
             from_here = Path() if set(names) >= _OURS else home
             yield _entry(where, from_here, value[names[file_at]], prompt, _others(value, file_at, prompt_at))
         else:
             yield Entry(where, problem=f'{where} is not an object such as {{"file": ..., "prompt": ...}}')
-
-
-def _from_json(path: Path) -> Iterator[tuple[str, Any, str | None]]:
-    """Yield the rows of a JSON file: {file: prompt, ...} or a list of objects."""
-    with open_text(path) as opened:
-        text = opened.read(_MOST_JSON + 1)
-    if len(text) > _MOST_JSON:
-        raise DataError(f"Expected at most {_MOST_JSON:,} characters in {shown(path)}: write JSON lines (.jsonl).")
-    try:
-        value = json.loads(text, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
-    if isinstance(value, _Pairs):
-        for name, inner in value:
-            yield f"{shown(name)} in {shown(path)}", _named(name, inner), None
-    elif isinstance(value, list):
-        for number, row in enumerate(value, 1):
-            yield f"entry {number} of {shown(path)}", dict(row) if isinstance(row, _Pairs) else row, None
-    else:
-        raise DataError(f'Expected {{"file": "prompt", ...}} or a list of objects in {shown(path)}: correct it.')
 
 
 def _from_text(path: Path) -> Iterator[tuple[str, Any, str | None]]:
@@ -225,6 +205,20 @@ def _from_text(path: Path) -> Iterator[tuple[str, Any, str | None]]:
         for number, line in enumerate(opened, 1):
             if line.strip():
                 yield f"line {number} of {shown(path)}", line.rstrip("\r\n"), None
+
+
+def _from_stored(path: Path, columns: ListColumns) -> Iterator[Entry]:
+    """Yield the entries of a file that holds its images."""
+    for number, row in enumerate(stored_rows(path), 1):
+        where = f"row {number} of {shown(path)}"
+        if row.image is None:
+            yield Entry(str(path), problem=row.problem)
+            continue
+        names = list(row.cells)
+        prompt_at = find_column(names, columns.prompts)
+        prompt = row.cells[names[prompt_at]] if prompt_at is not None else None
+        entry = _entry(where, path, row.name, prompt, _others(row.cells, None, prompt_at))
+        yield replace(entry, stored=row.image, path=f"{path}/{row.name}", problem=row.problem or entry.problem)
 
 
 def _others(row: Mapping[str, Any], file_at: int | None, prompt_at: int | None) -> dict[str, Cell]:
@@ -255,28 +249,9 @@ def _as_cell(value: Any) -> Cell:
 def _prompt_alone(row: dict[str, Any]) -> str | None:
     """Return the prompt of a row that names no file."""
     names = list(row)
-    prompt_at = _find(names, PROMPT_COLUMNS)
-    prompt = row[names[prompt_at]] if prompt_at is not None and _find(names, FILE_COLUMNS) is None else None
+    prompt_at = find_column(names, PROMPT_COLUMNS)
+    prompt = row[names[prompt_at]] if prompt_at is not None and find_column(names, FILE_COLUMNS) is None else None
     return prompt if isinstance(prompt, str) else None
-
-
-def _named(name: str, value: Any) -> dict[str, Any]:
-    """Return one entry of a JSON object as a row: {file: prompt}, {file: {"prompt": ...}}, {id: {"filename": ...}}."""
-    if not isinstance(value, _Pairs):
-        return {"file": name, "prompt": value}
-    row = dict(value)
-    prompt_at = _find(names := list(row), (*PROMPT_COLUMNS, _DIFFUSIONDB_PROMPT))
-    file_at = _find(names, FILE_COLUMNS)
-    file = row[names[file_at]] if file_at is not None else None
-    return {
-        "file": file if isinstance(file, str) and is_image_name(file) else name,
-        "prompt": row[names[prompt_at]] if prompt_at is not None else None,
-        **{other: cell for at, (other, cell) in enumerate(row.items()) if at not in (file_at, prompt_at)},
-    }
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as written, so that a file that occurs twice is not lost."""
 
 
 def _entry(where: str, folder: Path, file: Any, prompt: Any, more: Mapping[str, Cell] | None = None) -> Entry:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
-from mst_clipiqa.inputs.beside import PROMPT_SOURCES, prompt_finder
+from mst_clipiqa.inputs.beside import PROMPT_SOURCES, in_metadata_of, prompt_finder
 from mst_clipiqa.inputs.lists import ColumnsError
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables.lines import is_unicode
+from mst_clipiqa.tables.stored import FileInFile
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -54,18 +55,26 @@ class PromptChoice:
         """Whether the user said where prompts come from."""
         return self.prompt is not None or self.given is not None or self.source is not None
 
-    def finder(self, otherwise: PromptFinder | None) -> PromptFinder:
-        """Return how to find prompts: as given, or else as the folder or the list says."""
+    def finder(self, otherwise: PromptFinder | None, stored: FileInFile | None = None) -> PromptFinder:
+        """Return how to find prompts: as given, or else as the folder or the list says.
+
+        Args:
+            otherwise: what the folder or the list says.
+            stored: the image, if it is inside another file, where what the list says is its text beside it.
+        """
         if self.prompt is not None:
             return lambda _: self.prompt
         if (given := self.given) is not None:
             return lambda path: _counted(given, given.find(path), path)
+        if self.source == "sidecar" and stored is not None:
+            return otherwise or (lambda _: None)
         if self.source is not None:
-            return self._beside
+            return lambda path: self._beside(path, stored)
         return otherwise or (lambda _: None)
 
-    def _beside(self, path: str) -> str | None:
-        prompt = prompt_finder(self.source or "")(path)
+    def _beside(self, path: str, stored: FileInFile | None) -> str | None:
+        in_file = stored is not None and self.source == "metadata"
+        prompt = in_metadata_of(stored or path) if in_file else prompt_finder(self.source or "")(path)
         if prompt is None:
             self.missed += 1
             self.first_missed = self.first_missed or in_unicode(path)

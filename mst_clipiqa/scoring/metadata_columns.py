@@ -23,7 +23,7 @@ _LARGEST_SEED = 2**63 - 1  # that a table can hold; of larger ones the cell is e
 def metadata_row(item: Item) -> dict[str, Cell]:
     """Return the cells of an item's file; empty ones if it says nothing or cannot be read."""
     try:
-        found = read_generation(item.path) if item.path is not None and not item.problem else None
+        found = None if item.source is None else read_generation(item.source)
     except ImageError:
         found = None
     if found is None:

@@ -154,15 +154,16 @@ def _requests(items: Sequence[Item], plan: _Plan) -> Iterator[ScoreRequest[Score
 
 def _stamp(item: Item) -> str | None:
     """Return the state of an item's file, and which frame of it is meant."""
-    stamp = stamp_of(item.path)
+    stamp = stamp_of(item.path if item.stored is None else item.stored.path)
     return stamp if stamp is None or item.frame is None else f"{stamp}-{item.frame}"
 
 
 def _image(item: Item) -> object:
     """Return what the scorer opens, or the reason why it cannot be opened."""
-    if item.problem or item.path is None:
+    source = item.source
+    if source is None:
         return Failed(item.problem or "no file")
-    return item.path if item.frame is None else Frame(item.path, item.frame)
+    return source if item.frame is None else Frame(source, item.frame)
 
 
 def _score(row: ScoreRow) -> Score:

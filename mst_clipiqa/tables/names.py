@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 """What the name of an image ends in, in lower case."""
 
@@ -23,3 +25,9 @@ PROMPT_COLUMNS = ("prompt", "text", "caption", "text_prompt")
 def is_image_name(name: str) -> bool:
     """Return whether a file name ends as an image's does."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def find_column(names: Sequence[str], aliases: Iterable[str]) -> int | None:
+    """Return the place of the first of these names that a table has, or None; case does not matter."""
+    known = {name.strip().lower(): at for at, name in reversed(list(enumerate(names)))}
+    return next((known[alias] for alias in aliases if alias in known), None)

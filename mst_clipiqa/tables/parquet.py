@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +20,7 @@ RUN_MANIFEST = "_manifest.json"
 
 def require() -> None:
     """Raise a UsageError if pyarrow is not installed."""
-    _pyarrow()
+    pyarrow()
 
 
 def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Sequence[Cell]]) -> dict[str, type]:
@@ -50,7 +51,7 @@ def write(file: BinaryIO, columns: Mapping[str, type], rows: Iterable[Sequence[C
     Raises:
         OSError: the disk is full or gone.
     """
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     left = iter(rows)
@@ -73,16 +74,27 @@ def stream(path: Path) -> Iterator[dict[str, str | float | None]]:
     Raises:
         DataError: there is no such file, it is not Parquet, or a column holds neither text nor numbers.
     """
-    pa, pq = _pyarrow()
+    with opened(path) as file:
+        _check(file.schema_arrow, path)
+        for batch in file.iter_batches(batch_size=ROW_GROUP):
+            values = [column.to_pylist() for column in batch.columns]
+            for row in zip(*values, strict=True):
+                yield {name: _plain(value) for name, value in zip(batch.schema.names, row, strict=True)}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a Parquet file as a ``pyarrow.parquet.ParquetFile``.
+
+    Raises:
+        DataError: there is no such file, or it is not Parquet or damaged, as far as it is read.
+    """
+    pa, pq = pyarrow()
     if not path.is_file():
         raise DataError(f"Expected a Parquet file, found no file {shown(path)}.")
     try:
         with path.open("rb") as raw, pq.ParquetFile(raw) as file:
-            _check(file.schema_arrow, path, pa)
-            for batch in file.iter_batches(batch_size=ROW_GROUP):
-                values = [column.to_pylist() for column in batch.columns]
-                for row in zip(*values, strict=True):
-                    yield {name: _plain(value) for name, value in zip(batch.schema.names, row, strict=True)}
+            yield file
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
@@ -91,23 +103,36 @@ def stream(path: Path) -> Iterator[dict[str, str | float | None]]:
         ) from error
 
 
-def _check(schema: Any, path: Path, pa: Any) -> None:
+def check_names(schema: Any, path: Path) -> None:
+    """Raise a DataError if two columns have one name."""
     if len(set(schema.names)) < len(schema.names):
         raise DataError(f"Expected each column once in {shown(path)}, got {schema.names}: rename one.")
+
+
+def _check(schema: Any, path: Path) -> None:
+    check_names(schema, path)
     for field in schema:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        known = ("is_string", "is_large_string", "is_integer", "is_floating", "is_boolean", "is_null", "is_decimal")
-        if not any(getattr(pa.types, name)(kind) for name in known):
+        if not is_plain(field.type):
             raise DataError(
-                f"Expected text or numbers in column {shown(field.name)} of {shown(path)}, got {kind}: convert it."
+                f"Expected text or numbers in column {shown(field.name)} of {shown(path)}, got {field.type}: convert "
+                "it."
             )
+
+
+def is_plain(kind: Any) -> bool:
+    """Return whether a column of this type holds text or numbers."""
+    types = pyarrow()[0].types
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    known = ("is_string", "is_large_string", "is_integer", "is_floating", "is_boolean", "is_null", "is_decimal")
+    return any(getattr(types, name)(kind) for name in known)
 
 
 def _plain(value: Any) -> str | float | None:
     return value if value is None or isinstance(value, str) else float(value)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow() -> tuple[Any, Any]:
+    """Return ``pyarrow`` and ``pyarrow.parquet``; UsageError if they are not installed."""
     names = ("pyarrow", "pyarrow.parquet")
     pa, pq = (need(name, extra="parquet", otherwise="use .csv or .jsonl") for name in names)
     return pa, pq

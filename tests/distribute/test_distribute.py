@@ -122,7 +122,7 @@ def test_a_shard_that_is_damaged_at_a_later_header_says_so(tmp_path: Path, block
     tar.write_bytes(data[:at] if block is None else data[:at] + block + data[at + 512 :])
     *good, damage = sources(str(tar))
     assert [Path(source.file).name for source in good] == ["0.png", "1.png"]
-    assert str(damage.problem).startswith("Expected a whole tar file, got one that is damaged")
+    assert str(damage.problem).startswith(f"Expected a whole tar file, but {str(tar)!r} is damaged (")
     assert "at byte 3,072" in str(damage.problem)
 
 

@@ -1,0 +1,37 @@
+"""What there is to score: one item per image, with its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mst_clipiqa.tables.cells import Cell
+from mst_clipiqa.tables.stored import FileInFile
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row to come.
+
+    Attributes:
+        file: the image as the table shows it: the path from the current folder, in valid Unicode.
+        path: what to open; None if there is nothing to open. Bytes that are not UTF-8 are surrogate escapes.
+        prompt: text in valid Unicode, or None.
+        problem: why this item cannot be scored, in one sentence, or None.
+        frame: number of the frame to score, from 0; None leaves the choice to the scorer.
+        more: the other columns of its row in a list or a file of prompts.
+        stored: what to open in place of ``path``, if the image is inside another file.
+    """
+
+    file: str
+    path: str | None
+    prompt: str | None = None
+    problem: str | None = None
+    frame: int | None = None
+    more: Mapping[str, Cell] = field(default_factory=dict)
+    stored: FileInFile | None = None
+
+    @property
+    def source(self) -> str | FileInFile | None:
+        """What to open; None if there is nothing to open."""
+        return None if self.problem else self.stored or self.path

@@ -1,0 +1,196 @@
+"""WebDataset tars: members with the same base name are one sample, an image with its texts.
+
+Members are never extracted: their names are only shown, and an image is a range of bytes of the tar.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from mst_clipiqa.errors import shown
+from mst_clipiqa.tables.cells import utf8
+from mst_clipiqa.tables.names import UNREAD_SUFFIXES, is_image_name
+
+LONGEST_TEXT = 2**20
+"""The most bytes of a text that is read beside an image."""
+MOST_BYTES = 512 * 2**20
+"""The largest image that is read, in bytes."""
+
+_LONGEST_HEADER = 2**24  # bytes; headers claim sizes that nobody checked
+_DAMAGE = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    RecursionError,
+    ValueError,
+    OverflowError,
+)  # what a broken or hostile tar raises
+
+
+@dataclass(frozen=True, slots=True)
+class TarImage:
+    """An image in a tar.
+
+    Attributes:
+        path: of the tar.
+        name: of the member, valid Unicode.
+        offset: of its first byte in the tar.
+        size: in bytes.
+    """
+
+    path: str
+    name: str
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        """Return the file of the image; OSError if the tar ends before it or the image is too large."""
+        if self.size > MOST_BYTES:
+            raise OSError(f"{self.size:,} bytes where {MOST_BYTES:,} are the most")
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise OSError(f"{self.path} ends within it")
+        return data
+
+    def is_file(self) -> bool:
+        """Return whether the tar exists."""
+        return Path(self.path).is_file()
+
+
+@dataclass
+class Sample:
+    """Members with one base name.
+
+    Attributes:
+        images: the images, each with the reason why it cannot be used, or None.
+        cells: the keys of the JSON, and "prompt" for the text, which wins.
+        problem: what keeps all of them from being used, or None; without images, what is wrong with the tar.
+    """
+
+    images: list[tuple[TarImage, str | None]] = field(default_factory=list)
+    cells: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def tar_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples with images, in order; if the tar is damaged, the last one has no images and says so.
+
+    Only plain tars are read: decompress a ``.tar.gz`` first.
+    """
+    try:
+        if not path.is_file():
+            raise FileNotFoundError("no ordinary file")
+        with path.open("rb") as raw, tarfile.open(fileobj=_BoundedReads(raw), mode="r:") as tar:  # type: ignore[call-overload]
+            for members in _groups(tar):
+                yield from _samples(tar, path, members)
+            _check_end(path, tar.offset)
+    except _DAMAGE as error:
+        yield Sample(problem=f"{shown(path)} is damaged ({shown(error)})")
+
+
+class _BoundedReads:
+    """An open file that refuses to read very much at once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+
+def _groups(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
+    """Yield the files with the same base name together; an error is raised after the files before it."""
+    group: list[tarfile.TarInfo] = []
+    broken: Exception | None = None
+    before = -1
+    try:
+        while (member := tar.next()) is not None:
+            if tar.offset <= before:  # then tarfile would read the same members for ever
+                raise tarfile.ReadError("a member of negative size")
+            before = tar.offset
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+            if group and _base(member.name) != _base(group[0].name):
+                yield group
+                group = []
+            if member.isfile():
+                group.append(member)
+    except _DAMAGE as error:
+        broken = error
+    yield group
+    if broken:
+        raise broken
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Raise ReadError if reading stopped before the end of the archive: tarfile takes a damaged header for the end.
+
+    The end is two blocks of zeros. Some writers omit the second block, but none writes anything else there.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        end = file.read(2 * tarfile.BLOCKSIZE)
+    if len(end) < tarfile.BLOCKSIZE or any(end):
+        raise tarfile.ReadError(f"neither a header nor the end at byte {offset:,}")
+
+
+def _samples(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -> Iterator[Sample]:
+    """Yield the sample of some members, if it has images; if a text cannot be read, the error is raised after it."""
+    sample, broken = Sample(), None
+    for member in members:
+        if is_image_name(member.name) or member.name.lower().endswith(UNREAD_SUFFIXES):
+            name = utf8(member.name).decode()
+            image = TarImage(str(path), name, member.offset_data, member.size)
+            sparse = "is stored with holes: write the tar again" if getattr(member, "sparse", None) else None
+            sample.images.append((image, sparse and f"{shown(name)} in {shown(path)} {sparse}"))
+    if not sample.images:
+        return
+    try:
+        sample.cells, sample.problem = _texts(tar, path, members)
+    except _DAMAGE as error:
+        broken = error
+    yield sample
+    if broken:
+        raise broken
+
+
+def _texts(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -> tuple[dict[str, Any], str | None]:
+    """Return what the texts of a sample say, and what is wrong with them."""
+    cells: dict[str, Any] = {}
+    prompt: str | None = None
+    for member in members:
+        suffix = PurePosixPath(member.name).suffix.lower()
+        if suffix not in (".txt", ".json"):
+            continue
+        where = f"{shown(utf8(member.name).decode())} in {shown(path)}"
+        if member.size > LONGEST_TEXT:
+            return {}, f"{where} has {member.size:,} bytes where {LONGEST_TEXT:,} are the most"
+        file = tar.extractfile(member)
+        text = file.read().decode("utf-8-sig", "replace") if file else ""
+        if suffix == ".txt":
+            prompt = text.strip() or None
+            continue
+        try:
+            tree = json.loads(text)
+        except (ValueError, RecursionError):
+            tree = None
+        if not isinstance(tree, dict):
+            return {}, f"{where} is not a JSON object"
+        cells |= tree
+    return cells | ({"prompt": prompt} if prompt is not None else {}), None
+
+
+def _base(name: str) -> str:
+    """Return the base name that the members of one sample share: up to the first dot after the last slash."""
+    head, slash, tail = name.rpartition("/")
+    return head + slash + tail.partition(".")[0]
