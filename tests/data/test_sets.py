@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mst_clipiqa.data import SETS, RatedSet, Record, load
+from mst_clipiqa.data.sets import OWN_FORMATS
 from mst_clipiqa.errors import DataError, UsageError
 from tests.rated_files import (
     AGIQA_3K_HEADER,
@@ -456,4 +457,4 @@ def test_the_table_is_complete() -> None:
         assert info.targets, name
         assert info.licence, name
         assert info.deviations.keys() <= info.targets.keys(), name
-    assert all(SETS[name].citation for name in SETS if name not in ("csv", "imagefolder", "pyiqa"))
+    assert all(SETS[name].citation for name in SETS if name not in OWN_FORMATS)

@@ -458,7 +458,7 @@ def test_prompts_without_a_image_are_counted() -> None:
         ("p.json", '{"a.png": "x", "a.png": "y"}', "one prompt for 'a.png', got another"),
         ("p.json", '{"a.png": 3}', "the prompt in 'a.png' in 'p.json' is not text"),
         ("p.json", '["a.png"]', "but entry 1 of 'p.json' is not an object"),
-        ("p.doc", "a cat", "a list to end in .csv, .tsv, .jsonl, .json, .parquet or .txt, got 'p.doc'"),
+        ("p.doc", "a cat", "a list to end in .csv, .tsv, .jsonl, .json, .parquet, .tar or .txt, got 'p.doc'"),
     ],
 )
 def test_prompts_that_cannot_be_used(file: str, text: str, words: str) -> None:
@@ -472,7 +472,7 @@ def test_prompts_that_are_not_there_or_too_large(monkeypatch: pytest.MonkeyPatch
     assert "'gone.csv' cannot be opened (No such file or directory)" in reason_of("a.png", prompts="gone.csv")
     Path("d.json").mkdir()
     assert "an ordinary file, got a folder or device" in reason_of("a.png", prompts="d.json")
-    monkeypatch.setattr("mst_clipiqa.inputs.lists._MOST_JSON", 5)
+    monkeypatch.setattr("mst_clipiqa.inputs.json_lists._MOST_JSON", 5)
     assert "at most 5 characters in 'p.json': write JSON lines" in reason_of("a.png", prompts="p.json")
 
 
