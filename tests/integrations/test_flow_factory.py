@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -38,6 +40,13 @@ def test_the_rewards_of_a_batch_are_a_tensor_on_the_accelerators_device() -> Non
     assert output.rewards[2] == -1
     assert output.extra_info is not None and len(output.extra_info["reason"]) == 3
     assert (model.required_fields, model.use_tensor_inputs) == (("prompt", "image"), False)
+
+
+def test_the_page_names_the_class_by_its_path() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reward.md").read_text(encoding="utf-8")
+    (path,) = re.findall(r'reward_model: "([\w.]+)"', page)
+    module, _, name = path.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is flow_factory.MSTClipIQAReward
 
 
 def test_videos_and_unknown_keys_are_refused() -> None:
