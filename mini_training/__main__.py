@@ -127,7 +127,7 @@ def _card(paths: Paths) -> None:
     names = ("development", "robust", "leave-out", "no-photographs")
     found = {name: json.loads((paths.work / f"{name}.json").read_text()) for name in names}
     if (brisque := paths.work / "brisque.json").is_file():
-        found["brisque"] = agreement(-np.array(json.loads(brisque.read_text())), rated)
+        found["brisque"] = agreement({name: -value for name, value in json.loads(brisque.read_text()).items()}, rated)
     found["looks"] = LOOKS
     found["megabytes"] = sum(path.stat().st_size for path in MINI_MODEL.rglob("*") if path.is_file()) / 1e6
     save_json(MINI_MODEL / "figures.json", found)

@@ -1,4 +1,4 @@
-"""BRISQUE of every rated image, for the card: what a classical measure of quality makes of the same images.
+"""BRISQUE of the images that the card is about: what a classical measure of quality makes of them.
 
     python -m venv brisque-env
     brisque-env/bin/pip install 'brisque[opencv-python-headless]==0.2.0' 'numpy<2'
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mini_training.data import open_image, read_rated
+from mini_training.data import open_image, read_rated, unseen
 
 
 def main() -> None:
-    """Write one number per image, lower is better: AGIQA-3K's images, then LIVE in the Wild's."""
+    """Write one number per image that the card's model never saw; lower is better."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="AGIQA-3K: data.csv and images/")
     parser.add_argument("--live", type=Path, required=True, help="LIVE in the Wild: data.csv and images/")
@@ -28,10 +28,10 @@ def main() -> None:
     from brisque import BRISQUE
 
     rated, measure = read_rated(args.data, args.live), BRISQUE(url=False)
-    files = [args.data / "images" / name for name in rated.names] + [
-        args.live / "images" / name for name in rated.photos
-    ]
-    args.output.write_text(json.dumps([float(measure.score(np.asarray(open_image(file)))) for file in files]) + "\n")
+    found = {}
+    for folder, names in zip((args.data, args.live), unseen(rated), strict=True):
+        found |= {name: float(measure.score(np.asarray(open_image(folder / "images" / name)))) for name in names}
+    args.output.write_text(json.dumps(found, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,12 @@ def part_of(prompt_ids: np.ndarray) -> np.ndarray:
     return names[np.isin(prompt_ids, validation) + 2 * np.isin(prompt_ids, development)]
 
 
+def unseen(rated: Rated) -> tuple[list[str], list[str]]:
+    """Return names that the card's model never saw: images of development prompts, and half of the photographs."""
+    images = [name for name, part in zip(rated.names, rated.part, strict=True) if part == "development"]
+    return images, [name for name, half in zip(rated.photos, rated.half, strict=True) if not half]
+
+
 def open_image(path: Path) -> Image.Image:
     """Return an image file as RGB."""
     with Image.open(path) as image:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mini_training.data import Rated, read_rated
+from mini_training.data import Rated, read_rated, unseen
 from mini_training.robust import ladders, noises
 from mst_clipiqa.evaluate import bootstrap, generator_mean, pair_accuracy, paired_difference, plcc, rmse, srcc
 from mst_clipiqa.scoring.score import Score, ScoreRequest
@@ -76,17 +76,18 @@ def photographs(scorer: Scorer, rated: Rated, live: Path) -> dict[str, dict[str,
     return {name: _photos(quality[kept], rated.photo_ratings[kept]) for name, kept in parts.items()}
 
 
-def agreement(quality: np.ndarray, rated: Rated) -> dict[str, float]:
-    """Return SRCC of numbers (n,) for AGIQA-3K's and LIVE in the Wild's images: of what the card's model never saw."""
-    n, new = len(rated.names), rated.part == "development"
-    mos, generators = rated.ratings[:, 0].astype(float), rated.generators
-    within = [
-        srcc(quality[:n][kept], mos[kept]) for g in sorted(set(generators)) if (kept := new & (generators == g)).any()
-    ]
+def agreement(quality: dict[str, float], rated: Rated) -> dict[str, float]:
+    """Return SRCC of a measure of quality, name -> value, higher is better, on what the card's model never saw."""
+    images, photos = unseen(rated)
+    x = np.array([quality[name] for name in images])
+    new = rated.part == "development"
+    mos, generators = rated.ratings[new, 0].astype(float), rated.generators[new]
+    within = [srcc(x[generators == each], mos[generators == each]) for each in sorted(set(generators))]
+    others = rated.photo_ratings[~rated.half].astype(float)
     return {
-        "development": srcc(quality[:n][new], mos[new]),
+        "development": srcc(x, mos),
         "within": float(np.mean(within)),
-        "photographs": srcc(quality[n:][~rated.half], rated.photo_ratings[~rated.half].astype(float)),
+        "photographs": srcc(np.array([quality[name] for name in photos]), others),
     }
 
 
