@@ -28,7 +28,7 @@ def main() -> None:
     from brisque import BRISQUE
 
     rated, measure = read_rated(args.data, args.live), BRISQUE(url=False)
-    found = {}
+    found: dict[str, float] = {}
     for folder, names in zip((args.data, args.live), unseen(rated), strict=True):
         found |= {name: float(measure.score(np.asarray(open_image(folder / "images" / name)))) for name in names}
     args.output.write_text(json.dumps(found, indent=0) + "\n")

@@ -17,7 +17,7 @@ from mst_clipiqa.data import load
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.inputs.expand import expand
-from mst_clipiqa.scoring.score_rows import score_rows
+from mst_clipiqa.scoring.score_rows import FurtherColumns, score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import parquet_images, tars
 from mst_clipiqa.tables.stored import is_stored, stored_rows
@@ -117,7 +117,7 @@ def test_score_reads_them_as_it_reads_files(scorer: Scorer, tmp_path: Path) -> N
     path = shard(tmp_path / "s.tar")
     items = expand(str(path))
     assert items.count() == 4
-    rows = list(score_rows(scorer, items, stamped=True, more=lambda item: dict(item.more)))
+    rows = list(score_rows(scorer, items, stamped=True, more=FurtherColumns(lambda item: dict(item.more))))
     assert [row["file"] for row in rows] == [f"{path}/a/0{number}.png" for number in range(4)]
     assert [(row["prompt"], row["status"]) for row in rows] == [(prompt, "ok") for prompt in prompts]
     assert [row["quality"] for row in rows] == [round(one.quality or 0, 6) for one in want]
@@ -125,7 +125,7 @@ def test_score_reads_them_as_it_reads_files(scorer: Scorer, tmp_path: Path) -> N
     assert all(row["_stamp"] for row in rows)  # so that a later run knows that the tar has not changed
 
     parquet = parquet_of(tmp_path / "p.parquet", {"image": IMAGES[:4], "caption": prompts, "seed": [1, 2, 3, 4]})
-    again = list(score_rows(scorer, expand(str(parquet)), more=lambda item: dict(item.more)))
+    again = list(score_rows(scorer, expand(str(parquet)), more=FurtherColumns(lambda item: dict(item.more))))
     assert [row["file"] for row in again] == [f"{parquet}/row-{number}" for number in (1, 2, 3, 4)]
     for column in ("prompt", "quality", "correspondence"):
         assert [row[column] for row in again] == [row[column] for row in rows]
