@@ -8,8 +8,8 @@ import torch
 
 from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.encoders.precision import DTYPES, resolve_device, resolve_precision
-from mst_clipiqa.errors import ModelError
+from mst_clipiqa.encoders.precision import DTYPES, INT8, resolve_device, resolve_precision
+from mst_clipiqa.errors import ModelError, UsageError
 
 
 def load_encoders(source: str, device: str | torch.device = "auto", precision: str = "auto") -> EncoderPair:
@@ -19,19 +19,24 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
         source: "mini" (ships in the package), "openai" (the paper's pair), "COARSE,FINE" (two local folders or hub
             ids of CLIP models; the coarse one has the larger patch), or a folder of small encoders like mini's.
         device: "auto", "cpu", "cuda", "mps".
-        precision: "auto", "fp32", "bf16", "fp16"; for the image towers only.
+        precision: "auto", "fp32", "bf16", "fp16", or "int8" for small encoders on a CPU; for the image towers only.
 
     Raises:
         ModelError: the name is unknown, or its files cannot be loaded.
-        UsageError: this machine lacks the device.
+        UsageError: this machine lacks the device, or the encoders the precision.
     """
     where = device if isinstance(device, torch.device) else resolve_device(device)
     how = resolve_precision(precision, where)
     if source == "mini" or ("," not in source and (Path(source) / "config.json").is_file()):
         from mst_clipiqa.encoders.mini.pair import MINI, load_mini_pair
 
-        mini: EncoderPair = load_mini_pair(MINI if source == "mini" else Path(source), source).to(where, how)
-        return mini
+        mini = load_mini_pair(MINI if source == "mini" else Path(source), source)
+        if precision == "auto" and where.type == "cpu" and mini.has_int8:
+            how = INT8
+        small: EncoderPair = mini.to(where, how)
+        return small
+    if how == INT8:
+        raise UsageError(f"Expected precision auto, fp32, bf16 or fp16 for {source}, got int8: only mini has it.")
     from mst_clipiqa.encoders.clip import load_clip_pair
 
     names = OPENAI_PAIR if source == "openai" else tuple(part.strip() for part in source.split(","))

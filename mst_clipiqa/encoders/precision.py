@@ -10,8 +10,10 @@ import torch
 
 from mst_clipiqa.errors import UsageError, nearest
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+INT8 = "int8"
+"""The precision of mini's image encoders on a CPU that multiplies 8-bit integers."""
 ARITHMETIC_VERSION = "3"
 """Part of every cache key: raise it when any precision computes something differently."""
 
@@ -47,11 +49,12 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16; "auto" is the fastest that the device has hardware for."""
+    """Return fp32, bf16, fp16 or int8; "auto" is the fastest floating one that the device has hardware for."""
     if precision != "auto":
-        if precision not in DTYPES:
+        known = (*DTYPES, INT8)
+        if precision not in known:
             raise UsageError(
-                f"Expected precision auto, fp32, bf16 or fp16, got {precision!r}{nearest(precision, DTYPES)}."
+                f"Expected precision auto, fp32, bf16, fp16 or int8, got {precision!r}{nearest(precision, known)}."
             )
         return precision
     if device.type == "cuda":

@@ -22,6 +22,7 @@ from torch import Tensor
 from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.encoders.mini.checks import check_shapes, check_tokenizer
 from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
+from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, has_int8, read_ranges
 from mst_clipiqa.encoders.mini.storage import packed, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
@@ -29,7 +30,7 @@ from mst_clipiqa.encoders.mini.vocabulary import is_in_vocabulary
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.text import cleaned, padded
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
@@ -65,7 +66,9 @@ class MiniParts:
 class MiniPair:
     """Two EfficientNet-Lite towers and MiniLM as an ``EncoderPair``."""
 
-    def __init__(self, config: MiniConfig, parts: MiniParts, source: str, sha256: str = "") -> None:
+    def __init__(
+        self, config: MiniConfig, parts: MiniParts, source: str, sha256: str = "", ranges: BlockRanges | None = None
+    ) -> None:
         """Take the parts ready built; ``load_mini_pair`` is the way from files."""
         self.coarse, self.fine = (tower.eval().requires_grad_(False) for tower in (parts.coarse, parts.fine))
         self.text = parts.text.eval().requires_grad_(False)
@@ -74,19 +77,35 @@ class MiniPair:
         self.dim = self.text_dim = config.text.dim
         self.source = source
         self.sha256 = sha256
+        self.ranges = ranges
         self.to("cpu")
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> MiniPair:
-        """Move to a device and compute convolutions in fp32 or bf16; returns itself.
+        """Move to a device and compute convolutions in fp32, bf16 or int8; returns itself.
 
         For fp16 it computes in bf16, whose range is that of fp32: what blocks add up to has no upper bound.
+
+        Raises:
+            UsageError: int8, and the device is not a CPU that has it, or the folder lacks the ranges of blocks.
         """
+        if precision == "int8" and not (torch.device(device).type == "cpu" and self.has_int8):
+            raise UsageError(
+                f"Expected a CPU with VNNI and {RANGES_FILE} beside the encoders for precision int8, got none: "
+                "choose auto."
+            )
         for part in (self.coarse, self.fine, self.text):
             part.to(device=device)
         self.precision = "fp32" if precision == "fp32" else "bf16"
         self._dtype = DTYPES[self.precision]
-        self._fused: dict[Stream, FusedTower] = {}
+        if precision == "int8" and self.ranges is not None:
+            self.precision = f"int8-{self.ranges.digest}"
+        self._fast: dict[Stream, FusedTower | Int8Tower] = {}
         return self
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether the image encoders can compute in int8 on this CPU."""
+        return self.ranges is not None and has_int8()
 
     @property
     def device(self) -> torch.device:
@@ -98,15 +117,20 @@ class MiniPair:
         """On a CPU a few images per core.
 
         An image is too small a task to be split across threads. Chunks of one size, each on one core, so that neither
-        an image's batch nor the number of cores changes its rounding.
+        an image's batch nor the number of cores changes its rounding; integers are not rounded.
         """
-        return Chunking(_GROUP, True, None) if self.device.type == "cpu" else Chunking(32, True, 1)
+        if self.device.type != "cpu":
+            return Chunking(32, True, 1)
+        return Chunking(_GROUP, not self._is_int8, None)
 
     def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S) or native crops (n, K, 3, C, C).
 
         Coarse views are encoded together; the crops of an image by themselves, as there are enough of them.
         """
+        if self._is_int8:
+            embedding: Tensor = self._fast_tower(stream)(views.unsqueeze(1) if views.ndim == 4 else views)
+            return embedding
         if views.ndim == 4:
             return self._encode(stream, views.unsqueeze(1))
         return torch.cat([self._encode(stream, crops) for crops in views.split(1 if self.device.type == "cpu" else 32)])
@@ -116,16 +140,30 @@ class MiniPair:
         embedding: Tensor = (self.coarse if stream == "coarse" else self.fine)(pixels)
         return embedding
 
+    @property
+    def _is_int8(self) -> bool:
+        return self.precision.startswith("int8")
+
     def _encode(self, stream: Stream, views: Tensor) -> Tensor:
         pixels = normalised(views.flatten(0, 1), self.view, self._dtype).unflatten(0, views.shape[:2])
-        tower = self.coarse if stream == "coarse" else self.fine
         if self.device.type != "cpu" or not is_available():
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
-                embedding: Tensor = tower(pixels).float()
+                embedding: Tensor = self._tower(stream)(pixels).float()
             return embedding
-        if stream not in self._fused:
-            self._fused[stream] = FusedTower(tower, self._dtype)
-        return self._fused[stream](pixels)
+        return self._fast_tower(stream)(pixels)
+
+    def _tower(self, stream: Stream) -> Tower:
+        return self.coarse if stream == "coarse" else self.fine
+
+    def _fast_tower(self, stream: Stream) -> FusedTower | Int8Tower:
+        if stream not in self._fast:
+            tower = self._tower(stream)
+            if self._is_int8 and self.ranges is not None:
+                ranges = self.ranges.coarse if stream == "coarse" else self.ranges.fine
+                self._fast[stream] = Int8Tower(tower, ranges, self.view)
+            else:
+                self._fast[stream] = FusedTower(tower, self._dtype)
+        return self._fast[stream]
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
@@ -179,7 +217,8 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
             reason = " ".join(str(error).split())
             raise ModelError(f"Expected the {name} encoder of config.json in {folder}, got {reason}") from error
     digest = hashlib.sha256(b"".join(raw)).hexdigest()
-    return MiniPair(config, MiniParts(coarse, fine, text, tokenizer), source, digest)
+    ranges = read_ranges(folder, digest, (config.coarse, config.fine), config.view)
+    return MiniPair(config, MiniParts(coarse, fine, text, tokenizer), source, digest, ranges)
 
 
 def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:

@@ -41,6 +41,9 @@ TAPS = (5, 11, 16)
 FARTHEST = 6.0
 """Deviations from the mean at which a standardised number is cut off."""
 
+LEAST_VARIANCE = 1e-4
+"""Added to the variance over positions: of a flat map too, the deviation changes slowly."""
+
 
 @dataclass(frozen=True)
 class TowerConfig:
@@ -131,7 +134,7 @@ def pooled(maps: list[Tensor], last: Tensor | None) -> Tensor:
         positions = _at_least_float32(each)
         mean = positions.mean((2, 3))
         spread = ((positions - mean[:, :, None, None]) ** 2).mean((2, 3))
-        numbers += [mean, (spread + 1e-4).sqrt()]
+        numbers += [mean, (spread + LEAST_VARIANCE).sqrt()]
     return torch.cat(numbers if last is None else [*numbers, _at_least_float32(last).mean((2, 3))], 1)
 
 
