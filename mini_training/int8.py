@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mini_training.noise import KINDS, noise
 from mst_clipiqa.encoders.mini.int8 import measured_ranges, write_ranges
 from mst_clipiqa.encoders.mini.pair import MiniPair, load_mini_pair
 from mst_clipiqa.images.decode import open_image
@@ -35,10 +34,9 @@ def chosen(folders: Iterable[Path], count: int) -> list[Path]:
 
 
 def measure_int8(folder: Path, files: Iterable[Path]) -> MiniPair:
-    """Write the ranges over image files and noise beside the encoders in a folder; return those encoders with them."""
+    """Write the ranges over image files beside the encoders in a folder; return those encoders with them."""
     pair = load_mini_pair(folder)
-    images = [*(open_image(file).image for file in files), *map(noise, range(KINDS))]
-    seen = [views(image, pair.view) for image in images]
+    seen = [views(open_image(file).image, pair.view) for file in files]
     coarse: list[Tensor] = [normalise(one.coarse, pair.view).unsqueeze(0) for one in seen]
     fine = [normalise(one.coarse.unsqueeze(0) if one.fine is None else one.fine, pair.view) for one in seen]
     write_ranges(folder, pair.sha256, measured_ranges(pair.coarse, coarse), measured_ranges(pair.fine, fine))

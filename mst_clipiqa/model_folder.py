@@ -20,7 +20,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mst_clipiqa.data.record import same_text
 from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.errors import DataError, ModelError, nearest, shown
 from mst_clipiqa.evaluate import Reference, Widening
@@ -99,6 +98,8 @@ def image_hash(data: bytes) -> str:
 
 def prompt_hash(prompt: str) -> str:
     """Return the hash of a prompt, as in ``trained_on.json``; case and runs of whitespace do not matter."""
+    from mst_clipiqa.data.record import same_text  # the part for rated sets is not needed to score
+
     return hashlib.sha256(same_text(prompt).encode("utf-8", "replace")).hexdigest()[:HASH_DIGITS]
 
 

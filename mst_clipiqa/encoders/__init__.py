@@ -9,6 +9,7 @@ import torch
 from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import DTYPES, INT8, resolve_device, resolve_precision
+from mst_clipiqa.encoders.threads import reuse_freed_memory
 from mst_clipiqa.errors import ModelError, UsageError
 
 
@@ -27,6 +28,8 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
     """
     where = device if isinstance(device, torch.device) else resolve_device(device)
     how = resolve_precision(precision, where)
+    if where.type == "cpu":
+        reuse_freed_memory()
     if source == "mini" or ("," not in source and (Path(source) / "config.json").is_file()):
         from mst_clipiqa.encoders.mini.pair import MINI, load_mini_pair
 

@@ -1,7 +1,9 @@
-"""How the cores of a CPU are divided among threads that encode."""
+"""How the cores of a CPU are divided among threads that encode, and how these reuse memory."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +13,10 @@ import torch
 
 ENCODERS = 4
 """The most threads that encode at once: each needs memory of its own."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for what ``mallopt`` sets
+_KEPT = 2**30  # bytes of freed memory at the end of the heap
+_LARGEST = 2**25  # bytes of a block that is kept when it is freed: more than glibc allows is refused
 
 _Task = TypeVar("_Task")
 _Found = TypeVar("_Found")
@@ -57,3 +63,18 @@ def side_by_side(
 def on_one_core(device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task]) -> list[_Found]:
     """Return the result of each task, in order, each computed on one core: how many there are changes no bit of it."""
     return side_by_side(device, work, tasks, torch.get_num_threads())
+
+
+def reuse_freed_memory() -> bool:
+    """Let glibc keep the memory that activations free, for the whole process; return whether it does.
+
+    By default it returns large blocks to the system, which hands them out again page by page, each filled with zeros.
+    A malloc that is not glibc's, and one with settings in the environment, stays as it is.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))

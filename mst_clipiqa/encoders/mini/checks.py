@@ -16,10 +16,14 @@ from mst_clipiqa.errors import ModelError, shown
 _MOST = 256  # layers or heads
 
 
-def check_shapes(
+def checked_parts(
     coarse: TowerConfig, fine: TowerConfig, text: TextConfig, weights: Mapping[str, Tensor], folder: Path
-) -> None:
-    """Raise a ModelError where sizes make no encoders, or others than the weights of the folder are for."""
+) -> tuple[Tower, Tower, TextEncoder]:
+    """Return the three encoders with the shapes of their weights and no memory, to be given those of the folder.
+
+    Raises:
+        ModelError: the sizes make no encoders, or others than the weights are for.
+    """
     path = folder / "config.json"
     fits = 1 <= text.heads <= _MOST and text.width % text.heads == 0 and 0 <= text.layers <= _MOST and text.length >= 2
     fits = fits and all(1 <= tower.blocks <= BLOCKS for tower in (coarse, fine))
@@ -27,10 +31,10 @@ def check_shapes(
         raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
     try:
         with torch.device("meta"):  # shapes without memory
-            parts = {"coarse": Tower(coarse), "fine": Tower(fine), "text": TextEncoder(text)}
+            parts = Tower(coarse), Tower(fine), TextEncoder(text)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ModelError(f"Expected sizes that make small encoders in {path}, got {shown(error)}.") from error
-    for name, part in parts.items():
+    for name, part in zip(("coarse", "fine", "text"), parts, strict=True):
         for key, tensor in part.state_dict().items():
             found = weights.get(f"{name}.{key}")
             if found is None or found.shape != tensor.shape:
@@ -39,6 +43,7 @@ def check_shapes(
                     f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
                     "config.json and model.safetensors are not of one model."
                 )
+    return parts
 
 
 def check_tokenizer(tokenizer: Tokenizer, words: int, folder: Path) -> None:

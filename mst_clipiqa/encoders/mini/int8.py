@@ -34,6 +34,7 @@ from mst_clipiqa.model.preprocess import ViewSpec
 RANGES_FILE = "int8.json"
 
 _LEVELS = 255
+_HIGHEST = range(127, 103, -4)  # levels that the largest weight of a kernel may have
 
 Range: TypeAlias = tuple[float, float]
 
@@ -79,7 +80,9 @@ def read_ranges(
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ModelError(f"Expected ranges of blocks in {path}, got {shown(error)}: delete or measure it.") from error
     fits = all(len(some) == tower.blocks for some, tower in zip(ranges, towers, strict=True))
-    if not fits or not all(-1e6 < low <= 0 <= high < 1e6 and high - low > 1e-6 for some in ranges for low, high in some):
+    if not fits or not all(
+        -1e6 < low <= 0 <= high < 1e6 and high - low > 1e-6 for some in ranges for low, high in some
+    ):
         raise ModelError(f"Expected a range around 0 of each block in {path}, got others: delete or measure it.")
     return BlockRanges(ranges[0], ranges[1], hashlib.sha256(raw).hexdigest()[:8])
 
@@ -128,9 +131,7 @@ class _Int8Convolution:
 
     def __init__(self, layer: nn.Conv2d, source: _Grid, target: _Grid) -> None:
         geometry = list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups
-        kernel = layer.weight.detach().float()
-        scale = (kernel.flatten(1).abs().amax(1) / 127).clamp(min=1e-20)
-        levels = (kernel / scale.view(-1, 1, 1, 1)).round().clamp(-127, 127).to(torch.int8)
+        levels, scale = _rounded(layer.weight.detach())
         packed = torch.ops.onednn.qconv_prepack(levels, scale, source.step, source.zero, *geometry, None)
         bias = None if layer.bias is None else layer.bias.detach().float()
         zeros = torch.zeros(len(scale), dtype=torch.int32)
@@ -149,6 +150,46 @@ class _Int8Convolution:
         after = (grid.step, grid.zero, "sum", 1.0, "none", [], "")
         y: Tensor = add(x, *self.fixed, total, *self.rest, *after)
         return y
+
+
+def _rounded(kernels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the levels of kernels, int8, and their scales, float32 (outputs,).
+
+    What a kernel reads is never negative and changes slowly, so the sum of its weights matters most: of each kernel as
+    many weights are rounded the other way as keep its sum, and of several scales of a depthwise kernel, which has few
+    weights, the one with the smallest error is taken. Rounding each weight to the nearest level makes the error of an
+    embedding three to six times as large.
+    """
+    rows = kernels.float().flatten(1)
+    highest = rows.abs().amax(1).clamp(min=1e-20)
+    scale = highest / _HIGHEST[0]
+    if kernels.shape[1] > 1:
+        return _with_sum(rows / scale.unsqueeze(1)).to(torch.int8).view(kernels.shape), scale
+    levels, least = torch.zeros_like(rows), torch.full((len(rows),), math.inf)
+    for most in _HIGHEST:
+        step = highest / most
+        exact = rows / step.unsqueeze(1)
+        tried = _with_sum(exact)
+        off = (tried - exact) * step.unsqueeze(1)
+        error = 4 * off.sum(1).square() + off.square().sum(1)
+        better = error < least
+        least, scale = torch.where(better, error, least), torch.where(better, step, scale)
+        levels = torch.where(better.unsqueeze(1), tried, levels)
+    return levels.to(torch.int8).view(kernels.shape), scale
+
+
+def _with_sum(exact: Tensor) -> Tensor:
+    """Return whole numbers near those of each row, whose sum is the nearest to the row's, ties apart."""
+    nearest = exact.round()
+    wanted = exact.sum(1, keepdim=True).round()
+    if torch.equal(nearest.sum(1, keepdim=True), wanted):  # as stored in int8 already
+        return nearest
+    low, high = torch.full_like(wanted, -0.5), torch.full_like(wanted, 0.5)
+    for _ in range(12):  # bisection: where the numbers of a row are rounded up
+        middle = (low + high) / 2
+        is_short = (exact + (0.5 + middle)).floor().sum(1, keepdim=True) < wanted
+        low, high = torch.where(is_short, middle, low), torch.where(is_short, high, middle)
+    return (exact + (0.5 + high)).floor().clamp(-_HIGHEST[0], _HIGHEST[0])
 
 
 class _Int8Block:

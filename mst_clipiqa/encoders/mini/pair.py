@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mst_clipiqa.encoders.checks import load_weights, misfit
-from mst_clipiqa.encoders.mini.checks import check_shapes, check_tokenizer
+from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, has_int8, read_ranges
 from mst_clipiqa.encoders.mini.storage import packed, unpacked
@@ -206,9 +206,8 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     config = _config(raw[0], folder)
     stored, tokenizer = load_weights(raw[1], folder / "model.safetensors"), _tokenizer(raw[2], folder)
     weights = unpacked(stored)
-    check_shapes(config.coarse, config.fine, config.text, weights, folder)
+    coarse, fine, text = checked_parts(config.coarse, config.fine, config.text, weights, folder)
     check_tokenizer(tokenizer, config.text.words, folder)
-    coarse, fine, text = Tower(config.coarse), Tower(config.fine), TextEncoder(config.text)
     for name, part in (("coarse", coarse), ("fine", fine), ("text", text)):
         own = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
         try:
@@ -216,7 +215,10 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"Expected the {name} encoder of config.json in {folder}, got {reason}") from error
-    digest = hashlib.sha256(b"".join(raw)).hexdigest()
+    sha256 = hashlib.sha256()
+    for one in raw:
+        sha256.update(one)
+    digest = sha256.hexdigest()
     ranges = read_ranges(folder, digest, (config.coarse, config.fine), config.view)
     return MiniPair(config, MiniParts(coarse, fine, text, tokenizer), source, digest, ranges)
 

@@ -1,0 +1,139 @@
+"""int8: the small encoders in integers, nearly the same numbers, and the same bits in any batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mini_training.int8 import chosen, measure_int8
+from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders.mini import int8, pair
+from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, Int8Tower, has_int8, measured_ranges
+from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
+from mst_clipiqa.encoders.mini.towers import TowerConfig
+from mst_clipiqa.encoders.pair import encode_views
+from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.model.preprocess import normalise
+from tests.encoders.test_mini import random_tower, some_views
+
+needs_int8 = pytest.mark.skipif(not has_int8(), reason="needs a CPU with VNNI")
+
+
+def small_folder(folder: Path) -> Path:
+    """Write small encoders with random weights."""
+    full = load_mini_pair()
+    text = TextConfig(full.text.config.words, dim=8, width=8, inner=8, layers=1, heads=2)
+    tower = TowerConfig(dim=8, blocks=6)
+    parts = MiniParts(random_tower(6), random_tower(6), TextEncoder(text), full.tokenizer)
+    save_mini_pair(folder, MiniConfig(tower, tower, text, full.view), parts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of small encoders with the ranges of two images."""
+    folder = small_folder(tmp_path_factory.mktemp("int8"))
+    images = folder / "images"
+    images.mkdir()
+    for i, angle in enumerate((0, 90)):
+        Image.linear_gradient("L").rotate(angle).convert("RGB").save(images / f"{i}.png")
+    measure_int8(folder, chosen([images], 2))
+    return folder
+
+
+def test_the_ranges_that_ship_are_of_the_encoders_that_ship() -> None:
+    ranges = load_mini_pair().ranges
+    assert ranges is not None, "Measure them again: python -m mini_training.int8 IMAGES"
+    assert len(ranges.coarse) == len(ranges.fine) == 16
+
+
+@needs_int8
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_image_is_encoded_to_the_same_bits_anywhere(measured: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    small = load_encoders(str(measured), "cpu", "int8")
+    coarse, fine = some_views(load_mini_pair(measured), 6)
+    together = encode_views(small, coarse, fine)
+    torch.set_num_threads(threads)
+    try:
+        for order in ([5], [3, 2, 1, 0], [4, 4, 0, 1, 5]):
+            moved = encode_views(small, coarse[order], fine[order])
+            assert all(torch.equal(whole[order], some) for whole, some in zip(together, moved, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_int8
+def test_a_view_is_described_nearly_as_in_float32() -> None:
+    tower, view = random_tower(), load_mini_pair().view
+    rng = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    pixels = pixels.repeat_interleave(8, -1).repeat_interleave(8, -2)  # 64 x 64, as smooth as an image
+    normal = normalise(pixels, view)
+    with torch.inference_mode():
+        exact = tower.describe(normal.flatten(0, 1)).unflatten(0, (2, 3))
+        found = Int8Tower(tower, measured_ranges(tower, normal), view).describe(pixels)
+    assert found.shape == exact.shape
+    assert float((found - exact).square().mean().sqrt()) < 0.1 * float(exact.std())
+
+
+def test_rounded_kernels_keep_their_sums() -> None:
+    kernels = torch.randn(50, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    levels, scale = int8._rounded(kernels)
+    assert levels.dtype == torch.int8
+    back = levels.float() * scale.view(-1, 1, 1, 1)
+    assert ((back - kernels).abs().flatten(1).amax(1) < 1.01 * scale).all()
+    off = (back - kernels).flatten(1).sum(1).abs()
+    assert (off <= 0.501 * scale).all()
+    assert float(off.mean()) < 0.22 * float(scale.mean())  # a quarter, were there one scale to choose from
+
+
+@needs_int8
+def test_auto_is_int8_where_ranges_are(measured: Path, tmp_path: Path) -> None:
+    assert load_encoders(str(measured), "cpu").precision.startswith("int8-")
+    bare = small_folder(tmp_path)
+    assert load_encoders(str(bare), "cpu").precision in ("fp32", "bf16")
+    (bare / RANGES_FILE).write_text(json.dumps({"encoders": "0" * 64, "coarse": [], "fine": []}))
+    assert load_mini_pair(bare).ranges is None  # they are of other encoders
+    with pytest.raises(UsageError, match=r"Expected a CPU with VNNI and int8\.json"):
+        load_encoders(str(bare), "cpu", "int8")
+
+
+def test_without_vnni_auto_is_not_int8(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "has_int8", lambda: False)
+    assert load_encoders(str(measured), "cpu").precision in ("fp32", "bf16")
+
+
+def test_int8_is_refused_for_encoders_that_lack_it() -> None:
+    with pytest.raises(UsageError, match="Expected precision auto, fp32, bf16 or fp16 for openai, got int8"):
+        load_encoders("openai", "cpu", "int8")
+
+
+@pytest.mark.parametrize(
+    "change", [{"coarse": [[0, 1]]}, {"fine": [[1, 2]] * 6}, {"fine": [[0, 1e9]] * 6}, {"fine": 7}, {"fine": None}]
+)
+def test_broken_ranges_are_named(measured: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    data = json.loads((measured / RANGES_FILE).read_text())
+    (tmp_path / RANGES_FILE).write_text(json.dumps(data | change))
+    towers = (TowerConfig(8, 6), TowerConfig(8, 6))
+    with pytest.raises(ModelError, match=r"in .*int8\.json, got .*: delete or measure it"):
+        int8.read_ranges(tmp_path, data["encoders"], towers, load_mini_pair().view)
+
+
+def test_ranges_are_part_of_the_precision_and_so_of_the_cache(measured: Path) -> None:
+    data = json.loads((measured / RANGES_FILE).read_text())
+    towers, view = (TowerConfig(8, 6), TowerConfig(8, 6)), load_mini_pair(MINI).view
+    first = int8.read_ranges(measured, data["encoders"], towers, view)
+    int8.write_ranges(measured, data["encoders"], tuple(data["fine"]), tuple(data["coarse"]))
+    try:
+        second = int8.read_ranges(measured, data["encoders"], towers, view)
+    finally:
+        int8.write_ranges(measured, data["encoders"], tuple(data["coarse"]), tuple(data["fine"]))
+    assert first is not None
+    assert second is not None
+    assert first.digest != second.digest
