@@ -15,7 +15,7 @@ ENCODERS = 4
 """The most threads that encode at once: each needs memory of its own."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for what ``mallopt`` sets
-_KEPT = 2**30  # bytes of freed memory at the end of the heap
+_FREE = 2**30  # bytes of freed memory at the end of the heap
 _LARGEST = 2**25  # bytes of a block that is kept when it is freed: more than glibc allows is refused
 
 _Task = TypeVar("_Task")
@@ -77,4 +77,4 @@ def reuse_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, _FREE))

@@ -12,8 +12,6 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
 from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
 from mst_clipiqa.model_folder import TrainedModel
-from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
-from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
 from mst_clipiqa.scoring.folders import ZERO_SHOT, encoder_source, load_folder
 from mst_clipiqa.scoring.predictor import Predictor, zero_shot_model
 
@@ -24,7 +22,7 @@ class ScoreOptions:
 
     Attributes:
         device: auto, cpu, cuda or mps.
-        precision: of the image encoders: auto, fp32, bf16 or fp16.
+        precision: of the image encoders: auto, fp32, bf16, fp16 or, for mini on a CPU, int8.
         batch_size: images per batch.
         workers: decoding threads.
         cache: where features are kept, if anywhere.
@@ -70,7 +68,10 @@ def load_parts(
     trained = trained or zero_shot_model(encoders)
     predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
     policy = None
-    if how.adaptive is not None:
+    if how.adaptive is not None:  # imported here because most runs do without, and start sooner
+        from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
+        from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
+
         estimator = FineEstimator.load(estimator_path(folder), trained.sha256)
         estimator.require(how.adaptive)
         policy = AdaptiveEncoding(predictor, estimator, how.adaptive, how.adaptive_check)

@@ -264,7 +264,7 @@ def test_python_and_command_agree_for_every_kind_of_source(folder: Path) -> None
         (["{folder}", "--prompt", " "], "Expected words in --prompt"),
         (["{folder}", "--modle", "mini"], "--modle"),
         (["{folder}", "--model", "maxi"], "or a model folder, got 'maxi'"),
-        (["{folder}", "--precision", "fp8"], "Expected precision auto, fp32, bf16 or fp16, got 'fp8'"),
+        (["{folder}", "--precision", "fp8"], "Expected precision auto, fp32, bf16, fp16 or int8, got 'fp8'"),
         (["{folder}", "--device", "tpu"], "Expected a device"),
         (["{folder}", "--batch-size", "0"], "Expected batch_size and workers of at least 1"),
     ],

@@ -99,7 +99,7 @@ def test_precision_is_what_was_asked_for(folders: tuple[Path, Path]) -> None:
         assert encoders.mstfe.dtype == dtype
         assert encode_views(encoders, uint8_views(1))[0].dtype == torch.float32
     with pytest.raises(
-        UsageError, match=r"Expected precision auto, fp32, bf16 or fp16, got 'bf61' \(did you mean 'bf16'"
+        UsageError, match=r"Expected precision auto, fp32, bf16, fp16 or int8, got 'bf61' \(did you mean 'bf16'"
     ):
         load_encoders(",".join(map(str, folders)), "cpu", "bf61")
     with pytest.raises(UsageError, match="Expected a device"):

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @click.option("--target", default="quality", show_default=True, help="Score to draw maps for.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps.")
-@click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
+@click.option(
+    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: int8 too."
+)
 @color_option
 @size_option
 def command(image: str, prompt: str | None, output: Path | None, target: str, as_json: bool, **how: Any) -> None:

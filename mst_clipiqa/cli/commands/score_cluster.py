@@ -24,7 +24,9 @@ from mst_clipiqa.errors import UsageError
 @click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images per Parquet file.")
 @model_options
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
-@click.option("--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16 or fp16.")
+@click.option(
+    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: int8 too."
+)
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--cache", type=FOLDER, help="Folder to cache features in, which every machine sees.")

@@ -33,10 +33,10 @@ from mst_clipiqa.model.preprocess import ViewSpec
 
 RANGES_FILE = "int8.json"
 
-_LEVELS = 255
-_HIGHEST = range(127, 103, -4)  # levels that the largest weight of a kernel may have
+_TOP = 255
+_PEAKS = range(127, 103, -4)  # levels that the largest weight of a kernel may have
 
-Range: TypeAlias = tuple[float, float]
+BlockRange: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class BlockRanges:
         digest: eight hexadecimal digits of what was read.
     """
 
-    coarse: tuple[Range, ...]
-    fine: tuple[Range, ...]
+    coarse: tuple[BlockRange, ...]
+    fine: tuple[BlockRange, ...]
     digest: str
 
 
@@ -87,14 +87,14 @@ def read_ranges(
     return BlockRanges(ranges[0], ranges[1], hashlib.sha256(raw).hexdigest()[:8])
 
 
-def write_ranges(folder: Path, encoders: str, coarse: tuple[Range, ...], fine: tuple[Range, ...]) -> None:
+def write_ranges(folder: Path, encoders: str, coarse: tuple[BlockRange, ...], fine: tuple[BlockRange, ...]) -> None:
     """Write ``int8.json`` beside the encoders with this sha256."""
     text = json.dumps({"encoders": encoders, "coarse": coarse, "fine": fine}, indent=1) + "\n"
     (folder / RANGES_FILE).write_text(text, encoding="utf-8")
 
 
 @torch.inference_mode()
-def measured_ranges(tower: Tower, images: Iterable[Tensor]) -> tuple[Range, ...]:
+def measured_ranges(tower: Tower, images: Iterable[Tensor]) -> tuple[BlockRange, ...]:
     """Return the range of each block's output over normalised views of images, each float32 (K, 3, side, side)."""
     low, high = [0.0] * len(tower.blocks), [0.0] * len(tower.blocks)
     for views in images:
@@ -112,18 +112,18 @@ class _Grid:
 
     @classmethod
     def over(cls, low: float, high: float) -> _Grid:
-        step = (high - low) / _LEVELS
+        step = (high - low) / _TOP
         return cls(step, round(-low / step))
 
 
-_RELU6 = _Grid(6 / _LEVELS, 0)
+_RELU6 = _Grid(6 / _TOP, 0)
 
 
 def _pixel_grid(view: ViewSpec) -> _Grid | None:
     """Return the grid on which normalised pixels are their own bytes, if there is one."""
     zero = round(255 * view.mean[0])
     is_even = len(set(view.mean)) == len(set(view.std)) == 1 and math.isclose(zero, 255 * view.mean[0], abs_tol=1e-6)
-    return _Grid(1 / (255 * view.std[0]), zero) if is_even and 0 <= zero <= _LEVELS else None
+    return _Grid(1 / (255 * view.std[0]), zero) if is_even and 0 <= zero <= _TOP else None
 
 
 class _Int8Convolution:
@@ -147,7 +147,7 @@ class _Int8Convolution:
     def onto(self, total: Tensor, grid: _Grid, x: Tensor) -> Tensor:
         """Add the convolution of x to ``total``, levels of ``grid``, in its memory, and return that."""
         add = torch.ops.onednn.qconv2d_pointwise.binary
-        after = (grid.step, grid.zero, "sum", 1.0, "none", [], "")
+        after: tuple[Any, ...] = (grid.step, grid.zero, "sum", 1.0, "none", [], "")
         y: Tensor = add(x, *self.fixed, total, *self.rest, *after)
         return y
 
@@ -162,11 +162,11 @@ def _rounded(kernels: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows = kernels.float().flatten(1)
     highest = rows.abs().amax(1).clamp(min=1e-20)
-    scale = highest / _HIGHEST[0]
+    scale = highest / _PEAKS[0]
     if kernels.shape[1] > 1:
         return _with_sum(rows / scale.unsqueeze(1)).to(torch.int8).view(kernels.shape), scale
     levels, least = torch.zeros_like(rows), torch.full((len(rows),), math.inf)
-    for most in _HIGHEST:
+    for most in _PEAKS:
         step = highest / most
         exact = rows / step.unsqueeze(1)
         tried = _with_sum(exact)
@@ -189,7 +189,7 @@ def _with_sum(exact: Tensor) -> Tensor:
         middle = (low + high) / 2
         is_short = (exact + (0.5 + middle)).floor().sum(1, keepdim=True) < wanted
         low, high = torch.where(is_short, middle, low), torch.where(is_short, high, middle)
-    return (exact + (0.5 + high)).floor().clamp(-_HIGHEST[0], _HIGHEST[0])
+    return (exact + (0.5 + high)).floor().clamp(-_PEAKS[0], _PEAKS[0])
 
 
 class _Int8Block:
@@ -208,7 +208,7 @@ class _Int8Block:
 class Int8Tower:
     """What a ``Tower`` computes, nearly, for inference on a CPU with VNNI."""
 
-    def __init__(self, tower: Tower, ranges: tuple[Range, ...], view: ViewSpec) -> None:
+    def __init__(self, tower: Tower, ranges: tuple[BlockRange, ...], view: ViewSpec) -> None:
         """Copy the tower's weights; ``ranges`` are those of its blocks."""
         pixels = _pixel_grid(view)
         if pixels is None:
@@ -230,7 +230,7 @@ class Int8Tower:
         return torch.cat([self.tower.embed(image.mean(0, keepdim=True)) for image in described])
 
     def describe(self, views: Tensor) -> Tensor:
-        """Return the numbers that describe each view, float32 (batch, K, inputs), of uint8 (batch, K, 3, side, side)."""
+        """Return what describes each view, float32 (batch, K, inputs), of views, uint8 (batch, K, 3, side, side)."""
         x = self.stem(views.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         numbers: list[Tensor] = []
         for done, (block, grid) in enumerate(zip(self.blocks, self.grids[1:], strict=True), 1):
@@ -239,7 +239,8 @@ class Int8Tower:
                 numbers += _moments(x, grid)
         if self.head is not None:
             numbers.append(self.head(x).float().mean((2, 3)) * _RELU6.step)
-        return self.tower.standardise(torch.cat(numbers, 1)).unflatten(0, views.shape[:2])
+        described: Tensor = self.tower.standardise(torch.cat(numbers, 1)).unflatten(0, views.shape[:2])
+        return described
 
 
 def _moments(x: Tensor, grid: _Grid) -> list[Tensor]:
