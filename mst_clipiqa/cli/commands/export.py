@@ -17,7 +17,7 @@ from mst_clipiqa.errors import UsageError
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder to write.")
 def command(model: str, int8: bool, check: Path | None, encoders: str | None, output: Path) -> None:
-    """Export the image encoders of MODEL (a model folder, or zero-shot:ENCODERS) to ONNX Runtime.
+    """Export the image encoders of MODEL (a model folder, a hub id, or zero-shot:ENCODERS) to ONNX Runtime.
 
     Use them with mst-clipiqa score --backend FOLDER; text encoder and heads stay in torch. The export is compared with
     torch in fp32 on images, and kept only if they agree within a tolerance. With --int8 it is always kept, and the
