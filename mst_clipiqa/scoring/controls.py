@@ -129,7 +129,7 @@ class Controls:
                 return self.sources.negative
             case "metadata":
                 try:
-                    found = read_generation(item.path) if item.path is not None and not item.problem else None
+                    found = None if item.source is None else read_generation(item.source)
                 except ImageError:
                     found = None
                 return found.negative_prompt if found else None
