@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from mst_clipiqa import cli
+from mst_clipiqa.analysis import transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"crypt", "fcntl", "grp", "nis", "posix", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty"}
@@ -67,15 +68,32 @@ def test_what_only_posix_has_is_noticed(source: str) -> None:
 
 
 def test_score_works_where_all_of_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, out = ROOT / "examples", tmp_path / "new" / "scores.jsonl"
+    score = ["score", str(images / "red_ball.png"), "-o", str(out)]
+    assert CliRunner().invoke(cli.group, score).exit_code == 0  # imports what other packages import only on Linux
     for name in MODULES - {"posix"}:  # pathlib itself needs that one here
         monkeypatch.setitem(sys.modules, name, None)
     for name in OF_OS:
         monkeypatch.delattr(os, name, raising=False)
     for name in OF_SIGNAL:
         monkeypatch.delattr(signal, name, raising=False)
-    images, out = ROOT / "examples", tmp_path / "new" / "scores.jsonl"
     for more in ([], ["--resume"]):
-        done = CliRunner().invoke(cli.group, ["score", str(images / "red_ball.png"), "-o", str(out), *more])
+        done = CliRunner().invoke(cli.group, [*score, *more])
         assert done.exit_code == 0, done.output
     (row,) = (json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
     assert row["status"] == "ok"
+
+
+def test_filter_moves_images_where_links_take_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path, **options: bool) -> None:
+        if options:
+            raise NotImplementedError("follow_symlinks unavailable on this platform")
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(transfer, "_LINK_OPTIONS", {})
+    source, target = tmp_path / "a.png", tmp_path / "good" / "a.png"
+    source.write_bytes(b"image")
+    assert transfer.place(source, target, move=True) == target
+    assert target.read_bytes() == b"image"
+    assert not source.exists()

@@ -22,6 +22,8 @@ from mst_clipiqa.tables.atomic import sync_folder
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # Errors of a link across file systems, or on one without hard links.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# Windows has no such option, and never follows.
+_LINK_OPTIONS = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _link(source: Path, target: Path) -> Path:
     """Link a file to the first free name; unlike a rename, a link never replaces a file."""
     for name in names(target):
         try:
-            os.link(source, name, follow_symlinks=False)
+            os.link(source, name, **_LINK_OPTIONS)
         except FileExistsError:
             continue
         sync_folder(name.parent)
