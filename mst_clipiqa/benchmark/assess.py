@@ -186,4 +186,5 @@ def _trained_on_set(folder: Path, name: str) -> bool:
     path = folder / "training.json"
     if not path.is_file():
         return False
-    return any(training.get("data") == name for training in json.loads(path.read_text(encoding="utf-8")).values())
+    trainings = json.loads(path.read_text(encoding="utf-8")).values()
+    return any(name in (line.get("data"), (line.get("preferences") or {}).get("data")) for line in trainings)

@@ -5,6 +5,7 @@
     ratings.py       rows, table ................. -> ratings, records
     loading.py       name, folder ................ -> RatedSet             (load)
     copies.py        records ..................... -> byte-identical images
+    preferences.py   table of pairs .............. -> PreferenceSet        (load_preferences)
     splits.py        records ..................... -> Split                (make_split, leakage)
     survey.py        RatedSet .................... -> Survey               (printed by ``data check``)
 
@@ -16,12 +17,15 @@ from __future__ import annotations
 
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.data.loading import load, with_images
+from mst_clipiqa.data.preferences import Preference, PreferenceSet, load_preferences
 from mst_clipiqa.data.record import RatedSet, Record, same_text
 from mst_clipiqa.data.sets import SETS, SetInfo, set_name
 from mst_clipiqa.data.splits import Split, TrainingPart, leakage, make_split
 
 __all__ = [
     "SETS",
+    "Preference",
+    "PreferenceSet",
     "RatedSet",
     "Record",
     "SetInfo",
@@ -30,6 +34,7 @@ __all__ = [
     "identical",
     "leakage",
     "load",
+    "load_preferences",
     "make_split",
     "same_text",
     "set_name",

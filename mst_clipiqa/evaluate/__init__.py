@@ -2,7 +2,7 @@
 
     measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
     resampling.py   bootstrap, mean_interval, quantile_interval, unpaired_difference: they resample prompts, not images
-    pairs.py        pair_accuracy: the better of two images of one prompt
+    pairs.py        pair_accuracy, preference_accuracy: the better of two images of one prompt
     comparison.py   paired_difference: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image
     conformal.py    conformal_halfwidth, interval_coverage
@@ -31,7 +31,7 @@ from mst_clipiqa.evaluate.measures import (
     srcc,
     why_undefined,
 )
-from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy
+from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy, preference_accuracy
 from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap, mean_interval
 from mst_clipiqa.evaluate.widening import HeldOut, Widening, fit_widening, grouped_quantile
 
@@ -66,6 +66,7 @@ __all__ = [
     "plcc",
     "plcc_logistic4",
     "plcc_logistic5",
+    "preference_accuracy",
     "rmse",
     "srcc",
     "table",

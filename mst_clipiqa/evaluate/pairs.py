@@ -1,4 +1,4 @@
-"""Does a predictor pick the better of two images of the same prompt?"""
+"""Does a predictor pick the better of two images of the same prompt, by ratings or by people's preferences?"""
 
 from __future__ import annotations
 
@@ -70,12 +70,47 @@ def pair_accuracy(
     return _accuracy(hits, pairs, threshold, how)
 
 
+def preference_accuracy(
+    differences: ArrayLike, preferred: ArrayLike, groups: Sequence[Hashable], how: Resampling = DEFAULT
+) -> PairAccuracy:
+    """Return how often the image that people prefer has the higher score.
+
+    Args:
+        differences: score of A minus score of B, float (pairs,).
+        preferred: 1 if people prefer A, 0 for B, 0.5 for a tie, which is left out; float (pairs,).
+        groups: the prompt group of each pair (pairs,).
+        how: level, resamples and seed of the interval.
+
+    Raises:
+        DataError: the lengths differ, or a value is not finite.
+
+    Example:
+        >>> preference_accuracy([0.5, -0.1, 0.0, 2.0], [1, 1, 0, 0.5], ["x", "x", "y", "y"]).accuracy
+        0.5
+    """
+    x, y = paired(differences, preferred)
+    index = group_index(groups, len(x))
+    told = y != 0.5
+    count = int(index.max()) + 1 if index.size else 0
+    hit = (np.sign(x[told]) * np.sign(y[told] - 0.5) + 1) / 2
+    hits = np.bincount(index[told], weights=hit, minlength=count).astype(np.float64)
+    pairs = np.bincount(index[told], minlength=count).astype(np.float64)
+    if not told.any():
+        nan = float("nan")
+        return PairAccuracy(nan, nan, nan, 0, 0, 0.0, "people had no preference in any pair")
+    return _pooled(hits[pairs > 0], pairs[pairs > 0], 0.0, how)
+
+
 def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> PairAccuracy:
     """Pool the groups that have pairs, and resample them."""
     hits, pairs = hits[pairs > 0], pairs[pairs > 0]
     if not pairs.size:
         why = f"no two images of one prompt differ by more than {threshold:g} in rating"
         return PairAccuracy(float("nan"), float("nan"), float("nan"), 0, 0, threshold, why)
+    return _pooled(hits, pairs, threshold, how)
+
+
+def _pooled(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> PairAccuracy:
     index = np.arange(len(pairs))
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])
     found = interval(float(hits.sum() / pairs.sum()), values, index, how)

@@ -1,4 +1,4 @@
-"""A rated set in, a model folder out: what ``mst-clipiqa train`` does.
+"""A rated set, or pairs with preferences, in; a model folder out: what ``mst-clipiqa train`` does.
 
 The test part is set aside first. A model is trained on the features of the other parts and saved. Only then is the
 test part encoded, so that the card can state how well the saved model does.
@@ -7,63 +7,43 @@ test part encoded, so that the card can state how well the saved model does.
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from mst_clipiqa.data import RatedSet, Record, Split, TrainingPart
-from mst_clipiqa.errors import ModelError, UsageError, nearest
-from mst_clipiqa.evaluate import Evaluation, Extras, Reference, Widening, evaluate, generator_mean, srcc
+from mst_clipiqa.data import PreferenceSet, Record, TrainingPart
+from mst_clipiqa.errors import ModelError
+from mst_clipiqa.evaluate import (
+    Evaluation,
+    Extras,
+    PairAccuracy,
+    Reference,
+    Widening,
+    evaluate,
+    generator_mean,
+    preference_accuracy,
+    srcc,
+)
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
-from mst_clipiqa.model.mst_clipiqa import Head, to_native
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save, write_card
 from mst_clipiqa.train.calibrate import Calibrating, describe, halves, widen
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.contamination import Contamination, contamination, seen_by, trained_on
 from mst_clipiqa.train.curves import draw_history
-from mst_clipiqa.train.features import RatedFeatures, encode_records, rated_features
-from mst_clipiqa.train.fit import Epoch, Fitted, Recipe, fit, predict
+from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
+from mst_clipiqa.train.fit import Epoch, Fitted, fit, predict
+from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.preferences import all_differences, pair_features
+from mst_clipiqa.train.training_file import read_training, write_training
 
 CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What to train.
-
-    Attributes:
-        rated: the rated set.
-        split: its training, validation and test parts.
-        target: the target to predict.
-        head: "template" or "prompt".
-        recipe: how to train.
-        out: the model folder.
-        leave_out: whether to calibrate the intervals also on each generator left out of a training of its own.
-    """
-
-    rated: RatedSet
-    split: Split
-    target: str
-    head: Head
-    recipe: Recipe
-    out: Path
-    leave_out: bool = True
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Return the native range of the target; UsageError if the set has no such target."""
-        if self.target not in self.rated.ranges:
-            known = ", ".join(self.rated.ranges)
-            hint = nearest(self.target, self.rated.ranges)
-            raise UsageError(f"Expected a target of {self.rated.name} ({known}), got {self.target!r}{hint}.")
-        return self.rated.ranges[self.target]
 
 
 @dataclass(frozen=True)
@@ -88,16 +68,18 @@ class TrainingResult:
     """How well the saved model does on the test part.
 
     Attributes:
-        evaluation: all measures.
-        baseline_srcc: SRCC of the generator's mean on the same images.
+        evaluation: all measures; None without ratings.
+        baseline_srcc: SRCC of the generator's mean on the same images; NaN without ratings.
         contamination: how much of the test part had been seen before.
-        predictions: scores in native units.
+        predictions: scores of the rated images in native units.
+        preferences: share of the test pairs that are ordered right; None without pairs.
     """
 
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     baseline_srcc: float
     contamination: Contamination
     predictions: tuple[float, ...]
+    preferences: PairAccuracy | None = None
 
 
 def build(
@@ -122,8 +104,9 @@ def build(
     save(saved, job.out, card(saved.config, job.split.protocol, {}))
     job.split.save(job.out / "split.json")
     result = measure(saved, job, encoder, bar) if job.split.test else None
-    _write_training(job, learnt, result)
-    write_card(job.out, card(saved.config, job.split.protocol, _read_training(job.out)))
+    write_training(job.out, job.target, _entry(job, learnt, result))
+    draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
+    write_card(job.out, card(saved.config, job.split.protocol, read_training(job.out)))
     (job.out / CHECKPOINT).unlink(missing_ok=True)
     return result
 
@@ -157,7 +140,11 @@ def learn(
     def features(some: Sequence[Record]) -> RatedFeatures:
         return rated_features(table, some, job.target, job.head, (low, high))
 
-    training, validation = features(parts.train), features(selecting)
+    def with_pairs(some: Sequence[Record]) -> RatedFeatures:
+        pairs = pair_features(table, job.pairs(some), job.head) if job.preferences else None
+        return replace(features(job.rated_only(some)), pairs=pairs)
+
+    training, validation = with_pairs(parts.train), with_pairs(selecting)
     start = time.perf_counter()
     total = job.recipe.epochs * len(job.recipe.learning_rates)
     with bar("Training", total) as advance:
@@ -170,33 +157,51 @@ def learn(
     seconds = time.perf_counter() - start
     data = Calibrating(TrainingPart(parts.train, tuple(selecting), parts.protocol), held, features)
     reference = reference or describe(data)
-    widening = widen(data, fitted, reference, job.head, job.recipe if job.leave_out else None)
+    if job.preferences:
+        known = TrainingPart(tuple(job.rated_only(parts.train)), tuple(job.rated_only(selecting)), parts.protocol)
+        data = Calibrating(known, job.rated_only(held), features)
+    alone = job.recipe if job.leave_out and not job.preferences else None
+    widening = widen(data, fitted, reference, job.head, alone)
     native = widening and Widening(widening.interval * (high - low) / 4, widening.growth)
     return Learnt(fitted, reference, native, seconds)
 
 
 def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult:
     """Score the test part with a saved model, and report how much of it had been seen before."""
-    test, (low, high) = job.split.test, job.scale
-    with bar("Testing", len(test)) as advance:
-        table = encode_records(encoder, test, prompts=job.head == "prompt", progress=advance)
+    everything, (low, high) = job.split.test, job.scale
+    with bar("Testing", len(everything)) as advance:
+        table = encode_records(encoder, everything, prompts=job.head == "prompt", progress=advance)
+    seen = contamination(everything, seen_by(model, model.config.encoders))
+    preferences = _preferred(model.parts[job.target], table, job) if job.preferences else None
+    test = job.rated_only(everything)
+    if not test:
+        return TrainingResult(None, math.nan, seen, (), preferences)
     part = rated_features(table, test, job.target, job.head, (low, high))
     q = to_native(predict(model.parts[job.target], part), low, high).numpy()
     mos = [record.targets[job.target] for record in test]
     band = _band(model, job.target, part, q)
     tables = {"generator": [r.generator for r in test], "style": [r.style for r in test]}
     extras = Extras({name: labels for name, labels in tables.items() if any(labels)}, band)
-    seen = seen_by(model, model.config.encoders)
-    learnt_from = [*job.split.train, *job.split.validation]
+    learnt_from = job.rated_only([*job.split.train, *job.split.validation])
     baseline = generator_mean(
         [r.targets[job.target] for r in learnt_from], [r.setting for r in learnt_from], [r.setting for r in test]
     )
     return TrainingResult(
         evaluate(q, mos, [r.group for r in test], extras),
         srcc(baseline, mos),
-        contamination(test, seen),
+        seen,
         tuple(float(value) for value in q),
+        preferences,
     )
+
+
+def _preferred(part: MSTCLIPIQA, table: FeatureTable, job: TrainingJob) -> PairAccuracy | None:
+    """Return how often the preferred image of a test pair has the higher score; None if there is no such pair."""
+    pairs = job.pairs(job.split.test)
+    if not pairs:
+        return None
+    found = all_differences(part, pair_features(table, pairs, job.head))
+    return preference_accuracy(found.numpy(), [pair.preferred for pair in pairs], [pair.a.group for pair in pairs])
 
 
 def _band(model: TrainedModel, name: str, part: RatedFeatures, q: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -231,7 +236,8 @@ def _trained(
     """Return the folder's model with the new target added."""
     pair = encoder.encoders
     wide = learnt.widening
-    target = Target(job.head, *scale, wide.interval if wide else None, growth=wide.growth if wide else 0.0)
+    interval, growth = (wide.interval, wide.growth) if wide else (None, 0.0)
+    target = Target(job.head, *scale, interval, calibrated=job.has_ratings, growth=growth)
     seen = trained_on([*job.split.train, *job.split.validation])
     if older is None:
         reference = EncoderRef(pair.source, pair.sha256, pair.dim)
@@ -242,10 +248,9 @@ def _trained(
     return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together, reference=learnt.reference)
 
 
-def _write_training(job: TrainingJob, learnt: Learnt, result: TrainingResult | None) -> None:
-    """Add this training to ``training.json`` and draw its curves."""
-    lines = _read_training(job.out)
-    lines[job.target] = {
+def _entry(job: TrainingJob, learnt: Learnt, result: TrainingResult | None) -> dict[str, Any]:
+    """Return this training's entry in ``training.json``."""
+    return {
         "data": job.rated.name,
         "licence": job.rated.licence,
         "citation": job.rated.citation,
@@ -258,21 +263,20 @@ def _write_training(job: TrainingJob, learnt: Learnt, result: TrainingResult | N
         "best": asdict(learnt.fitted.best),
         "widening": learnt.widening and asdict(learnt.widening),
         "history": [asdict(line) for line in learnt.fitted.history],
+        "preferences": job.preferences and _pairs_json(job, job.preferences),
         "test": None if result is None else _result_json(result),
     }
-    (job.out / "training.json").write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
-    draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
+
+
+def _pairs_json(job: TrainingJob, preferences: PreferenceSet) -> dict[str, Any]:
+    parts = {"train": job.split.train, "validation": job.split.validation, "test": job.split.test}
+    return {"data": preferences.images.name, **{name: len(job.pairs(part)) for name, part in parts.items()}}
 
 
 def _result_json(result: TrainingResult) -> dict[str, Any]:
     return {
-        **result.evaluation.to_json(),
+        **(result.evaluation.to_json() if result.evaluation else {}),
         "baseline_srcc": result.baseline_srcc,
+        "preferences": result.preferences and asdict(result.preferences),
         "contamination": asdict(result.contamination) | {"label": result.contamination.label},
     }
-
-
-def _read_training(folder: Path) -> dict[str, Any]:
-    path = folder / "training.json"
-    lines: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return lines

@@ -49,40 +49,61 @@ def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
 
 
 def _training(name: str, training: dict[str, Any]) -> list[str]:
-    best, recipe = training["best"], training["recipe"]
+    best, recipe, pairs = training["best"], training["recipe"], training.get("preferences")
+    if pairs and pairs["data"] == training["data"]:
+        source = f"{pairs['data']}, {pairs['train']} to train on"
+    else:
+        source = f"{training['data']} ({training['licence'] or 'licence not stated'})"
+        source += f" and {pairs['data']}, {pairs['train']} to train on," if pairs else ""
     lines = [
         f"## {name}",
         "",
-        f"Trained on {training['data']} ({training['licence'] or 'licence not stated'}) "
+        f"Trained on {source} "
         f"with the `{recipe['name']}` recipe, "
         f"seed {recipe['seed']}, in {training['seconds']} s on {training['threads']} threads. "
         f"Epoch {best['epoch']} at learning rate {best['learning_rate']:g} was selected on the validation part "
-        f"(SRCC {best['validation_srcc']:.4f}); the test part was not used for selection.",
+        f"({_selected(best)}); the test part was not used for selection.",
         "",
         f"![training curve]({name}.png)",
     ]
+    if pairs and pairs["data"] == training["data"]:
+        lines += [
+            "",
+            "**Uncalibrated: there were no ratings, so scores only order images; their scale means nothing.**",
+        ]
     return lines + ([] if training["test"] is None else ["", *_test(training)])
+
+
+def _selected(best: dict[str, Any]) -> str:
+    """Return what selected the epoch, in words."""
+    found = [("SRCC", best["validation_srcc"]), ("share of pairs ordered right", best.get("validation_pairs"))]
+    return ", ".join(f"{name} {value:.4f}" for name, value in found if value is not None)
 
 
 def _test(training: dict[str, Any]) -> list[str]:
     test = training["test"]
     leaked = training["leakage"]
     seen = "unknown" if leaked is None else f"{leaked:.0%}"
+    agreement, preferences = test.get("agreement"), test.get("preferences")
+    what = f"{agreement['n']} images of {test['groups']} prompts" if agreement else f"{preferences['pairs']} pairs"
     lines = [
-        f"On the test part ({test['agreement']['n']} images of {test['groups']} prompts; {training['protocol']}); "
+        f"On the test part ({what}; {training['protocol']}); "
         f"{seen} of its images have a prompt that was seen in training. Intervals: 95 %, bootstrap over prompts.",
         "",
         "| measure | value | interval |",
         "|---|---|---|",
     ]
-    for measure, interval in test["intervals"].items():
+    for measure, interval in test.get("intervals", {}).items():
         value, low, high = (_number(interval[key]) for key in ("value", "low", "high"))
         lines.append(f"| {measure} | {value} | {low} to {high} |")
-    lines.append(f"| srcc of the generator's mean | {_number(test['baseline_srcc'])} | |")
-    if test["pairs"]:
-        low, high = _number(test["pairs"]["low"]), _number(test["pairs"]["high"])
-        lines.append(f"| better of two images of one prompt | {_number(test['pairs']['accuracy'])} | {low} to {high} |")
-    if test["coverage"] is not None:
+    if test["baseline_srcc"] is not None:  # None if the generators are unknown
+        lines.append(f"| srcc of the generator's mean | {_number(test['baseline_srcc'])} | |")
+    two = (("better of two images of one prompt", test.get("pairs")), ("preferred image of a pair", preferences))
+    for name, pairs in two:
+        if pairs:
+            low, high = _number(pairs["low"]), _number(pairs["high"])
+            lines.append(f"| {name} | {_number(pairs['accuracy'])} | {low} to {high} |")
+    if test.get("coverage") is not None:
         lines.append(f"| coverage of the 90 % interval | {test['coverage']:.3f} | |")
     if test["contamination"]["label"]:
         lines += ["", f"**{test['contamination']['label'].capitalize()}.**"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ def check_drawing() -> None:
 
 
 def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
-    """Plot loss and validation SRCC over epochs, one line per learning rate."""
+    """Plot loss and agreement on the validation part over epochs, one line per learning rate."""
     figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     for rate in dict.fromkeys(line.learning_rate for line in history):
@@ -26,13 +27,22 @@ def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
         epochs = [line.epoch for line in lines]
         left.plot(epochs, [line.training_loss for line in lines], label=f"training, {rate:g}")
         left.plot(epochs, [line.validation_loss for line in lines], "--", label=f"validation, {rate:g}")
-        right.plot(epochs, [line.validation_srcc for line in lines], label=f"{rate:g}")
+        right.plot(epochs, [line.agreement for line in lines], label=f"{rate:g}")
     left.set(xlabel="epoch", ylabel="loss", title=title)
-    right.set(xlabel="epoch", ylabel="validation SRCC", title=title)
+    right.set(xlabel="epoch", ylabel=_agreement(history), title=title)
     for axes in (left, right):
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
+
+
+def _agreement(history: Sequence[Epoch]) -> str:
+    """Return what ``Epoch.agreement`` is made of."""
+    last = history[-1]
+    if last.validation_pairs is None:
+        return "validation SRCC"
+    pairs = "2 x share of pairs - 1"
+    return f"validation {pairs}" if math.isnan(last.validation_srcc) else f"validation, mean of SRCC and {pairs}"
 
 
 def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str, path: Path) -> None:

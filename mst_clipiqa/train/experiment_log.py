@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -53,14 +54,16 @@ def experiment_log(where: str | None, run: str, recipe: Recipe, folder: Path) ->
 
 
 def values_of(epoch: Epoch) -> dict[str, float]:
-    """Return what is logged of an epoch; losses are on the head's scale 1..5."""
-    return {
+    """Return what is logged of an epoch, if it is defined; losses are on the head's scale 1..5."""
+    values = {
         "train/loss": epoch.training_loss,
         "train/learning_rate": epoch.learning_rate,
         "val/loss": epoch.validation_loss,
         "val/srcc": epoch.validation_srcc,
         "val/plcc": epoch.validation_plcc,
+        "val/pairs": epoch.validation_pairs,
     }
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def _step(epoch: Epoch, recipe: Recipe) -> int:

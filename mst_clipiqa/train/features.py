@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -72,22 +73,49 @@ class FeatureTable:
 
 
 @dataclass(frozen=True)
+class PairFeatures:
+    """Pairs of rows of features: all that a training loop sees of preferences.
+
+    Attributes:
+        f_c, f_f: of every image, float32 (n, D).
+        a, b: the rows of the two images of each pair, int64 (pairs,).
+        preferred: 1 for A, 0 for B, 0.5 for a tie, float32 (pairs,).
+        strength: weight of each pair, float32 (pairs,).
+        text: rows -> the text input of that batch.
+    """
+
+    f_c: Tensor
+    f_f: Tensor
+    a: Tensor
+    b: Tensor
+    preferred: Tensor
+    strength: Tensor
+    text: Callable[[Tensor], Text]
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.preferred)
+
+
+@dataclass(frozen=True)
 class RatedFeatures:
-    """Rows of features with their ratings: all that a training loop sees.
+    """Rows of features with their ratings, and pairs: all that a training loop sees.
 
     Attributes:
         f_c, f_f: float32 (n, D).
         y: ratings on the head's scale 1..5, float32 (n,).
         text: positions within these rows -> the text input of that batch.
+        pairs: pairs of other rows with people's preferences; None if there are none.
     """
 
     f_c: Tensor
     f_f: Tensor
     y: Tensor
     text: Callable[[Tensor], Text]
+    pairs: PairFeatures | None = None
 
     def __len__(self) -> int:
-        """Return the number of images."""
+        """Return the number of rated images."""
         return len(self.y)
 
 
@@ -141,9 +169,12 @@ def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[Pr
 def rated_features(
     table: FeatureTable, records: Sequence[Record], target: str, head: str, scale: tuple[float, float]
 ) -> RatedFeatures:
-    """Return the features and ratings of some records; ``scale`` is the target's native range (low, high)."""
+    """Return the features and ratings of some records; ``scale`` is the target's native range (low, high).
+
+    The rating of a record without one is NaN.
+    """
     rows = table.rows(records)
-    mos = torch.tensor([record.targets[target] for record in records], dtype=torch.float32)
+    mos = torch.tensor([record.targets.get(target, math.nan) for record in records], dtype=torch.float32)
     return RatedFeatures(
         table.f_c[rows], table.f_f[rows], to_head(mos, *scale), lambda picked: table.text(rows[picked], head)
     )

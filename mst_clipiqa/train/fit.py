@@ -6,8 +6,8 @@ of the images, which is drawn per epoch. A run that was stopped therefore resume
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from mst_clipiqa.evaluate import plcc, srcc
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.tables.atomic import atomic
-from mst_clipiqa.train.features import RatedFeatures
+from mst_clipiqa.train.features import PairFeatures, RatedFeatures
+from mst_clipiqa.train.identity import identity_of
+from mst_clipiqa.train.preferences import all_differences, bradley_terry_loss, differences, share_right
 
 State = dict[str, Tensor]
 
@@ -55,7 +57,15 @@ RECIPES = {"paper": PAPER, "fast": FAST}
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of the training history; losses and scores on the head's scale 1..5."""
+    """One epoch of the training history; losses and scores on the head's scale 1..5.
+
+    Attributes:
+        learning_rate, epoch: the rate, and the number of the epoch from 1.
+        training_loss: the mean over its batches.
+        validation_loss: on the validation part.
+        validation_srcc, validation_plcc: on the rated images of the validation part; NaN without ratings.
+        validation_pairs: share of the validation pairs that are ordered right; None without pairs.
+    """
 
     learning_rate: float
     epoch: int
@@ -63,6 +73,14 @@ class Epoch:
     validation_loss: float
     validation_srcc: float
     validation_plcc: float = -1.0  # of checkpoints that do not have it
+    validation_pairs: float | None = None
+
+    @property
+    def agreement(self) -> float:
+        """Return what selects the epoch, -1..1: SRCC, 2 x the share of pairs - 1, or the mean of both."""
+        found = [self.validation_srcc, None if self.validation_pairs is None else 2 * self.validation_pairs - 1]
+        known = [value for value in found if value is not None and math.isfinite(value)]
+        return sum(known) / len(known) if known else -1.0
 
 
 @dataclass(frozen=True)
@@ -98,11 +116,11 @@ def fit(
     checkpoint: Path | None = None,
     report: Callable[[Epoch], None] | None = None,
 ) -> Fitted:
-    """Train a fusion and a head, and return the epoch with the best validation SRCC.
+    """Train a fusion and a head, and return the epoch that agrees best with the validation part.
 
     Args:
-        training: the features to train on.
-        validation: the features that select the epoch and the learning rate.
+        training: ratings, pairs or both to train on.
+        validation: what selects the epoch and the learning rate.
         head: "template" or "prompt".
         recipe: how to train.
         checkpoint: saved after each epoch; training resumes from it if it exists.
@@ -111,10 +129,8 @@ def fit(
     Raises:
         UsageError: a part is too small, or the checkpoint belongs to another training.
     """
-    if len(training) < 2 or len(validation) < 2:
-        got = f"{len(training)} and {len(validation)}"
-        raise UsageError(f"Expected at least 2 images to train on and 2 to validate on, got {got}.")
-    identity = _identity(training, validation, head, recipe) if checkpoint else {}
+    _check_sizes(training, validation)
+    identity = identity_of(training, validation, head, recipe) if checkpoint else {}
     run = _resume(checkpoint, identity)
     while run.rate < len(recipe.learning_rates):
         for epoch in _epochs(run, training, validation, head, recipe):
@@ -137,29 +153,52 @@ def predict(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
     return torch.cat([model(part.f_c[r], part.f_f[r], part.text(r)).q for r in rows])
 
 
+def _batches(part: RatedFeatures, size: int, generator: torch.Generator) -> list[tuple[bool, Tensor]]:
+    """Return the batches of one epoch in random order: whether it is of pairs, and its rows."""
+    found = [(False, rows) for rows in torch.randperm(len(part), generator=generator).split(size) if len(rows)]
+    if part.pairs is None:
+        return found
+    found += [(True, rows) for rows in torch.randperm(len(part.pairs), generator=generator).split(size)]
+    return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
+
+
+def _check_sizes(training: RatedFeatures, validation: RatedFeatures) -> None:
+    of_pairs = training.pairs is not None and not len(training)
+    counts = [len(part.pairs or ()) if of_pairs else len(part) for part in (training, validation)]
+    if min(counts) < 2:
+        what = "pairs" if of_pairs else "images"
+        raise UsageError(
+            f"Expected at least 2 {what} to train on and 2 to validate on, got {counts[0]} and {counts[1]}."
+        )
+
+
 def _epochs(
     run: _Run, training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Recipe
 ) -> Iterator[Epoch]:
     """Train with one learning rate; ``run`` is up to date whenever an epoch is yielded."""
     rate = recipe.learning_rates[run.rate]
     model, optimiser = _start(run, training.f_c.shape[1], head, recipe)
-    steps = -(-len(training) // recipe.batch_size)
     while run.epoch < recipe.epochs and run.stale < recipe.patience:
         generator = torch.Generator().manual_seed(recipe.seed * 100_003 + run.epoch)
-        order, losses = torch.randperm(len(training), generator=generator), []
-        for step in range(steps):
-            rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            share = (run.epoch + step / steps) / recipe.epochs
+        batches, losses = _batches(training, recipe.batch_size, generator), []
+        for step, (of_pairs, rows) in enumerate(batches):
+            share = (run.epoch + step / len(batches)) / recipe.epochs
             for group in optimiser.param_groups:
                 group["lr"] = rate * (_cosine(share) if recipe.cosine else 1.0)
-            losses.append(_step(model, optimiser, training, rows, recipe))
+            if of_pairs and training.pairs:
+                loss = _pair_loss(model, training.pairs, rows)
+            else:
+                loss = _rated_loss(model, training, rows, recipe)
+            losses.append(_step(optimiser, loss))
         run.epoch += 1
-        line = _validate(model, validation, recipe, Epoch(rate, run.epoch, float(np.mean(losses)), 0.0, 0.0))
+        line = _validate(
+            model, validation, recipe, Epoch(rate, run.epoch, float(np.mean(losses)), 0.0, math.nan, math.nan)
+        )
         run.history.append(line)
         run.model, run.optimiser = _copied(model.state_dict()), optimiser.state_dict()
-        better_here = line.validation_srcc > run.rate_best
-        run.rate_best, run.stale = (line.validation_srcc, 0) if better_here else (run.rate_best, run.stale + 1)
-        if run.best is None or line.validation_srcc > run.best.validation_srcc:
+        better_here = line.agreement > run.rate_best
+        run.rate_best, run.stale = (line.agreement, 0) if better_here else (run.rate_best, run.stale + 1)
+        if run.best is None or line.agreement > run.best.agreement:
             run.best, run.best_model = line, run.model
         yield line
 
@@ -190,23 +229,35 @@ def _identity_start(model: MSTCLIPIQA) -> None:
     torch.nn.init.zeros_(model.gff.W_g.bias)
 
 
-def _step(
-    model: MSTCLIPIQA, optimiser: torch.optim.Optimizer, part: RatedFeatures, rows: Tensor, recipe: Recipe
-) -> float:
-    q = model(part.f_c[rows], part.f_f[rows], part.text(rows)).q
-    loss = mst_clipiqa_loss(q, part.y[rows], recipe.ranking_weight, recipe.margin)
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
     return loss.item()
 
 
+def _rated_loss(model: MSTCLIPIQA, part: RatedFeatures, rows: Tensor, recipe: Recipe) -> Tensor:
+    q = model(part.f_c[rows], part.f_f[rows], part.text(rows)).q
+    return mst_clipiqa_loss(q, part.y[rows], recipe.ranking_weight, recipe.margin)
+
+
+def _pair_loss(model: MSTCLIPIQA, part: PairFeatures, rows: Tensor) -> Tensor:
+    return bradley_terry_loss(differences(model, part, rows), part.preferred[rows], part.strength[rows])
+
+
 def _validate(model: MSTCLIPIQA, part: RatedFeatures, recipe: Recipe, line: Epoch) -> Epoch:
-    q = predict(model, part)
-    loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
-    agreement = [float(measure(q.numpy(), part.y.numpy())) for measure in (srcc, plcc)]
-    rank, linear = (value if np.isfinite(value) else -1.0 for value in agreement)
-    return replace(line, validation_loss=loss, validation_srcc=rank, validation_plcc=linear)
+    """Return the epoch with its results on the validation part; the loss is that of ratings and of pairs together."""
+    if len(part):
+        q = predict(model, part)
+        loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
+        agreement = [float(measure(q.numpy(), part.y.numpy())) for measure in (srcc, plcc)]
+        rank, linear = (value if np.isfinite(value) else -1.0 for value in agreement)
+        line = replace(line, validation_loss=loss, validation_srcc=rank, validation_plcc=linear)
+    if part.pairs:
+        found = all_differences(model, part.pairs)
+        loss = line.validation_loss + bradley_terry_loss(found, part.pairs.preferred, part.pairs.strength).item()
+        line = replace(line, validation_loss=loss, validation_pairs=share_right(found, part.pairs.preferred))
+    return line
 
 
 def _cosine(share: float, warm_up: float = 0.05) -> float:
@@ -218,33 +269,6 @@ def _cosine(share: float, warm_up: float = 0.05) -> float:
 
 def _copied(state: State) -> State:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
-
-
-def _identity(training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Recipe) -> dict[str, Any]:
-    """Return what identifies a training, so that none resumes from another one's checkpoint."""
-    both = (training, validation)
-    return {
-        "recipe": asdict(recipe),
-        "head": head,
-        "images": [len(part) for part in both],
-        "targets": _sha256(part.y for part in both),
-        "features": _sha256(f for part in both for f in (part.f_c, part.f_f)),
-        "texts": _sha256(t for part in both for t in _texts(part)),
-    }
-
-
-def _texts(part: RatedFeatures) -> list[Tensor]:
-    """Return what the head reads beside the features: templates, or the token states of all prompts."""
-    text = part.text(torch.arange(len(part)))
-    return [tensor for tensor in (text.templates, text.tokens, text.mask) if tensor is not None]
-
-
-def _sha256(tensors: Iterable[Tensor]) -> str:
-    """Return the hash of the exact values."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.cpu().numpy().tobytes())
-    return found.hexdigest()
 
 
 def _keep(path: Path, run: _Run, identity: dict[str, Any]) -> None:

@@ -90,6 +90,32 @@ def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -
     assert "Error: Expected a table of scores and a file of labels" in result.stderr
 
 
+def test_pairs_train_a_model_and_are_evaluated(data: Path, cache: Path, tmp_path: Path) -> None:
+    with (data / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_a", "image_b", "prompt", "preferred", "strength"])
+        for a, b in zip(rows, rows[1:], strict=False):
+            if a["prompt"] == b["prompt"]:
+                better = "a" if a["mos_quality"] > b["mos_quality"] else "b"
+                writer.writerow([a["image_name"], b["image_name"], a["prompt"], better, 2])
+    given = ["--pairs", tmp_path / "pairs.csv", "--root", data, "--cache", cache]
+    how = ["--target", "quality", "--head", "template", "--validation-share", 0.4, *QUICK[:4], "--precision", "fp32"]
+    result = run("train", *given, *how, "-o", tmp_path / "m")
+    assert "ordered right (95 % " in result.stdout
+    assert "The model is uncalibrated: without ratings, its scores only order images." in result.stdout
+    asked = ["evaluate", *given, "--model", tmp_path / "m", "--precision", "fp32", "--quiet"]
+    result = run(*asked)
+    assert "test part, random split by prompt, seed 0" in result.stdout
+    found = json.loads(run(*asked, "--split", "all", "--json").stdout)
+    (one,) = found["targets"]
+    assert (one["target"], one["accuracy"]["pairs"], one["unscored"]) == ("quality", 16, 0)
+    assert one["contaminated"].startswith("contaminated: the model had seen ")
+    result = run("score", data / rows[0]["image_name"], "--model", tmp_path / "m", "--precision", "fp32")
+    assert result.stderr.startswith("Note: the model is uncalibrated, so its scores only order images.\n")
+
+
 def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path, tmp_path: Path) -> None:
     base = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "--splits", 2, "--processes", 1]
     for name, head in (("a", "template"), ("b", "template,prompt")):

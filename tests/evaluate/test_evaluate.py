@@ -216,3 +216,20 @@ def test_evaluate_messages() -> None:
         ev.table([1, 2], [1, 2], ["a"])
     with pytest.raises(DataError, match="Expected the prompt group of each of 2 images, got 1 groups"):
         ev.evaluate([1, 2], [1, 2], ["a"])
+
+
+def test_preferences_count_pairs_by_hand() -> None:
+    gaps = [0.5, -0.1, 0.0, 2.0, -3.0]
+    found = ev.preference_accuracy(gaps, [1, 1, 0, 0.5, 0], ["x", "x", "y", "z", "z"])
+    assert (found.accuracy, found.pairs, found.groups) == ((1 + 0 + 0.5 + 1) / 4, 4, 3)  # the tie is left out
+    assert 0 <= found.low <= found.accuracy <= found.high <= 1
+    turned = ev.preference_accuracy([-gap for gap in gaps], [0, 0, 1, 0.5, 1], ["x", "x", "y", "z", "z"])
+    assert turned == found
+    none = ev.preference_accuracy([1.0], [0.5], ["x"])
+    assert (none.pairs, none.undefined) == (0, "people had no preference in any pair")
+
+
+def test_the_interval_of_preferences_resamples_prompts() -> None:
+    # In one prompt all 50 pairs are right, in the other none: only the two prompts count, not the 100 pairs.
+    right = ev.preference_accuracy([1.0] * 100, [1] * 50 + [0] * 50, ["a"] * 50 + ["b"] * 50)
+    assert (right.accuracy, right.low, right.high) == (0.5, 0.0, 1.0)

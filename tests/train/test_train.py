@@ -18,10 +18,11 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import Head
 from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.build import TrainingJob, build, learn
+from mst_clipiqa.train.build import build, learn
 from mst_clipiqa.train.contamination import contamination
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, fit
+from mst_clipiqa.train.job import TrainingJob
 from tests.fakes import FakePair, rated_set
 
 QUICK = replace(FAST, learning_rates=(1e-3, 3e-3), epochs=4, batch_size=8, patience=4)
@@ -164,6 +165,7 @@ def test_build_makes_a_folder_that_scores_in_native_units(
     monkeypatch.setattr("mst_clipiqa.train.build.save", noted)
     result = build(job(rated, out), ImageEncoder(FakePair()), no_bar)
     assert result is not None
+    assert result.evaluation is not None
     assert saved == [out]  # once; the card is replaced on its own
     names = {p.name for p in out.iterdir()}
     assert names >= {"config.json", "model.safetensors", "README.md", "training.json", "quality.png", "split.json"}

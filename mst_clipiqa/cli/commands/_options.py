@@ -80,6 +80,13 @@ data_options = stack(
     click.option("--range", "score_range", type=(float, float), help=_SCALE),
     click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
 )
+# The same where a rated set is not needed.
+rated_options = stack(
+    click.option("--data", help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
+    click.option("--root", type=click.Path(path_type=Path), help="Folder of labels and images."),
+    click.option("--range", "score_range", type=(float, float), help=_SCALE),
+    click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
+)
 recipe_options = stack(
     click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
     click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
@@ -115,7 +122,10 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
 
     named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys()
     fields = {name: how[name] for name in named} | {"cache": open_cache(how["cache"]) if "cache" in named else None}
-    return Scorer.load(how["model"], ScoreOptions(**fields))
+    scorer = Scorer.load(how["model"], ScoreOptions(**fields))
+    if not all(target.calibrated for target in scorer.model.config.targets.values()):
+        click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
+    return scorer
 
 
 def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, load_scorer, rated_set
+from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, rated_set
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.assess import Assessed
+    from mst_clipiqa.benchmark.assess_pairs import AssessedPairs
 
 
 @click.command("evaluate")
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--model", help="Model: mini, a folder or ORG/NAME[@REVISION] of the hub.")
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of that set.")
+@click.option("--pairs", type=FILE, help="Table of preferences to compare a model with, as for train.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
 @click.option("--split", "part", default="test", show_default=True, help="Part: test, validation, train or all.")
 @click.option("--allow-missing", is_flag=True, help="Continue without missing images.")
@@ -34,7 +36,11 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     Either score a rated set with a model (--model, --data, --root), or compare a table SCORES with a file LABELS.
     Images match by path, then by base name. With --model, the table is checked for images and prompts that the model
     had seen in training; a table of mini always is.
+
+    With --model and --pairs, the result is the share of pairs in which the preferred image has the higher score.
     """
+    if flags["pairs"] is not None:
+        return _pairs(tables, as_json, flags)
     if tables:
         words, found = _from_tables(tables, flags)
     else:
@@ -55,6 +61,40 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     if flags["fail_on_contamination"] and not all(a.contamination.checked for a in found):
         raise UsageError("--fail-on-contamination needs a model whose training data is known: name it with --model.")
     return 1 if flags["fail_on_contamination"] and any(a.contamination.by for a in found) else 0
+
+
+def _pairs(tables: tuple[Path, ...], as_json: bool, flags: dict[str, Any]) -> int:
+    """Compare a model with pairs, print the result, and return the exit code."""
+    from mst_clipiqa.benchmark.assess import choose
+    from mst_clipiqa.benchmark.assess_pairs import assess_pairs
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.data import load_preferences
+
+    if tables or flags["data"] or not flags["model"]:
+        raise UsageError("--pairs needs --model, and neither tables nor --data: name the model to compare.")
+    preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
+    folder = Path(flags["model"]) if Path(flags["model"]).is_dir() else None
+    part = choose(preferences.images, flags["part"], folder)
+    scorer = load_scorer(flags)
+    with progress("Scoring", len(part.records), quiet=flags["quiet"]) as advance:
+        found = assess_pairs(scorer, preferences, part, advance)
+    if as_json:
+        click.echo(json.dumps({"protocol": part.protocol, "targets": [one.to_json() for one in found]}, indent=1))
+    else:
+        click.echo(part.protocol)
+        for one in found:
+            click.echo(_pair_sentence(one))
+    return 1 if flags["fail_on_contamination"] and found[0].contamination.by else 0
+
+
+def _pair_sentence(one: AssessedPairs) -> str:
+    """Return the result for one target in words."""
+    right = one.accuracy
+    ends = right.undefined or f"95 % {right.low:.4f} to {right.high:.4f} over {right.groups:,} prompts"
+    left = [(one.ties, "ties"), (one.unscored, "pairs without both scores")]
+    out = "".join(f"; {count:,} {what} left out" for count, what in left if count)
+    clean = f"; {one.contamination.label}" if one.contamination.label else ""
+    return f"{one.target}: {right.accuracy:.4f} of {right.pairs:,} pairs ordered as people prefer ({ends}{out}){clean}."
 
 
 def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, list[Assessed]]:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mst_clipiqa.cli.commands._options import (
+    FILE,
     FOLDER,
-    data_options,
     encoding_options,
     image_encoder,
+    rated_options,
     rated_set,
     recipe_of,
     recipe_options,
 )
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.data import PreferenceSet, RatedSet, Split
+    from mst_clipiqa.train.build import TrainingResult
 
 
 @click.command("train")
-@data_options
+@rated_options
+@click.option(
+    "--pairs",
+    type=FILE,
+    help="Table of preferences, beside ratings or alone: image_a, image_b, prompt, preferred (a, b, tie), strength.",
+)
 @click.option("--target", required=True, help="Score to train: quality, correspondence, authenticity or overall.")
 @click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="Head; template uses no prompt.")
 @click.option("--encoders", default="mini", show_default=True, help="Encoders: mini, openai or COARSE,FINE.")
@@ -34,35 +47,85 @@ from mst_clipiqa.cli.commands._options import (
 @encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(output: Path, quiet: bool, **flags: Any) -> None:
-    """Train the fusion and a head on a rated set, from features of frozen encoders.
+    """Train the fusion and a head on a rated set, on pairs, or on both, from features of frozen encoders.
+
+    A rated set gives scores in its units. Pairs alone give scores that only order images. The images of --pairs are
+    relative to --root or to the folder of the table.
 
     If interrupted, the same command resumes and ends with the same weights.
     """
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.data import identical, make_split
-    from mst_clipiqa.train.build import TrainingJob, build
+    from mst_clipiqa.train.build import build
     from mst_clipiqa.train.curves import check_drawing
     from mst_clipiqa.train.experiment_log import check_log, experiment_log
+    from mst_clipiqa.train.job import TrainingJob
 
     check_drawing()
     check_log(flags["log"])
     recipe = recipe_of(flags["recipe"], flags["changes"], flags["seed"])
-    rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
-    by = flags["split_by"]
-    together = identical(rated.records) if by in ("prompt", "image") else ()
-    shares = {"test_share": flags["test_share"], "validation_share": flags["validation_share"]}
-    split = make_split(rated.records, by, seed=flags["seed"], together=together, **shares)
-    job = TrainingJob(rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"])
+    rated, preferences = _data(flags)
+    split = _split(rated, preferences, flags)
+    job = TrainingJob(
+        rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"], preferences=preferences
+    )
     encoder = image_encoder(flags["encoders"], flags)
     run = f"{output.resolve().name}-{flags['target']}"
     with experiment_log(flags["log"], run, recipe, output) as log:
         result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log)
     if quiet or result is None:
         return
-    found, clean = result.evaluation, result.contamination.label
-    click.echo(
-        f"{flags['target']} on {found.agreement.n} test images of {found.groups} prompts: "
-        f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f} "
-        f"(generator's mean alone: SRCC {result.baseline_srcc:.4f})" + (f"; {clean}" if clean else "") + "."
-    )
+    for line in _summary(result, flags["target"]):
+        click.echo(line)
     click.echo(f"Saved in {output}; see {output / 'README.md'}.")
+
+
+def _data(flags: dict[str, Any]) -> tuple[RatedSet, PreferenceSet | None]:
+    """Return the ratings and the pairs that flags name; with pairs alone, their images stand for the rated set."""
+    from mst_clipiqa.data import load_preferences
+
+    if flags["data"] and not flags["root"]:
+        raise UsageError("--data needs --root: name the folder of its labels and images.")
+    preferences = None
+    if flags["pairs"] is not None:
+        preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
+        for note in preferences.images.notes:
+            click.echo(f"Note: {note}.", err=True)
+    if flags["data"]:
+        return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), preferences
+    if preferences is None:
+        raise UsageError("Expected --data and --root with a rated set, or --pairs with a table of pairs, got neither.")
+    return replace(preferences.images, ranges={flags["target"]: (1.0, 5.0)}), preferences
+
+
+def _split(rated: RatedSet, preferences: PreferenceSet | None, flags: dict[str, Any]) -> Split:
+    from mst_clipiqa.data import identical, make_split
+
+    records, by = list(rated.records), flags["split_by"]
+    if preferences is not None and by not in ("prompt", "image"):
+        raise UsageError(f"Expected --split-by prompt or image with --pairs, got {by!r}: a fixed split has no pairs.")
+    if preferences is not None and flags["data"]:
+        records += preferences.images.records
+    together = identical(records) if by in ("prompt", "image") else ()
+    if preferences is not None and by == "image":  # both images of a pair stay in one part
+        together += tuple((pair.a, pair.b) for pair in preferences.pairs)
+    shares = {"test_share": flags["test_share"], "validation_share": flags["validation_share"]}
+    return make_split(records, by, seed=flags["seed"], together=together, **shares)
+
+
+def _summary(result: TrainingResult, target: str) -> list[str]:
+    """Return what a person wants to know first, in sentences."""
+    lines, clean = [], f"; {result.contamination.label}" if result.contamination.label else ""
+    if found := result.evaluation:
+        known = math.isfinite(result.baseline_srcc)
+        baseline = f" (generator's mean alone: SRCC {result.baseline_srcc:.4f})" if known else ""
+        measured = f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f}"
+        lines.append(
+            f"{target} on {found.agreement.n} test images of {found.groups} prompts: {measured}{baseline}{clean}."
+        )
+    if pairs := result.preferences:
+        ends = pairs.undefined or f"95 % {pairs.low:.4f} to {pairs.high:.4f}"
+        prompts = f"{pairs.pairs} test pairs of {pairs.groups} prompts"
+        lines.append(f"{target} on {prompts}: {pairs.accuracy:.4f} ordered right ({ends}){clean}.")
+    if result.evaluation is None:
+        lines.append("The model is uncalibrated: without ratings, its scores only order images.")
+    return lines

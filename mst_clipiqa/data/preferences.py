@@ -1,0 +1,160 @@
+"""Pairs of images with the one that people prefer: a table -> images and pairs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mst_clipiqa.data.record import RatedSet, Record, same_text
+from mst_clipiqa.errors import DataError, nearest, shown
+from mst_clipiqa.tables.table import stream_table
+
+PREFERRED = {"a": 1.0, "image_a": 1.0, "b": 0.0, "image_b": 0.0, "tie": 0.5}
+_NEEDED = ("image_a", "image_b", "preferred")
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Which of two images of one prompt people prefer.
+
+    Attributes:
+        a, b: the images, without ratings.
+        preferred: 1 for A, 0 for B, 0.5 for a tie.
+        strength: how much the pair weighs in training, such as its number of votes; above 0.
+    """
+
+    a: Record
+    b: Record
+    preferred: float
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class PreferenceSet:
+    """The pairs of a table.
+
+    Attributes:
+        images: every image with its prompt, once; they have no ratings.
+        pairs: in the order of the table.
+    """
+
+    images: RatedSet
+    pairs: tuple[Preference, ...]
+
+    def among(self, records: Iterable[Record]) -> tuple[Preference, ...]:
+        """Return the pairs of which both images are among these."""
+        names = {record.name for record in records}
+        return tuple(pair for pair in self.pairs if pair.a.name in names and pair.b.name in names)
+
+
+def load_preferences(path: Path, root: Path | None = None, *, allow_missing: bool = False) -> PreferenceSet:
+    """Read a table of pairs: columns image_a, image_b, prompt, preferred (a, b or tie) and, if any, strength.
+
+    An image may be in many pairs; with another prompt it counts as another image. Images without a prompt that pairs
+    link directly or through others are one prompt group.
+
+    Args:
+        path: ends in .csv, .tsv, .jsonl or .parquet.
+        root: where the images are, if not beside the table.
+        allow_missing: leave out pairs with an image that does not exist, instead of raising.
+
+    Raises:
+        DataError: a column is missing, a row is bad, images do not exist, or there is no pair.
+    """
+    rows = list(stream_table(path))
+    _check_columns(path, rows)
+    name = f"pairs of {path.name}"
+    folders = [path.parent] if root is None else [root, path.parent]
+    images: dict[tuple[str, str], Record] = {}
+    seen: Counter[str] = Counter()
+    missing: list[str] = []
+    pairs = []
+    for number, row in enumerate(rows, 1):
+        where = f"row {number} of {shown(path.name)}"
+        prompt = _text(row.get("prompt")).strip()
+        files = [_text(row[column]).replace("\\", "/").strip() for column in _NEEDED[:2]]
+        if not all(files) or files[0] == files[1]:
+            raise DataError(f"Expected two images in {where}, got {shown(' and '.join(files))}: correct the row.")
+        preferred, strength = _preferred(row["preferred"], where), _strength(row.get("strength"), where)
+        for file in files:
+            key = (file, prompt)
+            if key not in images:
+                found = next((folder / file for folder in folders if (folder / file).is_file()), None)
+                missing += [] if found else [file]
+                seen[file] += 1
+                unique = f"pairs/{file}" + (f"#{seen[file]}" if seen[file] > 1 else "")
+                group = f"{name}/{same_text(prompt)}"
+                images[key] = Record(unique, found or path.parent / file, prompt or None, group, "", {})
+        a, b = (images[file, prompt] for file in files)
+        pairs.append(Preference(a, b, preferred, strength))
+    gone = set(missing)
+    if gone and not allow_missing:
+        raise DataError(
+            f"Expected the images of {shown(path.name)} in {shown(folders[0])}, but {len(gone):,} of them {'is' if len(gone) == 1 else 'are'} missing, first "
+            f"{shown(missing[0])}: give their folder with --root, or allow missing images (--allow-missing)."
+        )
+    kept = [pair for pair in pairs if pair.a.file.is_file() and pair.b.file.is_file()] if gone else pairs
+    if not kept:
+        raise DataError(f"Expected pairs of images in {shown(path)}, got none: add rows.")
+    return _as_set(name, path, kept, tuple(sorted(gone)))
+
+
+def _as_set(name: str, path: Path, pairs: list[Preference], missing: tuple[str, ...]) -> PreferenceSet:
+    """Give images without a prompt the group of those that pairs link them to, and collect every image once."""
+    group_of = _linked(pairs)
+
+    def grouped(record: Record) -> Record:
+        return record if record.prompt else replace(record, group=f"{name}/linked to {group_of(record.name)}")
+
+    records = {record.name: grouped(record) for pair in pairs for record in (pair.a, pair.b)}
+    linked = tuple(replace(pair, a=records[pair.a.name], b=records[pair.b.name]) for pair in pairs)
+    count = "1 image is missing, and its" if len(missing) == 1 else f"{len(missing):,} images are missing, and their"
+    notes = (f"{count} pairs are left out",) if missing else ()
+    images = RatedSet(name, path.parent, tuple(records.values()), {}, missing, notes, labels=(path,))
+    return PreferenceSet(images, linked)
+
+
+def _linked(pairs: Iterable[Preference]) -> Callable[[str], str]:
+    """Return a function from an image to the name that all images have which pairs link to it."""
+    parent: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for pair in pairs:
+        parent[top(pair.b.name)] = top(pair.a.name)
+    return top
+
+
+def _check_columns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for column in _NEEDED:
+        if any(column not in row for row in rows) or not rows:
+            hint = nearest(column, columns) or f"; its columns are: {', '.join(columns) or 'none'}"
+            raise DataError(f"Expected a column {column} in each row of {shown(path)}, found none{hint}.")
+
+
+def _preferred(cell: object, where: str) -> float:
+    words = _text(cell).strip().lower()
+    if words not in PREFERRED:
+        raise DataError(f"Expected a, b or tie in column preferred in {where}, got {shown(_text(cell))}: correct it.")
+    return PREFERRED[words]
+
+
+def _strength(cell: object, where: str) -> float:
+    if cell is None or cell == "":
+        return 1.0
+    if not isinstance(cell, float | int) or not math.isfinite(cell) or cell <= 0:
+        raise DataError(f"Expected a number above 0 in column strength in {where}, got {shown(cell)}: correct it.")
+    return float(cell)
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)

@@ -1,0 +1,59 @@
+"""What ``mst-clipiqa train`` is asked to train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mst_clipiqa.data import Preference, PreferenceSet, RatedSet, Record, Split
+from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.model.mst_clipiqa import Head
+from mst_clipiqa.train.fit import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train.
+
+    Attributes:
+        rated: the rated set; with pairs alone, their images without ratings, and the head's own scale 1..5.
+        split: its training, validation and test parts.
+        target: the target to predict.
+        head: "template" or "prompt".
+        recipe: how to train.
+        out: the model folder.
+        leave_out: whether to calibrate the intervals also on each generator left out of a training of its own.
+        preferences: pairs to train on; the split has their images too. With pairs, no generator is left out.
+    """
+
+    rated: RatedSet
+    split: Split
+    target: str
+    head: Head
+    recipe: Recipe
+    out: Path
+    leave_out: bool = True
+    preferences: PreferenceSet | None = None
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Return the native range of the target; UsageError if the set has no such target."""
+        if self.target not in self.rated.ranges:
+            known = ", ".join(self.rated.ranges)
+            hint = nearest(self.target, self.rated.ranges)
+            raise UsageError(f"Expected a target of {self.rated.name} ({known}), got {self.target!r}{hint}.")
+        return self.rated.ranges[self.target]
+
+    @property
+    def has_ratings(self) -> bool:
+        """Return whether there are ratings, without which scores are not calibrated."""
+        return any(self.target in record.targets for record in self.rated.records)
+
+    def rated_only(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records with a rating."""
+        return [record for record in records if self.target in record.targets]
+
+    def pairs(self, records: Sequence[Record]) -> tuple[Preference, ...]:
+        """Return the pairs among some records."""
+        return self.preferences.among(records) if self.preferences else ()
