@@ -93,8 +93,9 @@ def load_preferences(path: Path, root: Path | None = None, *, allow_missing: boo
         pairs.append(Preference(a, b, preferred, strength))
     gone = set(missing)
     if gone and not allow_missing:
+        are = "1 of them is" if len(gone) == 1 else f"{len(gone):,} of them are"
         raise DataError(
-            f"Expected the images of {shown(path.name)} in {shown(folders[0])}, but {len(gone):,} of them {'is' if len(gone) == 1 else 'are'} missing, first "
+            f"Expected the images of {shown(path.name)} in {shown(folders[0])}, but {are} missing, first "
             f"{shown(missing[0])}: give their folder with --root, or allow missing images (--allow-missing)."
         )
     kept = [pair for pair in pairs if pair.a.file.is_file() and pair.b.file.is_file()] if gone else pairs

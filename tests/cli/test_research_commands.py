@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_pairs_train_a_model_and_are_evaluated(data: Path, cache: Path, tmp_path
     with (tmp_path / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image_a", "image_b", "prompt", "preferred", "strength"])
-        for a, b in zip(rows, rows[1:], strict=False):
+        for a, b in pairwise(rows):
             if a["prompt"] == b["prompt"]:
                 better = "a" if a["mos_quality"] > b["mos_quality"] else "b"
                 writer.writerow([a["image_name"], b["image_name"], a["prompt"], better, 2])
