@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sqlite3
 import threading
 import zlib
@@ -26,10 +25,9 @@ from torch import Tensor
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import ARITHMETIC_VERSION
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION
 
-CACHE_FILE = "features.sqlite"
-CACHE_VARIABLE = "MST_CLIPIQA_CACHE"
 _WAIT_S = 60.0  # for another process that is writing
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, description TEXT NOT NULL);
@@ -236,12 +234,6 @@ class CacheSpace:
             rows.append((self.name, _prompt_key(prompt), len(p.tokens), flags, blob, zlib.crc32(blob)))
         with self.cache.writing() as db:
             db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-
-def cache_folder(given: str | None) -> Path | None:
-    """Return the folder named by a flag or by ``MST_CLIPIQA_CACHE``; None means that nothing is cached."""
-    name = given or os.environ.get(CACHE_VARIABLE)
-    return Path(name) if name else None
 
 
 def image_key(data: bytes) -> str:

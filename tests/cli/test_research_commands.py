@@ -135,6 +135,8 @@ def test_cache_commands(model: Path, cache: Path, tmp_path: Path) -> None:
     assert info["spaces"][0]["images"] == 24
     assert info["spaces"][0]["prompts"] == 8
     assert "0 damaged" in run("cache", "verify", "--cache", cache).stdout
+    assert json.loads(run("cache", "info", cache, "--json").stdout) == info
+    assert "Expected a cache folder, got none: name it, or set" in run("cache", "info", code=2).stderr
     assert "Expected a cache in" in run("cache", "info", "--cache", tmp_path, code=2).stderr
     assert not list(tmp_path.iterdir())
 

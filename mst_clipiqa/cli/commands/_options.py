@@ -107,9 +107,10 @@ def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, al
 
 def open_cache(folder: Path | None) -> Cache | None:
     """Return the cache that a flag or the environment names, or None."""
-    from mst_clipiqa.features.cache import Cache, cache_folder
+    from mst_clipiqa.features.cache import Cache
+    from mst_clipiqa.features.cache_place import cache_folder
 
-    where = cache_folder(None if folder is None else str(folder))
+    where = cache_folder(folder)
     return Cache(where) if where else None
 
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, open_cache
+from mst_clipiqa.cli.commands._options import FOLDER, open_cache, stack
 
 if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
 
-_cache_option = click.option("--cache", type=FOLDER, help="Cache folder; also set by MST_CLIPIQA_CACHE.")
+_cache_option = stack(
+    click.argument("folder", required=False, type=FOLDER),
+    click.option("--cache", type=FOLDER, help="The same as FOLDER, which MST_CLIPIQA_CACHE may name as well."),
+)
 
 
 @click.group("cache")
@@ -24,9 +27,9 @@ def command() -> None:
 @command.command("info")
 @_cache_option
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
-def info(cache: Path | None, as_json: bool) -> None:
-    """Show what the cache holds, one line per encoder pair."""
-    with _opened(cache) as kept:
+def info(folder: Path | None, cache: Path | None, as_json: bool) -> None:
+    """Show what the cache in FOLDER holds, one line per encoder pair."""
+    with _opened(folder or cache) as kept:
         rows = [
             {**json.loads(space.description), "images": space.images, "prompts": space.prompts} for space in kept.info()
         ]
@@ -41,9 +44,9 @@ def info(cache: Path | None, as_json: bool) -> None:
 
 @command.command("verify")
 @_cache_option
-def verify(cache: Path | None) -> int:
-    """Check every row and drop damaged ones. Exit code 1 means that there were some."""
-    with _opened(cache) as kept:
+def verify(folder: Path | None, cache: Path | None) -> int:
+    """Check every row of the cache in FOLDER and drop damaged ones. Exit code 1 means that there were some."""
+    with _opened(folder or cache) as kept:
         seen, bad = kept.verify()
     click.echo(f"{seen} rows checked, {bad} damaged" + (" and dropped." if bad else "."))
     return 1 if bad else 0
@@ -51,19 +54,19 @@ def verify(cache: Path | None) -> int:
 
 @command.command("clear")
 @_cache_option
-def clear(cache: Path | None) -> None:
-    """Remove everything from the cache."""
-    with _opened(cache) as kept:
+def clear(folder: Path | None, cache: Path | None) -> None:
+    """Remove everything from the cache in FOLDER."""
+    with _opened(folder or cache) as kept:
         click.echo(f"{kept.clear()} rows dropped.")
 
 
 def _opened(folder: Path | None) -> Cache:
     from mst_clipiqa.errors import UsageError
-    from mst_clipiqa.features.cache import CACHE_FILE, CACHE_VARIABLE, cache_folder
+    from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE, cache_folder
 
-    where = cache_folder(None if folder is None else str(folder))
+    where = cache_folder(folder)
     if where is None:
-        raise UsageError(f"Expected a cache folder, got none: name it with --cache or {CACHE_VARIABLE}.")
+        raise UsageError(f"Expected a cache folder, got none: name it, or set {CACHE_VARIABLE}.")
     if not (where / CACHE_FILE).is_file():
         raise UsageError(f"Expected a cache in {where}, found no {CACHE_FILE} there: check the folder.")
     found = open_cache(folder)
