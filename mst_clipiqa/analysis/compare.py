@@ -41,14 +41,14 @@ class Comparison:
     probability: float | None
     verdict: str
 
-    def sentence(self) -> str:
-        """Return the comparison in words."""
+    def sentence(self, names: tuple[str, str] = ("A", "B")) -> str:
+        """Return the comparison in words; ``names`` are what to call the two images."""
         name = self.target.capitalize()
         if self.a is None or self.b is None or self.difference is None:
             return f"{name}: not compared, {'neither has' if self.a is self.b else 'only one has'} a score."
         if self.difference == 0:
             return f"{name}: the same score, {self.a:.2f}."
-        better, worse = ("A", "B") if self.difference > 0 else ("B", "A")
+        better, worse = names if self.difference > 0 else names[::-1]
         high, low = max(self.a, self.b), min(self.a, self.b)
         start = f"{name}: {better} is ahead of {worse} by {abs(self.difference):.2f} ({high:.2f} against {low:.2f})"
         if self.verdict == "no interval":

@@ -80,7 +80,7 @@ def rank(
         if why:
             left.append(LeftOut(row, why))
             continue
-        extra = {"weighted": value} if len(weights) > 1 else {}
+        extra = {"weighted": round(value, 6)} if len(weights) > 1 else {}
         groups.setdefault(prompt, []).append((value, {**row, **extra}))
     ranked = [row for group in groups.values() for row in _best_first(group)[:top]]
     return Ranked(ranked, left)

@@ -120,7 +120,8 @@ def _mean(shares: Sequence[float | None]) -> float | None:
 
 def _row(line: dict[str, Any]) -> str:
     def mean(measure: str) -> str:
-        return f"{line[measure]['mean']:.3f}"
+        value = line[measure]["mean"]
+        return f"{value:.3f}" if math.isfinite(value) else "unknown"
 
     srcc = line["srcc"]
     leakage = "unknown" if line["leakage"] is None else f"{line['leakage']:.0%}"

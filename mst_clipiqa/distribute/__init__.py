@@ -7,7 +7,8 @@ again scores only the partitions that are missing. Ray assigns the partitions, a
 busy, and reassigns those of a dead machine.
 """
 
+from mst_clipiqa.distribute.listing import Listing
 from mst_clipiqa.distribute.run import ClusterJob, ClusterSummary, run
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 
-__all__ = ["RUN_MANIFEST", "ClusterJob", "ClusterSummary", "run"]
+__all__ = ["RUN_MANIFEST", "ClusterJob", "ClusterSummary", "Listing", "run"]

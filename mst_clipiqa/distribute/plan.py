@@ -6,17 +6,16 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.inputs.expand import expand
-from mst_clipiqa.inputs.prompts import PromptFile
-from mst_clipiqa.tables.cells import utf8
-from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, is_image_name
-from mst_clipiqa.tables.parquet import stream
+from mst_clipiqa.inputs.item import Item
+from mst_clipiqa.tables.cells import Cell, utf8
+from mst_clipiqa.tables.names import PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.stored import stored_rows
 from mst_clipiqa.tables.tars import TarImage
 
@@ -32,6 +31,8 @@ class Source:
         problem: why it cannot be scored, or None.
         at: (offset, length) of the image in a tar shard, in bytes.
         is_url: whether to open the path through fsspec.
+        frame: of an animated image, from 0; None for the one that the settings name.
+        more: the other columns of its row in a list.
     """
 
     file: str
@@ -40,11 +41,13 @@ class Source:
     problem: str | None = None
     at: tuple[int, int] | None = None
     is_url: bool = False
+    frame: int | None = None
+    more: dict[str, Cell] = field(default_factory=dict)
 
     @property
     def key(self) -> int:
-        """A hash of file and prompt, which identifies the row."""
-        return row_key(self.file, self.prompt)
+        """A hash of file, prompt and frame, which identifies the row."""
+        return row_key(self.file, self.prompt, self.frame)
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,10 @@ class Partition:
         return Partition(tree["name"], tuple(Source(**s) for s in sources))
 
 
-def row_key(file: object, prompt: object) -> int:
+def row_key(file: object, prompt: object, frame: int | None = None) -> int:
     """Return a 128-bit hash that identifies a row, the same on every machine."""
-    named = b"\0".join([utf8(str(file)), b"-" if prompt is None else b"+" + utf8(str(prompt))])
+    parts = [utf8(str(file)), b"-" if prompt is None else b"+" + utf8(str(prompt))]
+    named = b"\0".join(parts if frame is None else [*parts, str(frame).encode()])
     return int.from_bytes(hashlib.blake2b(named, digest_size=16).digest())
 
 
@@ -129,53 +133,15 @@ def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
         if not found:
             raise UsageError(f"Expected files that match {shown(given)}, got none: check the pattern.")
         return (source for one in found for source in sources(str(one), recursive=recursive))
-    if path.suffix.lower() == ".parquet" and path.is_file():
-        return _in_parquet(path)
     if path.suffix.lower() == ".tar" and path.is_file():
         return _in_tar(path)
-    items = expand([given], recursive=recursive)
-    where = Path.cwd()
-    return (
-        Source(item.file, str(where / item.path) if item.path else None, item.prompt, item.problem) for item in items
-    )
+    return map(source_of, expand([given], recursive=recursive))
 
 
-def with_prompts(found: Iterable[Source], prompt: str | None, prompts: Path | None) -> Iterator[Source]:
-    """Yield images with the one prompt, or with theirs in a file of prompts, if either is given.
-
-    Raises:
-        UsageError: both are given.
-        DataError: the file cannot be used.
-    """
-    if prompt is not None and prompts is not None:
-        raise UsageError("Expected one of --prompt and --prompts, got both: leave one out.")
-    given = PromptFile(prompts, by_number=True) if prompts is not None else None
-    return (_with_prompt(source, prompt, given) for source in found)
-
-
-def _with_prompt(source: Source, prompt: str | None, given: PromptFile | None) -> Source:
-    if given is None:
-        return source if prompt is None else replace(source, prompt=prompt)
-    try:
-        return replace(source, prompt=given.find(source.file))
-    except DataError as error:
-        return replace(source, problem=source.problem or str(error))
-
-
-def _in_parquet(path: Path) -> Iterator[Source]:
-    """Yield the rows of a Parquet list; file names are relative to its folder."""
-    for row in stream(path):
-        names = {name.lower(): name for name in row}
-        file_at = next((names[alias] for alias in FILE_COLUMNS if alias in names), None)
-        prompt_at = next((names[alias] for alias in PROMPT_COLUMNS if alias in names), None)
-        if file_at is None:
-            raise UsageError(f"Expected a column file in {shown(path)}, got {shown(', '.join(row))}: rename one.")
-        file, prompt = row[file_at], row[prompt_at] if prompt_at else None
-        if not isinstance(file, str) or not file.strip():
-            yield Source(str(path), None, problem="Expected a file in each row, got none.")
-            continue
-        at = path.parent / file
-        yield Source(str(at), str(at.absolute()), prompt if isinstance(prompt, str) and prompt.strip() else None)
+def source_of(item: Item) -> Source:
+    """Return an item of this machine as any machine finds it."""
+    path = str(Path.cwd() / item.path) if item.path else None
+    return Source(item.file, path, item.prompt, item.problem, frame=item.frame, more=dict(item.more))
 
 
 def _in_tar(path: Path) -> Iterator[Source]:

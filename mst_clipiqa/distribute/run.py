@@ -15,7 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.distribute.plan import Partition, partitions, row_key, sources, with_prompts
+from mst_clipiqa.distribute.listing import Listing, kinds_of, listed
+from mst_clipiqa.distribute.plan import Partition, partitions, row_key
 from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
 from mst_clipiqa.errors import UsageError, need, shown
 from mst_clipiqa.scoring.resume import check_same
@@ -37,9 +38,7 @@ class ClusterJob:
         actors: number of actors, each with its own model.
         gpus: GPUs per actor; a fraction shares one.
         part: images per Parquet file.
-        recursive: whether to include subfolders.
-        prompt: the prompt of every image, or None.
-        prompts: a file of prompts, or None.
+        listing: how the INPUT is read.
         origin: what determines the rows; ``run`` fills it in.
     """
 
@@ -50,9 +49,7 @@ class ClusterJob:
     actors: int = 1
     gpus: float = 0.0
     part_size: int = 256
-    recursive: bool = False
-    prompt: str | None = None
-    prompts: Path | None = None
+    listing: Listing = field(default_factory=Listing)
     origin: dict[str, str] = field(default_factory=dict)
 
 
@@ -87,18 +84,22 @@ def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) ->
     ray = _ray()
     began = time.monotonic()
     scorer = load(replace(job.work, device="cpu"))  # for its hash: the driver may have no GPU
-    asked = {"device": job.work.device, "precision": job.work.precision, "gpus per actor": str(job.gpus)}
-    job = replace(
-        job,
-        work=replace(job.work, sha256=sha256(scorer)),
-        origin=origin(scorer, columns(scorer, intervals=job.work.intervals)) | asked,
-    )
+    work = job.work
+    asked = {"device": work.device, "precision": work.precision, "gpus per actor": str(job.gpus)}
+    asked |= {"--color": work.color, "--frames": "all" if job.listing.each_frame else work.frame}
+    own = columns(scorer, intervals=work.intervals) | ({"frame": int} if job.listing.each_frame else {})
+    found, others = listed(job.given, job.listing)
+    more = [name for name in others if name not in own]
+    job = replace(job, work=replace(work, sha256=sha256(scorer)), origin=origin(scorer, [*own, *more]) | asked)
     had = _prepare(job)
     committed = _committed(job.output)
     done = _done(committed)
     taken = {path.name for path in committed}
-    found = with_prompts(sources(job.given, recursive=job.recursive), job.prompt, job.prompts)
     todo = list(partitions(found, job.part_size, done, taken))
+    every = (source for part in todo for source in part.sources)
+    had["columns"] = kinds_of(more, every, had.get("columns"))
+    _write(job.output, had)
+    job = replace(job, work=replace(job.work, more=tuple(had["columns"].items()), each_frame=job.listing.each_frame))
     expected = sum(done.values()) + sum(len(part.sources) for part in todo)
     if todo:
         with _cluster(ray, job):
@@ -148,7 +149,11 @@ def _committed(output: Path) -> list[Path]:
 
 def _done(committed: list[Path]) -> Counter[int]:
     """Return how often each row is in the output already."""
-    return Counter(row_key(row["file"], row["prompt"]) for path in committed for row in stream_table(path))
+    return Counter(
+        row_key(row["file"], row["prompt"], int(row["frame"]) - 1 if row.get("frame") else None)
+        for path in committed
+        for row in stream_table(path)
+    )
 
 
 def _count(output: Path) -> tuple[int, int, int]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from mst_clipiqa.distribute.listing import type_of
 from mst_clipiqa.distribute.plan import Partition, Source
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.files import MAX_BYTES
+from mst_clipiqa.images.options import MAX_PIXELS, Frame
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, to_row
@@ -36,6 +38,11 @@ class Work:
     threads: int  # of torch; 0 leaves it to torch
     intervals: bool = False
     cache: str | None = None  # folder of the feature cache, on every machine
+    color: str = "srgb"
+    frame: str = "first"
+    max_pixels: int = MAX_PIXELS
+    each_frame: bool = False  # whether rows have a column frame
+    more: tuple[tuple[str, str], ...] = ()  # further columns and their kinds
     sha256: str = ""  # of model and encoders: the same on every machine
 
 
@@ -65,23 +72,37 @@ class Worker:
         began = monotonic()
         path = Path(self.work.output) / partition.name
         if not path.exists():
-            names = columns(self.scorer, intervals=self.work.intervals)
+            names = columns(self.scorer, intervals=self.work.intervals) | (
+                {"frame": int} if self.work.each_frame else {}
+            )
+            names |= {name: type_of(kind) for name, kind in self.work.more}
             rows = [[plain(row.get(name)) for name in names] for row in self._rows(partition)]
             with atomic(path, sync=True) as file:
                 parquet.write(file, names, rows)
         return {"name": partition.name, "rows": len(partition.sources), "seconds": monotonic() - began}
 
     def _rows(self, partition: Partition) -> Iterator[dict[str, Any]]:
-        requests = (ScoreRequest(_image(source), source.prompt, source.file) for source in partition.sources)
+        requests = (ScoreRequest(_image(source), source.prompt, source) for source in partition.sources)
         for request, score in self.scorer.stream(requests):
-            yield to_row(request.tag, request.prompt, score, intervals=self.work.intervals)
+            source = request.tag
+            frame = {} if source.frame is None else {"frame": source.frame + 1}
+            row = to_row(source.file, request.prompt, score, intervals=self.work.intervals)
+            yield {**source.more, **frame, **row}
 
 
 def load(work: Work) -> Scorer:
     """Return the scorer that an actor uses."""
     cache = Cache(Path(work.cache)) if work.cache else None
     options = ScoreOptions(
-        work.device, work.precision, work.batch_size, work.workers, encoders=work.encoders, cache=cache
+        work.device,
+        work.precision,
+        work.batch_size,
+        work.workers,
+        encoders=work.encoders,
+        cache=cache,
+        color=work.color,
+        frame=work.frame,
+        max_pixels=work.max_pixels,
     )
     return Scorer.load(work.model, options)
 
@@ -96,7 +117,7 @@ def _image(source: Source) -> object:
     if source.problem or source.path is None:
         return Failed(source.problem or "no file")
     if source.at is None and not source.is_url:
-        return source.path
+        return source.path if source.frame is None else Frame(source.path, source.frame)
     try:
         return _fetched(source.path) if source.is_url else _member(source.path, *source.at) if source.at else None
     except Exception as error:  # noqa: BLE001 - storage packages may raise anything, and one image must not end the run

@@ -42,8 +42,8 @@ class Fusion:
     def sentence(self, target: str) -> str:
         """Return the shares as a sentence that begins with the target's name."""
         return (
-            f"{target}: {self.share:.0%} of the answer is the coarse stream's (gate {self.gate:.0%}); "
-            f"alone, coarse says {self.coarse_alone:.2f} and fine {self.fine_alone:.2f}."
+            f"{target}: {self.share:.0%} of the result comes from the coarse stream (mean gate {self.gate:.0%}); "
+            f"alone, the coarse stream would give {self.coarse_alone:.2f} and the fine one {self.fine_alone:.2f}."
         )
 
 
@@ -52,7 +52,7 @@ class Word:
     """What one word of the prompt does to the score.
 
     Attributes:
-        text: the word as written.
+        text: the word as written, without punctuation around it.
         attention: share of the prompt head's attention on the word's tokens, 0..1; None for a head without attention.
         effect: score with the word minus score without it, native units; negative where the word lowers the score.
     """
@@ -110,7 +110,7 @@ class Maps:
         left, top, right, bottom = self.worst(stream)
         lost = float(self.of(stream).max())
         spot = _place(left + right, top + bottom)
-        return f"{stream}: most {target} is lost {spot}, {lost:.2f} more than in the mean window."
+        return f"{stream}: most {target} is lost {spot}, {lost:.2f} more than in an average window."
 
 
 def _place(across: float, down: float) -> str:

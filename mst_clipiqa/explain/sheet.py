@@ -85,7 +85,7 @@ def _paste_maps(page: _Page, found: Explanation, target: str) -> None:
         page.text(x, title)
         page.image.paste(panel, (x, page.y + _LINE))
     page.y += _LINE + max(panel.height for panel in panels) + 6
-    note = f"Red: where more {target} is lost than in the mean window; each scored alone. Frame: the worst one."
+    note = f"Red: where more {target} is lost than in an average window; each scored alone. Frame: the worst one."
     page.text(_MARGIN, note, 13, _GREY)
     page.y += _LINE + 6
 
@@ -108,7 +108,7 @@ def _write_streams(page: _Page, found: Explanation) -> None:
     page.text(_MARGIN, "Coarse and fine stream", 16)
     page.y += _LINE
     for name, one in found.fusion.items():
-        page.text(_MARGIN, f"{name}: gate {one.gate:.0%} coarse, share of the answer {one.share:.0%} coarse")
+        page.text(_MARGIN, f"{name}: gate {one.gate:.0%} coarse, share of the result {one.share:.0%} coarse")
         page.y += _LINE - 4
         alone = f"scored alone: coarse {one.coarse_alone:.2f}, fine {one.fine_alone:.2f}"
         page.text(_MARGIN, alone, 14, _GREY)

@@ -9,6 +9,8 @@ which uses only what scoring uses of the text encoder.
 
 from __future__ import annotations
 
+import string
+
 import torch
 from torch import Tensor
 
@@ -42,9 +44,14 @@ def word_effects(predictor: Predictor, name: str, encoded: Encoded, prompt: str)
     native = to_native(scores, target.low, target.high)
     effects = (native[0] - native[1:]).tolist()
     if attention is None:
-        return tuple(Word(word, None, effect) for word, effect in zip(words, effects, strict=True))
+        return tuple(Word(_bare(word), None, effect) for word, effect in zip(words, effects, strict=True))
     shares = _merged(attention, _ends(predictor, words, len(whole.tokens)))
-    return tuple(Word(*one) for one in zip(words, shares, effects, strict=True))
+    return tuple(Word(_bare(word), share, gap) for word, share, gap in zip(words, shares, effects, strict=True))
+
+
+def _bare(word: str) -> str:
+    """Return a word without punctuation around it, or as it is if there is nothing else."""
+    return word.strip(string.punctuation) or word
 
 
 def _read(predictor: Predictor, prompts: list[str]) -> list[EncodedPrompt]:

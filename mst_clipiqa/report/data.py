@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.rows import Row, number, split_failed, text
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate.resampling import Resampling, mean_interval
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.tables.cells import csv_cell, rounded
@@ -45,10 +45,16 @@ def report_data(
         by: columns whose groups are compared, besides generators and prompts.
 
     Raises:
-        DataError: the table is empty, or a cell that should hold a number does not.
+        DataError: the table is empty or has no scores, or a cell that should hold a number does not.
     """
     if not rows:
         raise DataError("Expected a table with rows to report on, got none: score some images first.")
+    columns = dict.fromkeys(name for row in rows for name in row)
+    if columns.keys().isdisjoint(TARGETS):
+        raise DataError(
+            f"Expected scores in a column {' or '.join(TARGETS)}, got a table with {shown(', '.join(columns))}: score "
+            "its images first."
+        )
     good = {id(row) for row in split_failed(rows)[0]}
     is_good = [id(row) in good for row in rows]
     scores = _scores(rows, is_good)

@@ -14,6 +14,7 @@ from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
 
@@ -151,19 +152,23 @@ def encode_records(
 
 
 def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[PromptBank, Tensor]:
-    """Return the token states of the distinct prompts, and the row of each record's prompt."""
-    without = [record.name for record in records if not (record.prompt or "").strip()]
+    """Return the token states of the distinct prompts, and the row of each record's prompt.
+
+    The syntax of image generators is removed first, as in scoring: a head learns from the words that it will be given.
+    """
+    read = [cleaned(record.prompt or "")[0] for record in records]
+    without = [record.name for record, words in zip(records, read, strict=True) if not words.strip()]
     if without:
         raise DataError(
             f"Expected a prompt for every image, got none for {len(without)}, first {without[0]}: "
             "use the template head, or add the prompts."
         )
-    texts = list(dict.fromkeys(record.prompt or "" for record in records))
+    texts = list(dict.fromkeys(read))
     rows = [prompt.tokens for prompt in PromptEncoder(encoder.encoders, encoder.cache).encode(texts)]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
     where = {text: i for i, text in enumerate(texts)}
-    return PromptBank(tokens, mask), torch.tensor([where[record.prompt or ""] for record in records])
+    return PromptBank(tokens, mask), torch.tensor([where[words] for words in read])
 
 
 def rated_features(

@@ -52,6 +52,8 @@ def test_rank_by_weights_is_their_mean() -> None:
 
 
 def test_rank_of_one_column_adds_no_mean_to_the_row() -> None:
+    third = rank(TABLE, {"quality": 1, "correspondence": 2.0000001}).rows[0]["weighted"]
+    assert third == round(third, 6)
     assert "weighted" not in rank(TABLE, {"quality": 3}).rows[0]
 
 

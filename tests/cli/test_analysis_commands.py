@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,14 +215,16 @@ def test_compare_from_a_table(here: Path) -> None:
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
         [
-            f"Quality: B is ahead of A by 1.00 (3.00 against 2.00){doubt}",
-            f"Correspondence: A is ahead of B by 3.00 (4.00 against 1.00){doubt}",
+            f"Quality: b.png is ahead of a.png by 1.00 (3.00 against 2.00){doubt}",
+            f"Correspondence: a.png is ahead of b.png by 3.00 (4.00 against 1.00){doubt}",
         ],
     )
 
 
 class Stub:
     """Stands for a scorer: the score of an image is the length of its file's name."""
+
+    model = SimpleNamespace(config=SimpleNamespace(targets={}))
 
     def stream(self, requests: Iterable[ScoreRequest[None]]) -> Iterator[tuple[ScoreRequest[None], Score]]:
         for request in requests:
@@ -331,6 +334,28 @@ def test_the_folder_of_a_cluster_is_a_table(here: Path) -> None:
     assert "Expected the parts of a finished run in" in call("rank", parts).stderr
     (parts / "_manifest.json").write_text("{}")
     assert "Expected the state of a run in" in call("rank", parts).stderr
+
+
+def test_a_folder_is_scored_with_one_prompt_or_columns_of_other_names(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def fake(scorer: object, items: Iterable[Item], **_: object) -> Iterator[ScoreRow]:
+        for item in items:
+            seen.append(item.prompt)
+            yield to_row(item.file, item.prompt, Score(quality=5.0, targets={"quality": 5.0}))
+
+    monkeypatch.setattr("mst_clipiqa.scoring.scorer.Scorer.load", lambda *_, **__: Stub())
+    monkeypatch.setattr(rows_module, "score_rows", fake)
+    monkeypatch.setattr(rows_module, "columns", lambda *_, **__: rows_module.COLUMNS)
+    assert call("gate", "in", "--min-mean", "quality=5", "--prompt", "a red ball").exit_code == 0
+    assert set(seen) == {"a red ball"}
+    Path("words.csv").write_text("img_id,description\na.png,a cat\n")
+    seen.clear()
+    columns = ["--file-column", "img_id", "--prompt-column", "description"]
+    assert call("rank", "in", "--prompts", "words.csv", *columns).exit_code == 0
+    assert seen[0] == "a cat"
 
 
 def test_gate_answers_with_one_line_and_a_code(here: Path) -> None:

@@ -19,10 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mst_clipiqa import cli
-from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, run
-from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources, with_prompts
+from mst_clipiqa.analysis.read import read_scores
+from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, Listing, run
+from mst_clipiqa.distribute.listing import listed
+from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources
 from mst_clipiqa.distribute.worker import Work, Worker, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
+from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.tables.table import TableWriter, read_table
 from tests.fakes import draw
 
@@ -94,7 +97,7 @@ def test_folders_lists_and_parquet_name_the_same_files(folder: Path, tmp_path: P
     one, none = sources(str(tmp_path / "list.parquet"))
     assert one.prompt == listed.prompt == "a ball"
     assert Path(str(one.path)).samefile(str(listed.path))
-    assert none.problem == "Expected a file in each row, got none."
+    assert str(none.problem).startswith("Expected a file in each row, but ")
 
 
 def test_tar_shards_give_images_their_prompts(folder: Path, tmp_path: Path) -> None:
@@ -254,15 +257,48 @@ def test_prompts_intervals_and_cache_as_for_score(
     work = replace(worker.work, output=str(output), intervals=True, cache=str(tmp_path / "cache"))
     run_here(monkeypatch, worker)
     monkeypatch.setattr(worker, "work", work)
-    run(ClusterJob(str(folder), output, work, prompts=tmp_path / "p.csv"))
+    run(ClusterJob(str(folder), output, work, listing=Listing(prompts=tmp_path / "p.csv")))
     found = {Path(str(row["file"])).name: row for part in output.glob("*.parquet") for row in read_table(part)}
     assert [found[name]["prompt"] for name in ("0.png", "1.png")] == ["a red car", None]
     assert found["0.png"]["quality_low"] is not None and found["1.png"]["correspondence"] is None
     assert load(work).encoder.cache is not None
-    (one, *_) = with_prompts(sources(str(folder)), "a dog", None)
+    (one, *_), _ = listed(str(folder), Listing(prompt="a dog"))
     assert one.prompt == "a dog"
-    with pytest.raises(UsageError, match="Expected one of --prompt and --prompts"):
-        with_prompts([], "a dog", tmp_path / "p.csv")
+    tar = tar_of(tmp_path / "s.tar", {"0.png": b"image"})
+    assert [source.prompt for source in listed(str(tar), Listing(prompt="a fox"))[0]] == ["a fox"]
+    for named in (folder, tar):
+        with pytest.raises(UsageError, match="Expected one of --prompt"):
+            listed(str(named), Listing(prompt="a dog", prompts=tmp_path / "p.csv"))
+
+
+def test_columns_frames_and_sources_of_prompts_as_for_score(
+    worker: Worker, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [draw(seed, 0.2, size=40) for seed in range(3)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "list.csv").write_text("where,seed,generator\nin/0.png,7,sd\nin/moving.gif,8,\n")
+    run_here(monkeypatch, worker)
+    output = tmp_path / "out"
+    listing = Listing(columns=ListColumns("where"), each_frame=True, prompts_from="name")
+    job = ClusterJob(
+        str(tmp_path / "list.csv"), output, replace(worker.work, output=str(output)), part_size=1, listing=listing
+    )
+    assert run(job).rows == 4
+    rows = sorted(read_scores(output), key=lambda row: (row["seed"], row["frame"] or 0))
+    assert [(row["seed"], row["frame"], row["generator"]) for row in rows] == [
+        *[(7, None, "sd"), (8, 1, None), (8, 2, None), (8, 3, None)]
+    ]
+    assert [row["prompt"] for row in rows[:2]] == [None, "moving"]  # a number is no prompt
+    next(output.glob("part-*.parquet")).unlink()
+    assert (run(job).scored, run(job).rows) == (1, 4)  # only the row that is gone, whichever frame it was
+    (tmp_path / "list.csv").write_text("where,seed,generator\nin/0.png,seven,sd\nin/1.png,eight,\n")
+    with pytest.raises(
+        UsageError, match=r"Expected values of column 'seed' as in the parts that exist \(whole\), got text"
+    ):
+        run(job)
+    tar = tar_of(tmp_path / "s.tar", {"0.png": b"image"})
+    with pytest.raises(UsageError, match="--prompts-from needs a folder, an image or a list, got"):
+        listed(str(tar), Listing(prompts_from="name"))
 
 
 def test_an_actor_with_another_model_does_not_start() -> None:

@@ -142,6 +142,13 @@ def test_an_empty_table_is_refused() -> None:
         facts_of([])
 
 
+def test_a_list_without_scores_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"Expected scores in a column quality or .*, got a table with 'file, prompt': score"
+    ):
+        facts_of([{"file": "a.png", "prompt": "a ball"}])
+
+
 def test_links_are_relative_whatever_the_name(tmp_path: Path) -> None:
     name = 'javascript:alert(1)"<b>?#%'
     found = report_data([row(name)], [tmp_path / "images" / name], tmp_path, "Scores")

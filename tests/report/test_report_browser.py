@@ -229,7 +229,11 @@ def test_a_image_opens_with_its_explanation(browser: Browser, tmp_path: Path) ->
     assert "explained" in str(card.get_attribute("aria-label"))
     card.click()
     said = page.inner_text("#viewer-facts")
-    for words in ("Both: most quality is lost", "Probability of each quality level", "of the answer is the coarse"):
+    for words in (
+        "Both: most quality is lost",
+        "Probability of each quality level",
+        "of the result comes from the coarse",
+    ):
         assert words in said
     assert page.locator(".levels li").count() == 5
     assert "Both: most quality is lost" in str(page.get_attribute(".maps img >> nth=0", "alt"))

@@ -263,3 +263,15 @@ def test_a_checkpoint_of_other_prompts_is_refused(
     other = replace(table, prompts=prompts, templates=table.templates.flip(0))
     with pytest.raises(UsageError, match="but its texts differ"):
         fitted(rated, other, head, replace(QUICK, epochs=1), tmp_path / "c.pt")
+
+
+def test_prompts_are_read_without_syntax_as_in_scoring(rated: RatedSet, tmp_path: Path) -> None:
+    plain = [replace(r, prompt="a red ball") for r in rated.records[:2]]
+    marked = [plain[0], replace(plain[1], prompt="a (red:1.3) ball <lora:x:0.8>")]
+    one, two = (encode_records(ImageEncoder(FakePair()), records, prompts=True) for records in (plain, marked))
+    assert one.prompts is not None
+    assert two.prompts is not None
+    assert torch.equal(one.prompts.tokens, two.prompts.tokens)
+    nothing = [replace(plain[0], prompt="<lora:x:0.8>")]
+    with pytest.raises(DataError, match="Expected a prompt for every image, got none for 1"):
+        encode_records(ImageEncoder(FakePair()), nothing, prompts=True)

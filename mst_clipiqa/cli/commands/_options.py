@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.data import RatedSet
     from mst_clipiqa.features.cache import Cache
     from mst_clipiqa.features.image_encoder import ImageEncoder
+    from mst_clipiqa.inputs.lists import ListColumns
     from mst_clipiqa.scoring.scorer import Scorer
     from mst_clipiqa.train.fit import Recipe
 
@@ -50,6 +51,25 @@ color_option = click.option(
 )
 size_option = click.option(
     "--max-megapixels", "max_pixels", type=float, callback=_pixels, help="Largest image in megapixels; 179 by default."
+)
+
+
+list_options = stack(
+    click.option("--file-column", help="Column of files in lists and prompts, if it has an unusual name."),
+    click.option("--prompt-column", help="Column of prompts in lists and prompts, if it has an unusual name."),
+)
+prompts_from_option = click.option(
+    "--prompts-from",
+    type=click.Choice(["metadata", "sidecar", "name", "folder"]),
+    help="Read prompts from each image's metadata, from the text beside it, or from its or its folder's name.",
+)
+frames_option = click.option(
+    "--frames",
+    "frame",
+    type=click.Choice(["first", "middle", "all"]),
+    default="first",
+    show_default=True,
+    help="Frame of animated images to score; all writes one row per frame.",
 )
 
 
@@ -103,6 +123,13 @@ def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, al
     if rated.missing:
         click.echo(f"Note: {len(rated.missing)} images are missing and left out.", err=True)
     return rated
+
+
+def list_columns(flags: Mapping[str, Any]) -> ListColumns:
+    """Return which columns hold files and prompts; ``flags`` has the values of ``list_options``."""
+    from mst_clipiqa.inputs.lists import ListColumns
+
+    return ListColumns(flags["file_column"], flags["prompt_column"])
 
 
 def open_cache(folder: Path | None) -> Cache | None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, stack
+from mst_clipiqa.cli.commands._options import (
+    FILE,
+    encoding_options,
+    list_columns,
+    list_options,
+    load_scorer,
+    prompts_from_option,
+    stack,
+)
 from mst_clipiqa.cli.commands._score_table import counted, say_written
 from mst_clipiqa.cli.commands._screen import apart, common_folder, for_screen
 
@@ -39,11 +47,9 @@ by_option = click.option(
 source_options = stack(
     click.option("--model", default="mini", show_default=True, help="Model that scores the images of a folder."),
     click.option("--prompts", type=FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
-    click.option(
-        "--prompts-from",
-        type=click.Choice(["metadata", "sidecar", "name", "folder"]),
-        help="Read prompts from each image's metadata, from the text beside it, or from its or its folder's name.",
-    ),
+    click.option("--prompt", help="The prompt of every image of a folder."),
+    prompts_from_option,
+    list_options,
     click.option("--recursive", is_flag=True, help="Include subfolders."),
     encoding_options,
 )
@@ -68,7 +74,8 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
     from mst_clipiqa.inputs.expand import Item, expand
     from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow, columns, score_rows
 
-    items = expand(folder, recursive=how["recursive"], prompts=how["prompts"], prompts_from=how["prompts_from"])
+    asked = {name: how[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
+    items = expand(folder, **asked, columns=list_columns(how))
     scorer = load_scorer(how)
     rows: list[Row] = []
     with progress("Scoring", items.count() if sys.stderr.isatty() else None) as advance:

@@ -44,9 +44,21 @@ def command(
     found = [one for one in compared if one.target in asked or one.verdict != "not compared"]
     if output is None and not as_json:
         for one in found:
-            click.echo(one.sentence())
+            click.echo(one.sentence(_called(names)))
     else:
         write_rows([one.to_row() for one in found], output, as_json)
+
+
+def _called(names: tuple[str, str]) -> tuple[str, str]:
+    """Return what to call the images: the ends of their paths from the first part that differs."""
+    from mst_clipiqa.cli.commands._screen import common_folder, for_screen
+
+    paths = [for_screen(name.replace("\\", "/")) for name in names]
+    bases = [path.rsplit("/", 1)[-1] for path in paths]
+    if bases[0] != bases[1]:
+        return bases[0], bases[1]
+    folder = common_folder(paths)
+    return (paths[0][len(folder) :], paths[1][len(folder) :]) if paths[0] != paths[1] else ("A", "B")
 
 
 def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple[Row, Row]:

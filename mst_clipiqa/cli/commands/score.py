@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, controls_of
-from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, model_options
+from mst_clipiqa.cli.commands._options import (
+    FILE,
+    encoding_options,
+    frames_option,
+    list_columns,
+    list_options,
+    load_scorer,
+    model_options,
+    prompts_from_option,
+)
 from mst_clipiqa.cli.commands._score_table import Seen, counted, print_table, say_written
 from mst_clipiqa.errors import UsageError, shown
 
@@ -29,23 +38,11 @@ if TYPE_CHECKING:
 @click.option("--prompt", help="The prompt of every image.")
 @click.option("--prompts", type=FILE, help="File with a prompt for each image: .csv, .tsv, .json, .jsonl or .parquet.")
 @model_options
-@click.option(
-    "--prompts-from",
-    type=click.Choice(["metadata", "sidecar", "name", "folder"]),
-    help="Read prompts from each image's metadata, from the text beside it, or from its or its folder's name.",
-)
-@click.option("--file-column", help="Column of files in lists and prompts, if it has an unusual name.")
-@click.option("--prompt-column", help="Column of prompts in lists and prompts, if it has an unusual name.")
+@prompts_from_option
+@list_options
 @control_options
 @click.option("--keep-metadata", is_flag=True, help="Add columns on how each image was generated.")
-@click.option(
-    "--frames",
-    "frame",
-    type=click.Choice(["first", "middle", "all"]),
-    default="first",
-    show_default=True,
-    help="Frame of animated images to score; all writes one row per frame.",
-)
+@frames_option
 @click.option("-o", "--output", type=FILE, help="Write the table to this file: .csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished run of the same command.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
@@ -72,7 +69,6 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.inputs.expand import expand
-    from mst_clipiqa.inputs.lists import ListColumns
     from mst_clipiqa.scoring.resume import Stop, Stopped
     from mst_clipiqa.scoring.score_rows import columns
 
@@ -81,7 +77,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     _check_output(output, flags["resume"])
     replaced = output is not None and output.exists()
     source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    items = expand(paths, **source, columns=ListColumns(flags["file_column"], flags["prompt_column"]))
+    items = expand(paths, **source, columns=list_columns(flags))
     scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
     controls = controls_of(flags, scorer, items, paths)
     names = columns(scorer, intervals=flags["intervals"]) | _more_columns(flags)

@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, FOLDER, model_options
+from mst_clipiqa.cli.commands._options import (
+    FILE,
+    FOLDER,
+    color_option,
+    frames_option,
+    list_columns,
+    list_options,
+    model_options,
+    prompts_from_option,
+    size_option,
+)
 from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.errors import UsageError
 
@@ -32,25 +42,36 @@ from mst_clipiqa.errors import UsageError
 @click.option("--cache", type=FOLDER, help="Folder to cache features in, which every machine sees.")
 @click.option("--prompt", help="The prompt of every image.")
 @click.option("--prompts", type=FILE, help="File with a prompt for each image, as for score.")
+@prompts_from_option
+@list_options
+@frames_option
+@color_option
+@size_option
 @click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     """Score images on a Ray cluster (extra: ray), with the rows of mst-clipiqa score, each exactly once.
 
     INPUT is a folder or list as for score, a Parquet list (columns file and prompt), one WebDataset tar shard or a
-    pattern for several, or a URL that fsspec supports. Every machine must see INPUT, model and output under the same
-    names. To resume, repeat the command. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
+    pattern for several, or a URL that fsspec supports. Other columns of a list or of the prompts are kept. Every
+    machine must see INPUT, model and output under the same names. To resume, repeat the command. Exit codes: 0 success,
+    1 some rows failed, 2 wrong usage.
     """
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.distribute import ClusterJob, run
+    from mst_clipiqa.distribute import ClusterJob, Listing, run
     from mst_clipiqa.distribute.worker import Work
 
     if "://" in output:
         raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
     folder = Path(output).absolute()
-    names = ("model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals")
+    names = ["model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals"]
+    names += ["color", "max_pixels"]
     cache = None if flags["cache"] is None else str(flags["cache"].absolute())
-    work = Work(output=str(folder), cache=cache, **{name: flags[name] for name in names})
+    all_frames = flags["frame"] == "all"
+    frame = "first" if all_frames else flags["frame"]
+    work = Work(output=str(folder), cache=cache, frame=frame, **{name: flags[name] for name in names})
+    asked = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
+    listing = Listing(**asked, columns=list_columns(flags), each_frame=all_frames)
     job = ClusterJob(
         given,
         folder,
@@ -59,9 +80,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
         actors=flags["actors"],
         gpus=flags["gpus_per_actor"],
         part_size=flags["part_size"],
-        recursive=flags["recursive"],
-        prompt=flags["prompt"],
-        prompts=flags["prompts"],
+        listing=listing,
     )
     with progress("Scoring", quiet=quiet or not sys.stderr.isatty()) as advance:
         summary = run(job, advance)

@@ -1,0 +1,108 @@
+"""The images of an INPUT with their prompts and further columns, as the flags of the command ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from glob import has_magic
+from pathlib import Path
+
+from mst_clipiqa.distribute.plan import Source, source_of, sources
+from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.inputs.each_frame import each_frame
+from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns
+from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.tables import parquet
+from mst_clipiqa.tables.stored import is_stored
+
+_KINDS: dict[str, type] = {"text": str, "whole": int, "number": float}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How an INPUT is read.
+
+    Attributes:
+        recursive: include subfolders.
+        prompt: the prompt of every image, or None.
+        prompts: a file of prompts, or None.
+        prompts_from: where else to find each image's prompt; for folders and lists.
+        columns: which columns of lists hold files and prompts.
+        each_frame: a row per frame of animated images; for folders and lists.
+    """
+
+    recursive: bool = False
+    prompt: str | None = None
+    prompts: Path | None = None
+    prompts_from: str | None = None
+    columns: ListColumns = USUAL_COLUMNS
+    each_frame: bool = False
+
+
+def listed(given: str, how: Listing) -> tuple[Iterator[Source], Sequence[str]]:
+    """Return the images of an INPUT, and the names of their further columns.
+
+    Raises:
+        UsageError: it names nothing that can be scored, or flags do not go together.
+        DataError: the file of prompts cannot be used, or a URL cannot be listed.
+    """
+    path = Path(given)
+    if "://" in given or path.suffix.lower() == ".tar" or (has_magic(given) and not path.exists()):
+        if how.prompts_from or how.each_frame:
+            flag = "--prompts-from" if how.prompts_from else "--frames all"
+            raise UsageError(f"{flag} needs a folder, an image or a list, got {shown(given)}: omit it.")
+        return _with_prompts(sources(given, recursive=how.recursive), how)
+    if path.suffix.lower() == ".parquet" and path.is_file() and is_stored(path):
+        raise UsageError(
+            f"Expected a list of files in {shown(given)}, got Parquet that holds its images: use score, or make tars."
+        )
+    asked = {"prompt": how.prompt, "prompts": how.prompts, "prompts_from": how.prompts_from}
+    items = expand([given], recursive=how.recursive, columns=how.columns, **asked)  # type: ignore[arg-type]
+    return map(source_of, each_frame(items) if how.each_frame else items), items.columns
+
+
+def _with_prompts(found: Iterable[Source], how: Listing) -> tuple[Iterator[Source], Sequence[str]]:
+    """Return images with the one prompt, or with theirs in a file of prompts, if either is given."""
+    if how.prompt is not None and how.prompts is not None:
+        raise UsageError("Expected one of --prompt and --prompts, got both: leave one out.")
+    given = PromptFile(how.prompts, by_number=True, columns=how.columns) if how.prompts is not None else None
+    return (_with_prompt(source, how.prompt, given) for source in found), given.columns if given else []
+
+
+def _with_prompt(source: Source, prompt: str | None, given: PromptFile | None) -> Source:
+    if given is None:
+        return source if prompt is None else replace(source, prompt=prompt)
+    try:
+        return replace(source, prompt=given.find(source.file), more={**source.more, **given.more(source.file)})
+    except DataError as error:
+        return replace(source, problem=source.problem or str(error))
+
+
+def kinds_of(names: Sequence[str], found: Iterable[Source], had: dict[str, str] | None) -> dict[str, str]:
+    """Return the kind of each further column ("text", "whole" or "number"), the same in all parts of an output.
+
+    Args:
+        names: of the columns.
+        found: the images to score.
+        had: the kinds of the parts that exist, or None.
+
+    Raises:
+        UsageError: the parts that exist have another kind that cannot hold the values.
+    """
+    of_type = {kind: name for name, kind in _KINDS.items()}
+    wanted = {name: _KINDS[kind] for name, kind in (had or {}).items() if name in names}
+    rows = ([source.more.get(name) for name in names] for source in found)
+    kinds = {name: of_type[kind] for name, kind in parquet.kinds(names, wanted, rows).items()}
+    for name, kind in (had or {}).items():
+        if kinds.get(name, kind) != kind:
+            raise UsageError(
+                f"Expected values of column {shown(name)} as in the parts that exist ({kind}), got {kinds[name]}: "
+                "name another output."
+            )
+    return kinds
+
+
+def type_of(kind: str) -> type:
+    """Return the type of a kind that ``kinds_of`` gave."""
+    return _KINDS[kind]
