@@ -317,6 +317,20 @@ def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPa
     assert "quality_low" not in out  # a screen is narrow
 
 
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    names = [f"out/a-painting-of-a-house-in-the-snow_{i}.png" for i in range(3)]
+    rows = [{"file": name, "quality": 2.5, "correspondence": 3.5, "generator": "sdxl" * 5, "rank": 1} for name in names]
+    write_rows(rows, None, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert len([line for line in lines if ".png" in line]) == 3  # no name is broken into two lines
+    assert ("generator" in lines[1]) is (width > 60)
+    assert (lines[-1] == "Too wide to show: generator; -o FILE has all columns.") is (width == 60)
+
+
 def test_the_folder_of_a_cluster_is_a_table(here: Path) -> None:
     parts = here / "sc.parquet"
     for number, rows in enumerate((ROWS[:2], ROWS[2:])):

@@ -12,6 +12,8 @@ import click
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from mst_clipiqa.scoring.score_rows import ScoreRow
     from mst_clipiqa.scoring.scorer import Scorer
 
@@ -83,9 +85,8 @@ def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:
     console = Console()
     files = [for_screen(row["file"]) for row in rows]
     folder = common_folder(files)
-    words = [
-        for_screen(row["reason"] if row["status"] == "error" or not row["prompt"] else row["prompt"]) for row in rows
-    ]
+    is_reason = [row["status"] == "error" or not row["prompt"] for row in rows]
+    words = [for_screen(row["reason" if why else "prompt"]) for row, why in zip(rows, is_reason, strict=True)]
     free = console.width - sum(max(len(name), 7) + 2 for name in targets) - len("gate") - 4
     widest = max(map(columns_of, words), default=0)
     names = apart([file[len(folder) :] for file in files], max(16, free // 2, free - widest - 1))
@@ -101,7 +102,7 @@ def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:
         if at == len(seen.first):
             table.add_section()
         numbers = ["" if (value := row.get(name)) is None else f"{value:.2f}" for name in (*targets, "gate")]
-        table.add_row(Text(names[at]), *numbers, *([Text(words[at])] if widest else []))
+        table.add_row(Text(names[at]), *numbers, *([_last(words[at], is_reason[at])] if widest else []))
     if folder:
         console.print(f"In {folder}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
@@ -110,3 +111,10 @@ def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:
         console.print(f"{more:,} more; {where}.", highlight=False, markup=False, soft_wrap=True)
     uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
     console.print(f"Model {scorer.model.config.name}; higher is better{uncalibrated}.", highlight=False, markup=False)
+
+
+def _last(words: str, is_reason: bool) -> Text:
+    """Return a prompt on one line, cut if it is too long, or a whole reason."""
+    from rich.text import Text
+
+    return Text(words) if is_reason else Text(words, no_wrap=True, overflow="ellipsis")

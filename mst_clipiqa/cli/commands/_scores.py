@@ -19,13 +19,15 @@ from mst_clipiqa.cli.commands._options import (
     stack,
 )
 from mst_clipiqa.cli.commands._score_table import counted, say_written
-from mst_clipiqa.cli.commands._screen import apart, common_folder, for_screen
+from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
 
 # Columns that do not fit on a terminal.
-_WIDE = {"prompt", "reason", "model", "status", "gate", "width", "height"}
+_WIDE = {"familiarity", "prompt", "reason", "model", "status", "gate", "width", "height"}
+_FIRST = {"file", "quality", "correspondence", "rank"}  # always shown
+_SHORTEST_NAME = 24  # columns of a file's name, before other columns give way
 _WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
 
 output_option = click.option(
@@ -140,22 +142,32 @@ def _to_stdout(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_jso
 
 
 def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print a table that fits the terminal: names give way first, then further columns, from the last on."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = [name for name in columns if name not in _WIDE and not name.endswith(_WIDE_ENDS)]
+    wanted = [name for name in columns if name not in _WIDE and not name.endswith(_WIDE_ENDS)]
     console = Console(highlight=False)
+    files = [for_screen(row.get("file")) for row in rows]
+    folder = common_folder(files)
+    files = [file[len(folder) :] for file in files]
+    cells = {name: files if name == "file" else [for_screen(row.get(name)) for row in rows] for name in wanted}
+    widths = {name: max(columns_of(cell) for cell in [name, *cells[name]]) + 2 for name in wanted}
+    widths |= {"file": min(widths["file"], _SHORTEST_NAME)} if "file" in widths else {}
+    shown = list(wanted)
+    for name in reversed([name for name in wanted if name not in _FIRST]):
+        if sum(widths[one] for one in shown) > console.width:
+            shown.remove(name)
+    cells["file"] = apart(files, max(_SHORTEST_NAME, console.width - sum(widths[n] for n in shown if n != "file")) - 2)
     table = Table(box=None, header_style="bold")
     for name in shown:
         is_text = any(isinstance(row.get(name), str) for row in rows)
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
-    files = [for_screen(row.get("file")) for row in rows]
-    folder = common_folder(files)
-    names = apart([file[len(folder) :] for file in files], console.width // 2)
-    for row, file in zip(rows, names, strict=True):
-        cells = {name: for_screen(row.get(name)) for name in shown} | ({"file": file} if "file" in shown else {})
-        table.add_row(*map(Text, cells.values()))
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name in _FIRST, overflow="fold")
+    for at in range(len(rows)):
+        table.add_row(*(Text(cells[name][at]) for name in shown))
     if folder:
         console.print(f"In {folder}", markup=False, soft_wrap=True)
     console.print(table)
+    if hidden := [for_screen(name) for name in wanted if name not in shown]:
+        console.print(f"Too wide to show: {', '.join(hidden)}; -o FILE has all columns.", markup=False, soft_wrap=True)
