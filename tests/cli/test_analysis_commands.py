@@ -319,11 +319,13 @@ def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int) -> None:
+    from mst_clipiqa.cli.commands import _scores
+
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     names = [f"out/a-painting-of-a-house-in-the-snow_{i}.png" for i in range(3)]
     rows = [{"file": name, "quality": 2.5, "correspondence": 3.5, "generator": "sdxl" * 5, "rank": 1} for name in names]
-    write_rows(rows, None, as_json=False)
+    _scores.write_rows(rows, None, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
     assert len([line for line in lines if ".png" in line]) == 3  # no name is broken into two lines
