@@ -150,10 +150,15 @@ def _committed(output: Path) -> list[Path]:
 def _done(committed: list[Path]) -> Counter[int]:
     """Return how often each row is in the output already."""
     return Counter(
-        row_key(row["file"], row["prompt"], int(row["frame"]) - 1 if row.get("frame") else None)
+        row_key(row["file"], row["prompt"], _frame(row.get("frame")))
         for path in committed
         for row in stream_table(path)
     )
+
+
+def _frame(cell: str | float | None) -> int | None:
+    """Return a frame's number from 0, as in a source, of its number from 1, as in the table."""
+    return int(cell) - 1 if isinstance(cell, float) else None
 
 
 def _count(output: Path) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -326,7 +327,7 @@ def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any,
     names = [f"out/a-painting-of-a-house-in-the-snow_{i}.png" for i in range(3)]
     rows = [{"file": name, "quality": 2.5, "correspondence": 3.5, "generator": "sdxl" * 5, "rank": 1} for name in names]
     _scores.write_rows(rows, None, as_json=False)
-    lines = capsys.readouterr().out.splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= width
     assert len([line for line in lines if ".png" in line]) == 3  # no name is broken into two lines
     assert ("generator" in lines[1]) is (width > 60)

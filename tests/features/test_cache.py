@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.features.cache import Cache, Encoded, cache_folder
+from mst_clipiqa.features.cache import Cache, Encoded
+from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from tests.fakes import FakePair, draw
