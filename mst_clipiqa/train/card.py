@@ -33,7 +33,7 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
         lines.append(f"| {name} | {target.head} | {target.low:g} to {target.high:g} | {half} |")
     for name, training in trainings.items():
         lines += ["", *_training(name, training)]
-    data = [training["data"] for training in trainings.values()]
+    data = [training["data"] for training in trainings.values() if not _of_pairs_alone(training)]
     return front_matter(config.name, config.encoders.source, data, _measured(trainings)) + "\n".join(lines) + "\n"
 
 
@@ -41,7 +41,7 @@ def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
     """Return the figures of each target that was tested."""
     found = []
     for name, training in trainings.items():
-        if training["test"] is not None:
+        if training["test"] is not None and not _of_pairs_alone(training):
             values = (training["test"]["agreement"][measure] for measure in ("srcc", "plcc"))
             numbers = (float("nan") if value is None else value for value in values)
             found.append(MeasuredResult(name, training["data"], "test", training["protocol"], *numbers))
@@ -50,7 +50,7 @@ def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
 
 def _training(name: str, training: dict[str, Any]) -> list[str]:
     best, recipe, pairs = training["best"], training["recipe"], training.get("preferences")
-    if pairs and pairs["data"] == training["data"]:
+    if _of_pairs_alone(training):
         source = f"{pairs['data']}, {pairs['train']} to train on"
     else:
         source = f"{training['data']} ({training['licence'] or 'licence not stated'})"
@@ -66,12 +66,18 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
         "",
         f"![training curve]({name}.png)",
     ]
-    if pairs and pairs["data"] == training["data"]:
+    if _of_pairs_alone(training):
         lines += [
             "",
             "**Uncalibrated: there were no ratings, so scores only order images; their scale means nothing.**",
         ]
     return lines + ([] if training["test"] is None else ["", *_test(training)])
+
+
+def _of_pairs_alone(training: dict[str, Any]) -> bool:
+    """Return whether a target was trained without ratings."""
+    pairs = training.get("preferences")
+    return bool(pairs) and pairs["data"] == training["data"]
 
 
 def _selected(best: dict[str, Any]) -> str:

@@ -69,12 +69,12 @@ def _pairs(tables: tuple[Path, ...], as_json: bool, flags: dict[str, Any]) -> in
     from mst_clipiqa.benchmark.assess_pairs import assess_pairs
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.data import load_preferences
+    from mst_clipiqa.scoring.folders import trained_folder
 
     if tables or flags["data"] or not flags["model"]:
         raise UsageError("--pairs needs --model, and neither tables nor --data: name the model to compare.")
     preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
-    folder = Path(flags["model"]) if Path(flags["model"]).is_dir() else None
-    part = choose(preferences.images, flags["part"], folder)
+    part = choose(preferences.images, flags["part"], trained_folder(flags["model"]))
     scorer = load_scorer(flags)
     with progress("Scoring", len(part.records), quiet=flags["quiet"]) as advance:
         found = assess_pairs(scorer, preferences, part, advance)
