@@ -14,7 +14,7 @@ from mst_clipiqa.errors import DataError, nearest, shown
 from mst_clipiqa.tables.table import stream_table
 
 PREFERRED = {"a": 1.0, "image_a": 1.0, "b": 0.0, "image_b": 0.0, "tie": 0.5}
-_NEEDED = ("image_a", "image_b", "preferred")
+_PAIR_COLUMNS = ("image_a", "image_b", "preferred")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def load_preferences(path: Path, root: Path | None = None, *, allow_missing: boo
     for number, row in enumerate(rows, 1):
         where = f"row {number} of {shown(path.name)}"
         prompt = _text(row.get("prompt")).strip()
-        files = [_text(row[column]).replace("\\", "/").strip() for column in _NEEDED[:2]]
+        files = [_text(row[column]).replace("\\", "/").strip() for column in _PAIR_COLUMNS[:2]]
         if not all(files) or files[0] == files[1]:
             raise DataError(f"Expected two images in {where}, got {shown(' and '.join(files))}: correct the row.")
         preferred, strength = _preferred(row["preferred"], where), _strength(row.get("strength"), where)
@@ -136,7 +136,7 @@ def _linked(pairs: Iterable[Preference]) -> Callable[[str], str]:
 
 def _check_columns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    for column in _NEEDED:
+    for column in _PAIR_COLUMNS:
         if any(column not in row for row in rows) or not rows:
             hint = nearest(column, columns) or f"; its columns are: {', '.join(columns) or 'none'}"
             raise DataError(f"Expected a column {column} in each row of {shown(path)}, found none{hint}.")

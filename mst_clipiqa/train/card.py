@@ -49,7 +49,7 @@ def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
 
 
 def _training(name: str, training: dict[str, Any]) -> list[str]:
-    best, recipe, pairs = training["best"], training["recipe"], training.get("preferences")
+    best, recipe, pairs = training["best"], training["recipe"], training.get("preferences") or {}
     if _of_pairs_alone(training):
         source = f"{pairs['data']}, {pairs['train']} to train on"
     else:
@@ -76,7 +76,7 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
 
 def _of_pairs_alone(training: dict[str, Any]) -> bool:
     """Return whether a target was trained without ratings."""
-    pairs = training.get("preferences")
+    pairs = training.get("preferences") or {}
     return bool(pairs) and pairs["data"] == training["data"]
 
 
