@@ -98,7 +98,8 @@ def load_preferences(path: Path, root: Path | None = None, *, allow_missing: boo
             f"Expected the images of {shown(path.name)} in {shown(folders[0])}, but {are} missing, first "
             f"{shown(missing[0])}: give their folder with --root, or allow missing images (--allow-missing)."
         )
-    kept = [pair for pair in pairs if pair.a.file.is_file() and pair.b.file.is_file()] if gone else pairs
+    names = {record.name for (file, _), record in images.items() if file in gone}
+    kept = [pair for pair in pairs if names.isdisjoint((pair.a.name, pair.b.name))]
     if not kept:
         raise DataError(f"Expected pairs of images in {shown(path)}, got none: add rows.")
     return _as_set(name, path, kept, tuple(sorted(gone)))

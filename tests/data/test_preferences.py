@@ -30,7 +30,7 @@ def test_pairs_are_read_with_ties_and_strengths(tmp_path: Path) -> None:
         ("pairs/1.png", "pairs/3.png#2", 0.5, 1.0),
     ]
     assert {p.a.group for p in found.pairs[:2]} == {"pairs of pairs.csv/a cat"}
-    assert all(record.file.is_file() and not record.targets for record in found.images.records)
+    assert all(Path(str(record.file)).is_file() and not record.targets for record in found.images.records)
     assert len(found.images.records) == 6
 
 
