@@ -56,6 +56,12 @@ class EncoderRef:
     source: str
     sha256: str
     dim: int
+    dim_fine: int | None = None  # of f_f; None if it is ``dim``
+
+    @property
+    def features(self) -> int:
+        """The number of features of an image, D + D_f."""
+        return self.dim + (self.dim_fine or self.dim)
 
 
 @dataclass(frozen=True)
@@ -143,15 +149,12 @@ def load(folder: Path) -> TrainedModel:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
-    raw_config, raw_weights = (
-        (folder / "config.json").read_bytes(),
-        (folder / "model.safetensors").read_bytes(),
-    )
+    raw_config, raw_weights = ((folder / name).read_bytes() for name in ("config.json", "model.safetensors"))
     config = _config(_json(raw_config, folder / "config.json"), folder / "config.json")
     weights = load_weights(raw_weights, folder / "model.safetensors")
     trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
     _check_names(weights, trained, folder)
-    parts = {name: _part(name, target, config.encoders.dim, weights, folder) for name, target in trained.items()}
+    parts = {name: _part(name, target, config.encoders, weights, folder) for name, target in trained.items()}
     digest = hashlib.sha256(raw_config + raw_weights).hexdigest()
     return TrainedModel(config, parts, load_trained_on(folder), digest, _reference(config, folder), folder)
 
@@ -170,10 +173,8 @@ def _reference(config: ModelConfig, folder: Path) -> Reference | None:
         found = Reference.from_arrays({name: array.numpy() for name, array in load_weights(raw, path).items()})
     except DataError as error:
         raise ModelError(f"Expected a reference in {path}: {error} Train again.") from error
-    if len(found.mean) != 2 * config.encoders.dim:
-        raise ModelError(
-            f"Expected a reference of {2 * config.encoders.dim} features in {path}, got {len(found.mean)}: train again."
-        )
+    if len(found.mean) != (wide := config.encoders.features):
+        raise ModelError(f"Expected a reference of {wide} features in {path}, got {len(found.mean)}: train again.")
     return found
 
 
@@ -193,12 +194,12 @@ def load_trained_on(folder: Path) -> TrainedOn:
     return TrainedOn(*(frozenset(some) for some in lists if some is not None))
 
 
-def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], folder: Path) -> MSTCLIPIQA:
+def _part(name: str, target: Target, encoders: EncoderRef, weights: Mapping[str, Tensor], folder: Path) -> MSTCLIPIQA:
     """Return one target's fusion and head with its weights, float32, frozen."""
     head: Literal["prompt", "template"] = "prompt" if target.head == "prompt" else "template"
     own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
     with torch.device("meta"):  # shapes only, no memory, until they match those of the file
-        want = MSTCLIPIQA(dim, head).state_dict()
+        want = MSTCLIPIQA(encoders.dim, head, encoders.dim_fine).state_dict()
     for key, tensor in want.items():
         if key not in own:
             raise ModelError(f"Expected the weight {name}.{key} in {folder}, but it is missing: save the model again.")
@@ -212,7 +213,7 @@ def _part(name: str, target: Target, dim: int, weights: Mapping[str, Tensor], fo
             f"Expected no weight {name}.{shown(left[0])[1:-1]} for a {target.head} head in {folder}: "
             "save the model again."
         )
-    part = MSTCLIPIQA(dim, head)
+    part = MSTCLIPIQA(encoders.dim, head, encoders.dim_fine)
     part.load_state_dict(own)
     return part.float().eval().requires_grad_(False)
 
@@ -265,6 +266,10 @@ def _target(name: str, data: Any, path: Path) -> Target:
 
 
 def _view(data: Any, path: Path) -> ViewSpec:
+    if isinstance(data, dict) and (own := data.get("own")) is not None:
+        if not isinstance(own, dict) or own.get("own") is not None:
+            raise ModelError(f"Expected one view of the fine stream's own in {path}, got {shown(own)}.")
+        data = data | {"own": _view(own, path)}
     view = _build(ViewSpec, data, path)
     mean, std = ((float(a), float(b), float(c)) for a, b, c in (view.mean, view.std))
     return dataclasses.replace(view, mean=mean, std=std)

@@ -27,8 +27,8 @@ from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, run_all
 from mst_clipiqa.data import load
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import load_clip_pair
-from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
 from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.loss import mst_clipiqa_loss
@@ -44,7 +44,7 @@ EPOCHS, SPLITS, BATCH = 20, 10, 8
 
 def published(images: int, steps: int) -> dict[str, Any]:
     """Time steps of the published training loop and scale them to its whole protocol."""
-    pair = load_clip_pair(*OPENAI_PAIR, "openai")
+    pair = load_clip_pair(PAIRS["openai"].coarse, PAIRS["openai"].fine, "openai")
     model = MSTCLIPIQA(pair.dim, "template")
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-6, weight_decay=1e-3)
     templates = torch.nn.functional.normalize(torch.randn(5, pair.dim), dim=-1)

@@ -25,7 +25,10 @@ class FakePair:
 
     view: ViewSpec = field(default_factory=ViewSpec)
     dim: int = DIM
+    dim_fine: int = DIM
     text_dim: int = DIM
+    start_tokens: int = 1
+    language: str | None = None
     source: str = "fake"
     sha256: str = "f" * 64
     precision: str = "fp32"

@@ -89,7 +89,15 @@ def edit_config(folder: Path, change: Any) -> None:
         (lambda c: c["encoders"].update(dim=32), r"Expected quality\.gff\.W_h\.weight of shape \(8, 64\)"),
         (lambda c: c["targets"].pop("quality"), r"got .quality\."),
         (lambda c: c["targets"]["quality"].update(head="prompt"), r"Expected the weight quality\.head\.alpha"),
-        (lambda c: c["view"].update(fine="nativ"), "Expected fine to be 'same' or 'native', got 'nativ'"),
+        (lambda c: c["view"].update(fine="nativ"), "Expected fine to be 'same', 'native' or 'own', got 'nativ'"),
+        (lambda c: c["view"].update(fine="own"), "Expected one view of the fine stream's own beside fine 'own'"),
+        (lambda c: c["view"].update(fine="own", own=7), "Expected one view of the fine stream's own in"),
+        (
+            lambda c: c["view"].update(own=c["view"] | {"own": c["view"]}),
+            "Expected one view of the fine stream's own in",
+        ),
+        (lambda c: c["encoders"].update(dim_fine=-1), "Expected fine features of size 1 or more"),
+        (lambda c: c["encoders"].update(dim_fine=32), r"Expected quality\.gff\.W_h\.weight of shape \(16, 96\)"),
     ],
 )
 def test_wrong_configs_are_named(folder: Path, change: Any, message: str) -> None:

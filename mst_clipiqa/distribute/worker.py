@@ -43,6 +43,7 @@ class Work:
     max_pixels: int = MAX_PIXELS
     each_frame: bool = False  # whether rows have a column frame
     more: tuple[tuple[str, str], ...] = ()  # further columns and their kinds
+    text_encoder: str | None = None
     sha256: str = ""  # of model and encoders: the same on every machine
 
 
@@ -99,6 +100,7 @@ def load(work: Work) -> Scorer:
         work.batch_size,
         work.workers,
         encoders=work.encoders,
+        text_encoder=work.text_encoder,
         cache=cache,
         color=work.color,
         frame=work.frame,

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import torch
 
-from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
+from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import DTYPES, INT8, resolve_device, resolve_precision
 from mst_clipiqa.encoders.threads import reuse_freed_memory
-from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.errors import ModelError, UsageError, nearest
 
 
 def load_encoders(source: str, device: str | torch.device = "auto", precision: str = "auto") -> EncoderPair:
     """Return a frozen pair of encoders on a device.
 
     Args:
-        source: "mini" (ships in the package), "openai" (the paper's pair), "COARSE,FINE" (two local folders or hub
-            ids of CLIP models; the coarse one has the larger patch), or a folder of small encoders like mini's.
+        source: "mini" (ships in the package); a short name of ``PAIRS``, such as "openai" (the paper's pair);
+            "COARSE,FINE" (two local folders or hub ids of the families that ``families.py`` lists; the coarse one has
+            fewer patches per view); "COARSE,FINE,TEXT" with a text encoder of its own; or a folder of small encoders
+            like mini's.
         device: "auto", "cpu", "cuda", "mps".
         precision: "auto", "fp32", "bf16", "fp16", or "int8" for small encoders on a CPU; for the image towers only.
 
@@ -42,7 +44,35 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
         raise UsageError(f"Expected precision auto, fp32, bf16 or fp16 for {source}, got int8: only mini has it.")
     from mst_clipiqa.encoders.clip import load_clip_pair
 
-    names = OPENAI_PAIR if source == "openai" else tuple(part.strip() for part in source.split(","))
-    if len(names) != 2 or not all(names):
-        raise ModelError(f"Expected encoders 'mini', 'openai' or 'COARSE,FINE', got {source!r}.")
-    return load_clip_pair(names[0], names[1], source, DTYPES[how]).to(where, how)
+    names = named_encoders(source)
+    if len(names) not in (2, 3) or not all(names):
+        short = ", ".join(f"'{name}'" for name in ("mini", *PAIRS))
+        raise ModelError(f"Expected encoders {short} or 'COARSE,FINE', got {source!r}{nearest(source, PAIRS)}.")
+    return load_clip_pair(names[0], names[1], source, DTYPES[how], *names[2:]).to(where, how)
+
+
+def with_text_encoder(source: str, text: str | None) -> str:
+    """Return the name of a pair with another text encoder, as ``load_encoders`` takes it: "COARSE,FINE,TEXT".
+
+    Args:
+        source: the name of a pair.
+        text: folder or hub id of a text encoder for the same images; None changes nothing.
+
+    Raises:
+        UsageError: the encoders are mini's, which have a text encoder of their own.
+    """
+    if text is None:
+        return source
+    names = named_encoders(source)
+    if len(names) not in (2, 3) or not all(names) or not text.strip() or "," in text:
+        raise UsageError(
+            f"Expected --text-encoder with one folder or hub id beside encoders {', '.join(PAIRS)} or COARSE,FINE, "
+            f"got {text!r} beside {source!r}: choose other --encoders, or leave it out."
+        )
+    return ",".join((*names[:2], text.strip()))
+
+
+def named_encoders(source: str) -> tuple[str, ...]:
+    """Return the folders or hub ids of a name, short or in full."""
+    known = PAIRS.get(source)
+    return (known.coarse, known.fine) if known else tuple(part.strip() for part in source.split(","))

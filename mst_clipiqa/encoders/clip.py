@@ -1,49 +1,52 @@
-"""Two CLIP models as one frozen pair, loaded through ``transformers`` and checked.
+"""Two image encoders and a text encoder of the CLIP kind as one frozen pair.
 
-The image encoders are in ``clip_vision.py``; the text encoder, in ``clip_text.py``, is the coarse (patch-32) model's.
-Source: section 3.1; CLIP (arXiv 2103.00020).
+The towers are loaded by ``load.py``; ``families.py`` lists what they may be. In the paper both are CLIP models, and the
+text encoder is the coarse (patch-32) model's. Source: section 3.1; CLIP (arXiv 2103.00020).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pickle import UnpicklingError
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
-from transformers.utils import logging as hf_logging
 
-from mst_clipiqa.encoders.checks import check_finite
-from mst_clipiqa.encoders.clip_files import ClipFiles, find, sha256
 from mst_clipiqa.encoders.clip_text import CLIPText
-from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
+from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
 from mst_clipiqa.encoders.pair import Chunking
 from mst_clipiqa.encoders.precision import DTYPES
+from mst_clipiqa.encoders.text_source import check_space, load_separate_text
+from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.threads import ENCODERS
-from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.encoders.views import grid_of, read_view
+from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import MSTFE, Stream
-from mst_clipiqa.model.preprocess import CLIP_MEAN, CLIP_STD, ViewSpec
-from mst_clipiqa.model.shapes import Embeddings, ViewBatch
-
-Triple: TypeAlias = tuple[float, float, float]
+from mst_clipiqa.model.preprocess import ViewSpec
+from mst_clipiqa.model.shapes import CropBatch, Embeddings, ViewBatch
 
 _DECISIVE = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "projection_dim", "hidden_act"),
     *("image_size", "patch_size", "layer_norm_eps", "vocab_size", "max_position_embeddings"),
 )
-"""Keys of config.json that decide what a model computes."""
+"""Keys of config.json that decide what a CLIP model computes."""
+_MORE_DECISIVE = (
+    *_DECISIVE,
+    *("project_dim", "pad_token_id", "type_vocab_size", "num_patches", "mlp_ratio", "qkv_bias", "use_swiglu_ffn"),
+    *("rope_theta", "num_register_tokens", "use_gated_mlp", "query_bias", "key_bias", "value_bias", "proj_bias"),
+    *("mlp_bias", "activation", "dim", "hidden_dim", "n_heads", "n_layers", "model_type"),
+)
+"""The same for the other families."""
 CHUNK = 16
 """Images per chunk."""
 
 
 class CLIPPair:
-    """Two CLIP models as an ``EncoderPair``: image encoders of both, text encoder of the coarse one."""
+    """Two image encoders and a text encoder as an ``EncoderPair``."""
 
-    def __init__(self, mstfe: MSTFE, text: CLIPText, source: str, sha256: str) -> None:
+    def __init__(self, mstfe: MSTFE, text: TextSide, source: str, sha256: str, dim_fine: int | None = None) -> None:
         """Take built parts; ``load_clip_pair`` builds them from files."""
         self.mstfe = mstfe
         self.text = text
@@ -52,22 +55,24 @@ class CLIPPair:
         self.precision = "fp32"
         self.view = mstfe.view
         self.dim = text.dim
+        self.dim_fine = dim_fine or text.dim
         self.text_dim = text.text_dim
+        self.start_tokens = text.start_tokens
+        self.language: str | None = None
         self.encode_prompts = text.encode_prompts
         self.encode_templates = text.encode_templates
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
         """Move all encoders to a device, the image encoders in a precision of ``DTYPES``; returns itself."""
         self.mstfe.to(device).compute_in(DTYPES[precision])
-        self.text.model.to(device=device)
+        self.text.to(device)
         self.precision = precision
         return self
 
     @property
     def device(self) -> torch.device:
         """Where the encoders are."""
-        device: torch.device = self.text.model.device
-        return device
+        return self.text.device
 
     @property
     def chunking(self) -> Chunking:
@@ -79,8 +84,8 @@ class CLIPPair:
             return Chunking(1, True, None)
         return Chunking(CHUNK, True, ENCODERS)
 
-    def encode_chunk(self, stream: Stream, views: ViewBatch) -> Embeddings:
-        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
+    def encode_chunk(self, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:
+        """Return f_c or f_f, float32 (n, D) or (n, D_f), of uint8 views (n, 3, S, S) or (n, 1, 3, C, C)."""
         features: Embeddings = self.mstfe(stream, views)
         return features
 
@@ -95,117 +100,90 @@ class CLIPPair:
         return self.mstfe.embed(stream, pixels)
 
 
-def load_clip_pair(coarse: str, fine: str, source: str, dtype: torch.dtype = torch.float32) -> CLIPPair:
-    """Return two CLIP models as a pair, on the CPU.
+def load_clip_pair(
+    coarse: str, fine: str, source: str, dtype: torch.dtype = torch.float32, text: str | None = None
+) -> CLIPPair:
+    """Return two models as a pair, on the CPU.
 
     Args:
-        coarse: local folder or hub id of the model with the larger patch; its text encoder is used.
-        fine: the same for the smaller patch.
+        coarse: local folder or hub id of the model with fewer patches per view; its text encoder is used.
+        fine: the same for more patches.
         source: the name by which a saved model refers to this pair.
         dtype: what the image encoders compute in; each is converted before the next is read, to save memory.
+        text: local folder or hub id of another text encoder for the same images; None for the coarse model's own.
 
     Raises:
-        ModelError: a file is missing or broken, or the two models do not make a pair.
+        ModelError: a file is missing or broken, or the models do not make a pair.
     """
-    files = find(coarse), find(fine)
-    _check_pair(*files)
-    mean, std = _normalisation(files[0])
-    size = (files[0].config.get("vision_config") or {}).get("image_size", 224)
-    view = ViewSpec(size=size, mean=mean, std=std)
-    patch32, patch16 = (VisionTower(_load(CLIPVisionModelWithProjection, f)).compute_in(dtype) for f in files)
-    text = CLIPText(_load(CLIPTextModelWithProjection, files[0]), _tokenizer(files[0]))
-    digest = sha256([f.weights for f in files], [_described(patch32, patch16, text)])
-    return CLIPPair(MSTFE(patch32, patch16, view), text, source, digest)
+    files = find(coarse, text=text is None), find(fine, text=False)
+    view = _check_pair(*files)
+    sides = load_image_side(files[0], dtype), load_image_side(files[1], dtype)
+    if text is None:
+        tower = load_text_side(files[0])
+        check_space(tower, sides[0], coarse, coarse)
+        described, more = _described(files, sides, tower), []
+    else:
+        separate = load_separate_text(text, sides[0], coarse, dtype)
+        tower, more = separate.tower, separate.weights
+        described = json.dumps([separate.kind, _described(files, sides, tower)])
+    digest = sha256([*(f.weights for f in files), *more], [described])
+    return CLIPPair(MSTFE(sides[0].tower, sides[1].tower, view), tower, source, digest, sides[1].dim)
 
 
-def _described(coarse: VisionTower, fine: VisionTower, text: CLIPText) -> str:
+def _described(files: tuple[EncoderFiles, EncoderFiles], sides: tuple[ImageSide, ImageSide], text: TextSide) -> str:
     """Return what decides the features beside the weights: sizes and activations of the models, and the tokenizer.
 
     Files are not enough: a tokenizer is the same whichever of its files are there, and config.json holds notes too.
+    The views are not part of it: they are compared by themselves.
     """
-    configs = [coarse.clip.config, fine.clip.config, text.model.config]
-    sizes = [{key: value for key, value in config.to_dict().items() if key in _DECISIVE} for config in configs]
+    configs = [side.config for side in sides]
+    if isinstance(text, TextTower) or not all(file.family.name == "clip" for file in files):
+        families = [file.family.name for file in files]
+        parts = _clip_text(text) if isinstance(text, CLIPText) else _other_text(text)
+        return json.dumps([families, [_kept(config, _MORE_DECISIVE) for config in configs], parts], sort_keys=True)
+    sizes, parts = [_kept(config, _DECISIVE) for config in configs], _clip_text(text)
+    return json.dumps([[*sizes, parts[0]], *parts[1:]], sort_keys=True)
+
+
+def _clip_text(text: CLIPText) -> list[Any]:
+    """Return sizes, vocabulary and special tokens of a CLIP text encoder."""
     tokenizer = json.loads(text.tokenizer.backend_tokenizer.to_str())
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
     words = [tokenizer["model"]["vocab"], merges, tokenizer["normalizer"], tokenizer["pre_tokenizer"]]
     ends = [text.tokenizer.bos_token_id, text.tokenizer.eos_token_id]
-    return json.dumps([sizes, words, ends], sort_keys=True)
+    return [_kept(text.model.config, _DECISIVE), words, ends]
 
 
-def _tokenizer(files: ClipFiles) -> CLIPTokenizerFast:
-    try:
-        return CLIPTokenizerFast.from_pretrained(str(files.folder), local_files_only=True)
-    except Exception as error:  # on bad files the readers raise almost any type
+def _other_text(text: TextTower) -> list[Any]:
+    """Return sizes, layers and tokenizer of another text encoder."""
+    return [_kept(text.body.config, _MORE_DECISIVE), *text.described()]
+
+
+def _kept(config: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key in keys}
+
+
+def _check_pair(coarse: EncoderFiles, fine: EncoderFiles) -> ViewSpec:
+    """Return the view of two models; ModelError if they cannot be fused, or an activation does not fit the weights."""
+    views = [read_view(f.folder, f.config, f.family, f.source) for f in (coarse, fine)]
+    grids = [grid_of(f.config, f.family, view, f.source) for f, view in zip((coarse, fine), views, strict=True)]
+    if coarse.family.pooling is None:
         raise ModelError(
-            f"Expected CLIP's tokenizer in {files.folder}, got {shown(error)}: fetch its files again."
-        ) from error
-
-
-def _load(kind: Any, files: ClipFiles) -> Any:
-    """Return the image or text half of a CLIP model; ModelError if a weight is missing, misshapen or not finite."""
-    try:
-        with _quiet():
-            model, info = kind.from_pretrained(
-                str(files.folder), local_files_only=True, output_loading_info=True, dtype=torch.float32
-            )
-    except UnpicklingError as error:
-        raise ModelError(
-            f"Expected plain tensors in {files.weights}, got a pickle of something else: do not trust it."
-        ) from error
-    except Exception as error:  # on bad files the readers raise almost any type
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"Expected CLIP weights in {files.weights}, got {reason}: fetch the file again.") from error
-    if info["missing_keys"]:
-        first = sorted(info["missing_keys"])[0]
-        raise ModelError(
-            f"Expected {first} in {files.weights}, which lacks it and {len(info['missing_keys']) - 1} more."
+            f"Expected a coarse encoder that shares a space with texts, got {coarse.source} ({coarse.family.name}): "
+            "give it as the fine encoder."
         )
-    check_finite(model.state_dict(), str(files.weights))
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and its report of the half of the model that is not loaded."""
-    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if bars:
-            hf_logging.enable_progress_bar()
-
-
-def _check_pair(coarse: ClipFiles, fine: ClipFiles) -> None:
-    """Raise ModelError if two models cannot be fused, or an activation does not fit the weights."""
-    dims = [f.config.get("projection_dim", 512) for f in (coarse, fine)]
-    vision = [f.config.get("vision_config") or {} for f in (coarse, fine)]
-    patches = [v.get("patch_size", 32) for v in vision]
-    sizes = [v.get("image_size", 224) for v in vision]
-    for name, pair in (("projection_dim", dims), ("patch_size", patches), ("image_size", sizes)):
-        if not all(type(n) is int and n > 0 for n in pair):
-            raise ModelError(f"Expected whole numbers for {name} in config.json, got {pair[0]!r} and {pair[1]!r}.")
-    if dims[0] != dims[1]:
+    if grids[0] > grids[1] or (grids[0] == grids[1] and coarse.family == fine.family):
         raise ModelError(
-            f"Expected two encoders with embeddings of one size, "
-            f"got {dims[0]} in {coarse.source} and {dims[1]} in {fine.source}: give two of one size."
-        )
-    if patches[0] <= patches[1]:
-        raise ModelError(
-            f"Expected a coarse patch larger than the fine one, "
-            f"got {patches[0]} and {patches[1]}: swap the two encoders."
-        )
-    if sizes[0] != sizes[1]:
-        raise ModelError(
-            f"Expected two encoders that look at images of one size, got {sizes[0]} and {sizes[1]} pixels."
+            f"Expected a coarse encoder with fewer patches along a side of its view than the fine one, "
+            f"got {grids[0]:g} and {grids[1]:g}: swap the two encoders."
         )
     for files in (coarse, fine):
-        _check_activation(files)
+        if files.family.name == "clip":
+            _check_activation(files)
+    return views[0] if views[0] == views[1] else replace(views[0], fine="own", own=views[1])
 
 
-def _check_activation(files: ClipFiles) -> None:
+def _check_activation(files: EncoderFiles) -> None:
     """Raise ModelError for a wrong activation: with gelu, OpenAI's weights load and run, but the results are wrong."""
     acts = {
         part: (files.config.get(part) or {}).get("hidden_act", "quick_gelu")
@@ -225,20 +203,3 @@ def _check_activation(files: ClipFiles) -> None:
         )
     if act not in ("quick_gelu", "gelu"):
         raise ModelError(f"Expected hidden_act 'quick_gelu' or 'gelu' in {files.source}, got {act!r}.")
-
-
-def _normalisation(files: ClipFiles) -> tuple[Triple, Triple]:
-    """Return mean and std from preprocessor_config.json if it exists, else CLIP's."""
-    path = files.folder / "preprocessor_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        mean, std = (
-            tuple(float(value) for value in config.get(name, given))
-            for name, given in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD))
-        )
-        return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"Expected JSON with three numbers each for image_mean and image_std in {path}, got {shown(error)}: "
-            "fetch the file again."
-        ) from error

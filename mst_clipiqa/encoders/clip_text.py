@@ -25,16 +25,29 @@ class CLIPText:
         """Take the two parts ready built; freeze the model."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.dim = int(model.config.projection_dim)
-        self.text_dim = int(model.config.hidden_size)
+        self.dim = self.text_dim = int(model.config.projection_dim)
+        self.start_tokens = 1
         self._lock = Lock()  # the tokenizer is for one thread at a time
         self.max_tokens = int(model.config.max_position_embeddings)
+
+    def to(self, device: torch.device | str) -> CLIPText:
+        """Move the model to a device; returns itself."""
+        self.model.to(device=device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.device
+        return device
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         """Return T and m; a prompt that is too long loses words at its end, never its end-of-text token."""
         ids, mask, truncated = self.tokenize(prompts)
         tokens = self.model.text_model(input_ids=ids).last_hidden_state.float()
+        if tokens.shape[-1] != self.dim:  # in the paper it is D, and T is not projected
+            tokens = self.model.text_projection(tokens)
         return PromptTokens(tokens, mask, truncated, in_vocabulary=[True] * len(prompts))
 
     @torch.inference_mode()
@@ -51,4 +64,4 @@ class CLIPText:
         with self._lock:
             rows = self.tokenizer([cleaned(p) for p in prompts], add_special_tokens=True, verbose=False)["input_ids"]
         ids, mask, truncated = padded(rows, prompts, self.max_tokens, pad=rows[0][-1], keep_last=True)
-        return ids.to(self.model.device), mask.to(self.model.device), truncated
+        return ids.to(self.device), mask.to(self.device), truncated

@@ -1,4 +1,7 @@
-"""Write the image encoders of a CLIP pair for ONNX Runtime, in fp32 or with int8 weights."""
+"""Write the image encoders of a pair for ONNX Runtime, in fp32 or with int8 weights.
+
+This covers the families whose image tower is CLIP's: clip, metaclip_2, altclip and chinese_clip.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import torch
 from torch import nn
 
 from mst_clipiqa.encoders.clip import CLIPPair
+from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.onnx_runtime import FILES, MANIFEST, Manifest, digest
 from mst_clipiqa.errors import need
 from mst_clipiqa.model.mstfe import Stream
@@ -27,11 +31,17 @@ def require_exporters() -> None:
         need(name, extra="onnx")
 
 
+def exportable(pair: CLIPPair) -> bool:
+    """Return whether both image encoders of a pair can be written."""
+    return all(isinstance(t, VisionTower) for t in (pair.mstfe.encoder_coarse, pair.mstfe.encoder_fine))
+
+
 def write_towers(pair: CLIPPair, folder: Path, int8: bool) -> None:
     """Write both image encoders of a pair, which is on the CPU in fp32, and the manifest."""
-    pixels = torch.zeros(2, 3, pair.view.size, pair.view.size)
     towers: dict[Stream, nn.Module] = {"coarse": pair.mstfe.encoder_coarse, "fine": pair.mstfe.encoder_fine}
     for stream, tower in towers.items():
+        side = pair.view.of(stream).size
+        pixels = torch.zeros(2, 3, side, side)
         with _quiet(), torch.no_grad():
             _write_tower(tower.eval(), pixels, folder / FILES[stream], int8)
     files = {name: digest((folder / name).read_bytes()) for name in FILES.values()}

@@ -25,7 +25,7 @@ from mst_clipiqa.encoders.clip import CHUNK, CLIPPair
 from mst_clipiqa.encoders.pair import Chunking, EncoderPair
 from mst_clipiqa.errors import ModelError, need, shown
 from mst_clipiqa.model.mstfe import MSTFE, Stream
-from mst_clipiqa.model.shapes import Embeddings, Pixels, ViewBatch
+from mst_clipiqa.model.shapes import CropBatch, Embeddings, Pixels, ViewBatch
 
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -108,7 +108,8 @@ class ONNXPair:
         one_by_one = precision == "int8"
         coarse, fine = (RuntimeTower(towers[stream], one_by_one) for stream in FILES)
         self.mstfe = MSTFE(coarse, fine, pair.view)
-        self.view, self.dim, self.text_dim = pair.view, pair.dim, pair.text_dim
+        self.view, self.dim, self.dim_fine, self.text_dim = pair.view, pair.dim, pair.dim_fine, pair.text_dim
+        self.start_tokens, self.language = pair.start_tokens, pair.language
         self.source, self.sha256 = pair.source, pair.sha256
         self.device = torch.device("cpu")
         self.precision = f"onnx-{precision}"  # part of every cache key
@@ -116,8 +117,8 @@ class ONNXPair:
         self.encode_prompts = pair.encode_prompts
         self.encode_templates = pair.encode_templates
 
-    def encode_chunk(self, stream: Stream, views: ViewBatch) -> Embeddings:
-        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S)."""
+    def encode_chunk(self, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:
+        """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S) or (n, 1, 3, C, C)."""
         features: Embeddings = self.mstfe(stream, views)
         return features
 

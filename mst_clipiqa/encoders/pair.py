@@ -7,7 +7,7 @@ chunks that the pair asks for, encode them in parallel and put the features toge
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,7 +17,15 @@ from mst_clipiqa.encoders.precision import without_tf32
 from mst_clipiqa.encoders.threads import side_by_side
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec
-from mst_clipiqa.model.shapes import CropBatch, Embeddings, TokenMask, TokenStates, ViewBatch
+from mst_clipiqa.model.shapes import (
+    CoarseEmbeddings,
+    CropBatch,
+    Embeddings,
+    FineEmbeddings,
+    TokenMask,
+    TokenStates,
+    ViewBatch,
+)
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,15 @@ class PromptTokens:
         tokens: T, float32 (batch, L, text_dim): last hidden states of the text encoder.
         mask: m, bool (batch, L): True for real tokens, False for padding.
         truncated: whether each prompt was longer than the encoder reads.
-        in_vocabulary: whether the text encoder was trained on the words of each prompt.
+        in_vocabulary: whether the text encoder was trained on the words of each prompt, or on at least half of them.
+        unread: for each prompt, whether it was not trained on some of the words; empty if that is not known.
     """
 
     tokens: TokenStates
     mask: TokenMask
     truncated: list[bool]
     in_vocabulary: list[bool]
+    unread: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,23 @@ class EncoderPair(Protocol):
 
     @property
     def dim(self) -> int:
-        """D, the size of f_c and f_f."""
+        """D, the size of f_c and of text embeddings."""
+
+    @property
+    def dim_fine(self) -> int:
+        """D_f, the size of f_f; D in the paper."""
 
     @property
     def text_dim(self) -> int:
         """The width of T; the prompt head needs it to equal D."""
+
+    @property
+    def start_tokens(self) -> int:
+        """The number of tokens before a prompt's first word."""
+
+    @property
+    def language(self) -> str | None:
+        """The only language that the text encoder reads, in English; None if it reads several, or that is not known."""
 
     @property
     def source(self) -> str:
@@ -95,10 +117,10 @@ class EncoderPair(Protocol):
 
         Args:
             stream: which of the two image encoders to use.
-            views: uint8 on ``device``, (n, 3, S, S); native crops of the fine stream are (n, K, 3, C, C).
+            views: uint8 on ``device``, (n, 3, S, S); the fine stream's native crops or own view, (n, K, 3, C, C).
 
         Returns:
-            f_c or f_f, float32 (n, D).
+            f_c or f_f, float32 (n, D) or (n, D_f).
         """
 
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
@@ -108,16 +130,18 @@ class EncoderPair(Protocol):
         """Return projected text embeddings of unit length, float32 (texts, D)."""
 
 
-def encode_views(pair: EncoderPair, coarse: ViewBatch, fine: CropBatch | None = None) -> tuple[Embeddings, Embeddings]:
+def encode_views(
+    pair: EncoderPair, coarse: ViewBatch, fine: CropBatch | None = None
+) -> tuple[CoarseEmbeddings, FineEmbeddings]:
     """Return the features of a batch of views.
 
     Args:
         pair: the encoders.
         coarse: uint8 on the pair's device, (batch, 3, S, S).
-        fine: native crops, uint8 (batch, K, 3, C, C); None if the fine stream sees the coarse views.
+        fine: native crops or own views, uint8 (batch, K, 3, C, C); None if the fine stream sees the coarse views.
 
     Returns:
-        f_c, f_f: float32 (batch, D), on the pair's device.
+        f_c, f_f: float32 (batch, D) and (batch, D_f), on the pair's device.
     """
     f_c, f_f = _encode(pair, ("coarse", coarse), ("fine", coarse if fine is None else fine))
     return f_c, f_f
@@ -132,12 +156,14 @@ def encode_stream(pair: EncoderPair, stream: Stream, views: ViewBatch | CropBatc
 def _encode(pair: EncoderPair, *streams: tuple[Stream, ViewBatch | CropBatch]) -> list[Embeddings]:
     """Return the features of each stream. All chunks share one pool: threads on one chunk wait at every product."""
     how = pair.chunking
-    tasks = [(stream, chunk) for stream, views in streams for chunk in _chunks(views, how)]
+    chunks = [_chunks(views, how) for _, views in streams]
+    tasks = [(stream, chunk) for (stream, _), some in zip(streams, chunks, strict=True) for chunk in some]
     most = min(how.threads, len(tasks) // len(streams)) if how.threads else torch.get_num_threads()
     exact = pair.device.type == "cuda" and pair.precision == "fp32"
     with without_tf32() if exact else nullcontext():
-        found = torch.cat(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
-    return [rows[: len(views)] for rows, (_, views) in zip(found.chunk(len(streams)), streams, strict=True)]
+        found = iter(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
+    rows = [torch.cat([next(found) for _ in some]) for some in chunks]
+    return [f[: len(views)] for f, (_, views) in zip(rows, streams, strict=True)]
 
 
 def _chunks(views: ViewBatch | CropBatch, how: Chunking) -> list[Tensor]:

@@ -23,7 +23,8 @@ from mst_clipiqa.scoring.predictor import Predictor
 def fusion(predictor: Predictor, name: str, encoded: Encoded, prompt: EncodedPrompt | None) -> Fusion:
     """Return the shares of both streams in the score of one target."""
     target = predictor.config.targets[name]
-    part = predictor.model.parts[name] if name in predictor.model.parts else zero_shot(predictor.encoders.dim)
+    pair, parts = predictor.encoders, predictor.model.parts
+    part = parts[name] if name in parts else zero_shot(pair.dim, pair.dim_fine)
     f_c, f_f = encoded.f_c.unsqueeze(0), encoded.f_f.unsqueeze(0)
     g, z = part.gff(f_c, f_f)
     z_c, z_f = g * part.gff.W_c(f_c), (1 - g) * part.gff.W_f(f_f)

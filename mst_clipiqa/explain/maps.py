@@ -11,8 +11,8 @@ what is scored, so nothing is subtracted: lost = mean of q - q(window).
 Occlusion, which covers one window and keeps the rest, shows less: an encoder that pools over the image hardly reacts
 to one window. How often the maps are right: docs/explain.md.
 
-A window is cut at the scale at which its stream sees it: for the coarse stream from the image as resized for the
-coarse view, for a native fine stream from the image as resized (or not) for native crops.
+A window is cut at the scale at which its stream sees it: from the image as resized for the stream's view, or, for a
+native fine stream, as resized (or not) for native crops.
 """
 
 from __future__ import annotations
@@ -100,8 +100,10 @@ def _scores(predictor: Predictor, name: str, prompt: EncodedPrompt | None, featu
 def _encode(predictor: Predictor, image: Image.Image, windows: Float32Array, ruin: Ruin) -> tuple[Tensor, Tensor]:
     """Return f_c, f_f of each window (count, 4), ruined at the scale of its view, float32 (count, D), on the CPU."""
     spec, device = predictor.encoders.view, predictor.encoders.device
-    coarse = _filled(np.asarray(ruin(_scaled(image, spec.size, spec.gap))), windows, spec.size)
+    coarse = _filled(np.asarray(ruin(_scaled_as(image, spec))), windows, spec.size)
     fine = None
+    if spec.own:
+        fine = _filled(np.asarray(ruin(_scaled_as(image, spec.own))), windows, spec.own.size).unsqueeze(1)
     if spec.fine == "native":
         pixels = np.asarray(ruin(_scaled(image, _native(image, spec))))
         fine = _filled(pixels, windows, spec.crop_size).unsqueeze(1)
@@ -128,6 +130,13 @@ def _compressed(image: Image.Image) -> Image.Image:
 
 
 _RUINS: tuple[Ruin, ...] = (_blurred, _compressed)
+
+
+def _scaled_as(image: Image.Image, spec: ViewSpec) -> Image.Image:
+    """Return the whole image at the scale at which a view shows it."""
+    if spec.squash:
+        return image.resize((spec.size, spec.size), Image.Resampling.BICUBIC, reducing_gap=spec.gap)
+    return _scaled(image, spec.shorter or spec.size, spec.gap)
 
 
 def _native(image: Image.Image, spec: ViewSpec) -> int:

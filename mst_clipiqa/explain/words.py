@@ -20,8 +20,7 @@ from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.scoring.predictor import Predictor
 
 MAX_WORDS = 77
-"""Largest number of words examined, from the first on: no text encoder here reads more."""
-_START_TOKENS = 1  # tokens before the first word, in every text encoder here
+"""Largest number of words examined, from the first on: CLIP's text encoder reads no more."""
 _PROMPT_BATCH = 32  # prompts per batch
 
 
@@ -45,7 +44,7 @@ def word_effects(predictor: Predictor, name: str, encoded: Encoded, prompt: str)
     effects = (native[0] - native[1:]).tolist()
     if attention is None:
         return tuple(Word(_bare(word), None, effect) for word, effect in zip(words, effects, strict=True))
-    shares = _merged(attention, _ends(predictor, words, len(whole.tokens)))
+    shares = _merged(attention, predictor.encoders.start_tokens, _ends(predictor, words, len(whole.tokens)))
     return tuple(Word(_bare(word), share, gap) for word, share, gap in zip(words, shares, effects, strict=True))
 
 
@@ -72,11 +71,11 @@ def _ends(predictor: Predictor, words: list[str], length: int) -> list[int]:
     """Return, for each word, the index after its last token, at most ``length`` less the tokens that end a prompt."""
     first = [" ".join(words[: i + 1]) for i in range(len(words))]
     empty, *counts = [len(one.tokens) for one in _read(predictor, ["", *first])]
-    last = empty - _START_TOKENS  # tokens that close every prompt
+    last = empty - predictor.encoders.start_tokens  # tokens that close every prompt
     return [min(count, length) - last for count in counts]
 
 
-def _merged(attention: Tensor, ends: list[int]) -> list[float]:
-    """Return the attention on each word: the sum over its tokens."""
-    starts = [_START_TOKENS, *ends[:-1]]
+def _merged(attention: Tensor, first: int, ends: list[int]) -> list[float]:
+    """Return the attention on each word, the sum over its tokens, of which the prompt's first word has the first."""
+    starts = [first, *ends[:-1]]
     return [attention[start:end].sum().item() for start, end in zip(starts, ends, strict=True)]

@@ -26,9 +26,10 @@ from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import ARITHMETIC_VERSION
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE
-from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION
+from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 
 _WAIT_S = 60.0  # for another process that is writing
+_NEWER = {"shorter", "squash", "resample", "own"}  # fields of a view that older caches do not have
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spaces (space TEXT PRIMARY KEY, description TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
@@ -66,12 +67,14 @@ class EncodedPrompt:
         truncated: whether the prompt was longer than the encoder reads.
         in_vocabulary: whether the encoder was trained on the prompt's words.
         embedding: projected, of unit length, float32 (D,); None if it was not asked for, and never cached.
+        unread: whether the encoder was not trained on some of the words.
     """
 
     tokens: Tensor
     truncated: bool
     in_vocabulary: bool
     embedding: Tensor | None = None
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Cache:
                 "device": encoders.device.type,
                 "preprocessing": PREPROCESSING_VERSION,
                 "arithmetic": ARITHMETIC_VERSION,
-                "view": dataclasses.asdict(encoders.view),
+                "view": _described(encoders.view),
             }
         )
         decides = {key: value for key, value in json.loads(described).items() if key != "source"}
@@ -223,14 +226,15 @@ class CacheSpace:
         query = "SELECT length, flags, tokens, crc FROM prompts WHERE space = ? AND key = ?"
         match self.cache.row(query, (self.name, _prompt_key(prompt))):
             case (int(length), int(flags), bytes(blob), int(crc)) if length and zlib.crc32(blob) == crc:
-                return EncodedPrompt(_tensor(blob).view(length, -1), bool(flags & 1), bool(flags & 2))
+                tokens = _tensor(blob).view(length, -1)
+                return EncodedPrompt(tokens, bool(flags & 1), bool(flags & 2), unread=bool(flags & 4))
         return None
 
     def put_prompts(self, prompts: Mapping[str, EncodedPrompt]) -> None:
         """Keep the token states of prompts: all of them or, if killed halfway, none."""
         rows = []
         for prompt, p in prompts.items():
-            blob, flags = _bytes(p.tokens), p.truncated + 2 * p.in_vocabulary
+            blob, flags = _bytes(p.tokens), p.truncated + 2 * p.in_vocabulary + 4 * p.unread
             rows.append((self.name, _prompt_key(prompt), len(p.tokens), flags, blob, zlib.crc32(blob)))
         with self.cache.writing() as db:
             db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -239,6 +243,12 @@ class CacheSpace:
 def image_key(data: bytes) -> str:
     """Return the key of an image file's bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _described(view: ViewSpec) -> dict[str, object]:
+    """Return a view as part of a space's description, with newer fields only if they change the view."""
+    usual, found = dataclasses.asdict(ViewSpec()), dataclasses.asdict(view)
+    return {name: value for name, value in found.items() if name not in _NEWER or value != usual[name]}
 
 
 def _prompt_key(prompt: str) -> str:

@@ -213,7 +213,13 @@ class ImageEncoder:
 
 def needed_side(view: ViewSpec) -> int:
     """Return the shorter side in pixels to which a large JPEG may be reduced as it is decoded, for these views."""
-    return view.size if view.fine == "same" else max(view.size, view.native_side or 2**31)
+    coarse = view.shorter or view.size
+    match view.fine:
+        case "native":
+            return max(coarse, view.native_side or 2**31)
+        case "own":
+            return max(coarse, needed_side(view.own) if view.own else 0)
+    return coarse
 
 
 def _suffix(opening: OpenOptions) -> str:

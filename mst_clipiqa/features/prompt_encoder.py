@@ -66,7 +66,8 @@ class PromptEncoder:
         """Return the prompts encoded one by one: kernels round differently for other lengths and numbers of rows."""
         device, found = self.encoders.device, {}
         for prompt, one in zip(prompts, on_one_core(device, self._alone, prompts), strict=True):
-            found[prompt] = EncodedPrompt(one.tokens[0][one.mask[0]].cpu(), one.truncated[0], one.in_vocabulary[0])
+            tokens, unread = one.tokens[0][one.mask[0]].cpu(), any(one.unread)
+            found[prompt] = EncodedPrompt(tokens, one.truncated[0], one.in_vocabulary[0], unread=unread)
         return found
 
     def _alone(self, prompt: str) -> PromptTokens:

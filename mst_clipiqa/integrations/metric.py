@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
+from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.errors import ImageError, PromptError, UsageError, nearest
 from mst_clipiqa.scoring.differentiable import MISSING_PROMPT, DifferentiableTarget
 from mst_clipiqa.scoring.folders import ZERO_SHOT
@@ -21,7 +21,7 @@ from mst_clipiqa.scoring.scorer import Scorer
 
 METRICS = {
     "mini": "the model that ships; quality and correspondence",
-    f"{ZERO_SHOT}openai": f"no training; downloads {' and '.join(OPENAI_PAIR)} when it is first used",
+    f"{ZERO_SHOT}openai": f"no training; downloads {PAIRS['openai'].coarse} and {PAIRS['openai'].fine} when it is first used",
 }
 """Names that need no folder -> what they mean."""
 

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.gff import GFF
 from mst_clipiqa.model.heads import PromptHead, TemplateHead
-from mst_clipiqa.model.shapes import Embeddings, LevelWeights, Scores, Templates, TokenMask, TokenStates, TokenWeights
+from mst_clipiqa.model.shapes import (
+    CoarseEmbeddings,
+    Embeddings,
+    FineEmbeddings,
+    LevelWeights,
+    Scores,
+    Templates,
+    TokenMask,
+    TokenStates,
+    TokenWeights,
+)
 
 Head = Literal["template", "prompt"]
 
@@ -51,20 +61,28 @@ class Text:
 class MSTCLIPIQA(nn.Module):
     """Gated fusion and one head."""
 
-    def __init__(self, dim: int, head: Head) -> None:
-        """Build for features of size D = ``dim``; ModelError for an unknown head or a size that does not fit it."""
+    def __init__(self, dim: int, head: Head, dim_fine: int | None = None) -> None:
+        """Build for features of size D = ``dim``; ModelError for an unknown head or a size that does not fit it.
+
+        Args:
+            dim: D, the size of f_c, of the fused feature and of the text's embeddings.
+            head: "template" or "prompt".
+            dim_fine: D_f, the size of f_f; None if it is D.
+        """
         super().__init__()
         if head not in ("template", "prompt"):
             raise ModelError(f"Expected head 'template' or 'prompt', got {head!r}.")
         if dim < 4 or (head == "prompt" and dim % 8):
             raise ModelError(f"Expected a feature size that 8 attention heads can share, got {dim}.")
+        if dim_fine is not None and dim_fine < 1:
+            raise ModelError(f"Expected fine features of size 1 or more, got {dim_fine}.")
         self.dim = dim
         self.kind: Head = head
-        self.gff = GFF(dim)
+        self.gff = GFF(dim, dim_fine=dim_fine)
         self.head: TemplateHead | PromptHead = TemplateHead() if head == "template" else PromptHead(dim)
 
-    def forward(self, f_c: Embeddings, f_f: Embeddings, text: Text) -> Output:
-        """Return the scores of features f_c, f_f, float (batch, D), with the text that the head needs."""
+    def forward(self, f_c: CoarseEmbeddings, f_f: FineEmbeddings, text: Text) -> Output:
+        """Return the scores of features f_c (batch, D) and f_f (batch, D_f), with the text that the head needs."""
         g, z = self.gff(f_c, f_f)
         if isinstance(self.head, TemplateHead):
             if text.templates is None:
@@ -79,9 +97,13 @@ class MSTCLIPIQA(nn.Module):
         return Output(q, g, z, attention=attention)
 
 
-def zero_shot(dim: int) -> MSTCLIPIQA:
-    """Return a template model without training: the gate is one half, both maps are the identity."""
-    model = MSTCLIPIQA(dim, "template")
+def zero_shot(dim: int, dim_fine: int | None = None) -> MSTCLIPIQA:
+    """Return a template model without training: the gate is one half, both maps are the identity.
+
+    Raises:
+        ModelError: f_f has another size than f_c.
+    """
+    model = MSTCLIPIQA(dim, "template", dim_fine)
     model.gff.identity_()
     return model.eval().requires_grad_(False)
 

@@ -44,10 +44,11 @@ class MSTFE(nn.Module):
 
         Args:
             stream: "coarse" or "fine".
-            views: uint8 (batch, 3, S, S), or native crops (batch, K, 3, C, C), over which the mean is taken.
+            views: uint8 (batch, 3, S, S), or (batch, K, 3, C, C): native crops, over which the mean is taken, or the
+                fine stream's own view (K = 1).
         """
         crops = views if views.ndim == 5 else views.unsqueeze(1)
-        pixels = normalised(crops.flatten(0, 1), self.view, self.dtype)
+        pixels = normalised(crops.flatten(0, 1), self.view.of(stream), self.dtype)
         return self.embed(stream, pixels.unflatten(0, crops.shape[:2])).float()
 
     def embed(self, stream: Stream, pixels: Float[Tensor, "batch crops 3 S S"]) -> Embeddings:

@@ -40,9 +40,11 @@ def coarse_pixels(images: Float[Tensor, "batch 3 height width"], spec: ViewSpec)
 def fine_pixels(
     images: Float[Tensor, "batch 3 height width"], spec: ViewSpec
 ) -> Float[Tensor, "batch crops 3 C C"] | None:
-    """Return the fine stream's crops of images in [0, 1], before normalisation; None if it sees the coarse view."""
+    """Return what the fine stream sees of images in [0, 1], before normalisation; None if that is the coarse view."""
     if spec.fine == "same":
         return None
+    if spec.own:
+        return coarse_pixels(images, spec.own).unsqueeze(1)
     return torch.stack([_pixels(crop) for crop in native_crops(cast(Image.Image, _PixelImage(images)), spec)], dim=1)
 
 

@@ -1,8 +1,9 @@
 """Image to pixels: the views that the two encoders look at.
 
 The paper's view (section 3, CLIP's own): shorter side to 224 (bicubic, antialiased), centre crop 224, scaled to
-[0, 1], normalised with CLIP's mean and standard deviation. For the fine stream an encoder pair may
-want *native* views instead: a fixed grid of crops that are not shrunk, as shrinking hides the artefacts it looks for.
+[0, 1], normalised with CLIP's mean and standard deviation. Other encoders are trained on other views: SigLIP squashes
+the whole image to a square, DINOv2 crops less than it resizes. For the fine stream an encoder pair may want a view of
+its *own*, or *native* views: a fixed grid of crops that are not shrunk, as shrinking hides the artefacts it looks for.
 
 Views stay uint8 until the encoder normalises them: a quarter of the bytes to move, and exactly what Pillow returned.
 """
@@ -28,6 +29,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _MOST_PIXELS = 2**24  # of one stream's views of an image
 _LONGEST = 16  # above this many times the crop's side, only the crop itself is resized
+_MOST_SHORTER = 4  # times the size
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 @dataclass(frozen=True)
@@ -37,32 +40,48 @@ class ViewSpec:
     Attributes:
         size: side of the coarse view, pixels.
         mean, std: of each channel of normalised pixels, in [0, 1].
-        fine: what the fine stream sees: the same view as the coarse one, or native crops.
+        fine: what the fine stream sees: the same view as the coarse one, native crops, or a view of its own.
         crops: native crops per image, a square number.
         crop_size: side of a native crop, pixels.
         native_side: if an image's shorter side is longer than this, it is shrunk to this before it is cropped.
         gap: first average blocks of pixels, down to this many times the coarse size or more; None for no averaging.
+        shorter: the shorter side to which the image is resized before it is cropped, pixels; None for ``size``.
+        squash: whether the whole image becomes a square, its aspect ratio lost, instead of being cropped.
+        resample: the filter that resizes.
+        own: the fine stream's own view, if ``fine`` is "own".
     """
 
     size: int = 224
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
-    fine: Literal["same", "native"] = "same"
+    fine: Literal["same", "native", "own"] = "same"
     crops: int = 1
     crop_size: int = 224
     native_side: int | None = None
     gap: float | None = None
+    shorter: int | None = None
+    squash: bool = False
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    own: ViewSpec | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers from which no views can be made; ModelError."""
-        if self.fine not in ("same", "native"):
-            raise ModelError(f"Expected fine to be 'same' or 'native', got {shown(self.fine)}.")
+        if self.fine not in ("same", "native", "own"):
+            raise ModelError(f"Expected fine to be 'same', 'native' or 'own', got {shown(self.fine)}.")
+        if (self.fine == "own") != (self.own is not None) or (self.own and self.own.fine != "same"):
+            raise ModelError(f"Expected one view of the fine stream's own beside fine 'own', got {self}.")
+        if self.resample not in _FILTERS or not self.size <= (self.shorter or self.size) <= _MOST_SHORTER * self.size:
+            raise ModelError(f"Expected bicubic or bilinear and a shorter side of at least the size, got {self}.")
         if round(self.crops**0.5) ** 2 != self.crops or min(self.size, self.crops, self.crop_size) < 1:
             raise ModelError(f"Expected sizes of at least 1 and a square number of crops, got {self}.")
         if max(self.size**2, self.crops * self.crop_size**2) > _MOST_PIXELS:
             raise ModelError(f"Expected views of at most {_MOST_PIXELS:,} pixels, got {self}.")
         if min(self.std) <= 0 or (self.gap is not None and self.gap < 1):
             raise ModelError(f"Expected deviations above 0 and a gap of at least 1, got {self}.")
+
+    def of(self, stream: Literal["coarse", "fine"]) -> ViewSpec:
+        """Return the view whose mean and standard deviation a stream's pixels have."""
+        return self.own if stream == "fine" and self.own else self
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,8 @@ class Views:
 
     Attributes:
         coarse: uint8 [0, 255], (3, size, size).
-        fine: uint8 [0, 255], (crops, 3, crop_size, crop_size); None if the fine stream sees the coarse view.
+        fine: uint8 [0, 255], (crops, 3, side, side), a single one for a view of its own; None if the fine stream sees
+            the coarse view.
     """
 
     coarse: UInt8[Tensor, "3 size size"]
@@ -90,30 +110,42 @@ def coarse_view(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "3 size siz
 
 def coarse_image(image: Image.Image, spec: ViewSpec) -> Image.Image:
     """Return the coarse stream's view as an image."""
-    return centre_view(image, spec.size, spec.gap)
+    how = _FILTERS[spec.resample]
+    if spec.squash:
+        return image.resize((spec.size, spec.size), how, reducing_gap=spec.gap)
+    return centre_view(image, spec.size, spec.gap, shorter=spec.shorter, resample=how)
 
 
 def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 side side"] | None:
-    """Return the fine stream's crops, uint8 (crops, 3, crop_size, crop_size); None if it sees the coarse view."""
+    """Return what the fine stream sees, uint8 (crops, 3, side, side); None if that is the coarse view."""
     if spec.fine == "same":
         return None
+    if spec.own:
+        return coarse_view(image, spec.own).unsqueeze(0)
     return _to_tensor(np.stack([np.asarray(crop) for crop in native_crops(image, spec)]))
 
 
-def centre_view(image: Image.Image, size: int, gap: float | None = None) -> Image.Image:
-    """Return the image with its shorter side resized to ``size`` pixels, centre-cropped to a square.
+def centre_view(
+    image: Image.Image,
+    size: int,
+    gap: float | None = None,
+    *,
+    shorter: int | None = None,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
+    """Return the image with its shorter side resized to ``shorter`` pixels or ``size``, centre-cropped to a square.
 
     With a ``gap`` (Pillow's ``reducing_gap``) most of the shrinking averages blocks, which is several times faster.
     """
-    width, height = _resized(image.size, size)
+    width, height = _resized(image.size, shorter or size)
     left, top = (width - size) // 2, (height - size) // 2
     if max(width, height) <= _LONGEST * size:
-        resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=gap)
+        resized = image.resize((width, height), resample, reducing_gap=gap)
         return resized.crop((left, top, left + size, top + size))
     # A strip such as 1 x 10,000 would take gigabytes if resized as a whole.
     x, y = image.width / width, image.height / height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=gap)
+    return image.resize((size, size), resample, box=box, reducing_gap=gap)
 
 
 def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:

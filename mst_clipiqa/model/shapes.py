@@ -1,6 +1,7 @@
 """Shapes of the tensors in ``model`` and ``encoders``, as annotations; they are checked while tests run.
 
-D is the size of an embedding, L the number of tokens, S and C the sides of views and of native crops in pixels.
+D is the size of an embedding (D_c, D_f if the streams' may differ), L the number of tokens, S and C the sides of views
+and of native crops in pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Embeddings: TypeAlias = Float[Tensor, "batch D"]
+CoarseEmbeddings: TypeAlias = Float[Tensor, "batch D_c"]
+FineEmbeddings: TypeAlias = Float[Tensor, "batch D_f"]
 Templates: TypeAlias = Float[Tensor, "5 D"]
 TokenStates: TypeAlias = Float[Tensor, "batch L D"]
 TokenMask: TypeAlias = Bool[Tensor, "batch L"]

@@ -21,6 +21,7 @@ from mst_clipiqa.errors import PromptError, UsageError
 from mst_clipiqa.features.cache import EncodedPrompt
 from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.pixel_views import coarse_pixels, fine_pixels, normalised_pixels
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, UNKNOWN_WORDS
 from mst_clipiqa.scoring.scorer import Scorer
@@ -49,7 +50,7 @@ class DifferentiableTarget(nn.Module):
         self.kind = scorer.model.config.targets[target].head
         self.low, self.high = scorer.ranges[target]
         self.prompts = scorer.predictor.prompts
-        part = scorer.model.parts.get(target) or zero_shot(self.encoders.dim)
+        part = scorer.model.parts.get(target) or zero_shot(self.encoders.dim, self.encoders.dim_fine)
         self.part = copy.deepcopy(part).requires_grad_(False).to(self.encoders.device)
         # A clone, as tensors made for inference only cannot be part of a graph.
         self.register_buffer("templates", scorer.predictor.templates.clone().to(self.encoders.device), persistent=False)
@@ -79,12 +80,13 @@ class DifferentiableTarget(nn.Module):
         return self._native(self.part(f_c, f_f, Text(tokens=tokens, mask=mask)).q)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f_c and f_f of images (N, 3, H, W) in [0, 1], each (N, D)."""
+        """Return f_c (N, D) and f_f (N, D_f) of images (N, 3, H, W) in [0, 1]."""
         spec = self.encoders.view
         coarse = coarse_pixels(images, spec).unsqueeze(1)
         fine = fine_pixels(images, spec)
+        views: tuple[tuple[Stream, Tensor], ...]
         views = (("coarse", coarse), ("fine", coarse if fine is None else fine))
-        f_c, f_f = (self.encoders.embed(stream, normalised_pixels(view, spec)) for stream, view in views)
+        f_c, f_f = (self.encoders.embed(stream, normalised_pixels(view, spec.of(stream))) for stream, view in views)
         return f_c, f_f
 
     def _native(self, q: Tensor) -> Tensor:

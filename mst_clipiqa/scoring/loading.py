@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders import load_encoders, with_text_encoder
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.features.cache import Cache
@@ -27,6 +27,7 @@ class ScoreOptions:
         workers: decoding threads.
         cache: where features are kept, if anywhere.
         encoders: where the model's encoders are now, if they have moved.
+        text_encoder: another text encoder for the same images; a trained model accepts only its own.
         backend: torch, or a folder written by ``mst-clipiqa export``, whose image encoders are used.
         adaptive: skip the fine stream if it would change no score by more than this; None never skips.
         adaptive_check: number of skipped images for which to measure the true change.
@@ -42,6 +43,7 @@ class ScoreOptions:
     workers: int = 2
     cache: Cache | None = None
     encoders: str | None = None
+    text_encoder: str | None = None
     backend: str = "torch"
     adaptive: float | None = None
     adaptive_check: int = 0
@@ -64,7 +66,7 @@ def load_parts(
         raise UsageError("The flag --adaptive-check needs --adaptive TOL: give a tolerance.")
     trained = load_folder(folder) if folder else None
     source = encoder_source(folder, trained) if folder and trained else str(model).removeprefix(ZERO_SHOT)
-    encoders = _encoders(how.encoders or source, how)
+    encoders = _encoders(with_text_encoder(how.encoders or source, how.text_encoder), how)
     trained = trained or zero_shot_model(encoders)
     predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
     policy = None

@@ -20,7 +20,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from mst_clipiqa.encoders.clip import CLIPPair
-from mst_clipiqa.encoders.onnx_export import require_exporters, write_towers
+from mst_clipiqa.encoders.families import FAMILIES
+from mst_clipiqa.encoders.onnx_export import exportable, require_exporters, write_towers
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST
 from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import srcc
@@ -69,7 +70,7 @@ def export(
 
     Raises:
         ModelError: the export differs from torch by more than the tolerances; nothing is kept.
-        UsageError: a package is missing, the folder holds something else, or the encoders have no networks.
+        UsageError: a package is missing, the folder holds something else, or the encoders' families cannot be exported.
     """
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
         raise UsageError(
@@ -79,8 +80,9 @@ def export(
     options = ScoreOptions(device="cpu", precision="fp32", encoders=encoders)
     plain = Scorer.load(model, options)
     pair = plain.encoder.encoders
-    if not isinstance(pair, CLIPPair):
-        raise UsageError(f"Expected a pair of CLIP encoders to export, got {pair.source}: score it without an export.")
+    if not isinstance(pair, CLIPPair) or not exportable(pair):
+        families = ", ".join(name for name, family in FAMILIES.items() if family.fast)
+        raise UsageError(f"Expected encoders of {families} to export, got {pair.source}: score it without an export.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as beside:
         made = Path(beside) / "made"

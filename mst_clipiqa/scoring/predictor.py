@@ -26,6 +26,8 @@ from mst_clipiqa.scoring.score import Score
 EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt, or leave it out"
 NOT_TEXT = "expected the prompt as text, got {}: write it as text, or leave it out"
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"
+UNREAD_WORDS = "some of the prompt's words lie outside what the text encoder was trained on"
+ONE_LANGUAGE = "it reads {}"
 SYNTAX = "the prompt was read without its syntax"
 UNLIKE_TRAINING = "the image is unlike those that the model was trained on, so its scores are less certain"
 TRUNCATED = "the prompt is longer than the text encoder reads, so its end was not read"
@@ -45,9 +47,11 @@ class Predictor:
 
     def __init__(self, model: TrainedModel, encoders: EncoderPair, cache: CacheSpace | None = None) -> None:
         want = model.config.encoders
-        if want.dim != encoders.dim:
+        sizes = [(want.dim, want.dim_fine or want.dim), (encoders.dim, encoders.dim_fine)]
+        if sizes[0] != sizes[1]:
+            expected, got = (" and ".join(dict.fromkeys(map(str, pair))) for pair in sizes)
             raise ModelError(
-                f"Expected encoders with features of size {want.dim}, got {encoders.dim} from {encoders.source}: "
+                f"Expected encoders with features of size {expected}, got {got} from {encoders.source}: "
                 "use the original encoders."
             )
         if want.sha256 and want.sha256 != encoders.sha256:
@@ -79,7 +83,7 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[object]) -> list[Score]:
-        """Return the score of each row of features f_c, f_f, float32 (batch, D), for its prompt; sizes are None.
+        """Return the score of each row of features f_c, f_f, float32 (batch, D or D_f), for its prompt; sizes are None.
 
         The syntax of image generators is removed from a prompt before it is read; the reason says so. A prompt that is
         empty or not text gets a score with its ``error``.
@@ -159,7 +163,7 @@ class Predictor:
                 out = self._parts[name](f_c, f_f, Text(tokens=tokens, mask=mask))
                 return out
             case "similarity":
-                part = zero_shot(self.encoders.dim).double()
+                part = zero_shot(self.encoders.dim, self.encoders.dim_fine).double()
                 g, z = part.gff(f_c, f_f)
                 e = torch.stack([p.embedding for p in prompts if p is not None and p.embedding is not None]).double()
                 cosine = (F.normalize(z, dim=-1) * e).sum(dim=1)
@@ -183,14 +187,17 @@ class Predictor:
     def _note(self, prompt: EncodedPrompt | None, removed: Sequence[str]) -> str:
         if not self.reads_prompts or prompt is None:
             return ""
+        language = self.encoders.language
+        reads = f" ({ONE_LANGUAGE.format(language)})" if language else ""
         if not prompt.in_vocabulary:
-            return UNKNOWN_WORDS
+            return UNKNOWN_WORDS + reads
         without = f"{SYNTAX}: {', '.join(removed)}" if removed else ""
-        return "; ".join(filter(None, (without, TRUNCATED if prompt.truncated else "")))
+        unread = UNREAD_WORDS + reads if prompt.unread else ""
+        return "; ".join(filter(None, (without, unread, TRUNCATED if prompt.truncated else "")))
 
     def _gate(self, f_c: Tensor, f_f: Tensor) -> Tensor:
         """Return the mean gate of the first target that has a fusion; the gate needs no prompt."""
-        part = next(iter(self._parts.values()), None) or zero_shot(self.encoders.dim).double()
+        part = next(iter(self._parts.values()), None) or zero_shot(self.encoders.dim, self.encoders.dim_fine).double()
         g: Tensor = part.gff(f_c.double(), f_f.double())[0]
         return g.mean(dim=1)
 
@@ -200,14 +207,19 @@ def _caution(familiarity: float | None) -> str:
 
 
 def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
-    """Return the model that needs no training: quality from templates, correspondence as CLIP similarity."""
+    """Return the model that needs no training: quality from templates, correspondence as CLIP similarity.
+
+    Raises:
+        ModelError: the two streams' features differ in size, so that only training can fuse them.
+    """
     targets = {
         "quality": Target("template", 1.0, 5.0, calibrated=False),
         "correspondence": Target("similarity", -1.0, 1.0, calibrated=False),
     }
+    part = zero_shot(encoders.dim, encoders.dim_fine)
     reference = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
     config = ModelConfig(f"zero-shot:{encoders.source} (uncalibrated)", reference, targets, encoders.view)
-    return TrainedModel(config, {"quality": zero_shot(encoders.dim)}, sha256=encoders.sha256)
+    return TrainedModel(config, {"quality": part}, sha256=encoders.sha256)
 
 
 def _interval(value: float | None, target: Target, excess: float) -> tuple[float, float] | None:

@@ -240,7 +240,8 @@ def _trained(
     target = Target(job.head, *scale, interval, calibrated=job.has_ratings, growth=growth)
     seen = trained_on([*job.split.train, *job.split.validation])
     if older is None:
-        reference = EncoderRef(pair.source, pair.sha256, pair.dim)
+        fine = None if pair.dim_fine == pair.dim else pair.dim_fine
+        reference = EncoderRef(pair.source, pair.sha256, pair.dim, fine)
         config = ModelConfig(job.out.resolve().name, reference, {job.target: target}, pair.view)
         return TrainedModel(config, {job.target: learnt.fitted.model}, seen, reference=learnt.reference)
     config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
 
@@ -22,6 +23,7 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
         "Scores generated images with MST-CLIPIQA (arXiv 2606.16799): fusion and heads over frozen encoders.",
         "",
         f"- Encoders: `{config.encoders.source}`, sha256 `{config.encoders.sha256[:16]}`, size {config.encoders.dim}",
+        *_encoder_notes(config.encoders.source),
         f"- Split: {protocol}",
         "- Higher is better for every score.",
         "",
@@ -46,6 +48,14 @@ def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
             numbers = (float("nan") if value is None else value for value in values)
             found.append(MeasuredResult(name, training["data"], "test", training["protocol"], *numbers))
     return found
+
+
+def _encoder_notes(source: str) -> list[str]:
+    """Return a line on the licence of a pair with a short name, or on a text encoder that is named apart."""
+    if source in PAIRS:
+        return [f"- Licence of the encoders' weights: {PAIRS[source].licence}"]
+    names = source.split(",")
+    return [f"- Text encoder: `{names[2]}`"] if len(names) == 3 else []
 
 
 def _training(name: str, training: dict[str, Any]) -> list[str]:

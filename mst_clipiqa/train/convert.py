@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.checks import check_finite
 from mst_clipiqa.encoders.clip import CLIPPair
+from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
@@ -78,8 +79,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _check_encoders(state: dict[str, Tensor], encoders: CLIPPair, path: Path) -> None:
     """Compare the frozen vision towers in the checkpoint with the given ones."""
     for stream in _STREAMS:
-        prefix = f"mstfe.{stream}."
-        own = getattr(encoders.mstfe, stream).clip.state_dict()
+        prefix, tower = f"mstfe.{stream}.", getattr(encoders.mstfe, stream)
+        if not isinstance(tower, VisionTower):
+            raise ModelError(f"Expected CLIP image encoders, as {path} was trained on, got {encoders.source}.")
+        own = tower.clip.state_dict()
         for key, value in state.items():
             if not key.startswith(prefix) or (name := key.removeprefix(prefix)) not in own:
                 continue

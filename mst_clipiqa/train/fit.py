@@ -40,7 +40,7 @@ class Recipe:
     epochs: int
     patience: int  # epochs without a better validation SRCC before a rate is abandoned
     cosine: bool  # short warm-up, then cosine decay to zero
-    identity_start: bool  # W_c and W_f start as the identity, the gate at one half
+    identity_start: bool  # W_c and W_f start as the identity if they are square, the gate at one half
     ranking_weight: float = 1.0  # lambda
     margin: float = 0.1  # on the scale 1..5
     seed: int = 0  # same seed, machine and threads: same weights, bit for bit
@@ -139,7 +139,7 @@ def fit(
             if report:
                 report(epoch)
         run = replace(run, rate=run.rate + 1, epoch=0, model=None, optimiser=None, stale=0, rate_best=-2.0)
-    model = MSTCLIPIQA(training.f_c.shape[1], head)
+    model = MSTCLIPIQA(training.f_c.shape[1], head, training.f_f.shape[1])
     if run.best is None or run.best_model is None:
         raise UsageError(f"Expected a recipe with at least one epoch and learning rate, got {recipe}.")
     model.load_state_dict(run.best_model)
@@ -177,7 +177,7 @@ def _epochs(
 ) -> Iterator[Epoch]:
     """Train with one learning rate; ``run`` is up to date whenever an epoch is yielded."""
     rate = recipe.learning_rates[run.rate]
-    model, optimiser = _start(run, training.f_c.shape[1], head, recipe)
+    model, optimiser = _start(run, (training.f_c.shape[1], training.f_f.shape[1]), head, recipe)
     while run.epoch < recipe.epochs and run.stale < recipe.patience:
         generator = torch.Generator().manual_seed(recipe.seed * 100_003 + run.epoch)
         batches, losses = _batches(training, recipe.batch_size, generator), []
@@ -203,11 +203,11 @@ def _epochs(
         yield line
 
 
-def _start(run: _Run, dim: int, head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA, torch.optim.Optimizer]:
+def _start(run: _Run, sizes: tuple[int, int], head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA, torch.optim.Optimizer]:
     """Return the model and the optimiser, initialised from the seed or restored from the run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = MSTCLIPIQA(dim, head)
+        model = MSTCLIPIQA(sizes[0], head, sizes[1])
     if recipe.identity_start:
         _identity_start(model)
     kind = torch.optim.AdamW if recipe.decoupled else torch.optim.Adam
@@ -221,8 +221,13 @@ def _start(run: _Run, dim: int, head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA,
 
 @torch.no_grad()
 def _identity_start(model: MSTCLIPIQA) -> None:
-    """Set W_c and W_f to the identity and the gate to one half; W_h stays random so that the gate can learn."""
+    """Set W_c and W_f to the identity and the gate to one half; W_h stays random so that the gate can learn.
+
+    A map between different sizes keeps its random start: there is no identity.
+    """
     for linear in (model.gff.W_c, model.gff.W_f):
+        if linear.in_features != linear.out_features:
+            continue
         torch.nn.init.eye_(linear.weight)
         torch.nn.init.zeros_(linear.bias)
     torch.nn.init.zeros_(model.gff.W_g.weight)

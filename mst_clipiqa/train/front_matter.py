@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mst_clipiqa.encoders.clip_files import OPENAI_PAIR
+from mst_clipiqa.encoders import named_encoders
 from mst_clipiqa.encoders.hub import HUB_ID
 
 LIBRARY = "mst-clipiqa"
@@ -45,7 +45,7 @@ def front_matter(
 
     Args:
         name: of the model.
-        encoders: hub ids of the encoders, separated by a comma, or "openai"; other names and folders are left out.
+        encoders: hub ids of the encoders, separated by a comma, or a short name; other names and folders are left out.
         data: names of the sets that it was trained on.
         measured: figures, which become the ``model-index``; undefined ones are left out.
         licence: as the hub spells it, such as "apache-2.0"; whoever publishes the model decides.
@@ -56,7 +56,7 @@ def front_matter(
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    named = OPENAI_PAIR if encoders == "openai" else [part.strip() for part in encoders.split(",")]
+    named = named_encoders(encoders)
     results = [
         EvalResult(
             task_type=TASK,

@@ -20,6 +20,7 @@ from mst_clipiqa.features.cache import Cache, Encoded
 from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.model.preprocess import ViewSpec
 from tests.fakes import FakePair, draw
 
 
@@ -223,3 +224,12 @@ def test_features_of_a_gpu_are_kept_apart(tmp_path: Path) -> None:
         names = [cache.space(FakePair(device=torch.device(device))).name for device in devices]
     assert len(set(names)) == 3
     assert names[1] == names[3]  # cards of one machine count as one
+
+
+def test_a_view_that_older_versions_had_keeps_its_place(tmp_path: Path) -> None:
+    with Cache(tmp_path) as cache:
+        spaces = [cache.space(FakePair(view=view)).name for view in (ViewSpec(), ViewSpec(squash=True))]
+        usual, squashed = sorted((json.loads(one.description)["view"] for one in cache.info()), key=len)
+    assert spaces[0] != spaces[1]
+    assert list(usual) == ["size", "mean", "std", "fine", "crops", "crop_size", "native_side", "gap"]
+    assert squashed == usual | {"squash": True}

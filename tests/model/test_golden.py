@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
+from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, Text
 from mst_clipiqa.model.templates import TEMPLATES
@@ -66,6 +67,7 @@ def train_five_steps(model: MSTCLIPIQA, run: Callable[[], torch.Tensor]) -> list
 
 
 def test_prompt_ids(pair: CLIPPair) -> None:
+    assert isinstance(pair.text, CLIPText)
     ids, mask, truncated = pair.text.tokenize(PROMPTS)
     assert ids.tolist() == RECORDED["prompt_ids"]
     assert mask.all()

@@ -85,6 +85,18 @@ service_options = stack(
     color_option,
 )
 encoding_options = stack(service_options, size_option)  # a service has limits of its own
+text_encoder_option = click.option(
+    "--text-encoder", help="Another text encoder for the same images, such as a multilingual one: folder or hub id."
+)
+trained_encoders_options = stack(
+    click.option(
+        "--encoders",
+        default="mini",
+        show_default=True,
+        help="Encoders: mini, openai, siglip2, metaclip2 or COARSE,FINE.",
+    ),
+    text_encoder_option,
+)
 model_options = stack(
     click.option(
         "--model",
@@ -93,6 +105,7 @@ model_options = stack(
         help="Model: mini, a folder, ORG/NAME[@REVISION] of the hub, or zero-shot:ENCODERS.",
     ),
     click.option("--encoders", help="Path or hub id of the encoders, if they have moved."),
+    text_encoder_option,
 )
 data_options = stack(
     click.option("--data", required=True, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
@@ -157,12 +170,12 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
 
 
 def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
-    """Return an encoder for a pair by name; ``how`` holds the values of ``encoding_options``."""
-    from mst_clipiqa.encoders import load_encoders
+    """Return an encoder for a pair by name; ``how`` holds ``text_encoder`` and the values of ``encoding_options``."""
+    from mst_clipiqa.encoders import load_encoders, with_text_encoder
     from mst_clipiqa.features.image_encoder import ImageEncoder
     from mst_clipiqa.images.options import OpenOptions
 
-    pair = load_encoders(encoders, how["device"], how["precision"])
+    pair = load_encoders(with_text_encoder(encoders, how["text_encoder"]), how["device"], how["precision"])
     opening = OpenOptions(how["max_pixels"], color=how["color"])
     cache = open_cache(how["cache"])
     return ImageEncoder(pair, batch_size=how["batch_size"], workers=how["workers"], cache=cache, opening=opening)

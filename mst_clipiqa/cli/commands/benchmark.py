@@ -17,6 +17,7 @@ from mst_clipiqa.cli.commands._options import (
     rated_set,
     recipe_of,
     recipe_options,
+    trained_encoders_options,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.command("benchmark")
 @data_options
-@click.option("--encoders", default="mini", show_default=True, help="Encoders: mini, openai or COARSE,FINE.")
+@trained_encoders_options
 @click.option("--heads", default="template,prompt", show_default=True, help="Heads to train.")
 @click.option("--targets", help="Targets to train for; default: all in the set.")
 @click.option("--splits", default=10, show_default=True, help="Number of splits.")

@@ -65,7 +65,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
         raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
     folder = Path(output).absolute()
     names = ["model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals"]
-    names += ["color", "max_pixels"]
+    names += ["color", "max_pixels", "text_encoder"]
     cache = None if flags["cache"] is None else str(flags["cache"].absolute())
     all_frames = flags["frame"] == "all"
     frame = "first" if all_frames else flags["frame"]

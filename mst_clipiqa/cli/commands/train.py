@@ -18,6 +18,7 @@ from mst_clipiqa.cli.commands._options import (
     rated_set,
     recipe_of,
     recipe_options,
+    trained_encoders_options,
 )
 from mst_clipiqa.errors import UsageError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--target", required=True, help="Score to train: quality, correspondence, authenticity or overall.")
 @click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="Head; template uses no prompt.")
-@click.option("--encoders", default="mini", show_default=True, help="Encoders: mini, openai or COARSE,FINE.")
+@trained_encoders_options
 @click.option("-o", "--output", type=FOLDER, required=True, help="Model folder; an existing one gets another target.")
 @recipe_options
 @click.option("--seed", default=0, show_default=True, help="Random seed of split, initial weights and shuffling.")

@@ -26,7 +26,7 @@ from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, 
 from mst_clipiqa.encoders.mini.storage import packed, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
-from mst_clipiqa.encoders.mini.vocabulary import is_in_vocabulary
+from mst_clipiqa.encoders.mini.vocabulary import has_unread_word, is_in_vocabulary
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.text import cleaned, padded
@@ -74,7 +74,9 @@ class MiniPair:
         self.text = parts.text.eval().requires_grad_(False)
         self.tokenizer = parts.tokenizer
         self.view = config.view
-        self.dim = self.text_dim = config.text.dim
+        self.dim = self.dim_fine = self.text_dim = config.text.dim
+        self.start_tokens = 1
+        self.language: str | None = "English"
         self.source = source
         self.sha256 = sha256
         self.ranges = ranges
@@ -170,7 +172,10 @@ class MiniPair:
         """Return T and m; a prompt is in vocabulary if at least half of its content words are."""
         ids, mask, truncated = self.tokenize(prompts)
         tokens = self.text(ids, mask)
-        return PromptTokens(tokens, mask, truncated, [self.is_in_vocabulary(prompt) for prompt in prompts])
+        read = [self.tokenizer.encode(cleaned(prompt)) for prompt in prompts]
+        return PromptTokens(
+            tokens, mask, truncated, list(map(is_in_vocabulary, read)), list(map(has_unread_word, read))
+        )
 
     @torch.inference_mode()
     def encode_templates(self, texts: list[str]) -> Tensor:

@@ -60,13 +60,23 @@ def is_in_vocabulary(prompt: Encoding) -> bool:
     Args:
         prompt: as the tokenizer reads it.
     """
+    content = _content(prompt)
+    found = sum(map(_is_word, content))
+    return found >= max(1, IN_VOCABULARY_SHARE * len(content))
+
+
+def has_unread_word(prompt: Encoding) -> bool:
+    """Return whether one of a prompt's content words, as the tokenizer reads it, is not in the vocabulary."""
+    return not all(map(_is_word, _content(prompt)))
+
+
+def _content(prompt: Encoding) -> list[list[str]]:
+    """Return the pieces of each content word."""
     words: dict[int, list[str]] = {}
     for word, piece in zip(prompt.word_ids, prompt.tokens, strict=True):
         if word is not None:
             words.setdefault(word, []).append(piece)
-    content = [pieces for pieces in words.values() if _is_content(pieces)]
-    found = sum(map(_is_word, content))
-    return found >= max(1, IN_VOCABULARY_SHARE * len(content))
+    return [pieces for pieces in words.values() if _is_content(pieces)]
 
 
 def _is_content(pieces: list[str]) -> bool:
