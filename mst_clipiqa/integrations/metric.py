@@ -19,9 +19,10 @@ from mst_clipiqa.scoring.folders import ZERO_SHOT
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 
+_OPENAI = PAIRS["openai"]
 METRICS = {
     "mini": "the model that ships; quality and correspondence",
-    f"{ZERO_SHOT}openai": f"no training; downloads {PAIRS['openai'].coarse} and {PAIRS['openai'].fine} when it is first used",
+    f"{ZERO_SHOT}openai": f"no training; downloads {_OPENAI.coarse} and {_OPENAI.fine} when it is first used",
 }
 """Names that need no folder -> what they mean."""
 

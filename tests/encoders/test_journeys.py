@@ -18,7 +18,6 @@ from mst_clipiqa.explain import explain
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load
-from mst_clipiqa.scoring.scorer import trained_folder
 from tests.encoders import tiny
 from tests.encoders.conftest import Folders
 from tests.fakes import draw, rated_set
@@ -122,4 +121,3 @@ def test_streams_of_different_sizes_and_patches(tmp_path: Path) -> None:
         load_encoders(f"{fine},{coarse}", "cpu", "fp32")
     smaller = ImageEncoder(scorer.encoder.encoders, batch_size=2).encode(images)
     assert torch.equal(smaller[2].f_f, scorer.encode(images)[2].f_f)
-    assert trained_folder(f"zero-shot:{coarse},{fine}") is None
