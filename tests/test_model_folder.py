@@ -93,7 +93,7 @@ def edit_config(folder: Path, change: Any) -> None:
         (lambda c: c["view"].update(fine="own"), "Expected one view of the fine stream's own beside fine 'own'"),
         (lambda c: c["view"].update(fine="own", own=7), "Expected one view of the fine stream's own in"),
         (
-            lambda c: c["view"].update(own=c["view"] | {"own": c["view"]}),
+            lambda c: c["view"].update(fine="own", own={"own": {}}),
             "Expected one view of the fine stream's own in",
         ),
         (lambda c: c["encoders"].update(dim_fine=-1), "Expected fine features of size 1 or more"),
