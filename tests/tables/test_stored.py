@@ -12,15 +12,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from mst_clipiqa.data import load
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.score_rows import FurtherColumns, score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import parquet_images, tars
 from mst_clipiqa.tables.stored import is_stored, stored_rows
+from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.features import encode_records
+from tests.fakes import FakePair
 from tests.serving import png, toy_scorer
 
 IMAGES = [png(seed, seed / 5) for seed in range(5)]
@@ -259,6 +264,22 @@ def test_rated_sets_are_read_from_parquet_shards_and_tars(tmp_path: Path) -> Non
         members |= {f"{n}.png": IMAGES[n], f"{n}.json": b'{"mos": 2}'}
     rated = load("webdataset", tar_of(tmp_path / "s.tar", members), score_range=(0, 5))
     assert [(record.name, record.size) for record in rated.records] == [(f"{n}.png", len(IMAGES[n])) for n in range(3)]
+
+
+def test_a_training_sees_in_a_tar_what_it_sees_in_files(tmp_path: Path) -> None:
+    members: dict[str, bytes | tarfile.TarInfo] = {}
+    for n, data in enumerate(IMAGES):
+        (tmp_path / f"{n}.png").write_bytes(data)
+        members |= {f"{n}.png": data, f"{n}.json": json.dumps({"prompt": f"thing {n}", "mos": n}).encode()}
+    lines = ["file,prompt,mos", *(f"{n}.png,thing {n},{n}" for n in range(len(IMAGES)))]
+    (tmp_path / "set.csv").write_text("\n".join(lines) + "\n")
+    loaded = [
+        load("csv", tmp_path / "set.csv", score_range=(0, 5)),
+        load("webdataset", tar_of(tmp_path / "s.tar", members), score_range=(0, 5)),
+    ]
+    files, stored = (encode_records(ImageEncoder(FakePair()), rated.records, prompts=True) for rated in loaded)
+    assert torch.equal(files.f_c, stored.f_c) and torch.equal(files.f_f, stored.f_f)
+    assert trained_on(loaded[0].records) == trained_on(loaded[1].records)  # hashes of images and prompts
 
 
 def test_an_image_folder_may_have_its_metadata_in_parquet(tmp_path: Path) -> None:
