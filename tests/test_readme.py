@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def test_its_flags_exist(line: str) -> None:
     output = CliRunner().invoke(cli.group, [command, "--help"]).output
     missing = [a for a in args if a.startswith("-") and not re.search(rf"(?<![\w-]){re.escape(a)}(?![\w-])", output)]
     assert missing == []
+
+
+def test_every_extra_is_named() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert set(project["optional-dependencies"]) - named == set()
 
 
 def test_the_tree_of_the_architecture_is_the_tree() -> None:
