@@ -41,6 +41,8 @@ _MORE_DECISIVE = (
 """The same for the other families."""
 CHUNK = 16
 """Images per chunk."""
+MERGE = "-merge"
+"""Before the number of merged tokens in the name of a precision, which is part of every cache key."""
 
 
 class CLIPPair:
@@ -63,10 +65,34 @@ class CLIPPair:
         self.encode_templates = text.encode_templates
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
-        """Move all encoders to a device, the image encoders in a precision of ``DTYPES``; returns itself."""
-        self.mstfe.to(device).compute_in(DTYPES[precision])
+        """Move all encoders to a device, the image encoders in a precision of ``DTYPES``; returns itself.
+
+        A precision may end in "-mergeR", as ``merge_tokens`` leaves it; merging itself stays as it is.
+        """
+        self.mstfe.to(device).compute_in(DTYPES[precision.partition(MERGE)[0]])
         self.text.to(device)
         self.precision = precision
+        return self
+
+    def merge_tokens(self, count: int) -> CLIPPair:
+        """Merge tokens in each block of the image encoders (``merging.py``); ``precision`` says so. Returns itself.
+
+        Args:
+            count: tokens per block of the encoder with more of them; the other merges as large a share of its own.
+
+        Raises:
+            UsageError: an encoder is not of CLIP's kind, or would keep too few tokens.
+        """
+        towers = (self.mstfe.encoder_coarse, self.mstfe.encoder_fine)
+        clips = [tower for tower in towers if isinstance(tower, VisionTower)]
+        if len(clips) < len(towers):
+            raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {self.source}: leave it out.")
+        most = max(tower.patches for tower in clips)
+        if not 0 <= count <= most // 2:
+            raise UsageError(f"Expected at most half of {most} tokens per block for --merge, got {count}: lower it.")
+        for tower in clips:
+            tower.merge_tokens(round(count * tower.patches / most))
+        self.precision = self.precision.partition(MERGE)[0] + (f"{MERGE}{count}" if count else "")
         return self
 
     @property
@@ -80,7 +106,7 @@ class CLIPPair:
 
         In fp32 a CPU is as fast with one image per core as with many, so nothing has to be filled up.
         """
-        if self.precision == "fp32" and self.device.type == "cpu":
+        if self.precision.startswith("fp32") and self.device.type == "cpu":
             return Chunking(1, True, None)
         return Chunking(CHUNK, True, ENCODERS)
 

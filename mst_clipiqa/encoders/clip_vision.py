@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
+from mst_clipiqa.encoders.merging import merged, no_merges
 from mst_clipiqa.model.shapes import Embeddings, Pixels
 
 _QUICK = 1.702
@@ -33,6 +34,18 @@ class VisionTower(nn.Module):
         """Wrap a loaded model."""
         super().__init__()
         self.clip = clip
+        self.merged_tokens = 0
+
+    @property
+    def patches(self) -> int:
+        """How many patches a view has."""
+        count: int = self.clip.vision_model.embeddings.num_patches
+        return count
+
+    def merge_tokens(self, count: int) -> VisionTower:
+        """Merge this many tokens in each block but the last (``merging.py``); 0 merges none."""
+        self.merged_tokens = count
+        return self
 
     def compute_in(self, dtype: torch.dtype) -> VisionTower:
         """Compute the matrix products of all blocks in ``dtype``; norms, positions and the projection stay float32."""
@@ -52,9 +65,13 @@ class VisionTower(nn.Module):
         vision = self.clip.vision_model
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
         *layers, last = vision.encoder.layers
+        sizes = None
         for layer in layers:
-            x = _block(layer, x, x.shape[1])
-        embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(_block(last, x, 1)[:, 0]))
+            if self.merged_tokens:
+                x, sizes = _merging_block(layer, x, no_merges(x) if sizes is None else sizes, self.merged_tokens)
+            else:
+                x = _block(layer, x, x.shape[1])
+        embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(_block(last, x, 1, sizes)[:, 0]))
         return embedding
 
 
@@ -67,33 +84,63 @@ def _embedded(embeddings: Any, pixels: Pixels) -> Float[Tensor, "batch tokens wi
     return torch.cat([first, patches], dim=1) + positions
 
 
-def _block(layer: Any, x: Float[Tensor, "batch tokens width"], rows: int) -> Float[Tensor, "batch {rows} width"]:
+def _block(
+    layer: Any,
+    x: Float[Tensor, "batch tokens width"],
+    rows: int,
+    sizes: Float[Tensor, "batch tokens 1"] | None = None,
+) -> Float[Tensor, "batch {rows} width"]:
     """Return the first rows of a block's output, float32 (batch, rows, width), of x (batch, tokens, width)."""
+    return _fed(layer, _attention(layer, x, rows, sizes)[0])
+
+
+def _merging_block(
+    layer: Any, x: Float[Tensor, "batch tokens width"], sizes: Float[Tensor, "batch tokens 1"], count: int
+) -> tuple[Float[Tensor, "batch fewer width"], Float[Tensor, "batch fewer 1"]]:
+    """Return a block's output with some tokens merged between attention and MLP, and the sizes of tokens."""
+    x, key = _attention(layer, x, x.shape[1], sizes)
+    x, sizes = merged(x, sizes, key, count)
+    return _fed(layer, x), sizes
+
+
+def _attention(
+    layer: Any, x: Float[Tensor, "batch tokens width"], rows: int, sizes: Float[Tensor, "batch tokens 1"] | None
+) -> tuple[Float[Tensor, "batch {rows} width"], Float[Tensor, "batch heads tokens d"]]:
+    """Return the first rows of x after attention, and the keys of all."""
     attention, dtype = layer.self_attn, layer.mlp.fc1.weight.dtype
     normed = layer.layer_norm1(x).to(dtype)
     split = (normed.shape[0], -1, attention.num_heads, attention.head_dim)
     query = attention.q_proj(normed[:, :rows]).view(split).transpose(1, 2)
     key, value = (project(normed).view(split).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-    x = x[:, :rows] + attention.out_proj(_attended(query, key, value).transpose(1, 2).flatten(2))
-    return x + _mlp(layer.mlp, layer.layer_norm2(x).to(dtype))
+    seen = _attended(query, key, value, None if sizes is None else sizes.log().transpose(1, 2))
+    return x[:, :rows] + attention.out_proj(seen.transpose(1, 2).flatten(2)), key
+
+
+def _fed(layer: Any, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+    """Return x after a block's MLP."""
+    return x + _mlp(layer.mlp, layer.layer_norm2(x).to(layer.mlp.fc1.weight.dtype))
 
 
 def _attended(
     query: Float[Tensor, "batch heads rows d"],
     key: Float[Tensor, "batch heads tokens d"],
     value: Float[Tensor, "batch heads tokens d"],
+    bias: Float[Tensor, "batch 1 tokens"] | None = None,
 ) -> Float[Tensor, "batch heads rows d"]:
-    """Return softmax(query . key / sqrt(d)) . value, (batch, heads, rows, d).
+    """Return softmax(query . key / sqrt(d) + bias) . value, (batch, heads, rows, d).
 
     On a CPU torch's fused bf16 attention is slower than plain products image by image, which stay in the cache. Their
     logits are rounded once, to bf16: an embedding's error grows by 2 % if the logits' standard deviation is 1.7.
     """
     if query.device.type != "cpu" or query.dtype.itemsize >= 4 or query.shape[2] == 1:
-        return F.scaled_dot_product_attention(query, key, value)
+        mask = None if bias is None else bias.unsqueeze(1).to(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     out = torch.empty_like(query)
     scale = query.shape[3] ** -0.5
     for i, (q, k, v) in enumerate(zip(query, key, value, strict=True)):
         logits = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+        if bias is not None:
+            logits += bias[i]
         torch.bmm(logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype), v, out=out[i])
     return out
 

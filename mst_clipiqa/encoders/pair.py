@@ -159,7 +159,7 @@ def _encode(pair: EncoderPair, *streams: tuple[Stream, ViewBatch | CropBatch]) -
     chunks = [_chunks(views, how) for _, views in streams]
     tasks = [(stream, chunk) for (stream, _), some in zip(streams, chunks, strict=True) for chunk in some]
     most = min(how.threads, len(tasks) // len(streams)) if how.threads else torch.get_num_threads()
-    exact = pair.device.type == "cuda" and pair.precision == "fp32"
+    exact = pair.device.type == "cuda" and pair.precision.startswith("fp32")
     with without_tf32() if exact else nullcontext():
         found = iter(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
     rows = [torch.cat([next(found) for _ in some]) for some in chunks]

@@ -31,6 +31,8 @@ class ScoreOptions:
         backend: torch, or a folder written by ``mst-clipiqa export``, whose image encoders are used.
         adaptive: skip the fine stream if it would change no score by more than this; None never skips.
         adaptive_check: number of skipped images for which to measure the true change.
+        merge: tokens to merge in each block of the image encoder with more of them; the other merges as large a share.
+            Faster, and scores change.
         fast_decode: decode large JPEGs at reduced scale; scores change a little.
         color: "srgb" converts colours by the image's profile; "as-stored" ignores it.
         frame: of an animated image: "first" or "middle".
@@ -47,6 +49,7 @@ class ScoreOptions:
     backend: str = "torch"
     adaptive: float | None = None
     adaptive_check: int = 0
+    merge: int = 0
     fast_decode: bool = False
     color: str = "srgb"
     frame: str = "first"
@@ -90,7 +93,12 @@ def load_parts(
 
 def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
     if how.backend == "torch":
-        return load_encoders(source, how.device, how.precision)
+        encoders = load_encoders(source, how.device, how.precision)
+        if how.merge:
+            _merge(encoders, how.merge)
+        return encoders
+    if how.merge:
+        raise UsageError("Expected no --merge beside an exported --backend, whose encoders are fixed: drop it.")
     if how.device not in ("auto", "cpu") or how.precision != "auto":
         raise UsageError(
             "Expected no --device or --precision beside an exported --backend, which has its own: drop it."
@@ -98,6 +106,13 @@ def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
     from mst_clipiqa.encoders.onnx_runtime import open_exported
 
     return open_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
+
+
+def _merge(encoders: EncoderPair, tokens: int) -> None:
+    merge = getattr(encoders, "merge_tokens", None)
+    if merge is None:
+        raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {encoders.source}: leave it out.")
+    merge(tokens)
 
 
 def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:

@@ -94,6 +94,14 @@ def test_rounded_kernels_keep_their_sums() -> None:
 
 
 @needs_int8
+def test_int8_stays_int8_when_a_scorer_is_moved(measured: Path) -> None:
+    small = load_mini_pair(measured).to("cpu", "int8")
+    precision = small.precision
+    assert precision.startswith("int8-")
+    assert small.to("cpu", precision).precision == precision
+
+
+@needs_int8
 def test_auto_is_int8_where_ranges_are(measured: Path, tmp_path: Path) -> None:
     assert load_encoders(str(measured), "cpu").precision.startswith("int8-")
     bare = small_folder(tmp_path)

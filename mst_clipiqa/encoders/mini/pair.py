@@ -90,7 +90,8 @@ class MiniPair:
         Raises:
             UsageError: int8, and the device is not a CPU that has it, or the folder lacks the ranges of blocks.
         """
-        if precision == "int8" and not (torch.device(device).type == "cpu" and self.has_int8):
+        can_int8 = torch.device(device).type == "cpu" and self.has_int8
+        if precision == "int8" and not can_int8:
             raise UsageError(
                 f"Expected a CPU with VNNI and {RANGES_FILE} beside the encoders for precision int8, got none: "
                 "choose auto."
@@ -99,7 +100,7 @@ class MiniPair:
             part.to(device=device)
         self.precision = "fp32" if precision == "fp32" else "bf16"
         self._dtype = DTYPES[self.precision]
-        if precision == "int8" and self.ranges is not None:
+        if precision.startswith("int8") and can_int8 and self.ranges is not None:  # asked for, or as it was before
             self.precision = f"int8-{self.ranges.digest}"
         self._fast: dict[Stream, FusedTower | Int8Tower] = {}
         return self
