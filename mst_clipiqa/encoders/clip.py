@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.encoders.clip_text import CLIPText
+from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
 from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
 from mst_clipiqa.encoders.pair import Chunking
