@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -119,6 +120,17 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def in_alpha(text: str, *, packed: bool = True) -> bytes:
+    """Return a PNG with text in the lowest bits of its alpha channel, column by column."""
+    words = gzip.compress(text.encode(), mtime=0) if packed else text.encode()
+    name = b"stealth_pngcomp" if packed else b"stealth_pnginfo"
+    bits = "".join(f"{byte:08b}" for byte in (*name, *struct.pack(">I", 8 * len(words)), *words))
+    image = Image.new("RGBA", (max(96, -(-len(bits) // 64)), 64), (200, 30, 30, 254))
+    for at, bit in enumerate(bits):
+        image.putpixel(divmod(at, image.height), (200, 30, 30, 254 + int(bit)))
+    return saved(image, "PNG")
+
+
 def utf16(text: str, order: str = "be") -> bytes:
     return b"UNICODE\0" + text.encode(f"utf-16-{order}")
 
@@ -156,6 +168,10 @@ def seeds() -> dict[str, bytes]:
         "NovelAI in WebP": with_exif(
             "WEBP", b"ASCII\0\0\0" + json.dumps({"Comment": json.dumps(NOVELAI), "Source": "NovelAI V4"}).encode()
         ),
+        "NovelAI in the alpha channel": in_alpha(
+            json.dumps({"Description": "a girl", "Source": "NovelAI V4", "Comment": json.dumps(NOVELAI)})
+        ),
+        "AUTOMATIC1111 in the alpha channel": in_alpha(LINES, packed=False),
         "Fooocus": png(parameters=json.dumps(FOOOCUS), fooocus_scheme="fooocus"),
         "Fooocus in JPEG": with_exif("JPEG", utf16(json.dumps(FOOOCUS))),
         "InvokeAI": png(invokeai_metadata=json.dumps(INVOKEAI)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa.analysis.compare import TARGETS
-from mst_clipiqa.analysis.pairing import Pairing, choose_pairing, difference_of_sides, prompt_of, side_of
+from mst_clipiqa.analysis.pairing import Pairing, Side, choose_pairing, difference_of_sides, prompt_of, side_of
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import DataError
@@ -24,7 +24,8 @@ class Change:
         target: which score.
         group: the generator or category; empty for all rows.
         pairing: how the tables were paired: by "prompt", by "file", or "none".
-        unit: what counts once: "prompt", however many images it has, or "image".
+        unit: what counts once: "prompt", however many images it has, "image", or "prompt or image" if only some images
+            have a prompt.
         old_count, new_count: how many of these were compared; the same number if they are paired.
         old, new: mean score over them.
         difference: new - old.
@@ -58,7 +59,8 @@ class Change:
     def over(self) -> str:
         """Return in words what was compared: "over 48 prompts"."""
         if self.pairing == "none":
-            return f"over {self.old_count:,} old and {self.new_count:,} new {self.unit}s that are not paired"
+            units = " or ".join(f"{one}s" for one in self.unit.split(" or "))
+            return f"over {self.old_count:,} old and {self.new_count:,} new {units} that are not paired"
         name = f"{self.unit}s" if self.new_count != 1 else self.unit
         return f"over {self.new_count:,} {name}" + (" of the same name" if self.unit == "image" else "")
 
@@ -207,6 +209,12 @@ def _without(values: Iterable[str], others: Iterable[str]) -> list[str]:
     return [value for value in values if value not in known]
 
 
+def _unit(*sides: Side) -> str:
+    """Return what the values of some sides are of."""
+    prompts, values = sum(side.prompts for side in sides), sum(len(side.values) for side in sides)
+    return "prompt" if prompts == values else "prompt or image" if prompts else "image"
+
+
 def _changes(
     old: Sequence[Row], new: Sequence[Row], targets: Sequence[str], group: str, how: Resampling, pairing: Pairing
 ) -> list[Change]:
@@ -217,7 +225,7 @@ def _changes(
         if result is None:
             continue
         before, after, gap = result
-        unit = "prompt" if all(side.prompts == len(side.values) for side in (before, after)) else "image"
+        unit = _unit(before, after)
         found.append(
             Change(
                 target,

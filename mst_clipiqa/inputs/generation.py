@@ -44,10 +44,13 @@ def read_generation(source: File) -> Generation | None:
         >>> read_generation("a.png").prompt  # doctest: +SKIP
         'a red ball on a table'
     """
-    from mst_clipiqa.images.texts import read_texts  # imports Pillow, which those who only list files do not need
+    from mst_clipiqa.images.alpha_text import alpha_text  # imports Pillow, which those who only list files do not need
+    from mst_clipiqa.images.texts import read_texts
 
     texts = read_texts(source)
     found = next((one for one in _readings(texts) if one is not None and _says_something(one)), None)
+    if found is None and (hidden := alpha_text(source)):
+        texts, found = {"alpha channel": hidden}, generation_of_text(hidden)
     return None if found is None else dataclasses.replace(found, raw=texts)
 
 

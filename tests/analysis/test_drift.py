@@ -124,6 +124,11 @@ def test_unpaired_tables_are_compared_by_their_means() -> None:
     )
 
 
+def test_a_table_with_prompts_and_one_without_say_what_was_counted() -> None:
+    (change,) = drift(rows(("a", 1.0), ("a", 3.0)), rows(("", 2.0), ("", 4.0)), pairing="none").changes
+    assert change.over == "over 1 old and 2 new prompts or images that are not paired"
+
+
 def test_names_pair_images_only_without_prompts() -> None:
     old = rows(("", 1.0), ("", 2.0))
     (change,) = drift(old, rows(("", 2.0), ("", 3.0))).changes

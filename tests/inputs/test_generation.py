@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zlib
@@ -9,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from fuzz.metadata import COMFYUI, LINES, node, png, seeds, utf16, with_exif
+from fuzz.metadata import COMFYUI, LINES, in_alpha, node, png, saved, seeds, utf16, with_exif
 from mst_clipiqa.errors import ImageError
+from mst_clipiqa.images.alpha_text import alpha_text
 from mst_clipiqa.images.texts import MOST_TEXT, read_texts
 from mst_clipiqa.inputs.generation import generation_of_text, read_generation
 from mst_clipiqa.inputs.generation_fields import Generation
@@ -30,6 +33,7 @@ FOUND = {
     "ComfyUI with a guider": ("a fox", None, 99, 4, "euler", 3.5, "flux1", (1024, 1024), "ComfyUI"),
     "NovelAI": NAI,
     "NovelAI in WebP": NAI,
+    "NovelAI in the alpha channel": NAI,
     "Fooocus": FOOOCUS,
     "Fooocus in JPEG": FOOOCUS,
     "InvokeAI": ("a hat", "ugly", 1, 30, "euler", 7.5, "sd15", (512, 640), "InvokeAI"),
@@ -51,6 +55,19 @@ def test_every_generator_from_bytes_and_from_a_file(name: str, tmp_path: Path) -
     file = tmp_path / "a.png"
     file.write_bytes(seeds()[name])
     assert told(read_generation(file)) == told(read_generation(seeds()[name])) == FOUND[name]
+
+
+def test_damaged_text_in_an_alpha_channel_is_none() -> None:
+    whole = Image.open(io.BytesIO(in_alpha(LINES, packed=False))).convert("RGBA")
+    assert alpha_text(in_alpha(LINES, packed=False)) == LINES
+    for at in (0, 3, 124):  # in the name, and in the length, which then is longer than the image
+        broken = whole.copy()
+        place = divmod(at, broken.height)
+        broken.putpixel(place, (*broken.getpixel(place)[:3], 254 + (broken.getpixel(place)[3] + 1) % 2))
+        assert alpha_text(saved(broken, "PNG")) is None
+    assert alpha_text(saved(whole.convert("RGB"), "PNG")) is None
+    assert alpha_text(saved(Image.new("RGBA", (4, 4)), "PNG")) is None
+    assert len(alpha_text(in_alpha("a" * 10_000_000)) or "") == 4 * 2**20  # a bomb unpacks to no more than it may
 
 
 def test_the_texts_are_kept_as_they_were_found() -> None:
