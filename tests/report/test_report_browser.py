@@ -199,6 +199,19 @@ def test_tables_sort_and_lead_to_images(page: Page) -> None:
     assert HOSTILE in page.inner_text("#failed tbody")
 
 
+def test_groups_of_a_column_have_a_table(browser: Browser, tmp_path: Path) -> None:
+    table = [{"file": f"{i}.png", "quality": 1.0 + i % 2, "steps": "50" if i % 2 else "20"} for i in range(6)]
+    write_report(table, tmp_path / "r.html", options=ReportOptions("Steps", by=("steps",)))
+    page = browser.new_page()
+    page.goto((tmp_path / "r.html").as_uri())
+    assert page.inner_text("#tab-generators") == "Groups"
+    page.click("#tab-generators")
+    lines = [line.split() for line in page.locator("#generators tbody tr").all_inner_texts()]
+    assert sorted((line[0], line[1]) for line in lines) == [("20", "3"), ("50", "3")]
+    assert "steps" in page.inner_text("#generators").lower()
+    page.close()
+
+
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
 
 

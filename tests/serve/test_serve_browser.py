@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +224,33 @@ def test_a_phone_in_the_dark_sees_it_all(browser: Browser, address: str, home: P
         status(page, "score", "1 image scored")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+
+
+PASTE = """(data) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const clipboard = new DataTransfer();
+  clipboard.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+  window.dispatchEvent(new ClipboardEvent("paste", { clipboardData: clipboard }));
+}"""
+
+
+def test_a_pasted_image_is_scored(page: Page) -> None:
+    page.evaluate(PASTE, base64.b64encode(png(3)).decode())
+    page.locator("#score li", has_text="pasted.png").wait_for()
+    page.get_by_role("button", name="Score", exact=True).click()
+    status(page, "score", "1 image scored")
+
+
+def test_a_phone_shows_several_cards_of_a_gallery(browser: Browser, address: str, home: Path) -> None:
+    for page in opened(browser, address, viewport={"width": 360, "height": 640}, is_mobile=True):
+        page.get_by_role("tab", name="Gallery").click()
+        choose(page, "#gallery", *[home / f"{i}.png" for i in range(4)])
+        page.get_by_role("button", name="Score all").click()
+        status(page, "gallery", "4 images scored")
+        heights = page.eval_on_selector_all("#gallery .card", "cards => cards.map((card) => card.offsetHeight)")
+        assert len(heights) == 4
+        assert 0 < max(heights) < 200
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_a_token_is_asked_for(browser: Browser, home: Path) -> None:
