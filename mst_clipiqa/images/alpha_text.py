@@ -20,7 +20,7 @@ from mst_clipiqa.images.modes import quiet
 
 _PLAIN, _PACKED = b"stealth_pnginfo", b"stealth_pngcomp"
 _HEAD_BITS = 8 * len(_PLAIN) + 32
-_MOST_PIXELS = 50_000_000
+_MOST_ALPHA = 50_000_000
 _MOST_UNPACKED = 4 * 2**20  # bytes of text
 
 
@@ -37,8 +37,8 @@ def alpha_text(source: File) -> str | None:
     found = None
     # Parsers raise nearly every type there is.
     with suppress(Exception), quiet(), parser_of(kind)(io.BytesIO(data)) as image:
-        if image.mode in ("RGBA", "LA") and _HEAD_BITS < image.width * image.height <= _MOST_PIXELS:
-            found = _text((np.asarray(image.getchannel("A")) & 1).T.ravel())
+        if image.mode in ("RGBA", "LA") and _HEAD_BITS < image.width * image.height <= _MOST_ALPHA:
+            found = _text(np.asarray(image.getchannel("A"), np.uint8).T.ravel() & np.uint8(1))
     return found
 
 
