@@ -19,6 +19,8 @@ from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.model.mstfe import Stream
+from mst_clipiqa.model.preprocess import normalise
 from tests.closed_form import clip_config, pixels, save_clip
 
 
@@ -96,6 +98,43 @@ def test_features_do_not_depend_on_the_batch(folders: tuple[Path, Path], precisi
             torch.testing.assert_close(alone[0], all_rows[i], atol=1e-5, rtol=1e-5)
     backwards = encode_views(encoders, images.flip(0))
     torch.testing.assert_close(backwards[0].flip(0), together[0], atol=1e-5, rtol=1e-5)
+
+
+def test_each_stream_sees_through_its_own_encoder(pair: CLIPPair) -> None:
+    views = uint8_views(2)
+    pixels = normalise(views, pair.view)
+    with torch.no_grad():
+        want = pair.mstfe.encoder_coarse(pixels), pair.mstfe.encoder_fine(pixels)
+    for found, wanted in zip(encode_views(pair, views), want, strict=True):
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
+    assert (want[0] - want[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("stream", ["coarse", "fine"])
+def test_a_feature_is_the_mean_over_all_crops(pair: CLIPPair, stream: Stream) -> None:
+    crops = uint8_views(3)
+    together = pair.mstfe(stream, crops.unsqueeze(0))
+    alone = torch.cat([pair.mstfe(stream, crops[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together[0], alone.mean(dim=0), atol=2e-5, rtol=1e-5)
+
+
+def test_in_bf16_the_residual_stream_stays_float32(folders: tuple[Path, Path]) -> None:
+    encoders = load_encoders(",".join(map(str, folders)), "cpu", "bf16")
+    assert isinstance(encoders, CLIPPair)
+    tower: Any = encoders.mstfe.encoder_fine
+    vision = tower.clip.vision_model
+    layers = vision.encoder.layers
+    norms = [vision.pre_layrnorm, *(n for one in layers for n in (one.layer_norm1, one.layer_norm2))]
+    summed = [*norms[1:], vision.post_layernorm]  # what these read is a sum of the stream and a block's product
+    seen: list[torch.Tensor] = []
+    hooks = [norm.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for norm in summed]
+    encode_views(encoders, uint8_views(1))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) >= len(summed)
+    for stream in seen:
+        assert stream.dtype == torch.float32
+        assert not torch.equal(stream, stream.bfloat16().float())
 
 
 def test_precision_is_what_was_asked_for(folders: tuple[Path, Path]) -> None:

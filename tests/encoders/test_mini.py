@@ -13,7 +13,7 @@ from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
 from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.storage import SCALE, packed, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
-from mst_clipiqa.encoders.mini.towers import BLOCKS, FARTHEST, Tower, TowerConfig
+from mst_clipiqa.encoders.mini.towers import BLOCKS, FARTHEST, Tower, TowerConfig, pooled
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.templates import TEMPLATES
@@ -102,6 +102,17 @@ def test_an_embedding_is_that_of_the_mean_over_views() -> None:
     assert torch.allclose(tower(crops), tower.embed(mean), atol=1e-4)
 
 
+def test_a_map_is_described_by_mean_and_deviation_over_positions() -> None:
+    map_, last = (torch.randn(2, 5, 6, 6, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    numbers = pooled([map_], last)
+    mean, deviation = map_.mean((2, 3)), map_.std((2, 3), correction=0)
+    torch.testing.assert_close(numbers, torch.cat([mean, deviation, last.mean((2, 3))], 1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        pooled([2 * map_ + 3], None), torch.cat([2 * mean + 3, 2 * deviation], 1), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(pooled([map_.flip(2, 3)], last.flip(2, 3)), numbers)
+
+
 def test_int8_keeps_each_row_within_half_a_level() -> None:
     matrix = torch.randn(300, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 300).unsqueeze(1)
     stored = packed({"a.weight": matrix, "a.bias": torch.ones(3)})
@@ -140,6 +151,22 @@ def test_words_decide_whether_a_prompt_is_in_vocabulary(pair: MiniPair) -> None:
     read = pair.encode_prompts(["portrait of a woman", "zxqv brmpf glorptang", "", "the of and"])
     assert read.in_vocabulary == [True, False, False, False]
     assert pair.encode_prompts(["a giraffe in cyberpunk style", "大きな猫"]).in_vocabulary == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [("a zxqv woman", True), ("a zxqv brmpf woman", False), ("woman", True), ("a zxqv and the of in on", False)],
+)
+def test_half_of_the_content_words_are_enough(pair: MiniPair, prompt: str, found: bool) -> None:
+    assert pair.is_in_vocabulary(prompt) is found
+
+
+def test_a_sentence_does_not_depend_on_longer_ones(pair: MiniPair) -> None:
+    short, long = "a red bus", "an old temple in the rain at night, soft lighting, baroque style"
+    alone, beside = pair.encode_templates([short]), pair.encode_templates([short, long])
+    torch.testing.assert_close(beside[0], alone[0], atol=TOLERANCE, rtol=0)
+    mean = pair.encode_prompts([short]).tokens[0].mean(dim=0)  # not one is padding
+    torch.testing.assert_close(alone[0], torch.nn.functional.normalize(mean, dim=0), atol=TOLERANCE, rtol=0)
 
 
 def test_templates_are_five_different_unit_vectors(pair: MiniPair) -> None:

@@ -20,6 +20,7 @@ from mst_clipiqa.features.cache import Cache, Encoded
 from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import ViewSpec
 from tests.fakes import FakePair, draw
 
@@ -75,6 +76,20 @@ def test_other_weights_precision_or_views_are_other_features(folder: Path, chang
         renamed = dataclasses.replace(FakePair(), source="the same under another name")
         encode(renamed, cache, [folder / "1.png"])
         assert renamed.images == 0
+
+
+@pytest.mark.parametrize("first", [OpenOptions(reduce_to=64), OpenOptions(color="as-stored")])
+def test_images_that_were_opened_otherwise_have_features_of_their_own(folder: Path, first: OpenOptions) -> None:
+    draw(3, 0.5, size=512).save(folder / "large.jpg")
+    pair, files = FakePair(), [folder / "large.jpg"]
+    (full,) = encode(pair, None, files)
+    with Cache(folder / "cache") as cache:
+        ImageEncoder(pair, cache=cache, opening=first).encode(files)
+        images = pair.images
+        (found,) = encode(pair, cache, files)
+    assert pair.images == images + 1
+    assert isinstance(found, Encoded) and isinstance(full, Encoded)
+    assert torch.equal(found.f_c, full.f_c) and torch.equal(found.f_f, full.f_f)
 
 
 def test_prompts_are_kept_too(folder: Path) -> None:

@@ -122,7 +122,7 @@ def drawn(width: int, height: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("size", [(512, 512), (640, 427), (427, 641), (224, 224), (300, 225), (50, 37)])
+@pytest.mark.parametrize("size", [(512, 512), (640, 427), (427, 641), (224, 224), (300, 225), (225, 300), (50, 37)])
 def test_the_paper_view_is_clips_own(size: tuple[int, int]) -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 

@@ -97,6 +97,21 @@ def test_what_is_skipped_is_not_encoded_and_says_so(scorer: Scorer, folder: Path
     assert "skipped for 10 of 10 images (100%). Checked 3 of them" in bold.encoder.policy.summary()
 
 
+@pytest.mark.parametrize("wide", ["quality", "correspondence"])
+def test_the_fine_stream_is_skipped_only_if_every_target_allows_it(
+    scorer: Scorer, folder: Path, monkeypatch: pytest.MonkeyPatch, wide: str
+) -> None:
+    def bounds(self: FineEstimator, predictor: Predictor, f_c: Tensor, prompts: object) -> dict[str, Tensor]:
+        narrow = {"quality": torch.zeros(len(f_c)), "correspondence": torch.zeros(len(f_c))}
+        return narrow | {wide: torch.full((len(f_c),), 9.0)}
+
+    bold = calibrated(scorer, folder, 0.0)
+    monkeypatch.setattr(FineEstimator, "bounds", bounds)
+    (score,) = bold.many([ScoreRequest(folder / "1.png", "a fox")])
+    assert score == scorer(folder / "1.png", "a fox")
+    assert score.reason == ""
+
+
 def test_bad_images_and_missing_prompts_keep_their_place(scorer: Scorer, folder: Path) -> None:
     (folder / "5.png").write_bytes(b"no image")
     bold = calibrated(scorer, folder, 0.0)

@@ -241,15 +241,21 @@ def test_float_images_of_the_wrong_scale_are_refused(scorer: Scorer) -> None:
         scorer(torch.rand(3, 32, 32) * 255)
 
 
-def test_the_gate_is_of_the_same_target_whoever_the_batch_mates_are(pair: FakePair) -> None:
+@pytest.mark.parametrize("first", ["quality", "correspondence"])  # a head that reads no prompt, and one that does
+def test_the_gate_is_of_the_first_target_whoever_the_batch_mates_are(pair: FakePair, first: str) -> None:
     made = model(pair)
-    names = list(reversed(made.parts))  # the head that reads prompts comes first
+    names = sorted(made.parts, key=lambda name: name != first)
     config = dataclasses.replace(made.config, targets={name: made.config.targets[name] for name in names})
     turned = TrainedModel(config, {name: made.parts[name] for name in names})
     scorer = Scorer(turned, ImageEncoder(pair, batch_size=4))
     asked = [ScoreRequest[None](draw(1, 0.2), "a fox"), ScoreRequest[None](draw(2, 0.5), None)]
     together = [score.gate for score in scorer.many(asked)]
     assert together == pytest.approx([next(scorer.many([one])).gate for one in asked], abs=1e-6)
+    features = scorer.encode([one.image for one in asked])
+    f_c, f_f = (torch.stack([getattr(one, name) for one in features]) for name in ("f_c", "f_f"))
+    with torch.no_grad():
+        g, _ = made.parts[first].gff(f_c, f_f)
+    assert together == pytest.approx(g.mean(dim=1).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize(("bias", "end"), [(50.0, 5.0), (-50.0, 0.0)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,12 @@ import torch
 from mst_clipiqa.data import RatedSet, Record, make_split
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model.mst_clipiqa import Head
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.build import build, learn
-from mst_clipiqa.train.contamination import contamination
+from mst_clipiqa.train.build import Learnt, build, learn
+from mst_clipiqa.train.calibrate import halves
+from mst_clipiqa.train.contamination import contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, fit
 from mst_clipiqa.train.job import TrainingJob
@@ -126,6 +127,44 @@ def test_the_best_epoch_is_kept_not_the_last(rated: RatedSet, table: FeatureTabl
     assert found.best.validation_srcc == max(line.validation_srcc for line in found.history)
 
 
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float]) -> None:
+    """Let validation find these SRCCs, one per epoch; an epoch more is an error."""
+    left = list(scores)
+
+    def validated(model: MSTCLIPIQA, part: RatedFeatures, recipe: Recipe, line: Epoch) -> Epoch:
+        return replace(line, validation_srcc=left.pop(0))
+
+    monkeypatch.setattr("mst_clipiqa.train.fit._validate", validated)
+
+
+def test_the_weights_are_those_of_the_best_epoch(
+    rated: RatedSet, table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady = replace(QUICK, learning_rates=(1e-3,), cosine=False)
+    scripted(monkeypatch, [0.1, 0.9, 0.3, 0.2])
+    found = fitted(rated, table, "template", steady)
+    scripted(monkeypatch, [0.1, 0.9])
+    assert found.best.epoch == 2
+    assert same_weights(found, fitted(rated, table, "template", replace(steady, epochs=2)))
+
+
+@pytest.mark.parametrize(
+    ("rates", "scores"),
+    [
+        (1, [0.5, 0.4, 0.3]),
+        (1, [0.1, 0.0, 0.5, 0.4, 0.3]),  # the count starts again at each better epoch
+        (2, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]),  # and at each rate, whose best is its own
+    ],
+)
+def test_a_rate_is_abandoned_after_epochs_without_a_better_one(
+    rated: RatedSet, table: FeatureTable, monkeypatch: pytest.MonkeyPatch, rates: int, scores: list[float]
+) -> None:
+    scripted(monkeypatch, scores)
+    recipe = replace(QUICK, learning_rates=(1e-3, 3e-3)[:rates], epochs=9, patience=2)
+    history = fitted(rated, table, "template", recipe).history
+    assert [line.validation_srcc for line in history] == scores
+
+
 def test_the_paper_recipe_is_the_published_one() -> None:
     assert PAPER.learning_rates == (5e-6,)
     assert (PAPER.weight_decay, PAPER.batch_size, PAPER.epochs) == (1e-3, 8, 20)
@@ -213,12 +252,41 @@ def test_prompts_that_chose_nothing_calibrate_and_so_does_each_generator_left_ou
         assert 0 <= (score.familiarity or 0) <= 1
 
 
+def test_only_prompts_that_chose_nothing_decide_the_interval_in_the_units_of_the_ratings(tmp_path: Path) -> None:
+    rated = rated_set(tmp_path / "rated", prompts=60, each=2)
+    split = make_split(rated.records, seed=2, validation_share=0.5)
+    held = {record.name for record in halves(split.validation)[1]}
+
+    def learnt(name: str, high: float, rating: Callable[[Record, float], float]) -> Learnt:
+        def rerated(records: Sequence[Record]) -> tuple[Record, ...]:
+            return tuple(replace(r, targets={"quality": rating(r, r.targets["quality"])}) for r in records)
+
+        parts = replace(split, train=rerated(split.train), validation=rerated(split.validation))
+        what = replace(rated, ranges={"quality": (0.0, high)})
+        recipe = replace(QUICK, learning_rates=(1e-3,), epochs=1)
+        job = TrainingJob(what, parts, "quality", "template", recipe, tmp_path / name, leave_out=False)
+        job.out.mkdir()
+        return learn(parts.for_training(), job, ImageEncoder(FakePair()), no_bar)
+
+    plain = learnt("plain", 5, lambda _, y: y)
+    turned = learnt("turned", 5, lambda r, y: 5 - y if r.name in held else y)
+    larger = learnt("larger", 100, lambda _, y: 20 * y)
+    assert plain.widening and turned.widening and larger.widening
+    assert same_weights(plain.fitted, turned.fitted)
+    assert turned.widening != plain.widening
+    assert larger.widening.interval == pytest.approx(20 * plain.widening.interval, rel=1e-2)
+
+
 def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    build(job(rated, out), ImageEncoder(FakePair()), no_bar)
+    half = len(rated.records) // 2
+    one, two = (replace(rated, records=some) for some in (rated.records[:half], rated.records[half:]))
+    build(job(one, out), ImageEncoder(FakePair()), no_bar)
     first = load(out).parts["quality"].state_dict()
-    build(job(rated, out, "prompt", "correspondence"), ImageEncoder(FakePair()), no_bar)
+    build(job(two, out, "prompt", "correspondence"), ImageEncoder(FakePair()), no_bar)
     both = load(out)
+    learnt = [r for some in (one, two) for part in ("train", "validation") for r in getattr(job(some, out).split, part)]
+    assert both.trained_on == trained_on(learnt)  # of both targets: either may have seen a test image
     assert list(both.config.targets) == ["quality", "correspondence"]
     assert all(torch.equal(first[k], v) for k, v in both.parts["quality"].state_dict().items())
     with pytest.raises(ModelError, match="Expected a new folder or one with the same encoders"):
@@ -234,6 +302,10 @@ def test_what_a_model_has_seen_is_seen_again(rated: RatedSet, tmp_path: Path) ->
     learnt = contamination(what.split.train, seen)
     assert (learnt.images, learnt.prompts) == (1.0, 1.0)
     assert learnt.label == "contaminated: the model had seen 100% of the images and 100% of the prompts"
+    chosen_by = contamination(what.split.validation, seen)  # they selected the epoch
+    assert (chosen_by.images, chosen_by.prompts) == (1.0, 1.0)
+    prompts = {"the model": replace(seen["the model"], images=frozenset())}
+    assert contamination(what.split.train, prompts).label.endswith("0% of the images and 100% of the prompts")
     mixed: list[Record] = [*what.split.train[:4], *what.split.test[:4]]
     assert contamination(mixed, seen).images == 0.5
 
