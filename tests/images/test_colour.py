@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -270,3 +271,15 @@ def test_cmyk_by_its_profile(kind: str) -> None:
     assert (stored[0, 0] <= [3, 255, 255]).all() and (stored[0, 0] >= [0, 252, 252]).all()  # the naive formula
     assert 60 < found[0, 0, 1] < 240 and abs(found[0, 0] - stored[0, 0]).max() > 20
     assert (found[31, 31] > 250).all()
+
+
+def test_the_profile_of_a_jpeg_in_jpeg_xl_is_used_too(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    Image.new("RGB", (40, 40), (200, 60, 30)).save(tmp_path / "a.jpg", quality=95, icc_profile=p3())
+    with Image.open(tmp_path / "a.jpg") as jpeg:
+        jpeg.save(tmp_path / "a.jxl", "JXL", lossless_jpeg=True)
+    converted, stored = (
+        [seen(tmp_path / name, color=color)[20, 20].tolist() for name in ("a.jpg", "a.jxl")]
+        for color in ("srgb", "as-stored")
+    )
+    assert converted[0] == converted[1] != stored[0] == stored[1]
