@@ -156,6 +156,26 @@ def test_pick_best_says_why_there_is_nothing_to_pick(scorer: Scorer, arrays: np.
         pick_best(list(arrays), "a red fox", n=0, scorer=scorer)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_pick_best_takes_what_a_pipeline_of_diffusers_returns(scorer: Scorer) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DModel(
+        sample_size=16,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    pipe = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(num_train_timesteps=10))  # random weights
+    pipe.set_progress_bar_config(disable=True)
+    for kind in ("pil", "np"):
+        found = pipe(batch_size=4, num_inference_steps=2, output_type=kind).images
+        best = pick_best(found, "a red fox", n=2, scorer=scorer)
+        rewards = RewardScorer(scorer).rewards([*best, *found], "a red fox")[0].tolist()
+        assert rewards[:2] == sorted(rewards[2:], reverse=True)[:2]
+
+
 # ------------------------------------------------------------------------------------------------------------- remote
 
 TOKEN = "0123456789abcdef"
