@@ -19,7 +19,7 @@ from mst_clipiqa.analysis.gate import (
     parse_threshold,
 )
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.evaluate.resampling import Resampling, quantile_interval, unpaired_difference
+from mst_clipiqa.evaluate.resampling import Resampling, mean_interval, quantile_interval, unpaired_difference
 
 
 def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
@@ -161,6 +161,13 @@ def test_a_margin_asks_for_evidence() -> None:
     assert check_not_worse(FOUR, new, "old", margin=1)[0].passed
     assert check_not_worse(FOUR, better(-0.5), "old", margin=0.5)[0].passed  # worse, but by no more than allowed
     assert not check_not_worse(FOUR, better(-0.5), "old", margin=0.4)[0].passed
+
+
+@pytest.mark.parametrize(("prompts", "least", "most"), [(100, 0.01, 0.045), (10, 0.03, 0.08)])
+def test_how_often_an_unchanged_generator_fails(prompts: int, least: float, most: float) -> None:
+    rng, runs, how = np.random.default_rng(0), 600, Resampling(resamples=300)
+    failed = sum(mean_interval(rng.normal(0, 1, prompts), how=how).high < 0 for _ in range(runs))
+    assert least < failed / runs < most  # docs/gate.md: about one of 40, and about one of 20
 
 
 def test_one_prompt_is_too_few_to_pass() -> None:
