@@ -32,8 +32,9 @@ class ImageHalf(nn.Module):
     def __init__(self, whole: Any) -> None:
         """Take the parts of a whole model; its text half can be freed."""
         super().__init__()
-        self.vision_model, self.visual_projection = whole.vision_model, whole.visual_projection
-        self.config = whole.vision_model.config
+        # Some versions of transformers wrap AltCLIP's tower once more.
+        self.vision_model = getattr(whole.vision_model, "vision_model", whole.vision_model)
+        self.visual_projection, self.config = whole.visual_projection, whole.config.vision_config
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -18,12 +19,13 @@ from mst_clipiqa.explain import explain
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load
+from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from tests.encoders import tiny
 from tests.encoders.conftest import Folders
 from tests.fakes import draw, rated_set
 
 ENCODING = ["--set", "epochs=2", "--quiet", "--device", "cpu", "--precision", "fp32"]
-QUICK = ["--no-leave-out", "--validation-share", 0.3, *ENCODING]
+QUICK = ["--no-leave-out", "--test-share", 0, "--validation-share", 0.3, *ENCODING]
 PROMPTS = ["ein roter fuchs", "赤い 狐", "красная лиса", "लाल लोमड़ी"]
 
 
@@ -50,10 +52,10 @@ def run(*arguments: object, code: int = 0) -> Result:
 def test_train_score_and_explain(kind: str, families: Folders, data: Path, tmp_path: Path) -> None:
     coarse, fine = families["metaclip_2" if kind == "XLM-R" else kind]
     out, text = tmp_path / "model", tiny.sentence_tower(tmp_path / "tower")
+    target, head = ("correspondence", "prompt") if kind == "XLM-R" else ("quality", "template")
     flags = ["--encoders", f"{coarse},{fine}", *(["--text-encoder", text] if kind == "XLM-R" else [])]
     base = ["train", "--data", "csv", "--root", data, "--range", 0, 5, "-o", out, "--cache", tmp_path / "cache", *QUICK]
-    run(*base, "--target", "correspondence", "--head", "prompt", *flags)
-    run(*base, "--target", "quality", "--head", "template", *flags)
+    run(*base, "--target", target, "--head", head, *flags)
 
     config = load(out).config.encoders
     assert config.source == ",".join(map(str, (coarse, fine, text) if kind == "XLM-R" else (coarse, fine)))
@@ -63,28 +65,27 @@ def test_train_score_and_explain(kind: str, families: Folders, data: Path, tmp_p
     image = next(data.glob("*.png"))
     how = ["--model", out, "--json", "--quiet", "--device", "cpu", "--precision", "fp32"]
     row = json.loads(run("score", image, "--prompt", PROMPTS[0], *how).stdout)
-    assert 0 <= row["quality"] <= 5 and 0 <= row["correspondence"] <= 5
     scorer = Scorer.load(out, device="cpu", precision="fp32")
-    assert scorer(image, PROMPTS[0]).quality == pytest.approx(row["quality"], abs=1e-4)
+    assert 0 <= row[target] <= 5 and scorer(image, PROMPTS[0]).targets[target] == pytest.approx(row[target], abs=1e-4)
     with Cache(tmp_path / "cache") as cache:
         cached = Scorer.load(out, device="cpu", precision="fp32", cache=cache)
         assert cached(image, PROMPTS[0]) == scorer(image, PROMPTS[0])
     found = explain(scorer, image, PROMPTS[0])
-    assert found.maps["quality"].fine.shape == found.maps["quality"].coarse.shape == (8, 8)
-    assert found.maps["quality"].fine.std() > 0 and found.maps["quality"].coarse.std() > 0
-    words = found.words["correspondence"]
-    assert [word.text for word in words] == PROMPTS[0].split()
-    assert 0 < sum(word.attention or 0 for word in words) < 1
-    with pytest.raises(ModelError, match="Expected the encoders that model was trained on"):
-        Scorer.load(
-            out, device="cpu", text_encoder=str(tiny.sentence_tower(tmp_path / "other", dim=config.dim, tanh=True))
-        )
+    maps = found.maps[target]
+    assert maps.fine.shape == maps.coarse.shape == (8, 8) and maps.fine.std() > 0 and maps.coarse.std() > 0
+    if kind == "XLM-R":
+        words = found.words["correspondence"]
+        assert [word.text for word in words] == PROMPTS[0].split()
+        assert 0 < sum(word.attention or 0 for word in words) < 1
+        other = tiny.sentence_tower(tmp_path / "other", dim=config.dim, tanh=True)
+        with pytest.raises(ModelError, match="Expected the encoders that model was trained on"):
+            Scorer.load(out, device="cpu", text_encoder=str(other))
 
 
 def test_benchmark_takes_features_of_two_sizes(families: Folders, data: Path, tmp_path: Path) -> None:
     pair = ",".join(map(str, families["dinov2"]))
     base = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "--encoders", pair, "-o", tmp_path / "out"]
-    run(*base, "--splits", 1, "--heads", "template,prompt", "--processes", 1, *ENCODING)
+    run(*base, "--splits", 1, "--heads", "template", "--processes", 1, *ENCODING)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
 
 
@@ -119,5 +120,11 @@ def test_streams_of_different_sizes_and_patches(tmp_path: Path) -> None:
     assert [scorer(image, "a red fox") for image in images] == together
     with pytest.raises(ModelError, match="got 6 and 4: swap the two encoders"):
         load_encoders(f"{fine},{coarse}", "cpu", "fp32")
+    differentiable = DifferentiableTarget(scorer, "quality")
+    pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]) / 255
+    with torch.no_grad():
+        for name, features in zip(("f_c", "f_f"), differentiable.features(pixels), strict=True):
+            want = torch.stack([getattr(one, name) for one in scorer.encode(images)])
+            assert (features - want).norm() < 0.05 * want.norm()  # whose pixels are rounded
     smaller = ImageEncoder(scorer.encoder.encoders, batch_size=2).encode(images)
     assert torch.equal(smaller[2].f_f, scorer.encode(images)[2].f_f)

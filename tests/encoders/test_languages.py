@@ -19,6 +19,7 @@ from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.templates import TEMPLATES
 from tests.encoders import tiny
 from tests.encoders.conftest import Folders
+from tests.encoders.test_clip import hub_cache
 from tests.fakes import draw
 
 SCRIPTS = {
@@ -213,3 +214,21 @@ def test_files_of_tokenizers_that_ask_too_much_are_refused(families: Folders, tm
     (copy / "tokenizer.json").write_text(json.dumps(found))
     with pytest.raises(ModelError, match="Expected at most 400 tokens"):
         loaded(copy, families["metaclip_2"][1])
+
+
+def test_text_encoders_are_found_in_the_hubs_cache(
+    families: Folders, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    coarse, fine = families["metaclip_2"]
+    hub_cache(tmp_path, "org/tower", sentences)
+    hub_cache(tmp_path, "org/images", coarse)
+    hub_cache(tmp_path, "org/dino", families["dinov2"][1])
+    assert load_encoders(f"org/images,{fine},org/tower", "cpu", "fp32").sha256 == loaded(coarse, fine, sentences).sha256
+    pair = load_encoders("org/images,org/dino,org/images", "cpu", "fp32")
+    assert (pair.dim, pair.dim_fine) == (16, 40)
+    with pytest.raises(ModelError, match="Expected org/none in the local hub cache or a network"):
+        load_encoders(f"{coarse},{fine},org/none", "cpu", "fp32")
