@@ -54,9 +54,10 @@ class EncoderRef:
     """Which frozen pair a model was trained on."""
 
     source: str
-    sha256: str
+    sha256: str  # of the pair with its adapter, if there is one
     dim: int
     dim_fine: int | None = None  # of f_f; None if it is ``dim``
+    adapter: str = ""  # sha256 of the adapter's files beside config.json; empty without one
 
     @property
     def features(self) -> int:

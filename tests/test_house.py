@@ -35,7 +35,7 @@ ROWS = [
     {"model_folder", "features"},
     {"scoring"},
     {"train", "analysis", "explain", "distribute"},
-    {"benchmark", "report"},
+    {"adapt", "benchmark", "report"},
     {"cli", "serve", "integrations"},
     {"__main__"},
 ]

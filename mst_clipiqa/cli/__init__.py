@@ -1,8 +1,8 @@
 """The command ``mst-clipiqa``: one group of commands, each imported only when it is called.
 
 Exit codes: 0 success, 1 some rows failed (the command says so), 2 wrong usage or an input that stops the work,
-3 a condition of gate or drift does not hold, 130 interrupted, 141 the reader of our output went away. A command answers
-with its exit code, or None for 0.
+3 a condition of gate or drift does not hold or an adapted model is no better, 130 interrupted, 141 the reader of our
+output went away. A command answers with its exit code, or None for 0.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": "Serve a web page and an HTTP service for scoring.",
     "data": "Check a rated set before you use it.",
     "train": "Train a model on a rated set.",
+    "adapt": "Adapt a model to other images without their ratings.",
     "evaluate": "Measure how well a model agrees with human ratings.",
     "benchmark": "Train and test on many splits; compare with published results.",
     "compare-results": "Tell whether one benchmark result beats another.",

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mst_clipiqa.encoders.adapter import ADAPTER_FILES
 from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapshot
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import ModelError, UsageError, shown
@@ -20,7 +21,8 @@ ENCODER_FOLDER = "encoders"
 """The folder beside a model's weights that holds its encoders, if they are small enough to go with it."""
 
 _NEEDED = ("config.json", "model.safetensors")
-_WANTED = (*_NEEDED, "README.md", "trained_on.json", REFERENCE_FILE, "adaptive.safetensors", f"{ENCODER_FOLDER}/*.json")
+_ADDED = ("README.md", "trained_on.json", REFERENCE_FILE, "adaptive.safetensors", *ADAPTER_FILES)
+_WANTED = (*_NEEDED, *_ADDED, f"{ENCODER_FOLDER}/*.json")
 _DOWNLOADED = (*_WANTED, f"{ENCODER_FOLDER}/*.safetensors")
 
 
@@ -95,6 +97,10 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
     if model.config.name.startswith(ZERO_SHOT):
         raise UsageError("Expected a trained model to save, got zero-shot, which has no weights: train one.")
     card, curves = f"# {model.config.name}\n", []
+    if model.folder is not None and model.config.encoders.adapter and model.folder.resolve() != folder.resolve():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ADAPTER_FILES:
+            shutil.copyfile(model.folder / name, folder / name)
     if model.folder is not None:
         curves = [path for name in model.config.targets if (path := model.folder / f"{name}.png").is_file()]
         written = model.folder / "README.md"

@@ -70,6 +70,8 @@ def load_parts(
     trained = load_folder(folder) if folder else None
     source = encoder_source(folder, trained) if folder and trained else str(model).removeprefix(ZERO_SHOT)
     encoders = _encoders(with_text_encoder(how.encoders or source, how.text_encoder), how)
+    if folder and trained and (adapter := trained.config.encoders.adapter):
+        encoders = _adapted(encoders, folder, adapter, how)
     trained = trained or zero_shot_model(encoders)
     predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
     policy = None
@@ -113,6 +115,14 @@ def _merge(encoders: EncoderPair, tokens: int) -> None:
     if merge is None:
         raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {encoders.source}: leave it out.")
     merge(tokens)
+
+
+def _adapted(encoders: EncoderPair, folder: Path, adapter: str, how: ScoreOptions) -> EncoderPair:
+    from mst_clipiqa.encoders.adapter import merge, read_adapter
+
+    if how.backend != "torch":
+        raise UsageError("Expected the backend torch for a model with adapted encoders, got an export: drop --backend.")
+    return merge(encoders, read_adapter(folder, adapter), adapter)
 
 
 def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:

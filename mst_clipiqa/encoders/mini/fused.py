@@ -55,13 +55,17 @@ class FusedTower:
         return self.tower.embed(described.unflatten(0, views.shape[:2]).mean(1))
 
     def describe(self, pixels: Tensor) -> Tensor:
-        """Return the numbers that describe each view, float32 (n, inputs), of (n, 3, side, side)."""
+        """Return the standardised numbers that describe each view, float32 (n, inputs), of (n, 3, side, side)."""
+        return self.tower.standardise(self.numbers(pixels))
+
+    def numbers(self, pixels: Tensor) -> Tensor:
+        """Return the numbers that describe each view, not standardised."""
         x, maps = self.first(pixels, 0), []
         for done, block in enumerate(self.blocks, 1):
             x = block(x)
             if done in self.config.taps:
                 maps.append(x.clone())  # the next block may add to x in place
-        return self.tower.standardise(pooled(maps, None if self.head is None else self.head(x)))
+        return pooled(maps, None if self.head is None else self.head(x))
 
     def first(self, pixels: Tensor, blocks: int) -> Tensor:
         """Return the map after the stem and the first blocks, of normalised views (n, 3, side, side)."""

@@ -110,12 +110,16 @@ class Tower(nn.Module):
 
     def describe(self, pixels: Tensor) -> Tensor:
         """Return the standardised numbers that describe each view, float32 (n, inputs), of (n, 3, side, side)."""
+        return self.standardise(self.numbers(pixels))
+
+    def numbers(self, pixels: Tensor) -> Tensor:
+        """Return the numbers that describe each view, not standardised."""
         x, maps = F.relu6(self.stem(pixels)), []
         for done, block in enumerate(self.blocks, 1):
             x = block(x)
             if done in self.config.taps:
                 maps.append(x)
-        return self.standardise(pooled(maps, None if self.head is None else F.relu6(self.head(x))))
+        return pooled(maps, None if self.head is None else F.relu6(self.head(x)))
 
     def standardise(self, numbers: Tensor) -> Tensor:
         """Return pooled numbers with mean 0 and deviation 1 over the rated images, cut off at ``FARTHEST``."""

@@ -1,0 +1,166 @@
+"""A model and a folder of images in, an adapted model folder out, if it is better: what ``mst-clipiqa adapt`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mst_clipiqa.adapt.card import adapted_card
+from mst_clipiqa.adapt.fit import Guides, adapt, output_of
+from mst_clipiqa.adapt.gate import NotBetter, RatingGain, Verdict, ladder_gain
+from mst_clipiqa.adapt.job import AdaptData, AdaptJob, RatedMaterial, moving_of, prepare_data
+from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders
+from mst_clipiqa.adapt.signal import taught_by
+from mst_clipiqa.encoders.adapter import adapted_sha256, files_sha256, to_files
+from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.features.pipeline import Bar, no_bar
+from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
+from mst_clipiqa.scoring.predictor import Predictor
+from mst_clipiqa.tables.atomic import write_atomically
+
+REPORT = "adapt.json"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What adaptation found.
+
+    Attributes:
+        verdict: the gate's.
+        moved: name -> how far each parameter moved, as a share of its own size (its size itself if it began at 0).
+        seconds: part of the work -> how long it took.
+        images: how many trained and how many were held out.
+        skipped: images that could not be read, with their reasons.
+    """
+
+    verdict: Verdict
+    moved: dict[str, float]
+    seconds: dict[str, float]
+    images: tuple[int, int]
+    skipped: dict[str, str]
+
+
+def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
+    """Adapt, and write the model folder if the gate lets it pass.
+
+    Raises:
+        UsageError: too few images, or the model has no such target.
+        NotBetter: the adapted model is no better; nothing was written.
+    """
+    found, moving = adapt_model(job, bar)
+    if refusal := found.verdict.refusal():
+        raise NotBetter(f"Expected a better model, got one that is not: {refusal}. Nothing was written.")
+    _write(job, moving, found)
+    return found
+
+
+def adapt_model(job: AdaptJob, bar: Bar = no_bar) -> tuple[Adapted, Moving]:
+    """Adapt and measure; write nothing."""
+    moving = moving_of(job)
+    began = time.perf_counter()
+    data = prepare_data(job, moving, bar)
+    return adapt_data(job, moving, data, time.perf_counter() - began, bar), moving
+
+
+def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, bar: Bar = no_bar) -> Adapted:
+    """Move the parameters and return what that changed; ``encoding``: seconds that the data took."""
+    before = {name: tensor.detach().clone() for name, tensor in moving.parameters().items()}
+    first = output_of(moving, data.held.material).q, _scores(job, moving, data.rated)
+    guides = Guides(taught_by(job.signal, data.training.files, job.scorer, job.target), data.labelled, data.y)
+    began = time.perf_counter()
+    with bar("Adapting", job.recipe.steps) as advance:
+        adapt(moving, data.training, job.recipe, guides, lambda: advance(1))
+    seconds = {"encoding": encoding, "adapting": time.perf_counter() - began}
+    second = output_of(moving, data.held.material).q, _scores(job, moving, data.rated)
+    gains = {
+        name: RatingGain(len(y), float(srcc(first[1][name], y)), float(srcc(second[1][name], y)))
+        for name, y in data.rated.ratings.items()
+    }
+    return Adapted(
+        Verdict(ladder_gain(first[0], second[0], data.held), gains),
+        {name: _moved(before[name], tensor.detach()) for name, tensor in moving.parameters().items()},
+        seconds,
+        (len(data.training), len(data.held)),
+        data.training.skipped | data.held.skipped,
+    )
+
+
+@torch.no_grad()
+def _scores(job: AdaptJob, moving: Moving, rated: RatedMaterial) -> dict[str, np.ndarray]:
+    """Return the scores of the rated images, target -> native units, NaN for none."""
+    if not rated.ratings:
+        return {}
+    f_c, f_f = (torch.cat(some) for some in zip(*_features(moving, rated.material), strict=True))
+    model = _with_fusion(job, moving)
+    scores = Predictor(model, job.scorer.encoder.encoders).predict(f_c, f_f, rated.prompts)
+    found = {name: np.array([score.targets[name] for score in scores], float) for name in rated.ratings}
+    return {name: np.nan_to_num(values, nan=float(np.nanmean(values))) for name, values in found.items()}
+
+
+def _features(moving: Moving, material: Material) -> list[tuple[Tensor, Tensor]]:
+    return [moving.features(material[rows]) for rows in torch.arange(len(material.coarse)).split(256)]
+
+
+def _with_fusion(job: AdaptJob, moving: Moving) -> TrainedModel:
+    """Return the model with the target's fusion as it is now."""
+    model = job.scorer.model
+    return dataclasses.replace(model, parts={**model.parts, job.target: moving.final_part()})
+
+
+def _moved(before: Tensor, after: Tensor) -> float:
+    size = float(before.norm())
+    return float((after - before).norm()) / (size or 1.0)
+
+
+def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
+    model, pair = _with_fusion(job, moving), job.scorer.encoder.encoders
+    config = model.config
+    files: dict[str, bytes] = {}
+    if isinstance(moving, MovingEncoders):
+        files = to_files(moving.final(), config.encoders.source)
+        digest = files_sha256(files)
+        encoders = dataclasses.replace(config.encoders, sha256=adapted_sha256(pair.sha256, digest), adapter=digest)
+        config = dataclasses.replace(config, encoders=encoders)
+    changed = set(config.targets) if moving.features_move else {job.target}
+    targets = {
+        name: dataclasses.replace(one, interval=None, growth=0.0) if name in changed else one
+        for name, one in config.targets.items()
+    }
+    config = dataclasses.replace(config, name=job.out.resolve().name, targets=targets, reference="")
+    seen = frozenset(image_hash(path.read_bytes()) for path in job.files if str(path) not in found.skipped)
+    trained_on = TrainedOn(model.trained_on.images | seen, model.trained_on.prompts)
+    reference = None if moving.features_move else model.reference
+    saved = dataclasses.replace(model, config=config, trained_on=trained_on, reference=reference)
+    report = summary(job, found)
+    job.out.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(job.out / name, content)
+    write_atomically(job.out / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+    save(saved, job.out, adapted_card(saved.config, report))
+
+
+def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:
+    """Return what ``adapt.json`` holds."""
+    return {
+        "from": job.scorer.model.config.name,
+        "from_sha256": job.scorer.model.sha256,
+        "target": job.target,
+        "train": job.train,
+        "signal": job.signal.name,
+        "labels": job.labels,
+        "check": job.check.name if job.check else None,
+        "recipe": asdict(job.recipe),
+        "ladders": asdict(job.plan),
+        "images": {"trained": found.images[0], "held_out": found.images[1], "skipped": len(found.skipped)},
+        "gate": found.verdict.to_json(),
+        "moved": found.moved,
+        "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,93 @@
+"""``mst-clipiqa adapt``: a model and images of another domain in, an adapted model out, if it is better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import FOLDER, encoding_options, load_scorer
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.adapt.build import Adapted
+    from mst_clipiqa.data import RatedSet
+
+REFUSED = 3
+"""Exit code if the adapted model is no better."""
+
+
+@click.command("adapt")
+@click.argument("model")
+@click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder or list of images to adapt to.")
+@click.option("--recursive", is_flag=True, help="Include subfolders.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="Folder of the adapted model; a new one.")
+@click.option("--train", default="fusion", show_default=True, help="What moves: fusion, norm or lora:RANK.")
+@click.option("--signal", default="ladders", show_default=True, help="Signal: ladders, or teacher:MODEL,MODEL besides.")
+@click.option("--target", default="quality", show_default=True, help="Score to adapt; it must read no prompt.")
+@click.option("--check", type=click.Path(path_type=Path), help="Rated images (.csv) on which SRCC must not fall.")
+@click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of that rating scale.")
+@click.option("--labels", default=0.0, type=click.FloatRange(0, 0.9), help="Share of the rated images to train on.")
+@click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
+@click.option("--anchor", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight that keeps scores.")
+@click.option("--seed", default=0, show_default=True, help="Random seed.")
+@encoding_options
+@click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
+def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -> int:
+    """Adapt MODEL to other images without their ratings, and keep the result only if it is better.
+
+    Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
+    MODEL on the images as they are. A third of the images is held out. If their ladders do not become more monotone,
+    or SRCC on the ratings of --check falls, nothing is written, and the exit code is 3. The new model has no intervals.
+    """
+    from mst_clipiqa.adapt.build import build_adapted
+    from mst_clipiqa.adapt.fit import AdaptRecipe
+    from mst_clipiqa.adapt.gate import NotBetter
+    from mst_clipiqa.adapt.job import AdaptJob
+    from mst_clipiqa.adapt.moving import parse
+    from mst_clipiqa.adapt.signal import parse_signal
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.inputs.expand import expand
+
+    kind, _ = parse(flags["train"])
+    if flags["labels"] and flags["check"] is None:
+        raise UsageError("--labels needs --check: name the rated images.")
+    if (output / "config.json").exists():
+        raise UsageError(f"Expected a new folder for -o, got {output}, which holds a model: choose another.")
+    precision = "fp32" if kind != "fusion" and flags["precision"] == "auto" else flags["precision"]
+    job = AdaptJob(
+        load_scorer(flags | {"model": model, "precision": precision}),
+        [Path(item.path) for item in expand(images, recursive=flags["recursive"]) if item.path],
+        output,
+        flags["train"],
+        parse_signal(flags["signal"]),
+        flags["target"],
+        _check(flags["check"], flags["score_range"]),
+        flags["labels"],
+        AdaptRecipe(steps=flags["steps"], anchor=flags["anchor"], seed=flags["seed"]),
+    )
+    try:
+        found = build_adapted(job, lambda label, total: progress(label, total, quiet=quiet))
+    except NotBetter as error:
+        click.echo(f"{error}", err=True)
+        return REFUSED
+    if not quiet:
+        _say(found, output)
+    return 0
+
+
+def _check(path: Path | None, score_range: tuple[float, float] | None) -> RatedSet | None:
+    from mst_clipiqa.data import load
+
+    return None if path is None else load("csv", path, allow_missing=True, score_range=score_range)
+
+
+def _say(found: Adapted, output: Path) -> None:
+    """Write what was seen to stdout."""
+    ladders, (trained, held) = found.verdict.ladders, found.images
+    click.echo(f"Adapted on {trained} images; held out: {held}, with {ladders.ladders} ladders.")
+    click.echo(f"Rungs in the right order: {ladders.before:.3f} before, {ladders.after:.3f} after.")
+    for name, one in found.verdict.ratings.items():
+        click.echo(f"SRCC of {name} with {one.images} ratings: {one.before:.4f} before, {one.after:.4f} after.")
+    click.echo(f"{len(found.moved)} tensors moved; {sum(found.seconds.values()):.0f} s in all. Saved in {output}.")
