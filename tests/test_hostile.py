@@ -108,7 +108,7 @@ def folder(tmp_path: Path) -> Path:
         ("fine", "dim", 0.5, "Expected dim to be int, got 0.5"),
         ("text", "width", "8", "Expected width to be int, got '8'"),
         ("text", "inner", 2**16, "Expected text.blocks.0.up.weight of shape"),
-        ("view", "fine", "a" * 5000, "Expected fine to be 'same' or 'native', got 'aaa"),
+        ("view", "fine", "a" * 5000, "Expected fine to be 'same', 'native' or 'own', got 'aaa"),
         ("text", "heads", 0, "Expected sizes that make small encoders"),
         ("text", "heads", 3, "Expected sizes that make small encoders"),
         ("text", "layers", 2**16, "Expected sizes that make small encoders"),
