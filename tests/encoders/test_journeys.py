@@ -76,7 +76,10 @@ def test_train_score_and_explain(kind: str, families: Folders, data: Path, tmp_p
     if kind == "XLM-R":
         words = found.words["correspondence"]
         assert [word.text for word in words] == PROMPTS[0].split()
-        assert 0 < sum(word.attention or 0 for word in words) < 1
+        read, one = scorer.predictor.prompts.encode([PROMPTS[0]]), scorer.encode([image])[0]
+        attention = scorer.predictor.output(target, one.f_c[None], one.f_f[None], read).attention
+        assert attention is not None  # on <s>, the words and </s>
+        assert sum(word.attention or 0 for word in words) == pytest.approx(attention[0, 1:-1].sum().item(), abs=1e-5)
         other = tiny.sentence_tower(tmp_path / "other", dim=config.dim, tanh=True)
         with pytest.raises(ModelError, match="Expected the encoders that model was trained on"):
             Scorer.load(out, device="cpu", text_encoder=str(other))
