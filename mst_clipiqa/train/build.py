@@ -40,7 +40,7 @@ from mst_clipiqa.train.curves import draw_history
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import Epoch, Fitted, fit, predict
 from mst_clipiqa.train.job import TrainingJob
-from mst_clipiqa.train.preferences import all_differences, pair_features
+from mst_clipiqa.train.preferences import all_differences, pair_features, put_on_scale
 from mst_clipiqa.train.training_file import read_training, write_training
 
 CHECKPOINT = "checkpoint.pt"
@@ -154,6 +154,8 @@ def learn(
             log(epoch)
 
         fitted = fit(training, validation, job.head, job.recipe, checkpoint=job.out / CHECKPOINT, report=report)
+    if training.pairs is not None and not job.has_ratings:
+        put_on_scale(fitted.model, training.pairs)
     seconds = time.perf_counter() - start
     data = Calibrating(TrainingPart(parts.train, tuple(selecting), parts.protocol), held, features)
     reference = reference or describe(data)

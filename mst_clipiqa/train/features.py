@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,11 @@ class PairFeatures:
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.preferred)
+
+    @cached_property
+    def images(self) -> int:
+        """Return the number of different images in the pairs."""
+        return len(torch.cat([self.a, self.b]).unique())
 
 
 @dataclass(frozen=True)

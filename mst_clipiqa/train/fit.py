@@ -154,11 +154,12 @@ def predict(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
 
 
 def _batches(part: RatedFeatures, size: int, generator: torch.Generator) -> list[tuple[bool, Tensor]]:
-    """Return the batches of one epoch in random order: whether it is of pairs, and its rows."""
+    """Return the batches of one epoch in random order, whether it is of pairs and its rows: a pair per image in pairs."""
     found = [(False, rows) for rows in torch.randperm(len(part), generator=generator).split(size) if len(rows)]
     if part.pairs is None:
         return found
-    found += [(True, rows) for rows in torch.randperm(len(part.pairs), generator=generator).split(size)]
+    drawn = torch.randperm(len(part.pairs), generator=generator)[: part.pairs.images]
+    found += [(True, rows) for rows in drawn.split(size)]
     return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
 
 

@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.data import Preference
+from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.train.features import FeatureTable, PairFeatures
 
 SLOPE = 2.0
 """s: with 2, the better of two images that are one level apart is preferred in 88 % of cases."""
+_MIDDLE, _REACH = 3.0, 1.5  # of the scores of training images, on the head's scale
 
 
 def pair_features(table: FeatureTable, pairs: Sequence[Preference], head: str) -> PairFeatures:
@@ -58,3 +60,20 @@ def share_right(difference: Tensor, preferred: Tensor) -> float:
     told = preferred != 0.5
     hits = (torch.sign(difference[told]) * torch.sign(preferred[told] - 0.5) + 1) / 2
     return float(hits.mean())
+
+
+@torch.no_grad()
+def put_on_scale(model: MSTCLIPIQA, pairs: PairFeatures) -> None:
+    """Shift, and shrink if needed, the scores of a prompt head so that those of the images in pairs are in 1.5..4.5.
+
+    Pairs leave the level of the scores open, and scores outside the scale 1..5 would be cut to its ends, where they are
+    equal. The order stays. A template head needs nothing: its scores cannot leave the scale.
+    """
+    if not isinstance(model.head, PromptHead):
+        return
+    rows = torch.cat([pairs.a, pairs.b]).unique()
+    q = torch.cat([model(pairs.f_c[r], pairs.f_f[r], pairs.text(r)).q for r in rows.split(1024)])
+    middle, reach = (q.max() + q.min()) / 2, (q.max() - q.min()) / 2
+    scale = min(1.0, _REACH / max(reach.item(), 1e-6))
+    model.head.w_o.weight.mul_(scale)
+    model.head.w_o.bias.copy_((model.head.w_o.bias - middle) * scale + _MIDDLE)

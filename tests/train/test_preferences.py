@@ -14,14 +14,23 @@ import torch
 
 from mst_clipiqa.data import PreferenceSet, RatedSet, load_preferences, make_split
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.heads import PromptHead
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import load
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import FAST, Epoch, fit
 from mst_clipiqa.train.job import TrainingJob
-from mst_clipiqa.train.preferences import all_differences, bradley_terry_loss, pair_features, share_right
+from mst_clipiqa.train.preferences import (
+    all_differences,
+    bradley_terry_loss,
+    pair_features,
+    put_on_scale,
+    share_right,
+)
 from tests.fakes import FakePair, rated_set
 from tests.train.test_train import no_bar
 
@@ -96,6 +105,35 @@ def test_pairs_alone_make_a_model_that_orders_and_says_that_it_is_uncalibrated(
     entry = json.loads((out / "training.json").read_text())["quality"]
     assert entry["preferences"]["train"] + entry["preferences"]["validation"] + entry["preferences"]["test"] == 24 * 6
     assert (entry["best"]["validation_srcc"], entry["test"]["baseline_srcc"]) == (None, None)
+
+
+def test_scores_of_a_prompt_head_stay_on_the_scale_and_in_order(parts: tuple[RatedFeatures, RatedFeatures]) -> None:
+    pairs = parts[0].pairs
+    assert pairs is not None
+    rows = torch.cat([pairs.a, pairs.b]).unique()
+    for factor, level in ((1.0, 40.0), (300.0, 0.0)):  # far above the scale, and far too wide for it
+        torch.manual_seed(0)
+        model = MSTCLIPIQA(pairs.f_c.shape[1], "prompt").requires_grad_(False)
+        assert isinstance(model.head, PromptHead)
+        model.head.w_o.weight.mul_(factor)
+        model.head.w_o.bias.add_(level)
+        before = model(pairs.f_c[rows], pairs.f_f[rows], pairs.text(rows)).q
+        put_on_scale(model, pairs)
+        after = model(pairs.f_c[rows], pairs.f_f[rows], pairs.text(rows)).q
+        assert 1.49 < after.min() < after.max() < 4.51
+        assert srcc(after.numpy(), before.numpy()) > 0.999
+
+
+def test_a_prompt_head_scores_as_it_was_measured(preferences: PreferenceSet, tmp_path: Path) -> None:
+    what = replace(job(preferences, tmp_path / "m"), head="prompt")
+    result = build(what, ImageEncoder(FakePair()), no_bar)
+    assert result is not None
+    assert result.preferences is not None
+    scorer = Scorer(load(tmp_path / "m"), ImageEncoder(FakePair()))
+    pairs = preferences.among(what.split.test)
+    both = [[scorer(str(one.file), one.prompt).quality or 0 for one in (p.a, p.b)] for p in pairs]
+    right = [(a > b) == bool(p.preferred) for (a, b), p in zip(both, pairs, strict=True)]
+    assert sum(right) / len(right) == pytest.approx(result.preferences.accuracy)
 
 
 def test_ratings_beside_pairs_calibrate_and_share_no_prompt_across_parts(
