@@ -154,7 +154,7 @@ def predict(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
 
 
 def _batches(part: RatedFeatures, size: int, generator: torch.Generator) -> list[tuple[bool, Tensor]]:
-    """Return the batches of one epoch in random order, whether it is of pairs and its rows: a pair per image in pairs."""
+    """Return the batches of an epoch in random order: whether of pairs, and the rows; a pair per image in pairs."""
     found = [(False, rows) for rows in torch.randperm(len(part), generator=generator).split(size) if len(rows)]
     if part.pairs is None:
         return found
