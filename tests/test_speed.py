@@ -13,7 +13,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from speed import cost, machine, memory, mini, report  # noqa: E402
+from speed import cost, decode, machine, memory, merge, mini, report  # noqa: E402
 from speed.images import jpegs  # noqa: E402
 
 
@@ -35,11 +35,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         work()
         return 0.5
 
-    for module in (mini, cost):
+    for module in (mini, cost, decode):
         monkeypatch.setattr(module, "median_seconds", once)
     monkeypatch.setattr(mini, "LAYOUTS", mini.LAYOUTS[:1])
     monkeypatch.setattr(cost, "SIDES", (64,))
     monkeypatch.setattr(cost, "WORDS", (0, 4))
+    monkeypatch.setattr(decode, "SIDES", (64,))
 
 
 @pytest.mark.usefixtures("quick")
@@ -48,7 +49,11 @@ def test_results_become_a_page(tmp_path: Path) -> None:
     assert one["images_per_second"] == one["decode_per_second"] == 4.0
     two = cost.measure(1, tmp_path / "cost")
     assert [row["side"] for row in two["sizes"]] == [64]
+    three = decode.measure(1, tmp_path)
+    assert [row["format"] for row in three["decoding"]] == list(decode.FORMATS)
+    assert three["encoding_per_second"] == 2.0
     found = {
+        "decode": {"claim": "Decoding.", **three, "machine": machine.machine()},
         "cost": {"claim": "Cost of an image.", **two, "machine": machine.machine()},
         "mini": {"claim": "Files to scores.", **one, "machine": machine.machine()},
     }
@@ -69,6 +74,28 @@ def test_a_missed_bar_is_called_missed() -> None:
     page = report.page({"memory": one})
     assert "| ratio | 1.2 | at most 1.15: **missed** |" in page
     assert "| times faster | 2 | at least 4: **missed** |" in page
+
+
+def test_the_claims_say_what_was_missed_and_why() -> None:
+    one = {
+        "seconds": 2.0,
+        "help_seconds": 0.05,
+        "bars": {"seconds": 1.5, "help_seconds": 0.1, "gone": 1},
+        "machine": {},
+    }
+    header, *rows = report.claims({"startup": one})
+    assert header[-2] == "why it is missed"
+    why = "most of it is the import of torch"
+    assert rows == [
+        ("[startup](#startup)", "seconds", "2", "at most 1.5: **missed**", why, ""),
+        ("[startup](#startup)", "help seconds", "0.05", "at most 0.1: met", "", ""),
+    ]
+
+
+def test_the_share_of_tokens_is_counted_block_by_block() -> None:
+    assert merge.share(9, 0) == 1.0
+    assert merge.share(9, 2, blocks=3) == (7 + 5 + 5) / 3 / 9
+    assert 0.45 < merge.share(197, merge.HALF) < 0.55
 
 
 def test_the_page_of_the_docs_is_made_from_the_results_beside_it() -> None:
