@@ -26,7 +26,11 @@ from speed.machine import median_seconds, run
 
 SIDES = (512, 1024, 4096)
 FORMATS = ("jpg", "png", "webp")
-SAVING: dict[str, dict[str, Any]] = {"jpg": {"quality": 92}, "webp": {"quality": 92, "method": 0}, "png": {"compress_level": 4}}
+SAVING: dict[str, dict[str, Any]] = {
+    "jpg": {"quality": 92},
+    "png": {"compress_level": 4},
+    "webp": {"quality": 92, "method": 0},
+}
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
