@@ -148,7 +148,7 @@ def test_cache_commands(model: Path, cache: Path, tmp_path: Path) -> None:
         (["--recipe", "fats"], "did you mean 'fast'"),
         (["--set", "epoch=3"], "Expected --set FIELD=VALUE with a field of"),
         (["--set", "epochs=many"], "Expected a value like 24 for epochs, got 'many'"),
-        (["--encoders", "nothing"], "Expected encoders 'mini', 'openai' or 'COARSE,FINE'"),
+        (["--encoders", "nothing"], "Expected encoders 'mini', 'openai', 'siglip2', 'metaclip2' or 'COARSE,FINE'"),
         (["--split-by", "official"], "Expected an official split"),
     ],
 )

@@ -39,7 +39,9 @@ def made(clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_mini_has_nothing_to_export(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Expected encoders of clip, metaclip_2, altclip, chinese_clip to export, got mini"):
+    with pytest.raises(
+        UsageError, match="Expected encoders of clip, metaclip_2, altclip, chinese_clip to export, got mini"
+    ):
         export("mini", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
