@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from mst_clipiqa import cli
+from mst_clipiqa.adapt.fit import AdaptRecipe
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,6 +105,39 @@ def test_controls_say_how_often_they_are_right() -> None:
     ):
         assert f"{words} | {', '.join(f'{value:.2f}' for value in values)} |" in text
     assert ("`negative_match` is experimental" in text) == (negative["phrase"] < 0.8)
+
+
+def test_controls_compare_settings_as_raters_do() -> None:
+    text = page("controls")
+    for row in result("settings")["rows"]:
+        cells = [
+            f"{row[kind]:+.2f} ({row[f'{kind} low']:+.2f} to {row[f'{kind} high']:+.2f})"
+            for kind in ("rating", "score")
+        ]
+        name = f"{row['generator']} {row['setting']} | {row['target']}"
+        assert f"| {name} | {cells[0]} | {cells[1]} | {row['outcome']} |" in text
+    missed = [(row["setting"], row["target"]) for row in result("settings")["rows"] if row["outcome"] == "missed"]
+    assert missed == [("lowcorr", "quality")]
+
+
+def test_adapt_says_what_adaptation_changed() -> None:
+    found, text = result("adapt"), page("adapt")
+    fusion = [row for row in found["rows"] if row["train"] == "fusion"]
+    for row in fusion:
+        name = row["left out"] + (", with 10 % of the ratings" if row["labels"] else "")
+        ladders = f"{row['ladders before']:.3f} | {row['ladders after']:.3f}"
+        gain = f"{row['gain low']:+.3f} to {row['gain high']:+.3f}"
+        ratings = f"{row['rated']} | {row['srcc before']:.3f} | {row['srcc after']:.3f}"
+        assert f"| {name} | {ladders} | {gain} | {ratings} |" in text
+    for one in found["means"]:
+        assert f"{one['srcc before']:.3f} to {one['srcc after']:.3f}" in text
+    kept = sum(row["kept with ratings"] for row in fusion if not row["labels"])
+    assert f"the gate would have kept {kept}." in text
+    assert all(row["shuffled ladders refused"] for row in found["rows"] if not row["labels"])
+    seconds = [row["encoding seconds of CPU"] for row in found["rows"]]
+    assert f"took {min(seconds):.0f} to {max(seconds):.0f} s of one core" in text
+    defaults = dataclasses.asdict(AdaptRecipe())
+    assert found["recipe"] == defaults
 
 
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")]

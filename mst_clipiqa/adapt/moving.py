@@ -193,7 +193,7 @@ class _MiniTail(nn.Module):
         """Return what the adapted layers begin with, float32 (images, K, inputs) or (images, inputs)."""
         crops = views.unsqueeze(1) if views.ndim == 4 else views
         fused = self.pair.device.type == "cpu" and is_available()
-        dtype = DTYPES[self.pair.precision] if fused else torch.float32
+        dtype = DTYPES.get(self.pair.precision, torch.bfloat16) if fused else torch.float32
         pixels = normalised(crops.flatten(0, 1).to(self.pair.device), self.pair.view, dtype)
         numbers = FusedTower(self.tower, dtype).numbers if fused else self.tower.numbers
         found = torch.stack([numbers(some) for some in pixels.unflatten(0, crops.shape[:2])])

@@ -132,8 +132,8 @@ def merge(pair: EncoderPair, adapter: Adapter, digest: str) -> EncoderPair:
     for name, new in replaced.items():
         state[name].copy_(new)
     vars(pair)["sha256"] = adapted_sha256(pair.sha256, digest)
-    if hasattr(pair, "_fused"):
-        pair._fused.clear()
+    if isinstance(fast := getattr(pair, "_fast", None), dict):  # towers prepared from the weights before
+        fast.clear()
     return pair
 
 
