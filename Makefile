@@ -6,7 +6,7 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS)
 READY := .venv/.ready
 
-.PHONY: help demo test test-lowest check format docs dist dist-check fuzz audit bench examples clean
+.PHONY: help demo test test-lowest check format docs dist dist-check fuzz audit mutate bench examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -53,6 +53,10 @@ fuzz: $(READY) ## feed damaged images, prompts, tables, model folders and reques
 audit: $(READY) ## look the installed versions up in the advisory database; needs the network
 	@$(PIP) -c constraints.txt -e '.[audit]'
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
+mutate: $(READY) ## put random faults into the package, and see which the tests notice; writes docs/mutation.json (hours)
+	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[mutate]'
+	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python -m mutation --each $(or $(N),34)
 
 bench: $(READY) ## measure speed and memory (10 minutes, machine idle); writes docs/performance.md; ROOT=.../AGIQA-3K adds adaptive
 	$(BIN)/python -m speed.report $(if $(ROOT),--root $(ROOT))

@@ -75,6 +75,23 @@ def test_scale_says_how_memory_grows() -> None:
     assert f"took {found['ratio']:.2f} times the memory of one with 500 ({many:.0f} and {few:.0f} MB)" in page("scale")
 
 
+def test_scale_says_what_kills_left() -> None:
+    rows = [json.loads(line) for line in (DOCS / "kill_score.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["format"] for row in rows] == ["csv", "jsonl", "parquet"]
+    assert all(row["equal"] for row in rows)
+    ((kills, images, tables),) = {(row["kills"], row["rows"], row["tables"]) for row in rows}
+    text = page("scale")
+    assert f"SIGKILL at {kills} random moments of `score -o FILE --resume` over {images} images" in text
+    assert f"{tables} tables each as CSV, JSON Lines and Parquet" in text
+
+
+def test_scale_says_that_bits_are_the_same() -> None:
+    found = json.loads((DOCS / "same_bits.json").read_text(encoding="utf-8"))
+    assert (found["different"], found["failed"]) == (0, 0)
+    kinds = ", ".join(f"{count} {name}" for name, count in found["kinds"].items())
+    assert f"{found['images']} images ({kinds}) with `{found['model']}` in {found['precision']}" in page("scale")
+
+
 def test_decisions_compare_the_backends() -> None:
     rates = {row["backend"]: row["images_per_second"] for row in result("backends")["backends"]}
     text = page("decisions")
@@ -148,7 +165,8 @@ PAGES += [*sorted(DOCS.glob("*.md")), ROOT / "mini_training/README.md", ROOT / "
 def test_every_file_and_module_that_a_page_names_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     files = {name for name in re.findall(r"`([\w./-]+\.(?:py|md))`", text) if not name.startswith("my-model")}
-    modules = {name.replace(".", "/") for name in re.findall(r"python -m ((?:speed|mini_training|fuzz)[\w.]*)", text)}
+    scripts = re.findall(r"python -m ((?:speed|mini_training|mutation|fuzz)[\w.]*)", text)
+    modules = {name.replace(".", "/") for name in scripts}
     folders = (ROOT, ROOT / "mst_clipiqa", path.parent)
     assert [name for name in sorted(files) if not any((folder / name).is_file() for folder in folders)] == []
     assert [name for name in sorted(modules) if not ((ROOT / f"{name}.py").is_file() or (ROOT / name).is_dir())] == []

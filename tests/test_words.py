@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("mst_clipiqa", "tests", "speed", "fuzz", "mini_training", "examples")
+FOLDERS = ("mst_clipiqa", "tests", "speed", "fuzz", "mini_training", "mutation", "examples")
 PACKAGE = "mst_clipiqa/"
 SELF = "tests/test_words.py"
 

@@ -11,6 +11,7 @@ import pytest
 
 from mst_clipiqa.data import SETS, RatedSet, Record, load
 from mst_clipiqa.data.sets import OWN_FORMATS
+from mst_clipiqa.data.survey import survey
 from mst_clipiqa.errors import DataError, UsageError
 from tests.rated_files import (
     AGIQA_3K_HEADER,
@@ -255,6 +256,29 @@ def test_aigciqa2023_mat_files_that_do_not_fit_are_errors(tmp_path: Path) -> Non
     write_mat(tmp_path / "DATA/MOS/mosz2.mat", "MOS", [30.0, 31.0])
     with pytest.raises(DataError, match=r"Expected the variable 'MOSz' in .*mosz2\.mat', got MOS"):
         load("aigciqa2023", tmp_path, images=False)
+    (tmp_path / "DATA/MOS/mosz2.mat").write_bytes(b"MATLAB 7.3 MAT-file" + bytes(200))
+    with pytest.raises(DataError, match=r"Expected a MATLAB file of version 5 to 7\.2, but .*mosz2\.mat"):
+        load("aigciqa2023", tmp_path, images=False)
+
+
+def test_aigciqa2023_mat_files_of_a_part_need_an_index(tmp_path: Path) -> None:
+    for target in (1, 2, 3):
+        (tmp_path / "mats").mkdir(exist_ok=True)
+        write_mat(tmp_path / f"mats/mosz{target}.mat", "MOSz", [30.0, 31.0])
+    with pytest.raises(DataError, match=r"Expected pic-index\.xlsx beside \.mat files of 2 rows"):
+        load("aigciqa2023", tmp_path, images=False)
+
+
+def test_a_survey_counts_ratings_in_equal_steps_of_the_scale(tmp_path: Path) -> None:
+    ratings = [1.0, 1.1, 3.0, 4.9, 5.0]
+    records = [
+        Record(f"{i}.png", tmp_path / f"{i}.png", "a fox", "fox", "gen", {"quality": y}) for i, y in enumerate(ratings)
+    ]
+    (found,) = survey(RatedSet("own", tmp_path, tuple(records), {"quality": (1.0, 5.0)}), 5, (), ()).targets
+    steps = len(found.histogram)
+    assert found.histogram[0] == 2 and found.histogram[-1] == 2 and sum(found.histogram) == 5
+    assert found.histogram[steps // 2] == 1
+    assert (found.minimum, found.maximum, found.mean) == pytest.approx((1.0, 5.0, 3.0))
 
 
 # AIGIQA-20K -------------------------------------------------------------------------------------------------

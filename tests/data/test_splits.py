@@ -275,6 +275,8 @@ def test_a_word_that_is_no_way_to_split() -> None:
 def test_shares_and_sizes_that_make_no_sense() -> None:
     with pytest.raises(UsageError, match=r"Expected shares from 0 to below 1, got 1 and 0\.1"):
         make_split(records(), test_share=1)
+    with pytest.raises(UsageError, match=r"Expected shares from 0 to below 1, got 0\.2 and 1\.5"):
+        make_split(records(), test_share=0.2, validation_share=1.5)
     with pytest.raises(DataError, match="Expected at least two prompts to choose a test part from, got 1"):
         make_split(records(groups=1))
     with pytest.raises(DataError, match="got one name twice"):

@@ -64,8 +64,8 @@ def test_small_differences_on_a_large_offset_are_not_called_constant() -> None:
 def test_what_does_not_belong_together_is_an_error() -> None:
     with pytest.raises(DataError, match=r"Expected one prediction per rating, got shapes \(2,\) and \(3,\)"):
         ev.srcc([1, 2], [1, 2, 3])
-    with pytest.raises(DataError, match="Expected finite predictions, got nan at position 1"):
-        ev.rmse([1, math.nan], [1, 2])
+    with pytest.raises(DataError, match=r"Expected finite predictions, got nan at position 1 \(2 in all\)"):
+        ev.rmse([1, math.nan, math.inf], [1, 2, 3])
     with pytest.raises(DataError, match="Expected finite ratings, got inf at position 0"):
         ev.plcc([1, 2], [math.inf, 2])
 

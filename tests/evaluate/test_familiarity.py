@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate import HeldOut, Reference, Widening, fit_widening, grouped_quantile, make_reference
+from mst_clipiqa.evaluate import (
+    UNFAMILIAR,
+    HeldOut,
+    Reference,
+    Widening,
+    fit_widening,
+    grouped_quantile,
+    make_reference,
+)
+from mst_clipiqa.evaluate.widening import GROWTHS
 
 NAMES = ["a", "b", "c"]
 CENTRES = np.array([[4.0, 0, 0], [0, 4.0, 0], [0, 0, 4.0]])
@@ -30,7 +39,7 @@ def reference() -> Reference:
 
 def test_one_in_twenty_new_images_of_the_training_kind_is_unfamiliar(reference: Reference) -> None:
     new = reference.familiarity(reference.distance(*images(3000, 2)[:2]))
-    assert np.mean(new < 0.05) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(new < UNFAMILIAR) == pytest.approx(0.05, abs=0.03)
     assert np.mean(new) == pytest.approx(0.5, abs=0.05)
     assert 0 <= new.min() <= new.max() <= 1
 
@@ -138,3 +147,22 @@ def test_a_prompt_counts_once_however_many_images_it_has() -> None:
 def test_residuals_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="Expected finite residuals in every held-out part"):
         fit_widening(HeldOut(np.array([np.nan]), np.zeros(1), ["a"]))
+
+
+def test_growths_are_tried_from_none_to_the_largest_each_once() -> None:
+    assert GROWTHS[0] == 0
+    assert list(GROWTHS) == sorted(set(GROWTHS))
+
+
+def test_an_image_is_as_far_away_whatever_images_are_beside_it(reference: Reference) -> None:
+    f_c, f_f, _ = images(20, 3, spread=3.0)
+    together = reference.distance(f_c, f_f)
+    alone = [reference.distance(f_c[i : i + 1], f_f[i : i + 1])[0] for i in range(20)]
+    assert together.tolist() == pytest.approx(alone, rel=1e-9)
+
+
+def test_quantiles_that_fall_are_refused(reference: Reference) -> None:
+    held = reference.held.copy()
+    held[100] = held[99] - 1e-3
+    with pytest.raises(DataError, match="Expected arrays of one reference"):
+        Reference.from_arrays({**reference.to_arrays(), "held": held})

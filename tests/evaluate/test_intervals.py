@@ -103,8 +103,11 @@ def test_intervals_are_quick() -> None:
         ([1], [1], [0], "a correlation needs two images, got 1"),
     ],
 )
-def test_an_interval_that_is_undefined_says_why(x: list[float], y: list[float], groups: list[int], why: str) -> None:
-    found = ev.bootstrap(x, y, groups)
+@pytest.mark.parametrize("measure", ["srcc", "plcc", "krcc"])
+def test_an_interval_that_is_undefined_says_why(
+    x: list[float], y: list[float], groups: list[int], why: str, measure: str
+) -> None:
+    found = ev.bootstrap(x, y, groups, measure)
     assert found.undefined == why
     assert math.isnan(found.low)
     assert math.isnan(found.high)
@@ -134,6 +137,9 @@ def test_messages() -> None:
         ev.bootstrap([1, 2], [1, 2], None, "mae")
     with pytest.raises(UsageError, match="Expected a level between 0 and 1 and at least one resample, got 95 and 10"):
         ev.Resampling(level=95, resamples=10)
+    with pytest.raises(UsageError, match="and at least one resample, got 0\\.9 and 0"):
+        ev.Resampling(level=0.9, resamples=0)
+    assert ev.Resampling(resamples=1).resamples == 1
     with pytest.raises(DataError, match="Expected the prompt group of each of 2 images, got 3 groups"):
         ev.bootstrap([1, 2], [1, 2], [0, 1, 2])
 
@@ -201,3 +207,24 @@ def test_the_better_one_leads_by_a_positive_number(measure: str) -> None:
         sentence = ev.paired_difference(a, b, mos, None, measure).sentence
         assert sentence.startswith(words)
         assert "-" not in sentence
+
+
+def test_the_difference_of_two_samples_is_as_uncertain_as_both_together() -> None:
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(3.2, 0.5, 200), rng.normal(3.7, 1.0, 300)
+    found = resampling.unpaired_difference(old, new)
+    assert found.value == pytest.approx(new.mean() - old.mean())
+    half = 1.96 * math.sqrt(old.var() / len(old) + new.var() / len(new))
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((half, half), rel=0.15)
+    assert found.groups == 200
+    backwards = resampling.unpaired_difference(new, old)
+    assert (backwards.low, backwards.high) == pytest.approx((-found.high, -found.low), abs=0.03)
+
+
+def test_a_mean_and_a_quantile_are_as_uncertain_as_theory_says() -> None:
+    x = np.random.default_rng(0).normal(3.2, 1.0, 400)
+    mean, median = resampling.mean_interval(x), resampling.quantile_interval(x, 0.5)
+    half = 1.96 * x.std() / 20
+    assert (mean.value - mean.low, mean.high - mean.value) == pytest.approx((half, half), rel=0.15)
+    assert median.high - median.low == pytest.approx(2 * half * math.sqrt(math.pi / 2), rel=0.35)
+    assert {median.value, median.low, median.high} <= set(x)

@@ -1,0 +1,60 @@
+"""The page on mutants: its tables are those of the results, its tests exist; and what is mutated."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mutation.page import PAGE, written
+from mutation.parts import PARTS, RESULTS, ROOT
+
+MUTANTS: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["mutants"]
+
+
+def test_the_tables_of_the_page_are_those_of_the_results() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert written(text, MUTANTS) == text
+
+
+def test_every_survivor_is_explained() -> None:
+    assert [row["after"] for row in MUTANTS if row["outcome"] == "survived" and not row["why"]] == []
+
+
+def test_each_part_has_tests() -> None:
+    for part, tests in PARTS.items():
+        assert (ROOT / "mst_clipiqa" / part).is_dir()
+        assert all((ROOT / name).exists() for name in tests)
+
+
+def test_the_tests_that_the_page_names_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8")))
+    there = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert len(named) > 20
+    assert named - there == set()
+
+
+def test_a_mutant_is_another_program_and_no_other_annotation(tmp_path: Path) -> None:
+    places = pytest.importorskip("mutation.places", exc_type=ImportError)
+    folder = tmp_path / "mst_clipiqa" / "model"
+    folder.mkdir(parents=True)
+    source = (
+        "LIMIT = 3\n\n\ndef f(x: int | None, y: float = 1.5) -> int | None:\n    return x if x and x < LIMIT else y\n"
+    )
+    (folder / "a.py").write_text(source)
+    found = list(islice(places.sample(tmp_path, "model", 0), 20))
+    assert found == list(islice(places.sample(tmp_path, "model", 0), 20))
+    assert {mutant.line for mutant in found} == {1, 4, 5}
+    for mutant in found:
+        assert ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(source))
+        assert "int | None" in mutant.source.splitlines()[3]
