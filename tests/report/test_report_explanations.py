@@ -82,7 +82,7 @@ def test_the_ends_are_explained(rows: list[dict[str, Any]], tmp_path: Path, scor
                 assert image.format == "WEBP" and max(image.size) <= MAP_SIDE
         score = scorer(tmp_path / rows[row]["file"], PROMPT)
         assert one["levels"] == [round(1000 * p) for p in score.levels or ()]
-        assert [word for word, _, _ in one["words"]["correspondence"]] == PROMPT.split()
+        assert [word for word, _, _ in one["words"]["correspondence"]] == ["a", "b>red</b", "fox", "&", "script"]
 
 
 def test_rows_of_another_model_and_lost_images_are_passed_over(

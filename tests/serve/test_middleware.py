@@ -163,7 +163,8 @@ def test_what_cannot_be_exported(local: TestClient, change: dict[str, object], s
 @pytest.mark.parametrize("kind", ["csv", "html"])
 def test_a_column_for_every_row_is_too_many(local: TestClient, kind: str) -> None:
     def post(columns: int) -> Any:
-        return local.post("/v1/download", json={"format": kind, "rows": [{f"k{place}": 1} for place in range(columns)]})
+        rows = [{"quality": 1.0, f"k{place}": 1} for place in range(columns)]
+        return local.post("/v1/download", json={"format": kind, "rows": rows})
 
     answer = post(2000)
     assert answer.status_code == 422
