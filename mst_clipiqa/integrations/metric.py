@@ -43,7 +43,7 @@ class MSTClipIQAMetric(nn.Module):
         model: as ``Scorer.from_pretrained`` takes it, or a scorer.
         target: the score to return; "quality" by default, or the model's first target if it has none.
         as_loss: True computes every tensor with gradients to its pixels, False none; None only those that need them.
-            Without gradients a score is ``Scorer``'s to the last bit.
+            Without gradients a score is that of ``scorer``, to the last bit.
         device: "auto", "cpu", "cuda", "mps"; ``to`` moves the metric afterwards.
         options: fields of ``ScoreOptions``; the precision is fp32, unless ``as_loss`` is False.
 
@@ -143,7 +143,7 @@ def create_metric(
 
     Args:
         name: a name of ``list_models``, a model folder, a hub id, or "zero-shot:ENCODERS".
-        as_loss: whether scores have gradients to the pixels; they may then differ in the third digit.
+        as_loss: whether scores have gradients to the pixels; the encoders then compute in fp32.
         device: "auto", "cpu", "cuda" or "mps".
         kw: ``target``, and what ``Scorer.from_pretrained`` takes.
 

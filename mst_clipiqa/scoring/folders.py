@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from mst_clipiqa.encoders.adapter import ADAPTER_FILES
 from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapshot
+from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save
@@ -113,8 +114,9 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
     if brought is None or brought.resolve() == (folder / ENCODER_FOLDER).resolve():
         return
     (folder / ENCODER_FOLDER).mkdir(exist_ok=True)
-    for file in SMALL_FILES:
-        shutil.copyfile(brought / file, folder / ENCODER_FOLDER / file)
+    for file in (*SMALL_FILES, RANGES_FILE):
+        if (brought / file).is_file():  # not all encoders can compute in int8
+            shutil.copyfile(brought / file, folder / ENCODER_FOLDER / file)
     seen = load_trained_on(MINI_MODEL if brought == MINI else brought)
     lists = {name: sorted(getattr(seen, name)) for name in ("images", "prompts")}
     write_atomically(folder / ENCODER_FOLDER / "trained_on.json", (json.dumps(lists) + "\n").encode())

@@ -28,6 +28,7 @@ from mst_clipiqa.encoders import hub
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model_folder import load_trained_on
 from mst_clipiqa.scoring import folders
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
@@ -247,6 +248,17 @@ def test_a_saved_model_needs_no_other_file(models: tuple[Path, Path], small_enco
 def test_a_copy_of_a_hub_model_keeps_its_revision(tmp_path: Path) -> None:
     Scorer.load("me/small@v1").save_pretrained(tmp_path / "copy")
     assert Scorer.load(tmp_path / "copy").model.config.name == f"me/small@{OLD}"
+
+
+def test_mini_is_saved_whole(tmp_path: Path) -> None:
+    mini = Scorer.load("mini", device="cpu")
+    mini.save_pretrained(tmp_path / "saved")
+    saved = Scorer.load(tmp_path / "saved", device="cpu")
+    assert saved.encoder.encoders.precision == mini.encoder.encoders.precision  # int8, where the CPU has it
+    assert {path.name for path in (tmp_path / "saved" / "encoders").iterdir()} >= {
+        path.name for path in (folders.MINI_MODEL / "encoders").iterdir()
+    }
+    assert load_trained_on(tmp_path / "saved" / "encoders") == mini.model.trained_on
 
 
 def test_zero_shot_has_nothing_to_save(tmp_path: Path) -> None:
