@@ -9,9 +9,9 @@ sides become maps of edge strength at one size, blurred by a tolerance, and are 
 from __future__ import annotations
 
 import numpy as np
+import scipy  # ndimage is imported when used: every start of score would wait for it
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 _SIDE = 256  # pixels of the longer side at which edges are compared
 _TOLERANCE = 2.0  # deviation of the blur, in those pixels: an edge this far from its line still counts
@@ -37,8 +37,8 @@ def edge_agreement(image: Image.Image, control: Image.Image) -> float | None:
     """
     scale = _SIDE / max(image.size)
     size = (max(8, round(image.width * scale)), max(8, round(image.height * scale)))
-    own = ndimage.gaussian_filter(edges(_grey(image, size)), _TOLERANCE)
-    asked = ndimage.gaussian_filter(_grey(control, size), _TOLERANCE)
+    own = scipy.ndimage.gaussian_filter(edges(_grey(image, size)), _TOLERANCE)
+    asked = scipy.ndimage.gaussian_filter(_grey(control, size), _TOLERANCE)
     if own.std() < _FLAT or asked.std() < _FLAT:
         return None
     return float(np.corrcoef(own.ravel(), asked.ravel())[0, 1])
@@ -52,8 +52,8 @@ def edge_map(image: Image.Image) -> Image.Image:
 
 def edges(grey: Strength) -> Strength:
     """Return edge strength, float32 (height, width), of luminance 0..1: the root lets faint edges count."""
-    smooth = ndimage.gaussian_filter(grey, 1.0)
-    gradient = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1))
+    smooth = scipy.ndimage.gaussian_filter(grey, 1.0)
+    gradient = np.hypot(scipy.ndimage.sobel(smooth, 0), scipy.ndimage.sobel(smooth, 1))
     strength: Strength = np.sqrt(gradient).astype(np.float32)
     return strength
 

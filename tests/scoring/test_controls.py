@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +145,8 @@ def test_noise_agrees_with_no_map() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
     found = edge_agreement(noise, edge_map(draw(0, 0.0, size=128)))
     assert found is None or abs(found) < 0.3
+
+
+def test_scoring_without_a_control_map_starts_without_the_filters() -> None:
+    code = "import sys, mst_clipiqa.scoring.controls; print('scipy.ndimage' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
