@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.pairing import Pairing, Side, choose_pairing, difference_of_sides, prompt_of, side_of
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
@@ -49,11 +49,7 @@ class Change:
     @property
     def verdict(self) -> str:
         """Return "better", "worse", "no difference", or "unknown" if there is no interval."""
-        if math.isnan(self.low):
-            return "unknown"
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no difference"
+        return verdict_of(self.low, self.high)
 
     @property
     def over(self) -> str:
@@ -86,7 +82,6 @@ class Change:
 
     def to_row(self) -> dict[str, Any]:
         """Return the change as a row of a table; an undefined interval is empty."""
-        known = not math.isnan(self.low)
         return {
             "target": self.target,
             "group": self.group,
@@ -97,9 +92,7 @@ class Change:
             "old": self.old,
             "new": self.new,
             "difference": self.difference,
-            "low": self.low if known else None,
-            "high": self.high if known else None,
-            "verdict": self.verdict,
+            **interval_cells(self.low, self.high),
         }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, mean_interval
 
@@ -50,11 +51,7 @@ class SettingEffect:
     @property
     def verdict(self) -> str:
         """Return "better", "worse", "no difference", or "unknown" if there is no interval."""
-        if math.isnan(self.low):
-            return "unknown"
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no difference"
+        return verdict_of(self.low, self.high)
 
     def sentence(self) -> str:
         """Return the effect in words."""
@@ -69,7 +66,6 @@ class SettingEffect:
 
     def to_row(self) -> dict[str, Any]:
         """Return the effect as a row of a table; an undefined interval is empty."""
-        known = not math.isnan(self.low)
         return {
             "target": self.target,
             "generator": self.generator,
@@ -80,9 +76,7 @@ class SettingEffect:
             "before": self.before,
             "after": self.after,
             "difference": self.difference,
-            "low": self.low if known else None,
-            "high": self.high if known else None,
-            "verdict": self.verdict,
+            **interval_cells(self.low, self.high),
         }
 
 

@@ -54,10 +54,15 @@ def _webp(image: Image.Image, strength: float, _rng: np.random.Generator) -> Ima
     return _coded(image, format="WEBP", quality=round(60 * (1 - strength)), method=1)
 
 
+def _resampled(image: Image.Image, factor: float, down: Image.Resampling, up: Image.Resampling) -> Image.Image:
+    """Shrink an image by a factor, and enlarge it to its size again."""
+    small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
+    return image.resize(small, down).resize(image.size, up)
+
+
 def _downsample(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
     factor = _between(1.3, 8.0, strength)
-    small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
-    return image.resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
+    return _resampled(image, factor, Image.Resampling.BICUBIC, Image.Resampling.BICUBIC)
 
 
 def _banding(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
@@ -113,10 +118,7 @@ def _salt_and_pepper(image: Image.Image, strength: float, rng: np.random.Generat
 def _upscale(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
     """Shrink by averaging and enlarge again by repeating pixels and smoothing between them, as viewers do."""
     factor = _between(1.4, 8.0, strength)
-    small = image.resize(
-        (max(1, round(image.width / factor)), max(1, round(image.height / factor))), Image.Resampling.BOX
-    )
-    return small.resize(image.size, Image.Resampling.BILINEAR)
+    return _resampled(image, factor, Image.Resampling.BOX, Image.Resampling.BILINEAR)
 
 
 def _oversharpen(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
@@ -144,10 +146,7 @@ def _motion_blur(image: Image.Image, strength: float, rng: np.random.Generator) 
 
 def _pixelation(image: Image.Image, strength: float, _rng: np.random.Generator) -> Image.Image:
     factor = _between(1.5, 16.0, strength)
-    small = image.resize(
-        (max(1, round(image.width / factor)), max(1, round(image.height / factor))), Image.Resampling.BOX
-    )
-    return small.resize(image.size, Image.Resampling.NEAREST)
+    return _resampled(image, factor, Image.Resampling.BOX, Image.Resampling.NEAREST)
 
 
 def _underexposure(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
