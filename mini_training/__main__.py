@@ -23,7 +23,7 @@ from mini_training.data import Rated, read_rated, save_json
 from mini_training.familiarity import add_familiarity
 from mini_training.fit import Known, Sets, fit
 from mini_training.leave_out import left_out
-from mini_training.measure import agreement, bf16_difference, measure, photographs
+from mini_training.measure import agreement, measure, photographs, precision_difference
 from mini_training.outcome import outcome
 from mini_training.plan import SHORT, Plan, Refining
 from mini_training.prepare import prepare, read
@@ -31,6 +31,7 @@ from mini_training.prompts import read_captions, read_prompts
 from mini_training.refine import refine
 from mini_training.robust import ladders, noises
 from mini_training.ship import Place, finish, seen_by, ship
+from mst_clipiqa.encoders.mini.int8 import has_int8
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -81,7 +82,7 @@ def _development(paths: Paths) -> None:
     _train(paths, rated, known, Place(folder, str(folder / "encoders")))
     found = measure(str(folder), paths.data, "development")
     found["photographs"] = photographs(Scorer.load(folder), rated, paths.live)
-    found["bf16"] = bf16_difference(folder, rated, paths.data)
+    found["bf16"] = precision_difference(folder, "bf16", rated, paths.data)
     save_json(paths.work / "development.json", found)
 
 
@@ -128,6 +129,8 @@ def _card(paths: Paths) -> None:
     found = {name: json.loads((paths.work / f"{name}.json").read_text()) for name in names}
     if (brisque := paths.work / "brisque.json").is_file():
         found["brisque"] = agreement({name: -value for name, value in json.loads(brisque.read_text()).items()}, rated)
+    if has_int8():
+        found["int8"] = precision_difference("mini", "int8", rated, paths.data)
     found["looks"] = LOOKS
     found["megabytes"] = sum(path.stat().st_size for path in MINI_MODEL.rglob("*") if path.is_file()) / 1e6
     save_json(MINI_MODEL / "figures.json", found)

@@ -91,14 +91,14 @@ def agreement(quality: dict[str, float], rated: Rated) -> dict[str, float]:
     }
 
 
-def bf16_difference(folder: Path, rated: Rated, data: Path) -> dict[str, float]:
-    """Return how far qualities of the development images in bf16 are from those in fp32: mean and highest."""
+def precision_difference(model: str | Path, precision: str, rated: Rated, data: Path) -> dict[str, float]:
+    """Return how far qualities of the development images in a precision are from those in fp32: mean and highest."""
     files = [data / "images" / rated.names[i] for i in np.flatnonzero(rated.part == "development")]
-    fp32, bf16 = (
-        np.array([s.quality for s in Scorer.load(folder, precision=name).many(files)], float)
-        for name in ("fp32", "bf16")
+    exact, other = (
+        np.array([s.quality for s in Scorer.load(model, precision=name).many(files)], float)
+        for name in ("fp32", precision)
     )
-    difference = np.abs(fp32 - bf16)
+    difference = np.abs(exact - other)
     return {"mean": float(difference.mean()), "max": float(difference.max())}
 
 
