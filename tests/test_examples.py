@@ -48,7 +48,7 @@ def test_the_table_lists_every_image_once_with_a_prompt() -> None:
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
-def test_a_image_is_small(path: Path) -> None:
+def test_an_image_is_small(path: Path) -> None:
     with Image.open(path) as image:
         assert 256 <= max(image.size) <= 512
     assert path.stat().st_size <= 64 * 1024

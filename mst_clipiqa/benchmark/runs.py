@@ -97,7 +97,7 @@ class Bench:
 
 
 def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = lambda _: None) -> list[BenchmarkRun]:
-    """BenchmarkRun a plan: every target, head and split, in this order.
+    """Run a plan: every target, head and split, in this order.
 
     Args:
         bench: plan and features.

@@ -94,7 +94,7 @@ def test_no_name_climbs_out_of_the_target(files: Path) -> None:
     assert [target for _, _, target in planned.moves] == [files / "out/y/猫.png", files / "out/x/猫.png"]
 
 
-def test_a_image_of_two_rows_goes_once_and_a_lost_one_is_told(files: Path) -> None:
+def test_an_image_of_two_rows_goes_once_and_a_lost_one_is_told(files: Path) -> None:
     rows = [row("in/x/猫.png", 3, prompt="a"), row("in/x/猫.png", 3, prompt="b"), row("gone.png", 3), row("", 3)]
     planned = plan(rows, rows, [files], files / "out")
     assert [moved["prompt"] for moved, _, _ in planned.moves] == ["a"]

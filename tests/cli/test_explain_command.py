@@ -30,7 +30,7 @@ def found() -> Explanation:
     return explain(Scorer.load("mini", device="cpu"), BALL, PROMPT)
 
 
-def test_a_image_and_json_are_written_and_sentences_printed(tmp_path: Path) -> None:
+def test_an_image_and_json_are_written_and_sentences_printed(tmp_path: Path) -> None:
     result = call(BALL, "--prompt", PROMPT, "-o", tmp_path / "new" / "folder")
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "new" / "folder" / "explanation.json").read_text(encoding="utf-8"))

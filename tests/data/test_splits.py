@@ -231,7 +231,7 @@ def test_folds_of_aigciqa2023_name_the_model_beside_the_image(tmp_path: Path) ->
     assert split.leakage == 1.0
 
 
-def test_a_image_in_two_parts_of_a_file_is_tested_on_only(tmp_path: Path) -> None:
+def test_an_image_in_two_parts_of_a_file_is_tested_on_only(tmp_path: Path) -> None:
     given = names(tuple(records()))
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"train": given[1:], "test": given[:2], "seed": 3}))

@@ -207,7 +207,7 @@ def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder:
     assert (output / "part-1.parquet").stat().st_mtime_ns == before
 
 
-def test_a_image_that_its_storage_refuses_is_a_row(
+def test_an_image_that_its_storage_refuses_is_a_row(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fsspec.open", refuse)

@@ -37,7 +37,7 @@ def encode(pair: FakePair, cache: Cache | None, files: list[Path]) -> list[Encod
     return [one for batch in encoder.batches(files, encoder.open) for _, one in batch]
 
 
-def test_a_image_is_encoded_once_and_stays_the_same(folder: Path) -> None:
+def test_an_image_is_encoded_once_and_stays_the_same(folder: Path) -> None:
     files, pair = sorted(folder.glob("*.png")), FakePair()
     plain = encode(pair, None, files)
     for _ in range(2):

@@ -612,7 +612,7 @@ SEEDS = seeds()
 
 @settings(max_examples=400, deadline=5000)
 @given(st.data())
-def test_flipped_and_cut_bytes_are_a_image_or_a_reason(data: st.DataObject) -> None:
+def test_flipped_and_cut_bytes_are_an_image_or_a_reason(data: st.DataObject) -> None:
     broken = bytearray(data.draw(st.sampled_from(SEEDS)))
     for _ in range(data.draw(st.integers(0, 6))):
         broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))

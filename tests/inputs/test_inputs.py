@@ -436,7 +436,7 @@ def test_a_base_name_that_fits_two_prompts_is_a_problem_of_its_image() -> None:
     assert inputs.notes == ["2 of 4 prompts in 'p.csv' match no image (the first: 'm1/x.png')."]
 
 
-def test_prompts_without_a_image_are_counted() -> None:
+def test_prompts_without_an_image_are_counted() -> None:
     tree("a.png", p__csv="file,prompt\nold/b.png,x\na.png,y\nc.png,z\n")
     inputs = expand("a.png", prompts="p.csv")
     assert [item.prompt for item in inputs] == ["y"]

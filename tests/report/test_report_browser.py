@@ -138,7 +138,7 @@ def test_only_what_is_on_screen_exists(page: Page) -> None:
     assert page.get_attribute("#gallery [role=listitem] >> nth=-1", "aria-posinset") == "3000"
 
 
-def test_a_image_opens_by_mouse(page: Page) -> None:
+def test_an_image_opens_by_mouse(page: Page) -> None:
     page.click("#tab-images")
     page.click("#gallery .card >> nth=0")
     facts = page.inner_text("#viewer-facts")
@@ -226,7 +226,7 @@ def test_a_phone_in_the_dark(page: Page) -> None:
     assert page.is_visible("#viewer")
 
 
-def test_a_image_opens_with_its_explanation(browser: Browser, tmp_path: Path) -> None:
+def test_an_image_opens_with_its_explanation(browser: Browser, tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     Image.effect_noise((64, 48), 60).convert("RGB").save(image)
     scorer = Scorer.load("mini")

@@ -90,7 +90,7 @@ def test_the_spread_is_the_deviation_of_the_levels_in_native_units(levels: Any, 
     assert score.quality_spread == (None if spread is None else pytest.approx(spread, abs=1e-9))
 
 
-def test_every_way_to_hand_over_a_image_gives_the_same_score(scorer: Scorer, folder: Path) -> None:
+def test_every_way_to_hand_over_an_image_gives_the_same_score(scorer: Scorer, folder: Path) -> None:
     path = folder / "5.png"
     image = Image.open(path).convert("RGB")
     array = np.asarray(image)
@@ -115,7 +115,7 @@ def test_alone_in_any_batch_and_in_any_order(pair: FakePair, folder: Path) -> No
             assert one == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_image_is_encoded_once_for_many_prompts(scorer: Scorer, pair: FakePair, folder: Path) -> None:
+def test_an_image_is_encoded_once_for_many_prompts(scorer: Scorer, pair: FakePair, folder: Path) -> None:
     scores = scorer(folder / "1.png", ["a fox", "a car", "a fox"])
     assert pair.images == 1
     assert pair.prompts == 2  # templates do not count, and a prompt is encoded once
