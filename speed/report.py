@@ -61,6 +61,7 @@ LABELS = {
     "gflop": "GFLOP",
     "gflops": "GFLOP/s",
     "mb": "MB",
+    "cpu": "CPU",
     "times full": "times the rate of the full model",
     "best times full within 0.005 SRCC": "best rate with an SRCC loss of at most 0.005, times the full model",
     "ceiling times full": "rate if every fine stream is skipped, times the full model",

@@ -7,6 +7,7 @@ output went away. A command answers with its exit code, or None for 0.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -120,4 +121,7 @@ def main() -> None:
     # system, which costs a third of the decoding time.
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "4m")
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
-    group(prog_name="mst-clipiqa")
+    try:
+        group(prog_name="mst-clipiqa")
+    finally:
+        gc.freeze()  # else the interpreter goes through all objects of torch before it ends

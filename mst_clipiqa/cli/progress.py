@@ -15,6 +15,9 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
         total: how many things there are; None if unknown.
         quiet: show nothing.
     """
+    if quiet:  # without the import of rich
+        yield lambda _: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -28,7 +31,7 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal, transient=True
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True
     ) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from click.testing import CliRunner, Result
 import mst_clipiqa
 from mst_clipiqa import cli
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.scoring.scorer import Scorer
 
 HEAVY = "{'torch', 'transformers', 'numpy', 'scipy', 'PIL'}"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 Run = Callable[[Callable[[], object]], Result]
 
 
@@ -47,6 +50,28 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     done = _python(f"{code}; print({HEAVY} & set(sys.modules))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_no_garbage_is_collected_while_a_model_is_loaded_nor_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def load(*_: object) -> None:
+        seen.append(gc.isenabled())
+        raise DataError("Expected nothing.")
+
+    monkeypatch.setattr(Scorer, "load", load)
+    monkeypatch.setattr(sys, "argv", ["mst-clipiqa", "score", str(EXAMPLES)])
+    monkeypatch.setattr(gc, "freeze", lambda: seen.append("frozen"))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert seen == [False, "frozen", "frozen"]  # after loading, and at the end
+    assert gc.isenabled()  # again
+
+
+def test_a_quiet_command_imports_no_progress_bar() -> None:
+    code = "import sys; from mst_clipiqa.cli.progress import progress"
+    done = _python(f"{code}\nwith progress('x', quiet=True) as advance: advance(1)\nprint('rich' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_the_table_of_commands_is_the_folder_of_commands() -> None:

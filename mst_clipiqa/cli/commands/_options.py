@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mst_clipiqa.cli.garbage import collected_later
 from mst_clipiqa.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -158,12 +159,13 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
     """Return the scorer that flags describe: ``model``, and those fields of ``ScoreOptions`` that are among them."""
     import dataclasses
 
-    from mst_clipiqa.scoring.loading import ScoreOptions
-    from mst_clipiqa.scoring.scorer import Scorer
+    with collected_later():
+        from mst_clipiqa.scoring.loading import ScoreOptions
+        from mst_clipiqa.scoring.scorer import Scorer
 
-    named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys()
-    fields = {name: how[name] for name in named} | {"cache": open_cache(how["cache"]) if "cache" in named else None}
-    scorer = Scorer.load(how["model"], ScoreOptions(**fields))
+        named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys()
+        fields = {name: how[name] for name in named} | {"cache": open_cache(how["cache"]) if "cache" in named else None}
+        scorer = Scorer.load(how["model"], ScoreOptions(**fields))
     if not all(target.calibrated for target in scorer.model.config.targets.values()):
         click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
     return scorer

@@ -73,7 +73,6 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.resume import Stop, Stopped
-    from mst_clipiqa.scoring.score_rows import columns
 
     if flags["prompt"] is not None and not flags["prompt"].strip():
         raise UsageError("Expected words in --prompt, got none: write the prompt, or omit the flag.")
@@ -82,6 +81,8 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
     items = expand(paths, **source, columns=list_columns(flags))
     scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
+    from mst_clipiqa.scoring.score_rows import columns  # imported here, as it imports torch: load_scorer does so faster
+
     controls = controls_of(flags, scorer, items, paths)
     names = columns(scorer, intervals=flags["intervals"]) | _more_columns(flags)
     names |= controls.columns if controls else {}

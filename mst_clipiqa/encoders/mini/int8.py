@@ -165,29 +165,25 @@ def _rounded(kernels: Tensor) -> tuple[Tensor, Tensor]:
     scale = highest / _PEAKS[0]
     if kernels.shape[1] > 1:
         return _with_sum(rows / scale.unsqueeze(1)).to(torch.int8).view(kernels.shape), scale
-    levels, least = torch.zeros_like(rows), torch.full((len(rows),), math.inf)
-    for most in _PEAKS:
-        step = highest / most
-        exact = rows / step.unsqueeze(1)
-        tried = _with_sum(exact)
-        off = (tried - exact) * step.unsqueeze(1)
-        error = 4 * off.sum(1).square() + off.square().sum(1)
-        better = error < least
-        least, scale = torch.where(better, error, least), torch.where(better, step, scale)
-        levels = torch.where(better.unsqueeze(1), tried, levels)
-    return levels.to(torch.int8).view(kernels.shape), scale
+    steps = highest / torch.tensor(list(_PEAKS)).unsqueeze(1)  # (peaks, outputs), all tried at once
+    exact = rows / steps.unsqueeze(2)
+    tried = _with_sum(exact)
+    off = (tried - exact) * steps.unsqueeze(2)
+    best = (4 * off.sum(2).square() + off.square().sum(2)).argmin(0)
+    outputs = torch.arange(len(rows))
+    return tried[best, outputs].to(torch.int8).view(kernels.shape), steps[best, outputs]
 
 
 def _with_sum(exact: Tensor) -> Tensor:
     """Return whole numbers near those of each row, whose sum is the nearest to the row's, ties apart."""
     nearest = exact.round()
-    wanted = exact.sum(1, keepdim=True).round()
-    if torch.equal(nearest.sum(1, keepdim=True), wanted):  # as stored in int8 already
+    wanted = exact.sum(-1, keepdim=True).round()
+    if torch.equal(nearest.sum(-1, keepdim=True), wanted):  # as stored in int8 already
         return nearest
     low, high = torch.full_like(wanted, -0.5), torch.full_like(wanted, 0.5)
     for _ in range(12):  # bisection: where the numbers of a row are rounded up
         middle = (low + high) / 2
-        is_short = (exact + (0.5 + middle)).floor().sum(1, keepdim=True) < wanted
+        is_short = (exact + (0.5 + middle)).floor().sum(-1, keepdim=True) < wanted
         low, high = torch.where(is_short, middle, low), torch.where(is_short, high, middle)
     return (exact + (0.5 + high)).floor().clamp(-_PEAKS[0], _PEAKS[0])
 
