@@ -50,7 +50,7 @@ def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arra
         final: what the model makes of every image, as ``outcome`` returns it.
         others: the same of models that left out prompts or one generator.
     """
-    known = [_known(rated, one) for one in others]
+    known = [known_errors(rated, one) for one in others]
     base = next(one for one in known if not one.out)
     outs = [one for one in known if one.out]
     reference = _reference(rated, final).calibrated(base.distances)
@@ -85,7 +85,8 @@ def _reference(rated: Rated, arrays: Arrays) -> Reference:
     return make_reference(arrays["f_c"][rows], arrays["f_f"][rows], rated.generators[rows].tolist())
 
 
-def _known(rated: Rated, arrays: Arrays) -> Known:
+def known_errors(rated: Rated, arrays: Arrays) -> Known:
+    """Return the errors of a model on what it left out, from what it makes of every image."""
     n, trained, generators = len(rated.names), arrays["trained"], rated.generators
     seen = set(generators[trained[:n]].tolist())
     out = "".join(set(generators.tolist()) - seen)

@@ -75,7 +75,7 @@ def test_only_new_prompts_and_left_out_generators_decide_the_intervals() -> None
     }
     for key in ("q", "c"):
         arrays[key][:n][found.part == "development"] = 0  # all errors are on these
-    known = familiarity._known(found, arrays)
+    known = familiarity.known_errors(found, arrays)
     new = np.flatnonzero((found.part == "development") & (found.generators != "c"))
     assert known.out == "c"
     for i, target in enumerate(("quality", "correspondence")):

@@ -77,7 +77,8 @@ def compare_scores(a: Score, b: Score, targets: Sequence[str] = TARGETS) -> list
 
     The probability takes each 90 % interval as that of a normal distribution around its score, and the errors of the
     two scores as independent, so the difference is normal too. Errors on images of the same prompt are positively
-    correlated, so the true confidence is somewhat higher than stated here.
+    correlated, so the true confidence is somewhat higher than stated here. On images unlike those that calibrated the
+    intervals it may be lower: docs/reliability.md has what was measured.
 
     Args:
         a, b: the scores of two images by one model.

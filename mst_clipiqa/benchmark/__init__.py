@@ -1,6 +1,7 @@
 """Many splits, heads and targets, compared with published results.
 
 runs.py          plan, features ............... -> one BenchmarkRun per target, head and split
+coverage.py      residuals on the test part ... -> how often 90 % intervals contain the rating
 results.py       runs ......................... -> JSON, tables, comparisons
 published.csv    published results, each with its protocol and source
 """

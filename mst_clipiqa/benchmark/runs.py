@@ -14,14 +14,14 @@ from itertools import product
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from mst_clipiqa.benchmark.coverage import coverage_elsewhere, crossed_coverage
 from mst_clipiqa.data import RatedSet, Record, Split, make_split
 from mst_clipiqa.evaluate import (
     Resampling,
     agreement,
-    conformal_halfwidth,
     generator_mean,
-    interval_coverage,
     pair_accuracy,
     srcc,
 )
@@ -29,7 +29,7 @@ from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.contamination import Contamination, contamination
 from mst_clipiqa.train.features import FeatureTable, rated_features
-from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
+from mst_clipiqa.train.fit import Recipe, fit, predict
 
 _FEW_RESAMPLES = Resampling(resamples=20)  # intervals are reported over splits, not for a run
 RunKey = tuple[str, Head, int]  # target, head, split
@@ -55,7 +55,12 @@ class BenchmarkPlan:
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """One training and its test; scores in native units."""
+    """One training and its test; scores in native units.
+
+    ``coverage`` is the share of ratings inside 90 % intervals that other test prompts calibrated, because the
+    validation part selects the epoch (``coverage.py``); where another set is tested on, the whole test part calibrates.
+    It is NaN with too few prompts.
+    """
 
     target: str
     head: Head
@@ -146,21 +151,23 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     parts = split.for_training()
     training, validation = (rated_features(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
-    half = conformal_halfwidth((predict(fitted.model, validation) - validation.y).numpy())
-    if bench.other is not None:
-        return _test(bench, fitted, replace(split, test=bench.other.table.records), (target, head, number), half)
-    return _test(bench, fitted, split, (target, head, number), half)
+    own = rated_features(table, split.test, target, head, scale)
+    q = predict(fitted.model, own)
+    errors, groups = (q - own.y).numpy(), [record.group for record in split.test]
+    if bench.other is None:
+        return _measured(bench, split, (target, head, number), q, crossed_coverage(errors, groups))
+    split = replace(split, test=bench.other.table.records)
+    other = rated_features(bench.other.table, split.test, target, head, bench.other.ranges[target])
+    q = predict(fitted.model, other)
+    coverage = coverage_elsewhere(errors, groups, (q - other.y).numpy())
+    return _measured(bench, split, (target, head, number), q, coverage)
 
 
-def _test(bench: Bench, fitted: Fitted, split: Split, job: RunKey, half: float) -> BenchmarkRun:
-    """Measure a fitted model on the test part, or on another set if there is one; ``half`` is on 1..5."""
-    target, head, _ = job
-    table, ranges = (bench.other.table, bench.other.ranges) if bench.other else (bench.table, bench.plan.rated.ranges)
-    low, high = ranges[target]  # of another set's scale, if there is one: predictions are rescaled to it
-    predicted = to_native(
-        predict(fitted.model, rated_features(table, split.test, target, head, (low, high))), low, high
-    ).numpy()
-    half *= (high - low) / 4
+def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: float) -> BenchmarkRun:
+    """Compare scores ``q`` of the test part, on 1..5, with its ratings, in native units: those of its own set."""
+    target, _, _ = job
+    low, high = (bench.other or bench.plan.rated).ranges[target]
+    predicted = to_native(q, low, high).numpy()
     mos = np.array([record.targets[target] for record in split.test])
     groups = [record.group for record in split.test]
     learnt = [*split.train, *split.validation]
@@ -178,7 +185,7 @@ def _test(bench: Bench, fitted: Fitted, split: Split, job: RunKey, half: float) 
         krcc=found.krcc,
         rmse=found.rmse,
         pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (high - low), _FEW_RESAMPLES).accuracy,
-        coverage=interval_coverage(mos, predicted - half, predicted + half),
+        coverage=coverage,
         baseline_srcc=srcc(baseline, mos),
         contamination=contamination(split.test, {"its encoders": bench.seen}),
         names=tuple(record.name for record in split.test),

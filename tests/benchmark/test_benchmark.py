@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from mst_clipiqa.benchmark.compare_results import compare_results
+from mst_clipiqa.benchmark.coverage import coverage_elsewhere, crossed_coverage
 from mst_clipiqa.benchmark.results import interval_over_splits, markdown, summarise
 from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, BenchmarkRun, OtherSet, run_all, run_one
-from mst_clipiqa.data import RatedSet
+from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import json_ready
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -56,7 +59,7 @@ def test_figures_are_those_of_the_predictions(runs: list[BenchmarkRun]) -> None:
         assert run.plcc == pytest.approx(stats.pearsonr(run.predictions, run.mos).statistic)
         assert run.leakage == 0
         assert run.images == len(run.names) == len(run.groups)
-        assert 0 <= run.coverage <= 1
+        assert math.isnan(run.coverage)  # of four test prompts
 
 
 def test_splits_by_image_say_that_they_leak(bench: Bench) -> None:
@@ -67,7 +70,8 @@ def test_splits_by_image_say_that_they_leak(bench: Bench) -> None:
 
 def test_processes_change_nothing(bench: Bench, runs: list[BenchmarkRun]) -> None:
     small = replace(bench, plan=replace(bench.plan, heads=("template",), targets=("quality",)))
-    assert run_all(small, processes=2) == [r for r in runs if (r.target, r.head) == ("quality", "template")]
+    alone = [r for r in runs if (r.target, r.head) == ("quality", "template")]
+    assert [repr(run) for run in run_all(small, processes=2)] == [repr(run) for run in alone]  # coverage may be NaN
 
 
 def test_encoders_that_have_seen_the_test_part_are_named_everywhere(bench: Bench, rated: RatedSet) -> None:
@@ -78,6 +82,44 @@ def test_encoders_that_have_seen_the_test_part_are_named_everywhere(bench: Bench
     assert {run["contaminated"] for run in found["runs"]} == {label}
     assert label.capitalize() in markdown(found)
     assert "(contaminated)" in markdown(found)
+
+
+def swapped(bench: Bench, change: Callable[[Record, float], float]) -> Bench:
+    """Return the bench with other ratings; features and parts stay."""
+    records = tuple(replace(r, targets={"quality": change(r, r.targets["quality"])}) for r in bench.plan.rated.records)
+    rated = replace(bench.plan.rated, records=records)
+    return replace(bench, plan=replace(bench.plan, rated=rated), table=replace(bench.table, records=records))
+
+
+def test_what_chose_the_epoch_does_not_calibrate(tmp_path: Path) -> None:
+    rated = rated_set(tmp_path, prompts=60, each=2)
+    plan = BenchmarkPlan(rated, ("template",), ("quality",), 1, "image", replace(QUICK, epochs=1))
+    plain = Bench(plan, encode_records(ImageEncoder(FakePair()), rated.records, prompts=False), TrainedOn())
+    split = plan.split(0)
+    # With ratings of its own far off, the validation part would make any interval wide enough for everything.
+    validation = {record.name for record in split.validation}
+    other = swapped(plain, lambda r, y: 5 - y if r.name in validation else y)
+    runs = [run_one(bench, "quality", "template", 0) for bench in (plain, other)]
+    assert runs[0].predictions == runs[1].predictions  # one epoch: there was nothing to choose
+    assert runs[0].coverage == runs[1].coverage
+    assert 0.8 <= runs[0].coverage < 1
+
+
+def test_coverage_is_measured_on_other_prompts_than_those_that_calibrate() -> None:
+    groups = [i // 2 for i in range(40)]
+    errors = np.array([1.0 if group % 2 else 2.0 for group in groups])
+    assert crossed_coverage(errors, groups) == 0.5  # widths 1 and 2: one half is covered, the other is not
+    assert crossed_coverage(-errors, groups) == 0.5
+    assert math.isnan(crossed_coverage(errors[:34], groups[:34]))  # 9 and 8 prompts
+    assert coverage_elsewhere(errors, groups, np.array([1.9, -2.1])) == 0.5
+    assert math.isnan(coverage_elsewhere(errors[:16], groups[:16], errors))
+
+
+def test_coverage_of_new_prompts_is_what_it_says() -> None:
+    rng = np.random.default_rng(0)
+    groups = [i // 5 for i in range(250)]
+    shares = [crossed_coverage(rng.normal(size=250) + rng.normal(size=50)[groups], groups) for _ in range(200)]
+    assert np.mean(shares) == pytest.approx(0.92, abs=0.02)  # at least .90, and at most .04 more with 25 prompts
 
 
 def test_summary_and_tables(bench: Bench, runs: list[BenchmarkRun]) -> None:
