@@ -13,6 +13,7 @@ from mst_clipiqa.data import RatedSet, Record, leakage, make_split
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
 from mst_clipiqa.model_folder import EncoderRef, TrainedModel, load
+from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, mini_folder, seen_by
@@ -138,7 +139,7 @@ def _seen(
     model: TrainedModel | None,
 ) -> Contamination:
     """Return what the model of a table had seen of its images, or that this was not checked."""
-    names = {row.get("model") for row in rows}
+    names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
     if model is None and names != {"mini"}:
         return NOT_CHECKED
     model = model or load(mini_folder())

@@ -39,7 +39,7 @@ COMMANDS = {
     "compare-results": "Tell whether one benchmark result beats another.",
     "convert": "Convert a checkpoint of the published code to a model folder.",
     "export": "Export a model's image encoders to ONNX Runtime.",
-    "calibrate-adaptive": "Measure when a model can skip its fine encoder.",
+    "calibrate": "Measure how much of an image a model needs to see.",
     "cache": "Show, check or empty the feature cache.",
 }
 

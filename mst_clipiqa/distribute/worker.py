@@ -44,7 +44,8 @@ class Work:
     each_frame: bool = False  # whether rows have a column frame
     more: tuple[tuple[str, str], ...] = ()  # further columns and their kinds
     text_encoder: str | None = None
-    sha256: str = ""  # of model and encoders: the same on every machine
+    granularity: str = "fine"
+    sha256: str = ""  # of model, encoders and calibration: the same on every machine
 
 
 class Worker:
@@ -105,13 +106,15 @@ def load(work: Work) -> Scorer:
         color=work.color,
         frame=work.frame,
         max_pixels=work.max_pixels,
+        granularity=work.granularity,
     )
     return Scorer.load(work.model, options)
 
 
 def sha256(scorer: Scorer) -> str:
-    """Return the hashes of a scorer's model and encoders."""
-    return f"{scorer.model.sha256}-{scorer.encoder.encoders.sha256}"
+    """Return the hashes of a scorer's model and encoders, and the calibration of its granularity, if it needs one."""
+    parts = (scorer.model.sha256, scorer.encoder.encoders.sha256, scorer.encoder.policy.described)
+    return "-".join(filter(None, parts))
 
 
 def _image(source: Source) -> object:

@@ -143,18 +143,23 @@ def encode_views(
     Returns:
         f_c, f_f: float32 (batch, D) and (batch, D_f), on the pair's device.
     """
-    f_c, f_f = _encode(pair, ("coarse", coarse), ("fine", coarse if fine is None else fine))
+    f_c, f_f = encode_batches(pair, ("coarse", coarse), ("fine", coarse if fine is None else fine))
     return f_c, f_f
 
 
 def encode_stream(pair: EncoderPair, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:
     """Return the features of one stream, float32 (batch, D): what ``encode_views`` returns for it."""
-    return _encode(pair, (stream, views))[0]
+    return encode_batches(pair, (stream, views))[0]
 
 
 @torch.inference_mode()
-def _encode(pair: EncoderPair, *streams: tuple[Stream, ViewBatch | CropBatch]) -> list[Embeddings]:
-    """Return the features of each stream. All chunks share one pool: threads on one chunk wait at every product."""
+def encode_batches(pair: EncoderPair, *streams: tuple[Stream, Tensor]) -> list[Embeddings]:
+    """Return the features of several batches, each of one stream; at least one batch, and an image in each.
+
+    Batches may differ in the number of images and of crops, so their shapes are ``encode_chunk``'s, each for itself.
+
+    All chunks share one pool: threads on one chunk wait at every product.
+    """
     how = pair.chunking
     chunks = [_chunks(views, how) for _, views in streams]
     tasks = [(stream, chunk) for (stream, _), some in zip(streams, chunks, strict=True) for chunk in some]

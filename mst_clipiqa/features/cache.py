@@ -48,7 +48,8 @@ class Encoded:
     Attributes:
         f_c, f_f: features, float32 (D,), on the CPU.
         width, height: of the upright image, pixels.
-        note: a remark that belongs beside its scores, such as that f_f is an estimate; such features are not cached.
+        note: a remark that belongs beside its scores; such features are not cached.
+        granularity: what was looked at: "coarse", "native:K" or "fine"; None if nothing but fine was asked for.
     """
 
     f_c: Tensor
@@ -56,6 +57,7 @@ class Encoded:
     width: int
     height: int
     note: str = ""
+    granularity: str | None = None
 
 
 @dataclass(frozen=True)

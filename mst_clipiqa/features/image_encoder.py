@@ -23,7 +23,7 @@ from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.files import StoredImage, read_image
 from mst_clipiqa.images.options import OpenOptions
-from mst_clipiqa.model.preprocess import ViewSpec, coarse_view, fine_views
+from mst_clipiqa.model.preprocess import Views, ViewSpec, views
 
 _Item = TypeVar("_Item")
 
@@ -48,7 +48,6 @@ class Viewed:
 
     Attributes:
         coarse, fine: its views, as in ``model/preprocess.py``.
-        image: RGB, if its fine views are still to be made.
         width, height: of the upright image, pixels.
         key: under which to cache the features, or None.
         prompts: what the image will be scored against, if that is known by now.
@@ -57,7 +56,6 @@ class Viewed:
 
     coarse: Tensor
     fine: Tensor | None
-    image: Image.Image | None
     width: int
     height: int
     key: str | None
@@ -70,27 +68,39 @@ Opened: TypeAlias = Encoded | Failed | AlreadyScored | Viewed
 
 
 class EncodingPolicy(Protocol):
-    """Which streams to run on an image."""
+    """What of an image is encoded."""
 
-    def is_late(self, image: Image.Image) -> bool:
-        """Return whether ``encode`` makes the fine views of an RGB image, if it needs them."""
+    @property
+    def described(self) -> str:
+        """What decides the features beside the encoders; empty for all of an image."""
+
+    def views(self, image: Image.Image) -> Views:
+        """Return what ``encode`` may need of an RGB image."""
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return the features of a batch of at least one image."""
 
+    def key(self, granularity: str | None) -> str:
+        """Return the part of a cache key that features of a granularity have."""
+
+    def cached(self, get: Callable[[str], Encoded | None], prompts: tuple[str | None, ...] | None) -> Encoded | None:
+        """Return what ``encode`` would, from the cache: ``get`` finds an image's features by a part of their key."""
+
     def summary(self) -> str:
-        """Return one sentence about what was done, or nothing."""
+        """Return a sentence or two about what was done, or nothing."""
 
 
 class FullEncoding:
     """The usual policy: both streams for every image."""
 
+    described = ""
+
     def __init__(self, encoders: EncoderPair) -> None:
         self.encoders = encoders
 
-    def is_late(self, image: Image.Image) -> bool:
-        """Return False: the fine views are always needed."""
-        return False
+    def views(self, image: Image.Image) -> Views:
+        """Return all views."""
+        return views(image, self.encoders.view)
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return f_c and f_f of each image."""
@@ -99,6 +109,14 @@ class FullEncoding:
         fine = stacked(crops, self.encoders.device) if crops else None
         f_c, f_f = (f.cpu() for f in encode_views(self.encoders, coarse, fine))
         return [Encoded(f_c[i], f_f[i], one.width, one.height, one.note) for i, one in enumerate(viewed)]
+
+    def key(self, granularity: str | None) -> str:
+        """Return nothing: the key is the image's own."""
+        return ""
+
+    def cached(self, get: Callable[[str], Encoded | None], prompts: tuple[str | None, ...] | None) -> Encoded | None:
+        """Return the features of the whole image, if the cache has them."""
+        return get("")
 
     def summary(self) -> str:
         """Return nothing: every image was encoded."""
@@ -189,24 +207,23 @@ class ImageEncoder:
             if self.cache is not None and isinstance(image, str | os.PathLike | StoredImage | bytes):
                 image = image if isinstance(image, bytes) else read_image(image)
                 key = image_key(image) + _suffix(self.opening)
-                if cached := self.cache.get(key):
+                at, cache = key, self.cache
+                if cached := self.policy.cached(lambda part: cache.get(at + part), prompts):
                     return cached
             opened = open_image(image, self.opening, max_pixels=max_pixels or self.opening.max_pixels)
         except ImageError as error:
             return Failed(str(error))
-        image, spec = opened.image, self.encoders.view
-        is_late = self.policy.is_late(image)
-        coarse, fine = coarse_view(image, spec), None if is_late else fine_views(image, spec)
-        late = image if is_late else None
-        return Viewed(coarse, fine, late, opened.width, opened.height, key, prompts, opened.caution)
+        seen = self.policy.views(opened.image)
+        return Viewed(seen.coarse, seen.fine, opened.width, opened.height, key, prompts, opened.caution)
 
     def encode_opened(self, opened: Sequence[Opened]) -> list[Encoded | Failed | AlreadyScored]:
         """Return what ``open`` gave, with views turned into features; at most a batch of them."""
         viewed = [one for one in opened if isinstance(one, Viewed)]
         encoded = self.policy.encode(viewed) if viewed else []
         if self.cache is not None and viewed:
-            pairs = zip(viewed, encoded, strict=True)
-            self.cache.put([(one.key, new) for one, new in pairs if one.key is not None and not new.note])
+            pairs = [(one.key, new) for one, new in zip(viewed, encoded, strict=True)]
+            kept = [(key + self.policy.key(new.granularity), new) for key, new in pairs if key and not new.note]
+            self.cache.put(kept)
         new = iter(encoded)
         return [next(new) if isinstance(one, Viewed) else one for one in opened]
 

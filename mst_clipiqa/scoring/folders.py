@@ -14,6 +14,7 @@ from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save
+from mst_clipiqa.scoring.granularity import CALIBRATION_FILE
 from mst_clipiqa.tables.atomic import write_atomically
 
 MINI_MODEL = MINI.parent
@@ -22,7 +23,7 @@ ENCODER_FOLDER = "encoders"
 """The folder beside a model's weights that holds its encoders, if they are small enough to go with it."""
 
 _NEEDED = ("config.json", "model.safetensors")
-_ADDED = ("README.md", "trained_on.json", REFERENCE_FILE, "adaptive.safetensors", *ADAPTER_FILES)
+_ADDED = ("README.md", "trained_on.json", REFERENCE_FILE, CALIBRATION_FILE, *ADAPTER_FILES)
 _WANTED = (*_NEEDED, *_ADDED, f"{ENCODER_FOLDER}/*.json")
 _DOWNLOADED = (*_WANTED, f"{ENCODER_FOLDER}/*.safetensors")
 
@@ -97,19 +98,20 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
     """
     if model.config.name.startswith(ZERO_SHOT):
         raise UsageError("Expected a trained model to save, got zero-shot, which has no weights: train one.")
-    card, curves = f"# {model.config.name}\n", []
+    card, others = f"# {model.config.name}\n", []
     if model.folder is not None and model.config.encoders.adapter and model.folder.resolve() != folder.resolve():
         folder.mkdir(parents=True, exist_ok=True)
         for name in ADAPTER_FILES:
             shutil.copyfile(model.folder / name, folder / name)
     if model.folder is not None:
-        curves = [path for name in model.config.targets if (path := model.folder / f"{name}.png").is_file()]
+        others = [path for name in model.config.targets if (path := model.folder / f"{name}.png").is_file()]
         written = model.folder / "README.md"
         card = written.read_text(encoding="utf-8") if written.is_file() else card
+        others += [path for path in (model.folder / CALIBRATION_FILE,) if path.is_file()]
     save(model, folder, card)
-    for curve in curves:  # the card shows them
-        if curve.parent.resolve() != folder.resolve():
-            shutil.copyfile(curve, folder / curve.name)
+    for other in others:  # curves, which the card shows, and the calibration
+        if other.parent.resolve() != folder.resolve():
+            shutil.copyfile(other, folder / other.name)
     brought = _small(source)
     if brought is None or brought.resolve() == (folder / ENCODER_FOLDER).resolve():
         return

@@ -13,6 +13,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
 from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.folders import ZERO_SHOT, encoder_source, load_folder
+from mst_clipiqa.scoring.granularity import Granularity, marked
 from mst_clipiqa.scoring.predictor import Predictor, zero_shot_model
 
 
@@ -29,8 +30,9 @@ class ScoreOptions:
         encoders: where the model's encoders are now, if they have moved.
         text_encoder: another text encoder for the same images; a trained model accepts only its own.
         backend: torch, or a folder written by ``mst-clipiqa export``, whose image encoders are used.
-        adaptive: skip the fine stream if it would change no score by more than this; None never skips.
-        adaptive_check: number of skipped images for which to measure the true change.
+        granularity: how much of an image to encode: fine (all), coarse, native:K, or auto[:TOL], which chooses image by
+            image; TOL is the largest accepted change, as a share of a score's scale.
+        granularity_check: number of images below fine for which to measure the true change.
         merge: tokens to merge in each block of the image encoder with more of them; the other merges as large a share.
             Faster, and scores change.
         fast_decode: decode large JPEGs at reduced scale; scores change a little.
@@ -47,8 +49,8 @@ class ScoreOptions:
     encoders: str | None = None
     text_encoder: str | None = None
     backend: str = "torch"
-    adaptive: float | None = None
-    adaptive_check: int = 0
+    granularity: str = "fine"
+    granularity_check: int = 0
     merge: int = 0
     fast_decode: bool = False
     color: str = "srgb"
@@ -65,8 +67,11 @@ def load_parts(
         ModelError: the model or its encoders cannot be used.
         UsageError: this machine lacks the device, or an option makes no sense.
     """
-    if how.adaptive is None and how.adaptive_check:
-        raise UsageError("The flag --adaptive-check needs --adaptive TOL: give a tolerance.")
+    asked = Granularity.parse(how.granularity)
+    if how.granularity_check and asked.kind == "fine":
+        raise UsageError("--granularity-check needs a --granularity below fine: give one, or leave it out.")
+    if how.merge and asked.kind != "fine":
+        raise UsageError("Expected no --merge beside --granularity, which is calibrated without it: drop one.")
     trained = load_folder(folder) if folder else None
     source = encoder_source(folder, trained) if folder and trained else str(model).removeprefix(ZERO_SHOT)
     encoders = _encoders(with_text_encoder(how.encoders or source, how.text_encoder), how)
@@ -75,13 +80,13 @@ def load_parts(
     trained = trained or zero_shot_model(encoders)
     predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
     policy = None
-    if how.adaptive is not None:  # imported here because most runs do without, and start sooner
-        from mst_clipiqa.scoring.adaptive import AdaptiveEncoding
-        from mst_clipiqa.scoring.fine_estimator import FineEstimator, estimator_path
+    if asked.seen_by(encoders.view).kind != "fine":  # imported here because most runs do without, and start sooner
+        from mst_clipiqa.scoring.calibration import Calibration
+        from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
 
-        estimator = FineEstimator.load(estimator_path(folder), trained.sha256)
-        estimator.require(how.adaptive)
-        policy = AdaptiveEncoding(predictor, estimator, how.adaptive, how.adaptive_check)
+        calibration = Calibration.load(calibration_path(folder), trained)
+        policy = GranularEncoding(predictor, calibration, asked, how.granularity_check)
+        predictor.name = marked(predictor.name, asked)
     encoder = ImageEncoder(
         encoders,
         batch_size=how.batch_size,

@@ -71,6 +71,7 @@ class Predictor:
                     f"got {encoders.text_dim} from {encoders.source}: use another pair."
                 )
         self.config = model.config
+        self.name = model.config.name  # in rows
         self.ranges = {name: (t.low, t.high) for name, t in model.config.targets.items()}
         self.encoders = encoders
         self.model = model
@@ -96,7 +97,7 @@ class Predictor:
         gates: Tensor | None = None
         levels: list[tuple[float, ...] | None] = [None] * len(prompts)
         for name, target in self.config.targets.items():
-            rows = [i for i, one in enumerate(encoded) if target.head == "template" or (one and one.in_vocabulary)]
+            rows = _scored(target, encoded)
             if not rows:
                 continue
             out = self._exact(name, f_c[rows], f_f[rows], [encoded[i] for i in rows])
@@ -124,7 +125,7 @@ class Predictor:
     def failed(self, error: Literal["image", "prompt"], reason: str) -> Score:
         """Return the score of an image that cannot be scored, and why."""
         targets: dict[str, float | None] = dict.fromkeys(self.config.targets)
-        return Score(error=error, reason=reason, model=self.config.name, targets=targets, ranges=self.ranges)
+        return Score(error=error, reason=reason, model=self.name, targets=targets, ranges=self.ranges)
 
     def _score(
         self, values: dict[str, float | None], gate: float, levels: tuple[float, ...] | None, excess: float
@@ -134,7 +135,7 @@ class Predictor:
             quality=values.get("quality"),
             correspondence=values.get("correspondence"),
             gate=gate,
-            model=self.config.name,
+            model=self.name,
             targets=values,
             intervals={name: ends for name, t in targets.items() if (ends := _interval(values[name], t, excess))},
             ranges=self.ranges,
@@ -148,6 +149,28 @@ class Predictor:
         out = self._exact(name, f_c, f_f, prompts)
         p, attention = (None if one is None else one.float() for one in (out.p, out.attention))
         return Output(out.q.float(), out.g.float(), out.z.float(), p, attention)
+
+    def gradients(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> dict[str, tuple[list[int], Tensor]]:
+        """Return how each target's score changes with f_f: the rows that have one, and its gradient there.
+
+        Args:
+            f_c, f_f: features, float32 (batch, D or D_f).
+            prompts: of each row; a target is left out where it needs a prompt and there is none that it reads.
+
+        Returns:
+            target -> (rows, gradient, float64 (rows, D_f)), in native units; none for a target without rows.
+        """
+        encoded = self._encoded([cleaned(prompt)[0] if isinstance(prompt, str) else None for prompt in prompts])
+        found = {}
+        with torch.inference_mode(False), torch.enable_grad():
+            for name, target in self.config.targets.items():
+                rows = _scored(target, encoded)
+                if rows:
+                    f = f_f[rows].double().requires_grad_()
+                    q = self._exact(name, f_c[rows], f, [encoded[i] for i in rows]).q
+                    (slope,) = torch.autograd.grad(q.sum(), f)
+                    found[name] = (rows, slope * ((target.high - target.low) / 4))
+        return found
 
     def _exact(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
         """Return what ``output`` does in float64."""
@@ -200,6 +223,11 @@ class Predictor:
         part = next(iter(self._parts.values()), None) or zero_shot(self.encoders.dim, self.encoders.dim_fine).double()
         g: Tensor = part.gff(f_c.double(), f_f.double())[0]
         return g.mean(dim=1)
+
+
+def _scored(target: Target, prompts: Sequence[EncodedPrompt | None]) -> list[int]:
+    """Return the rows that a target scores: all, or those with a prompt that it reads."""
+    return [i for i, one in enumerate(prompts) if target.head == "template" or (one and one.in_vocabulary)]
 
 
 def _caution(familiarity: float | None) -> str:

@@ -34,6 +34,7 @@ class Score:
         calibrated: False for zero-shot scores, which order images but are not on the scale of raters.
         familiarity: 0..1, the share of held-out images of the training kind that are at least as unlike the training
             images. Below 0.05 ``reason`` has a caution. None if the model has no reference of its training features.
+        granularity: what was looked at: "coarse", "native:K" or "fine"; None if nothing but fine was asked for.
     """
 
     quality: float | None = None
@@ -50,6 +51,7 @@ class Score:
     levels: tuple[float, ...] | None = None
     calibrated: bool = True
     familiarity: float | None = None
+    granularity: str | None = None
 
     @property
     def status(self) -> Literal["ok", "error"]:

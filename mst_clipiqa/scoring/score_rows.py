@@ -13,6 +13,7 @@ from mst_clipiqa.images.options import Frame
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.scoring.controls import Controls
+from mst_clipiqa.scoring.granularity import FINE
 from mst_clipiqa.scoring.resume import STAMP, Earlier, stamp_of
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -52,7 +53,7 @@ class FurtherColumns:
 
 
 def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
-    """Return the columns of a scorer's table: the fixed ones, further targets, and the uncertainty if asked for.
+    """Return the columns of a scorer's table: the fixed ones, further targets, and what else was asked for.
 
     The uncertainty is an interval for each target and, for a quality from templates, their probabilities and spread.
     """
@@ -62,6 +63,8 @@ def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
         more |= {f"{name}_{end}": float for name in targets for end in ("low", "high")}
         if "quality" in targets and targets["quality"].head == "template":
             more |= dict.fromkeys(("quality_spread", *LEVEL_COLUMNS), float)
+    if scorer.encoder.policy.described:
+        more["granularity"] = str
     return COLUMNS | more
 
 
@@ -70,7 +73,8 @@ def origin(scorer: Scorer, names: Iterable[str]) -> dict[str, str]:
     encoders = scorer.encoder.encoders
     return {
         "mst-clipiqa": __version__,
-        "model": scorer.model.config.name,
+        "model": scorer.predictor.name,
+        "granularity": scorer.encoder.policy.described or FINE,
         "model sha256": scorer.model.sha256,
         "encoders sha256": encoders.sha256,
         "precision": encoders.precision,
@@ -168,8 +172,8 @@ def _image(item: Item) -> object:
 
 def _score(row: ScoreRow) -> Score:
     """Return the score that a row holds, without what only its further columns say."""
-    names = ("quality", "correspondence", "gate", "familiarity", "reason", "width", "height", "model")
-    fields: dict[str, Any] = {name: row[name] for name in names if row[name] is not None}
+    names = ("quality", "correspondence", "gate", "familiarity", "reason", "width", "height", "model", "granularity")
+    fields: dict[str, Any] = {name: row[name] for name in names if row.get(name) is not None}
     return Score(**fields)
 
 
@@ -189,6 +193,8 @@ def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = Fal
         "model": score.model,
     }
     row |= {name: rounded(value) for name, value in score.targets.items() if name not in COLUMNS}
+    if score.granularity is not None:
+        row["granularity"] = score.granularity
     if intervals:
         for name in score.targets:
             low, high = score.intervals.get(name, (None, None))

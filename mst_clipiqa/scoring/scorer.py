@@ -255,7 +255,8 @@ def _completed(score: Score, encoded: Encoded) -> Score:
     """Return a prediction with what only the image knows: its size, and a note on its features."""
     notes = (score.reason, "" if score.error else encoded.note)
     reason = "; ".join(note for note in notes if note)
-    return dataclasses.replace(score, reason=reason, width=encoded.width, height=encoded.height)
+    size = {"width": encoded.width, "height": encoded.height}
+    return dataclasses.replace(score, reason=reason, granularity=encoded.granularity, **size)
 
 
 def _request(one: Any) -> ScoreRequest[Any]:

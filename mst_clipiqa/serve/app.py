@@ -166,7 +166,7 @@ def _add_page(app: FastAPI, server: Server) -> None:
     limits, config = server.settings.limits, server.scorer.model.config
     info = {
         "version": __version__,
-        "model": config.name,
+        "model": server.scorer.predictor.name,
         "ranges": server.scorer.ranges,
         "reads_prompts": any(target.head != "template" for target in config.targets.values()),
         "calibrated": all(target.calibrated for target in config.targets.values()),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CONTROL_FLAGS = ("negative", "negative_from", "reference", "control")
 
+_NEED_FINE = ("negative", "negative_from", "reference")  # which are asked of features that no estimate is made for
+
 control_options = stack(
     click.option("--negative", help="The negative prompt of every image; adds the column negative_match."),
     click.option("--negative-from", metavar="metadata|COLUMN", help="Read negative prompts from the images or a list."),
@@ -36,8 +38,11 @@ def controls_of(flags: Mapping[str, Any], scorer: Scorer, items: Inputs, paths: 
         return None
     from mst_clipiqa.scoring.controls import Controls, ControlSources
 
-    if flags["reference"] is not None and flags["adaptive"] is not None:
-        raise UsageError("Expected no --adaptive beside --reference, which needs both encoders: drop one.")
+    asked = next((name for name in _NEED_FINE if flags[name] is not None), None)
+    if asked and scorer.encoder.policy.described:
+        raise UsageError(
+            f"Expected --granularity fine beside --{asked.replace('_', '-')}, got {flags['granularity']}: drop one."
+        )
     named = [Path(path) for path in (*paths, flags["prompts"]) if path not in (None, "-")]
     folders = tuple(dict.fromkeys(path if path.is_dir() else path.parent for path in named))
     sources = ControlSources(**{name: flags[name] for name in CONTROL_FLAGS}, folders=folders)

@@ -85,6 +85,13 @@ service_options = stack(
     click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
     color_option,
 )
+granularity_option = click.option(
+    "--granularity",
+    default="fine",
+    show_default=True,
+    metavar="WHAT",
+    help="How much of an image to encode: fine (all), coarse, native:K, or auto, as little as changes scores little.",
+)
 encoding_options = stack(service_options, size_option)  # a service has limits of its own
 text_encoder_option = click.option(
     "--text-encoder", help="Another text encoder for the same images, such as a multilingual one: folder or hub id."

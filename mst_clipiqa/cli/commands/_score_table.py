@@ -110,7 +110,7 @@ def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:
         where = f"{for_screen(output)} has them" if output else "-o FILE keeps them"
         console.print(f"{more:,} more; {where}.", highlight=False, markup=False, soft_wrap=True)
     uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
-    console.print(f"Model {scorer.model.config.name}; higher is better{uncalibrated}.", highlight=False, markup=False)
+    console.print(f"Model {scorer.predictor.name}; higher is better{uncalibrated}.", highlight=False, markup=False)
 
 
 def _last(words: str, is_reason: bool) -> Text:

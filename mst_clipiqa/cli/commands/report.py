@@ -97,8 +97,9 @@ def command(
 def _scorer_of(rows: Sequence[Row], how: Mapping[str, Any]) -> Scorer | None:
     """Return the model that scored the rows, or None if it is not the one that is given."""
     from mst_clipiqa.analysis.rows import text
+    from mst_clipiqa.scoring.granularity import unmarked
 
-    models = {text(row, "model") for row in rows}
+    models = {unmarked(text(row, "model")) for row in rows}
     if how["model"] == "mini" and "mini" not in models:  # the default, so nothing to load
         return None
     scorer = load_scorer({name: value for name, value in how.items() if name != "cache"})

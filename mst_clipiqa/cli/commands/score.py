@@ -15,6 +15,7 @@ from mst_clipiqa.cli.commands._options import (
     FILE,
     encoding_options,
     frames_option,
+    granularity_option,
     list_columns,
     list_options,
     load_scorer,
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 )
 @encoding_options
 @click.option("--backend", default="torch", show_default=True, help="Backend: torch, or an exported ONNX folder.")
-@click.option("--adaptive", type=float, metavar="TOL", help="Skip the fine encoder if scores change by less than TOL.")
-@click.option("--adaptive-check", default=0, metavar="N", help="Measure the true change for N of the skipped images.")
+@granularity_option
+@click.option("--granularity-check", default=0, metavar="N", help="Measure the true change for N images below fine.")
 @click.option(
     "--merge", type=click.IntRange(0), default=0, metavar="R", help="Merge R tokens per encoder block; scores change."
 )
@@ -163,7 +164,7 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
     how = {"intervals": flags["intervals"], "more": FurtherColumns(_more_cells(flags), flags["controls"])}
     if sink.output is None:
         return _write(_watched(score_rows(scorer, items, **how), sink, flags), sink, None)
-    decisive = ("adaptive", "fast_decode", "color", "frame", *CONTROL_FLAGS)
+    decisive = ("granularity_check", "fast_decode", "color", "frame", *CONTROL_FLAGS)
     asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in decisive}
     from_where = origin(scorer, sink.names) | asked
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):

@@ -13,6 +13,7 @@ from mst_clipiqa.cli.commands._options import (
     FOLDER,
     color_option,
     frames_option,
+    granularity_option,
     list_columns,
     list_options,
     model_options,
@@ -48,6 +49,7 @@ from mst_clipiqa.errors import UsageError
 @color_option
 @size_option
 @click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
+@granularity_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     """Score images on a Ray cluster (extra: ray), with the rows of mst-clipiqa score, each exactly once.
@@ -65,7 +67,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
         raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
     folder = Path(output).absolute()
     names = ["model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals"]
-    names += ["color", "max_pixels", "text_encoder"]
+    names += ["color", "max_pixels", "text_encoder", "granularity"]
     cache = None if flags["cache"] is None else str(flags["cache"].absolute())
     all_frames = flags["frame"] == "all"
     frame = "first" if all_frames else flags["frame"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import load_scorer, model_options, service_options, stack
+from mst_clipiqa.cli.commands._options import granularity_option, load_scorer, model_options, service_options, stack
 from mst_clipiqa.errors import UsageError, missing
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def _limit(name: str, value: float, text: str) -> Callable[[Any], Any]:
 @click.option("--token", envvar="MST_CLIPIQA_TOKEN", help="Clients must send it; also set by MST_CLIPIQA_TOKEN.")
 @stack(*(_limit(*limit) for limit in _LIMITS))
 @service_options
+@granularity_option
 def command(host: str, port: int, model: str, token: str | None, **flags: Any) -> None:
     """Serve a web page and an HTTP service for scoring images, until Ctrl-C.
 

@@ -6,7 +6,7 @@ import { capital, fixed, make } from "./tools.js";
 
 const LEVELS = ["bad", "poor", "fair", "good", "perfect"];
 const SHOWS = { "not at all": "does not show it", hardly: "hardly shows it", partly: "partly shows it", mostly: "mostly shows it", fully: "fully shows it" };
-const FIXED = new Set(["file", "prompt", "gate", "familiarity", "status", "reason", "width", "height", "model", "words", "intervals", "levels"]);
+const FIXED = new Set(["file", "prompt", "gate", "familiarity", "status", "reason", "width", "height", "model", "granularity", "words", "intervals", "levels"]);
 
 /** Return the names of the scores in a result. */
 export const targets = (result) => Object.keys(result).filter((name) => !FIXED.has(name) && name in info.ranges);

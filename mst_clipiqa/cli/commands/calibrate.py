@@ -1,0 +1,71 @@
+"""``mst-clipiqa calibrate``: what ``--granularity`` needs to know about a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import data_options, encoding_options, load_scorer, rated_set
+from mst_clipiqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from mst_clipiqa.scoring.calibration import Calibration
+
+_TOLERANCES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
+
+
+@click.command("calibrate")
+@data_options
+@click.option("--model", required=True, help="Model folder, where the result is stored.")
+@encoding_options
+@click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
+def command(quiet: bool, **flags: Any) -> None:
+    """Measure what each --granularity of a model costs and changes, on the images of a rated set.
+
+    Ratings are not used, only images and prompts. A third of the prompts fit estimates of the fine feature, a third set
+    the limits within which they are used, and the last third shows what holds: those are the figures of the tables.
+    """
+    from mst_clipiqa.cli.progress import progress
+    from mst_clipiqa.scoring.folders import pinned_name, trained_folder
+    from mst_clipiqa.scoring.granular_encoding import calibration_path
+    from mst_clipiqa.train.granularity import calibrate_granularity
+
+    folder = trained_folder(flags["model"])
+    if flags["model"] == "mini" or (folder and pinned_name(folder)):
+        raise UsageError(
+            f"Expected a model folder of your own, got {flags['model']}: copy it with Scorer.save_pretrained first."
+        )
+    path = calibration_path(folder)
+    scorer = load_scorer(flags)
+    rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
+    with progress("Encoding", len(rated.records), quiet=quiet) as advance:
+        found = calibrate_granularity(scorer, rated.records, rated.name, advance)
+    found.save(path)
+    if not quiet:
+        _say(found, path)
+
+
+def _say(found: Calibration, path: Path) -> None:
+    """Print both tables, and where the calibration is."""
+    from rich.box import MARKDOWN
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("granularity", "encoders' time", *(f"{name}, 95 %" for name in found.on.targets), box=MARKDOWN)
+    for name, cost in found.on.costs.items():
+        sizes = found.differences(name).values()
+        table.add_row(name, f"{cost:.0%}", *(f"{size:.1%}" for size in sizes))
+    console.print("Differences from scores at fine granularity, as shares of the scale:", table, sep="\n")
+    table = Table("tolerance", *found.estimators, "fine", "within", "encoders' time", box=MARKDOWN)
+    for tolerance in _TOLERANCES:
+        one = found.promise(tolerance)
+        shares = (f"{count / one.images:.0%}" for count in one.counts.values())
+        table.add_row(f"{tolerance:g}", *shares, f"{one.within:.1%}" if one.below else "", f"{one.time:.0%}")
+    console.print("Images at each granularity with auto, and those below fine within the tolerance:", table, sep="\n")
+    on = found.on
+    click.echo(f"Calibrated on {on.images:,} images of {on.prompts:,} prompts; saved {path}.")
+    if on.seen:
+        click.echo(f"Note: the model was trained on {on.seen:.0%} of them; on others it may differ more.", err=True)
