@@ -58,7 +58,7 @@ mutate: $(READY) ## put random faults into the package, and see which the tests 
 	@$(BIN)/pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[mutate]'
 	OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python -m mutation --each $(or $(N),34)
 
-bench: $(READY) ## measure speed and memory (10 minutes, machine idle); writes docs/performance.md; ROOT=.../AGIQA-3K adds adaptive
+bench: $(READY) ## measure speed and memory (10 minutes, machine idle); writes docs/performance.md; ROOT=.../AGIQA-3K adds the agreement of granularities
 	$(BIN)/python -m speed.report $(if $(ROOT),--root $(ROOT))
 
 examples: $(READY) ## draw the images of examples/ again

@@ -68,7 +68,7 @@ Opened: TypeAlias = Encoded | Failed | AlreadyScored | Viewed
 
 
 class EncodingPolicy(Protocol):
-    """What of an image is encoded."""
+    """Which views of an image are encoded."""
 
     @property
     def described(self) -> str:

@@ -34,7 +34,7 @@ COVERAGE = 0.95
 """Share of the images below fine that must be within a tolerance."""
 LEAST_SAVED = 0.05
 """Share of the encoders' time that a tolerance must save."""
-_FEWEST = 20  # images below fine from which a share can be estimated
+_FEWEST_BELOW = 20  # images below fine from which a share can be estimated
 _ADVICE = "run mst-clipiqa calibrate on rated images, or use --granularity fine"
 
 
@@ -166,9 +166,9 @@ class Calibration:
             return
         found = self.promise(asked.tolerance)
         advice = "raise it, or use --granularity fine"
-        if found.below < _FEWEST:
+        if found.below < _FEWEST_BELOW:
             raise UsageError(
-                f"Expected a tolerance at which calibration kept at least {_FEWEST} images below fine, "
+                f"Expected a tolerance at which calibration kept at least {_FEWEST_BELOW} images below fine, "
                 f"got {asked.tolerance:g}, at which it kept {found.below}: {advice}."
             )
         if found.within < COVERAGE:

@@ -28,7 +28,7 @@ from mst_clipiqa.scoring.predictor import Predictor
 UNLIKE_CALIBRATION = (
     "the image is unlike those of the calibration, so its scores may differ more from those at fine granularity"
 )
-Prompts = tuple[str | None, ...] | None
+ImagePrompts = tuple[str | None, ...] | None
 
 
 class GranularEncoding:
@@ -84,7 +84,7 @@ class GranularEncoding:
         """Return the part of a cache key that features of a granularity have: those at fine are everyone's."""
         return "" if granularity in (None, FINE) else f"-{granularity}-{self.calibration.digest}"
 
-    def cached(self, get: Callable[[str], Encoded | None], prompts: Prompts) -> Encoded | None:
+    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
         """Return what ``encode`` would, from the cache: f_c of any granularity tells which one is wanted."""
         names = [str(self.asked)] if self.asked.kind != "auto" else [FINE, *self.calibration.estimators]
         known = {name: found for name in names if (found := get(self.key(name))) is not None}
@@ -110,7 +110,7 @@ class GranularEncoding:
             text += "."
         return text
 
-    def _chosen(self, f_c: Tensor, prompts: Sequence[Prompts]) -> list[str]:
+    def _chosen(self, f_c: Tensor, prompts: Sequence[ImagePrompts]) -> list[str]:
         """Return the granularity of each image, good for all its prompts; with auto these must be known."""
         if self.asked.kind != "auto":
             return [str(self.asked)] * len(f_c)

@@ -19,7 +19,7 @@ from mst_clipiqa.errors import UsageError, nearest, shown
 from mst_clipiqa.model.preprocess import ViewSpec
 
 FINE, COARSE = "fine", "coarse"
-TOLERANCE = 0.05
+AUTO_TOLERANCE = 0.05
 """The tolerance of ``auto``, a share of a score's scale."""
 
 CALIBRATION_FILE = "granularity.safetensors"
@@ -57,7 +57,7 @@ class Granularity:
         """
         name, _, value = text.partition(":")
         if name == "auto":
-            return cls("auto", tolerance=_tolerance(value) if value else TOLERANCE)
+            return cls("auto", tolerance=_tolerance(value) if value else AUTO_TOLERANCE)
         if name == "native" and value.isdecimal():
             return cls("native", crops=_crops(int(value)))
         if name in (FINE, COARSE) and name == text:
