@@ -26,6 +26,7 @@ from PIL import Image
 
 from mst_clipiqa.data import RatedSet, Record, load, make_split
 from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model_folder import prompt_hash
 from mst_clipiqa.scoring.calibration import CalibratedOn, Calibration, owner_of
 from mst_clipiqa.scoring.fine_estimator import deviations, values
@@ -89,10 +90,8 @@ def with_ratings(scorer: Scorer, rated: RatedSet, images: int, folder: Path) -> 
     features = encode_every_granularity(scorer, [*parts.fit, *parts.test])
     fit, test = (some(features, rows) for rows in (slice(len(parts.fit)), slice(len(parts.fit), None)))
     pair = scorer.encoder.encoders
-    on = CalibratedOn(owner_of(scorer.model), tuple(scorer.ranges), rated.name, precision=pair.precision)
-    calibration = fit_calibration(
-        scorer.predictor, fit, parts.fit, CalibratedOn(**{**vars(on), "costs": features.costs})
-    )
+    on = CalibratedOn(owner_of(scorer.model), tuple(scorer.ranges), rated.name, costs=features.costs)
+    calibration = fit_calibration(scorer.predictor, fit, parts.fit, on)
     rows = agreement(scorer, calibration, test, parts.test)
     requests = as_jpegs(parts.test[:: max(1, len(parts.test) // images)][:images], folder)
     measured = rates(scorer, calibration, requests, [row["granularity"] for row in rows])
@@ -134,9 +133,7 @@ def parts_of(scorer: Scorer, rated: RatedSet) -> Parts:
 
 def some(features: GranularFeatures, rows: slice) -> GranularFeatures:
     """Return the features of some of the images."""
-    return GranularFeatures(
-        features.f_c[rows], {name: f[rows] for name, f in features.f_f.items()}, features.costs
-    )
+    return GranularFeatures(features.f_c[rows], {name: f[rows] for name, f in features.f_f.items()}, features.costs)
 
 
 def agreement(
@@ -148,7 +145,10 @@ def agreement(
     for name, estimator in calibration.estimators.items():
         x = torch.cat([f_c, features.f_f[name]], dim=1) if name in features.f_f else f_c
         scores[name] = values(predictor, f_c, estimator.fine(x), prompts)
-    e, familiar = deviations(calibration.estimators, predictor, f_c, prompts), calibration.familiar(f_c)
+    e, familiar = (
+        deviations(calibration.estimators, predictor, f_c, prompts),
+        calibration.familiar(f_c, scorer.model.reference),
+    )
     chosen = {name: [name] * len(test) for name in (FINE, *calibration.estimators)}
     for tolerance in TOLERANCES:
         chosen[f"auto:{tolerance:g}"] = calibration.chosen(e, familiar, calibration.limits(tolerance))
@@ -187,9 +187,8 @@ def as_jpegs(records: Sequence[Record], folder: Path) -> list[ScoreRequest[None]
     """Return requests for the images of some records, written as JPEG files of one size."""
     requests = []
     for i, record in enumerate(records):
-        with Image.open(record.file) as image:
-            whole = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        whole.save(path := folder / f"{i:04}.jpg", quality=92)
+        image = open_image(record.file).image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        image.save(path := folder / f"{i:04}.jpg", quality=92)
         requests.append(ScoreRequest[None](path, record.prompt))
     return requests
 

@@ -1,6 +1,6 @@
 """When an image needs no more than a coarser granularity: limits on e, calibrated for a tolerance.
 
-An image stays at a granularity if e of each target is at most the limit of that target, and its f_c is familiar:
+An image stays at a granularity if e of each target is at most the limit of that target, and it is familiar:
 
 limit(TOL) = the largest e such that, of calibration images with at most this e, all but a share of 5 % / targets
              have |s' - s| <= TOL
@@ -27,7 +27,7 @@ from mst_clipiqa.errors import DataError, ModelError, UsageError, shown
 from mst_clipiqa.evaluate import UNFAMILIAR, Reference
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.fine_estimator import FineEstimator
-from mst_clipiqa.scoring.granularity import FINE, Granularity, cheaper_than_fine
+from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity, cheaper_than_fine
 from mst_clipiqa.tables.atomic import write_atomically
 
 COVERAGE = 0.95
@@ -95,7 +95,7 @@ class Calibration:
         held: by granularity, e and \\|s' - s\\| of each target for the images that give the limits, as shares of the
             scale, float32 (n, targets, 2); NaN if a target is not scored.
         check: the same of the last third.
-        check_familiar: whether f_c of each of these is familiar, bool (m,).
+        check_familiar: whether each of these is familiar, bool (m,).
         reference: of f_c.
         on: what it comes from.
         digest: eight hexadecimal digits of its file.
@@ -109,11 +109,15 @@ class Calibration:
     on: CalibratedOn
     digest: str = ""
 
-    def familiar(self, f_c: Tensor) -> Tensor:
-        """Return whether each f_c, float32 (batch, D), is like those of the calibration, bool (batch,)."""
-        # Rounded, so that batch mates do not change the last digit.
-        distances = self.reference.distance(f_c.numpy(), np.zeros((len(f_c), 0))).astype(np.float32)
-        return torch.from_numpy(self.reference.familiarity(distances) >= UNFAMILIAR)
+    def familiar(self, f_c: Tensor, model: Reference | None) -> Tensor:
+        """Return whether each f_c, float32 (batch, D), is like those of the calibration, bool (batch,).
+
+        If the model has a reference of its own training features, the estimated fine feature must be like these too.
+        """
+        found = _is_familiar(self.reference, f_c, f_c[:, :0])
+        if model is not None:
+            found &= _is_familiar(model, f_c, self.estimators[COARSE].fine(f_c))
+        return found
 
     def limits(self, tolerance: float) -> dict[str, Tensor]:
         """Return the limit of each granularity's e at a tolerance, float32 (targets,); -inf where none holds."""
@@ -215,6 +219,12 @@ class Calibration:
                 raise
             raise ModelError(f"Expected a calibration in {path}, got {shown(error)}: {_ADVICE}.") from error
         return replace(found, digest=hashlib.sha256(raw).hexdigest()[:8])
+
+
+def _is_familiar(reference: Reference, f_c: Tensor, f_f: Tensor) -> Tensor:
+    # Rounded, so that batch mates do not change the last digit.
+    distances = reference.distance(f_c.numpy(), f_f.numpy()).astype(np.float32)
+    return torch.from_numpy(reference.familiarity(distances) >= UNFAMILIAR)
 
 
 def owner_of(model: TrainedModel) -> str:

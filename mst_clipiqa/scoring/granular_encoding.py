@@ -120,8 +120,11 @@ class GranularEncoding:
         rows, asked = torch.tensor([i for i, _ in pairs]), [prompt for _, prompt in pairs]
         e = deviations(self.calibration.estimators, self.predictor, f_c[rows], asked)
         most = {name: _largest(found, rows, len(f_c)) for name, found in e.items()}
-        names = self.calibration.chosen(most, self.calibration.familiar(f_c), self._limits)
+        names = self.calibration.chosen(most, self._familiar(f_c), self._limits)
         return [name if some else FINE for name, some in zip(names, prompts, strict=True)]
+
+    def _familiar(self, f_c: Tensor) -> Tensor:
+        return self.calibration.familiar(f_c, self.predictor.model.reference)
 
     def _counted(self, names: Sequence[str]) -> list[int]:
         """Count a batch; return which of the images below fine to check."""
@@ -176,7 +179,7 @@ class GranularEncoding:
         notes = [one.note for one in viewed]
         if self.asked.kind == "auto":
             return notes
-        familiar = self.calibration.familiar(f_c).tolist()
+        familiar = self._familiar(f_c).tolist()
         return [
             note if fits else "; ".join(filter(None, (note, UNLIKE_CALIBRATION)))
             for note, fits in zip(notes, familiar, strict=True)

@@ -255,8 +255,8 @@ def _completed(score: Score, encoded: Encoded) -> Score:
     """Return a prediction with what only the image knows: its size, and a note on its features."""
     notes = (score.reason, "" if score.error else encoded.note)
     reason = "; ".join(note for note in notes if note)
-    size = {"width": encoded.width, "height": encoded.height}
-    return dataclasses.replace(score, reason=reason, granularity=encoded.granularity, **size)
+    width, height, granularity = encoded.width, encoded.height, encoded.granularity
+    return dataclasses.replace(score, reason=reason, width=width, height=height, granularity=granularity)
 
 
 def _request(one: Any) -> ScoreRequest[Any]:

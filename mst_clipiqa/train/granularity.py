@@ -29,7 +29,7 @@ from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import contamination, seen_by
 from mst_clipiqa.train.features import Progress, encode_records
 
-_FEWEST_IN_A_PART = 64  # images in each third of the prompts
+_FEWEST_PER_THIRD = 64  # images in each third of the prompts
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,9 @@ def fit_calibration(
     part_of = {group: i % 3 for i, group in enumerate(sorted({record.group for record in records}))}
     part = torch.tensor([part_of[record.group] for record in records])
     fit, held, last = (part == i for i in range(3))
-    if min(int(some.sum()) for some in (fit, held, last)) < _FEWEST_IN_A_PART:
-        raise DataError(f"Expected at least {3 * _FEWEST_IN_A_PART} images of three prompts or more, got {len(records)}.")
+    if min(int(some.sum()) for some in (fit, held, last)) < _FEWEST_PER_THIRD:
+        least = 3 * _FEWEST_PER_THIRD
+        raise DataError(f"Expected at least {least} images of three prompts or more, got {len(records)}.")
     f_c = features.f_c
     inputs = {COARSE: f_c} | {name: torch.cat([f_c, f_f], dim=1) for name, f_f in features.f_f.items() if name != FINE}
     f_f = features.f_f[FINE]
@@ -185,4 +186,4 @@ def fit_calibration(
         reference,
         on,
     )
-    return replace(found, check_familiar=found.familiar(f_c[last]))
+    return replace(found, check_familiar=found.familiar(f_c[last], predictor.model.reference))

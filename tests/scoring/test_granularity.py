@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from torch import Tensor
 
+from mst_clipiqa.cli import group
 from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError
@@ -33,7 +37,7 @@ from mst_clipiqa.scoring.predictor import EMPTY_PROMPT
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, origin, to_row
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.granularity import GranularFeatures, calibrate_granularity, fit_calibration
+from mst_clipiqa.train.granularity import GranularFeatures, fit_calibration
 from tests.fakes import draw
 
 PROMPTS = ("a red fox", "a photo", "good photo", "a bad red photo")
@@ -52,18 +56,30 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def made(small_model: Path, records: list[Record]) -> Calibration:
-    """Return the calibration of the small model."""
-    return calibrate_granularity(Scorer.load(small_model), records, "toy")
+def calibrating(
+    small_model: Path, records: list[Record], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """Calibrate a copy of the small model by the command line; return its folder and what was said."""
+    folder = tmp_path_factory.mktemp("calibrated") / "model"
+    shutil.copytree(small_model, folder)
+    with (root := Path(str(records[0].file)).parent).joinpath("labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_name", "prompt", "mos_quality", "prompt_group", "generator"])
+        writer.writerows([r.name, r.prompt, 3, r.group, r.generator] for r in records)
+    arguments = ["calibrate", "--data", "csv", "--root", root, "--range", 0, 5, "--model", folder]
+    result = CliRunner().invoke(group, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return folder, result
 
 
 @pytest.fixture(scope="module")
-def model(small_model: Path, made: Calibration, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the calibrated model."""
-    folder = tmp_path_factory.mktemp("calibrated") / "model"
-    shutil.copytree(small_model, folder)
-    made.save(folder / CALIBRATION_FILE)
-    return folder
+def model(calibrating: tuple[Path, Result]) -> Path:
+    return calibrating[0]
+
+
+@pytest.fixture(scope="module")
+def made(model: Path) -> Calibration:
+    return Calibration.load(model / CALIBRATION_FILE, Scorer.load(model).model)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +118,7 @@ def with_limits(calibration: Calibration, limits: dict[str, Tensor]) -> Calibrat
     return dataclasses.replace(calibration, held=held, check=check, check_familiar=torch.ones(30, dtype=torch.bool))
 
 
-def scorer_with(
-    model: Path, calibration: Calibration, asked: str = "auto", check: int = 0, **options: object
-) -> Scorer:
+def scorer_with(model: Path, calibration: Calibration, asked: str = "auto", check: int = 0, **options: Any) -> Scorer:
     scorer = Scorer.load(model, batch_size=4, **options)
     scorer.encoder.policy = GranularEncoding(scorer.predictor, calibration, Granularity.parse(asked), check)
     return scorer
@@ -480,12 +494,27 @@ def test_the_summary_counts_and_checks(
 # --- files ---
 
 
+def test_calibrating_says_what_each_granularity_changes(calibrating: tuple[Path, Result], made: Calibration) -> None:
+    folder, result = calibrating
+    lines = [line.split("|")[1:-1] for line in result.output.splitlines() if line.startswith("|")]
+    table = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+    for name, cost in made.on.costs.items():
+        assert table[name] == [f"{cost:.0%}", *(f"{size:.1%}" for size in made.differences(name).values())]
+    found = made.promise(0.05)
+    assert table["0.05"][:3] == [f"{count / found.images:.0%}" for count in found.counts.values()]
+    assert f"Calibrated on 192 images of 48 prompts; saved {folder / CALIBRATION_FILE}." in result.output.replace(
+        "\n", ""
+    )
+    errors = made.check["coarse"][:, 1, 1]
+    assert (errors <= made.differences("coarse")["correspondence"]).float().mean() == pytest.approx(0.95, abs=0.02)
+
+
 def test_a_calibration_is_read_as_it_was_written(small_model: Path, made: Calibration, tmp_path: Path) -> None:
     scorer = Scorer.load(small_model)
     made.save(tmp_path / CALIBRATION_FILE)
     read = Calibration.load(tmp_path / CALIBRATION_FILE, scorer.model)
     assert read.on == made.on
-    assert (read.on.data, read.on.images, read.on.prompts) == ("toy", 192, 48)
+    assert (read.on.data, read.on.images, read.on.prompts) == ("csv", 192, 48)
     for name, estimator in made.estimators.items():
         assert torch.equal(read.estimators[name].weight, estimator.weight)
         assert torch.equal(read.estimators[name].spread, estimator.spread)
