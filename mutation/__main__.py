@@ -3,14 +3,16 @@
     python -m mutation --each 34 [--part tables ...]
 
 Each fault is put into a copy of the repository, and the tests of its part run on it until one fails. The result is
-written after each, so it can be stopped at any moment, and the same command resumes; only survivors are tried again. A
-line on each survivor is written by hand, into its ``why``, and kept.
+written after each, so it can be stopped at any moment, and the same command resumes: it tries the survivors again, then
+new faults, the parts in turn at random. Faults in lines that have changed since are dropped. A line on each survivor is
+written by hand, into its ``why``, and kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 from dataclasses import asdict
@@ -18,8 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mutation.parts import PARTS, RESULTS, ROOT
-from mutation.places import Mutant, sample
+from mutation.parts import EVERYWHERE, PARTS, RESULTS, ROOT, suite_of
+from mutation.places import Mutant, again, joined, sample
 from mutation.run import applied, copy, load_libraries, run, seconds_of_children
 
 SEED = 0
@@ -38,27 +40,45 @@ def main() -> None:
         root, log = Path(folder).resolve() / "tree", Path(folder).resolve() / "log.txt"
         copy(ROOT, root)
         load_libraries(root)
-        found = {part: [row for row in had if row["part"] == part] for part in PARTS}
+        rows = {_key(row): row for row in had if _still_there(row, root)}
         for part in args.part:
-            known = {_key(row): row for row in found[part]}
-            found[part] = []
             require_healthy(part, log)
-            for number, mutant in enumerate(islice(sample(root, part, SEED), args.each)):
-                row = {key: value for key, value in asdict(mutant).items() if key != "source"}
-                earlier = known.get(_key(row), {})
-                tried = earlier.get("outcome") in ("killed", "stopped")
-                found[part].append({**earlier, **row} if tried else row | _outcome(mutant, root, number, log, earlier))
-                write(args.output, [row for rows in found.values() for row in rows])
-                print(f"{found[part][-1]['outcome']}: {mutant.file}:{mutant.line}: {mutant.after}", file=sys.stderr)
+        for number, mutant in enumerate(_to_try(rows, root, args.part, args.each)):
+            row = {key: value for key, value in asdict(mutant).items() if key != "source"}
+            key = _key(row)
+            rows[key] = row | _outcome(mutant, root, number, log, rows.get(key, {}))
+            write(args.output, sorted(rows.values(), key=lambda row: list(PARTS).index(row["part"])))
+            print(f"{rows[key]['outcome']}: {mutant.file}:{mutant.line}: {mutant.after}", file=sys.stderr)
 
 
 def _key(row: Row) -> tuple[str, ...]:
     return row["file"], row["operator"], row["before"], row["after"]
 
 
+def _still_there(row: Row, root: Path) -> bool:
+    path = root / row["file"]
+    return path.is_file() and row["before"] in joined(path.read_text(encoding="utf-8"))
+
+
+def _to_try(rows: dict[tuple[str, ...], Row], root: Path, parts: list[str], each: int) -> list[Mutant]:
+    """Return the survivors, and new mutants until each part has ``each``, in random order."""
+    survivors: list[Mutant | None] = []
+    new: list[Mutant] = []
+    for row in rows.values():
+        if row["outcome"] == "survived" and row["part"] in parts:
+            change = (row["before"], row["after"])
+            survivors.append(again(root, row["part"], row["file"], row["operator"], change))
+    for part in parts:
+        missing = each - sum(row["part"] == part for row in rows.values())
+        fresh = (one for one in sample(root, part, SEED) if _key(asdict(one)) not in rows)
+        new += islice(fresh, max(0, missing))
+    random.Random(SEED).shuffle(new)
+    return [one for one in survivors if one is not None] + new
+
+
 def require_healthy(part: str, log: Path) -> None:
     """Stop if the tests of a part fail without any fault."""
-    outcome, failed = run(PARTS[part], log)
+    outcome, failed = run([*PARTS[part], *EVERYWHERE], log)
     if outcome != "survived":
         sys.exit(f"Expected the tests of {part} to pass without a fault, but {failed or outcome}:\n{log.read_text()}")
 
@@ -66,7 +86,7 @@ def require_healthy(part: str, log: Path) -> None:
 def _outcome(mutant: Mutant, root: Path, number: int, log: Path, earlier: Row) -> Row:
     before = seconds_of_children()
     with applied(mutant, root, number):
-        outcome, failed = run(PARTS[mutant.part], log)
+        outcome, failed = run(suite_of(mutant.part, mutant.file), log)
     why = {"why": earlier.get("why", "")} if outcome == "survived" else {}
     return {"outcome": outcome, "by": failed, "cpu_seconds": round(seconds_of_children() - before, 1), **why}
 

@@ -19,3 +19,28 @@ PARTS: dict[str, tuple[str, ...]] = {
     "tables": ("tests/tables",),
 }
 """Part -> its tests, quick ones first. A fault that only the tests of another part notice counts as a survivor."""
+
+SLOW = (
+    "tests/scoring/test_resume.py::test_sigkill_at_random_moments_of_the_real_command",
+    "tests/scoring/test_batch_mates.py::test_clip_in_bf16",
+    "tests/scoring/test_onnx_export.py::test_the_command_says_how_it_agrees",
+)
+"""Tests that take too long to run on every fault; they are left out, so a fault that only they notice survives."""
+
+EVERYWHERE = ("tests/test_house.py::test_dataclasses_are_frozen",)
+"""Tests of all parts, which run after those of a part."""
+
+
+def suite_of(part: str, file: str) -> list[str]:
+    """Return the tests of a part, those first that name the module of a file: they are the likeliest to fail."""
+    files: dict[str, bool] = {}
+    module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    package, _, name = module.rpartition(".")
+    for test in PARTS[part]:
+        path = ROOT / test
+        for one in sorted(path.rglob("test_*.py")) if path.is_dir() else [path]:
+            text = one.read_text(encoding="utf-8")
+            files.setdefault(
+                one.relative_to(ROOT).as_posix(), module in text or f"from {package} import {name}" in text
+            )
+    return [*sorted(files, key=lambda one: not files[one]), *EVERYWHERE]

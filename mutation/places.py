@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,22 +46,36 @@ class Mutant:
 
 
 def sample(root: Path, part: str, seed: int) -> Iterator[Mutant]:
-    """Yield one mutant per place of a part in random order: the first n are a random sample, whatever n is."""
-    rng = random.Random(f"{seed} {part}")
-    found = [
-        (path, choices)
-        for path in sorted((root / "mst_clipiqa" / part).rglob("*.py"))
-        for choices in _places(path.read_text(encoding="utf-8"))
-    ]
-    rng.shuffle(found)
-    for path, choices in found:
-        source = path.read_text(encoding="utf-8")
+    """Yield one mutant per place of a part in random order: the first n are a random sample, whatever n is.
+
+    A place is drawn by its file and its line's text, so that a change of other lines does not change the sample.
+    """
+    found = []
+    for path in sorted((root / "mst_clipiqa" / part).rglob("*.py")):
+        source, file = path.read_text(encoding="utf-8"), path.relative_to(root).as_posix()
+        lines, times = source.splitlines(), Counter[str]()
+        for (line, column), choices in _places(source):
+            text = lines[line - 1]
+            key = f"{seed} {file} {column - len(text) + len(text.lstrip())} {text.strip()}"
+            times[key] += 1
+            found.append((random.Random(f"{key} {times[key]}"), file, source, choices))
+    for rng, file, source, choices in sorted(found, key=lambda place: place[0].random()):
         for name, occurrence in rng.sample(choices, len(choices)):
-            mutant = _mutant(source, name, occurrence)
+            mutant = _mutant(part, file, source, name, occurrence)
             if mutant is not None:
-                line, before, after, code = mutant
-                yield Mutant(part, path.relative_to(root).as_posix(), line, name, before, after, code)
+                yield mutant
                 break
+
+
+def again(root: Path, part: str, file: str, operator: str, change: tuple[str, str]) -> Mutant | None:
+    """Return the mutant that an operator makes of a file with this change, text before and after; None if none does."""
+    source = (root / file).read_text(encoding="utf-8")
+    for _, choices in _places(source):
+        for name, occurrence in choices:
+            found = _mutant(part, file, source, name, occurrence) if name == operator else None
+            if found is not None and (found.before, found.after) == change:
+                return found
+    return None
 
 
 def operators() -> dict[str, type[Operator]]:
@@ -75,8 +89,8 @@ def operators() -> dict[str, type[Operator]]:
     return found
 
 
-def _places(source: str) -> list[list[tuple[str, int]]]:
-    """Return the mutants of each place of a file, in order: operator and occurrence."""
+def _places(source: str) -> list[tuple[Position, list[tuple[str, int]]]]:
+    """Return each place of a file with its mutants, in order: operator and occurrence."""
     nodes, skipped = list(ast_nodes(get_ast(source))), list(_not_evaluated(ast.parse(source)))
     found: dict[Position, list[tuple[str, int]]] = defaultdict(list)
     for name, kind in operators().items():
@@ -85,7 +99,7 @@ def _places(source: str) -> list[list[tuple[str, int]]]:
         for occurrence, start in enumerate(positions):
             if not any(first <= start <= last for first, last in skipped):
                 found[start].append((name, occurrence))
-    return [found[start] for start in sorted(found)]
+    return sorted(found.items())
 
 
 def _not_evaluated(tree: ast.Module) -> Iterator[tuple[Position, Position]]:
@@ -99,8 +113,8 @@ def _not_evaluated(tree: ast.Module) -> Iterator[tuple[Position, Position]]:
                 yield (part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0)
 
 
-def _mutant(source: str, name: str, occurrence: int) -> tuple[int, str, str, str] | None:
-    """Return line, old and new text, and the whole file; None if it is no Python or no change."""
+def _mutant(part: str, file: str, source: str, name: str, occurrence: int) -> Mutant | None:
+    """Return the fault that an operator makes; None if it is no Python or no change."""
     code = mutate_code(source, operators()[name](), occurrence)
     try:
         if code is None or ast.dump(ast.parse(code)) == ast.dump(ast.parse(source)):
@@ -110,6 +124,10 @@ def _mutant(source: str, name: str, occurrence: int) -> tuple[int, str, str, str
     old, new = source.splitlines(), code.splitlines()
     first = next(i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
     last = next(i for i, (a, b) in enumerate(zip(old[::-1], new[::-1], strict=False)) if a != b)
-    cut = (" ".join(" ".join(lines[first : max(first + 1, len(lines) - last)]).split()) for lines in (old, new))
-    before, after = cut
-    return first + 1, before, after, code
+    before, after = (joined("\n".join(lines[first : max(first + 1, len(lines) - last)])) for lines in (old, new))
+    return Mutant(part, file, first + 1, name, before, after, code)
+
+
+def joined(text: str) -> str:
+    """Return text with its lines and spaces joined by single spaces, as mutants hold it."""
+    return " ".join(text.split())

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from mutation.parts import SLOW
 from mutation.places import Mutant
 
 CPU_SECONDS = 240  # of one run; what takes longer is stopped, and counts as noticed
@@ -117,6 +118,7 @@ def _be_the_child(tests: Sequence[str], log: Path) -> None:
             "-o",
             f"filterwarnings=error\n{_QUIET}",
         ]
+        options += [f"--deselect={test}" for test in SLOW]
         code = int(pytest.main([*options, *tests]))
     except BaseException:  # noqa: BLE001 - the log says it, and the parent stops
         traceback.print_exc()

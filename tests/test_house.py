@@ -43,6 +43,20 @@ DATA_ONLY = {"weights"}  # folders without code
 TOP = {"__init__", "__main__", "_version", "errors", "model_folder"}  # the files at the top
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "PIL", "pyarrow", "openpyxl"}
 MAX_LINES = 300
+CHANGING = [  # dataclasses that gather something; all others are frozen
+    "cli/commands/_score_table.py: Seen",
+    "data/ratings.py: Labels",
+    "explain/sheet.py: _Page",
+    "inputs/expand.py: _Walker",
+    "inputs/prompt_choice.py: PromptChoice",
+    "integrations/flow_factory.py: RewardModelOutput",
+    "integrations/flow_factory.py: RewardModelOutput",
+    "report/explanations.py: ExplanationBlocks",
+    "scoring/resume.py: Stop",
+    "serve/engine.py: _ImageJob",
+    "tables/tars.py: Sample",
+    "train/fit.py: _Run",
+]
 
 
 def part_of(file: str) -> str:
@@ -105,6 +119,19 @@ def forbidden(tree: ast.Module) -> list[str]:
     if unpicklers - {"pickle.UnpicklingError"}:
         found.append("imports pickle or a relative of it")
     return found
+
+
+def unfrozen(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of the dataclasses whose instances can be changed."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            how = [ast.unparse(one) for one in node.decorator_list if "dataclass" in ast.unparse(one)]
+            if how and "frozen=True" not in how[0]:
+                yield node.name
+
+
+def test_dataclasses_are_frozen() -> None:
+    assert sorted(f"{file}: {name}" for file, tree in TREES.items() for name in unfrozen(tree)) == CHANGING
 
 
 def test_every_part_has_one_row_and_the_top_holds_these_files_only() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mutation.page import PAGE, written
-from mutation.parts import PARTS, RESULTS, ROOT
+from mutation.parts import EVERYWHERE, PARTS, RESULTS, ROOT, SLOW, suite_of
 
 MUTANTS: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["mutants"]
 
@@ -32,8 +32,15 @@ def test_each_part_has_tests() -> None:
         assert all((ROOT / name).exists() for name in tests)
 
 
-def test_the_tests_that_the_page_names_exist() -> None:
+def test_the_likeliest_to_fail_run_first() -> None:
+    first, *others = suite_of("evaluate", "mst_clipiqa/evaluate/widening.py")
+    assert first == "tests/evaluate/test_familiarity.py"
+    assert {"tests/evaluate/test_evaluate.py", "tests/evaluate/test_intervals.py", *EVERYWHERE} == set(others)
+
+
+def test_the_tests_that_the_page_and_the_parts_name_exist() -> None:
     named = set(re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8")))
+    named |= {test.rpartition("::")[2] for test in (*EVERYWHERE, *SLOW)}
     there = {
         node.name
         for path in (ROOT / "tests").rglob("test_*.py")
@@ -58,3 +65,9 @@ def test_a_mutant_is_another_program_and_no_other_annotation(tmp_path: Path) -> 
     for mutant in found:
         assert ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(source))
         assert "int | None" in mutant.source.splitlines()[3]
+        change = (mutant.before, mutant.after)
+        assert places.again(tmp_path, "model", mutant.file, mutant.operator, change) == mutant
+    assert places.again(tmp_path, "model", found[0].file, found[0].operator, ("LIMIT = 3", "LIMIT = 9")) is None
+    (folder / "a.py").write_text("OTHER = 7\n" + source)  # a new line changes neither the others nor their order
+    after = [(mutant.before, mutant.after) for mutant in places.sample(tmp_path, "model", 0)]
+    assert [one for one in after if "OTHER" not in one[0]] == [(mutant.before, mutant.after) for mutant in found]

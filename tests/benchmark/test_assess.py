@@ -118,6 +118,20 @@ def test_a_table_names_the_model_whose_training_data_is_checked(rated: RatedSet,
     assert "100% of the prompts" in found.contamination.label
 
 
+def test_images_are_looked_for_where_the_table_has_them(rated: RatedSet, mini: TrainedModel, tmp_path: Path) -> None:
+    made = rated_set(tmp_path, prompts=3)
+    seen = dataclasses.replace(mini, trained_on=TrainedOn(trained_on(made.records).images, frozenset()))
+    labels = dataclasses.replace(
+        made, records=tuple(dataclasses.replace(r, file=Path("elsewhere") / r.name, prompt=None) for r in made.records)
+    )
+    rows: list[dict[str, Any]] = [{"file": str(r.file), "quality": r.targets["quality"]} for r in made.records]
+    (found,) = assess_table(rows, labels, seen)
+    assert found.contamination.images == 1.0
+    here = dataclasses.replace(labels, records=made.records)
+    gone = [row | {"file": f"gone/{Path(row['file']).name}"} for row in rows]
+    assert assess_table(gone, here, seen)[0].contamination.images == 1.0  # the labels know it, the table does not
+
+
 def run(*arguments: object, code: int = 0) -> Result:
     result = CliRunner().invoke(group, [str(a) for a in arguments])
     assert result.exit_code == code, result.output + result.stderr + repr(result.exception)

@@ -183,6 +183,12 @@ def test_aigciqa2023_notices_a_row_of_the_other_scale(
         load("aigciqa2023", tmp_path, images=False)
 
 
+def test_a_set_beyond_every_scale_is_held_against_the_largest(tmp_path: Path) -> None:
+    aigciqa2023(tmp_path, 1000.0)
+    with pytest.raises(DataError, match=r"Expected quality between 0 and 100"):
+        load("aigciqa2023", tmp_path, images=False)
+
+
 def test_aigciqa2023_folder_per_model(tmp_path: Path) -> None:
     images(tmp_path / "Image", aigciqa2023(tmp_path))
     rated = load("aigciqa2023", tmp_path)

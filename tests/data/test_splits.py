@@ -287,3 +287,16 @@ def test_a_share_of_nothing_is_nothing_and_a_small_one_is_one_prompt() -> None:
     assert make_split(records(), test_share=0).test == ()
     assert make_split(records(), validation_share=0).validation == ()
     assert len(groups(make_split(records(), test_share=0.001).test)) == 1
+
+
+@pytest.mark.parametrize(
+    ("test", "validation"), [(1.0, 0.1), (1.5, 0.1), (-0.1, 0.1), (0.2, 1.0), (0.2, 7.0), (0.2, -1.0)]
+)
+def test_shares_off_the_scale_are_refused(test: float, validation: float) -> None:
+    with pytest.raises(UsageError, match=rf"Expected shares from 0 to below 1, got {test:g} and {validation:g}"):
+        make_split(records(), test_share=test, validation_share=validation)
+
+
+def test_a_share_of_none_leaves_a_part_empty() -> None:
+    split = make_split(records(), test_share=0, validation_share=0)
+    assert (len(split.train), split.validation, split.test) == (60, (), ())

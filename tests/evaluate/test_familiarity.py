@@ -166,3 +166,26 @@ def test_quantiles_that_fall_are_refused(reference: Reference) -> None:
     held[100] = held[99] - 1e-3
     with pytest.raises(DataError, match="Expected arrays of one reference"):
         Reference.from_arrays({**reference.to_arrays(), "held": held})
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_the_distance_is_that_of_the_equation(reference: Reference, spread: float) -> None:
+    f_c, f_f, _ = images(30, 4, spread)
+    x = (np.concatenate([f_c, f_f], axis=1) - reference.mean) / reference.scale
+    for row, found in zip(x, reference.distance(f_c, f_f), strict=True):
+        apart = [row @ reference.discriminants - centre for centre in reference.centres]
+        likelihoods = np.exp([-(a @ a) / (2 * 2.0) for a in apart])  # a temperature of 2
+        p = likelihoods / likelihoods.sum()
+        entropy = -sum(one * math.log(one) for one in p if one > 0)
+        covariances = [np.linalg.inv(whitener @ whitener) for whitener in reference.whiteners]
+        nearest = min(
+            a @ np.linalg.solve(s, a) + np.linalg.slogdet(s)[1] for a, s in zip(apart, covariances, strict=True)
+        )
+        all_of_them = np.mean([(row @ component) ** 2 for component in reference.components.T])
+        assert found == pytest.approx(entropy + 0.1 * nearest + 0.1 * all_of_them, rel=1e-6)
+
+
+def test_a_reference_has_no_quantiles_until_it_is_calibrated() -> None:
+    made = make_reference(*images(60, 0))
+    assert made.held.size == 0
+    assert made.calibrated(np.arange(20.0)).held.tolist() == pytest.approx(np.linspace(0, 19, 201).tolist())

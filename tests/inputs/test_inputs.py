@@ -118,13 +118,13 @@ def test_natural_order_is_one_order(found: list[str]) -> None:
 
 
 def test_links_that_lead_in_circles_end() -> None:
-    tree("d/a.png", "d/sub/b.png")
+    tree("d/a.png", "d/sub/b.png", "d/zoo/c.png")
     Path("d/sub/up").symlink_to("..")
     Path("d/sub/self").symlink_to("self")
     Path("d/sub/self.png").symlink_to("self.png")
     Path("d/twin").symlink_to("sub")
     inputs = expand("d", recursive=True)
-    assert [item.file for item in inputs] == ["d/a.png", "d/sub/b.png", "d/sub/self.png"]
+    assert [item.file for item in inputs] == ["d/a.png", "d/sub/b.png", "d/sub/self.png", "d/zoo/c.png"]
     assert inputs.notes == ["2 links in 'd' lead to folders that were read already, so they were left out."]
 
 
@@ -171,7 +171,7 @@ def test_names_that_are_not_utf8_survive() -> None:
 
 
 def test_a_folder_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    tree("d/a.png", "d/locked/b.png")
+    tree("d/a.png", "d/locked/b.png", "d/open/c.png")
     scandir = os.scandir
 
     def denied(path: str) -> Any:  # root may list everything, so the refusal is acted
@@ -184,6 +184,7 @@ def test_a_folder_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(expand("d", recursive=True)) == [
         Item("d/a.png", "d/a.png"),
         Item("d/locked", None, problem=problem),
+        Item("d/open/c.png", "d/open/c.png"),
     ]
     assert "'d/locked': Permission denied" in reason_of("d/locked")
 

@@ -13,7 +13,8 @@ from mst_clipiqa.model.gff import GFF
 from mst_clipiqa.model.heads import PromptHead, attend_once
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, to_head, to_native, zero_shot
-from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, views
+from mst_clipiqa.model.mstfe import MSTFE
+from mst_clipiqa.model.preprocess import ViewSpec, centre_view, normalise, normalised, views
 from mst_clipiqa.model.templates import TEMPLATES
 from tests.closed_form import fill, parameter_count, set_alpha
 
@@ -200,3 +201,31 @@ def test_shapes_are_checked_while_tests_run() -> None:
         Text(tokens=torch.zeros(2, 7, 8), mask=torch.ones(2, 6, dtype=torch.bool))
     with pytest.raises(TypeCheckError):
         normalise(torch.zeros(3, 8, 8), ViewSpec())  # not uint8
+
+
+def test_both_ways_to_normalise_give_the_same_pixels() -> None:
+    every = torch.arange(256, dtype=torch.uint8).expand(2, 3, 2, 256)
+    spec = ViewSpec(mean=(0.1, 0.4, 0.6), std=(0.2, 0.3, 0.5))
+    torch.testing.assert_close(normalised(every, spec, torch.float32), normalise(every, spec), atol=2e-6, rtol=0)
+
+
+class MeanColour(torch.nn.Module):
+    """An encoder of one batch of images: the mean of each channel, times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        assert pixels.ndim == 4
+        return self.factor * pixels.mean(dim=(2, 3))
+
+
+def test_features_are_the_mean_over_the_crops_of_each_image() -> None:
+    mstfe, spec = MSTFE(MeanColour(1.0), MeanColour(-2.0), ViewSpec()), ViewSpec()
+    crops = torch.randint(0, 256, (2, 4, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    want = normalise(crops, spec).mean(dim=(1, 3, 4))
+    torch.testing.assert_close(mstfe("coarse", crops), want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mstfe("fine", crops), -2 * want, atol=1e-5, rtol=1e-5)
+    one = normalise(crops[:, 0], spec).mean(dim=(2, 3))
+    torch.testing.assert_close(mstfe("coarse", crops[:, 0]), one, atol=1e-5, rtol=1e-5)
