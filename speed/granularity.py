@@ -1,12 +1,13 @@
 """Granularities of ``mini``: images per second and agreement, on prompts that calibrated nothing.
 
-    python -m speed.granularity [--root AGIQA-3K] [--model mini]
+    python -m speed.granularity [--root AGIQA-3K] [--in-its-place FOLDER]
 
-With --root: the model is calibrated on the prompts that it was trained on and tested on the others; if it was trained
-on all of them, on the test part of a split, and ``trained_on_test_prompts`` says so. ``within`` is the share of test
-images below fine whose scores are all within the tolerance. Rates are of the test images as JPEG files of 512 x 512,
-files to scores; fine and each other granularity take turns, and the median ratio is kept. Without --root there are only
-rates, of other images, by the calibration that the model has.
+With --root, agreement is measured by a model that is calibrated on the prompts that it was trained on, and tested on
+the others. As ``mini`` was trained on all of them, --in-its-place takes one that left some out; without it, the test
+part of a split is used, and ``trained_on_test_prompts`` says so. ``within`` is the share of test images below fine with
+scores that are all within the tolerance. Rates are those of ``mini`` with the calibration that ships, on the test images
+as JPEG files of 512 x 512, files to scores; fine and each other granularity take turns, and the median ratio is kept. A
+tolerance that this calibration refuses has no rate. Without --root there are only rates, of other images.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ import torch
 from PIL import Image
 
 from mst_clipiqa.data import RatedSet, Record, load, make_split
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model_folder import prompt_hash
 from mst_clipiqa.scoring.calibration import CalibratedOn, Calibration, owner_of
@@ -66,41 +69,67 @@ class Parts:
     seen: bool
 
 
+@dataclass(frozen=True)
+class Rate:
+    """What was timed at a granularity; None where calibration refuses it.
+
+    Attributes:
+        images_per_second: files to scores.
+        times_fine: the rate over that of fine, median of turns.
+        timed_below_fine: share of these images below fine.
+    """
+
+    images_per_second: float | None = None
+    times_fine: float | None = None
+    timed_below_fine: float | None = None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A model whose rates are measured.
+
+    Attributes:
+        scorer: at fine granularity.
+        calibration: of its model.
+    """
+
+    scorer: Scorer
+    calibration: Calibration
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder of AGIQA-3K")
-    parser.add_argument("--model", default="mini")
+    parser.add_argument("--in-its-place", metavar="FOLDER", default="mini", help="model that measures agreement")
     parser.add_argument("--images", type=int, default=200, help="images to time")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    scorer = Scorer.load(args.model)
+    mini = Scorer.load("mini")
+    timed = Timed(mini, Calibration.load(calibration_path(trained_folder("mini")), mini.model))
     with tempfile.TemporaryDirectory() as folder:
         if args.root:
-            found = with_ratings(scorer, load("agiqa-3k", args.root, allow_missing=True), args.images, Path(folder))
+            rated = load("agiqa-3k", args.root, allow_missing=True)
+            found = with_ratings(timed, Scorer.load(args.in_its_place), rated, args.images, Path(folder))
         else:
-            calibration = Calibration.load(calibration_path(trained_folder(args.model)), scorer.model)
-            requests = [ScoreRequest[None](file) for file in jpegs(Path(folder), args.images)]
-            found = rates_only(scorer, calibration, requests)
+            found = rates_only(timed, [ScoreRequest[None](file) for file in jpegs(Path(folder), args.images)])
     report({"claim": (__doc__ or "").splitlines()[0], **found, "machine": machine()}, args.output)
 
 
-def with_ratings(scorer: Scorer, rated: RatedSet, images: int, folder: Path) -> dict[str, Any]:
-    """Return agreement and rates of each granularity."""
+def with_ratings(timed: Timed, scorer: Scorer, rated: RatedSet, images: int, folder: Path) -> dict[str, Any]:
+    """Return agreement by one model and rates of another at each granularity."""
     parts = parts_of(scorer, rated)
     features = encode_every_granularity(scorer, [*parts.fit, *parts.test])
     fit, test = (some(features, rows) for rows in (slice(len(parts.fit)), slice(len(parts.fit), None)))
-    pair = scorer.encoder.encoders
     on = CalibratedOn(owner_of(scorer.model), tuple(scorer.ranges), rated.name, costs=features.costs)
-    calibration = fit_calibration(scorer.predictor, fit, parts.fit, on)
-    rows = agreement(scorer, calibration, test, parts.test)
+    rows = agreement(scorer, fit_calibration(scorer.predictor, fit, parts.fit, on), test, parts.test)
     requests = as_jpegs(parts.test[:: max(1, len(parts.test) // images)][:images], folder)
-    measured = rates(scorer, calibration, requests, [row["granularity"] for row in rows])
+    measured = rates(timed, requests, [row["granularity"] for row in rows])
     for row in rows:
         row |= measured[row["granularity"]]
     default = next(row for row in rows if row["granularity"] == DEFAULT)
-    return {
+    found = {
         "data": rated.name,
-        "precision": pair.precision,
+        "precision": timed.scorer.encoder.encoders.precision,
         "calibration_images": len(parts.fit),
         "test_images": len(parts.test),
         "trained_on_test_prompts": parts.seen,
@@ -111,12 +140,13 @@ def with_ratings(scorer: Scorer, rated: RatedSet, images: int, folder: Path) -> 
         "rows": rows,
         "bars": BARS,
     }
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def rates_only(scorer: Scorer, calibration: Calibration, requests: Sequence[ScoreRequest[None]]) -> dict[str, Any]:
+def rates_only(timed: Timed, requests: Sequence[ScoreRequest[None]]) -> dict[str, Any]:
     """Return the rates of each granularity on images without ratings."""
-    names = [FINE, *calibration.estimators, DEFAULT]
-    measured = rates(scorer, calibration, requests, names)
+    names = [FINE, *timed.calibration.estimators, DEFAULT]
+    measured = rates(timed, requests, names)
     return {"rows": [{"granularity": name, **measured[name]} for name in names]}
 
 
@@ -193,31 +223,37 @@ def as_jpegs(records: Sequence[Record], folder: Path) -> list[ScoreRequest[None]
     return requests
 
 
-def rates(
-    scorer: Scorer, calibration: Calibration, requests: Sequence[ScoreRequest[None]], names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return images per second of each granularity, and the median of its rate over that of fine."""
-    scorers = {name: scorer if name == FINE else at(scorer, calibration, name) for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+def rates(timed: Timed, requests: Sequence[ScoreRequest[None]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return images per second of each granularity, the median of its rate over that of fine, and shares of images."""
+    scorers = {name: scorer for name in names if (scorer := at(timed, name)) is not None}
+    below: dict[str, int] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in scorers}
     for turn in range(TURNS + 1):  # the first one only warms up
         for name, one in scorers.items():
             start = time.perf_counter()
-            for _ in one.many(requests):
-                pass
+            had = [score.granularity for score in one.many(requests)]
+            below[name] = sum(granularity not in (None, FINE) for granularity in had)
             seconds[name] += [time.perf_counter() - start] if turn else []
-    return {
-        name: {
-            "images_per_second": len(requests) / statistics.median(took),
-            "times_fine": statistics.median(b / a for a, b in zip(took, seconds[FINE], strict=True)),
-        }
-        for name, took in seconds.items()
-    }
+    found = {}
+    for name in names:
+        took, rate = seconds.get(name), Rate()
+        if took:
+            ratio = statistics.median(b / a for a, b in zip(took, seconds[FINE], strict=True))
+            rate = Rate(len(requests) / statistics.median(took), ratio, below[name] / len(requests))
+        found[name] = asdict(rate)
+    return found
 
 
-def at(scorer: Scorer, calibration: Calibration, granularity: str) -> Scorer:
-    """Return a scorer at another granularity, with the same encoders."""
-    other = Scorer(scorer.model, type(scorer.encoder)(scorer.encoder.encoders), scorer.predictor)
-    other.encoder.policy = GranularEncoding(scorer.predictor, calibration, Granularity.parse(granularity))
+def at(timed: Timed, granularity: str) -> Scorer | None:
+    """Return a scorer at another granularity, with the same encoders; None where calibration refuses it."""
+    scorer = timed.scorer
+    if granularity == FINE:
+        return scorer
+    other = Scorer(scorer.model, ImageEncoder(scorer.encoder.encoders), scorer.predictor)
+    try:
+        other.encoder.policy = GranularEncoding(scorer.predictor, timed.calibration, Granularity.parse(granularity))
+    except UsageError:
+        return None
     return other
 
 

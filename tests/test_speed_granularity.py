@@ -71,17 +71,22 @@ def test_results_become_a_section_with_their_bars(
     monkeypatch.setattr(granularity, "parts_of", parts)
     monkeypatch.setattr(granularity, "encode_every_granularity", encoded)
     monkeypatch.setattr(granularity, "TURNS", 1)
-    found: dict[str, Any] = granularity.with_ratings(scorer, rated, 4, tmp_path)
+    timed = granularity.Timed(scorer, fitted(scorer))
+    monkeypatch.setattr(granularity, "TOLERANCES", (1e-6, 0.05))
+    found: dict[str, Any] = granularity.with_ratings(timed, scorer, rated, 4, tmp_path)
     assert found["test_images"] == 12
     fine, coarse, *_ = found["rows"]
     assert (fine["granularity"], fine["share_fine"], fine["times_fine"]) == ("fine", 1.0, 1.0)
-    assert (coarse["granularity"], coarse["share_coarse"]) == ("coarse", 1.0)
+    assert (coarse["granularity"], coarse["share_coarse"], coarse["timed_below_fine"]) == ("coarse", 1.0, 1.0)
     assert fine["targets"]["quality"]["difference_95"] == fine["targets"]["quality"]["srcc_loss"] == 0
-    assert found["auto_srcc_loss"] == max(t["srcc_loss"] for t in found["rows"][5]["targets"].values())
+    assert found["auto_srcc_loss"] == max(t["srcc_loss"] for t in found["rows"][4]["targets"].values())
     machine = dict.fromkeys(("cpu", "capability", "torch", "python", "date"), "") | {"cores": 2}
     page = report.page({"granularity": found | {"machine": machine}})
     assert "| auto times fine |" in page
     assert "| auto:0.05 |" in page
+    refused, default = found["rows"][3:]
+    assert (refused["images_per_second"], refused["times_fine"]) == (None, None)
+    assert default["images_per_second"] == found["auto_images_per_second"] > 0
 
 
 def test_shares_and_differences_are_of_images_below_fine(small_model: Path) -> None:
