@@ -5,9 +5,9 @@
 With --root, agreement is measured by a model that is calibrated on the prompts that it was trained on, and tested on
 the others. As ``mini`` was trained on all of them, --in-its-place takes one that left some out; without it, the test
 part of a split is used, and ``trained_on_test_prompts`` says so. ``within`` is the share of test images below fine with
-scores that are all within the tolerance. Rates are those of ``mini`` with the calibration that ships, on the test images
-as JPEG files of 512 x 512, files to scores; fine and each other granularity take turns, and the median ratio is kept. A
-tolerance that this calibration refuses has no rate. Without --root there are only rates, of other images.
+scores that are all within the tolerance. Rates are those of ``mini`` with the calibration that ships, on the test
+images as JPEG files of 512 x 512, files to scores; fine and each other granularity take turns, and the median ratio is
+kept. A tolerance that this calibration refuses has no rate. Without --root there are only rates, of other images.
 """
 
 from __future__ import annotations
