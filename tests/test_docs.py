@@ -69,6 +69,14 @@ def test_train_compares_ten_splits_with_the_published_procedure() -> None:
     assert f"{found['ours']['peak_mb']:,.0f} MB for ours" in text
 
 
+def test_scale_says_how_fast_merged_tokens_are() -> None:
+    rows, text = {row["merged"]: row for row in result("merge")["counts"]}, page("scale")
+    most, few = rows[16], rows[8]
+    assert f"leaves {most['tokens']:.0%} ".replace("%", " %") in text
+    assert f"is {most['times_whole']:.2f} times as fast; R = 8 leaves {few['tokens']:.0%}".replace("%", " %") in text
+    assert f"is {few['times_whole']:.2f} times as fast ([Performance]" in text
+
+
 def test_scale_says_how_memory_grows() -> None:
     found = result("memory")
     few, many = found["peak_mb"]["500"], found["peak_mb"]["20000"]

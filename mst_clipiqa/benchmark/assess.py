@@ -124,7 +124,7 @@ def assess_table(
     if not columns:
         raise UsageError(f"Expected a column {' or '.join(rated.targets)} with values in the scores, got none.")
     matched = match_rows(rows, rated.records)
-    seen = _seen(rows, matched, rated, model)
+    seen = seen_of_table(rows, matched, rated, model)
     found = []
     for target in columns:
         values = {name: float(row[target]) for name, row in matched.items() if row.get(target) is not None}
@@ -132,13 +132,23 @@ def assess_table(
     return _some(found)
 
 
-def _seen(
+def seen_of_table(
     rows: Sequence[Mapping[str, Any]],
     matched: Mapping[str, Mapping[str, Any]],
     rated: RatedSet,
     model: TrainedModel | None,
 ) -> Contamination:
-    """Return what the model of a table had seen of its images, or that this was not checked."""
+    """Return what the model of a table had seen of its images, or that this was not checked.
+
+    Args:
+        rows: the table.
+        matched: name of an image -> its row.
+        rated: the images.
+        model: what wrote the table; None: mini if the table says so, else it is not checked.
+
+    Raises:
+        UsageError: the table is not of this model.
+    """
     names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
     if model is None and names != {"mini"}:
         return NOT_CHECKED

@@ -1,16 +1,20 @@
-"""Scores of a model compared with pairs of which people prefer one image."""
+"""Scores of a model, or from a table, compared with pairs of which people prefer one image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mst_clipiqa.benchmark.assess import AssessedPart
-from mst_clipiqa.data import PreferenceSet
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.analysis.compare import TARGETS
+from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.benchmark.assess import AssessedPart, seen_of_table
+from mst_clipiqa.benchmark.match import match_rows
+from mst_clipiqa.data import Preference, PreferenceSet, Record
+from mst_clipiqa.data.record import same_text
+from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import PairAccuracy, json_ready, preference_accuracy
-from mst_clipiqa.model_folder import EncoderRef
+from mst_clipiqa.model_folder import EncoderRef, TrainedModel
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import Contamination, contamination, seen_by
@@ -58,9 +62,58 @@ def assess_pairs(
         advance(1)
     pair = scorer.encoder.encoders
     seen = contamination(records, seen_by(scorer.model, EncoderRef(pair.source, pair.sha256, pair.dim)))
+    return _compared(pairs, targets, list(scorer.model.config.targets), seen)
+
+
+def assess_pair_table(
+    rows: Sequence[Row], preferences: PreferenceSet, model: TrainedModel | None = None
+) -> list[AssessedPairs]:
+    """Compare the scores of a table for each pair, for every target that it has.
+
+    A row is that of an image if its file matches as ``match_rows`` says, and its prompt is the same or empty.
+
+    Args:
+        rows: the table.
+        preferences: all pairs; their images need not exist.
+        model: what wrote the table, to check what it has seen; None: mini if the table says so, else it is not checked.
+
+    Raises:
+        UsageError: the table has no scores, or is not of this model.
+        DataError: no pair is scored, or an image matches several rows.
+    """
+    columns = [target for target in TARGETS if any(number(row, target) is not None for row in rows)]
+    if not columns:
+        raise UsageError(f"Expected a column {' or '.join(TARGETS)} with values in the scores, got none.")
+    matched = _rows_of(preferences, rows)
+    targets = {name: {target: number(row, target) for target in columns} for name, row in matched.items()}
+    return _compared(preferences.pairs, targets, columns, seen_of_table(rows, matched, preferences.images, model))
+
+
+def _rows_of(preferences: PreferenceSet, rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the name of each image -> its row in a table; an image without a row is left out."""
+    texts = [same_text(text(row, "prompt")) for row in rows]
+    by_prompt: dict[str, list[Record]] = {}
+    for record in preferences.images.records:
+        by_prompt.setdefault(same_text(record.prompt or ""), []).append(record)
+    found: dict[str, Row] = {}
+    for prompt, records in by_prompt.items():
+        own = [row for row, words in zip(rows, texts, strict=True) if not prompt or words in ("", prompt)]
+        name_of = {preferences.file_of(record): record.name for record in records}
+        matched = match_rows(own, [replace(record, name=preferences.file_of(record)) for record in records])
+        found |= {name_of[file]: row for file, row in matched.items()}
+    return found
+
+
+def _compared(
+    pairs: Sequence[Preference],
+    scores: Mapping[str, Mapping[str, float | None]],
+    targets: Sequence[str],
+    seen: Contamination,
+) -> list[AssessedPairs]:
+    """Compare the scores of each pair, image -> target -> score, for some targets."""
     found = []
-    for target in scorer.model.config.targets:
-        both = [(targets[p.a.name].get(target), targets[p.b.name].get(target), p) for p in pairs]
+    for target in targets:
+        both = [(_score(scores, p.a, target), _score(scores, p.b, target), p) for p in pairs]
         known = [(a - b, p) for a, b, p in both if a is not None and b is not None]
         if not known:
             continue
@@ -73,3 +126,7 @@ def assess_pairs(
             f"Expected scores of both images of a pair, got none for {len(pairs):,} pairs: check the images."
         )
     return found
+
+
+def _score(scores: Mapping[str, Mapping[str, float | None]], record: Record, target: str) -> float | None:
+    return scores.get(record.name, {}).get(target)

@@ -14,6 +14,7 @@ from mst_clipiqa.errors import DataError, nearest, shown
 from mst_clipiqa.tables.table import stream_table
 
 PREFERRED = {"a": 1.0, "image_a": 1.0, "b": 0.0, "image_b": 0.0, "tie": 0.5}
+_OF_PAIRS = "pairs/"  # of their names, beside those of a rated set
 _PAIR_COLUMNS = ("image_a", "image_b", "preferred")
 
 
@@ -45,13 +46,22 @@ class PreferenceSet:
     images: RatedSet
     pairs: tuple[Preference, ...]
 
+    def file_of(self, record: Record) -> str:
+        """Return the file of an image as the table names it."""
+        name = record.name.removeprefix(_OF_PAIRS)
+        first, hash_sign, number = name.rpartition("#")  # after "#", which prompt of this file it is
+        again = hash_sign and number.isdecimal() and not str(record.file).replace("\\", "/").endswith(name)
+        return first if again else name
+
     def among(self, records: Iterable[Record]) -> tuple[Preference, ...]:
         """Return the pairs of which both images are among these."""
         names = {record.name for record in records}
         return tuple(pair for pair in self.pairs if pair.a.name in names and pair.b.name in names)
 
 
-def load_preferences(path: Path, root: Path | None = None, *, allow_missing: bool = False) -> PreferenceSet:
+def load_preferences(
+    path: Path, root: Path | None = None, *, allow_missing: bool = False, images: bool = True
+) -> PreferenceSet:
     """Read a table of pairs: columns image_a, image_b, prompt, preferred (a, b or tie) and, if any, strength.
 
     An image may be in many pairs; with another prompt it counts as another image. Images without a prompt that pairs
@@ -61,6 +71,7 @@ def load_preferences(path: Path, root: Path | None = None, *, allow_missing: boo
         path: ends in .csv, .tsv, .jsonl or .parquet.
         root: where the images are, if not beside the table.
         allow_missing: leave out pairs with an image that does not exist, instead of raising.
+        images: whether the images have to exist; scores from a table need none.
 
     Raises:
         DataError: a column is missing, a row is bad, images do not exist, or there is no pair.
@@ -69,7 +80,7 @@ def load_preferences(path: Path, root: Path | None = None, *, allow_missing: boo
     _check_columns(path, rows)
     name = f"pairs of {path.name}"
     folders = [path.parent] if root is None else [root, path.parent]
-    images: dict[tuple[str, str], Record] = {}
+    known: dict[tuple[str, str], Record] = {}
     seen: Counter[str] = Counter()
     missing: list[str] = []
     pairs = []
@@ -82,14 +93,14 @@ def load_preferences(path: Path, root: Path | None = None, *, allow_missing: boo
         preferred, strength = _preferred(row["preferred"], where), _strength(row.get("strength"), where)
         for file in files:
             key = (file, prompt)
-            if key not in images:
+            if key not in known:
                 found = next((folder / file for folder in folders if (folder / file).is_file()), None)
-                missing += [] if found else [file]
+                missing += [] if found or not images else [file]
                 seen[file] += 1
-                unique = f"pairs/{file}" + (f"#{seen[file]}" if seen[file] > 1 else "")
+                unique = f"{_OF_PAIRS}{file}" + (f"#{seen[file]}" if seen[file] > 1 else "")
                 group = f"{name}/{same_text(prompt)}"
-                images[key] = Record(unique, found or path.parent / file, prompt or None, group, "", {})
-        a, b = (images[file, prompt] for file in files)
+                known[key] = Record(unique, found or path.parent / file, prompt or None, group, "", {})
+        a, b = (known[file, prompt] for file in files)
         pairs.append(Preference(a, b, preferred, strength))
     gone = set(missing)
     if gone and not allow_missing:
@@ -98,7 +109,7 @@ def load_preferences(path: Path, root: Path | None = None, *, allow_missing: boo
             f"Expected the images of {shown(path.name)} in {shown(folders[0])}, but {are} missing, first "
             f"{shown(missing[0])}: give their folder with --root, or allow missing images (--allow-missing)."
         )
-    names = {record.name for (file, _), record in images.items() if file in gone}
+    names = {record.name for (file, _), record in known.items() if file in gone}
     kept = [pair for pair in pairs if names.isdisjoint((pair.a.name, pair.b.name))]
     if not kept:
         raise DataError(f"Expected pairs of images in {shown(path)}, got none: add rows.")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.errors import ImageError, PromptError, UsageError, nearest
+from mst_clipiqa.integrations.mixing import Prompts, prompt_list
 from mst_clipiqa.scoring.differentiable import MISSING_PROMPT, DifferentiableTarget
 from mst_clipiqa.scoring.folders import ZERO_SHOT
 from mst_clipiqa.scoring.score import ScoreRequest
@@ -25,8 +25,6 @@ METRICS = {
     f"{ZERO_SHOT}openai": f"no training; downloads {_OPENAI.coarse} and {_OPENAI.fine} when it is first used",
 }
 """Names that need no folder -> what they mean."""
-
-Prompts: TypeAlias = str | Sequence[str] | None
 
 
 class MSTClipIQAMetric(nn.Module):
@@ -92,18 +90,19 @@ class MSTClipIQAMetric(nn.Module):
 
         Raises:
             ImageError: an image cannot be read.
-            PromptError: a prompt is missing, not text or empty; with gradients, also if it is outside the vocabulary.
+            PromptError: a prompt is not text, or the head reads prompts and one is missing or empty; with gradients,
+                also if one is outside the vocabulary.
         """
         if isinstance(target, Tensor):
             target = _batch(target)
-            prompts = _prompts(prompt, len(target))
+            prompts = prompt_list(prompt, len(target))
             needed = target.requires_grad and torch.is_grad_enabled()
             if self.differentiable is not None and (self.as_loss or needed):
                 scores: Tensor = self.differentiable(target.to(self._device), prompts)
                 return scores.unsqueeze(1).to(target.device)
             return self._exact(target.detach().cpu(), prompts).to(target.device)
         images = list(target) if isinstance(target, list | tuple) else [target]
-        return self._exact(images, _prompts(prompt, len(images)))
+        return self._exact(images, prompt_list(prompt, len(images)))
 
     def _exact(self, images: Iterable[Any], prompts: list[str | None]) -> Tensor:
         """Return what the scorer says, float32 (N, 1)."""
@@ -190,12 +189,3 @@ def _batch(images: Tensor) -> Tensor:
             f"Expected float images (N, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}: convert them."
         )
     return images.expand(-1, 3, -1, -1)
-
-
-def _prompts(prompt: Prompts, images: int) -> list[str | None]:
-    """Return one prompt per image."""
-    if prompt is None or isinstance(prompt, str | bytes | os.PathLike):
-        return [prompt] * images  # of any type: the scorer says what is not text
-    if len(prompt) != images:
-        raise UsageError(f"Expected one prompt or one per image ({images}), got {len(prompt)}.")
-    return list(prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -15,6 +16,8 @@ from mst_clipiqa.errors import UsageError, nearest
 HALF_AND_HALF: Mapping[str, float] = {"quality": 0.5, "correspondence": 0.5}
 QUALITY_ALONE: Mapping[str, float] = {"quality": 1.0}
 
+Prompts: TypeAlias = str | Sequence[str | None] | None
+"""One prompt for all images, or one per image."""
 RewardInfo: TypeAlias = dict[str, Any]
 """What goes with rewards: target -> float32 (N,) in native units, and "reason" -> a list of N sentences."""
 
@@ -86,13 +89,22 @@ class OneScore:
 
 
 def mixed(
-    scores: Sequence[OneScore], mix: RewardMix, ranges: Mapping[str, Sequence[float]]
+    scores: Sequence[OneScore], prompts: Sequence[str | None], mix: RewardMix, ranges: Mapping[str, Sequence[float]]
 ) -> tuple[NDArray[np.float32], RewardInfo]:
-    """Return the rewards of images, float32 (N,), and what they were mixed from."""
+    """Return the rewards of images with these prompts, float32 (N,), and what they were mixed from."""
     rewards = np.array([mix.reward(score.targets, ranges) for score in scores], dtype=np.float32)
     info: RewardInfo = {name: _column(score.targets.get(name) for score in scores) for name in ranges}
-    info["reason"] = [score.reason for score in scores]
+    info["reason"] = [_reason(score, prompt, mix) for score, prompt in zip(scores, prompts, strict=True)]
     return rewards, info
+
+
+def _reason(score: OneScore, prompt: str | None, mix: RewardMix) -> str:
+    """Return the reason of a score, and which targets with a weight are missing because there is no prompt."""
+    missing = [name for name in mix.weights if score.targets.get(name) is None]
+    if prompt is not None or not missing or not any(value is not None for value in score.targets.values()):
+        return score.reason
+    why = f"the prompt is empty or missing, so {' and '.join(missing)} cannot be scored"
+    return f"{why}; {score.reason}" if score.reason else why
 
 
 def _column(values: Iterable[float | None]) -> NDArray[np.float32]:
@@ -120,10 +132,20 @@ def image_list(images: Any) -> list[Any]:
     return list(images)
 
 
-def prompt_list(prompts: str | Sequence[str | None] | None, count: int) -> list[str | None]:
-    """Return one prompt per image; UsageError unless there is one for all or one for each of ``count`` images."""
-    if prompts is None or isinstance(prompts, str):
-        return [prompts] * count
-    if len(prompts) != count:
-        raise UsageError(f"Expected one prompt per image ({count}), got {len(prompts)}.")
-    return list(prompts)
+def prompt_list(prompts: Prompts, count: int) -> list[str | None]:
+    """Return one prompt per image, None for an empty one, with which quality can still be scored.
+
+    Args:
+        prompts: one for all, or one for each of ``count`` images; a scorer says what is not text.
+        count: number of images.
+
+    Raises:
+        UsageError: the number of prompts is another.
+    """
+    if prompts is None or isinstance(prompts, str | bytes | os.PathLike):
+        each: Sequence[Any] = [prompts] * count
+    elif len(prompts) != count:
+        raise UsageError(f"Expected one prompt or one per image ({count}), got {len(prompts)}.")
+    else:
+        each = prompts
+    return [None if isinstance(prompt, str) and not prompt.strip() else prompt for prompt in each]

@@ -62,15 +62,14 @@ class RemoteRewards:
             UsageError: the server cannot be reached, refuses the request, or has no target with a weight.
         """
         sources = image_list(images)
-        bodies = [
-            _body(image, prompt) for image, prompt in zip(sources, prompt_list(prompts, len(sources)), strict=True)
-        ]
+        texts = prompt_list(prompts, len(sources))
+        bodies = [_body(image, prompt) for image, prompt in zip(sources, texts, strict=True)]
         scores = [one if isinstance(one, OneScore) else None for one in bodies]
         sent = [place for place, score in enumerate(scores) if score is None]
         for places in self._portions(sent, bodies):
             for place, score in zip(places, self._scores([bodies[place] for place in places]), strict=True):
                 scores[place] = score
-        return mixed([score for score in scores if score is not None], self.mix, self._ranges)
+        return mixed([score for score in scores if score is not None], texts, self.mix, self._ranges)
 
     @cached_property
     def _about(self) -> dict[str, Any]:

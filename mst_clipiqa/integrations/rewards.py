@@ -26,6 +26,7 @@ from mst_clipiqa.integrations.mixing import (
     HALF_AND_HALF,
     QUALITY_ALONE,
     OneScore,
+    Prompts,
     RewardInfo,
     RewardMix,
     image_list,
@@ -106,15 +107,14 @@ class RewardScorer:
         self.mix = RewardMix(dict(weights), failed)
         self.mix.check(self.scorer.ranges)
 
-    def rewards(
-        self, images: Any, prompts: str | Sequence[str | None] | None
-    ) -> tuple[NDArray[np.float32], RewardInfo]:
+    def rewards(self, images: Any, prompts: Prompts) -> tuple[NDArray[np.float32], RewardInfo]:
         """Return the rewards of images, float32 (N,), and what they were mixed from (``mst_clipiqa_score``)."""
         sources = image_list(images)
-        pairs = zip(sources, prompt_list(prompts, len(sources)), strict=True)
+        texts = prompt_list(prompts, len(sources))
+        pairs = zip(sources, texts, strict=True)
         scored = self.scorer.stream(ScoreRequest[None](image, prompt) for image, prompt in pairs)
         scores = [OneScore(score.targets, score.reason) for _, score in scored]
-        return mixed(scores, self.mix, self.scorer.ranges)
+        return mixed(scores, texts, self.mix, self.scorer.ranges)
 
     def score(self, prompt: str, images: Any) -> float | list[float]:
         """Return the reward of an image, or a list of those of several images, for one prompt."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.errors import UsageError, missing, nearest
-from mst_clipiqa.integrations.mixing import image_list, prompt_list
+from mst_clipiqa.integrations.mixing import Prompts, image_list, prompt_list
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -88,7 +88,7 @@ class MSTClipIQAScore(Metric):
         """The high end of the target's scale."""
         return self.scorer.ranges[self.target][1]
 
-    def update(self, images: Any, prompts: str | Sequence[str | None] | None = None) -> None:
+    def update(self, images: Any, prompts: Prompts = None) -> None:
         """Score images and add them to the mean.
 
         Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.model_folder import ModelConfig
-from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
+from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
 
 
 def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
@@ -35,8 +35,26 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
         lines.append(f"| {name} | {target.head} | {target.low:g} to {target.high:g} | {half} |")
     for name, training in trainings.items():
         lines += ["", *_training(name, training)]
+    lines += ["", *_use(config)]
     data = [training["data"] for training in trainings.values() if not _of_pairs_alone(training)]
-    return front_matter(config.name, config.encoders.source, data, _measured(trainings)) + "\n".join(lines) + "\n"
+    metrics = list(CORRELATIONS) if data or not trainings else []
+    metrics += ["accuracy"] if any(training.get("preferences") for training in trainings.values()) else []
+    measured = _measured(trainings)
+    return front_matter(config.name, config.encoders.source, data, measured, metrics=metrics) + "\n".join(lines) + "\n"
+
+
+def _use(config: ModelConfig) -> list[str]:
+    """Return how somebody who finds the model scores with it."""
+    prompts = " --prompts prompts.csv" if any(target.head == "prompt" for target in config.targets.values()) else ""
+    return [
+        "## Use",
+        "",
+        "With the package `mst-clipiqa`; MODEL is this folder, or its id on the Hugging Face hub:",
+        "",
+        "```",
+        f"mst-clipiqa score images/ --model MODEL{prompts} -o scores.csv",
+        "```",
+    ]
 
 
 def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
@@ -70,7 +88,7 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
         "",
         f"Trained on {source} "
         f"with the `{recipe['name']}` recipe, "
-        f"seed {recipe['seed']}, in {training['seconds']} s on {training['threads']} threads. "
+        f"seed {recipe['seed']}, in {training['seconds']} s on {_threads(training['threads'])}. "
         f"Epoch {best['epoch']} at learning rate {best['learning_rate']:g} was selected on the validation part "
         f"({_selected(best)}); the test part was not used for selection.",
         "",
@@ -124,6 +142,10 @@ def _test(training: dict[str, Any]) -> list[str]:
     if test["contamination"]["label"]:
         lines += ["", f"**{test['contamination']['label'].capitalize()}.**"]
     return lines
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from mst_clipiqa.encoders.hub import HUB_ID
 LIBRARY = "mst-clipiqa"
 TAGS = ("image-quality-assessment", "text-to-image-evaluation", "ai-generated-images", "clip")
 TASK = "image-quality-assessment"
+CORRELATIONS = ("srcc", "plcc")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,12 @@ class MeasuredResult:
 
 
 def front_matter(
-    name: str, encoders: str, data: Sequence[str], measured: Sequence[MeasuredResult] = (), licence: str = "unknown"
+    name: str,
+    encoders: str,
+    data: Sequence[str],
+    measured: Sequence[MeasuredResult] = (),
+    licence: str = "unknown",
+    metrics: Sequence[str] = CORRELATIONS,
 ) -> str:
     """Return the YAML that a model card begins with, between lines of three hyphens.
 
@@ -49,6 +55,7 @@ def front_matter(
         data: names of the sets that it was trained on.
         measured: figures, which become the ``model-index``; undefined ones are left out.
         licence: as the hub spells it, such as "apache-2.0"; whoever publishes the model decides.
+        metrics: by which the model is measured, as the hub spells them.
 
     Example:
         >>> "license: unknown" in front_matter("mine", "openai", ["AGIQA-3K"])
@@ -78,7 +85,7 @@ def front_matter(
         library_name=LIBRARY,
         tags=list(TAGS),
         datasets=list(dict.fromkeys(data)) or None,
-        metrics=["srcc", "plcc"],
+        metrics=list(metrics),
         base_model=[part for part in named if HUB_ID.fullmatch(part)] or None,
         model_name=name if results else None,
         eval_results=results or None,

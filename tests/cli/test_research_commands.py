@@ -113,6 +113,17 @@ def test_pairs_train_a_model_and_are_evaluated(data: Path, cache: Path, tmp_path
     (one,) = found["targets"]
     assert (one["target"], one["accuracy"]["pairs"], one["unscored"]) == ("quality", 16, 0)
     assert one["contaminated"].startswith("contaminated: the model had seen ")
+    scores = tmp_path / "scores.csv"
+    run("score", data, "--model", tmp_path / "m", "-o", scores, "--quiet", "--precision", "fp32", "--cache", cache)
+    again = json.loads(run("evaluate", scores, "--pairs", tmp_path / "pairs.csv", "--json").stdout)
+    assert again["protocol"].endswith("against all 16 pairs of " + str(tmp_path / "pairs.csv"))
+    (two,) = again["targets"]
+    assert (two["accuracy"], two["contaminated"]) == (one["accuracy"], "not checked")
+    named = run("evaluate", scores, "--pairs", tmp_path / "pairs.csv", "--model", tmp_path / "m").stdout
+    assert "contaminated: the model had seen" in named
+    run("evaluate", scores, "--pairs", tmp_path / "pairs.csv", "--fail-on-contamination", code=2)
+    result = run("evaluate", scores, scores, "--pairs", tmp_path / "pairs.csv", code=2)
+    assert "Error: --pairs needs --model or one table of scores, and no --data" in result.stderr
     result = run("score", data / rows[0]["image_name"], "--model", tmp_path / "m", "--precision", "fp32")
     assert result.stderr.startswith("Note: the model is uncalibrated, so its scores only order images.\n")
 

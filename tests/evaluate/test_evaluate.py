@@ -229,6 +229,13 @@ def test_preferences_count_pairs_by_hand() -> None:
     assert (none.pairs, none.undefined) == (0, "people had no preference in any pair")
 
 
+def test_an_interval_of_pairs_that_are_all_right_is_that_of_a_binomial_with_a_trial_per_prompt() -> None:
+    for gap, low, high in ((1.0, 0.025**0.25, 1.0), (-1.0, 0.0, 1 - 0.025**0.25)):  # Clopper and Pearson, 4 of 4
+        found = ev.preference_accuracy([gap] * 8, [1] * 8, list("aabbccdd"))
+        assert [found.low, found.high] == pytest.approx([low, high])
+    assert math.isnan(ev.preference_accuracy([1.0], [1], ["a"]).high)  # one prompt: no interval at all
+
+
 def test_the_interval_of_preferences_resamples_prompts() -> None:
     # In one prompt all 50 pairs are right, in the other none: only the two prompts count, not the 100 pairs.
     right = ev.preference_accuracy([1.0] * 100, [1] * 50 + [0] * 50, ["a"] * 50 + ["b"] * 50)

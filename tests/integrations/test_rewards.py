@@ -82,17 +82,20 @@ def test_an_image_that_fails_gets_nan_or_what_was_asked_for_and_a_reason(
     rewards, info = fn(images, ["a red fox", "a chair", "zzz", ""], None)
     assert callable(is_it)
     assert [is_it(float(reward)) for reward in rewards] == [False, True, True, True]
-    assert np.isnan(info["quality"]).tolist() == [False, True, False, True]  # of zzz only correspondence is missing
+    assert np.isnan(info["quality"]).tolist() == [False, True, False, False]  # of zzz only correspondence is missing
     assert "NaN" in info["reason"][1]
     assert "outside" in info["reason"][2]
-    assert "empty" in info["reason"][3]
+    assert info["reason"][3] == "the prompt is empty or missing, so correspondence cannot be scored"
     alone = fn(images[:1], ["a red fox"], None)[0]
     assert rewards[0] == alone[0]  # a failed image changes no other reward
 
 
 def test_no_prompt_is_no_reward_unless_only_quality_counts(scorer: Scorer, arrays: np.ndarray) -> None:
-    assert np.isnan(RewardScorer(scorer).rewards(arrays, None)[0]).all()
-    assert not np.isnan(RewardScorer(scorer, weights={"quality": 1.0}).rewards(arrays, None)[0]).any()
+    for prompts in (None, " ", ["", None, "\n", ""]):
+        rewards, info = RewardScorer(scorer).rewards(arrays, prompts)
+        assert np.isnan(rewards).all() and all("empty or missing" in reason for reason in info["reason"])
+        rewards, info = RewardScorer(scorer, weights={"quality": 1.0}).rewards(arrays, prompts)
+        assert not np.isnan(rewards).any() and info["reason"] == [""] * 4
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_weights_that_mean_nothing_are_refused(scorer: Scorer, weights: dict[str
 
 def test_a_batch_that_cannot_be_meant_is_refused(scorer: Scorer, arrays: np.ndarray) -> None:
     fn = mst_clipiqa_score(model=scorer)
-    with pytest.raises(UsageError, match=r"Expected one prompt per image \(4\), got 1"):
+    with pytest.raises(UsageError, match=r"Expected one prompt or one per image \(4\), got 1"):
         fn(arrays, ["a red fox"], None)
     with pytest.raises(UsageError, match=r"Expected a float tensor .* divide it by 255"):
         fn(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), ["a red fox"], None)
@@ -201,10 +204,16 @@ def test_remote_rewards_are_those_of_the_same_model_here(server: str, scorer: Sc
     assert np.isnan(rewards).tolist() == [False] * 4 + [True, True, False]
 
 
-def test_a_request_of_which_nothing_is_scored_gives_failed_rewards(server: str, arrays: np.ndarray) -> None:
-    rewards, info = mst_clipiqa_remote_score(server, token=TOKEN, failed=-1.0)(arrays[:2], ["", " "], None)
+def test_a_request_of_which_nothing_is_scored_gives_failed_rewards(server: str) -> None:
+    rewards, info = mst_clipiqa_remote_score(server, token=TOKEN, failed=-1.0)([b"none", b"no image"], ["a", "b"], None)
     assert rewards.tolist() == [-1, -1]
-    assert "empty" in info["reason"][0]
+    assert "Expected an image" in info["reason"][0]
+
+
+def test_an_empty_prompt_still_has_a_quality_elsewhere(server: str, arrays: np.ndarray) -> None:
+    rewards, info = mst_clipiqa_remote_score(server, token=TOKEN)(arrays[:2], ["", " "], None)
+    assert np.isnan(rewards).all() and not np.isnan(info["quality"]).any()
+    assert "empty or missing" in info["reason"][0]
 
 
 def test_a_server_that_refuses_is_quoted(server: str, arrays: np.ndarray) -> None:

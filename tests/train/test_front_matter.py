@@ -70,6 +70,25 @@ def test_what_was_not_measured_is_not_claimed() -> None:
     assert [one.metric_type for one in undefined.eval_results] == ["plcc"]
 
 
+def test_a_model_trained_on_pairs_alone_names_accuracy_and_no_correlations() -> None:
+    pairs = {"data": "pairs of p.csv", "train": 9}
+    both = training() | {"preferences": pairs}
+    assert metadata(card(CONFIG, "by prompt", {"quality": both})).metrics == ["srcc", "plcc", "accuracy"]
+    right = {"pairs": 4, "accuracy": 1.0, "low": 0.4, "high": 1.0}
+    alone = both | {"data": pairs["data"], "threads": 1}
+    alone["test"] = training()["test"] | {"agreement": None, "preferences": right, "baseline_srcc": None}  # type: ignore[operator]
+    alone["best"] = {"epoch": 4, "learning_rate": 1e-4, "validation_srcc": None, "validation_pairs": 1.0}
+    text = card(CONFIG, "by prompt", {"quality": alone})
+    assert metadata(text).metrics == ["accuracy"]
+    assert "on 1 thread. " in text
+
+
+def test_a_card_says_how_to_score_with_the_model() -> None:
+    assert "mst-clipiqa score images/ --model MODEL -o scores.csv\n" in card(CONFIG, "by prompt", {})
+    reads = ModelConfig("m", CONFIG.encoders, {"correspondence": Target("prompt", 0.0, 5.0)})
+    assert "--model MODEL --prompts prompts.csv -o" in card(reads, "by prompt", {})
+
+
 @pytest.mark.parametrize(
     ("encoders", "expected"),
     [

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, rated_set
+from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.assess import Assessed
     from mst_clipiqa.benchmark.assess_pairs import AssessedPairs
+    from mst_clipiqa.model_folder import TrainedModel
 
 
 @click.command("evaluate")
-@click.argument("tables", nargs=-1, metavar="[SCORES LABELS]", type=click.Path(path_type=Path))
+@click.argument("tables", nargs=-1, metavar="[SCORES [LABELS]]", type=click.Path(path_type=Path))
 @click.option("--model", help="Model: mini, a folder or ORG/NAME[@REVISION] of the hub.")
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of that set.")
-@click.option("--pairs", type=FILE, help="Table of preferences to compare a model with, as for train.")
+@click.option("--pairs", type=FILE, help="Table of preferences to compare scores with, as for train.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
 @click.option("--split", "part", default="test", show_default=True, help="Part: test, validation, train or all.")
 @click.option("--allow-missing", is_flag=True, help="Continue without missing images.")
@@ -37,7 +40,8 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     Images match by path, then by base name. With --model, the table is checked for images and prompts that the model
     had seen in training; a table of mini always is.
 
-    With --model and --pairs, the result is the share of pairs in which the preferred image has the higher score.
+    With --pairs, the result is the share of pairs in which the preferred image has the higher score: that of --model,
+    or that in the table SCORES, where nothing is scored again and all pairs count.
     """
     if flags["pairs"] is not None:
         return _pairs(tables, as_json, flags)
@@ -58,58 +62,84 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
         click.echo(json.dumps({"protocol": words, "targets": targets}, indent=1))
     else:
         _print(words, found)
-    if flags["fail_on_contamination"] and not all(a.contamination.checked for a in found):
-        raise UsageError("--fail-on-contamination needs a model whose training data is known: name it with --model.")
-    return 1 if flags["fail_on_contamination"] and any(a.contamination.by for a in found) else 0
+    return _contaminated(found, flags)
 
 
 def _pairs(tables: tuple[Path, ...], as_json: bool, flags: dict[str, Any]) -> int:
     """Compare a model with pairs, print the result, and return the exit code."""
+    if flags["data"] or len(tables) > 1 or not (tables or flags["model"]):
+        raise UsageError("--pairs needs --model or one table of scores, and no --data: name the model or the table.")
+    protocol, found = _pairs_from_table(tables[0], flags) if tables else _pairs_from_model(flags)
+    if as_json:
+        click.echo(json.dumps({"protocol": protocol, "targets": [one.to_json() for one in found]}, indent=1))
+    else:
+        click.echo(protocol)
+        for one in found:
+            click.echo(_pair_sentence(one))
+    return _contaminated(found, flags)
+
+
+def _pairs_from_model(flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
     from mst_clipiqa.benchmark.assess import choose
     from mst_clipiqa.benchmark.assess_pairs import assess_pairs
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.data import load_preferences
     from mst_clipiqa.scoring.folders import trained_folder
 
-    if tables or flags["data"] or not flags["model"]:
-        raise UsageError("--pairs needs --model, and neither tables nor --data: name the model to compare.")
     preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
     part = choose(preferences.images, flags["part"], trained_folder(flags["model"]))
     scorer = load_scorer(flags)
     with progress("Scoring", len(part.records), quiet=flags["quiet"]) as advance:
-        found = assess_pairs(scorer, preferences, part, advance)
-    if as_json:
-        click.echo(json.dumps({"protocol": part.protocol, "targets": [one.to_json() for one in found]}, indent=1))
-    else:
-        click.echo(part.protocol)
-        for one in found:
-            click.echo(_pair_sentence(one))
-    return 1 if flags["fail_on_contamination"] and found[0].contamination.by else 0
+        return part.protocol, assess_pairs(scorer, preferences, part, advance)
+
+
+def _pairs_from_table(scores: Path, flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
+    from mst_clipiqa.analysis.read import read_scores
+    from mst_clipiqa.benchmark.assess_pairs import assess_pair_table
+    from mst_clipiqa.data import load_preferences
+
+    preferences = load_preferences(flags["pairs"], flags["root"], images=False)
+    found = assess_pair_table(read_scores(scores), preferences, _model_of(flags))
+    return f"{scores} against all {len(preferences.pairs):,} pairs of {flags['pairs']}", found
+
+
+def _contaminated(found: Sequence[Assessed | AssessedPairs], flags: dict[str, Any]) -> int:
+    """Return the exit code: 1 if the user asked to fail and the model had seen anything."""
+    if flags["fail_on_contamination"] and not all(one.contamination.checked for one in found):
+        raise UsageError("--fail-on-contamination needs a model whose training data is known: name it with --model.")
+    return 1 if flags["fail_on_contamination"] and any(one.contamination.by for one in found) else 0
+
+
+def _model_of(flags: dict[str, Any]) -> TrainedModel | None:
+    """Return the model that --model names as the origin of a table."""
+    from mst_clipiqa.model_folder import load
+    from mst_clipiqa.scoring.folders import trained_folder
+
+    folder = trained_folder(flags["model"]) if flags["model"] else None
+    return load(folder) if folder else None
 
 
 def _pair_sentence(one: AssessedPairs) -> str:
     """Return the result for one target in words."""
     right = one.accuracy
-    ends = right.undefined or f"95 % {right.low:.4f} to {right.high:.4f} over {right.groups:,} prompts"
-    left = [(one.ties, "ties"), (one.unscored, "pairs without both scores")]
-    out = "".join(f"; {count:,} {what} left out" for count, what in left if count)
+    ends = right.undefined or f"95 % {right.low:.4f} to {right.high:.4f} over {counted(right.groups, 'prompt')}"
+    left = [(one.ties, "tie", ""), (one.unscored, "pair", " without both scores")]
+    out = "".join(f"; {counted(count, what)}{more} left out" for count, what, more in left if count)
     clean = f"; {one.contamination.label}" if one.contamination.label else ""
-    return f"{one.target}: {right.accuracy:.4f} of {right.pairs:,} pairs ordered as people prefer ({ends}{out}){clean}."
+    clean += " for contamination: name the model with --model" if not one.contamination.checked else ""
+    pairs = counted(right.pairs, "pair")
+    return f"{one.target}: {right.accuracy:.4f} of {pairs} ordered as people prefer ({ends}{out}){clean}."
 
 
 def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     from mst_clipiqa.analysis.read import read_scores
     from mst_clipiqa.benchmark.assess import assess_table
     from mst_clipiqa.data import load
-    from mst_clipiqa.model_folder import load as load_model
-    from mst_clipiqa.scoring.folders import trained_folder
 
     if len(tables) != 2:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
     rated = load(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
-    folder = trained_folder(flags["model"]) if flags["model"] else None
-    model = load_model(folder) if folder else None
-    return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, model)
+    return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, _model_of(flags))
 
 
 def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
