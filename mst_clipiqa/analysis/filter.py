@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mst_clipiqa.analysis.rows import NO_FILE, LeftOut, Row, find_image, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.images import ImageFinder, RowImage
+from mst_clipiqa.analysis.rows import NO_FILE, LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import UsageError
 
 NOT_FOUND = "its image is not found"
+NOT_MOVED = "its image is inside another file, from which none is removed: copy it"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Kept:
 class TransferPlan:
     """Which file would go where (row, source, target), and the rows without a file."""
 
-    moves: list[tuple[Row, Path, Path]]
+    moves: list[tuple[Row, RowImage, Path]]
     left_out: list[LeftOut]
 
 
@@ -57,14 +59,19 @@ def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = Fa
     return Kept(kept, rejected, left)
 
 
-def plan(rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path], target: Path) -> TransferPlan:
+def plan(
+    rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path], target: Path, *, move: bool = False
+) -> TransferPlan:
     """Return where each row's image would go: below ``target``, in its present subfolders.
+
+    A tar or Parquet file counts as a folder of the images in it, which can be copied but not moved.
 
     Args:
         rows: the rows whose images go; an image that several rows share goes once, with the first of them.
         everything: all rows of the table; the deepest folder of all their images is the root of the subfolders.
         folders: where to look for files with relative names.
         target: the folder to go to.
+        move: whether the images would be moved.
 
     Raises:
         UsageError: ``target`` exists and is not a folder.
@@ -72,19 +79,22 @@ def plan(rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path]
     if target.exists() and not target.is_dir():
         raise UsageError(f"Expected a folder to put images in, got the file {str(target)!r}: name another.")
     need_columns(everything, ["file"])
-    top = _common_folder([_absolute(found) for row in everything if (found := find_image(_file(row), folders))])
-    moves: list[tuple[Row, Path, Path]] = []
+    finder = ImageFinder(folders)
+    top = _common_folder([_absolute(found) for row in everything if (found := finder.find(_file(row)))])
+    moves: list[tuple[Row, RowImage, Path]] = []
     left: list[LeftOut] = []
     seen: set[Path] = set()
     for row in rows:
-        found = find_image(_file(row), folders)
+        found = finder.find(_file(row))
         if found is None:
             left.append(LeftOut(row, NOT_FOUND if _file(row) else NO_FILE))
             continue
-        source = _absolute(found)
-        if source not in seen:
-            seen.add(source)
-            moves.append((row, source, target / source.relative_to(top)))
+        place = _absolute(found)
+        if move and not isinstance(found, Path):
+            left.append(LeftOut(row, NOT_MOVED))
+        elif place not in seen:
+            seen.add(place)
+            moves.append((row, place if isinstance(found, Path) else found, target / place.relative_to(top)))
     return TransferPlan(moves, left)
 
 
@@ -92,8 +102,9 @@ def _file(row: Row) -> str:
     return text(row, "file")
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(image: RowImage) -> Path:
     """Return a path without "..", so that no file escapes the target; links are not resolved."""
+    path = image if isinstance(image, Path) else f"{image.path}/{image.name}"
     return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps ".."
 
 

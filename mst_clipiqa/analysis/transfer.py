@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.tables.atomic import sync_folder
 
 # Errors of a full or read-only disk: the next file would fail as well.
@@ -30,12 +31,12 @@ _LINK_OPTIONS = {"follow_symlinks": False} if os.link in os.supports_follow_syml
 class Outcome:
     """The result for one file: its new path, or why it was not transferred."""
 
-    source: Path
+    source: RowImage
     to: Path | None
     reason: str = ""
 
 
-def transfer(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Outcome]:
+def transfer(pairs: Iterable[tuple[RowImage, Path]], *, move: bool) -> Iterator[Outcome]:
     """Copy or move files one by one; a file that cannot be transferred stays in place and is reported.
 
     Args:
@@ -54,13 +55,13 @@ def transfer(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Outc
         try:
             yield Outcome(source, place(source, target, move=move))
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = error.strerror or str(error) or type(error).__name__
             yield Outcome(source, None, why)
             if error.errno in _HOPELESS:
                 stopped = f"the target is unusable: {why}"
 
 
-def foresee(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Path]:
+def foresee(pairs: Iterable[tuple[RowImage, Path]], *, move: bool) -> Iterator[Path]:
     """Yield where ``transfer`` would put each file, touching nothing."""
     taken: set[Path] = set()
     for source, target in pairs:
@@ -72,7 +73,7 @@ def foresee(pairs: Iterable[tuple[Path, Path]], *, move: bool) -> Iterator[Path]
         yield free
 
 
-def place(source: Path, target: Path, *, move: bool) -> Path:
+def place(source: RowImage, target: Path, *, move: bool) -> Path:
     """Put one file at ``target`` or, if the name is taken, under a numbered name; return its new path.
 
     Copying a file whose identical copy exists does nothing.
@@ -83,7 +84,7 @@ def place(source: Path, target: Path, *, move: bool) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     if _is_there(source, target, move):
         return target
-    if move and not source.is_symlink():
+    if move and isinstance(source, Path) and not source.is_symlink():
         try:
             put = _link(source, target)
         except OSError as error:
@@ -93,13 +94,15 @@ def place(source: Path, target: Path, *, move: bool) -> Path:
             _remove(source, put)
             return put
     put = _copy(source, target)
-    if move:
+    if move and isinstance(source, Path):
         _remove(source, put)
     return put
 
 
-def _is_there(source: Path, target: Path, move: bool) -> bool:
+def _is_there(source: RowImage, target: Path, move: bool) -> bool:
     """Return whether nothing is to be done: the target is the source or, for a copy, has the same bytes."""
+    if not isinstance(source, Path):
+        return target.is_file() and target.read_bytes() == source.read_bytes()
     if not (target.exists() and source.exists()):
         return False
     return source.samefile(target) or (not move and filecmp.cmp(source, target, shallow=False))
@@ -124,17 +127,21 @@ def _link(source: Path, target: Path) -> Path:
     raise OSError(errno.EEXIST, "every name is taken", str(target))
 
 
-def _copy(source: Path, target: Path) -> Path:
+def _copy(source: RowImage, target: Path) -> Path:
     """Copy a file's content and times under the first free name."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".mst-clipiqa-", suffix=".part")
     part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as written, source.open("rb") as read:  # in this order the handle is always closed
-            shutil.copyfileobj(read, written, 1 << 20)
+        with os.fdopen(handle, "wb") as written:
+            if isinstance(source, Path):
+                with source.open("rb") as read:
+                    shutil.copyfileobj(read, written, 1 << 20)
+            else:
+                written.write(source.read_bytes())
             written.flush()
             os.fsync(written.fileno())
         with contextlib.suppress(OSError):  # some file systems keep no modes or times
-            shutil.copystat(source, part)
+            shutil.copystat(source if isinstance(source, Path) else source.path, part)
         put = _publish(part, target)
     finally:
         part.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mst_clipiqa.analysis.rows import LeftOut, Row, find_image, text
+from mst_clipiqa.analysis.images import ImageFinder
+from mst_clipiqa.analysis.rows import LeftOut, Row, text
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.report.data import report_data
 from mst_clipiqa.report.explanations import (
@@ -92,7 +93,8 @@ def write_report(
         UsageError: the file cannot be written, or ``options.limit`` is too small for the table alone.
     """
     options = options or ReportOptions()
-    found = [find_image(text(row, "file"), folders) if folders else None for row in rows]
+    finder = ImageFinder(folders)
+    found = [finder.find(text(row, "file")) if folders else None for row in rows]
     shown = report_data(rows, found, path.parent, options.title, ranges=options.ranges, by=options.by)
     why = ExplanationBlocks()
     if explain is not None:

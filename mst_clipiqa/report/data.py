@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mst_clipiqa.analysis.compare import TARGETS
+from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.analysis.rows import Row, number, split_failed, text
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate.resampling import Resampling, mean_interval
@@ -27,7 +28,7 @@ _SHOWN_ELSEWHERE = {"file", "prompt", "quality", "correspondence", "gate", "stat
 
 def report_data(
     rows: Sequence[Row],
-    found: Sequence[Path | None],
+    found: Sequence[RowImage | None],
     home: Path,
     title: str,
     *,
@@ -38,7 +39,7 @@ def report_data(
 
     Args:
         rows: all rows of the table.
-        found: the path of each row's image, or None.
+        found: each row's image, or None.
         home: the folder of the page; links to images are relative to it.
         title: heading of the page.
         ranges: the scale of each target; bars of one without run over the scores that occur.
@@ -119,9 +120,9 @@ def _size(row: Row) -> str:
     return f"{width:.0f} × {height:.0f}" if width and height else ""
 
 
-def _link(path: Path | None, home: Path) -> str | None:
-    """Return a relative link to an image; it cannot begin with a scheme, whatever the file is called."""
-    if path is None:
+def _link(path: RowImage | None, home: Path) -> str | None:
+    """Return a relative link to a file; it cannot begin with a scheme, whatever the file is called."""
+    if not isinstance(path, Path):
         return None
     relative = os.path.relpath(path, home).replace(os.sep, "/")
     return "./" + quote(relative, safe="/", errors="surrogateescape")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.analysis.rows import LeftOut, Row, number, text
 from mst_clipiqa.errors import ImageError, PromptError
 from mst_clipiqa.report.data import ReportData
@@ -53,7 +53,7 @@ class ExplanationBlocks:
 
 
 def rows_to_explain(
-    data: ReportData, rows: Sequence[Row], found: Sequence[Path | None], how: ExplainOptions
+    data: ReportData, rows: Sequence[Row], found: Sequence[RowImage | None], how: ExplainOptions
 ) -> list[int]:
     """Return the indices of the rows to explain: those of this model with an image, each once."""
     model = how.scorer.model.config.name
@@ -63,7 +63,7 @@ def rows_to_explain(
 
 def make_explanations(
     rows: Sequence[Row],
-    found: Sequence[Path | None],
+    found: Sequence[RowImage | None],
     some: Sequence[int],
     how: ExplainOptions,
     budget: int,
@@ -73,7 +73,7 @@ def make_explanations(
 
     Args:
         rows: all rows of the table.
-        found: the path of each row's image, or None.
+        found: each row's image, or None.
         some: indices of the rows to explain.
         how: the model.
         budget: characters for all explanations.
@@ -97,7 +97,7 @@ def make_explanations(
     return why
 
 
-def _block(row: Row, path: Path | None, scorer: Scorer) -> str:
+def _block(row: Row, path: RowImage | None, scorer: Scorer) -> str:
     """Return one explanation; PromptError if its score differs from the table's."""
     from mst_clipiqa.explain import explain
 

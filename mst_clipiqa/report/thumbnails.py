@@ -7,10 +7,10 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
+from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.errors import ImageError
 from mst_clipiqa.features.pipeline import in_order
 from mst_clipiqa.images.decode import open_image
@@ -50,7 +50,7 @@ class Thumbnails:
 
 
 def make_thumbnails(
-    paths: Sequence[Path | None], budget: int, advance: Callable[[int], None] = lambda count: None
+    paths: Sequence[RowImage | None], budget: int, advance: Callable[[int], None] = lambda count: None
 ) -> Thumbnails:
     """Make a thumbnail of each image, with at most ``budget`` characters in all.
 
@@ -64,7 +64,7 @@ def make_thumbnails(
     side, spent, left = THUMBNAIL_SIZES[step][0], 0, there
     images, reasons = [], []
 
-    def work(path: Path | None) -> tuple[str, str]:
+    def work(path: RowImage | None) -> tuple[str, str]:
         return _thumbnail(path, *THUMBNAIL_SIZES[step])  # the step at the time the thread runs
 
     workers = min(8, os.cpu_count() or 1)
@@ -88,7 +88,7 @@ def make_thumbnails(
     return Thumbnails(images, reasons, side)
 
 
-def _first_step(paths: Sequence[Path], budget: int) -> int:
+def _first_step(paths: Sequence[RowImage], budget: int) -> int:
     """Return the index of the largest size at which all images are likely to fit."""
     sample = paths[:: max(1, len(paths) // SAMPLE_SIZE)]
     opened = [image for path in sample if (image := _open(path, THUMBNAIL_SIZES[0][0])[0]) is not None]
@@ -101,14 +101,14 @@ def _first_step(paths: Sequence[Path], budget: int) -> int:
     return len(THUMBNAIL_SIZES) - 1
 
 
-def _thumbnail(path: Path | None, side: int, quality: int) -> tuple[str, str]:
+def _thumbnail(path: RowImage | None, side: int, quality: int) -> tuple[str, str]:
     if path is None:
         return "", "its image is not found"
     image, reason = _open(path, side)
     return ("", reason) if image is None else (_encode(image, side, quality), "")
 
 
-def _open(path: Path, side: int) -> tuple[Image.Image | None, str]:
+def _open(path: RowImage, side: int) -> tuple[Image.Image | None, str]:
     """Return an image shrunk to ``side``, or the reason why there is none."""
     try:
         image = open_image(path, reduce_to=side).image

@@ -44,7 +44,8 @@ def command(
     first. Rows without a score are never kept, copied or moved, not even with --invert.
 
     Images keep their subfolders. Nothing is ever overwritten: if a name is taken, the new file gets a number
-    (cat-2.png). The column "to" says where each image went, or would go without --yes.
+    (cat-2.png). The column "to" says where each image went, or would go without --yes. Images inside tar and Parquet
+    files can be copied.
     """
     from mst_clipiqa.analysis.filter import keep, plan
     from mst_clipiqa.analysis.read import folders_of
@@ -59,7 +60,7 @@ def command(
     if target is None:
         _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not.")
         return deliver(kept.rows, kept.left_out, how)
-    planned = plan(kept.rows, rows, folders_of(source, images), target)
+    planned = plan(kept.rows, rows, folders_of(source, images), target, move=move_to is not None)
     results, failed = _do(planned, move_to is not None, yes)
     _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not. {_summary(len(results), move_to is not None, yes)}")
     return deliver(results, [*kept.left_out, *planned.left_out, *failed], how)
