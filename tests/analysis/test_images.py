@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,7 +17,7 @@ from tests.tables.test_stored import parquet_of, tar_of
 
 IMAGES = [png(seed, seed / 5) for seed in range(3)]
 FILES = ["s.tar/x/0.png", "s.tar/x/1.png", "p.parquet/row-1"]
-ROWS = [{"file": file, "quality": place, "status": "ok"} for place, file in enumerate(FILES)]
+ROWS: list[dict[str, Any]] = [{"file": file, "quality": place, "status": "ok"} for place, file in enumerate(FILES)]
 
 
 @pytest.fixture
