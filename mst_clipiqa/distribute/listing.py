@@ -53,10 +53,8 @@ def listed(given: str, how: Listing) -> tuple[Iterator[Source], Sequence[str]]:
             flag = "--prompts-from" if how.prompts_from else "--frames all"
             raise UsageError(f"{flag} needs a folder, an image or a list, got {shown(given)}: omit it.")
         return _with_prompts(sources(given, recursive=how.recursive), how)
-    if path.suffix.lower() == ".parquet" and path.is_file() and is_stored(path):
-        raise UsageError(
-            f"Expected a list of files in {shown(given)}, got Parquet that holds its images: use score, or make tars."
-        )
+    if how.each_frame and path.suffix.lower() == ".parquet" and path.is_file() and is_stored(path):
+        raise UsageError(f"--frames all needs images in files, got Parquet that holds them: {shown(given)}. Omit it.")
     asked = {"prompt": how.prompt, "prompts": how.prompts, "prompts_from": how.prompts_from}
     items = expand([given], recursive=how.recursive, columns=how.columns, **asked)  # type: ignore[arg-type]
     return map(source_of, each_frame(items) if how.each_frame else items), items.columns

@@ -16,6 +16,7 @@ from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.tables.cells import Cell, utf8
 from mst_clipiqa.tables.names import PROMPT_COLUMNS, is_image_name
+from mst_clipiqa.tables.parquet_images import ParquetImage
 from mst_clipiqa.tables.stored import stored_rows
 from mst_clipiqa.tables.tars import TarImage
 
@@ -26,10 +27,11 @@ class Source:
 
     Attributes:
         file: the name in the table.
-        path: path of the image, or of the tar shard that contains it; a URL if ``is_url``.
+        path: path of the image, or of the tar or Parquet file that contains it; a URL if ``is_url``.
         prompt: its prompt, or None.
         problem: why it cannot be scored, or None.
         at: (offset, length) of the image in a tar shard, in bytes.
+        cell: (column, row group, row in the group) of the image in a Parquet file.
         is_url: whether to open the path through fsspec.
         frame: of an animated image, from 0; None for the one that the settings name.
         more: the other columns of its row in a list.
@@ -43,6 +45,7 @@ class Source:
     is_url: bool = False
     frame: int | None = None
     more: dict[str, Cell] = field(default_factory=dict)
+    cell: tuple[str, int, int] | None = None
 
     @property
     def key(self) -> int:
@@ -70,7 +73,8 @@ class Partition:
     def from_json(text: str) -> Partition:
         """Return the partition that ``to_json`` wrote."""
         tree = json.loads(text)
-        sources = (s | {"at": tuple(s["at"]) if s["at"] else None} for s in tree["sources"])
+        places = ("at", "cell")
+        sources = (s | {name: tuple(s[name]) if s[name] else None for name in places} for s in tree["sources"])
         return Partition(tree["name"], tuple(Source(**s) for s in sources))
 
 
@@ -119,7 +123,7 @@ def _free_name(rows: Iterable[Source], numbers: Counter[str], taken: Collection[
 
 
 def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
-    """Yield the images of an INPUT: a folder or list, a Parquet list, tar shards (a pattern is allowed), or a URL.
+    """Yield the images of an INPUT: a folder or list, Parquet, tar shards (a pattern is allowed), or a URL.
 
     Raises:
         UsageError: it names nothing that can be scored.
@@ -140,8 +144,18 @@ def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
 
 def source_of(item: Item) -> Source:
     """Return an item of this machine as any machine finds it."""
-    path = str(Path.cwd() / item.path) if item.path else None
-    return Source(item.file, path, item.prompt, item.problem, frame=item.frame, more=dict(item.more))
+    stored = item.stored
+    inside = stored.path if stored else item.path
+    return Source(
+        item.file,
+        str(Path.cwd() / inside) if inside else None,
+        item.prompt,
+        item.problem,
+        (stored.offset, stored.size) if isinstance(stored, TarImage) else None,
+        frame=item.frame,
+        more=dict(item.more),
+        cell=(stored.column, stored.group, stored.row) if isinstance(stored, ParquetImage) else None,
+    )
 
 
 def _in_tar(path: Path) -> Iterator[Source]:

@@ -22,6 +22,7 @@ from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import plain
+from mst_clipiqa.tables.parquet_images import ParquetImage
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,11 @@ def _image(source: Source) -> object:
     """Return what the scorer opens: a path, the bytes of a member or of a URL, or why there is nothing to open."""
     if source.problem or source.path is None:
         return Failed(source.problem or "no file")
-    if source.at is None and not source.is_url:
+    if source.at is None and source.cell is None and not source.is_url:
         return source.path if source.frame is None else Frame(source.path, source.frame)
     try:
+        if source.cell is not None:
+            return ParquetImage(source.path, source.file, *source.cell).read_bytes()
         return _fetched(source.path) if source.is_url else _member(source.path, *source.at) if source.at else None
     except Exception as error:  # noqa: BLE001 - storage packages may raise anything, and one image must not end the run
         why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -23,8 +23,9 @@ from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, Listing, run
 from mst_clipiqa.distribute.listing import listed
 from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources
-from mst_clipiqa.distribute.worker import Work, Worker, load
+from mst_clipiqa.distribute.worker import Work, Worker, _image, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
+from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.tables.table import TableWriter, read_table
 from tests.fakes import draw
@@ -98,6 +99,25 @@ def test_folders_lists_and_parquet_name_the_same_files(folder: Path, tmp_path: P
     assert one.prompt == listed.prompt == "a ball"
     assert Path(str(one.path)).samefile(str(listed.path))
     assert str(none.problem).startswith("Expected a file in each row, but ")
+
+
+def test_parquet_that_holds_its_images_is_read_by_any_machine(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [b"one", b"two", b"three"]
+    table = pa.table({"image": images, "text": ["a fox", None, "a cat"], "seed": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "i.parquet", row_group_size=2)
+    found, columns = listed(str(tmp_path / "i.parquet"), Listing())
+    given = list(found)
+    assert [source.prompt for source in given] == ["a fox", None, "a cat"]
+    assert (list(columns), [source.more["seed"] for source in given]) == (["seed"], [1, 2, 3])
+    there = Partition.from_json(Partition("p", tuple(given)).to_json()).sources
+    assert [_image(source) for source in there] == images
+    (tmp_path / "i.parquet").unlink()
+    gone = _image(replace(there[2], path=str(tmp_path / "j.parquet")))
+    assert isinstance(gone, Failed)
+    pq.write_table(table, tmp_path / "i.parquet")
+    with pytest.raises(UsageError, match="--frames all needs"):
+        listed(str(tmp_path / "i.parquet"), Listing(each_frame=True))
 
 
 def test_tar_shards_give_images_their_prompts(folder: Path, tmp_path: Path) -> None:

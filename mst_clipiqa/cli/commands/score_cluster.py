@@ -54,8 +54,8 @@ from mst_clipiqa.errors import UsageError
 def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     """Score images on a Ray cluster (extra: ray), with the rows of mst-clipiqa score, each exactly once.
 
-    INPUT is a folder or list as for score, a Parquet list (columns file and prompt), one WebDataset tar shard or a
-    pattern for several, or a URL that fsspec supports. Other columns of a list or of the prompts are kept. Every
+    INPUT is a folder or list as for score, Parquet (a list, or with the images in a column), one WebDataset tar shard
+    or a pattern for several, or a URL that fsspec supports. Other columns of a list or of the prompts are kept. Every
     machine must see INPUT, model and output under the same names. To resume, repeat the command. Exit codes: 0 success,
     1 some rows failed, 2 wrong usage.
     """
