@@ -514,6 +514,15 @@ def test_a_folder_that_vanishes(tmp_path: Path) -> None:
     assert names(folder) == ["t.csv"]
 
 
+def test_a_part_file_that_vanishes_from_its_folder_is_written_again(tmp_path: Path) -> None:
+    table = TableWriter(tmp_path / "t.csv", ["a"])
+    table.append({"a": 1})
+    journal_of(tmp_path / "t.csv").unlink()
+    table.append({"a": 2})
+    table.close()
+    assert read_table(tmp_path / "t.csv") == [{"a": 1.0}, {"a": 2.0}]
+
+
 def test_a_part_file_that_is_removed_leaves_nothing_to_resume(tmp_path: Path) -> None:
     table = TableWriter(tmp_path / "t.csv", ["a"])
     table.append({"a": 1})
