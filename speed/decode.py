@@ -4,16 +4,28 @@
 
 Decoding is all that ``score`` does to open a file: checks, colours, orientation. As many threads run as the machine has
 cores. Encoding is of views that are ready in memory; where it is slower, a faster decoder would gain little.
+
+Other JPEG decoders are compared with Pillow where they are installed, on one core: to a Pillow image, as ``score`` needs
+one to convert its colours, turn and resize it. None is a dependency.
+
+    pip install simplejpeg opencv-python-headless imagecodecs
 """
 
 from __future__ import annotations
 
+import importlib
+import io
+import statistics
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from os import cpu_count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -37,16 +49,57 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     """Return the rate of encoding, and of decoding for each format and size."""
     source = Image.open(EXAMPLES / "coffee.jpg").convert("RGB")
     encoding = encoding_rate(source, images)
-    rows = []
+    rows, decoders = [], []
     for side in SIDES:
         image = source.resize((side, side), Image.Resampling.BICUBIC)
         for kind in FORMATS:
             file = folder / f"{side}.{kind}"
             image.save(file, **SAVING[kind])
+            if kind == "jpg":
+                decoders += [{"side": side, **row} for row in compared(file.read_bytes())]
             count = max(2, images * 512**2 // side**2)
             rate = count / median_seconds(partial(decode_all, [file] * count), 3)
             rows.append({"format": kind, "side": side, "images_per_second": rate, "times_encoding": rate / encoding})
-    return {"encoding_per_second": encoding, "decoding": rows}
+    return {"encoding_per_second": encoding, "decoding": rows, "other_decoders": decoders}
+
+
+def pillow(data: bytes) -> Image.Image:
+    """Decode a JPEG as ``score`` does."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def other_decoders() -> dict[str, Callable[[bytes], Any]]:
+    """Return the decoders that are installed: bytes of a JPEG to uint8 pixels (H, W, 3)."""
+    found: dict[str, Callable[[bytes], Any]] = {}
+    with suppress(ImportError):
+        found["simplejpeg"] = importlib.import_module("simplejpeg").decode_jpeg
+    with suppress(ImportError):
+        cv2 = importlib.import_module("cv2")
+        found["opencv"] = lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    with suppress(ImportError):
+        found["imagecodecs"] = importlib.import_module("imagecodecs").jpeg8_decode
+    return found
+
+
+def compared(data: bytes, turns: int = 9) -> list[dict[str, Any]]:
+    """Return how fast other decoders are, times Pillow, by turns, and by how many levels their pixels differ."""
+    reference = np.asarray(pillow(data)).astype(int)
+    rows = []
+    for name, decode in other_decoders().items():
+        ratios = []
+        for _ in range(turns):
+            start = time.process_time()
+            pillow(data)
+            middle = time.process_time()
+            # The header is read as well: it says how the image is turned and what its colours mean.
+            Image.open(io.BytesIO(data))
+            Image.fromarray(decode(data))
+            ratios.append((middle - start) / (time.process_time() - middle))
+        levels = int(np.abs(np.asarray(decode(data)).astype(int) - reference).max())
+        rows.append({"decoder": name, "times_pillow": statistics.median(ratios), "largest_difference": levels})
+    return rows
 
 
 def encoding_rate(image: Image.Image, images: int) -> float:

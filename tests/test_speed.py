@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from speed import cost, decode, machine, memory, merge, mini, report  # noqa: E402
+from speed import cost, decode, machine, memory, merge, mini, report, shared  # noqa: E402
 from speed.images import jpegs  # noqa: E402
 
 
@@ -101,6 +103,22 @@ def test_the_share_of_tokens_is_counted_block_by_block() -> None:
 def test_the_page_of_the_docs_is_made_from_the_results_beside_it() -> None:
     results = report.load(report.DOCS / "performance")
     assert report.page(results) == (report.DOCS / "performance.md").read_text(encoding="utf-8")
+
+
+def test_other_decoders_are_compared_with_pillow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def brighter(data: bytes) -> Any:
+        return np.asarray(decode.pillow(data)) // 2 + 100
+
+    monkeypatch.setattr(decode, "other_decoders", lambda: {"brighter": brighter})
+    (row,) = decode.compared(jpegs(tmp_path, 1, side=64)[0].read_bytes(), turns=3)
+    assert row["decoder"] == "brighter"
+    assert row["largest_difference"] > 20
+    assert 0 < row["times_pillow"] < 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="this needs Linux")
+def test_the_memory_of_a_process_is_read() -> None:
+    assert 50 < shared.proportional_mb(os.getpid()) < 10_000
 
 
 def test_the_child_of_the_memory_benchmark_runs(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mst_clipiqa.encoders.adapter import Adapter, towers
+from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.encoders.mini.towers import Tower
@@ -210,6 +211,8 @@ class _ViewTail(nn.Module):
     def __init__(self, view: ViewSpec, tower: nn.Module) -> None:
         super().__init__()
         self.view, self.tower = view, tower
+        if isinstance(tower, VisionTower):
+            tower.release()  # its weights are to be replaced
 
     def begin(self, views: Tensor) -> Tensor:
         """Return the views as they are."""

@@ -121,6 +121,9 @@ def merge(pair: EncoderPair, adapter: Adapter, digest: str) -> EncoderPair:
         ModelError: the adapter is for other encoders.
     """
     both = towers(pair)
+    fused = [tower for tower in both.values() if getattr(tower, "fused", None)]
+    for tower in fused:
+        tower.release()
     state = both.state_dict(keep_vars=True)
     try:
         replaced = adapter.replaced(state)
@@ -131,6 +134,8 @@ def merge(pair: EncoderPair, adapter: Adapter, digest: str) -> EncoderPair:
         raise ModelError(f"Expected an adapter for {pair.source}, got one with {shown(misfit)}: copy the whole folder.")
     for name, new in replaced.items():
         state[name].copy_(new)
+    for tower in fused:
+        tower.fuse()
     vars(pair)["sha256"] = adapted_sha256(pair.sha256, digest)
     if isinstance(fast := getattr(pair, "_fast", None), dict):  # towers prepared from the weights before
         fast.clear()

@@ -71,6 +71,9 @@ class CLIPPair:
         A precision may end in "-mergeR", as ``merge_tokens`` leaves it; merging itself stays as it is.
         """
         self.mstfe.to(device).compute_in(DTYPES[precision.partition(MERGE)[0]])
+        for tower in (self.mstfe.encoder_coarse, self.mstfe.encoder_fine):
+            if isinstance(tower, VisionTower):
+                tower.fuse()
         self.text.to(device)
         self.precision = precision
         return self

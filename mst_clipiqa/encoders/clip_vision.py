@@ -8,6 +8,8 @@ The weights stay in the ``transformers`` module that loaded them; the forward pa
 - quick_gelu(h) = silu(1.702 h) / 1.702, and a product can scale its result: in bf16 and fp16 this takes one pass over
   the largest array instead of three.
 
+In bf16 on a CPU, ``fused_vision.py`` computes all blocks but the last.
+
 Source: CLIP (arXiv 2103.00020).
 """
 
@@ -21,11 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
+from mst_clipiqa.encoders.fused_vision import QUICK, FusedBlock, can_fuse
 from mst_clipiqa.encoders.merging import merged, no_merges
 from mst_clipiqa.model.shapes import Embeddings, Pixels
-
-_QUICK = 1.702
-
 
 class VisionTower(nn.Module):
     """Normalised pixels (batch, 3, S, S) to projected [CLS] embeddings, float32 (batch, D), not normalised."""
@@ -35,6 +35,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.clip = clip
         self.merged_tokens = 0
+        self.fused: list[FusedBlock] = []  # of the first blocks, after ``fuse``
 
     @property
     def patches(self) -> int:
@@ -49,9 +50,30 @@ class VisionTower(nn.Module):
 
     def compute_in(self, dtype: torch.dtype) -> VisionTower:
         """Compute the matrix products of all blocks in ``dtype``; norms, positions and the projection stay float32."""
+        self.release()
         for module in self.clip.vision_model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(dtype)
+        return self
+
+    def fuse(self) -> VisionTower:
+        """Prepare for inference where that is faster: in bf16 on a CPU. Weights cannot be read until ``release``."""
+        *layers, last = self.clip.vision_model.encoder.layers
+        if not self.fused and can_fuse(last):
+            self.fused = [FusedBlock(layer) for layer in layers]
+        return self
+
+    def release(self) -> VisionTower:
+        """Undo ``fuse``."""
+        for block in self.fused:
+            block.release()
+        self.fused = []
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> VisionTower:
+        """Undo ``fuse`` before the weights move."""
+        self.release()
+        super()._apply(fn, recurse)
         return self
 
     @property
@@ -66,11 +88,13 @@ class VisionTower(nn.Module):
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
         *layers, last = vision.encoder.layers
         sizes = None
-        for layer in layers:
+        for i, layer in enumerate(layers):
+            fused = self.fused[i] if self.fused else None
             if self.merged_tokens:
-                x, sizes = _merging_block(layer, x, no_merges(x) if sizes is None else sizes, self.merged_tokens)
+                sizes = no_merges(x) if sizes is None else sizes
+                x, sizes = _merging_block(layer, x, sizes, self.merged_tokens, fused)
             else:
-                x = _block(layer, x, x.shape[1])
+                x = _fed(layer, _attention(layer, x, x.shape[1], None, fused)[0], fused)
         embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(_block(last, x, 1, sizes)[:, 0]))
         return embedding
 
@@ -95,29 +119,45 @@ def _block(
 
 
 def _merging_block(
-    layer: Any, x: Float[Tensor, "batch tokens width"], sizes: Float[Tensor, "batch tokens 1"], count: int
+    layer: Any,
+    x: Float[Tensor, "batch tokens width"],
+    sizes: Float[Tensor, "batch tokens 1"],
+    count: int,
+    fused: FusedBlock | None,
 ) -> tuple[Float[Tensor, "batch fewer width"], Float[Tensor, "batch fewer 1"]]:
     """Return a block's output with some tokens merged between attention and MLP, and the sizes of tokens."""
-    x, key = _attention(layer, x, x.shape[1], sizes)
+    x, key = _attention(layer, x, x.shape[1], sizes, fused)
     x, sizes = merged(x, sizes, key, count)
-    return _fed(layer, x), sizes
+    return _fed(layer, x, fused), sizes
 
 
 def _attention(
-    layer: Any, x: Float[Tensor, "batch tokens width"], rows: int, sizes: Float[Tensor, "batch tokens 1"] | None
+    layer: Any,
+    x: Float[Tensor, "batch tokens width"],
+    rows: int,
+    sizes: Float[Tensor, "batch tokens 1"] | None,
+    fused: FusedBlock | None = None,
 ) -> tuple[Float[Tensor, "batch {rows} width"], Float[Tensor, "batch heads tokens d"]]:
-    """Return the first rows of x after attention, and the keys of all."""
+    """Return the first rows of x after attention, and the keys of all; a fused block changes x itself."""
+    bias = None if sizes is None else sizes.log().transpose(1, 2)
+    if fused is not None:
+        query, key, value = fused.projected(x)
+        return fused.add_seen(x, _attended(query, key, value, bias)), key
     attention, dtype = layer.self_attn, layer.mlp.fc1.weight.dtype
     normed = layer.layer_norm1(x).to(dtype)
     split = (normed.shape[0], -1, attention.num_heads, attention.head_dim)
     query = attention.q_proj(normed[:, :rows]).view(split).transpose(1, 2)
     key, value = (project(normed).view(split).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-    seen = _attended(query, key, value, None if sizes is None else sizes.log().transpose(1, 2))
+    seen = _attended(query, key, value, bias)
     return x[:, :rows] + attention.out_proj(seen.transpose(1, 2).flatten(2)), key
 
 
-def _fed(layer: Any, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-    """Return x after a block's MLP."""
+def _fed(
+    layer: Any, x: Float[Tensor, "batch tokens width"], fused: FusedBlock | None = None
+) -> Float[Tensor, "batch tokens width"]:
+    """Return x after a block's MLP; a fused block changes x itself."""
+    if fused is not None:
+        return fused.add_mlp(x)
     return x + _mlp(layer.mlp, layer.layer_norm2(x).to(layer.mlp.fc1.weight.dtype))
 
 
@@ -150,6 +190,6 @@ def _mlp(mlp: Any, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch
         whole: Tensor = mlp(x)
         return whole
     up, down = mlp.fc1, mlp.fc2
-    hidden = torch.addmm(up.bias, x.flatten(0, 1), up.weight.T, beta=_QUICK, alpha=_QUICK)
-    out = torch.addmm(down.bias, F.silu(hidden, inplace=True), down.weight.T, alpha=1 / _QUICK)
+    hidden = torch.addmm(up.bias, x.flatten(0, 1), up.weight.T, beta=QUICK, alpha=QUICK)
+    out = torch.addmm(down.bias, F.silu(hidden, inplace=True), down.weight.T, alpha=1 / QUICK)
     return out.view(x.shape)

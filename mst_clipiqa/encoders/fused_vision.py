@@ -1,0 +1,90 @@
+"""A block of CLIP's image encoder in bf16 as oneDNN computes it fastest on a CPU: weights reordered once, gelu fused.
+
+Products then run at the machine's own rate or above it. quick_gelu(h) = swish(1.702 h) / 1.702: the layer norm before
+the MLP and the biases take the first factor, the sum that the MLP is added to takes the second, all in float32.
+Logits, softmax and sum are those of the plain block.
+
+The operators are those that torch's compiler emits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+QUICK = 1.702
+
+
+def can_fuse(layer: Any) -> bool:
+    """Return whether a block is in bf16 on a CPU that multiplies bf16, and this torch has the operators."""
+    weight, names = layer.mlp.fc1.weight, ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and layer.mlp.config.hidden_act in ("quick_gelu", "gelu")
+        and torch.backends.mkldnn.is_available()
+        and all(hasattr(torch.ops.mkldnn, name) for name in names)
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+class FusedBlock:
+    """What a block adds to the sum that runs through the encoder.
+
+    The weights of its products stay in the block's own layers, but reordered: no second copy is kept.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        """Reorder the weights of a block; ``release`` undoes it."""
+        attention, mlp = layer.self_attn, layer.mlp
+        self.heads = attention.num_heads
+        self.query, self.key, self.value = attention.q_proj, attention.k_proj, attention.v_proj
+        self.out, self.up, self.down = attention.out_proj, mlp.fc1, mlp.fc2
+        self.norm, norm = layer.layer_norm1, layer.layer_norm2
+        self.is_quick = mlp.config.hidden_act == "quick_gelu"
+        factor = QUICK if self.is_quick else 1.0
+        affine = norm.weight.detach().float() * factor, norm.bias.detach().float() * factor
+        self.norm_mlp = (norm.normalized_shape, *affine, norm.eps)
+        self.biases = [one.bias.detach().float() * factor for one in (self.up, self.down)]
+        self.factor = 1 / factor
+        for linear in self._products:
+            packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+            linear.weight = nn.Parameter(packed, requires_grad=False)
+
+    @property
+    def _products(self) -> tuple[nn.Linear, ...]:
+        return self.query, self.key, self.value, self.out, self.up, self.down
+
+    def release(self) -> None:
+        """Give the block's layers their plain weights back, bit for bit."""
+        for linear in self._products:
+            linear.weight = nn.Parameter(linear.weight.detach().to_dense(), requires_grad=False)
+
+    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each bf16 (batch, heads, tokens, d), of x, float32 (batch, tokens, width)."""
+        normed = self.norm(x).bfloat16()
+        query, key, value = (
+            _product(one, normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for one in (self.query, self.key, self.value)
+        )
+        return query, key, value
+
+    def add_seen(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Add what attention saw, bf16 (batch, heads, tokens, d), to x in place; return x."""
+        return x.add_(_product(self.out, seen.transpose(1, 2).flatten(2)).float())
+
+    def add_mlp(self, x: Tensor) -> Tensor:
+        """Add the MLP of x, float32 (batch, tokens, width), to it in place; return x."""
+        normed = F.layer_norm(x, *self.norm_mlp).bfloat16()
+        after = ("swish", "") if self.is_quick else ("gelu", "none")
+        hidden = _product(self.up, normed, self.biases[0], *after)
+        return x.add_(_product(self.down, hidden, self.biases[1]).float(), alpha=self.factor)
+
+
+def _product(linear: nn.Linear, x: Tensor, bias: Tensor | None = None, after: str = "none", how: str = "") -> Tensor:
+    bias = linear.bias if bias is None else bias
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, linear.weight, bias, after, [], how)
+    return y

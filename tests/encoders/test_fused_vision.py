@@ -1,0 +1,82 @@
+"""Fused blocks of CLIP's image encoder: nearer to float32 than plain ones, and their weights come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPVisionModelWithProjection
+
+from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders.adapter import merge, start
+from mst_clipiqa.encoders.clip import CLIPPair
+from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.fused_vision import can_fuse
+from mst_clipiqa.encoders.pair import encode_views
+from tests.closed_form import clip_config, pixels, save_clip
+
+
+def tower(folder: Path) -> VisionTower:
+    return VisionTower(CLIPVisionModelWithProjection.from_pretrained(folder).eval())
+
+
+@pytest.fixture(scope="module", params=["quick_gelu", "gelu"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    vision = {**clip_config(16)["vision_config"], "num_hidden_layers": 6, "hidden_act": request.param}
+    path = save_clip(tmp_path_factory.mktemp("fused") / "16", 16, vision_config=vision)
+    if not can_fuse(tower(path).compute_in(torch.bfloat16).clip.vision_model.encoder.layers[0]):
+        pytest.skip("this CPU or this torch has no fused bf16 products")
+    return path
+
+
+@torch.inference_mode()
+def test_a_fused_tower_is_as_near_to_float32_as_a_plain_one(folder: Path) -> None:
+    want, plain = tower(folder)(pixels()), tower(folder).compute_in(torch.bfloat16)
+    fused = tower(folder).compute_in(torch.bfloat16).fuse()
+    assert len(fused.fused) == 5  # all blocks but the last
+    errors = [float((one(pixels()) - want).norm() / want.norm()) for one in (plain, fused)]
+    assert errors[1] < 1.3 * errors[0] < 0.03
+
+
+@torch.inference_mode()
+def test_merged_tokens_are_fused_too(folder: Path) -> None:
+    plain = tower(folder).compute_in(torch.bfloat16).merge_tokens(8)
+    fused = tower(folder).compute_in(torch.bfloat16).fuse().merge_tokens(8)
+    whole = fused(pixels())
+    torch.testing.assert_close(whole, plain(pixels()), atol=0.05, rtol=0.05)
+    assert not torch.equal(whole, fused.merge_tokens(0)(pixels()))
+
+
+def test_released_weights_are_the_same_bits(folder: Path) -> None:
+    plain, fused = (tower(folder).compute_in(torch.bfloat16) for _ in range(2))
+    state = fused.fuse().compute_in(torch.bfloat16).state_dict()
+    assert not fused.fused
+    assert all(torch.equal(state[name], weight) for name, weight in plain.state_dict().items())
+    assert not fused.fuse().to("cpu").fused  # what moves is released as well
+    assert not tower(folder).fuse().fused  # float32 has nothing to fuse
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("clip")
+    return save_clip(root / "32", 32), save_clip(root / "16", 16)
+
+
+@pytest.mark.parametrize("kind", ["lora", "norm"])
+def test_an_adapter_is_merged_into_fused_weights(folders: tuple[Path, Path], kind: Any) -> None:
+    views = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    before, after = (load_encoders(",".join(map(str, folders)), "cpu", "bf16") for _ in range(2))
+    adapter = start(after, kind)
+    for weight in adapter.weights.values():
+        weight.add_(0.05)
+    merge(after, adapter, "some")
+    assert isinstance(after, CLIPPair)
+    fused = encode_views(after, views)
+    for one in (after.mstfe.encoder_coarse, after.mstfe.encoder_fine):
+        assert isinstance(one, VisionTower)
+        one.release()
+    for plain, ours, old in zip(encode_views(after, views), fused, encode_views(before, views), strict=True):
+        torch.testing.assert_close(ours, plain, atol=0.02, rtol=0.02)
+        assert (ours - old).norm() > 5 * (ours - plain).norm()
