@@ -5,8 +5,8 @@
 Decoding is all that ``score`` does to open a file: checks, colours, orientation. As many threads run as the machine has
 cores. Encoding is of views that are ready in memory; where it is slower, a faster decoder would gain little.
 
-Other JPEG decoders are compared with Pillow where they are installed, on one core: to a Pillow image, as ``score`` needs
-one to convert its colours, turn and resize it. None is a dependency.
+Other JPEG decoders are compared with Pillow where they are installed, on one core: to a Pillow image, as ``score``
+needs one to convert its colours, turn and resize it. None is a dependency.
 
     pip install simplejpeg opencv-python-headless imagecodecs
 """

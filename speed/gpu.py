@@ -1,13 +1,19 @@
-"""Two ViT-B encoders on a CUDA card: share of the card's rate for matrix products, and files to scores.
+"""Two ViT-B encoders on a CUDA card: share of the card's rate for matrix products, files to scores, and gradients.
 
-    python -m speed.gpu
+    python -m speed.gpu -o docs/performance/gpu.json
 
-Without a card it runs the same steps on the CPU, for correctness alone, and says that nothing was measured.
+One command, a few minutes: the encoders' own chunks and larger ones, plain and compiled with CUDA graphs; decoding,
+and files to scores; the gradient of a score with respect to pixels, as a reward needs it, in float32. ``pays after`` is
+the number of images after which the start of the compiler is made good. Without a card the same steps run on the CPU,
+for correctness alone, nothing is compiled, and the result says that nothing was measured.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -16,72 +22,138 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.images import jpegs
 from speed.machine import matmul_flops, median_seconds, run
 from speed.random_pair import random_pair
 
+CHUNKS = (16, 64, 256)
+REWARD_BATCH = 16
+ON_CPU = 4
+"""The most images without a card."""
+
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
-    """Return the rates of the encoders and of the whole path; without a card, only the agreement with fp32."""
+    """Return rates of the encoders, of the whole path and of gradients; without a card they mean nothing."""
     card = torch.cuda.is_available()
     device = torch.device("cuda" if card else "cpu")
-    count = images if card else min(images, 8)
+    count = images if card else min(images, ON_CPU)
     precision = resolve_precision("auto", device)
     pair = random_pair().to(device, precision)
-    files = jpegs(folder, count)
+    files = [str(file) for file in jpegs(folder, count)]
     views = torch.randint(0, 256, (count, 3, 224, 224), dtype=torch.uint8)
-    agreement = difference(pair, views[:4].to(device))
-    if not card:
-        return {"measured": False, "note": "not measured: this machine has no CUDA card", "cosine_to_fp32": agreement}
+    found: dict[str, Any] = {
+        "measured": card,
+        "note": None if card else "not measured: this machine has no CUDA card",
+        "precision": precision,
+        "cosine_to_fp32": difference(pair, views[:4].to(device)),
+        "fp32_largest_difference": largest_difference(views[:4], device),
+    }
+    rates = whole_path(pair, files, views.to(device))
+    operations = rates.pop("operations")
+    rates["share_of_slower"] = rates["whole_per_second"] / min(rates["encode_per_second"], rates["decode_per_second"])
+    if card:
+        machine_rate = matmul_flops(DTYPES[precision], "cuda", 8192)
+        rates |= {"share_of_matmul": operations * rates["encode_per_second"] / machine_rate}
+        rates |= {"card_tflops": machine_rate / 1e12}
+    found |= rates | {"gradient": gradient(device, count)}
+    found["fine_encoder"] = [chunk_rates(pair, size, card) for size in (CHUNKS if card else (2,))]
+    return found | ({"bars": {"share_of_matmul": 0.5, "share_of_slower": 0.8}} if card else {})
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a card has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def whole_path(pair: CLIPPair, files: list[str], views: torch.Tensor) -> dict[str, float]:
+    """Return the rates of encoding, decoding and files to scores, and the operations per image."""
+    size = pair.chunking.size  # as many, so that none is computed to fill a chunk
     with FlopCounterMode(display=False) as counter:
-        encode_views(pair, views[:1].expand(32, -1, -1, -1).to(device))
-    operations, ready = counter.get_total_flops() / 32, views.to(device)
+        encode_views(pair, views[:1].expand(size, -1, -1, -1))
+    scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=128, workers=cpu_count() or 2))
 
     def encode() -> None:
-        encode_views(pair, ready)
-        torch.cuda.synchronize()
+        encode_views(pair, views)
+        wait(pair.device)
 
     def decode_all() -> None:
         with ThreadPoolExecutor(cpu_count()) as pool:
             list(pool.map(lambda file: Image.open(file).convert("RGB"), files))
 
-    encoding, decoding = count / median_seconds(encode, 3), count / median_seconds(decode_all, 3)
-    scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=128, workers=cpu_count() or 2))
-    whole = count / median_seconds(lambda: list(scorer.many(map(str, files))), 3)
-    machine_rate = matmul_flops(DTYPES[precision], "cuda", 8192)
     return {
-        "measured": True,
-        "precision": precision,
-        "fp32_largest_difference": largest_difference(views[:4]),
-        "cosine_to_fp32": agreement,
-        "encode_per_second": encoding,
-        "decode_per_second": decoding,
-        "whole_per_second": whole,
-        "share_of_matmul": operations * encoding / machine_rate,
-        "share_of_slower": whole / min(encoding, decoding),
-        "bars": {"share_of_matmul": 0.5, "share_of_slower": 0.8},
+        "operations": counter.get_total_flops() / size,
+        "encode_per_second": len(files) / median_seconds(encode, 3),
+        "decode_per_second": len(files) / median_seconds(decode_all, 3),
+        "whole_per_second": len(files) / median_seconds(lambda: list(scorer.many(files)), 3),
     }
 
 
-def difference(pair: Any, views: torch.Tensor) -> float:
+def gradient(device: torch.device, count: int) -> dict[str, float]:
+    """Return how many images per second get a score and its gradient to the pixels, in float32, and the memory."""
+    pair = random_pair().to(device, "fp32")
+    target = DifferentiableTarget(Scorer(zero_shot_model(pair), ImageEncoder(pair)), "quality")
+    size = min(REWARD_BATCH, count)
+    images = torch.rand(size, 3, 224, 224, device=device, requires_grad=True)
+
+    def ascend() -> None:
+        images.grad = None
+        target(images, [None] * size).sum().backward()
+        wait(device)
+
+    seconds = median_seconds(ascend, 3)
+    if images.grad is None or not bool(images.grad.abs().sum() > 0):
+        raise RuntimeError("Expected a gradient to the pixels, got none.")
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
+    return {"batch": size, "images_per_second": size / seconds, "peak_gb": peak}
+
+
+@torch.inference_mode()
+def chunk_rates(pair: CLIPPair, size: int, compiles: bool) -> dict[str, float | None]:
+    """Return the rate of the fine encoder on chunks of one size, plain and compiled with CUDA graphs."""
+    tower = pair.mstfe.encoder_fine
+    pixels = torch.randn(size, 3, 224, 224, device=pair.device)
+
+    def forward(encoder: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        encoder(pixels)
+        wait(pair.device)
+
+    plain = median_seconds(partial(forward, tower), 5)
+    row: dict[str, float | None] = {"chunk": size, "images_per_second": size / plain}
+    if compiles:
+        start = time.perf_counter()
+        compiled = torch.compile(tower, mode="reduce-overhead")
+        for _ in range(3):  # compiles, records the graph, replays it
+            forward(compiled)
+        start = time.perf_counter() - start
+        fast = median_seconds(partial(forward, compiled), 5)
+        gain = (plain - fast) / size
+        row |= {"compiled_images_per_second": size / fast, "compile_seconds": start}
+        row |= {"pays_after_images": start / gain if gain > 0 else None}
+    return row
+
+
+def difference(pair: CLIPPair, views: torch.Tensor) -> float:
     """Return the smallest cosine between a pair's features and those of the same pair in float32 on the CPU."""
     plain = encode_views(random_pair(), views.cpu())
     found = (f.cpu() for f in encode_views(pair, views))
     return min(float(torch.cosine_similarity(a, b).min()) for a, b in zip(found, plain, strict=True))
 
 
-def largest_difference(views: torch.Tensor) -> float:
-    """Return the largest difference of fp32 features of card and CPU, as a share of the largest feature.
+def largest_difference(views: torch.Tensor, device: torch.device) -> float:
+    """Return the largest difference of fp32 features of a device and the CPU, as a share of the largest feature.
 
     TF32 in the first convolution alone would make it about 1e-3; float32 leaves about 1e-6.
     """
-    plain, card = encode_views(random_pair(), views), encode_views(random_pair().to("cuda", "fp32"), views.cuda())
-    return max(float((a - b.cpu()).abs().max() / a.abs().max()) for a, b in zip(plain, card, strict=True))
+    plain, there = encode_views(random_pair(), views), encode_views(random_pair().to(device, "fp32"), views.to(device))
+    return max(float((a - b.cpu()).abs().max() / a.abs().max()) for a, b in zip(plain, there, strict=True))
 
 
 if __name__ == "__main__":

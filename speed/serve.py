@@ -225,7 +225,12 @@ def result(args: argparse.Namespace, tally: Tally, samples: list[Any], alone: fl
         "images_per_second_score": round(alone, 2),
         "share_of_score": round(rate / alone, 3),
     }
-    good = not tally.errors and not tally.wrong and tally.answered > 0 and found["share_of_score"] >= BARS["share_of_score"]
+    good = (
+        not tally.errors
+        and not tally.wrong
+        and tally.answered > 0
+        and found["share_of_score"] >= BARS["share_of_score"]
+    )
     good = good and slope < BARS["memory_mb_per_minute"]
     claim = (__doc__ or "").splitlines()[0].replace("``", "`")
     bars = {**BARS, "errors": 0, "scores_not_equal": 0}

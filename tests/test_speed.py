@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mst_clipiqa.encoders.clip import load_clip_pair
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from speed import cost, decode, machine, memory, merge, mini, report, shared  # noqa: E402
+from speed import cost, decode, gpu, machine, memory, merge, mini, report, shared  # noqa: E402
 from speed.images import jpegs  # noqa: E402
+from tests.closed_form import save_clip  # noqa: E402
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -103,6 +106,18 @@ def test_the_share_of_tokens_is_counted_block_by_block() -> None:
 def test_the_page_of_the_docs_is_made_from_the_results_beside_it() -> None:
     results = report.load(report.DOCS / "performance")
     assert report.page(results) == (report.DOCS / "performance.md").read_text(encoding="utf-8")
+
+
+def test_the_script_for_a_card_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    coarse, fine = save_clip(tmp_path / "32", 32), save_clip(tmp_path / "16", 16)
+    monkeypatch.setattr(gpu, "random_pair", lambda: load_clip_pair(str(coarse), str(fine), "tiny"))
+    monkeypatch.setattr(gpu, "median_seconds", lambda work, *_: (work(), 0.5)[1])
+    found = json.loads(json.dumps(gpu.measure(2, tmp_path / "images")))
+    assert found["cosine_to_fp32"] > 0.999
+    if not found["measured"]:  # nothing is claimed without a card
+        assert found["note"] and "bars" not in found and found["fp32_largest_difference"] == 0
+    assert found["encode_per_second"] == found["whole_per_second"] == 4
+    assert found["gradient"]["images_per_second"] == 4
 
 
 def test_other_decoders_are_compared_with_pillow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

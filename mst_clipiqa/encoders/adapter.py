@@ -121,7 +121,7 @@ def merge(pair: EncoderPair, adapter: Adapter, digest: str) -> EncoderPair:
         ModelError: the adapter is for other encoders.
     """
     both = towers(pair)
-    fused = [tower for tower in both.values() if getattr(tower, "fused", None)]
+    fused: list[Any] = [tower for tower in both.values() if getattr(tower, "fused", None)]
     for tower in fused:
         tower.release()
     state = both.state_dict(keep_vars=True)

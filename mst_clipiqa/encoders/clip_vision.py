@@ -27,6 +27,7 @@ from mst_clipiqa.encoders.fused_vision import QUICK, FusedBlock, can_fuse
 from mst_clipiqa.encoders.merging import merged, no_merges
 from mst_clipiqa.model.shapes import Embeddings, Pixels
 
+
 class VisionTower(nn.Module):
     """Normalised pixels (batch, 3, S, S) to projected [CLS] embeddings, float32 (batch, D), not normalised."""
 
@@ -73,7 +74,7 @@ class VisionTower(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> VisionTower:
         """Undo ``fuse`` before the weights move."""
         self.release()
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     @property

@@ -64,7 +64,7 @@ class FusedBlock:
             linear.weight = nn.Parameter(linear.weight.detach().to_dense(), requires_grad=False)
 
     def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each bf16 (batch, heads, tokens, d), of x, float32 (batch, tokens, width)."""
+        """Return queries, keys and values, bf16 (batch, heads, tokens, d), of x, float32 (batch, tokens, width)."""
         normed = self.norm(x).bfloat16()
         query, key, value = (
             _product(one, normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
