@@ -1,7 +1,7 @@
 """When Python looks for garbage: not while a command starts, and not when it ends.
 
 Torch brings some hundred thousand objects that live as long as the process. Going through them again and again while
-they arrive, and once more at exit, costs a third of the time of ``score one.jpg``.
+they arrive, and once more at exit, costs a good part of the time of ``score one.jpg``.
 """
 
 from __future__ import annotations
