@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,11 @@ def test_a_better_model_is_written_as_it_was_measured(
     assert torch.allclose(encoded.f_c, f_c[0], atol=1e-4) and torch.allclose(encoded.f_f, f_f[0], atol=1e-4)
     assert "There are no intervals" in (out / "README.md").read_text()
     assert json.loads((out / "adapt.json").read_text())["train"] == train
+    adapted.save_pretrained(tmp_path / "copy")
+    shutil.rmtree(out)  # the copy needs nothing of it
+    copied = Scorer.load(tmp_path / "copy", device="cpu", precision="fp32")
+    assert copied.model.config.encoders.adapter == config.encoders.adapter
+    assert copied(images[0]).targets == adapted(images[0]).targets
 
 
 def test_lora_has_pefts_names(scorer: Scorer) -> None:
