@@ -31,6 +31,7 @@ from mini_training.prompts import read_captions, read_prompts
 from mini_training.refine import refine
 from mini_training.robust import ladders, noises
 from mini_training.ship import Place, finish, seen_by, ship
+from mini_training.teacher import describe
 from mst_clipiqa.encoders.mini.int8 import has_int8
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
@@ -70,8 +71,9 @@ def main() -> None:
 
 
 def _prepare(paths: Paths) -> None:
-    """Compute the maps of the frozen blocks, of every image and of distorted ones."""
+    """Compute the maps of the frozen blocks, of every image and of distorted ones, and what the teacher sees."""
     prepare(_rated(paths), paths.data, paths.live, paths.work)
+    describe(_rated(paths), paths.data, paths.live, paths.work / "described.npy")
 
 
 def _development(paths: Paths) -> None:
@@ -150,7 +152,7 @@ def _train(paths: Paths, rated: Rated, known: Known, place: Place, *, quality_on
     plan = replace(Plan(), epochs=SHORT) if quality_only else Plan()
     prompts, texts = read_prompts(rated, plan.dim)
     prompt_of = np.array([texts.index(prompt) for prompt in rated.prompts])
-    sets = Sets(rated, read(paths.work), prompts, prompt_of)
+    sets = Sets(rated, read(paths.work), prompts, prompt_of, np.load(paths.work / "described.npy"))
     name = "final" if place.source == "mini" else place.folder.name
     learner = fit(sets, known, plan, paths.work / f"{name}.pt")
     if not quality_only:

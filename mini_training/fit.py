@@ -16,6 +16,7 @@ from mini_training.data import HIGH, LOW, PHOTO_HIGH, Rated
 from mini_training.learner import Learner, Prompts, ladder_loss, photo_loss, rated_loss, shuffled_loss
 from mini_training.plan import Plan
 from mini_training.prepare import Maps, Prepared, tensor
+from mini_training.teacher import quality_targets
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import to_head
 
@@ -45,6 +46,7 @@ class Sets:
     maps: Prepared
     prompts: Prompts
     prompt_of: np.ndarray  # int, (n,): the row of each image's prompt in ``prompts``
+    described: np.ndarray  # float, (n + photos, numbers): what ``teacher.describe`` wrote
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,6 @@ class Batch:
     rows: np.ndarray
     photos: np.ndarray
     ladders: int
-    mixed: tuple[Tensor, Tensor] | None  # which image each one is mixed with, and its own share
 
 
 def fit(sets: Sets, known: Known, plan: Plan, checkpoint: Path) -> Learner:
@@ -78,16 +79,23 @@ class _Run:
     def __init__(self, learner: Learner, sets: Sets, known: Known, checkpoint: Path) -> None:
         self.learner, self.sets, self.known, self.plan = learner, sets, known, learner.plan
         self.checkpoint = checkpoint
+        quality, marks = quality_targets(sets.described, sets.rated, known.rows, known.photos)
+        self.quality, self.marks = to_head(torch.from_numpy(quality), LOW, HIGH), torch.from_numpy(marks)
         self.steps = max(1, int(self.plan.epochs * len(known.rows) / self.plan.batch))
         trunks = [*learner.coarse.trunk.parameters(), *learner.fine.trunk.parameters()]
         inside = {id(weight) for weight in trunks}
         rest = [w for w in learner.parameters() if w.requires_grad and id(w) not in inside]
-        self.trunks, self.start = trunks, [weight.detach().clone() for weight in trunks]
         self.weights = [*trunks, *rest]
-        groups = [{"params": trunks, "peak": self.plan.rate}, {"params": rest, "peak": self.plan.head_rate}]
+        groups = [
+            {
+                "params": [w for w in trunks if w.ndim > 1],
+                "peak": self.plan.rate,
+                "weight_decay": self.plan.trunk_decay,
+            },
+            {"params": [w for w in trunks if w.ndim == 1], "peak": self.plan.rate, "weight_decay": 0.0},
+            {"params": rest, "peak": self.plan.head_rate},
+        ]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.plan.decay)
-        if self.plan.pull:
-            self.optimizer.param_groups[0]["weight_decay"] = 0.0
         self.mean = [weight.detach().clone() for weight in self.weights]
         self.first = 0
         if checkpoint.is_file():
@@ -124,8 +132,6 @@ class _Run:
         nn.utils.clip_grad_norm_(self.weights, _CLIP)
         self.optimizer.step()
         with torch.no_grad():
-            if self.plan.pull:
-                torch._foreach_lerp_([*self.trunks], self.start, self.plan.rate * rate * self.plan.pull)
             keep = min(self.plan.average, (step + 1) / (step + 10))
             torch._foreach_lerp_(self.mean, [w.detach() for w in self.weights], 1 - keep)
         return loss.item()
@@ -135,23 +141,20 @@ class _Run:
         f_c, f_f = learner.coarse(batch.coarse), learner.fine(batch.fine)
         q = learner.score_quality(f_c, f_f, prompts)
         n, m = len(batch.rows), len(batch.photos)
-        ratings = to_head(torch.from_numpy(self.sets.rated.ratings[batch.rows]), LOW, HIGH)
-        y = ratings[:, 0]
-        if batch.mixed:
-            other, share = batch.mixed
-            y = y * share + y[other] * (1 - share)
+        y = self.quality[batch.rows]
         generator = self.sets.rated.generators[batch.rows]
         loss = rated_loss(q[:n], y, torch.from_numpy(generator[:, None] == generator[None]), weights)
         if m:
-            marks = torch.from_numpy(self.sets.rated.photo_ratings[batch.photos])
-            loss = loss + weights.photos * photo_loss(learner, q[n : n + m], to_head(marks, 0.0, PHOTO_HIGH))
+            marks = to_head(self.marks[batch.photos], 0.0, PHOTO_HIGH)
+            loss = loss + weights.photos * photo_loss(learner, q[n : n + m], marks)
         rest = q[n + m :]
         rungs = rest[: batch.ladders * (1 + _RUNGS)].view(batch.ladders, -1)
         if batch.ladders:
             loss = loss + weights.ladder * ladder_loss(rungs, self.plan.rung)
         if len(rest) > rungs.numel():
             loss = loss + weights.noise * torch.relu(rest[rungs.numel() :] - self.plan.floor).mean()
-        return loss if batch.mixed else loss + weights.match * self._match(batch, f_c[:n], f_f[:n], ratings[:, 1], rng)
+        match = to_head(torch.from_numpy(self.sets.rated.ratings[batch.rows, 1]), LOW, HIGH)
+        return loss + weights.match * self._match(batch, f_c[:n], f_f[:n], match, rng)
 
     def _match(self, batch: Batch, f_c: Tensor, f_f: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the loss of correspondence, with each image's own prompt and with that of another image."""
@@ -195,23 +198,11 @@ def draw(sets: Sets, known: Known, plan: Plan, step: int, rng: np.random.Generat
     for noise in rng.choice(len(maps.noises.coarse), plan.noises, replace=False):
         parts.append(_crops(maps.noises, noise, plan.crops, rng))
     coarse, fine = (tensor(np.stack(part)) for part in zip(*parts, strict=True))
-    coarse = coarse.unsqueeze(1)
-    mixed = _mix(coarse, fine, len(rows), rng) if rng.random() < plan.mixed else None
-    return Batch(coarse, fine, rows, photos, len(ladders), mixed)
+    return Batch(coarse.unsqueeze(1), fine, rows, photos, len(ladders))
 
 
 def _crops(maps: Maps, row: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return maps.coarse[row], maps.fine[row][rng.choice(maps.fine.shape[1], count, replace=False)]
-
-
-def _mix(coarse: Tensor, fine: Tensor, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Replace the first n images by mixtures of two, each mostly itself."""
-    other = torch.from_numpy(rng.permutation(n))
-    share = torch.from_numpy(rng.uniform(0.5, 1, n)).float()
-    for maps in (coarse, fine):
-        own = share.to(maps.dtype).view(-1, *[1] * (maps.ndim - 1))
-        maps[:n] = maps[:n] * own + maps[:n][other] * (1 - own)
-    return other, share
 
 
 def _ladders(sets: Sets, known: Known) -> np.ndarray:

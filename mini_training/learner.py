@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mini_training.plan import FROZEN, Plan, Weights
-from mini_training.pretrained import lite0
+from mini_training.pretrained import lite0, lite0_gains
 from mini_training.trunk import Trunk
 from mst_clipiqa.encoders.mini.towers import FARTHEST, Tower, TowerConfig
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
@@ -40,7 +40,7 @@ class Stream(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.tower = lite0(TowerConfig(plan.dim)).requires_grad_(False)
-        self.trunk = Trunk(self.tower, FROZEN)
+        self.trunk = Trunk(self.tower, FROZEN, lite0_gains())
         self.drop = plan.drop
         self.project = nn.Linear(self.tower.config.inputs, plan.dim)
         self.register_buffer("mean", torch.zeros(self.tower.config.inputs))

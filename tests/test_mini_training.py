@@ -20,8 +20,10 @@ from mini_training.noise import KINDS as NOISES
 from mini_training.noise import noise
 from mini_training.plan import Plan
 from mini_training.prepare import Maps, Prepared
+from mini_training.pretrained import Gains, lite0
 from mini_training.scenes import COLOURS, draw, scenes
-from mini_training.trunk import Depthwise, Trunk
+from mini_training.teacher import KEEP, KEEP_MATCH, Network, match_targets, quality_targets, regression
+from mini_training.trunk import DepthwiseFunction, Trunk
 from mst_clipiqa.encoders.mini.towers import Block, Tower, TowerConfig
 from mst_clipiqa.scoring.folders import MINI_MODEL
 
@@ -81,27 +83,37 @@ def random_tower() -> Tower:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_the_gradient_through_a_fixed_kernel_is_autograds(stride: int, kernel: int) -> None:
+def test_the_gradients_of_a_depthwise_convolution_are_autograds(stride: int, kernel: int) -> None:
     rng = torch.Generator().manual_seed(0)
     x, other = (torch.randn(2, 8, 8, 4, generator=rng).requires_grad_() for _ in range(2))
     with torch.no_grad():
         other.copy_(x)
-    weight, bias = torch.randn(4, 1, kernel, kernel, generator=rng), torch.randn(4, generator=rng)
-    ours = Depthwise.apply(x, weight, bias, stride)  # type: ignore[no-untyped-call]
+    mine, plain = (
+        [
+            torch.randn(4, 1, kernel, kernel, generator=rng).requires_grad_(),
+            torch.randn(4, generator=rng).requires_grad_(),
+        ]
+        for rng in (torch.Generator().manual_seed(1), torch.Generator().manual_seed(1))
+    )
+    ours = DepthwiseFunction.apply(x, *mine, stride)  # type: ignore[no-untyped-call]
     theirs = torch.nn.functional.relu6(
-        torch.nn.functional.conv2d(other.permute(0, 3, 1, 2), weight, bias, stride, kernel // 2, groups=4)
+        torch.nn.functional.conv2d(other.permute(0, 3, 1, 2), *plain, stride, kernel // 2, groups=4)
     ).permute(0, 2, 3, 1)
     assert torch.allclose(ours, theirs, atol=1e-5)
     weights = torch.randn(ours.shape, generator=rng)
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
-    assert x.grad is not None and other.grad is not None
-    assert torch.allclose(x.grad, other.grad, atol=1e-4)
+    for a, b in zip((x, *mine), (other, *plain), strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert torch.allclose(a.grad, b.grad, atol=1e-4)
 
 
 def test_a_trunk_computes_what_the_tower_does_and_writes_back_what_it_learnt() -> None:
-    tower = random_tower()
-    trunk = Trunk(tower, 5)
+    tower, rng = random_tower(), torch.Generator().manual_seed(2)
+    sizes = [(1 if b.expand is None else len(b.expand.weight), len(b.depthwise.weight), len(b.project.weight))
+             for b in tower.blocks if isinstance(b, Block)]  # fmt: skip
+    positive = [[torch.rand(n, generator=rng) + 0.5 for n in each] for each in sizes]
+    trunk = Trunk(tower, 5, Gains([(a, b, c) for a, b, c in positive], torch.rand(1280, generator=rng) + 0.5))
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     maps = torch.nn.functional.relu6(tower.stem(pixels))
     for block in tower.blocks[:5]:
@@ -157,14 +169,73 @@ def toy() -> tuple[Rated, Prepared, Prompts]:
     return rated, Prepared(*sets, scenes=maps(2)), Prompts(tokens, torch.ones(2, 4, dtype=torch.bool), templates)
 
 
+def described() -> np.ndarray:
+    """What a teacher would see in the images of ``toy``."""
+    return np.random.default_rng(1).standard_normal((16, 20)).astype(np.float32)
+
+
+def test_a_regression_goes_through_what_it_knows_and_falls_back_to_the_mean() -> None:
+    x, y = described(), np.arange(16.0)
+    near = regression(x, y, x)
+    assert np.corrcoef(near, y)[0, 1] > 0.99
+    far = regression(x, y, x + 1e3 * np.sign(x))
+    assert np.ptp(far) < np.ptp(near)
+    assert np.allclose(regression(x, np.full(16, 2.5), x), 2.5)
+
+
+def test_a_target_is_half_of_the_rating_and_half_of_what_other_prompts_say() -> None:
+    rated, _, _ = toy()
+    rated = replace(rated, prompt_ids=np.arange(12) // 2)
+    rows, photos = np.arange(8), np.arange(3)
+    quality, marks = quality_targets(described(), rated, rows, photos)
+    assert np.array_equal(quality[8:], rated.ratings[8:, 0]) and np.isclose(marks[3], rated.photo_ratings[3], atol=1e-3)
+    assert not np.isclose(quality[:8], rated.ratings[:8, 0]).any()
+
+    def moved(row: int) -> np.ndarray:
+        ratings = rated.ratings.copy()
+        ratings[row, 0] += 1
+        return quality_targets(described(), replace(rated, ratings=ratings), rows, np.arange(0))[0] - alone
+
+    alone = quality_targets(described(), rated, rows, np.arange(0))[0]
+    assert np.isclose(moved(2)[2], KEEP, atol=1e-5) and np.isclose(moved(2)[3], 0, atol=1e-5)  # 2 and 3: one prompt
+    assert np.abs(moved(2)[[0, 1, 4, 5, 6, 7]]).max() > 0.01
+    assert not moved(9)[rows].any()  # an image that may not be looked at
+
+
+def test_a_target_of_correspondence_hears_more_of_images_with_prompts_alike() -> None:
+    rated, _, _ = toy()
+    rated = replace(rated, prompt_ids=np.arange(12))
+    apart, alike = np.eye(12), np.eye(12)
+    alike[1] = alike[0]
+
+    def moved(row: int, sentences: np.ndarray) -> np.ndarray:
+        ratings = rated.ratings.copy()
+        ratings[row, 1] += 1
+        both = (rated, replace(rated, ratings=ratings))
+        before, after = (match_targets(described(), sentences, each, np.arange(8)) for each in both)
+        return np.array(after - before)
+
+    assert np.isclose(moved(0, alike)[0], KEEP_MATCH, atol=1e-5)
+    assert moved(0, alike)[1] > moved(0, apart)[1] + 0.01
+    assert not moved(9, alike)[:8].any()
+
+
+@needs_lite0
+def test_a_teacher_sees_what_the_tower_does() -> None:
+    network, tower = Network("lite0"), lite0(TowerConfig(dim=8))
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    theirs = tower.numbers(pixels)
+    assert (network(pixels.to(torch.bfloat16)) - theirs).abs().mean() < 0.02 * theirs.abs().mean()
+
+
 @needs_lite0
 def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mini_training import fit as loop
 
     rated, maps, prompts = toy()
-    sets = loop.Sets(rated, maps, prompts, np.arange(12) % 2)
+    sets = loop.Sets(rated, maps, prompts, np.arange(12) % 2, described())
     known = loop.Known(np.arange(8), np.arange(4))
-    plan = replace(Plan(), dim=8, batch=4, photos=2, epochs=2, crops=2, ladders=1, mixed=0.5)
+    plan = replace(Plan(), dim=8, batch=4, photos=2, epochs=2, crops=2, ladders=1)
     whole = loop.fit(sets, known, plan, tmp_path / "whole.pt").state_dict()
     monkeypatch.setattr(loop, "_SAVE", 2)
     run = loop._Run.train
@@ -198,11 +269,12 @@ def test_refining_changes_the_prompt_head_and_nothing_else() -> None:
     from mini_training.refine import refine
 
     rated, maps, prompts = toy()
+    rated = replace(rated, prompt_ids=np.arange(12) % 4)
     learner = Learner(replace(Plan(), dim=8)).eval()
     before = {name: weight.clone() for name, weight in learner.state_dict().items()}
     captions = Prompts(prompts.tokens.repeat(3, 1, 1), prompts.mask.repeat(3, 1), prompts.templates)
-    refine(learner, Sets(rated, maps, prompts, np.arange(12) % 2), Known(np.arange(8), np.arange(0)), captions,
-           replace(Refining(), batch=4, epochs=2, scenes=2))  # fmt: skip
+    refine(learner, Sets(rated, maps, prompts, np.arange(12) % 2, described()), Known(np.arange(8), np.arange(0)),
+           captions, replace(Refining(), batch=4, epochs=2, scenes=2))  # fmt: skip
     after = learner.state_dict()
     assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"match"}
 
