@@ -32,8 +32,8 @@ class Gains:
     """What batch norm multiplied each output by.
 
     Attributes:
-        blocks: of each block's expanding, depthwise and projecting convolution, float (outputs,); of a convolution that
-            is not there, ones (1,).
+        blocks: of each block's expanding, depthwise and projecting convolution, float (outputs,); ones (1,) where a
+            block has no such convolution.
         head: of the last convolution, float (outputs,).
     """
 

@@ -5,7 +5,7 @@ bf16. The gradient through a depthwise convolution is one with the kernel turned
 operator; the gradient of its kernel is computed in fp32, where torch takes half of the time that it takes in bf16.
 
 The weights that are trained are those before batch norm was folded in, as ImageNet's training left them: folded ones
-are up to ten times smaller in some layers and five times larger in others, and a step of AdamW is as long for all.
+are up to ten times smaller in some layers and five times larger in others, and AdamW moves all of them equally far.
 """
 
 from __future__ import annotations
