@@ -143,8 +143,8 @@ def _held_out(
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    distances: np.ndarray = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    return np.maximum(distances, 0.0)
+    distances: np.ndarray = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0.0)
+    return distances
 
 
 class Network:

@@ -39,8 +39,11 @@ CLAIMS = {
         "share of the machine's matrix rate that the paper's encoders reach",
         "norms, softmax and activations are computed in float32 beside the products",
     ),
-    ("granularity", "auto_images_per_second"): ("JPEG files of 512 x 512 per second with `--granularity auto`", ""),
-    ("granularity", "auto_times_fine"): ("the same, times the rate at fine granularity", ""),
+    ("granularity", "auto_images_per_second"): (
+        "JPEG files of 512 x 512 per second with `--granularity auto`",
+        "at this tolerance most images keep some or all of their crops",
+    ),
+    ("granularity", "auto_times_fine"): ("the same, times the rate at fine granularity", "the same reason"),
     ("granularity", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
     ("granularity", "auto_srcc_loss"): ("SRCC that `--granularity auto` loses on prompts that calibrated nothing", ""),
     ("gpu", "share_of_matmul"): ("the same on a CUDA card", ""),
@@ -59,7 +62,10 @@ CLAIMS = {
         "rate over the published procedure, divided by what bf16 gains in a matrix product here",
         "",
     ),
-    ("published", "srcc_with_fp32"): ("SRCC of the scores in bf16 with those in float32", ""),
+    ("published", "srcc_with_fp32"): (
+        "SRCC of the scores in bf16 with those in float32",
+        "with random weights the scores lie close together, and neighbours change places",
+    ),
     ("published", "largest_difference"): ("largest difference between these scores", ""),
     ("serve", "share_of_score"): (
         "images per second of `serve` under 64 clients, as a share of `score` on the same files",
@@ -127,7 +133,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}, torch {machine['torch']}, "
         f"Python {machine['python']}; each section ends with its date. What was measured with `mini` "
-        "before 26 November 2026 is of its earlier encoders.",
+        "before 26 November 2026, and all on adaptation, is of its earlier weights.",
         "",
         "Every section is the output of one script in `speed/`. The beginning of the script says how it measures; "
         "the complete output is in `docs/performance/`. `python -m speed.report` writes this page. Rates depend on the "
@@ -176,6 +182,8 @@ def _tables(one: dict[str, Any]) -> list[str]:
     for key, value in shown.items():
         if isinstance(value, dict):
             tables.append([(_label(key), ""), *((name, _cell(v)) for name, v in _flat(value).items())])
+        elif isinstance(value, list) and value and not isinstance(value[0], dict):
+            tables.append([(_label(key),), (", ".join(map(_cell, value)),)])
         elif isinstance(value, list) and value:
             flat = [_flat(row) for row in value]
             tables.append([tuple(flat[0]), *(tuple(map(_cell, row.values())) for row in flat)])

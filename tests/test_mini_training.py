@@ -97,7 +97,7 @@ def test_the_gradients_of_a_depthwise_convolution_are_autograds(stride: int, ker
     )
     ours = DepthwiseFunction.apply(x, *mine, stride)  # type: ignore[no-untyped-call]
     theirs = torch.nn.functional.relu6(
-        torch.nn.functional.conv2d(other.permute(0, 3, 1, 2), *plain, stride, kernel // 2, groups=4)
+        torch.nn.functional.conv2d(other.permute(0, 3, 1, 2), plain[0], plain[1], stride, kernel // 2, groups=4)
     ).permute(0, 2, 3, 1)
     assert torch.allclose(ours, theirs, atol=1e-5)
     weights = torch.randn(ours.shape, generator=rng)
@@ -194,7 +194,7 @@ def test_a_target_is_half_of_the_rating_and_half_of_what_other_prompts_say() -> 
     def moved(row: int) -> np.ndarray:
         ratings = rated.ratings.copy()
         ratings[row, 0] += 1
-        return quality_targets(described(), replace(rated, ratings=ratings), rows, np.arange(0))[0] - alone
+        return np.array(quality_targets(described(), replace(rated, ratings=ratings), rows, np.arange(0))[0] - alone)
 
     alone = quality_targets(described(), rated, rows, np.arange(0))[0]
     assert np.isclose(moved(2)[2], KEEP, atol=1e-5) and np.isclose(moved(2)[3], 0, atol=1e-5)  # 2 and 3: one prompt
