@@ -22,6 +22,7 @@ from mini_training.card import card
 from mini_training.data import Rated, read_rated, save_json
 from mini_training.familiarity import add_familiarity
 from mini_training.fit import Known, Sets, fit
+from mini_training.int8 import IMAGES, chosen, measure_int8
 from mini_training.leave_out import left_out
 from mini_training.measure import agreement, measure, photographs, precision_difference
 from mini_training.outcome import outcome
@@ -89,12 +90,13 @@ def _development(paths: Paths) -> None:
 
 
 def _final(paths: Paths) -> None:
-    """Train on everything, into the package; photographs under distortion are measured on the result."""
+    """Train on everything, into the package; measure photographs under distortion, then the ranges of int8."""
     rated = _rated(paths)
     known = Known(np.arange(len(rated.names)), np.arange(len(rated.photos)))
     _train(paths, rated, known, Place(MINI_MODEL, "mini"))
     scorer = Scorer.load("mini")
     save_json(paths.work / "robust.json", {"kodak": ladders(scorer, paths.kodak), "noise": noises(scorer)})
+    measure_int8(MINI_MODEL / "encoders", chosen((paths.data / "images", paths.live / "images"), IMAGES))
 
 
 def _leave_out(paths: Paths) -> None:

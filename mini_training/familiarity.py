@@ -16,7 +16,8 @@ from mst_clipiqa.analysis.compare import probability
 from mst_clipiqa.evaluate import HeldOut, Reference, Widening, fit_widening, make_reference
 from mst_clipiqa.model_folder import load, save
 
-_TARGETS = {"quality": "q", "correspondence": "c"}
+TARGETS = {"quality": "q", "correspondence": "c"}
+"""Of each target, the array of ``outcome`` that holds its scores."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -55,7 +56,7 @@ def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arra
     outs = [one for one in known if one.out]
     reference = _reference(rated, final).calibrated(base.distances)
     wide: dict[str, Widening] = {}
-    for target in _TARGETS:
+    for target in TARGETS:
         found = fit_widening(base.new[target], [one.left[target] for one in outs])
         if found is None:
             raise SystemExit("Expected at least nine held-out prompts: train a model without the development prompts.")
@@ -74,7 +75,7 @@ def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arra
             for name, one in wide.items()
         },
         "unfamiliar": {one.out or "development": one.flagged for one in known},
-        "intervals": {target: _reliability(wide[target], rated, base, outs, i) for i, target in enumerate(_TARGETS)},
+        "intervals": {target: _reliability(wide[target], rated, base, outs, i) for i, target in enumerate(TARGETS)},
     }
 
 
@@ -103,7 +104,7 @@ def known_errors(rated: Rated, arrays: Arrays) -> Known:
             target: HeldOut(
                 np.clip(arrays[key][rows], 0, 5) - rated.ratings[rows, i], excess[rows], rated.prompt_ids[rows].tolist()
             )
-            for i, (target, key) in enumerate(_TARGETS.items())
+            for i, (target, key) in enumerate(TARGETS.items())
         }
 
     kinds = {"new prompts": new, "left out": left, "LIVE in the Wild": photos}
@@ -113,7 +114,7 @@ def known_errors(rated: Rated, arrays: Arrays) -> Known:
 
 def _reliability(wide: Widening, rated: Rated, base: Known, outs: list[Known], column: int) -> dict[str, object]:
     """Return, for new prompts and each generator left out, what intervals cover and how often ``compare`` is right."""
-    target = list(_TARGETS)[column]
+    target = list(TARGETS)[column]
     parts = {"new prompts": (base.new[target], base.rows[0])}
     parts |= {one.out: (one.left[target], one.rows[1]) for one in outs}
     return {name: _reliable(wide, part, rated.ratings[rows, column]) for name, (part, rows) in parts.items()}

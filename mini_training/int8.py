@@ -19,6 +19,8 @@ from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model.preprocess import normalise, views
 from mst_clipiqa.scoring.folders import MINI_MODEL
 
+IMAGES = 100
+"""Of each folder, how many are measured."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -48,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of images")
     parser.add_argument("--model", type=Path, default=MINI_MODEL, help="model folder (default: mini)")
-    parser.add_argument("--images", type=int, default=100, help="images per folder (default 100)")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images per folder (default 100)")
     args = parser.parse_args()
     measure_int8(args.model / "encoders", chosen(args.folders, args.images))
 

@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 
 from mini_training.data import Rated, read_rated, save_json
-from mini_training.familiarity import Arrays, Known, known_errors
+from mini_training.familiarity import TARGETS, Arrays, Known, known_errors
 from mini_training.reliability_page import PAGE, RESULTS, written
 from mst_clipiqa.analysis.compare import probability
 from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.pairing import Pairing
 from mst_clipiqa.evaluate import HeldOut, fit_widening
 
-TARGETS = {"quality": "q", "correspondence": "c"}
 EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)  # of the certainty that ``compare`` states; from .95 on it names a winner
 PAIRS = 20_000  # of the images of each generator that was left out
 PROMPTS = (12, 24, 48)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +24,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mini_training import plan
 from mini_training.data import Rated, open_image
 from mini_training.pretrained import folded_state
 from mst_clipiqa.encoders.mini.towers import STAGES, pooled
-from mst_clipiqa.model.preprocess import ViewSpec, normalised, views
+from mst_clipiqa.model.preprocess import normalised, views
 
 KEEP, KEEP_MATCH = 0.5, 0.7
 """Share of the rating in a target of quality, and in one of correspondence."""
 
-VIEW = ViewSpec(
-    224, (127 / 255,) * 3, (128 / 255,) * 3, fine="native", crops=4, crop_size=224, native_side=512, gap=1.0
-)
-"""The whole image, and four native crops, both at the size that the networks were trained on."""
+VIEW = replace(plan.VIEW, crops=4, crop_size=224)
+"""The whole image, and four native crops, all of 224 pixels."""
 
 _NETWORKS = ("lite0", "lite2")
 _FOLDS = 6
