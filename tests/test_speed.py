@@ -120,6 +120,19 @@ def test_the_script_for_a_card_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch, 
     assert found["gradient"]["images_per_second"] == 4
 
 
+def test_nothing_is_shown_of_a_card_where_there_was_none(tmp_path: Path) -> None:
+    one = {"measured": False, "note": "not measured", "cosine_to_fp32": 0.9999, "gradient": {"batch": 4}}
+    one |= {"whole_per_second": 3.5, "machine": machine.machine()}
+    (tmp_path / "gpu.json").write_text(json.dumps(one))
+    found = report.load(tmp_path)
+    page = report.page(found)
+    assert "| measured | no |" in page
+    assert "| note | not measured |" in page
+    assert not any(word in page for word in ("cosine to", "gradient |", "3.5", "0.9999"))
+    (tmp_path / "gpu.json").write_text(json.dumps(one | {"measured": True}))
+    assert "| cosine to fp32 | 0.9999 |" in report.page(report.load(tmp_path))
+
+
 def test_other_decoders_are_compared_with_pillow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def brighter(data: bytes) -> Any:
         return np.asarray(decode.pillow(data)) // 2 + 100

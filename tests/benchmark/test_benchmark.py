@@ -171,6 +171,39 @@ def test_another_set_is_tested_on_its_own_scale(bench: Bench, tmp_path: Path) ->
     assert max(run.predictions) > 5
 
 
+def test_one_split_has_no_interval_and_no_deviation(bench: Bench, runs: list[BenchmarkRun]) -> None:
+    first = [run for run in runs if run.split == 0]
+    text = markdown(summarise(replace(bench.plan, splits=1), first, ENCODERS, None))
+    assert "nan" not in text
+    assert f"| {first[0].srcc:.4f} (no interval) | {first[0].srcc:.4f} | unknown |" in text
+    assert ", 1 split by prompt; first:" in text
+
+
+def test_what_is_undefined_is_not_printed_as_nan(bench: Bench, runs: list[BenchmarkRun]) -> None:
+    text = markdown(summarise(bench.plan, [replace(run, srcc=math.nan, plcc=math.nan) for run in runs], ENCODERS, None))
+    assert "nan" not in text
+    assert "| quality | template | unknown (no interval) | unknown | unknown | unknown |" in text
+
+
+def test_a_test_on_other_files_says_so_though_both_sets_are_called_alike(
+    bench: Bench, runs: list[BenchmarkRun]
+) -> None:
+    assert markdown(summarise(bench.plan, runs, ENCODERS, None)).startswith("# Benchmark on toy\n")
+    text = markdown(summarise(bench.plan, [replace(run, images=7) for run in runs], ENCODERS, "toy"))
+    assert text.startswith("# Benchmark on toy, trained on another toy\n")
+    assert "Tested on 7 images of the other set instead of the test part of each split." in text
+    text = markdown(summarise(bench.plan, runs, ENCODERS, "other"))
+    assert text.startswith("# Benchmark on other, trained on toy\n")
+
+
+def test_images_of_another_set_that_were_trained_on_are_named(bench: Bench, rated: RatedSet) -> None:
+    tested = OtherSet("other", bench.table, rated.ranges)
+    run = run_one(replace(bench, other=tested), "quality", "template", 0)
+    assert run.contamination.by == ("the model",)
+    assert run.contamination.images == pytest.approx(0.8)  # a fifth is the test part of the split
+    assert run.contamination.prompts == pytest.approx(0.8)
+
+
 def test_the_size_of_another_set_does_not_widen_the_interval(bench: Bench, runs: list[BenchmarkRun]) -> None:
     many = [replace(run, images=10_000) for run in runs]
     for line in summarise(bench.plan, many, ENCODERS, "other")["summary"]:
