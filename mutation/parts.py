@@ -10,7 +10,10 @@ RESULTS = ROOT / "docs" / "mutation.json"
 PARTS: dict[str, tuple[str, ...]] = {
     "model": ("tests/model/test_model.py", "tests/model"),
     "encoders": ("tests/encoders",),
-    "scoring": ("tests/scoring",),
+    "scoring": (
+        *(f"tests/scoring/test_{name}.py" for name in ("score", "scorer", "controls", "granularity", "hub", "resume")),
+        "tests/scoring",
+    ),
     "train": ("tests/train/test_train.py", "tests/train"),
     "evaluate": ("tests/evaluate",),
     "benchmark": ("tests/benchmark",),
@@ -23,6 +26,11 @@ PARTS: dict[str, tuple[str, ...]] = {
 SLOW = (
     "tests/scoring/test_resume.py::test_sigkill_at_random_moments_of_the_real_command",
     "tests/scoring/test_batch_mates.py::test_clip_in_bf16",
+    "tests/scoring/test_batch_mates.py::test_clip_in_fp32[trained]",
+    "tests/scoring/test_batch_mates.py::test_clip_in_fp32[zero_shot_model]",
+    "tests/scoring/test_batch_mates.py::test_mini",
+    "tests/scoring/test_onnx_export.py::test_a_clip_pair_is_exported[False]",
+    "tests/scoring/test_onnx_export.py::test_another_pair_is_refused",
     "tests/scoring/test_onnx_export.py::test_the_command_says_how_it_agrees",
 )
 """Tests that take too long to run on every fault; they are left out, so a fault that only they notice survives."""

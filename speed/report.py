@@ -120,9 +120,17 @@ def start(name: str, results: Path, more: list[str]) -> None:
 
 
 def load(results: Path) -> dict[str, Any]:
-    """Return every result of a script of this folder, by name; other pages keep theirs in the same place."""
+    """Return every result of a script of this folder, by name; other pages keep theirs in the same place.
+
+    Of a script that says that it measured nothing, figures are left out: they only show that it runs.
+    """
     files = [path for path in sorted(results.glob("*.json")) if (SPEED / f"{path.stem}.py").is_file()]
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    kept = ("measured", "note", "machine")
+    return {
+        name: one if one.get("measured", True) else {key: one[key] for key in kept if key in one}
+        for name, one in found.items()
+    }
 
 
 def page(found: dict[str, Any]) -> str:

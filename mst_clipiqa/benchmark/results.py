@@ -32,6 +32,7 @@ def summarise(
     return {
         "data": plan.rated.name,
         "tested_on": test_set or plan.rated.name,
+        "another_set": test_set is not None,
         "encoders": encoders,
         "recipe": asdict(plan.recipe),
         "split_by": plan.split_by,
@@ -64,13 +65,15 @@ def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[fl
 
 def markdown(found: dict[str, Any]) -> str:
     """Return the tables of a benchmark: ours with intervals, then the published results, each with its protocol."""
-    encoders = found["encoders"]
+    encoders, splits, another = found["encoders"], found["splits"], found["another_set"]
+    source = f"another {found['data']}" if found["tested_on"] == found["data"] else found["data"]
+    images = max(run["images"] for run in found["runs"])
     lines = [
-        f"# Benchmark on {found['tested_on']}"
-        + (f", trained on {found['data']}" * (found["tested_on"] != found["data"])),
+        f"# Benchmark on {found['tested_on']}" + f", trained on {source}" * another,
         "",
         f"Encoders `{encoders['source']}` (sha256 `{encoders['sha256'][:16]}`, {encoders['precision']}), recipe "
-        f"`{found['recipe']['name']}`, {found['splits']} splits by {found['split_by']}; first: {found['protocol']}.",
+        f"`{found['recipe']['name']}`, {splits} split{'s' * (splits != 1)} by {found['split_by']}; first: {found['protocol']}.",
+        *[f"Tested on {images:,} images of the other set instead of the test part of each split."] * another,
         "Mean over splits with a 95 % interval corrected for their overlap; median; standard deviation.",
         "",
         "| target | head | SRCC | median | sd | PLCC | KRCC | RMSE | pairs of a prompt | 90 % interval covers |"
@@ -99,6 +102,7 @@ def _line(plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], target: str, head: 
         low, high = interval_over_splits(values, share)
         defined = [value for value in values if math.isfinite(value)] or [math.nan]
         mean, median, sd = (float(f(defined)) for f in (np.mean, np.median, np.std))
+        sd = sd if len(defined) > 1 else math.nan
         line[measure] = {"mean": mean, "low": low, "high": high, "median": median, "sd": sd}
     leaks = [run.leakage for run in own if run.leakage is not None]
     line["leakage"] = float(np.mean(leaks)) if leaks else None
@@ -119,16 +123,16 @@ def _mean(shares: Sequence[float | None]) -> float | None:
 
 
 def _row(line: dict[str, Any]) -> str:
-    def mean(measure: str) -> str:
-        value = line[measure]["mean"]
-        return f"{value:.3f}" if math.isfinite(value) else "unknown"
+    def shown(value: float, digits: int = 4) -> str:
+        return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
 
     srcc = line["srcc"]
+    interval = f"{srcc['low']:.4f} to {srcc['high']:.4f}" if math.isfinite(srcc["low"]) else "no interval"
     leakage = "unknown" if line["leakage"] is None else f"{line['leakage']:.0%}"
     mark = " (contaminated)" if line["contaminated"] else ""
-    ranked = f"{srcc['mean']:.4f} ({srcc['low']:.4f} to {srcc['high']:.4f}){mark}"
-    cells = [line["target"], line["head"], ranked, f"{srcc['median']:.4f}", f"{srcc['sd']:.4f}"]
-    cells += [mean(m) for m in ("plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")]
+    ranked = f"{shown(srcc['mean'])} ({interval}){mark}"
+    cells = [line["target"], line["head"], ranked, shown(srcc["median"]), shown(srcc["sd"])]
+    cells += [shown(line[m]["mean"], 3) for m in ("plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")]
     return "| " + " | ".join([*cells, leakage]) + " |"
 
 

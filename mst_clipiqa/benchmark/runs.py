@@ -27,7 +27,7 @@ from mst_clipiqa.evaluate import (
 )
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn
-from mst_clipiqa.train.contamination import Contamination, contamination
+from mst_clipiqa.train.contamination import Contamination, contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, rated_features
 from mst_clipiqa.train.fit import Recipe, fit, predict
 
@@ -175,6 +175,8 @@ def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: floa
         [r.targets[target] for r in learnt], [r.setting for r in learnt], [r.setting for r in split.test]
     )
     found = agreement(predicted, mos)
+    # A split says itself what its parts share; another set may hold the same images under other names.
+    seen = ({"the model": trained_on(learnt)} if bench.other else {}) | {"its encoders": bench.seen}
     return BenchmarkRun(
         *job,
         protocol=split.protocol,
@@ -187,7 +189,7 @@ def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: floa
         pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (high - low), _FEW_RESAMPLES).accuracy,
         coverage=coverage,
         baseline_srcc=srcc(baseline, mos),
-        contamination=contamination(split.test, {"its encoders": bench.seen}),
+        contamination=contamination(split.test, seen),
         names=tuple(record.name for record in split.test),
         groups=tuple(groups),
         mos=tuple(mos.tolist()),
