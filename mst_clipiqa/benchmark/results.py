@@ -72,7 +72,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"# Benchmark on {found['tested_on']}" + f", trained on {source}" * another,
         "",
         f"Encoders `{encoders['source']}` (sha256 `{encoders['sha256'][:16]}`, {encoders['precision']}), recipe "
-        f"`{found['recipe']['name']}`, {splits} split{'s' * (splits != 1)} by {found['split_by']}; first: {found['protocol']}.",
+        f"`{found['recipe']['name']}`, {splits} split{'s' * (splits != 1)} by {found['split_by']}; "
+        f"first: {found['protocol']}.",
         *[f"Tested on {images:,} images of the other set instead of the test part of each split."] * another,
         "Mean over splits with a 95 % interval corrected for their overlap; median; standard deviation.",
         "",
