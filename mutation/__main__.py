@@ -86,7 +86,7 @@ def require_healthy(part: str, log: Path) -> None:
 def _outcome(mutant: Mutant, root: Path, number: int, log: Path, earlier: Row) -> Row:
     before = seconds_of_children()
     with applied(mutant, root, number):
-        outcome, failed = run(suite_of(mutant.part, mutant.file), log)
+        outcome, failed = run(suite_of(mutant.part, mutant.file, root), log)
     why = {"why": earlier.get("why", "")} if outcome == "survived" else {}
     return {"outcome": outcome, "by": failed, "cpu_seconds": round(seconds_of_children() - before, 1), **why}
 

@@ -39,16 +39,16 @@ EVERYWHERE = ("tests/test_house.py::test_dataclasses_are_frozen",)
 """Tests of all parts, which run after those of a part."""
 
 
-def suite_of(part: str, file: str) -> list[str]:
-    """Return the tests of a part, those first that name the module of a file: they are the likeliest to fail."""
+def suite_of(part: str, file: str, root: Path = ROOT) -> list[str]:
+    """Return the tests of a part in a tree, those first that name the module of a file: the likeliest to fail."""
     files: dict[str, bool] = {}
     module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     package, _, name = module.rpartition(".")
     for test in PARTS[part]:
-        path = ROOT / test
+        path = root / test
         for one in sorted(path.rglob("test_*.py")) if path.is_dir() else [path]:
             text = one.read_text(encoding="utf-8")
             files.setdefault(
-                one.relative_to(ROOT).as_posix(), module in text or f"from {package} import {name}" in text
+                one.relative_to(root).as_posix(), module in text or f"from {package} import {name}" in text
             )
     return [*sorted(files, key=lambda one: not files[one]), *EVERYWHERE]

@@ -14,11 +14,14 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mutation.parts import SLOW
-from mutation.places import Mutant
+
+if TYPE_CHECKING:
+    from mutation.places import Mutant
 
 CPU_SECONDS = 240  # of one run; what takes longer is stopped, and counts as noticed
 _MEMORY = 2**34
@@ -87,14 +90,22 @@ def run(tests: Sequence[str], log: Path) -> tuple[str, str]:
     _, status = os.waitpid(child, 0)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # whatever the tests left running
-    code = os.waitstatus_to_exitcode(status)
-    text = log.read_text(encoding="utf-8", errors="replace")
+    return verdict(os.waitstatus_to_exitcode(status), log.read_text(encoding="utf-8", errors="replace"))
+
+
+def verdict(code: int, text: str) -> tuple[str, str]:
+    """Return what ``run`` does, from pytest's exit code and what it printed.
+
+    Raises:
+        SystemExit: no test ran, for another reason than the fault.
+    """
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
-    if code in (0, 1, 2, 3, 4):  # from 2 on: a test file or conftest cannot be imported
+    # From 2 on a test file or conftest cannot be imported; 4 is also what a file that is not there gives.
+    if code in (0, 1, 2, 3) or (code == 4 and "while loading conftest" in text):
         return "killed" if code else "survived", failed[0] if failed else ""
     if code < 0:
         return "stopped", ""
-    raise SystemExit(f"Expected pytest to run, got exit code {code}: see {log}.")
+    raise SystemExit(f"Expected pytest to run, got exit code {code}:\n{text}")
 
 
 def _be_the_child(tests: Sequence[str], log: Path) -> None:

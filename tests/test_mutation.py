@@ -13,6 +13,7 @@ import pytest
 
 from mutation.page import PAGE, written
 from mutation.parts import EVERYWHERE, PARTS, RESULTS, ROOT, SLOW, suite_of
+from mutation.run import verdict
 
 MUTANTS: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["mutants"]
 
@@ -36,6 +37,32 @@ def test_the_likeliest_to_fail_run_first() -> None:
     first, *others = suite_of("evaluate", "mst_clipiqa/evaluate/widening.py")
     assert first == "tests/evaluate/test_familiarity.py"
     assert {"tests/evaluate/test_evaluate.py", "tests/evaluate/test_intervals.py", *EVERYWHERE} == set(others)
+
+
+def test_the_suite_is_that_of_the_tree_with_the_fault(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "tables").mkdir(parents=True)
+    (tmp_path / "tests" / "tables" / "test_new.py").write_text("")
+    assert suite_of("tables", "mst_clipiqa/tables/cells.py", tmp_path) == ["tests/tables/test_new.py", *EVERYWHERE]
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        (0, "3 passed", ("survived", "")),
+        (1, "FAILED tests/a.py::test_b\nFAILED tests/a.py::test_c", ("killed", "tests/a.py::test_b")),
+        (2, "ERROR tests/a.py\n", ("killed", "tests/a.py")),
+        (4, "ImportError while loading conftest 'tests/conftest.py'.", ("killed", "")),
+        (-9, "...", ("stopped", "")),
+    ],
+)
+def test_a_fault_is_noticed_by_a_failure(code: int, text: str, expected: tuple[str, str]) -> None:
+    assert verdict(code, text) == expected
+
+
+@pytest.mark.parametrize(("code", "text"), [(4, "ERROR: file or directory not found: tests/a.py"), (5, ""), (70, "")])
+def test_a_run_without_tests_notices_nothing(code: int, text: str) -> None:
+    with pytest.raises(SystemExit, match="Expected pytest to run"):
+        verdict(code, text)
 
 
 def test_the_tests_that_the_page_and_the_parts_name_exist() -> None:
