@@ -19,8 +19,11 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 from mst_clipiqa.cli import group
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST, read_manifest
 from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.onnx_export import ExportAgreement, agreement, drawn, export
+from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
+from tests.fakes import FakePair
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -74,6 +77,11 @@ def test_a_difference_is_seen_and_keeps_nothing(clip: str, tmp_path: Path, monke
     with pytest.raises(ModelError, match=r"Expected features within 0.001 .* so nothing was kept"):
         export(clip, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_images_have_no_order_that_could_agree() -> None:
+    scorer = Scorer(zero_shot_model(FakePair()), ImageEncoder(FakePair()))
+    assert [agreement(scorer, scorer, drawn()[:n]).srcc for n in (2, 3)] == [{"quality": None}, {"quality": 1.0}]
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
