@@ -100,7 +100,7 @@ def verdict(code: int, text: str) -> tuple[str, str]:
         SystemExit: no test ran, for another reason than the fault.
     """
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
-    # From 2 on a test file or conftest cannot be imported; 4 is also what a file that is not there gives.
+    # From 2 on a test file or conftest cannot be imported; 4 is also the code of a missing file.
     if code in (0, 1, 2, 3) or (code == 4 and "while loading conftest" in text):
         return "killed" if code else "survived", failed[0] if failed else ""
     if code < 0:
