@@ -16,12 +16,13 @@ from typing import Any
 
 from PIL import Image
 
+from mst_clipiqa.features.image_encoder import BATCH_SIZE
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.images import jpegs
 from speed.machine import median_seconds, run
 
-LAYOUTS = ((ScoreOptions.batch_size, ScoreOptions.workers), (16, 2), (64, 2), (32, 1), (32, 4))
+LAYOUTS = ((BATCH_SIZE, ScoreOptions.workers), (16, 2), (64, 2), (32, 1), (32, 4))
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:

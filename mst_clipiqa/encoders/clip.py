@@ -42,6 +42,8 @@ _MORE_DECISIVE = (
 """The same for the other families."""
 CHUNK = 16
 """Images per chunk."""
+CHUNK_CUDA = 64
+"""The same on a CUDA card, which smaller ones leave idle."""
 MERGE = "-merge"
 """Before the number of merged tokens in the name of a precision, which is part of every cache key."""
 
@@ -112,7 +114,7 @@ class CLIPPair:
         """
         if self.precision.startswith("fp32") and self.device.type == "cpu":
             return Chunking(1, True, None)
-        return Chunking(CHUNK, True, ENCODERS)
+        return Chunking(CHUNK_CUDA if self.device.type == "cuda" else CHUNK, True, ENCODERS)
 
     def encode_chunk(self, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:
         """Return f_c or f_f, float32 (n, D) or (n, D_f), of uint8 views (n, 3, S, S) or (n, 1, 3, C, C)."""

@@ -8,7 +8,8 @@ The weights stay in the ``transformers`` module that loaded them; the forward pa
 - quick_gelu(h) = silu(1.702 h) / 1.702, and a product can scale its result: in bf16 and fp16 this takes one pass over
   the largest array instead of three.
 
-In bf16 on a CPU, ``fused_vision.py`` computes all blocks but the last.
+In bf16 on a CPU, ``fused_vision.py`` computes all blocks but the last. On a CUDA card the whole pass is recorded once
+and replayed (``recorded.py``).
 
 Source: CLIP (arXiv 2103.00020).
 """
@@ -25,6 +26,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from mst_clipiqa.encoders.fused_vision import QUICK, FusedBlock, can_fuse
 from mst_clipiqa.encoders.merging import merged, no_merges
+from mst_clipiqa.encoders.recorded import Recorded
 from mst_clipiqa.model.shapes import Embeddings, Pixels
 
 
@@ -37,6 +39,7 @@ class VisionTower(nn.Module):
         self.clip = clip
         self.merged_tokens = 0
         self.fused: list[FusedBlock] = []  # of the first blocks, after ``fuse``
+        self.recorded: Recorded | None = None  # the whole pass, after ``fuse``
 
     @property
     def patches(self) -> int:
@@ -58,8 +61,13 @@ class VisionTower(nn.Module):
         return self
 
     def fuse(self) -> VisionTower:
-        """Prepare for inference where that is faster: in bf16 on a CPU. Weights cannot be read until ``release``."""
+        """Prepare for inference where that is faster: in bf16 on a CPU, and on a CUDA card.
+
+        Weights cannot be read or replaced until ``release``.
+        """
         *layers, last = self.clip.vision_model.encoder.layers
+        if last.mlp.fc1.weight.device.type == "cuda":
+            self.recorded = Recorded(self.computed)
         if not self.fused and can_fuse(last):
             self.fused = [FusedBlock(layer) for layer in layers]
         return self
@@ -68,7 +76,7 @@ class VisionTower(nn.Module):
         """Undo ``fuse``."""
         for block in self.fused:
             block.release()
-        self.fused = []
+        self.fused, self.recorded = [], None
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> VisionTower:
@@ -85,6 +93,12 @@ class VisionTower(nn.Module):
 
     def forward(self, pixels: Pixels) -> Embeddings:
         """Return CLIP's ``image_embeds``, float32, of pixels of any floating dtype."""
+        if self.recorded and torch.is_inference_mode_enabled() and not self.merged_tokens:
+            return self.recorded(pixels)
+        return self.computed(pixels)
+
+    def computed(self, pixels: Pixels) -> Embeddings:
+        """Return what ``forward`` does, never from a recording."""
         vision = self.clip.vision_model
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
         *layers, last = vision.encoder.layers

@@ -27,6 +27,9 @@ from mst_clipiqa.model.preprocess import Views, ViewSpec, views
 
 _Item = TypeVar("_Item")
 
+BATCH_SIZE = 32
+"""Images per batch on a CPU, if not said otherwise."""
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -128,7 +131,7 @@ class ImageEncoder:
 
     Args:
         encoders: the frozen pair.
-        batch_size: images per batch.
+        batch_size: images per batch; None for 32, or on a CUDA card for two of the encoders' chunks.
         workers: decoding threads.
         cache: where features are kept, if anywhere.
         policy: what is encoded of each image; by default both streams.
@@ -142,20 +145,30 @@ class ImageEncoder:
         self,
         encoders: EncoderPair,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         workers: int = 2,
         cache: Cache | None = None,
         policy: EncodingPolicy | None = None,
         opening: OpenOptions | None = None,
     ) -> None:
-        if batch_size < 1 or workers < 1:
+        if (batch_size is not None and batch_size < 1) or workers < 1:
             raise UsageError(f"Expected batch_size and workers of at least 1, got {batch_size} and {workers}.")
         self.encoders = encoders
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self.workers = workers
         self.cache = cache.space(encoders) if cache else None
         self.policy = policy or FullEncoding(encoders)
         self.opening = opening or OpenOptions()
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch."""
+        on_card = self.encoders.device.type == "cuda"
+        return self._batch_size or (2 * self.encoders.chunking.size if on_card else BATCH_SIZE)
+
+    @batch_size.setter
+    def batch_size(self, images: int) -> None:
+        self._batch_size = images
 
     def to(self, device: torch.device) -> ImageEncoder:
         """Move the encoders to a device; returns itself. UsageError if they were exported for the CPU."""

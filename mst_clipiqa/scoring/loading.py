@@ -24,7 +24,7 @@ class ScoreOptions:
     Attributes:
         device: auto, cpu, cuda or mps.
         precision: of the image encoders: auto, fp32, bf16, fp16 or, for mini on a CPU, int8.
-        batch_size: images per batch.
+        batch_size: images per batch; None for 32, or on a CUDA card for more.
         workers: decoding threads.
         cache: where features are kept, if anywhere.
         encoders: where the model's encoders are now, if they have moved.
@@ -43,7 +43,7 @@ class ScoreOptions:
 
     device: str = "auto"
     precision: str = "auto"
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int = 2
     cache: Cache | None = None
     encoders: str | None = None

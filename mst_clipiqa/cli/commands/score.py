@@ -163,7 +163,7 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
     items = each_frame(items) if flags["frame"] == "all" else items
     how = {"intervals": flags["intervals"], "more": FurtherColumns(_more_cells(flags), flags["controls"])}
     if sink.output is None:
-        return _write(_watched(score_rows(scorer, items, **how), sink, flags), sink, None)
+        return _write(_watched(score_rows(scorer, items, **how), sink, flags, scorer), sink, None)
     decisive = ("granularity_check", "fast_decode", "color", "frame", *CONTROL_FLAGS)
     asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in decisive}
     from_where = origin(scorer, sink.names) | asked
@@ -171,12 +171,12 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
         if earlier is not None:
             click.echo(f"Resuming after {len(earlier):,} rows of earlier runs.", err=True)
         rows = score_rows(scorer, items, **how, stamped=True, earlier=earlier)
-        return _write(_watched(rows, sink, flags), sink, table)
+        return _write(_watched(rows, sink, flags, scorer), sink, table)
 
 
-def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any]) -> Iterator[ScoreRow]:
+def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any], scorer: Scorer) -> Iterator[ScoreRow]:
     """Yield the rows and advance the bar; with ``--on-error fail``, stop at the first failed one."""
-    for row in sink.stop.between(rows, flags["batch_size"]):
+    for row in sink.stop.between(rows, scorer.encoder.batch_size):
         if row["status"] == "error" and flags["on_error"] == "fail":
             raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}")
         sink.advance(1)

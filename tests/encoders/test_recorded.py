@@ -1,0 +1,70 @@
+"""Recordings of a CUDA card: when a tower uses one, and which shapes are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mst_clipiqa.encoders import recorded
+from mst_clipiqa.encoders.clip import CHUNK, CHUNK_CUDA, CLIPPair, load_clip_pair
+from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.features.image_encoder import BATCH_SIZE, ImageEncoder
+from tests.closed_form import save_clip
+from tests.fakes import FakePair
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> CLIPPair:
+    return load_clip_pair(str(save_clip(tmp_path / "32", 32)), str(save_clip(tmp_path / "16", 16)), "closed form")
+
+
+class Noted:
+    """In place of a recording: computes anew, and notes the shapes."""
+
+    made: list[tuple[int, ...]]
+
+    def __init__(self, work: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        self.work = work
+        Noted.made.append(tuple(x.shape))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.work(x)
+
+
+def test_each_shape_is_recorded_once_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "_Recording", Noted)
+    monkeypatch.setattr(Noted, "made", [], raising=False)
+    twice = recorded.Recorded(lambda x: 2 * x)
+    for count in (1, 2, 1, 3, 4, 5, 5, 2):
+        assert torch.equal(twice(torch.ones(count)), torch.full((count,), 2.0))
+    assert Noted.made == [(1,), (2,), (3,), (4,)]
+
+
+def test_a_tower_replays_in_inference_alone_and_never_while_it_merges_tokens(clip: CLIPPair) -> None:
+    tower = clip.mstfe.encoder_fine
+    assert isinstance(tower, VisionTower)
+    pixels, answer = torch.zeros(1, 3, 224, 224), torch.full((1, clip.dim), 7.0)
+    tower.recorded = recorded.Recorded(lambda _: answer)
+    tower.recorded._recordings[(pixels.shape, pixels.dtype, pixels.device)] = lambda _: answer
+    with torch.inference_mode():
+        assert torch.equal(tower(pixels), answer)
+        tower.merge_tokens(1)
+        assert not torch.equal(tower(pixels), answer)
+        tower.merge_tokens(0)
+    assert not torch.equal(tower(pixels), answer)  # with gradients
+    tower.float()  # weights that move end the recording
+    assert tower.recorded is None
+
+
+def test_a_card_gets_larger_chunks_and_batches_that_fill_them(clip: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip, "precision", "bf16")
+    assert clip.chunking.size == CHUNK
+    monkeypatch.setattr(CLIPPair, "device", property(lambda _: torch.device("cuda")))
+    assert clip.chunking.size == CHUNK_CUDA
+    assert ImageEncoder(clip).batch_size == 2 * CHUNK_CUDA
+    assert ImageEncoder(clip, batch_size=5).batch_size == 5
+    assert ImageEncoder(FakePair()).batch_size == BATCH_SIZE
