@@ -81,8 +81,10 @@ def wait(device: torch.device) -> None:
 def whole_path(pair: CLIPPair, files: list[str], views: torch.Tensor) -> dict[str, float]:
     """Return the rates of encoding, decoding and files to scores, and the operations per image."""
     size = pair.chunking.size  # as many, so that none is computed to fill a chunk
-    with FlopCounterMode(display=False) as counter:
-        encode_views(pair, views[:1].expand(size, -1, -1, -1))
+    towers = cast(VisionTower, pair.mstfe.encoder_coarse), cast(VisionTower, pair.mstfe.encoder_fine)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        for tower in towers:  # a recording counts nothing
+            tower.computed(torch.zeros(size, 3, 224, 224, device=pair.device))
     scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, workers=cpu_count() or 2))
 
     def encode() -> None:

@@ -46,8 +46,14 @@ CLAIMS = {
     ("granularity", "auto_times_fine"): ("the same, times the rate at fine granularity", "the same reason"),
     ("granularity", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
     ("granularity", "auto_srcc_loss"): ("SRCC that `--granularity auto` loses on prompts that calibrated nothing", ""),
-    ("gpu", "share_of_matmul"): ("the same on a CUDA card", ""),
-    ("gpu", "share_of_slower"): ("files to scores on a card, as a share of the slower of decoding and encoding", ""),
+    ("gpu", "share_of_matmul"): (
+        "the same on a CUDA card",
+        "norms, activations and sums between the products are passes over the card's memory",
+    ),
+    ("gpu", "share_of_slower"): (
+        "files to scores on a card, as a share of the slower of decoding and encoding",
+        "threads that open images share Python's lock with the one that feeds the card",
+    ),
     ("memory", "ratio"): ("memory for 20,000 images, times that for 500", ""),
     ("merge", "times_whole_at_half_the_tokens"): ("rate of the paper's encoders with half of their tokens", ""),
     ("mini", "images_per_second"): (
@@ -84,6 +90,9 @@ LABELS = {
     "gflops": "GFLOP/s",
     "mb": "MB",
     "cpu": "CPU",
+    "tflops": "TFLOP/s",
+    "gb": "GB",
+    "matmul": "matrix rate",
     "times fine": "times the rate of fine",
     "difference 95": "95 % differ by at most, share of the scale",
     "sd": "standard deviation",
@@ -152,8 +161,15 @@ def page(found: dict[str, Any]) -> str:
     lines += ["", "## Claims", "", *_markdown(claims(found)).splitlines()]
     for name, one in found.items():
         lines += ["", f"## {name}", "", f"{claim(name)} Script: `speed/{name}.py`.", "", *_tables(one)]
-        lines += ["", f"Measured on {one['machine']['date']}."]
+        lines += ["", f"Measured on {one['machine']['date']}{_elsewhere(one['machine'], machine)}."]
     return "\n".join(lines) + "\n"
+
+
+def _elsewhere(here: dict[str, Any], usual: dict[str, Any]) -> str:
+    """Return which machine a section was measured on, if it is not the page's."""
+    if not (card := here.get("gpu")) or card == usual.get("gpu"):
+        return ""
+    return f" on {card}, {here['cores']} cores of {here['cpu']}, torch {here['torch']}, Python {here['python']}"
 
 
 def claims(found: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -180,7 +196,7 @@ def _tables(one: dict[str, Any]) -> list[str]:
     """Return a result's numbers as a table with their bars, and its lists and objects as tables of their own."""
     bars = one.get("bars", {})
     shown = {key: value for key, value in one.items() if key not in NOT_SHOWN}
-    plain = {key: value for key, value in shown.items() if not isinstance(value, list | dict)}
+    plain = {key: value for key, value in shown.items() if not (value is None or isinstance(value, list | dict))}
     rows = [(_label(key), _cell(value), _verdict(key, value, bars)) for key, value in plain.items()]
     tables: list[list[tuple[str, ...]]]
     if any(bar for *_, bar in rows):
@@ -194,7 +210,8 @@ def _tables(one: dict[str, Any]) -> list[str]:
             tables.append([(_label(key),), (", ".join(map(_cell, value)),)])
         elif isinstance(value, list) and value:
             flat = [_flat(row) for row in value]
-            tables.append([tuple(flat[0]), *(tuple(map(_cell, row.values())) for row in flat)])
+            columns = tuple(dict.fromkeys(name for row in flat for name in row))
+            tables.append([columns, *(tuple(_cell(row.get(name)) for name in columns) for row in flat)])
     return "\n\n".join(_markdown(table) for table in tables).splitlines()
 
 
@@ -239,7 +256,7 @@ def _cell(value: Any) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Draw every rate in images per second as one bar chart."""
+    """Draw every rate of a CPU in images per second as one bar chart."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -249,7 +266,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         f"{name}: {key.removesuffix('_per_second').replace('_', ' ')}": value
         for name, one in found.items()
         for key, value in one.items()
-        if key.endswith("per_second") and isinstance(value, float)
+        if not one["machine"].get("gpu") and key.endswith("per_second") and isinstance(value, float)
     }
     towers = found.get("backends", {}).get("backends", [])
     rates |= {f"encoders alone: {row['backend']}": row["images_per_second"] for row in towers}

@@ -77,6 +77,18 @@ def test_scale_says_how_fast_merged_tokens_are() -> None:
     assert f"is {few['times_whole']:.2f} times as fast ([Performance]" in text
 
 
+def test_scale_says_what_a_card_does() -> None:
+    found, text = result("gpu"), " ".join(page("scale").split())
+    (compiled,) = [row for row in found["fine_encoder"] if "compile_seconds" in row]
+    assert found["measured"] and "H100" in found["machine"]["gpu"] and found["machine"]["cores"] == 16
+    assert f"encoded {found['encode_per_second']:,.0f} images per second" in text
+    assert f"which is {100 * found['share_of_matmul']:.0f} % of its rate" in text
+    assert f"decoded {found['decode_per_second']:,.0f} JPEG files" in text
+    assert f"it was {found['whole_per_second']:.0f} per second" in text
+    gain = compiled["compiled_images_per_second"] / compiled["replayed_images_per_second"]
+    assert f"{gain:.2f} times as fast and pays after {compiled['pays_after_images']:,.0f} images" in text
+
+
 def test_scale_says_how_memory_grows() -> None:
     found = result("memory")
     few, many = found["peak_mb"]["500"], found["peak_mb"]["20000"]

@@ -81,6 +81,16 @@ def test_a_missed_bar_is_called_missed() -> None:
     assert "| times faster | 2 | at least 4: **missed** |" in page
 
 
+def test_a_section_from_another_machine_names_it_and_rows_may_have_values_of_their_own() -> None:
+    usual = machine.machine() | {"gpu": None}
+    card = usual | {"gpu": "A card", "cores": 16}
+    rows = [{"chunk": 1, "rate": 2.0}, {"chunk": 3, "rate": 4.0, "more": 5.0}]
+    page = report.page({"cost": {"a": 1, "machine": usual}, "gpu": {"rows": rows, "machine": card}})
+    assert "on A card, 16 cores of" in page.split("## gpu")[1]
+    assert "on A card" not in page.split("## gpu")[0]
+    assert "| chunk | rate | more |\n|---|---|---|\n| 1 | 2 |  |\n| 3 | 4 | 5 |" in page
+
+
 def test_the_claims_say_what_was_missed_and_why() -> None:
     one = {
         "seconds": 2.0,

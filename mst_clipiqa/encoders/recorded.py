@@ -32,7 +32,7 @@ class Recorded:
         self._one_at_a_time = Lock()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return ``work(x)`` in memory of its own; after ``_MOST_SHAPES`` shapes, other ones are computed as they come."""
+        """Return ``work(x)`` in memory of its own; further shapes than ``_MOST_SHAPES`` are computed as they come."""
         key = (x.shape, x.dtype, x.device)
         with self._one_at_a_time:
             if key not in self._recordings:
