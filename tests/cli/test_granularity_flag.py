@@ -96,6 +96,30 @@ def test_tables_are_still_read_as_those_of_the_model(folder: Path, tmp_path: Pat
     assert scorer.predictor.name == "mini"
 
 
+def test_evaluate_measures_the_agreement_of_a_granularity(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        (tmp_path / "images" / f"{i}.png").write_bytes((folder / "in" / f"{i}.png").read_bytes())
+    (tmp_path / "labels.csv").write_text(
+        "file,prompt,mos_quality\n"
+        + "".join(f"images/{i}.png,a red ball {i},{rating}\n" for i, rating in enumerate((1, 4, 2)))
+    )
+    data = ["--data", "csv", "--root", tmp_path, "--range", 0, 5, "--json"]
+    base = ["evaluate", "--model", "mini", *data, "--split", "all"]
+    coarse = json.loads(run(*base, "--granularity", "coarse").stdout)
+    assert "Granularity: coarse for 3 of 3 images." in coarse["protocol"]
+    fine = json.loads(run(*base).stdout)
+    assert "Granularity" not in fine["protocol"]
+    table = json.loads(
+        run("evaluate", folder / "coarse.csv", tmp_path / "labels.csv", "--range", 0, 5, "--json").stdout
+    )
+    rmse, want, other = (found["targets"][0]["agreement"]["rmse"] for found in (coarse, table, fine))
+    assert rmse == pytest.approx(want, abs=2e-3)  # tables have three digits
+    assert abs(other - want) > 1e-2
+    tables = ["evaluate", folder / "coarse.csv", tmp_path / "labels.csv", "--granularity", "coarse"]
+    assert "Expected --granularity only where images are scored" in run(*tables, code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, encoding_options, load_scorer, rated_set
+from mst_clipiqa.cli.commands._options import FILE, encoding_options, granularity_option, load_scorer, rated_set
 from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.errors import UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.benchmark.assess import Assessed
     from mst_clipiqa.benchmark.assess_pairs import AssessedPairs
     from mst_clipiqa.model_folder import TrainedModel
+    from mst_clipiqa.scoring.scorer import Scorer
 
 
 @click.command("evaluate")
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen any image or prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 @encoding_options
+@granularity_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts.
@@ -43,6 +45,8 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     With --pairs, the result is the share of pairs in which the preferred image has the higher score: that of --model,
     or that in the table SCORES, where nothing is scored again and all pairs count.
     """
+    if tables and flags["granularity"] != "fine":
+        raise UsageError(f"Expected --granularity only where images are scored, got it beside {tables[0]}: drop one.")
     if flags["pairs"] is not None:
         return _pairs(tables, as_json, flags)
     if tables:
@@ -90,7 +94,8 @@ def _pairs_from_model(flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
     part = choose(preferences.images, flags["part"], trained_folder(flags["model"]))
     scorer = load_scorer(flags)
     with progress("Scoring", len(part.records), quiet=flags["quiet"]) as advance:
-        return part.protocol, assess_pairs(scorer, preferences, part, advance)
+        found = assess_pairs(scorer, preferences, part, advance)
+    return _said(part.protocol, scorer), found
 
 
 def _pairs_from_table(scores: Path, flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
@@ -155,7 +160,12 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
     leaked = "" if images.leakage is None else f"; {images.leakage:.0%} of them have a prompt that was seen in training"
-    return images.protocol + leaked, found
+    return _said(images.protocol + leaked, scorer), found
+
+
+def _said(protocol: str, scorer: Scorer) -> str:
+    """Return the protocol, and what was encoded of the images if it was not all."""
+    return ". ".join(filter(None, [protocol, scorer.encoder.policy.summary()]))
 
 
 def _print(words: str, found: list[Assessed]) -> None:
