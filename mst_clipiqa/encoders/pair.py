@@ -6,6 +6,7 @@ chunks that the pair asks for, encode them in parallel and put the features toge
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -52,9 +53,10 @@ class Chunking:
     """How a pair wants its batches divided.
 
     Attributes:
-        size: images per chunk.
-        fixed: whether the last chunk is filled up to ``size``. Some kernels round differently for different batch
-            shapes; with one fixed shape an image's features are the same alone, in any batch and in any order.
+        size: images per chunk, at most.
+        fixed: whether every chunk has ``size`` images, the last one filled up. Some kernels round differently for
+            different batch shapes; with one fixed shape an image's features are the same alone, in any batch and in
+            any order. If not, chunks are smaller where cores would else have none.
         threads: how many chunks of a stream are encoded at once, at most; they share the cores of a CPU. None: each
             chunk is encoded on one core, and there are as many threads as cores.
     """
@@ -143,7 +145,8 @@ def encode_views(
     Returns:
         f_c, f_f: float32 (batch, D) and (batch, D_f), on the pair's device.
     """
-    f_c, f_f = encode_batches(pair, ("coarse", coarse), ("fine", coarse if fine is None else fine))
+    # Crops first: they take longest, and cores that are done with them share the rest.
+    f_f, f_c = encode_batches(pair, ("fine", coarse if fine is None else fine), ("coarse", coarse))
     return f_c, f_f
 
 
@@ -172,6 +175,7 @@ def encode_batches(pair: EncoderPair, *streams: tuple[Stream, Tensor]) -> list[E
 
 
 def _chunks(views: ViewBatch | CropBatch, how: Chunking) -> list[Tensor]:
-    *whole, last = torch.split(views, how.size)
+    each = math.ceil(len(views) / (how.threads or torch.get_num_threads()))
+    *whole, last = torch.split(views, how.size if how.fixed else min(how.size, each))
     missing = how.size - len(last) if how.fixed else 0
     return [*whole, torch.cat([last, last[:1].expand(missing, *last.shape[1:])]) if missing else last]

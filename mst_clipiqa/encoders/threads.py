@@ -39,9 +39,15 @@ def divided_threads(device: torch.device, most: int = ENCODERS) -> Iterator[tupl
     total = torch.get_num_threads()
     encoders = min(total, most) if device.type == "cpu" else 1
     try:
-        yield encoders, lambda: torch.set_num_threads(max(1, total // encoders))
+        yield encoders, lambda: compute_with(max(1, total // encoders))
     finally:
         torch.set_num_threads(total)  # what a thread sets for itself is also the start value of later threads
+
+
+def compute_with(threads: int) -> None:
+    """Let torch compute with this many threads in the calling thread, whatever other threads set for themselves."""
+    torch.get_num_threads()  # on its first use in a thread, torch takes the number that any thread set last
+    torch.set_num_threads(threads)
 
 
 def side_by_side(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -31,6 +31,27 @@ ONE_LANGUAGE = "it reads {}"
 SYNTAX = "the prompt was read without its syntax"
 UNLIKE_TRAINING = "the image is unlike those that the model was trained on, so its scores are less certain"
 TRUNCATED = "the prompt is longer than the text encoder reads, so its end was not read"
+
+_CPU = torch.device("cpu")  # of the heads, wherever the encoders are
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """What is computed of a batch, row by row.
+
+    Attributes:
+        values: target -> its value in native units, None where the prompt is not read.
+        gates: mean gate of the first target.
+        levels: probabilities of the quality levels, worst first, if quality comes from templates.
+        familiarity: 0..1, None without a reference.
+        excess: ``Reference.excess``.
+    """
+
+    values: list[dict[str, float | None]]
+    gates: list[float]
+    levels: list[tuple[float, ...] | None]
+    familiarity: list[float | None]
+    excess: list[float]
 
 
 class Predictor:
@@ -92,15 +113,32 @@ class Predictor:
         f_c, f_f = f_c.cpu(), f_f.cpu()
         read = [cleaned(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]
         encoded = self._encoded([words for words, _ in read])
+        (heads,) = on_one_core(_CPU, lambda rows: self._computed(*rows), [(f_c, f_f, encoded)])
+        found = []
+        for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
+            if prompt is not None and not isinstance(prompt, str):
+                found.append(self.failed("prompt", NOT_TEXT.format(type(prompt).__name__)))
+            elif self.reads_prompts and one is None and prompt is not None:
+                found.append(self.failed("prompt", EMPTY_PROMPT))
+            else:
+                reasons = (self._note(one, read[i][1]), _caution(heads.familiarity[i]))
+                found.append(self._score(heads, i, "; ".join(filter(None, reasons))))
+        return found
+
+    def _computed(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> _Heads:
+        """Return what the heads and the reference make of rows of features.
+
+        These products are so small that threads would mostly wait for each other and for cores that encode.
+        """
         values: list[dict[str, float | None]] = [dict.fromkeys(self.config.targets) for _ in prompts]
         first = next(iter(self.model.parts), None)  # the target whose gate is reported, whatever the prompts
         gates: Tensor | None = None
         levels: list[tuple[float, ...] | None] = [None] * len(prompts)
         for name, target in self.config.targets.items():
-            rows = _scored(target, encoded)
+            rows = _scored(target, prompts)
             if not rows:
                 continue
-            out = self._exact(name, f_c[rows], f_f[rows], [encoded[i] for i in rows])
+            out = self._exact(name, f_c[rows], f_f[rows], [prompts[i] for i in rows])
             native = to_native(out.q, target.low, target.high).float().clamp(target.low, target.high)
             for i, value in zip(rows, native.tolist(), strict=True):
                 values[i][name] = value
@@ -109,37 +147,26 @@ class Predictor:
             if name == first and len(rows) == len(prompts):
                 gates = out.g.mean(dim=1)
         shares = (gates if gates is not None else self._gate(f_c, f_f)).float().tolist()
-        familiar, excess = self._familiarity(f_c, f_f)
-        found = []
-        for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
-            if prompt is not None and not isinstance(prompt, str):
-                found.append(self.failed("prompt", NOT_TEXT.format(type(prompt).__name__)))
-            elif self.reads_prompts and one is None and prompt is not None:
-                found.append(self.failed("prompt", EMPTY_PROMPT))
-            else:
-                reasons = (self._note(one, read[i][1]), _caution(familiar[i]))
-                score = self._score(values[i], shares[i], levels[i], excess[i])
-                found.append(replace(score, familiarity=familiar[i], reason="; ".join(filter(None, reasons))))
-        return found
+        return _Heads(values, shares, levels, *self._familiarity(f_c, f_f))
 
     def failed(self, error: Literal["image", "prompt"], reason: str) -> Score:
         """Return the score of an image that cannot be scored, and why."""
         targets: dict[str, float | None] = dict.fromkeys(self.config.targets)
         return Score(error=error, reason=reason, model=self.name, targets=targets, ranges=self.ranges)
 
-    def _score(
-        self, values: dict[str, float | None], gate: float, levels: tuple[float, ...] | None, excess: float
-    ) -> Score:
-        targets = self.config.targets
+    def _score(self, heads: _Heads, row: int, reason: str) -> Score:
+        targets, values, excess = self.config.targets, heads.values[row], heads.excess[row]
         return Score(
             quality=values.get("quality"),
             correspondence=values.get("correspondence"),
-            gate=gate,
+            gate=heads.gates[row],
+            familiarity=heads.familiarity[row],
+            reason=reason,
             model=self.name,
             targets=values,
             intervals={name: ends for name, t in targets.items() if (ends := _interval(values[name], t, excess))},
             ranges=self.ranges,
-            levels=levels,
+            levels=heads.levels[row],
             calibrated=all(t.calibrated for t in targets.values()),
         )
 

@@ -84,6 +84,13 @@ def test_a_reference_is_the_same_after_a_round_trip(reference: Reference) -> Non
     assert np.array_equal(again.distance(*f), reference.distance(*f))
 
 
+def test_batch_mates_change_no_bit_of_a_distance() -> None:
+    f_c, f_f = np.random.default_rng(4).normal(size=(2, 40, 200))  # wide enough for BLAS to divide the sums
+    made = make_reference(f_c, f_f, [NAMES[i % 2] for i in range(40)])
+    alone = [made.distance(f_c[i : i + 1], f_f[i : i + 1])[0] for i in range(40)]
+    assert made.distance(f_c, f_f).tolist() == alone
+
+
 @pytest.mark.parametrize("name", ["mean", "scale", "components", "held"])
 def test_a_damaged_reference_is_refused(reference: Reference, name: str) -> None:
     arrays = reference.to_arrays()

@@ -139,6 +139,25 @@ def test_a_stream_is_read_only_as_far_as_needed(scorer: Scorer, folder: Path) ->
     assert len(taken) <= 2 * 4 + 4 + 1  # opened ahead, a batch under way, and one
 
 
+def test_the_heads_leave_the_cores_to_the_encoders(
+    scorer: Scorer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, threads, exact = torch.get_num_threads(), [], scorer.predictor._exact
+
+    def watched(*inputs: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return exact(*inputs)
+
+    monkeypatch.setattr(scorer.predictor, "_exact", watched)
+    torch.set_num_threads(2)
+    try:
+        scorer(folder / "0.png", "a cat")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1]  # quality and correspondence
+
+
 def test_bad_images_keep_their_place(scorer: Scorer, folder: Path) -> None:
     files = sorted(folder.glob("*.png"))
     good = [numbers(s) for s in scorer.many(files)]

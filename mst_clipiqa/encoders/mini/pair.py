@@ -39,6 +39,7 @@ FORMAT = 4
 
 _LEAST_SIDE = 16  # of a view: below it the last maps have no positions
 _GROUP = 4  # images per chunk
+_INT8_GROUP = 8  # each operator takes 30 to 60 microseconds to start; twice as many leave the caches
 SMALL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -124,7 +125,7 @@ class MiniPair:
         """
         if self.device.type != "cpu":
             return Chunking(32, True, 1)
-        return Chunking(_GROUP, not self._is_int8, None)
+        return Chunking(_INT8_GROUP, False, None) if self._is_int8 else Chunking(_GROUP, True, None)
 
     def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
         """Return f_c or f_f, float32 (n, D), of uint8 views (n, 3, S, S) or native crops (n, K, 3, C, C).
