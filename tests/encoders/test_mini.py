@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
@@ -129,6 +130,19 @@ def test_a_scale_that_would_blow_a_matrix_up_is_refused() -> None:
     stored[f"a{SCALE}"] = torch.ones(2**10, 1).half()
     with pytest.raises(ModelError, match="Expected one scale per row of a"):
         unpacked(stored)
+
+
+def test_embeddings_of_words_stay_packed_and_are_the_same_bits(pair: MiniPair, tmp_path: Path) -> None:
+    stored = safetensors.torch.load_file(MINI / "model.safetensors")
+    whole = unpacked({key: stored[key] for key in stored if key.startswith("text.words.")})["text.words.weight"]
+    ids = torch.tensor([[0, 101, 30521], [7, 7, 2000]])
+    assert torch.equal(pair.text.words(ids), whole[ids])
+    held = sum(one.numel() * one.element_size() for one in pair.text.words.buffers())
+    assert held < 0.27 * 4 * whole.numel() and not list(pair.text.words.parameters())
+    config = MiniConfig(pair.coarse.config, pair.fine.config, pair.text.config, pair.view)
+    save_mini_pair(tmp_path, config, MiniParts(pair.coarse, pair.fine, pair.text, pair.tokenizer))
+    again = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(again[key], stored[key]) for key in stored if key.startswith("text.words."))
 
 
 def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair) -> None:

@@ -23,7 +23,7 @@ from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, has_int8, read_ranges
-from mst_clipiqa.encoders.mini.storage import packed, unpacked
+from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.encoders.mini.vocabulary import has_unread_word, is_in_vocabulary
@@ -37,6 +37,7 @@ from mst_clipiqa.model.preprocess import ViewSpec, normalised
 MINI = Path(__file__).parents[2] / "weights" / "mini" / "encoders"
 FORMAT = 4
 
+_EMBEDDINGS = "text.words.weight"
 _LEAST_SIDE = 16  # of a view: below it the last maps have no positions
 _GROUP = 4  # images per chunk
 _INT8_GROUP = 8  # each operator takes 30 to 60 microseconds to start; twice as many leave the caches
@@ -212,9 +213,13 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     raw = [(folder / name).read_bytes() for name in SMALL_FILES]
     config = _config(raw[0], folder)
     stored, tokenizer = load_weights(raw[1], folder / "model.safetensors"), _tokenizer(raw[2], folder)
-    weights = unpacked(stored)
-    coarse, fine, text = checked_parts(config.coarse, config.fine, config.text, weights, folder)
+    coarse, fine, text = checked_parts(config.coarse, config.fine, config.text, stored, folder)
     check_tokenizer(tokenizer, config.text.words, folder)
+    words_scale = scale_of(stored, _EMBEDDINGS)
+    if words_scale is not None:
+        text.words = StoredEmbedding(stored.pop(_EMBEDDINGS), words_scale)
+        del stored[_EMBEDDINGS + SCALE]
+    weights = unpacked(stored)
     for name, part in (("coarse", coarse), ("fine", fine), ("text", text)):
         own = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
         try:

@@ -59,7 +59,9 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.config = config
         # Zeros, as random numbers on the meta device would first import torch's compiler, for a second.
-        self.words = nn.Embedding(config.words, config.width, _weight=torch.zeros(config.words, config.width))
+        self.words: nn.Module = nn.Embedding(
+            config.words, config.width, _weight=torch.zeros(config.words, config.width)
+        )
         self.positions = nn.Parameter(torch.zeros(config.length, config.width))
         self.norm = nn.LayerNorm(config.width, _EPSILON)
         self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.layers))
