@@ -10,30 +10,36 @@
     widening.py     Widening, fit_widening: intervals that widen with that distance
     evaluation.py   evaluate: all of these as one dataclass that converts to JSON
 
-Arrays in, numbers out. Needs only numpy, scipy and the errors of this package.
+Arrays in, numbers out. Needs only numpy, scipy and the errors of this package. What scoring needs, familiarity and
+widening, is imported at once; the rest when one of its names is first used.
 """
 
 from __future__ import annotations
 
-from mst_clipiqa.evaluate.baseline import generator_mean
-from mst_clipiqa.evaluate.comparison import Difference, difference_of, paired_difference
-from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
-from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
+import importlib
+from typing import TYPE_CHECKING
+
 from mst_clipiqa.evaluate.familiarity import UNFAMILIAR, Reference, make_reference
-from mst_clipiqa.evaluate.measures import (
-    Agreement,
-    agreement,
-    krcc,
-    plcc,
-    plcc_logistic4,
-    plcc_logistic5,
-    rmse,
-    srcc,
-    why_undefined,
-)
-from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy, preference_accuracy
-from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap, mean_interval
 from mst_clipiqa.evaluate.widening import HeldOut, Widening, fit_widening, grouped_quantile
+
+if TYPE_CHECKING:
+    from mst_clipiqa.evaluate.baseline import generator_mean
+    from mst_clipiqa.evaluate.comparison import Difference, difference_of, paired_difference
+    from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
+    from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
+    from mst_clipiqa.evaluate.measures import (
+        Agreement,
+        agreement,
+        krcc,
+        plcc,
+        plcc_logistic4,
+        plcc_logistic5,
+        rmse,
+        srcc,
+        why_undefined,
+    )
+    from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy, preference_accuracy
+    from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap, mean_interval
 
 __all__ = [
     "UNFAMILIAR",
@@ -72,3 +78,20 @@ __all__ = [
     "table",
     "why_undefined",
 ]
+
+_LATER = ("measures", "conformal", "baseline", "resampling", "pairs", "comparison", "evaluation")
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    for module in _LATER if name in __all__ else ():
+        found = vars(importlib.import_module(f"{__name__}.{module}"))
+        if name in found:
+            globals()[name] = found[name]
+            return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(__all__)
