@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mutation.parts import EVERYWHERE, PARTS, RESULTS, ROOT, suite_of
+from mutation.parts import EVERYWHERE, PARTS, RESULTS, ROOT, suites_of
 from mutation.places import Mutant, again, joined, sample
 from mutation.run import applied, copy, load_libraries, run, seconds_of_children
 
@@ -86,7 +86,10 @@ def require_healthy(part: str, log: Path) -> None:
 def _outcome(mutant: Mutant, root: Path, number: int, log: Path, earlier: Row) -> Row:
     before = seconds_of_children()
     with applied(mutant, root, number):
-        outcome, failed = run(suite_of(mutant.part, mutant.file, root), log)
+        for tests in suites_of(mutant.part, mutant.file, root):
+            outcome, failed = run(tests, log)
+            if outcome != "survived":
+                break
     why = {"why": earlier.get("why", "")} if outcome == "survived" else {}
     return {"outcome": outcome, "by": failed, "cpu_seconds": round(seconds_of_children() - before, 1), **why}
 

@@ -39,8 +39,11 @@ EVERYWHERE = ("tests/test_house.py::test_dataclasses_are_frozen",)
 """Tests of all parts, which run after those of a part."""
 
 
-def suite_of(part: str, file: str, root: Path = ROOT) -> list[str]:
-    """Return the tests of a part in a tree, those first that name the module of a file: the likeliest to fail."""
+def suites_of(part: str, file: str, root: Path = ROOT) -> list[list[str]]:
+    """Return the tests of a part in a tree: first the files that name the module of a file, then all others.
+
+    The first are the likeliest to fail, and importing all others takes longer than running these.
+    """
     files: dict[str, bool] = {}
     module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     package, _, name = module.rpartition(".")
@@ -51,4 +54,5 @@ def suite_of(part: str, file: str, root: Path = ROOT) -> list[str]:
             files.setdefault(
                 one.relative_to(root).as_posix(), module in text or f"from {package} import {name}" in text
             )
-    return [*sorted(files, key=lambda one: not files[one]), *EVERYWHERE]
+    named = [one for one, names_it in files.items() if names_it]
+    return [suite for suite in (named, [*(one for one in files if one not in named), *EVERYWHERE]) if suite]

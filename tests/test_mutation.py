@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mutation.page import PAGE, written
-from mutation.parts import EVERYWHERE, PARTS, RESULTS, ROOT, SLOW, suite_of
+from mutation.parts import EVERYWHERE, PARTS, RESULTS, ROOT, SLOW, suites_of
 from mutation.run import verdict
 
 MUTANTS: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["mutants"]
@@ -34,15 +34,15 @@ def test_each_part_has_tests() -> None:
 
 
 def test_the_likeliest_to_fail_run_first() -> None:
-    first, *others = suite_of("evaluate", "mst_clipiqa/evaluate/widening.py")
-    assert first == "tests/evaluate/test_familiarity.py"
-    assert {"tests/evaluate/test_evaluate.py", "tests/evaluate/test_intervals.py", *EVERYWHERE} == set(others)
+    first, others = suites_of("evaluate", "mst_clipiqa/evaluate/widening.py")
+    assert first == ["tests/evaluate/test_familiarity.py"]
+    assert others == ["tests/evaluate/test_evaluate.py", "tests/evaluate/test_intervals.py", *EVERYWHERE]
 
 
 def test_the_suite_is_that_of_the_tree_with_the_fault(tmp_path: Path) -> None:
     (tmp_path / "tests" / "tables").mkdir(parents=True)
     (tmp_path / "tests" / "tables" / "test_new.py").write_text("")
-    assert suite_of("tables", "mst_clipiqa/tables/cells.py", tmp_path) == ["tests/tables/test_new.py", *EVERYWHERE]
+    assert suites_of("tables", "mst_clipiqa/tables/cells.py", tmp_path) == [["tests/tables/test_new.py", *EVERYWHERE]]
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,9 @@ def test_zero_shot_needs_no_training_and_says_that_it_is_uncalibrated(pair: Fake
     cosine = torch.cosine_similarity((f.f_c + f.f_f) / 2, pair.encode_templates(["a fox"])[0], dim=0)
     assert score.correspondence == pytest.approx(cosine.item(), abs=1e-6)
     assert scorer(folder / "1.png").correspondence is None
+    assert score.levels is not None
+    assert score.quality == pytest.approx(sum(k * p for k, p in enumerate(score.levels, 1)))
+    assert score.ranges == {"quality": (1.0, 5.0), "correspondence": (-1.0, 1.0)}
     assert "uncalibrated" in score.model
 
 
