@@ -73,6 +73,7 @@ class Plan:
 class Refining:
     """How the prompt head is trained again, from nothing, once the encoders are frozen."""
 
+    alpha: float = 4.0  # at the start, so that a prompt counts about as much as an image
     epochs: float = 15
     batch: int = 64
     rate: float = 1e-3
@@ -81,10 +82,14 @@ class Refining:
     hidden: float = 0.2  # share of an image's own tokens that the head does not see
     shuffled: float = 2.0  # weight of an image's own prompt ahead of another one
     ahead: float = 0.5  # by how much, on 1..5
-    scenes: int = 24  # drawn scenes per step
-    scene: float = 1.0  # weight of a right caption ahead of a wrong colour
-    apart: float = 0.3  # by how much, on 1..5; a caption without a colour is in between
+    scenes: int = 96  # drawn scenes per step
+    scene: float = 1.0  # weight of telling a right caption from wrong colours
+    sharpness: float = 4.0  # of that choice, per point on 1..5
+    between: float = 1.5  # weight of a caption without a colour between a right and a wrong one
+    apart: float = 0.15  # by how much, on 1..5
+    scene_jitter: float = 0.1  # of scenes' features
     average: float = 0.97  # of the running mean of weights
     heads: int = 4  # whose weights are averaged
     folds: int = 2  # heads that are trained to see how far scores of new prompts are too low
+    fold_heads: int = 2  # whose weights are averaged for that
     seed: int = 0

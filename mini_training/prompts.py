@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 from mini_training.data import Rated
@@ -12,6 +15,19 @@ from mst_clipiqa.encoders.mini.storage import packed, unpacked
 from mst_clipiqa.encoders.mini.text import TextEncoder
 from mst_clipiqa.encoders.text import padded
 from mst_clipiqa.model.templates import TEMPLATES
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What is said of drawn scenes.
+
+    Attributes:
+        prompts: the states of all captions, each once.
+        rows: int, (scenes, captions): which of them are said of each scene: right, without a colour, wrong ones.
+    """
+
+    prompts: Prompts
+    rows: np.ndarray
 
 
 def rounded_text(dim: int) -> TextEncoder:
@@ -27,9 +43,11 @@ def read_prompts(rated: Rated, dim: int) -> tuple[Prompts, list[str]]:
     return _states(texts, dim), texts
 
 
-def read_captions(dim: int) -> Prompts:
-    """Return the states of the captions of all drawn scenes, scene after scene, each the best first."""
-    return _states([caption for scene in scenes() for caption in scene.captions], dim)
+def read_captions(dim: int) -> Captions:
+    """Return the states of the captions of all drawn scenes."""
+    said = [scene.captions for scene in scenes()]
+    row = {text: i for i, text in enumerate(sorted({text for captions in said for text in captions}))}
+    return Captions(_states(list(row), dim), np.array([[row[text] for text in captions] for captions in said]))
 
 
 @torch.no_grad()

@@ -20,11 +20,10 @@ from mini_training.fit import Known, Sets
 from mini_training.learner import Learner, Prompts
 from mini_training.plan import Plan, Refining
 from mini_training.prepare import Maps, tensor
+from mini_training.prompts import Captions
 from mini_training.teacher import match_targets
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, to_head
-
-CAPTIONS = 3  # of a scene: right, without its colour, with a wrong one
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,14 @@ class Features:
         f_c, f_f: float, (n, D).
         tokens: T, float, (prompts, L, D).
         mask: m, bool, (prompts, L).
+        said: int, (n, captions): of a scene, its captions' rows in ``tokens``; None for rated images.
     """
 
     f_c: Tensor
     f_f: Tensor
     tokens: Tensor
     mask: Tensor
+    said: Tensor | None = None
 
 
 @torch.no_grad()
@@ -53,10 +54,11 @@ def features(learner: Learner, maps: Maps, prompts: Prompts, batch: int = 16) ->
     return Features(f_c, f_f, learner.text(prompts.tokens), prompts.mask)
 
 
-def refine(learner: Learner, sets: Sets, known: Known, captions: Prompts, how: Refining) -> None:
+def refine(learner: Learner, sets: Sets, known: Known, captions: Captions, how: Refining) -> None:
     """Replace the learner's prompt head by one trained on features of the images that ``known`` names."""
     rated = features(learner, sets.maps.rated[: len(sets.rated.names)], sets.prompts)
-    scenes = features(learner, sets.maps.scenes, captions)
+    drawn = features(learner, sets.maps.scenes, captions.prompts)
+    scenes = replace(drawn, said=torch.from_numpy(captions.rows))
     head = _refined(learner.plan, sets, known, how, (rated, scenes))
     shift = _shift(learner.plan, sets, known, how, (rated, scenes))
     with torch.no_grad():
@@ -70,7 +72,7 @@ def _refined(plan: Plan, sets: Sets, known: Known, how: Refining, of: tuple[Feat
     means: list[Tensor] = []
     for i in range(how.heads):
         torch.manual_seed(how.seed)
-        head = _Refined(fresh(plan), sets, known, replace(how, seed=how.seed + i), y)
+        head = _Refined(fresh(replace(plan, alpha=how.alpha)), sets, known, replace(how, seed=how.seed + i), y)
         head.train(*of)
         weights = [weight.detach() / how.heads for weight in head.model.parameters()]
         means = [a + b for a, b in zip(means, weights, strict=True)] if means else weights
@@ -105,7 +107,7 @@ def _shift(plan: Plan, sets: Sets, known: Known, how: Refining, of: tuple[Featur
     y, errors = to_head(torch.from_numpy(sets.rated.ratings[:, 1]), LOW, HIGH), []
     for fold in range(how.folds):
         inside, outside = known.rows[part != fold], known.rows[part == fold]
-        head = _refined(plan, sets, Known(inside, known.photos), how, of)
+        head = _refined(plan, sets, Known(inside, known.photos), replace(how, heads=how.fold_heads), of)
         errors.append(y[outside] - _rates(head, of[0], torch.from_numpy(sets.prompt_of), outside))
     return float(torch.cat(errors).mean())
 
@@ -137,7 +139,7 @@ class _Refined:
         for step in range(steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = how.rate * min(1, step / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            loss = self._rated(rated, spread) + how.scene * self._scenes(scenes, spread)
+            loss = self._rated(rated, spread) + self._scenes(scenes, spread)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -150,7 +152,9 @@ class _Refined:
         rows = torch.from_numpy(self.rng.choice(self.known.rows, self.how.batch, replace=False))
         own, y = self.prompt_of[rows], self.y[rows]
         other = self.prompt_of[torch.from_numpy(self.rng.choice(self.known.rows, self.how.batch))]
-        f_c, f_f = self._jittered(of.f_c[rows], spread[0]), self._jittered(of.f_f[rows], spread[1])
+        f_c, f_f = (
+            self._jittered(f[rows], by, self.how.jitter) for f, by in zip((of.f_c, of.f_f), spread, strict=True)
+        )
         seen = torch.rand(of.mask[own].shape) >= self.how.hidden
         seen[:, 0] = True
         q = self._score(f_c, f_f, of.tokens[own], of.mask[own] & seen)
@@ -160,17 +164,36 @@ class _Refined:
         return mst_clipiqa_loss(q, y) + self.how.shuffled * behind.mean()
 
     def _scenes(self, of: Features, spread: tuple[Tensor, Tensor]) -> Tensor:
-        rows = torch.from_numpy(self.rng.choice(len(of.f_c), min(self.how.scenes, len(of.f_c)), replace=False))
-        f_c, f_f = self._jittered(of.f_c[rows], spread[0]), self._jittered(of.f_f[rows], spread[1])
-        at = [CAPTIONS * rows + i for i in range(CAPTIONS)]
-        right, without, wrong = (self._score(f_c, f_f, of.tokens[i], of.mask[i]) for i in at)
-        apart = self.how.apart
-        pairs = ((right, wrong, apart), (right, without, apart / 2), (without, wrong, apart / 2))
-        return torch.stack([torch.relu(by - (better - worse)).mean() for better, worse, by in pairs]).sum()
+        if of.said is None:
+            raise TypeError("Expected scenes with captions.")
+        how, n = self.how, len(of.f_c)
+        rows = torch.from_numpy(self.rng.choice(n, min(how.scenes, n), replace=False))
+        f_c, f_f = (
+            self._jittered(f[rows], by, how.scene_jitter) for f, by in zip((of.f_c, of.f_f), spread, strict=True)
+        )
+        said = of.said[rows]
+        count, every = said.shape[1], said.flatten()
+        seen = of.mask[every]
+        seen = seen[:, : int(seen.sum(1).max())]  # captions are short
+        tokens = of.tokens[every, : seen.shape[1]]
+        q = self._score(f_c.repeat_interleave(count, 0), f_f.repeat_interleave(count, 0), tokens, seen)
+        return _caption_loss(q.view(-1, count), how)
 
     def _score(self, f_c: Tensor, f_f: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         q: Tensor = self.model(f_c, f_f, Text(tokens=tokens, mask=mask)).q
         return q
 
-    def _jittered(self, f: Tensor, spread: Tensor) -> Tensor:
-        return f + self.how.jitter * spread * torch.randn_like(f)
+    def _jittered(self, f: Tensor, spread: Tensor, by: float) -> Tensor:
+        return f + by * spread * torch.randn_like(f)
+
+
+def _caption_loss(q: Tensor, how: Refining) -> Tensor:
+    """Return what scores of captions lose, float (scenes, captions): right, without a colour, wrong ones.
+
+    The right caption is to be told from the wrong ones, and the one without a colour is to lie between.
+    """
+    right, without, wrong = q[:, :1], q[:, 1:2], q[:, 2:]
+    choice = how.sharpness * torch.cat([right, wrong], 1)
+    told = F.cross_entropy(choice, torch.zeros(len(q), dtype=torch.long))
+    behind = torch.relu(how.apart - (right - without)).mean() + torch.relu(how.apart - (without - wrong)).mean()
+    return how.scene * told + how.between * behind

@@ -1,7 +1,8 @@
-"""Drawn scenes with captions: one thing of one colour, before a wall, a gradient or a photograph.
+"""Drawn scenes with captions: one thing of one colour, before a wall, on a table or before a photograph.
 
 Rated prompts are too few to learn what colours are called. A scene knows its own colour, so a caption with another one
-is wrong for certain, and a caption without any lies between the two.
+is wrong for certain, and a caption without any lies between the two. Sizes, backgrounds, light and details vary: a
+head that has heard colours on one kind of drawing does not hear them on another.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+from mini_training.shapes import SHAPES, Point
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (200, 32, 36),
@@ -27,30 +30,45 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "golden": (206, 162, 46),
 }
 """What a colour is called, and what it looks like, red, green and blue 0..255."""
-THINGS = ("ball", "box", "star", "heart", "ring", "house", "car", "flower", "tree", "boat", "cup", "balloon")
-FORMS = ("a {} {}", "a photo of a {} {}", "{} {}", "a {} {} on a table", "one {} {}, close up", "a {} {} in a room")
-PER_COLOUR = 60
+THINGS = tuple(SHAPES)
+FORMS = (
+    "a {} {}",
+    "a photo of a {} {}",
+    "{} {}",
+    "a {} {} on a table",
+    "one {} {}, close up",
+    "a {} {} in a room",
+    "a drawing of a {} {}",
+    "there is a {} {} on the floor",
+)
+PER_COLOUR = 120
 """Scenes of each colour."""
+WRONG = 5
+"""Captions of a scene that name a wrong colour."""
+SIDES = (224, 256, 320, 384, 512)
+"""How large scenes are, pixels."""
 
-_SIDE = 512
-_Point = tuple[float, float]
+BACKGROUNDS = ("photograph", "wall", "plain", "table")
+
+_ALIKE = {"yellow": "golden", "golden": "yellow"}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn, and three captions, each worse than the one before."""
+    """What is drawn, and what is said of it."""
 
     seed: int
     colour: str
     thing: str
+    background: str
     right: str
     without: str  # the colour left out
-    recoloured: str  # a wrong colour
+    wrong: tuple[str, ...]  # other colours
 
     @property
-    def captions(self) -> tuple[str, str, str]:
-        """The captions, best first."""
-        return self.right, self.without, self.recoloured
+    def captions(self) -> tuple[str, ...]:
+        """The captions: the right one, the one without a colour, and the wrong ones."""
+        return self.right, self.without, *self.wrong
 
 
 def scenes() -> list[Scene]:
@@ -59,11 +77,13 @@ def scenes() -> list[Scene]:
     names = list(COLOURS)
     out = []
     for seed in range(PER_COLOUR * len(names)):
-        colour, thing = names[seed % len(names)], str(rng.choice(THINGS))
-        form = str(rng.choice(FORMS))
-        wrong = str(rng.choice([c for c in names if c != colour and {c, colour} != {"yellow", "golden"}]))
+        # Every colour on every background: else the background tells the colour.
+        background = BACKGROUNDS[seed // len(names) % len(BACKGROUNDS)]
+        colour, thing, form = names[seed % len(names)], str(rng.choice(THINGS)), str(rng.choice(FORMS))
+        others = rng.permutation([name for name in names if name not in (colour, _ALIKE.get(colour))])[:WRONG]
+        wrong = tuple(_said(form, str(other), thing) for other in others)
         without = " ".join(form.format("", thing).split())
-        out.append(Scene(seed, colour, thing, _said(form, colour, thing), without, _said(form, wrong, thing)))
+        out.append(Scene(seed, colour, thing, background, _said(form, colour, thing), without, wrong))
     return out
 
 
@@ -72,112 +92,95 @@ def _said(form: str, colour: str, thing: str) -> str:
 
 
 def draw(scene: Scene, photograph: Image.Image) -> Image.Image:
-    """Return the scene, RGB 512 x 512; every third one stands before the photograph."""
+    """Return the scene, RGB, square; some stand before a part of the photograph."""
     rng = np.random.default_rng(scene.seed)
-    image = _square(photograph) if scene.seed % 3 == 0 else _wall(rng)
-    fill = _near(COLOURS[scene.colour], rng)
-    shape = Image.new("L", (2 * _SIDE, 2 * _SIDE))
-    size, turn = rng.uniform(0.28, 0.46), rng.uniform(-0.3, 0.3)
+    side = int(rng.choice(SIDES))
+    image = _background(scene.background, photograph, side, rng)
+    size, turn = rng.uniform(0.2, 0.48), rng.uniform(-0.3, 0.3) * rng.integers(2)
     centre = rng.uniform(size, 1 - size, 2)
-    pen = ImageDraw.Draw(shape)
-    for outline in _outlines(scene.thing):
-        pen.polygon([_placed(p, centre, size, turn) for p in outline.points], fill=255 if outline.filled else 0)
-    mask = shape.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    image.paste(_surface(fill, rng), mask=mask)
-    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.8)))
+    masks = {part: Image.new("L", (2 * side, 2 * side)) for part in ("body", "detail")}
+    pens = {part: ImageDraw.Draw(mask) for part, mask in masks.items()}
+    for outline in SHAPES[scene.thing]:
+        points = [_placed(p, 2 * side * centre, 2 * side * size, turn) for p in outline.points]
+        for part, pen in pens.items():
+            pen.polygon(points, fill=255 if outline.part == part else 0)
+    fills = {"body": _near(COLOURS[scene.colour], rng), "detail": _detail(scene.colour, rng)}
+    for part, mask in masks.items():
+        if mask.getbbox():
+            image.paste(_surface(fills[part], side, rng), mask=mask.resize((side, side), Image.Resampling.BOX))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1) * side / max(SIDES)))
 
 
-@dataclass(frozen=True)
-class _Outline:
-    points: list[_Point]  # within -1..1, y down
-    filled: bool = True  # else cut out
-
-
-def _outlines(thing: str) -> list[_Outline]:
-    match thing:
-        case "ball":
-            return [_Outline(_ellipse(0, 0, 1, 1))]
-        case "box":
-            return [_Outline(_rectangle(-0.8, -0.7, 0.8, 0.7)), _Outline(_rectangle(-0.8, -0.42, 0.8, -0.38), False)]
-        case "star":
-            turns = [(k * math.pi / 5, 1 if k % 2 == 0 else 0.42) for k in range(10)]
-            return [_Outline([(r * math.sin(a), -r * math.cos(a)) for a, r in turns])]
-        case "heart":
-            turn = np.linspace(0, 2 * math.pi, 60)
-            x, y = np.sin(turn) ** 3, 13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn)
-            return [_Outline(list(zip(x.tolist(), (-y / 16).tolist(), strict=True)))]
-        case "ring":
-            return [_Outline(_ellipse(0, 0, 1, 1)), _Outline(_ellipse(0, 0, 0.55, 0.55), False)]
-        case "house":
-            roof, door = [(-0.95, -0.15), (0, -1), (0.95, -0.15)], _rectangle(-0.15, 0.4, 0.15, 0.9)
-            return [_Outline(_rectangle(-0.75, -0.15, 0.75, 0.9)), _Outline(roof), _Outline(door, False)]
-        case "car":
-            cabin = [(-0.55, -0.05), (-0.3, -0.5), (0.35, -0.5), (0.65, -0.05)]
-            wheels = [_Outline(_ellipse(x, 0.42, 0.2, 0.2)) for x in (-0.55, 0.55)]
-            return [_Outline(_rectangle(-1, -0.05, 1, 0.4)), _Outline(cabin), *wheels]
-        case "flower":
-            angles = np.linspace(0, 2 * math.pi, 7)[:-1]
-            petals = [_Outline(_ellipse(0.55 * math.cos(a), 0.55 * math.sin(a), 0.4, 0.4)) for a in angles]
-            return [*petals, _Outline(_ellipse(0, 0, 0.22, 0.22), False)]
-        case "tree":
-            crowns = [[(-0.7, 0.4), (0, -0.4), (0.7, 0.4)], [(-0.55, -0.1), (0, -1), (0.55, -0.1)]]
-            return [*map(_Outline, crowns), _Outline(_rectangle(-0.12, 0.4, 0.12, 1))]
-        case "boat":
-            hull, sail = [(-1, 0.3), (1, 0.3), (0.6, 0.8), (-0.6, 0.8)], [(0, -1), (0, 0.2), (0.75, 0.2)]
-            return [_Outline(hull), _Outline(sail)]
-        case "cup":
-            handle = [_Outline(_ellipse(0.6, 0, 0.4, 0.4)), _Outline(_ellipse(0.6, 0, 0.22, 0.22), False)]
-            return [*handle, _Outline([(-0.7, -0.7), (0.6, -0.7), (0.45, 0.8), (-0.55, 0.8)])]
+def _background(kind: str, photograph: Image.Image, side: int, rng: np.random.Generator) -> Image.Image:
+    match kind:
+        case "photograph":
+            return _part(photograph, side, rng)
+        case "wall":
+            return _wall(side, rng)
+        case "plain":
+            return _plain(side, rng)
         case _:
-            return [_Outline(_ellipse(0, -0.25, 0.7, 0.75)), _Outline([(-0.1, 0.62), (0, 0.48), (0.1, 0.62)])]
+            image, table = _plain(side, rng), _plain(side, rng)
+            image.paste(table, (0, int(rng.uniform(0.4, 0.85) * side)))
+            return image
 
 
-def _ellipse(x: float, y: float, a: float, b: float) -> list[_Point]:
-    return [(x + a * math.cos(t), y + b * math.sin(t)) for t in np.linspace(0, 2 * math.pi, 48)]
+def _detail(colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the colour of details: dark, wooden, or any that is not the thing's own."""
+    others = ["black", "brown"] if rng.random() < 0.5 else [name for name in COLOURS if name != colour]
+    return _near(COLOURS[str(rng.choice(others))], rng)
 
 
-def _rectangle(left: float, top: float, right: float, bottom: float) -> list[_Point]:
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
-
-
-def _placed(point: _Point, centre: np.ndarray, size: float, turn: float) -> _Point:
+def _placed(point: Point, centre: np.ndarray, size: float, turn: float) -> Point:
     x, y = point
     across, down = x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)
-    return (2 * _SIDE * (centre[0] + size * across), 2 * _SIDE * (centre[1] + size * down))
+    return (centre[0] + size * across, centre[1] + size * down)
 
 
 def _near(colour: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
     """Return a colour that goes by the same name."""
-    return np.clip(np.array(colour) * rng.uniform(0.85, 1.12) + rng.uniform(-7, 7, 3), 0, 255)
+    return np.clip(np.array(colour) * rng.uniform(0.85, 1.12) + rng.uniform(-9, 9, 3), 0, 255)
 
 
-def _surface(fill: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """Return the colour under light from one side, with a little grain."""
-    y, x = np.mgrid[-1 : 1 : _SIDE * 1j, -1 : 1 : _SIDE * 1j]
-    a = rng.uniform(0, 2 * math.pi)
-    light = 1 + rng.uniform(0, 0.25) * (x * math.cos(a) + y * math.sin(a))
-    pixels = fill * light[..., None] + rng.uniform(0, 8) * rng.standard_normal((_SIDE, _SIDE, 1))
-    return _image(pixels)
+def _surface(fill: np.ndarray, side: int, rng: np.random.Generator) -> Image.Image:
+    """Return the colour, half of the time under light from one side, with a little grain."""
+    light = 1 + rng.integers(2) * rng.uniform(0, 0.25) * (2 * _slope(side, rng) - 1)
+    return _image(fill * light[..., None] + rng.uniform(0, 8) * _grain(side, rng))
 
 
-def _wall(rng: np.random.Generator) -> Image.Image:
+def _wall(side: int, rng: np.random.Generator) -> Image.Image:
     """Return a background without a colour worth a name: light or dark, even, shaded or blotched."""
     low, high = np.sort(rng.uniform(30, 235, 2))
-    y, x = np.mgrid[0 : 1 : _SIDE * 1j, 0 : 1 : _SIDE * 1j]
-    a = rng.uniform(0, 2 * math.pi)
-    shade = low + (high - low) * (0.5 + 0.35 * (x * math.cos(a) + y * math.sin(a)))
-    blotches = rng.standard_normal((8, 8)) * rng.uniform(0, 40)
-    shade = shade + np.asarray(
-        Image.fromarray(blotches.astype(np.float32)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-    )
-    tint = rng.uniform(-12, 12, 3)
-    return _image(shade[..., None] + tint + rng.uniform(0, 10) * rng.standard_normal((_SIDE, _SIDE, 1)))
+    shade = low + (high - low) * (0.15 + 0.7 * _slope(side, rng))
+    blotches = (rng.standard_normal((8, 8)) * rng.uniform(0, 40)).astype(np.float32)
+    shade = shade + np.asarray(Image.fromarray(blotches).resize((side, side), Image.Resampling.BICUBIC))
+    return _image(shade[..., None] + rng.uniform(-12, 12, 3) + rng.uniform(0, 10) * _grain(side, rng))
 
 
-def _square(image: Image.Image) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+def _plain(side: int, rng: np.random.Generator) -> Image.Image:
+    """Return an even background of little colour, nearly without grain."""
+    shade = rng.uniform(40, 245) + rng.uniform(0, 50) * (_slope(side, rng) - 0.5)
+    return _image(shade[..., None] + rng.uniform(-20, 20, 3) * rng.integers(2) + rng.uniform(0, 5) * _grain(side, rng))
+
+
+def _slope(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a slope from about 0 to about 1 across the image, in any direction, float (side, side)."""
+    along, a = np.linspace(-0.5, 0.5, side) / math.sqrt(2), rng.uniform(0, 2 * math.pi)
+    slope: np.ndarray = 0.5 + along * math.cos(a) + along[:, None] * math.sin(a)
+    return slope
+
+
+def _grain(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Return noise that is weaker in smaller images, as if they had been shrunk, float (side, side, 1)."""
+    return rng.standard_normal((side, side, 1), dtype=np.float32) * (side / max(SIDES))
+
+
+def _part(image: Image.Image, side: int, rng: np.random.Generator) -> Image.Image:
+    """Return a square part of an image, mirrored or not."""
+    length = int(rng.uniform(0.5, 1) * min(image.size))
+    left, top = (int(rng.integers(whole - length + 1)) for whole in image.size)
+    part = image.crop((left, top, left + length, top + length)).resize((side, side), Image.Resampling.BICUBIC)
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.integers(2) else part
 
 
 def _image(pixels: np.ndarray) -> Image.Image:
