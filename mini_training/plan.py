@@ -80,7 +80,7 @@ class Refining:
     decay: float = 0.05
     jitter: float = 0.3  # of features, in their deviations over the rated images
     hidden: float = 0.2  # share of an image's own tokens that the head does not see
-    shuffled: float = 2.0  # weight of an image's own prompt ahead of another one
+    shuffled: float = 1.0  # weight of an image's own prompt ahead of another one
     ahead: float = 0.5  # by how much, on 1..5
     scenes: int = 96  # drawn scenes per step
     scene: float = 1.0  # weight of telling a right caption from wrong colours

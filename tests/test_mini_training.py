@@ -304,6 +304,7 @@ def test_refined_head_puts_the_right_colour_above_none_and_none_above_a_wrong_on
     head = _Refined(model, sets, Known(np.arange(8), np.arange(0)), how, torch.full((12,), 3.0))
     head.train(replace(of, f_c=of.f_c[:12], f_f=of.f_f[:12], said=None), of)
     new = colour_features(32)
+    assert new.said is not None
     with torch.no_grad():
         q = [model(new.f_c, new.f_f, Text(tokens=new.tokens[i], mask=new.mask[i])).q for i in new.said.T]
     assert (q[0] > q[1]).float().mean() > 0.9 and (q[1] > q[2]).float().mean() > 0.9
