@@ -83,7 +83,7 @@ class Refining:
     shuffled: float = 1.0  # weight of an image's own prompt ahead of another one
     ahead: float = 0.5  # by how much, on 1..5
     scenes: int = 96  # drawn scenes per step
-    scene: float = 1.0  # weight of telling a right caption from wrong colours
+    scene: float = 1.0  # weight of a right caption against wrong colours
     sharpness: float = 4.0  # of that choice, per point on 1..5
     between: float = 1.5  # weight of a caption without a colour between a right and a wrong one
     apart: float = 0.15  # by how much, on 1..5

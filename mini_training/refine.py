@@ -190,7 +190,7 @@ class _Refined:
 def _caption_loss(q: Tensor, how: Refining) -> Tensor:
     """Return what scores of captions lose, float (scenes, captions): right, without a colour, wrong ones.
 
-    The right caption is to be told from the wrong ones, and the one without a colour is to lie between.
+    The right caption should win against the wrong ones, and the one without a colour should lie between.
     """
     right, without, wrong = q[:, :1], q[:, 1:2], q[:, 2:]
     choice = how.sharpness * torch.cat([right, wrong], 1)
