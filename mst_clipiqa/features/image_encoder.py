@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
-from mst_clipiqa.encoders.threads import compute_with
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
@@ -189,15 +188,9 @@ class ImageEncoder:
             items: in any number; read only as far as needed.
             open_item: calls ``open`` with the item's image; runs in the decoding threads.
         """
-        threads = torch.get_num_threads()
-
-        def encode(batch: list[tuple[_Item, Opened]]) -> list[Encoded | Failed | AlreadyScored]:
-            compute_with(threads)
-            return self.encode_opened([one for _, one in batch])
-
-        opened = in_order(items, open_item, workers=self.workers, ahead=max(self.batch_size, self.workers))
-        # The next batch is encoded while the caller scores this one.
-        for batch, encoded in in_order(in_batches(opened, self.batch_size), encode, workers=1, ahead=1):
+        opened = in_order(items, open_item, workers=self.workers, ahead=2 * self.batch_size)
+        for batch in in_batches(opened, self.batch_size):
+            encoded = self.encode_opened([one for _, one in batch])
             yield [(item, one) for (item, _), one in zip(batch, encoded, strict=True)]
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
