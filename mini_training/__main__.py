@@ -151,7 +151,7 @@ def _train(paths: Paths, rated: Rated, known: Known, place: Place, *, quality_on
     With ``quality_only`` the training is shorter, and the prompt head is not trained again.
     """
     torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
-    plan = replace(Plan(), epochs=SHORT) if quality_only else Plan()
+    plan = replace(Plan(), epochs=SHORT, members=1) if quality_only else Plan()
     prompts, texts = read_prompts(rated, plan.dim)
     prompt_of = np.array([texts.index(prompt) for prompt in rated.prompts])
     sets = Sets(rated, read(paths.work), prompts, prompt_of, np.load(paths.work / "described.npy"))

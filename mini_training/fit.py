@@ -1,4 +1,8 @@
-"""The loop: batches, steps, and the running mean of the weights."""
+"""The loop: batches, steps, the running mean of the weights, and the mean of several trainings.
+
+The trainings begin with the same weights and see the images in another order each; the mean of what they end with is
+what is kept.
+"""
 
 from __future__ import annotations
 
@@ -61,24 +65,48 @@ class Batch:
 
 
 def fit(sets: Sets, known: Known, plan: Plan, checkpoint: Path) -> Learner:
-    """Return a trained learner; training resumes from ``checkpoint`` if it exists."""
-    torch.manual_seed(plan.seed)
-    learner = Learner(plan)
-    if checkpoint.is_file() and "learner" in (state := torch.load(checkpoint, weights_only=True)):
-        learner.load_state_dict(state["learner"])
-        return learner.eval()
-    learner.centre(sets.prompts)
-    _standardise(learner, sets, known)
-    _Run(learner, sets, known, checkpoint).train()
+    """Return a trained learner; training resumes from checkpoints beside ``checkpoint`` if there are any."""
+    learner = _new(sets, known, plan)
+    if not _read(learner, checkpoint):
+        learners = [_member(sets, known, plan, checkpoint, i) for i in range(plan.members)]
+        with torch.no_grad():
+            for weight, *each in zip(*(some.parameters() for some in (learner, *learners)), strict=True):
+                weight.copy_(torch.stack(each).mean(0))
+        torch.save({"learner": learner.state_dict()}, checkpoint)
     return learner.eval()
 
 
-class _Run:
-    """One training."""
+def _member(sets: Sets, known: Known, plan: Plan, checkpoint: Path, number: int) -> Learner:
+    """Return one of the trainings whose mean is kept."""
+    learner, own = _new(sets, known, plan), checkpoint.with_suffix(f".{number}.pt")
+    if not _read(learner, own):
+        _Run(learner, sets, known, own, plan.seed + number).train()
+    return learner
 
-    def __init__(self, learner: Learner, sets: Sets, known: Known, checkpoint: Path) -> None:
+
+def _new(sets: Sets, known: Known, plan: Plan) -> Learner:
+    """Return an untrained learner, standardised by some images that may be looked at."""
+    torch.manual_seed(plan.seed)
+    learner = Learner(plan)
+    learner.centre(sets.prompts)
+    _standardise(learner, sets, known)
+    return learner
+
+
+def _read(learner: Learner, checkpoint: Path) -> bool:
+    """Read what a complete training left, if there is one."""
+    if not checkpoint.is_file() or "learner" not in (state := torch.load(checkpoint, weights_only=True)):
+        return False
+    learner.load_state_dict(state["learner"])
+    return True
+
+
+class _Run:
+    """One training; ``seed`` decides in which order it sees the images."""
+
+    def __init__(self, learner: Learner, sets: Sets, known: Known, checkpoint: Path, seed: int) -> None:
         self.learner, self.sets, self.known, self.plan = learner, sets, known, learner.plan
-        self.checkpoint = checkpoint
+        self.checkpoint, self.seed = checkpoint, seed
         quality, marks = quality_targets(sets.described, sets.rated, known.rows, known.photos)
         self.quality, self.marks = to_head(torch.from_numpy(quality), LOW, HIGH), torch.from_numpy(marks)
         self.steps = max(1, int(self.plan.epochs * len(known.rows) / self.plan.batch))
@@ -124,9 +152,9 @@ class _Run:
         rate = _rate(step / self.steps, self.plan.warm)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        rng = np.random.default_rng((self.plan.seed, step))
-        torch.manual_seed(self.plan.seed * 1_000_003 + step)
-        loss = self._loss(draw(self.sets, self.known, self.plan, step, rng), rng)
+        rng = np.random.default_rng((self.seed, step))
+        torch.manual_seed(self.seed * 1_000_003 + step)
+        loss = self._loss(draw(self.sets, self.known, self.plan, (step, self.seed), rng), rng)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, _CLIP)
@@ -180,10 +208,14 @@ class _Run:
         self.first = state["done"]
 
 
-def draw(sets: Sets, known: Known, plan: Plan, step: int, rng: np.random.Generator) -> Batch:
-    """Return one batch: each epoch sees every rated image once, some of its crops, mirrored or not."""
-    rows = _turn(known.rows, plan.batch, step, plan.seed)
-    photos = _turn(known.photos, plan.photos, step, plan.seed + 1) if len(known.photos) else known.photos
+def draw(sets: Sets, known: Known, plan: Plan, turn: tuple[int, int], rng: np.random.Generator) -> Batch:
+    """Return one batch: each epoch sees every rated image once, some of its crops, mirrored or not.
+
+    ``turn``: the step, and the seed of the order.
+    """
+    step, seed = turn
+    rows = _turn(known.rows, plan.batch, step, seed)
+    photos = _turn(known.photos, plan.photos, step, seed + 1) if len(known.photos) else known.photos
     maps, n = sets.maps, len(sets.rated.names)
     parts = []
     for row in [*rows, *(n + photos)]:

@@ -51,6 +51,7 @@ class Plan:
     drop: float = 0.3  # of pooled numbers
     text_drop: float = 0.2  # of token states
     epochs: float = 6
+    members: int = 2  # trainings whose weights are averaged
     batch: int = 24  # rated images per step
     photos: int = 6  # photographs of LIVE in the Wild per step
     ladders: int = 2  # per step: an image and four distorted versions each

@@ -269,6 +269,22 @@ def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monk
 
 
 @needs_lite0
+def test_what_is_kept_is_the_mean_of_trainings_that_differ_in_their_order(tmp_path: Path) -> None:
+    from mini_training import fit as loop
+
+    rated, maps, prompts = toy()
+    sets = loop.Sets(rated, maps, prompts, np.arange(12) % 2, described())
+    known = loop.Known(np.arange(8), np.arange(4))
+    plan = replace(Plan(), dim=8, batch=4, photos=2, epochs=1, crops=2, ladders=1, members=2)
+    kept = dict(loop.fit(sets, known, plan, tmp_path / "kept.pt").named_parameters())
+    one, other = (torch.load(tmp_path / f"kept.{i}.pt", weights_only=True)["learner"] for i in range(2))
+    assert not torch.equal(one["coarse.project.weight"], other["coarse.project.weight"])
+    assert all(torch.allclose(kept[name], (one[name] + other[name]) / 2, atol=1e-6) for name in kept)
+    alone = loop.fit(sets, known, replace(plan, members=1), tmp_path / "alone.pt").state_dict()
+    assert all(torch.equal(alone[name], one[name]) for name in one)
+
+
+@needs_lite0
 def test_refining_changes_the_prompt_head_and_nothing_else() -> None:
     from mini_training.learner import Learner
 
