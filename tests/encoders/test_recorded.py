@@ -68,3 +68,18 @@ def test_a_card_gets_larger_chunks_and_batches_that_fill_them(clip: CLIPPair, mo
     assert ImageEncoder(clip).batch_size == 2 * CHUNK_CUDA
     assert ImageEncoder(clip, batch_size=5).batch_size == 5
     assert ImageEncoder(FakePair()).batch_size == BATCH_SIZE
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_a_recording_gives_what_the_tower_computes_and_follows_weights_that_change_in_place(clip: CLIPPair) -> None:
+    clip.to("cuda", "bf16")
+    tower = clip.mstfe.encoder_fine
+    assert isinstance(tower, VisionTower)
+    with torch.inference_mode():
+        for seed in range(3):
+            rng = torch.Generator("cuda").manual_seed(seed)
+            pixels = torch.randn(2, 3, 224, 224, generator=rng, device="cuda")
+            assert torch.equal(tower(pixels), tower.computed(pixels))
+        before = tower(pixels)
+        tower.clip.visual_projection.weight.mul_(2)
+        assert torch.equal(tower(pixels), 2 * before)
