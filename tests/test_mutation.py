@@ -35,7 +35,7 @@ def test_each_part_has_tests() -> None:
 
 def test_the_likeliest_to_fail_run_first() -> None:
     first, others = suites_of("evaluate", "mst_clipiqa/evaluate/widening.py")
-    assert first == ["tests/evaluate/test_familiarity.py"]
+    assert first == ["tests/evaluate/test_familiarity.py", "tests/evaluate/test_imports.py"]
     assert others == ["tests/evaluate/test_evaluate.py", "tests/evaluate/test_intervals.py", *EVERYWHERE]
 
 
