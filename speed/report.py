@@ -150,7 +150,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}, torch {machine['torch']}, "
         f"Python {machine['python']}; each section ends with its date. What was measured with `mini` "
-        "before 26 November 2026, and all on adaptation, is of its earlier weights.",
+        "before 26 November 2026 is of its earlier weights.",
         "",
         "Every section is the output of one script in `speed/`. The beginning of the script says how it measures; "
         "the complete output is in `docs/performance/`. `python -m speed.report` writes this page. Rates depend on the "
