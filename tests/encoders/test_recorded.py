@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_a_tower_replays_in_inference_alone_and_never_while_it_merges_tokens(cli
     assert not torch.equal(tower(pixels), answer)  # with gradients
     tower.float()  # weights that move end the recording
     assert tower.recorded is None
+
+
+def test_a_copy_of_a_tower_makes_recordings_of_its_own(clip: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "_Recording", Noted)
+    monkeypatch.setattr(Noted, "made", [], raising=False)
+    tower, pixels = clip.mstfe.encoder_fine, torch.zeros(1, 3, 224, 224)
+    assert isinstance(tower, VisionTower)
+    tower.recorded = recorded.Recorded(tower.computed)
+    with torch.inference_mode():
+        want = tower(pixels)
+        other = copy.deepcopy(tower)
+        tower.clip.visual_projection.weight.mul_(2)
+        assert torch.allclose(other(pixels), want, atol=1e-4)
+        assert torch.allclose(tower(pixels), 2 * want, atol=1e-4)
+    assert len(Noted.made) == 2
 
 
 def test_a_card_gets_larger_chunks_and_batches_that_fill_them(clip: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
