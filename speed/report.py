@@ -77,7 +77,10 @@ CLAIMS = {
         "images per second of `serve` under 64 clients, as a share of `score` on the same files",
         "clients, HTTP and the server share the cores with the encoders",
     ),
-    ("serve", "memory_mb_per_minute"): ("memory that `serve` gains per minute, MB", "caches fill in the first minutes"),
+    ("serve", "memory_mb_per_minute"): (
+        "memory that `serve` gains per minute, MB",
+        "it has just started; in five minutes it levels off",
+    ),
     ("serve", "errors"): ("requests to `serve` without a score", ""),
     ("serve", "scores_not_equal"): ("scores of `serve` that differ from those of `score`", ""),
     ("startup", "seconds"): ("seconds to score one image, start included", "most of it is the import of torch"),

@@ -95,6 +95,14 @@ def test_scale_says_how_memory_grows() -> None:
     assert f"took {found['ratio']:.2f} times the memory of one with 500 ({many:.0f} and {few:.0f} MB)" in page("scale")
 
 
+def test_serve_says_how_memory_grows_in_a_longer_run() -> None:
+    found = json.loads((DOCS / "soak_serve.json").read_text(encoding="utf-8"))
+    assert (found["soak"], found["clients"], found["lost"], found["errors"]) == ("serve", 64, 0, {})
+    text = " ".join(page("serve").split())
+    assert f"{found['answered']:,} responses in five minutes, none lost." in text and found["minutes"] == 5.0
+    assert f"Memory changed by {found['mb_per_minute']} MB per minute" in text
+
+
 def test_scale_says_what_kills_left() -> None:
     rows = [json.loads(line) for line in (DOCS / "kill_score.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["format"] for row in rows] == ["csv", "jsonl", "parquet"]
