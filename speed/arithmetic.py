@@ -20,7 +20,7 @@ from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.encoders.threads import reuse_freed_memory
-from mst_clipiqa.scoring.loading import ScoreOptions
+from mst_clipiqa.features.image_encoder import BATCH_SIZE
 from speed.machine import matmul_flops, median_seconds, run
 from speed.random_pair import random_pair
 
@@ -41,7 +41,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
         tower.fuse()
 
     def work() -> None:
-        for batch in views.split(ScoreOptions.batch_size):  # as `score` does
+        for batch in views.split(BATCH_SIZE):  # as `score` does
             encode_views(pair, batch)
 
     before = matmul_flops(DTYPES[precision])

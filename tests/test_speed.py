@@ -17,7 +17,7 @@ from mst_clipiqa.encoders.clip import load_clip_pair
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from speed import cost, decode, gpu, machine, memory, merge, mini, report, shared  # noqa: E402
+from speed import arithmetic, cost, decode, gpu, machine, memory, merge, mini, report, shared  # noqa: E402
 from speed.images import jpegs  # noqa: E402
 from tests.closed_form import save_clip  # noqa: E402
 
@@ -128,6 +128,17 @@ def test_the_script_for_a_card_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch, 
         assert found["note"] and "bars" not in found and found["fp32_largest_difference"] == 0
     assert found["encode_per_second"] == found["whole_per_second"] == 4
     assert found["gradient"]["images_per_second"] == 4
+
+
+def test_the_rate_of_arithmetic_is_measured_in_batches_as_score_makes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    coarse, fine = save_clip(tmp_path / "32", 32), save_clip(tmp_path / "16", 16)
+    monkeypatch.setattr(arithmetic, "random_pair", lambda: load_clip_pair(str(coarse), str(fine), "tiny"))
+    monkeypatch.setattr(arithmetic, "matmul_flops", lambda *_: 1e9)
+    monkeypatch.setattr(arithmetic, "median_seconds", lambda work, *_: (work(), 0.5)[1])
+    found = arithmetic.measure(3, tmp_path)
+    assert found["images_per_second"] == 6 and found["share"] == found["encoder_gflops"]
 
 
 def test_nothing_is_shown_of_a_card_where_there_was_none(tmp_path: Path) -> None:
