@@ -1,7 +1,7 @@
 """The loop: batches, steps, the running mean of the weights, and the mean of several trainings.
 
-The trainings begin with the same weights and see the images in another order each; the mean of what they end with is
-what is kept.
+The trainings begin with the same weights, and each sees the images in an order of its own; the mean of the weights that
+they end with is kept.
 """
 
 from __future__ import annotations
@@ -66,20 +66,22 @@ class Batch:
 
 def fit(sets: Sets, known: Known, plan: Plan, checkpoint: Path) -> Learner:
     """Return a trained learner; training resumes from checkpoints beside ``checkpoint`` if there are any."""
-    learner = _new(sets, known, plan)
+    learner = Learner(plan)
     if not _read(learner, checkpoint):
-        learners = [_member(sets, known, plan, checkpoint, i) for i in range(plan.members)]
+        members = [_member(sets, known, plan, checkpoint, i) for i in range(plan.members)]
+        learner = members[0]
         with torch.no_grad():
-            for weight, *each in zip(*(some.parameters() for some in (learner, *learners)), strict=True):
-                weight.copy_(torch.stack(each).mean(0))
+            for weights in zip(*(member.parameters() for member in members), strict=True):
+                weights[0].copy_(torch.stack(weights).mean(0))
         torch.save({"learner": learner.state_dict()}, checkpoint)
     return learner.eval()
 
 
 def _member(sets: Sets, known: Known, plan: Plan, checkpoint: Path, number: int) -> Learner:
     """Return one of the trainings whose mean is kept."""
-    learner, own = _new(sets, known, plan), checkpoint.with_suffix(f".{number}.pt")
+    learner, own = Learner(plan), checkpoint.with_suffix(f".{number}.pt")
     if not _read(learner, own):
+        learner = _new(sets, known, plan)
         _Run(learner, sets, known, own, plan.seed + number).train()
     return learner
 

@@ -52,7 +52,7 @@ CLAIMS = {
     ),
     ("gpu", "share_of_slower"): (
         "files to scores on a card, as a share of the slower of decoding and encoding",
-        "threads that open images share Python's lock with the one that feeds the card",
+        "one process opens, shrinks and cuts the images, feeds the card and scores",
     ),
     ("memory", "ratio"): ("memory for 20,000 images, times that for 500", ""),
     ("merge", "times_whole_at_half_the_tokens"): ("rate of the paper's encoders with half of their tokens", ""),

@@ -31,12 +31,9 @@ class Recorded:
         self._recordings: dict[tuple[object, ...], TensorMap] = {}
         self._one_at_a_time = Lock()
 
-    def __getstate__(self) -> dict[str, TensorMap]:
+    def __reduce__(self) -> tuple[type[Recorded], tuple[TensorMap]]:
         """Leave the recordings behind: a copy, or another process, makes its own."""
-        return {"work": self.work}
-
-    def __setstate__(self, state: dict[str, TensorMap]) -> None:
-        self.__init__(state["work"])  # type: ignore[misc]
+        return Recorded, (self.work,)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return ``work(x)`` in memory of its own; further shapes than ``_MOST_SHAPES`` are computed as they come."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
+from mst_clipiqa.cli import group
 from mst_clipiqa.encoders import recorded
 from mst_clipiqa.encoders.clip import CHUNK, CHUNK_CUDA, CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_vision import VisionTower
@@ -84,6 +86,14 @@ def test_a_card_gets_larger_chunks_and_batches_that_fill_them(clip: CLIPPair, mo
     assert ImageEncoder(clip).batch_size == 2 * CHUNK_CUDA
     assert ImageEncoder(clip, batch_size=5).batch_size == 5
     assert ImageEncoder(FakePair()).batch_size == BATCH_SIZE
+
+
+def test_help_names_the_batches_that_are_made() -> None:
+    of_score, of_cluster = (
+        " ".join(CliRunner().invoke(group, [name, "--help"]).stdout.split()) for name in ("score", "score-cluster")
+    )
+    assert f"[default: ({BATCH_SIZE}; {2 * CHUNK_CUDA} for CLIP on a CUDA card)]" in of_score
+    assert f"Images per batch. [default: {BATCH_SIZE};" in of_cluster
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
