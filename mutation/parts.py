@@ -9,12 +9,12 @@ RESULTS = ROOT / "docs" / "mutation.json"
 
 PARTS: dict[str, tuple[str, ...]] = {
     "model": ("tests/model/test_model.py", "tests/model"),
-    "encoders": ("tests/encoders",),
+    "encoders": ("tests/encoders", "tests/scoring/test_hub.py"),
     "scoring": (
         *(f"tests/scoring/test_{name}.py" for name in ("score", "scorer", "controls", "granularity", "hub", "resume")),
         "tests/scoring",
     ),
-    "train": ("tests/train/test_train.py", "tests/train"),
+    "train": ("tests/train/test_train.py", "tests/train", "tests/scoring/test_granularity.py"),
     "evaluate": ("tests/evaluate",),
     "benchmark": ("tests/benchmark",),
     "data": ("tests/data",),

@@ -156,6 +156,35 @@ def test_the_command_tells_clean_from_not_checked(rated: RatedSet, mini: Trained
     assert "--fail-on-contamination needs" in refused.stderr
 
 
+# units ------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_of_any_scale_is_measured_in_the_units_of_the_set(tmp_path: Path) -> None:
+    images, pair = rated_set(tmp_path, prompts=4), FakePair()
+    part = zero_shot(DIM)
+
+    def measured(own: tuple[float, float], theirs: tuple[float, float]) -> list[float]:
+        """Return SRCC, PLCC, coverage, and RMSE as a share of the scale of the set."""
+        (low, high), size = theirs, theirs[1] - theirs[0]
+        records = [
+            dataclasses.replace(r, targets={"quality": low + r.targets["quality"] / 5 * size}) for r in images.records
+        ]
+        rated = dataclasses.replace(images, records=tuple(records), ranges={"quality": (low, high)})
+        target = Target("template", *own, interval=0.2 * (own[1] - own[0]))
+        config = ModelConfig("toy", EncoderRef("fake", pair.sha256, DIM), {"quality": target})
+        scorer, steps = Scorer(TrainedModel(config, {"quality": part}), ImageEncoder(pair)), list[int]()
+        (found,) = assess(scorer, rated, choose(rated, "all", None), steps.append)
+        assert sum(steps) == len(records)
+        assert found.evaluation is not None and found.evaluation.coverage is not None
+        agreement = found.evaluation.agreement
+        return [agreement.srcc, agreement.plcc, agreement.rmse / size, found.evaluation.coverage]
+
+    plain = measured((0.0, 5.0), (0.0, 5.0))
+    assert 0 < plain[3] < 1
+    for own, theirs in (((20.0, 95.0), (0.0, 5.0)), ((1.0, 5.0), (-1.0, 1.0)), ((-3.0, -1.0), (20.0, 90.0))):
+        assert measured(own, theirs) == pytest.approx(plain, abs=1e-5)
+
+
 # what is printed --------------------------------------------------------------------------------------------
 
 

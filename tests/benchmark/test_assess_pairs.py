@@ -39,6 +39,12 @@ def test_each_image_gets_the_row_of_its_file_and_prompt(preferences: PreferenceS
     assert assess_pair_table(rows, preferences)[0].accuracy.accuracy == 0.5
 
 
+def test_a_target_that_scored_no_pair_hides_no_other(preferences: PreferenceSet) -> None:
+    rows = [row("x/1.png", "a fox", 3.0), row("y/1.png", "a fox", None)]
+    (found,) = assess_pair_table([one | {"correspondence": 4 - n} for n, one in enumerate(rows)], preferences)
+    assert (found.target, found.accuracy.accuracy, found.accuracy.pairs) == ("correspondence", 1.0, 1)
+
+
 def test_a_table_without_scores_is_refused(preferences: PreferenceSet) -> None:
     with pytest.raises(UsageError, match="Expected a column quality or correspondence with values"):
         assess_pair_table([{"file": "x/1.png", "quality": ""}], preferences)

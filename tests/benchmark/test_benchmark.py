@@ -19,7 +19,7 @@ from mst_clipiqa.benchmark.results import interval_over_splits, markdown, summar
 from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, BenchmarkRun, OtherSet, run_all, run_one
 from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate import json_ready
+from mst_clipiqa.evaluate import json_ready, paired_difference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.contamination import trained_on
@@ -130,6 +130,9 @@ def test_summary_and_tables(bench: Bench, runs: list[BenchmarkRun]) -> None:
     text = markdown(found)
     assert text.count("\n| quality |") == 2
     assert "No published figures are known to us for quality on toy." in text
+    assert f"Encoders `fake` (sha256 `{'f' * 16}`, fp32)" in text
+    others = [f"{line[measure]['mean']:.3f}" for measure in ("plcc", "krcc", "rmse")]
+    assert f"| {line['srcc']['sd']:.4f} | {' | '.join(others)} |" in text
     assert json.loads(json.dumps(json_ready(found)))["splits"] == 2
 
 
@@ -177,6 +180,9 @@ def test_one_split_has_no_interval_and_no_deviation(bench: Bench, runs: list[Ben
     assert "nan" not in text
     assert f"| {first[0].srcc:.4f} (no interval) | {first[0].srcc:.4f} | unknown |" in text
     assert ", 1 split by prompt; first:" in text
+    plan = replace(bench.plan, splits=1, targets=("quality",), heads=("template",))
+    alone = summarise(plan, first[:1], ENCODERS, None)
+    assert alone["protocol"] == first[0].protocol
 
 
 def test_what_is_undefined_is_not_printed_as_nan(bench: Bench, runs: list[BenchmarkRun]) -> None:
@@ -220,6 +226,19 @@ def test_results_are_compared_split_by_split(bench: Bench, runs: list[BenchmarkR
     assert same.a == same.b == pytest.approx(line["srcc"]["mean"])
     assert same.difference == 0
     assert same.better is None
+    backwards = {**found, "runs": found["runs"][::-1]}
+    for line in found["summary"]:  # each target and head has runs of its own, in any order
+        own = compare_results(found, backwards, line["target"], (line["head"], line["head"]))
+        assert own.a == own.b == pytest.approx(line["srcc"]["mean"])
+
+
+def test_a_single_split_is_compared_over_its_prompts(bench: Bench, runs: list[BenchmarkRun]) -> None:
+    found = json_ready(summarise(bench.plan, runs, ENCODERS, None))
+    (run,) = (r for r in found["runs"] if (r["split"], r["target"], r["head"]) == (0, "quality", "prompt"))
+    backwards = {**run, "predictions": [-q for q in run["predictions"]]}
+    got = compare_results({**found, "runs": [run]}, {**found, "runs": [backwards]}, "quality", ("prompt", "prompt"))
+    assert got == paired_difference(run["predictions"], backwards["predictions"], run["mos"], run["groups"])
+    assert (got.a, got.b) == (pytest.approx(run["srcc"]), pytest.approx(-run["srcc"]))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
 from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.storage import SCALE, packed, unpacked
-from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
+from mst_clipiqa.encoders.mini.text import TextBlock, TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import BLOCKS, FARTHEST, Tower, TowerConfig, pooled
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError
@@ -143,6 +143,34 @@ def test_embeddings_of_words_stay_packed_and_are_the_same_bits(pair: MiniPair, t
     save_mini_pair(tmp_path, config, MiniParts(pair.coarse, pair.fine, pair.text, pair.tokenizer))
     again = safetensors.torch.load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(again[key], stored[key]) for key in stored if key.startswith("text.words."))
+
+
+def test_a_block_of_the_text_encoder_is_torchs_own_layer() -> None:
+    config = TextConfig(words=9, dim=8, width=12, inner=20, layers=1, heads=3)
+    ours = TextBlock(config).eval()
+    torch.manual_seed(0)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    theirs = torch.nn.TransformerEncoderLayer(12, 3, 20, 0.0, "gelu", 1e-12, batch_first=True).eval()
+    names = {
+        "self_attn.in_proj_": "qkv.",
+        "self_attn.out_proj.": "out.",
+        "linear1.": "up.",
+        "linear2.": "down.",
+        "norm1.": "norm_1.",
+        "norm2.": "norm_2.",
+    }
+    own = ours.state_dict()
+    theirs.load_state_dict({a + end: own[b + end] for a, b in names.items() for end in ("weight", "bias")})
+    x, mask = torch.randn(2, 5, 12), torch.arange(5) < torch.tensor([[5], [3]])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x, mask)[mask], theirs(x, src_key_padding_mask=~mask)[mask])
+
+
+def test_encoders_are_frozen(pair: MiniPair) -> None:
+    for part in (pair.coarse, pair.fine, pair.text):
+        assert not part.training
+        assert not any(parameter.requires_grad for parameter in part.parameters())
 
 
 def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair) -> None:

@@ -127,6 +127,7 @@ def test_a_row_is_kept_only_if_what_it_was_asked_has_not_changed(folder: Path) -
         (["--negative-from", "metadta"], "or a column of the list, got 'metadta' (did you mean 'metadata'?)"),
         (["--reference", "nothing.png"], "Expected a file or a column of the list for --reference, got 'nothing.png'"),
         (["--control", "depth:a.png"], "Expected --control edges:FILE or edges:COLUMN, got 'depth:a.png'"),
+        (["--control", "edges:"], "Expected --control edges:FILE or edges:COLUMN, got 'edges:'"),
         (["--control", "edges:no.png"], "Expected a file or a column of the list for --control, got 'no.png'"),
     ],
 )

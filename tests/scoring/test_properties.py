@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import cache
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -67,6 +70,37 @@ def test_the_spread_of_levels_is_at_most_half_the_scale_and_grows_with_it(
     assert spread is not None and unit is not None
     assert 0 < spread <= size / 2 + 1e-6
     assert spread == pytest.approx(unit * size / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("half", [0.1, 0.6])  # as a share of the scale: some intervals reach beyond both of its ends
+@pytest.mark.parametrize(("low", "high"), [(0.0, 5.0), (20.0, 90.0), (-1.0, 1.0), (-9.0, -4.0)])
+def test_everything_in_native_units_moves_with_the_scale_and_stays_on_it(low: float, high: float, half: float) -> None:
+    pair, prompts = FakePair(), ["a red fox", "a blue car"]
+    f_c, f_f = torch.randn(2, 2, 64, generator=torch.Generator().manual_seed(0))
+
+    def found(low: float, high: float) -> tuple[list[Score], list[Tensor]]:
+        made = model(pair)
+        targets = {
+            name: dataclasses.replace(target, low=low, high=high, interval=half * (high - low))
+            for name, target in made.config.targets.items()
+        }
+        scaled = TrainedModel(dataclasses.replace(made.config, targets=targets), made.parts)
+        predictor = Scorer(scaled, ImageEncoder(pair)).predictor
+        slopes = predictor.gradients(f_c, f_f, prompts).values()
+        return predictor.predict(f_c, f_f, prompts), [slope for _, slope in slopes]
+
+    (plain, slopes), (moved, moved_slopes), size = found(1.0, 5.0), found(low, high), (high - low) / 4
+    for one, other in zip(plain, moved, strict=True):
+        assert one.quality_spread is not None
+        assert other.quality_spread == pytest.approx(one.quality_spread * size, abs=1e-4)
+        for name, value in one.targets.items():
+            assert value is not None and other.targets[name] == pytest.approx(low + (value - 1) * size, abs=1e-4)
+            ends = max(1.0, value - 4 * half), min(5.0, value + 4 * half)
+            assert other.intervals[name] == pytest.approx([low + (end - 1) * size for end in ends], abs=1e-4)
+            assert low <= other.intervals[name][0] <= other.intervals[name][1] <= high
+    assert half == 0.1 or all(score.intervals["quality"] == (low, high) for score in moved)
+    for a, b in zip(slopes, moved_slopes, strict=True):
+        torch.testing.assert_close(b, a * size)
 
 
 @pytest.mark.parametrize("name", ["quality", "correspondence"])

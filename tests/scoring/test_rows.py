@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
 from pathlib import Path
 
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.inputs.item import Item
+from mst_clipiqa.model_folder import TrainedModel
+from mst_clipiqa.scoring.metadata_columns import METADATA_COLUMNS, metadata_row
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.resume import STAMP
-from mst_clipiqa.scoring.score_rows import score_rows
+from mst_clipiqa.scoring.score_rows import LEVEL_COLUMNS, columns, score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair, draw
+from tests.scoring.test_scorer import model
 
 
 @pytest.fixture
@@ -33,3 +38,35 @@ def test_each_frame_of_each_state_of_a_file_has_a_stamp_of_its_own(scorer: Score
     assert len({row[STAMP] for row in rows}) == len(items)
     assert [row[STAMP] for row in score_rows(scorer, items, stamped=True)] == [row[STAMP] for row in rows]
     assert all(STAMP not in row for row in score_rows(scorer, items))
+
+
+@pytest.mark.parametrize("names", [("quality", "correspondence"), ("quality",), ("correspondence",)])
+def test_a_quality_from_templates_alone_has_levels(names: tuple[str, ...]) -> None:
+    pair = FakePair()
+    made = model(pair)
+    config = dataclasses.replace(made.config, targets={name: made.config.targets[name] for name in names})
+    scorer = Scorer(TrainedModel(config, {name: made.parts[name] for name in names}), ImageEncoder(pair))
+    found = columns(scorer, intervals=True)
+    assert {"quality_spread", *LEVEL_COLUMNS} <= found.keys() or "quality" not in names
+    assert {name for name in found if name.endswith("_low")} == {f"{name}_low" for name in names}
+    assert "quality" in names or not {"quality_spread", *LEVEL_COLUMNS} & found.keys()
+
+
+def test_a_row_says_of_an_image_what_its_file_says(tmp_path: Path) -> None:
+    info = PngInfo()
+    said = "a fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 42, Model: sd15"
+    info.add_text("parameters", said)
+    draw(0, 0.2).save(tmp_path / "said.png", pnginfo=info)
+    draw(0, 0.2).save(tmp_path / "silent.png")
+    assert metadata_row(Item("said.png", str(tmp_path / "said.png"))) == {
+        "generator": "sd15",
+        "negative_prompt": "blurry",
+        "seed": 42,
+        "steps": 20,
+        "sampler": "Euler a",
+        "cfg_scale": 7.5,
+    }
+    nothing = dict.fromkeys(METADATA_COLUMNS)
+    for item in (Item("silent.png", str(tmp_path / "silent.png")), Item("gone.png", str(tmp_path / "gone.png"))):
+        assert metadata_row(item) == nothing
+    assert metadata_row(Item("bad.png", str(tmp_path / "said.png"), problem="It is bad.")) == nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncod
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, UNLIKE_TRAINING, zero_shot_model
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import to_row
@@ -346,3 +348,26 @@ def test_the_call_refuses_a_prompt_that_is_no_text(scorer: Scorer, folder: Path,
     for given in (prompt, [prompt]):
         with pytest.raises(PromptError, match="expected the prompt as text"):
             scorer(folder / "1.png", given)
+
+
+def test_options_of_a_download_are_given_by_name_and_the_model_either_way() -> None:
+    model, *options = inspect.signature(Scorer.from_pretrained).parameters.values()
+    assert (model.name, model.kind) == ("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    assert {one.kind for one in options} == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+
+
+@pytest.mark.parametrize("target", ["quality", "correspondence"])
+def test_scores_with_gradients_are_those_of_the_same_features(small_model: Path, target: str) -> None:
+    scorer = Scorer.load(small_model)
+    differentiable = DifferentiableTarget(scorer, target)
+    images = torch.rand(2, 3, 90, 100, generator=torch.Generator().manual_seed(0))
+    prompts: list[str | None] = ["a red fox", "a photo with bad quality"]
+    found = differentiable(images, prompts)
+    same = scorer.predictor.predict(*differentiable.features(images), prompts)
+    torch.testing.assert_close(found, torch.tensor([score.targets[target] for score in same]), atol=1e-4, rtol=1e-4)
+    for unread in (None, "  ", "zzz"):
+        if target == "correspondence":
+            with pytest.raises(PromptError):
+                differentiable(images, [prompts[0], unread])
+        else:
+            assert torch.equal(differentiable(images, [prompts[0], unread]), found)

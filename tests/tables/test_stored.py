@@ -80,6 +80,7 @@ def test_a_tar_gives_images_with_their_texts(tmp_path: Path) -> None:
         ("a/02.png", {"prompt": "from the text", "mos": 1}),
         ("a/03.png", {}),
     ]
+    assert not any(row.problem for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["s.tar"]  # nothing was unpacked
 
 
@@ -179,6 +180,23 @@ def test_a_bad_image_or_text_is_a_row_with_its_reason(scorer: Scorer, tmp_path: 
     assert "1,048,577 bytes where 1,048,576 are the most" in reasons[4]
     assert "is not text: put it in quotes" in reasons[5]
     assert not (tmp_path.parent.parent / "1.png").exists()
+
+
+def test_an_image_stored_with_holes_is_not_read_as_if_it_had_none(tmp_path: Path) -> None:
+    holes = tarfile.TarInfo("0.png")
+    holes.pax_headers = {"GNU.sparse.map": "0,8,1000,8", "GNU.sparse.size": "1008"}
+    rows = list(stored_rows(tar_of(tmp_path / "s.tar", {"0.png": holes, "1.png": IMAGES[0]})))
+    assert [bool(row.problem) for row in rows] == [True, False]
+    assert "stored with holes" in str(rows[0].problem)
+
+
+def test_parquet_that_has_fewer_rows_than_when_it_was_listed_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "p.parquet", {"image": IMAGES})
+    *_, last = stored_rows(path)
+    parquet_of(path, {"image": IMAGES[:2]})
+    assert last.image is not None
+    with pytest.raises(OSError, match=r"\S"):
+        last.image.read_bytes()
 
 
 def damaged(path: Path) -> str:

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from mst_clipiqa.errors import DataError, MstClipiqaError, UsageError
 from mst_clipiqa.tables.cells import csv_cell, from_csv_cell
 from mst_clipiqa.tables.journal import origin_of
-from mst_clipiqa.tables.sniff import delimiter_of
+from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 from mst_clipiqa.tables.table import TableWriter, journal_of, read_journal, read_table, stream_table
 
 COLUMNS = ["file", "prompt", "quality", "width"]
@@ -333,6 +333,14 @@ def test_delimiters(text: str, delimiter: str) -> None:
     assert delimiter_of(text) == delimiter
 
 
+@pytest.mark.parametrize("text", ["a\n", "a,b\n1,2\n"])
+def test_utf_16_is_known_by_its_zeros_and_has_whole_characters(text: str) -> None:
+    raw = text.encode("utf-16-le")
+    assert encoding_of(io.BytesIO(raw)) == "utf-16-le"
+    assert encoding_of(io.BytesIO(raw[:3])) != "utf-16-le"  # a character and half of another
+    assert encoding_of(io.BytesIO(text.encode())) == "utf-8-sig"
+
+
 def test_a_table_of_ours_that_a_spreadsheet_saved_again(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", [{"file": "a, b.png", "quality": 1.25}, {"file": "c.png", "prompt": "-1"}])
     before = read_table(path)
@@ -523,6 +531,19 @@ def test_a_part_file_that_vanishes_from_its_folder_is_written_again(tmp_path: Pa
     assert read_table(tmp_path / "t.csv") == [{"a": 1.0}, {"a": 2.0}]
 
 
+@pytest.mark.parametrize("rows", [[], [{"a": 1}]])
+def test_a_run_that_stops_after_its_part_file_was_removed_leaves_its_rows(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    table = TableWriter(tmp_path / "t.csv", ["a"])
+    for row in rows:
+        table.append(row)
+    journal_of(tmp_path / "t.csv").unlink()
+    table.abandon()
+    assert journal_of(tmp_path / "t.csv").exists() is bool(rows)
+    assert not rows or list(read_journal(journal_of(tmp_path / "t.csv"))) == rows
+
+
 def test_a_part_file_that_is_removed_leaves_nothing_to_resume(tmp_path: Path) -> None:
     table = TableWriter(tmp_path / "t.csv", ["a"])
     table.append({"a": 1})
@@ -634,7 +655,7 @@ def test_resuming_other_columns_is_refused(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from mst_clipiqa.tables.journal import origin_of
-from mst_clipiqa.tables.sniff import delimiter_of
+from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 from mst_clipiqa.tables.table import TableWriter
 with TableWriter(sys.argv[1], ["i", "text"], resume=True) as table:
     print(table.rows, flush=True)

@@ -9,20 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from mst_clipiqa.data import RatedSet, Record, make_split
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import Learnt, build, learn
 from mst_clipiqa.train.calibrate import halves
 from mst_clipiqa.train.contamination import contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
-from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, fit
+from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, _cosine, fit
 from mst_clipiqa.train.job import TrainingJob
 from tests.fakes import FakePair, rated_set
 
@@ -171,6 +175,31 @@ def test_the_paper_recipe_is_the_published_one() -> None:
     assert (PAPER.ranking_weight, PAPER.margin, PAPER.decoupled, PAPER.cosine) == (1.0, 0.1, False, False)
 
 
+def test_the_fast_recipe_takes_fewer_and_larger_steps_from_a_zero_shot_start_for_the_same_loss() -> None:
+    assert (FAST.ranking_weight, FAST.margin) == (PAPER.ranking_weight, PAPER.margin)
+    assert min(FAST.learning_rates) > max(PAPER.learning_rates)
+    assert FAST.epochs / FAST.batch_size < PAPER.epochs / PAPER.batch_size  # steps
+    assert FAST.identity_start and FAST.cosine
+
+
+def test_a_cosine_rate_warms_up_without_a_jump_and_decays_to_nothing() -> None:
+    factors = np.array([_cosine(share) for share in np.linspace(0, 1, 201)])
+    top = int(factors.argmax())
+    assert 0 < factors[0] < 0.1
+    assert factors[top] == pytest.approx(1)
+    assert factors[-1] == pytest.approx(0)
+    assert (np.diff(factors[: top + 1]) > 0).all() and (np.diff(factors[top:]) < 0).all()
+    assert np.abs(np.diff(factors)).max() < 0.15
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 4, 5])
+def test_every_other_prompt_of_validation_calibrates_and_the_first_selects(rated: RatedSet, prompts: int) -> None:
+    groups = list(dict.fromkeys(record.group for record in rated.records))[:prompts]
+    selecting, held = halves([record for record in rated.records if record.group in groups])
+    both = [list(dict.fromkeys(record.group for record in part)) for part in (selecting, held)]
+    assert both == ([groups[::2], groups[1::2]] if prompts > 3 else [groups, []])
+
+
 def test_too_few_images_is_said(table: FeatureTable, rated: RatedSet) -> None:
     few = rated_features(table, rated.records[:1], "quality", "template", (0, 5))
     with pytest.raises(UsageError, match="Expected at least 2 images to train on and 2 to validate on, got 1 and 1"):
@@ -201,8 +230,17 @@ def test_build_makes_a_folder_that_scores_in_native_units(
         saved.append(folder)
         save(model, folder, card)
 
+    bars: dict[str, tuple[int, list[int]]] = {}
+
+    @contextmanager
+    def counted(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        bars[label] = total, []
+        yield bars[label][1].append
+
     monkeypatch.setattr("mst_clipiqa.train.build.save", noted)
-    result = build(job(rated, out), ImageEncoder(FakePair()), no_bar)
+    result = build(job(rated, out), ImageEncoder(FakePair()), counted)
+    assert bars.keys() == {"Encoding", "Training", "Testing"}
+    assert all(sum(steps) == total for total, steps in bars.values())
     assert result is not None
     assert result.evaluation is not None
     assert saved == [out]  # once; the card is replaced on its own
@@ -239,17 +277,22 @@ def test_prompts_that_chose_nothing_calibrate_and_so_does_each_generator_left_ou
     for module in ("build", "calibrate"):
         monkeypatch.setattr(f"mst_clipiqa.train.{module}.fit", noted)
     job = TrainingJob(rated, split, "quality", "template", replace(QUICK, epochs=1), tmp_path / "m", leave_out)
-    build(job, ImageEncoder(FakePair()), no_bar)
+    result = build(job, ImageEncoder(FakePair()), no_bar)
     whole = (len(split.train), selecting)
     third = (whole[0] * 2 // 3, whole[1] * 2 // 3)
     assert trainings == [whole, *([third] * 3 if leave_out else [])]
     model = load(tmp_path / "m")
     assert model.config.targets["quality"].interval is not None
     assert model.reference is not None
-    for score in Scorer(model, ImageEncoder(FakePair()))([str(r.file) for r in split.test[:4]]):
+    inside = []
+    scores = Scorer(model, ImageEncoder(FakePair()))([str(r.file) for r in split.test])
+    for score, record in zip(scores, split.test, strict=True):
         low, high = score.intervals["quality"]
         assert 0 <= low <= (score.quality or 0) <= high <= 5
         assert 0 <= (score.familiarity or 0) <= 1
+        inside.append(low <= record.targets["quality"] <= high)
+    assert result is not None and result.evaluation is not None
+    assert result.evaluation.coverage == pytest.approx(np.mean(inside))  # what is measured is what is given
 
 
 def test_only_prompts_that_chose_nothing_decide_the_interval_in_the_units_of_the_ratings(tmp_path: Path) -> None:
@@ -275,6 +318,25 @@ def test_only_prompts_that_chose_nothing_decide_the_interval_in_the_units_of_the
     assert same_weights(plain.fitted, turned.fitted)
     assert turned.widening != plain.widening
     assert larger.widening.interval == pytest.approx(20 * plain.widening.interval, rel=1e-2)
+
+
+class TwoSizes(FakePair):
+    """Features of the fine stream are cut to ``dim_fine`` numbers."""
+
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        found = super().encode_chunk(stream, views)
+        return found if stream == "coarse" else F.pad(found, (0, self.dim_fine - found.shape[1]))
+
+
+@pytest.mark.parametrize("fine", [40, 64, 80])
+def test_a_model_folder_knows_both_sizes_of_features(rated: RatedSet, tmp_path: Path, fine: int) -> None:
+    pair = TwoSizes(dim_fine=fine)
+    what = job(rated, tmp_path / "m")
+    build(replace(what, recipe=replace(QUICK, epochs=1)), ImageEncoder(pair), no_bar)
+    model = load(tmp_path / "m")
+    assert model.config.encoders.features == pair.dim + fine
+    assert model.config.encoders.dim_fine == (None if fine == pair.dim else fine)  # None also in older folders
+    assert Scorer(model, ImageEncoder(pair))(str(rated.records[0].file)).quality is not None
 
 
 def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> None:
