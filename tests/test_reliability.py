@@ -13,6 +13,7 @@ from mini_training import reliability
 from mini_training.familiarity import known_errors
 from mini_training.reliability import HeldOutScores, TwoTables
 from mini_training.reliability_page import PAGE, RESULTS, written
+from mst_clipiqa.analysis.compare import SURE
 from tests.test_mini_protocol import rated
 
 
@@ -39,6 +40,30 @@ def test_the_page_shows_what_was_measured() -> None:
     assert all(line["from"] <= line["stated"] <= line["to"] for line in lines)
     found["compare"]["quality"]["any two images, new prompts"][0]["right"] = 0.123
     assert written(text, found) != text
+
+
+def test_what_the_pages_conclude_from_the_tables_is_so() -> None:
+    found, text = json.loads(RESULTS.read_text(encoding="utf-8")), PAGE.read_text(encoding="utf-8")
+    assert SURE in reliability.EDGES and f"From {100 * SURE:.0f} % on it names a winner" in text
+
+    def mean(lines: list[dict[str, Any]], value: str) -> float:
+        return float(np.average([line[value] for line in lines], weights=[line.get("pairs", 1) for line in lines]))
+
+    for kinds in found["compare"].values():
+        surer = {kind: mean(lines, "stated") - mean(lines, "right") for kind, lines in kinds.items()}
+        assert surer["two images of one new prompt"] < 0  # as the docstring of compare_scores says
+        assert surer["two images by a generator left out"] > surer["any two images, new prompts"]
+        right = {kind: mean(lines, "right") for kind, lines in kinds.items()}
+        assert right["two images by a generator left out"] < right["any two images, new prompts"]
+    for lines in found["drift"].values():
+        known, new = (
+            [line for line in lines if line["tables"] == kind] for kind in ("known generators", "a generator left out")
+        )
+        assert mean(new, "right") < mean(known, "right")
+        assert mean(new, "covers_ratings") < mean(known, "covers_ratings")  # it errs more on a generator not seen
+        for line in (*known, *new):
+            assert line["covers_ratings"] < line["covers_scores"]  # it knows about prompts only: take the direction,
+            assert line["right"] > 0.8  # not the size
 
 
 def test_every_image_has_an_interval_that_other_prompts_calibrated(models: list[dict[str, Any]]) -> None:

@@ -152,13 +152,13 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     training, validation = (rated_features(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
     own = rated_features(table, split.test, target, head, scale)
-    q = predict(fitted.model, own)
+    q = predict(fitted.model, own).clamp(1, 5)  # a score stays on the scale
     errors, groups = (q - own.y).numpy(), [record.group for record in split.test]
     if bench.other is None:
         return _measured(bench, split, (target, head, number), q, crossed_coverage(errors, groups))
     split = replace(split, test=bench.other.table.records)
     other = rated_features(bench.other.table, split.test, target, head, bench.other.ranges[target])
-    q = predict(fitted.model, other)
+    q = predict(fitted.model, other).clamp(1, 5)
     coverage = coverage_elsewhere(errors, groups, (q - other.y).numpy())
     return _measured(bench, split, (target, head, number), q, coverage)
 

@@ -179,7 +179,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
     if not test:
         return TrainingResult(None, math.nan, seen, (), preferences)
     part = rated_features(table, test, job.target, job.head, (low, high))
-    q = to_native(predict(model.parts[job.target], part), low, high).numpy()
+    q = to_native(predict(model.parts[job.target], part).clamp(1, 5), low, high).numpy()  # a score stays on the scale
     mos = [record.targets[job.target] for record in test]
     band = _band(model, job.target, part, q)
     tables = {"generator": [r.generator for r in test], "style": [r.style for r in test]}

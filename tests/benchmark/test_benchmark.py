@@ -163,15 +163,28 @@ def test_better_and_worse_are_told_apart(bench: Bench, runs: list[BenchmarkRun])
 
 def test_another_set_is_tested_on_its_own_scale(bench: Bench, tmp_path: Path) -> None:
     other = rated_set(tmp_path, prompts=4)
-    records = tuple(
-        replace(r, targets={t: 20 * v for t, v in r.targets.items()}, group=f"other/{r.group}") for r in other.records
-    )
-    table = encode_records(ImageEncoder(FakePair()), records, prompts=True)
-    tested = OtherSet("other", table, {"quality": (0.0, 100.0), "correspondence": (0.0, 100.0)})
-    run = run_one(replace(bench, other=tested), "quality", "template", 0)
-    assert run.images == 16
-    assert max(run.mos) > 5
-    assert max(run.predictions) > 5
+
+    def run(low: float, high: float) -> BenchmarkRun:
+        records = tuple(
+            replace(r, targets={t: low + v / 5 * (high - low) for t, v in r.targets.items()}, group=f"other/{r.group}")
+            for r in other.records
+        )
+        table = encode_records(ImageEncoder(FakePair()), records, prompts=True)
+        tested = OtherSet("other", table, {"quality": (low, high), "correspondence": (low, high)})
+        return run_one(replace(bench, other=tested), "quality", "template", 0)
+
+    plain, found = run(0.0, 5.0), run(20.0, 120.0)
+    assert found.images == 16
+    assert found.predictions == pytest.approx([20 + 20 * q for q in plain.predictions])
+    assert found.rmse == pytest.approx(20 * plain.rmse)
+    assert 0 < plain.pair_accuracy == found.pair_accuracy  # of pairs that differ by a tenth of the scale
+
+
+def test_predictions_stay_on_the_scale_as_scores_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mst_clipiqa.benchmark.runs.predict", lambda _, part: 3 * part.y - 6)
+    run = run_one(bench, "quality", "template", 0)
+    assert run.predictions == pytest.approx(np.clip(3 * np.array(run.mos) - 5, 0, 5), abs=1e-5)
+    assert 0.0 in run.predictions or 5.0 in run.predictions
 
 
 def test_one_split_has_no_interval_and_no_deviation(bench: Bench, runs: list[BenchmarkRun]) -> None:

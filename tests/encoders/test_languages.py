@@ -97,6 +97,25 @@ def test_the_layout_of_sentence_transformers(older: bool, families: Folders, tmp
     assert loaded(*families["metaclip_2"]).sha256 != pair.sha256 == loaded(*families["metaclip_2"], folder).sha256
 
 
+@pytest.mark.parametrize(("body", "unused"), [("DistilBert", 0), ("XLMRoberta", 2)])
+def test_a_text_encoder_reads_as_many_tokens_as_it_has_positions(
+    body: str, unused: int, families: Folders, tmp_path: Path
+) -> None:
+    folder = tiny.sentence_tower(tmp_path / "tower")
+    (folder / "sentence_bert_config.json").unlink()
+    if body == "XLMRoberta":
+        sizes = {key: value for key, value in tiny.TEXT.items() if not key.endswith("_id")}
+        config = transformers.XLMRobertaConfig(**sizes, max_position_embeddings=40, pad_token_id=1, type_vocab_size=1)
+        tiny.save(folder, config, "XLMRobertaModel", tiny.xlm_r)
+    pair = loaded(*families["metaclip_2"], folder)
+    for words, truncated in ((100, True), (5, False)):
+        read = pair.encode_prompts([" ".join(["fox"] * words)])
+        assert read.truncated == [truncated]
+        assert torch.isfinite(read.tokens).all()
+        # RoBERTa counts positions from the padding's id on.
+        assert int(read.mask.sum()) == (40 - unused if truncated else words + 2)
+
+
 @pytest.mark.parametrize("kind", ["sentences", "metaclip_2"])
 def test_a_prompt_in_two_languages_has_one_score(kind: str, families: Folders, sentences: Path, tmp_path: Path) -> None:
     if kind == "sentences":

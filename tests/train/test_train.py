@@ -18,17 +18,19 @@ from torch.nn import functional as F
 from mst_clipiqa.data import RatedSet, Record, make_split
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.build import Learnt, build, learn
+from mst_clipiqa.train.build import Learnt, build, learn, measure
 from mst_clipiqa.train.calibrate import halves
 from mst_clipiqa.train.contamination import contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, _cosine, fit
 from mst_clipiqa.train.job import TrainingJob
 from tests.fakes import FakePair, rated_set
+from tests.scoring.test_scorer import model as closed_form_model
 
 QUICK = replace(FAST, learning_rates=(1e-3, 3e-3), epochs=4, batch_size=8, patience=4)
 
@@ -300,20 +302,20 @@ def test_only_prompts_that_chose_nothing_decide_the_interval_in_the_units_of_the
     split = make_split(rated.records, seed=2, validation_share=0.5)
     held = {record.name for record in halves(split.validation)[1]}
 
-    def learnt(name: str, high: float, rating: Callable[[Record, float], float]) -> Learnt:
+    def learnt(name: str, scale: tuple[float, float], rating: Callable[[Record, float], float]) -> Learnt:
         def rerated(records: Sequence[Record]) -> tuple[Record, ...]:
             return tuple(replace(r, targets={"quality": rating(r, r.targets["quality"])}) for r in records)
 
         parts = replace(split, train=rerated(split.train), validation=rerated(split.validation))
-        what = replace(rated, ranges={"quality": (0.0, high)})
+        what = replace(rated, ranges={"quality": scale})
         recipe = replace(QUICK, learning_rates=(1e-3,), epochs=1)
         job = TrainingJob(what, parts, "quality", "template", recipe, tmp_path / name, leave_out=False)
         job.out.mkdir()
         return learn(parts.for_training(), job, ImageEncoder(FakePair()), no_bar)
 
-    plain = learnt("plain", 5, lambda _, y: y)
-    turned = learnt("turned", 5, lambda r, y: 5 - y if r.name in held else y)
-    larger = learnt("larger", 100, lambda _, y: 20 * y)
+    plain = learnt("plain", (0.0, 5.0), lambda _, y: y)
+    turned = learnt("turned", (0.0, 5.0), lambda r, y: 5 - y if r.name in held else y)
+    larger = learnt("larger", (-30.0, 70.0), lambda _, y: 20 * y - 30)
     assert plain.widening and turned.widening and larger.widening
     assert same_weights(plain.fitted, turned.fitted)
     assert turned.widening != plain.widening
@@ -337,6 +339,23 @@ def test_a_model_folder_knows_both_sizes_of_features(rated: RatedSet, tmp_path: 
     assert model.config.encoders.features == pair.dim + fine
     assert model.config.encoders.dim_fine == (None if fine == pair.dim else fine)  # None also in older folders
     assert Scorer(model, ImageEncoder(pair))(str(rated.records[0].file)).quality is not None
+
+
+def test_a_head_that_leaves_the_scale_is_measured_on_the_scores_that_it_gives(rated: RatedSet, tmp_path: Path) -> None:
+    pair = FakePair()
+    made = closed_form_model(pair)
+    part = made.parts["correspondence"]
+    assert isinstance(part.head, PromptHead)
+    torch.nn.init.constant_(part.head.w_o.bias, 5.0)  # on a scale 1..5: some scores are beyond its end
+    what = job(rated, tmp_path / "m", "prompt", "correspondence")
+    result = measure(made, what, ImageEncoder(pair), no_bar)
+    given = Scorer(made, ImageEncoder(pair))(
+        [str(r.file) for r in what.split.test], [r.prompt for r in what.split.test]
+    )
+    scores = [score.correspondence for score in given]
+    assert scores.count(5.0) > 0
+    assert min(result.predictions) < 5.0
+    assert list(result.predictions) == pytest.approx(scores, abs=1e-5)
 
 
 def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> None:
