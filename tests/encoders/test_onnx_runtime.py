@@ -30,7 +30,7 @@ def test_a_scale_of_the_whole_input_makes_no_image_depend_on_its_batch(one_by_on
     def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return features whose scale is that of everything given, as int8 does."""
         sizes.append(len(pixels))
-        return pixels.reshape(len(pixels), -1)[:, :4] / np.abs(pixels).max()
+        return np.asarray(pixels.reshape(len(pixels), -1)[:, :4] / np.abs(pixels).max(), np.float32)
 
     pixels = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     tower = RuntimeTower(run, one_by_one)

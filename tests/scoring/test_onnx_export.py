@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST, read_manifest
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.scoring.onnx_export import ExportAgreement, agreement, drawn, export
+from mst_clipiqa.scoring.onnx_export import FEATURES, SCORES, ExportAgreement, _check, agreement, drawn, export
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair
@@ -77,6 +78,26 @@ def test_a_difference_is_seen_and_keeps_nothing(clip: str, tmp_path: Path, monke
     with pytest.raises(ModelError, match=r"Expected features within 0.001 .* so nothing was kept"):
         export(clip, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("features", "share", "kept"),
+    [
+        (FEATURES / 2, SCORES / 2, True),
+        (FEATURES * 2, SCORES / 2, False),
+        (FEATURES / 2, SCORES * 2, False),
+        (float("nan"), SCORES / 2, False),
+        (FEATURES / 2, float("nan"), False),
+    ],
+)
+def test_neither_features_nor_scores_may_differ_by_more_than_their_share(
+    features: float, share: float, kept: bool
+) -> None:
+    scorer = Scorer(zero_shot_model(FakePair()), ImageEncoder(FakePair()))
+    low, high = scorer.ranges["quality"]
+    found = ExportAgreement(3, features, {"quality": share * (high - low)}, {})
+    with nullcontext() if kept else pytest.raises(ModelError, match="so nothing was kept"):
+        _check(found, scorer)
 
 
 def test_two_images_have_no_order_that_could_agree() -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.evaluate import make_reference
+from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -354,6 +355,17 @@ def test_options_of_a_download_are_given_by_name_and_the_model_either_way() -> N
     model, *options = inspect.signature(Scorer.from_pretrained).parameters.values()
     assert (model.name, model.kind) == ("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     assert {one.kind for one in options} == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+
+
+def test_a_remark_on_an_image_stands_beside_its_scores_and_not_beside_an_error(scorer: Scorer) -> None:
+    (plain,) = scorer.encode([draw(1, 0.2)])
+    assert isinstance(plain, Encoded)
+    cut = dataclasses.replace(plain, note="Half of it is missing.")
+    same, scored, unread, failed = scorer.score_encoded([plain, cut, cut, cut], ["a fox", "a fox", "a zzz", ""])
+    assert (same.reason, scored.reason) == ("", "Half of it is missing.")
+    assert numbers(same) == numbers(scored)
+    assert unread.reason.endswith("; Half of it is missing.")  # beside what else there is to say
+    assert (failed.status, failed.reason) == ("error", EMPTY_PROMPT)
 
 
 @pytest.mark.parametrize("target", ["quality", "correspondence"])

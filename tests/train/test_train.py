@@ -350,7 +350,7 @@ def test_a_head_that_leaves_the_scale_is_measured_on_the_scores_that_it_gives(ra
     what = job(rated, tmp_path / "m", "prompt", "correspondence")
     result = measure(made, what, ImageEncoder(pair), no_bar)
     given = Scorer(made, ImageEncoder(pair))(
-        [str(r.file) for r in what.split.test], [r.prompt for r in what.split.test]
+        [str(r.file) for r in what.split.test], [r.prompt or "" for r in what.split.test]
     )
     scores = [score.correspondence for score in given]
     assert scores.count(5.0) > 0
