@@ -15,7 +15,7 @@ from PIL import Image
 
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair
-from mst_clipiqa.encoders.families import FAMILIES, PAIRS
+from mst_clipiqa.encoders.families import FAMILIES, PAIRS, Family
 from mst_clipiqa.encoders.pair import encode_stream, encode_views
 from mst_clipiqa.encoders.pooled_vision import PooledTower
 from mst_clipiqa.errors import ModelError
@@ -198,6 +198,12 @@ def test_siglip_is_padded_ended_and_put_in_lower_case(pairs: dict[str, CLIPPair]
     assert read.ids.shape == (2, 20) and torch.equal(read.ids[0], read.ids[1])
     assert read.ids[0, :5].tolist()[3:] == [1, 0] and read.mask.sum(dim=1).tolist() == [4, 4]
     assert (pairs["siglip"].start_tokens, pairs["metaclip_2"].start_tokens) == (0, 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_patch_size_that_a_file_leaves_out_is_the_familys(family: Family) -> None:
+    config: Any = getattr(transformers, family.model).config_class()
+    assert family.patch == getattr(config, "vision_config", config).patch_size
 
 
 def test_short_names_have_hub_ids_and_licences() -> None:

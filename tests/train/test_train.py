@@ -19,7 +19,7 @@ from mst_clipiqa.data import RatedSet, Record, make_split
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
-from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, zero_shot
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
@@ -27,7 +27,7 @@ from mst_clipiqa.train.build import Learnt, build, learn, measure
 from mst_clipiqa.train.calibrate import halves
 from mst_clipiqa.train.contamination import contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
-from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, _cosine, fit
+from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, _cosine, fit, predict
 from mst_clipiqa.train.job import TrainingJob
 from tests.fakes import FakePair, rated_set
 from tests.scoring.test_scorer import model as closed_form_model
@@ -182,6 +182,16 @@ def test_the_fast_recipe_takes_fewer_and_larger_steps_from_a_zero_shot_start_for
     assert min(FAST.learning_rates) > max(PAPER.learning_rates)
     assert FAST.epochs / FAST.batch_size < PAPER.epochs / PAPER.batch_size  # steps
     assert FAST.identity_start and FAST.cosine
+
+
+def test_a_zero_shot_start_is_one(rated: RatedSet, table: FeatureTable) -> None:
+    still = replace(FAST, learning_rates=(1e-12,), weight_decay=0.0, epochs=1)
+    part = rated_features(table, rated.records, "quality", "template", (0, 5))
+    plain = zero_shot(part.f_c.shape[1])
+    for identity_start in (True, False):
+        found = fitted(rated, table, "template", replace(still, identity_start=identity_start)).model
+        alike = torch.allclose(predict(found, part), predict(plain, part), atol=1e-5)
+        assert alike is identity_start
 
 
 def test_a_cosine_rate_warms_up_without_a_jump_and_decays_to_nothing() -> None:
