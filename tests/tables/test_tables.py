@@ -327,6 +327,7 @@ def test_tables_from_spreadsheets(data: str, encoding: str, tmp_path: Path) -> N
         ('file\tprompt\na.png\t"a, b;\nc"\n', "\t"),
         ('file;prompt\n"a.png;x', ";"),
         ("file,prompt\na.png,a dog, unquoted\n", ","),
+        ("file;size, pixels\na.png;512\nb.png;256\n", ";"),  # the first row alone has as many cells by either
     ],
 )
 def test_delimiters(text: str, delimiter: str) -> None:
