@@ -35,7 +35,7 @@ from mst_clipiqa.scoring.calibration import CalibratedOn, Calibration, owner_of
 from mst_clipiqa.scoring.fine_estimator import deviations, values
 from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
-from mst_clipiqa.scoring.granularity import FINE, Granularity
+from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.granularity import GranularFeatures, encode_every_granularity, fit_calibration
@@ -175,13 +175,12 @@ def agreement(
     for name, estimator in calibration.estimators.items():
         x = torch.cat([f_c, features.f_f[name]], dim=1) if name in features.f_f else f_c
         scores[name] = values(predictor, f_c, estimator.fine(x), prompts)
-    e, familiar = (
-        deviations(calibration.estimators, predictor, f_c, prompts),
-        calibration.familiar(f_c, scorer.model.reference),
-    )
+    spreads = {name: estimator.spread for name, estimator in calibration.estimators.items()}
+    e = deviations(spreads, predictor, f_c, calibration.estimators[COARSE].fine(f_c), prompts)
+    familiar = calibration.familiar(f_c, scorer.model.reference)
     chosen = {name: [name] * len(test) for name in (FINE, *calibration.estimators)}
     for tolerance in TOLERANCES:
-        chosen[f"auto:{tolerance:g}"] = calibration.chosen(e, familiar, calibration.limits(tolerance))
+        chosen[f"auto:{tolerance:g}"] = calibration.chosen(e, familiar, tolerance, calibration.price(tolerance))
     rows = []
     for asked, names in chosen.items():
         found = torch.stack([scores[name][i] for i, name in enumerate(names)])

@@ -1,18 +1,15 @@
-"""When an image needs no more than a coarser granularity: limits on e, calibrated for a tolerance.
+"""What a model was calibrated to: how far scores below fine are from those at fine granularity, and how risky they are.
 
-An image stays at a granularity if e of each target is at most the limit of that target, and it is familiar:
-
-limit(TOL) = the largest e such that, of calibration images with at most this e, all but a share of 5 % / targets
-             have |s' - s| <= TOL
-
-A third of the prompts fit the estimators, a third give the limits, and the last third checks what they promise: of the
-images that stay below fine, at least 95 % are within the tolerance in every target.
+The prompts of the calibration images are in six parts. What is measured of an image, e and |s' - s|, comes from
+estimators that were fitted on the other parts; those that score new images are fitted on all. What a tolerance promises
+is measured in the same way: on each part, at the price of risk (``risk.py``) that the others set.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,13 +25,16 @@ from mst_clipiqa.evaluate import UNFAMILIAR, Reference
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.fine_estimator import FineEstimator
 from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity, cheaper_than_fine
+from mst_clipiqa.scoring.risk import COVERAGE, chosen, lowest_price, outcomes, risks
 from mst_clipiqa.tables.atomic import write_atomically
 
-COVERAGE = 0.95
-"""Share of the images below fine that must be within a tolerance."""
 LEAST_SAVED = 0.05
 """Share of the encoders' time that a tolerance must save."""
 _FEWEST_BELOW = 20  # images below fine from which a share can be estimated
+CALIBRATION_FORMAT = "2"
+"""Of the file; 1 had limits on e in place of a price."""
+PARTS = 6
+"""Parts of the prompts."""
 _ADVICE = "run mst-clipiqa calibrate on rated images, or use --granularity fine"
 
 
@@ -64,7 +64,7 @@ class CalibratedOn:
 
 @dataclass(frozen=True)
 class Promise:
-    """What calibration measured on the last third of the prompts at one tolerance.
+    """What calibration measured at one tolerance.
 
     Attributes:
         tolerance: a share of a score's scale.
@@ -92,19 +92,19 @@ class Calibration:
 
     Attributes:
         estimators: by granularity, the cheapest first.
-        held: by granularity, e and \\|s' - s\\| of each target for the images that give the limits, as shares of the
-            scale, float32 (n, targets, 2); NaN if a target is not scored.
-        check: the same of the last third.
-        check_familiar: whether each of these is familiar, bool (m,).
+        measured: by granularity, e and \\|s' - s\\| of each target as shares of the scale, float32 (n, targets, 2); NaN
+            if a target is not scored.
+        is_familiar: whether each of these images is like the others, bool (n,).
+        part: of the prompts, int64 (n,).
         reference: of f_c.
         on: what it comes from.
         digest: eight hexadecimal digits of its file.
     """
 
     estimators: dict[str, FineEstimator]
-    held: dict[str, Tensor]
-    check: dict[str, Tensor]
-    check_familiar: Tensor
+    measured: dict[str, Tensor]
+    is_familiar: Tensor
+    part: Tensor
     reference: Reference
     on: CalibratedOn
     digest: str = ""
@@ -114,49 +114,72 @@ class Calibration:
 
         If the model has a reference of its own training features, the estimated fine feature must be like these too.
         """
-        found = _is_familiar(self.reference, f_c, f_c[:, :0])
+        found = like(self.reference, f_c, f_c[:, :0])
         if model is not None:
-            found &= _is_familiar(model, f_c, self.estimators[COARSE].fine(f_c))
+            found &= like(model, f_c, self.estimators[COARSE].fine(f_c))
         return found
 
-    def limits(self, tolerance: float) -> dict[str, Tensor]:
-        """Return the limit of each granularity's e at a tolerance, float32 (targets,); -inf where none holds."""
-        return {
-            name: torch.tensor([_limit(rows, tolerance, held.shape[1]) for rows in held.unbind(dim=1)])
-            for name, held in self.held.items()
-        }
+    def price(self, tolerance: float) -> float:
+        """Return the price of risk at a tolerance; infinite if the tolerance holds at none."""
+        below, bad = self._outcomes(tolerance)
+        return lowest_price(below.sum(dim=1), bad.sum(dim=1))
 
-    def chosen(self, e: Mapping[str, Tensor], familiar: Tensor, limits: Mapping[str, Tensor]) -> list[str]:
-        """Return the cheapest granularity of each image that is within its limits, or fine.
+    def chosen(self, e: Mapping[str, Tensor], familiar: Tensor, tolerance: float, price: float) -> list[str]:
+        """Return the granularity of each image; of an unfamiliar one it is fine.
 
         Args:
-            e: of each granularity and target, float32 (batch, targets); NaN if a target is not scored.
+            e: of each granularity, float32 (batch, targets); NaN if a target is not scored.
             familiar: of each image, bool (batch,).
-            limits: of each granularity, float32 (targets,).
+            tolerance: a share of a score's scale.
+            price: of risk at this tolerance.
         """
-        found = [FINE] * len(familiar)
-        for name in reversed(self.estimators):
-            stays = familiar & ((e[name] <= limits[name]) | e[name].isnan()).all(dim=1)
-            found = [name if stay else had for stay, had in zip(stays.tolist(), found, strict=True)]
-        return found
+        names = [*self.estimators, FINE]
+        places = chosen(self._costs, self._risks(e, tolerance), price)
+        return [names[i] if fits else FINE for i, fits in zip(places.tolist(), familiar.tolist(), strict=True)]
 
     def promise(self, tolerance: float) -> Promise:
-        """Return what was measured at a tolerance, on images that neither fitted nor calibrated anything."""
-        e = {name: rows[..., 0] for name, rows in self.check.items()}
-        names = self.chosen(e, self.check_familiar, self.limits(tolerance))
-        errors = [self.check[name][i, :, 1] for i, name in enumerate(names) if name != FINE]
+        """Return what was measured at a tolerance, for the images of each part at the price that the others set."""
+        below, bad = self._outcomes(tolerance)
+        names = [FINE] * len(self.part)
+        for i in range(PARTS):
+            rows = (self.part == i).nonzero().squeeze(1)
+            price = lowest_price(*(count.sum(dim=1) - count[:, i] for count in (below, bad)))
+            e = {name: found[rows, :, 0] for name, found in self.measured.items()}
+            for row, name in zip(rows.tolist(), self.chosen(e, self.is_familiar[rows], tolerance, price), strict=True):
+                names[row] = name
+        errors = [self.measured[name][i, :, 1] for i, name in enumerate(names) if name != FINE]
         within = [bool((error[~error.isnan()] <= tolerance).all()) for error in errors]
         counts = {name: names.count(name) for name in (*self.estimators, FINE)}
-        costs = self.on.costs | {FINE: 1.0}
+        costs = dict(zip(counts, self._costs.tolist(), strict=True))
         time = sum(costs[name] * count for name, count in counts.items()) / max(1, len(names))
         return Promise(tolerance, len(names), counts, float(np.mean(within)) if within else float("nan"), time)
+
+    @property
+    def _costs(self) -> Tensor:
+        return torch.tensor([*(self.on.costs[name] for name in self.estimators), 1.0], dtype=torch.float64)
+
+    def _risks(self, e: Mapping[str, Tensor], tolerance: float) -> Tensor:
+        """Return ``risks`` of e, without limit if a target is scored that no calibration image was scored on."""
+        unknown = self.measured[COARSE][..., 0].isnan().all(dim=0)
+        together = torch.stack([e[name] for name in self.estimators], dim=1)
+        found = risks(together, tolerance)
+        found[:, :-1][(unknown & ~together.isnan()).any(dim=2)] = torch.inf
+        return found
+
+    def _outcomes(self, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Return ``outcomes`` for the familiar images that are scored on as many targets as any."""
+        scored = (~self.measured[COARSE][..., 0].isnan()).sum(dim=1)
+        rows = self.is_familiar & (scored == scored.max())
+        e = {name: found[rows, :, 0] for name, found in self.measured.items()}
+        is_bad = torch.stack([(found[rows, :, 1] > tolerance).any(dim=1) for found in self.measured.values()], dim=1)
+        return outcomes(self._costs, self._risks(e, tolerance), is_bad, self.part[rows], PARTS)
 
     def differences(self, name: str, share: float = COVERAGE) -> dict[str, float]:
         """Return by how much scores of a granularity differ from those of fine for a share of images, by target.
 
-        Shares of each target's scale, over the last third of the prompts; NaN for a target that was not scored.
+        Shares of each target's scale; NaN for a target that was not scored.
         """
-        rows = self.check[name][..., 1]
+        rows = self.measured[name][..., 1]
         found = [error[~error.isnan()].double() for error in rows.unbind(dim=1)]
         sizes = [float(error.quantile(share)) if len(error) else float("nan") for error in found]
         return dict(zip(self.on.targets, sizes, strict=True))
@@ -189,25 +212,26 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write to one safetensors file."""
         tensors = {f"reference.{name}": torch.from_numpy(a) for name, a in self.reference.to_arrays().items()}
-        tensors["check_familiar"] = self.check_familiar
+        tensors |= {"is_familiar": self.is_familiar, "part": self.part.to(torch.uint8)}
         for name, estimator in self.estimators.items():
             tensors |= {f"{name}.weight": estimator.weight.half(), f"{name}.spread": estimator.spread.half()}
-            tensors |= {f"{name}.held": self.held[name].half(), f"{name}.check": self.check[name].half()}
+            tensors[f"{name}.measured"] = self.measured[name].half()
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        write_atomically(path, safetensors.torch.save(whole, metadata={"on": json.dumps(asdict(self.on))}))
+        about = {"calibration_format": CALIBRATION_FORMAT, "on": json.dumps(asdict(self.on))}
+        write_atomically(path, safetensors.torch.save(whole, metadata=about))
 
     @classmethod
     def load(cls, path: Path, model: TrainedModel) -> Calibration:
         """Return the calibration of a model.
 
         Raises:
-            ModelError: there is none, it belongs to another model, or it is damaged.
+            ModelError: there is none, it belongs to another model, or it is damaged or of an earlier version.
         """
         if not path.is_file():
             raise ModelError(f"Expected {path.name} beside the model, got none in {path.parent}: {_ADVICE}.")
         raw = path.read_bytes()
         try:
-            on = _origin(raw)
+            on = _origin(raw, path)
             tensors = safetensors.torch.load(raw)
             if on.model != (owner := owner_of(model)):
                 raise ModelError(
@@ -221,7 +245,8 @@ class Calibration:
         return replace(found, digest=hashlib.sha256(raw).hexdigest()[:8])
 
 
-def _is_familiar(reference: Reference, f_c: Tensor, f_f: Tensor) -> Tensor:
+def like(reference: Reference, f_c: Tensor, f_f: Tensor) -> Tensor:
+    """Return whether images are familiar to a reference, bool (batch,)."""
     # Rounded, so that batch mates do not change the last digit.
     distances = reference.distance(f_c.numpy(), f_f.numpy()).astype(np.float32)
     return torch.from_numpy(reference.familiarity(distances) >= UNFAMILIAR)
@@ -236,26 +261,15 @@ def owner_of(model: TrainedModel) -> str:
     return found.hexdigest()
 
 
-def _limit(rows: Tensor, tolerance: float, targets: int) -> float:
-    """Return the limit of one target's e, from e and |s' - s| of images, float32 (n, 2)."""
-    e, error = rows[~rows.isnan().any(dim=1)].double().unbind(dim=1)
-    order = e.argsort(stable=True)
-    e, bad = e[order], (error[order] > tolerance).cumsum(0)
-    # One more bad image, as in split-conformal intervals: with few images no limit holds.
-    holds = (bad + 1) / (torch.arange(len(e)) + 2) <= (1 - COVERAGE) / targets
-    # Images of equal e go together.
-    last = torch.cat([e[1:] > e[:-1], torch.ones(min(1, len(e)), dtype=torch.bool)])
-    places = (holds & last).nonzero()
-    if not len(places):
-        return -float("inf")
-    at = int(places[-1])
-    return float(e[at]) if at + 1 == len(e) else float(e[at : at + 2].mean())
-
-
-def _origin(raw: bytes) -> CalibratedOn:
-    """Return what the header of a file says it comes from."""
+def _origin(raw: bytes, path: Path) -> CalibratedOn:
+    """Return what the header of a file says it comes from; ModelError if it is of another version."""
     length = int.from_bytes(raw[:8], "little")
-    found = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["on"])
+    about = json.loads(raw[8 : 8 + length])["__metadata__"]
+    found = json.loads(about["on"])
+    if (version := about.get("calibration_format", "1")) != CALIBRATION_FORMAT:
+        raise ModelError(
+            f"Expected a calibration of format {CALIBRATION_FORMAT} in {path}, got {shown(version)}: {_ADVICE}."
+        )
     costs = {str(name): float(cost) for name, cost in found["costs"].items()}
     return CalibratedOn(**(found | {"targets": tuple(map(str, found["targets"])), "costs": costs}))
 
@@ -264,21 +278,18 @@ def _read(tensors: Mapping[str, Tensor], on: CalibratedOn, model: TrainedModel) 
     """Return the calibration that a file holds; ValueError if it does not fit the model."""
     encoders, names = model.config.encoders, cheaper_than_fine(model.config.view)
     dim_f, targets = encoders.dim_fine or encoders.dim, len(model.config.targets)
-    estimators, familiar = {}, tensors["check_familiar"]
+    estimators, is_familiar, part = {}, tensors["is_familiar"].bool(), tensors["part"].long()
+    fits = part.shape == is_familiar.shape == (len(part) or 1,) and bool((part < PARTS).all())
+    fits &= set(on.costs) == set(names)
+    fits &= all(0 < cost < math.inf for cost in on.costs.values())
     for name in names:
-        weight, spread, held, check = (tensors[f"{name}.{part}"] for part in ("weight", "spread", "held", "check"))
+        weight, spread, measured = (tensors[f"{name}.{kind}"] for kind in ("weight", "spread", "measured"))
         inputs = encoders.dim + (0 if name == names[0] else dim_f)
-        fits = weight.shape == (inputs + 1, dim_f) and spread.shape[1:] == (dim_f,) and name in on.costs
-        fits = fits and held.shape[1:] == (targets, 2) and check.shape == (len(familiar), targets, 2)
+        fits &= weight.shape == (inputs + 1, dim_f) and spread.shape[1:] == (dim_f,)
+        fits &= measured.shape == (len(part), targets, 2)
         if not fits or not weight.isfinite().all() or not spread.isfinite().all():
             raise ValueError(f"numbers of {name} that do not fit it")
         estimators[name] = FineEstimator(weight.float(), spread.float())
     arrays = {k.removeprefix("reference."): v.numpy() for k, v in tensors.items() if k.startswith("reference.")}
-    return Calibration(
-        estimators,
-        {name: tensors[f"{name}.held"].float() for name in names},
-        {name: tensors[f"{name}.check"].float() for name in names},
-        familiar.bool(),
-        Reference.from_arrays(arrays),
-        on,
-    )
+    measured_all = {name: tensors[f"{name}.measured"].float() for name in names}
+    return Calibration(estimators, measured_all, is_familiar, part, Reference.from_arrays(arrays), on)

@@ -40,47 +40,51 @@ class FineEstimator:
         return (x @ self.weight[:-1].double() + self.weight[-1].double()).float()
 
 
-def fit_estimator(x: Tensor, f_f: Tensor, fit: Tensor, held: Tensor) -> FineEstimator:
-    """Return the estimator of one granularity, rounded as a file holds it.
+def fit_weight(x: Tensor, f_f: Tensor) -> Tensor:
+    """Return A and b, float32 (inputs + 1, D_f), rounded as a file holds them.
 
     Args:
-        x: what is seen, float32 (images, inputs).
+        x: what is seen of the images that fit them, float32 (images, inputs).
         f_f: float32 (images, D_f).
-        fit, held: the images that fit A and b, and those that give R, bool (images,).
     """
     ones = torch.cat([x, torch.ones(len(x), 1)], dim=1).double()
-    a = ones[fit].T @ ones[fit] + _RIDGE * torch.eye(ones.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(a, ones[fit].T @ f_f[fit].double()).half().float()
-    rest = f_f[held] - FineEstimator(weight, weight[:0]).fine(x[held])
+    a = ones.T @ ones + _RIDGE * torch.eye(ones.shape[1], dtype=torch.float64)
+    weight: Tensor = torch.linalg.solve(a, ones.T @ f_f.double())
+    return weight.half().float()
+
+
+def fit_spread(rest: Tensor) -> Tensor:
+    """Return R, float32 (directions, D_f), of f_f - f_f', float32 (images, D_f), of images that fitted neither."""
     _, size, directions = torch.linalg.svd(rest.double() / len(rest) ** 0.5, full_matrices=False)
-    spread = (size.unsqueeze(1) * directions)[:_DIRECTIONS]
-    return FineEstimator(weight, spread.half().float())
+    spread: Tensor = (size.unsqueeze(1) * directions)[:_DIRECTIONS]
+    return spread.half().float()
 
 
 def deviations(
-    estimators: Mapping[str, FineEstimator], predictor: Predictor, f_c: Tensor, prompts: Sequence[str | None]
+    spreads: Mapping[str, Tensor], predictor: Predictor, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]
 ) -> dict[str, Tensor]:
     """Return e of each granularity and target as a share of the target's scale; NaN if the target is not scored.
 
     Args:
-        estimators: by granularity; the one of "coarse" gives the point at which slopes are taken.
+        spreads: R of each granularity.
         predictor: of the trained model.
         f_c: float32 (batch, D).
+        f_f: its estimate from f_c alone, where slopes are taken, float32 (batch, D_f).
         prompts: of each row.
 
     Returns:
         granularity -> float32 (batch, targets).
     """
     ranges = predictor.ranges
-    found = {name: torch.full((len(f_c), len(ranges)), torch.nan) for name in estimators}
-    slopes = predictor.gradients(f_c, estimators["coarse"].fine(f_c), prompts)
+    found = {name: torch.full((len(f_c), len(ranges)), torch.nan) for name in spreads}
+    slopes = predictor.gradients(f_c, f_f, prompts)
     for column, (target, (low, high)) in enumerate(ranges.items()):
         if target not in slopes:
             continue
         rows, slope = slopes[target]
-        for name, estimator in estimators.items():
+        for name, spread in spreads.items():
             # Rounded, so that batch mates do not change the last digit.
-            e = (slope @ estimator.spread.double().T).norm(dim=1) / (high - low)
+            e = (slope @ spread.double().T).norm(dim=1) / (high - low)
             found[name][rows, column] = e.float()
     return found
 

@@ -1,6 +1,6 @@
-"""Encode each image at a granularity that was asked for, or at the cheapest that its bound allows.
+"""Encode each image at a granularity that was asked for, or at the one with the lowest cost and risk.
 
-f_c of a batch - e of each granularity - one granularity per image - the crops that it needs, in one go - f_f or f_f'
+f_c of a batch - risk of each granularity - one granularity per image - the crops that it needs, in one go - f_f or f_f'
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
-from mst_clipiqa.scoring.calibration import COVERAGE, Calibration
+from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.fine_estimator import deviations, values
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE, COARSE, FINE, Granularity, kept_crops
 from mst_clipiqa.scoring.predictor import Predictor
+from mst_clipiqa.scoring.risk import COVERAGE
 
 UNLIKE_CALIBRATION = (
     "the image is unlike those of the calibration, so its scores may differ more from those at fine granularity"
@@ -50,7 +51,7 @@ class GranularEncoding:
             raise UsageError(f"Expected 0 or more images for --granularity-check, got {check}.")
         self.predictor, self.encoders = predictor, predictor.encoders
         self.calibration, self.asked = calibration, asked
-        self._limits = calibration.limits(asked.tolerance)
+        self._price = calibration.price(asked.tolerance) if asked.kind == "auto" else 0.0
         self._needs_fine = asked.kind != "coarse" or check > 0
         self._check_left = check
         self._counts: Counter[str] = Counter()
@@ -118,9 +119,11 @@ class GranularEncoding:
         if not pairs:
             return [FINE] * len(f_c)
         rows, asked = torch.tensor([i for i, _ in pairs]), [prompt for _, prompt in pairs]
-        e = deviations(self.calibration.estimators, self.predictor, f_c[rows], asked)
+        estimators = self.calibration.estimators
+        spreads = {name: estimator.spread for name, estimator in estimators.items()}
+        e = deviations(spreads, self.predictor, f_c[rows], estimators[COARSE].fine(f_c)[rows], asked)
         most = {name: _largest(found, rows, len(f_c)) for name, found in e.items()}
-        names = self.calibration.chosen(most, self._familiar(f_c), self._limits)
+        names = self.calibration.chosen(most, self._familiar(f_c), self.asked.tolerance, self._price)
         return [name if some else FINE for name, some in zip(names, prompts, strict=True)]
 
     def _familiar(self, f_c: Tensor) -> Tensor:
@@ -207,7 +210,8 @@ def calibration_path(folder: Path | None) -> Path:
 
 
 def _largest(e: Tensor, rows: Tensor, images: int) -> Tensor:
-    """Return the largest e of each image over its prompts, float32 (images, targets); -inf if none is scored."""
+    """Return the largest e of each image over its prompts, float32 (images, targets); NaN if none is scored."""
     index = rows.unsqueeze(1).expand_as(e)
     known = torch.where(e.isnan(), -torch.inf, e)
-    return torch.full((images, e.shape[1]), -torch.inf).scatter_reduce(0, index, known, "amax")
+    most = torch.full((images, e.shape[1]), -torch.inf).scatter_reduce(0, index, known, "amax")
+    return torch.where(most == -torch.inf, torch.nan, most)

@@ -3,7 +3,7 @@
     coarse      the coarse stream alone; f_f is estimated from f_c
     native:K    also K of the fine stream's native crops; f_f is estimated from both
     fine        both streams in full, as in training
-    auto:TOL    of each image the cheapest of these that is calibrated to change no score by more than TOL
+    auto:TOL    of each image one of these, so that scores of 95 % of images change by at most TOL
 
 TOL is a share of a score's scale. The three above are the granularities that a row can have.
 """
@@ -19,7 +19,7 @@ from mst_clipiqa.errors import UsageError, nearest, shown
 from mst_clipiqa.model.preprocess import ViewSpec
 
 FINE, COARSE = "fine", "coarse"
-AUTO_TOLERANCE = 0.05
+AUTO_TOLERANCE = 0.06
 """The tolerance of ``auto``, a share of a score's scale."""
 
 CALIBRATION_FILE = "granularity.safetensors"
@@ -53,7 +53,7 @@ class Granularity:
             >>> Granularity.parse("native:4")
             Granularity(kind='native', crops=4, tolerance=0.0)
             >>> str(Granularity.parse("auto"))
-            'auto:0.05'
+            'auto:0.06'
         """
         name, _, value = text.partition(":")
         if name == "auto":
@@ -133,7 +133,7 @@ def unmarked(model: str) -> str:
     """Return the model's own name.
 
     Example:
-        >>> unmarked("mini (auto:0.05)")
+        >>> unmarked("mini (auto:0.06)")
         'mini'
     """
     return _MARK.sub("", model)

@@ -1,4 +1,4 @@
-"""Calibrate how much of an image a model needs: encode at every granularity, fit, set limits, check.
+"""Calibrate how much of an image a model needs: encode at every granularity, fit, and measure what each changes.
 
 Ratings are not used: what counts is the difference from scores at fine granularity.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,19 +17,19 @@ from torch import Tensor
 from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.pair import EncoderPair, encode_stream
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate import make_reference
+from mst_clipiqa.evaluate import UNFAMILIAR, Reference, make_reference
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import ImageEncoder, Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, views
-from mst_clipiqa.scoring.calibration import CalibratedOn, Calibration, owner_of
-from mst_clipiqa.scoring.fine_estimator import deviations, fit_estimator, values
+from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, like, owner_of
+from mst_clipiqa.scoring.fine_estimator import FineEstimator, deviations, fit_spread, fit_weight, values
 from mst_clipiqa.scoring.granularity import COARSE, FINE, cheaper_than_fine, kept_crops
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import contamination, seen_by
 from mst_clipiqa.train.features import Progress, encode_records
 
-_FEWEST_PER_THIRD = 64  # images in each third of the prompts
+_FEWEST_TO_CALIBRATE = 192
 
 
 @dataclass(frozen=True)
@@ -158,32 +158,51 @@ def fit_calibration(
     Raises:
         DataError: there are too few images or prompts.
     """
-    part_of = {group: i % 3 for i, group in enumerate(sorted({record.group for record in records}))}
+    groups = sorted({record.group for record in records})
+    if len(records) < _FEWEST_TO_CALIBRATE or len(groups) < PARTS:
+        raise DataError(
+            f"Expected at least {_FEWEST_TO_CALIBRATE} images, of {PARTS} prompts or more, "
+            f"got {len(records):,} of {len(groups):,}: give more."
+        )
+    part_of = {group: i % PARTS for i, group in enumerate(groups)}
     part = torch.tensor([part_of[record.group] for record in records])
-    fit, held, last = (part == i for i in range(3))
-    if min(int(some.sum()) for some in (fit, held, last)) < _FEWEST_PER_THIRD:
-        least = 3 * _FEWEST_PER_THIRD
-        raise DataError(f"Expected at least {least} images of three prompts or more, got {len(records)}.")
-    f_c = features.f_c
-    inputs = {COARSE: f_c} | {name: torch.cat([f_c, f_f], dim=1) for name, f_f in features.f_f.items() if name != FINE}
-    f_f = features.f_f[FINE]
-    estimators = {name: fit_estimator(x, f_f, fit, held) for name, x in inputs.items()}
+    f_c, f_f = features.f_c, features.f_f[FINE]
+    inputs = {COARSE: f_c} | {name: torch.cat([f_c, f], dim=1) for name, f in features.f_f.items() if name != FINE}
+    guesses = {name: _by_others(x, f_f, part) for name, x in inputs.items()}
+    spreads = {name: fit_spread(f_f - guess) for name, guess in guesses.items()}
+    estimators = {name: FineEstimator(fit_weight(x, f_f), spreads[name]) for name, x in inputs.items()}
     prompts = [record.prompt for record in records]
     true = values(predictor, f_c, f_f, prompts)
-    e = deviations(estimators, predictor, f_c, prompts)
-    rows = {}
-    for name, estimator in estimators.items():
-        error = (values(predictor, f_c, estimator.fine(inputs[name]), prompts) - true).abs()
-        rows[name] = torch.stack([e[name], error], dim=2).half().float()  # as a file holds them
-    generators = [record.generator for record, fits in zip(records, fit.tolist(), strict=True) if fits]
-    reference = make_reference(f_c[fit].numpy(), np.zeros((int(fit.sum()), 0)), generators)
-    reference = reference.calibrated(reference.distance(f_c[held].numpy(), np.zeros((int(held.sum()), 0))))
-    found = Calibration(
-        estimators,
-        {name: one[held] for name, one in rows.items()},
-        {name: one[last] for name, one in rows.items()},
-        torch.ones(int(last.sum()), dtype=torch.bool),
-        reference,
-        on,
-    )
-    return replace(found, check_familiar=found.familiar(f_c[last], predictor.model.reference))
+    e = deviations(spreads, predictor, f_c, guesses[COARSE], prompts)
+    measured = {}
+    for name, guess in guesses.items():
+        error = (values(predictor, f_c, guess, prompts) - true).abs()
+        measured[name] = torch.stack([e[name], error], dim=2).half().float()  # as a file holds them
+    reference, is_familiar = _familiarity(f_c, [record.generator for record in records], part)
+    if predictor.model.reference is not None:
+        is_familiar &= like(predictor.model.reference, f_c, guesses[COARSE])
+    return Calibration(estimators, measured, is_familiar, part, reference, on)
+
+
+def _by_others(x: Tensor, f_f: Tensor, part: Tensor) -> Tensor:
+    """Return f_f' of each image by an estimator that was fitted on the other parts, float32 (images, D_f)."""
+    found = torch.zeros_like(f_f)
+    for i in range(PARTS):
+        own = part == i
+        found[own] = FineEstimator(fit_weight(x[~own], f_f[~own]), f_f[:0]).fine(x[own])
+    return found
+
+
+def _familiarity(f_c: Tensor, generators: Sequence[str | None], part: Tensor) -> tuple[Reference, Tensor]:
+    """Return the reference of f_c, and whether each image is like those of the other parts, bool (images,)."""
+
+    def made(rows: Tensor) -> Reference:
+        named = [name for name, one in zip(generators, rows.tolist(), strict=True) if one]
+        return make_reference(f_c[rows].numpy(), np.zeros((len(named), 0)), named)
+
+    distances = np.zeros(len(f_c), np.float32)
+    for i in range(PARTS):
+        own = part == i
+        distances[own.numpy()] = made(~own).distance(f_c[own].numpy(), np.zeros((int(own.sum()), 0)))
+    reference = made(torch.ones_like(part, dtype=torch.bool)).calibrated(distances)
+    return reference, torch.from_numpy(reference.familiarity(distances) >= UNFAMILIAR)

@@ -47,7 +47,7 @@ def test_rows_have_a_granularity_only_where_one_was_asked_for(folder: Path) -> N
     assert list(coarse[0]) == [*COLUMNS, "granularity"]
     assert [row["granularity"] for row in coarse] == ["coarse", "coarse", "coarse", ""]
     assert {row["model"] for row in coarse} == {"mini (coarse)"}
-    assert {row["model"] for row in auto} == {"mini (auto:0.05)"}
+    assert {row["model"] for row in auto} == {"mini (auto:0.06)"}
     for row, want in zip(auto, fine, strict=True):
         if row["granularity"] == "fine":
             assert {name: row[name] for name in COLUMNS if name != "model"} == {
