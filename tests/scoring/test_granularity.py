@@ -297,11 +297,18 @@ def test_a_promise_is_measured_on_each_part_at_the_price_that_the_others_set(
     assert found.time == pytest.approx((0.3 * counts["coarse"] + 0.5 * counts["native:1"] + counts["fine"]) / 1200)
 
 
-def test_no_image_is_measured_by_what_it_fitted(small_model: Path) -> None:
+def test_no_image_is_measured_by_what_it_fitted(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change the fine features of one part: the estimates of its own images stay what they were."""
     scorer = Scorer.load(small_model)
     features, records = synthetic(scorer, 240)
     on = CalibratedOn("", tuple(scorer.ranges), costs=features.costs)
+    places = []
+
+    def noted(spreads: Any, predictor: Any, f_c: Tensor, f_f: Tensor, prompts: Any) -> dict[str, Tensor]:
+        places.append(f_f)
+        return deviations(spreads, predictor, f_c, f_f, prompts)
+
+    monkeypatch.setattr("mst_clipiqa.train.granularity.deviations", noted)
     before = fit_calibration(scorer.predictor, features, records, on)
     own = before.part == 0
     moved = features.f_f["fine"].clone()
@@ -309,6 +316,7 @@ def test_no_image_is_measured_by_what_it_fitted(small_model: Path) -> None:
     after = fit_calibration(scorer.predictor, replace(features, f_f=features.f_f | {"fine": moved}), records, on)
     prompts = [record.prompt for record in records]
     true, new = (values(scorer.predictor, features.f_c, f, prompts) for f in (features.f_f["fine"], moved))
+    assert torch.equal(places[0][own], places[1][own])  # where slopes are taken
     guess = [found.measured["coarse"][own, :, 1] for found in (before, after)]
     assert not torch.allclose(guess[0], guess[1])  # the truth is another
     for target in range(2):
@@ -404,6 +412,15 @@ def test_deviations_do_not_depend_on_the_number_of_cores(fine: Scorer, calibrati
         found.append(deviations(spreads, fine.predictor, features.f_c, features.f_f["fine"], prompts)["coarse"])
     assert torch.equal(*found)
     assert found[0].isfinite().all()
+
+
+def test_unfamiliar_images_do_not_raise_the_price(calibration: Calibration, tolerance: float) -> None:
+    rows = {name: found.clone() for name, found in calibration.measured.items()}
+    for found in rows.values():
+        found[::5, :, 1] = 1.0
+    strange = torch.arange(len(calibration.part)) % 5 != 0
+    assert replace(calibration, measured=rows, is_familiar=strange).price(tolerance) < float("inf")
+    assert replace(calibration, measured=rows).price(tolerance) == float("inf")
 
 
 def test_a_calibration_that_does_not_hold_is_refused(calibration: Calibration, tolerance: float) -> None:
@@ -562,6 +579,14 @@ def test_bad_images_and_missing_prompts_keep_their_place(
     assert scores[0].granularity is None
     with pytest.raises(PromptError, match="expected words in the prompt"):
         Scorer.load(model, granularity="coarse")(requests[0].image, " ")
+
+
+def test_a_target_that_is_not_scored_adds_no_risk(
+    model: Path, requests: list[ScoreRequest[None]], mixed: Calibration
+) -> None:
+    estimators = {name: replace(one, spread=one.spread * 1e-6) for name, one in mixed.estimators.items()}
+    (score,) = scorer_with(model, replace(mixed, estimators=estimators)).many([ScoreRequest[None](requests[0].image)])
+    assert (score.granularity, score.correspondence) == ("coarse", None)
 
 
 def test_one_image_with_several_prompts_is_fine_with_auto(
