@@ -4,7 +4,8 @@
 
 A part of the images comes from the folders, as evenly as possible; the others are drawn: one colour, gradients,
 fractals and screenshots, whose values lie on the boundaries of whatever is counted or compared. Each has a prompt, of
-several lengths, or none. JSON goes to stdout; the exit code is 1 if any score differs.
+several lengths, or none. Of several precisions, each is compared with itself. JSON goes to stdout; the exit code is 1 if
+any score differs.
 """
 
 from __future__ import annotations
@@ -119,16 +120,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, nargs="*", default=[], help="folders of images")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", nargs="+", default=["fp32"], help="one or more; default: fp32")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args(argv)
     facts, threads = machine(), torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         chosen = collect(args.folder, args.images, Path(folder))
-        files = [file for _, file in chosen]
-        scorer = Scorer.load(args.model, device="cpu", precision=args.precision)
-        first = scored(scorer, files, WAYS[0])
-        different = {str(asdict(way)): _different(first, scored(scorer, files, way)) for way in WAYS[1:]}
+        files, different, failed = [file for _, file in chosen], 0, 0
+        for precision in args.precision:
+            scorer = Scorer.load(args.model, device="cpu", precision=precision)
+            first = scored(scorer, files, WAYS[0])
+            different += sum(_different(first, scored(scorer, files, way)) for way in WAYS[1:])
+            failed = sum(score.error is not None for score in first)
     torch.set_num_threads(threads)
     kinds = [kind for kind, _ in chosen]
     found = {
@@ -137,9 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "precision": args.precision,
         "images": len(files),
         "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-        "failed": sum(score.error is not None for score in first),
+        "failed": failed,
         "ways": [asdict(way) for way in WAYS],
-        "different": sum(different.values()),
+        "different": different,
         "machine": facts,
     }
     report(found, args.output)
