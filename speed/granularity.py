@@ -44,7 +44,7 @@ from speed.machine import machine, report
 
 TOLERANCES = (0.03, 0.04, 0.05, 0.06, 0.08)
 DEFAULT = str(Granularity.parse("auto"))
-TURNS = 3
+TURNS = 7
 SIDE = 512
 BARS = {
     "auto_images_per_second": 170.0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -189,23 +188,16 @@ class Predictor:
             target -> (rows, gradient, float64 (rows, D_f)), in native units; none for a target without rows.
         """
         encoded = self._encoded([cleaned(prompt)[0] if isinstance(prompt, str) else None for prompt in prompts])
-        scored = {name: _scored(target, encoded) for name, target in self.config.targets.items()}
-        tasks = [(name, part) for name, rows in scored.items() for part in _shares(rows)]
-
-        def slope(task: tuple[str, list[int]]) -> Tensor:
-            name, rows = task
-            with torch.inference_mode(False), torch.enable_grad():
-                f = f_f[rows].double().requires_grad_()
-                q = self._exact(name, f_c[rows], f, [encoded[i] for i in rows]).q
-                return torch.autograd.grad(q.sum(), f)[0]
-
-        slopes = list(zip(tasks, on_one_core(_CPU, slope, tasks), strict=True))
         found = {}
-        for name, rows in scored.items():
-            if rows:
-                low, high = self.ranges[name]
-                each = torch.cat([one for (target, _), one in slopes if target == name])
-                found[name] = (rows, each * ((high - low) / 4))
+        with torch.inference_mode(False), torch.enable_grad():
+            for name, target in self.config.targets.items():
+                rows = _scored(target, encoded)
+                if rows:
+                    low, high = self.ranges[name]
+                    f = f_f[rows].double().requires_grad_()
+                    q = self._exact(name, f_c[rows], f, [encoded[i] for i in rows]).q
+                    (slope,) = torch.autograd.grad(q.sum(), f)
+                    found[name] = (rows, slope * ((high - low) / 4))
         return found
 
     def _exact(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
@@ -264,12 +256,6 @@ class Predictor:
 def _scored(target: Target, prompts: Sequence[EncodedPrompt | None]) -> list[int]:
     """Return the rows that a target scores: all, or those with a prompt that it reads."""
     return [i for i, one in enumerate(prompts) if target.head == "template" or (one and one.in_vocabulary)]
-
-
-def _shares(rows: list[int]) -> list[list[int]]:
-    """Return rows in as many parts as there are cores, none of them empty."""
-    each = math.ceil(len(rows) / torch.get_num_threads())
-    return [rows[i : i + each] for i in range(0, len(rows), each or 1)]
 
 
 def _caution(familiarity: float | None) -> str:
