@@ -4,8 +4,8 @@
 
 A part of the images comes from the folders, as evenly as possible; the others are drawn: one colour, gradients,
 fractals and screenshots, whose values lie on the boundaries of whatever is counted or compared. Each has a prompt, of
-several lengths, or none. Of several precisions, each is compared with itself. JSON goes to stdout; the exit code is 1 if
-any score differs.
+several lengths, or none. Of several precisions, each is compared with itself. JSON goes to stdout; the exit code is 1
+if any score differs.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ def test_scale_says_that_bits_are_the_same() -> None:
     found = json.loads((DOCS / "same_bits.json").read_text(encoding="utf-8"))
     assert (found["different"], found["failed"]) == (0, 0)
     kinds = ", ".join(f"{count} {name}" for name, count in found["kinds"].items())
-    assert f"{found['images']} images ({kinds}) with `{found['model']}` in {' and in '.join(found['precision'])}" in page("scale")
+    precisions = " and in ".join(found["precision"])
+    assert f"{found['images']} images ({kinds}) with `{found['model']}` in {precisions}" in page("scale")
 
 
 def test_decisions_compare_the_backends() -> None:
