@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,14 @@ def small_model(small_encoders: Path) -> Path:
     from tests.small_models import save_small_model
 
     return save_small_model(small_encoders.parent / "model", small_encoders)
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile: where nesting is deepest, a finaliser would fail, and the test with it."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def _is_here(address: Any) -> bool:

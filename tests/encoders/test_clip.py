@@ -293,6 +293,7 @@ def test_pickled_weights_are_read_without_running_them(folders: tuple[Path, Path
         ("config.json", "[" * 100_000, "Expected JSON in"),
     ],
 )
+@pytest.mark.usefixtures("no_collection")
 def test_broken_files_beside_the_weights_are_named(
     folders: tuple[Path, Path], tmp_path: Path, name: str, content: str, message: str
 ) -> None:

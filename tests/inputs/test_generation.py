@@ -191,6 +191,7 @@ def test_circles_and_depth() -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 10**6, '{"prompt":' * 10**5, '{"seed": ' + "9" * 10**5 + "}", "{" + " " * 10**6]
 )
+@pytest.mark.usefixtures("no_collection")
 def test_json_that_is_deep_or_endless(text: str) -> None:
     assert read_generation(png(prompt=text)) is None
 

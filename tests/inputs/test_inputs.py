@@ -462,6 +462,7 @@ def test_prompts_without_an_image_are_counted() -> None:
         ("p.doc", "a cat", "a list to end in .csv, .tsv, .jsonl, .json, .parquet, .tar or .txt, got 'p.doc'"),
     ],
 )
+@pytest.mark.usefixtures("no_collection")
 def test_prompts_that_cannot_be_used(file: str, text: str, words: str) -> None:
     tree("a.png")
     Path(file).write_text(text)

@@ -140,6 +140,7 @@ def test_a_strange_manifest_is_refused(tmp_path: Path, change: dict[str, Any], m
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 50_000, " " * 70_000 + "{}"])
+@pytest.mark.usefixtures("no_collection")
 def test_a_broken_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(ModelError, match=r"Expected .*export"):

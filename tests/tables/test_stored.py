@@ -152,6 +152,7 @@ def test_prompts_may_be_given_for_them(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ hostile
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_a_bad_image_or_text_is_a_row_with_its_reason(scorer: Scorer, tmp_path: Path) -> None:
     link = tarfile.TarInfo("8.png")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"

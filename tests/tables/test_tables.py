@@ -376,6 +376,7 @@ def test_a_table_of_ours_that_a_spreadsheet_saved_again(tmp_path: Path) -> None:
         (".jsonl", b'{"a": ' + b"9" * 5000 + b"}", "is not a line of JSON"),
     ],
 )
+@pytest.mark.usefixtures("no_collection")
 def test_malformed_tables(
     suffix: str, data: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
