@@ -41,7 +41,7 @@ CLAIMS = {
     ),
     ("granularity", "auto_images_per_second"): (
         "JPEG files of 512 x 512 per second with `--granularity auto`",
-        "at this tolerance most images keep some or all of their crops",
+        "some images keep some or all of their crops",
     ),
     ("granularity", "auto_times_fine"): ("the same, times the rate at fine granularity", "the same reason"),
     ("granularity", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
@@ -70,7 +70,7 @@ CLAIMS = {
     ),
     ("published", "srcc_with_fp32"): (
         "SRCC of the scores in bf16 with those in float32",
-        "with random weights the scores lie close together, and neighbours change places",
+        "some of the images are near copies of others, so their scores lie side by side and change places",
     ),
     ("published", "largest_difference"): ("largest difference between these scores", ""),
     ("serve", "share_of_score"): (

@@ -126,12 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts, threads = machine(), torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         chosen = collect(args.folder, args.images, Path(folder))
-        files, different, failed = [file for _, file in chosen], 0, 0
+        files, different = [file for _, file in chosen], 0
         for precision in args.precision:
             scorer = Scorer.load(args.model, device="cpu", precision=precision)
             first = scored(scorer, files, WAYS[0])
             different += sum(_different(first, scored(scorer, files, way)) for way in WAYS[1:])
-            failed = sum(score.error is not None for score in first)
     torch.set_num_threads(threads)
     kinds = [kind for kind, _ in chosen]
     found = {
@@ -140,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "precision": args.precision,
         "images": len(files),
         "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-        "failed": failed,
+        "failed": sum(score.error is not None for score in first),
         "ways": [asdict(way) for way in WAYS],
         "different": different,
         "machine": facts,

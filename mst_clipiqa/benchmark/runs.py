@@ -27,9 +27,10 @@ from mst_clipiqa.evaluate import (
 )
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn
+from mst_clipiqa.train.calibrate import scores
 from mst_clipiqa.train.contamination import Contamination, contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, rated_features
-from mst_clipiqa.train.fit import Recipe, fit, predict
+from mst_clipiqa.train.fit import Recipe, fit
 
 _FEW_RESAMPLES = Resampling(resamples=20)  # intervals are reported over splits, not for a run
 RunKey = tuple[str, Head, int]  # target, head, split
@@ -152,13 +153,13 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     training, validation = (rated_features(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
     own = rated_features(table, split.test, target, head, scale)
-    q = predict(fitted.model, own).clamp(1, 5)  # a score stays on the scale
+    q = scores(fitted.model, own)
     errors, groups = (q - own.y).numpy(), [record.group for record in split.test]
     if bench.other is None:
         return _measured(bench, split, (target, head, number), q, crossed_coverage(errors, groups))
     split = replace(split, test=bench.other.table.records)
     other = rated_features(bench.other.table, split.test, target, head, bench.other.ranges[target])
-    q = predict(fitted.model, other).clamp(1, 5)
+    q = scores(fitted.model, other)
     coverage = coverage_elsewhere(errors, groups, (q - other.y).numpy())
     return _measured(bench, split, (target, head, number), q, coverage)
 

@@ -3,7 +3,7 @@
     coarse      the coarse stream alone; f_f is estimated from f_c
     native:K    also K of the fine stream's native crops; f_f is estimated from both
     fine        both streams in full, as in training
-    auto:TOL    of each image one of these, so that scores of 95 % of images change by at most TOL
+    auto:TOL    of each image one of these: of 95 % of those below fine, no score should change by more than TOL
 
 TOL is a share of a score's scale. The three above are the granularities that a row can have.
 """

@@ -193,11 +193,10 @@ class Predictor:
             for name, target in self.config.targets.items():
                 rows = _scored(target, encoded)
                 if rows:
-                    low, high = self.ranges[name]
                     f = f_f[rows].double().requires_grad_()
                     q = self._exact(name, f_c[rows], f, [encoded[i] for i in rows]).q
                     (slope,) = torch.autograd.grad(q.sum(), f)
-                    found[name] = (rows, slope * ((high - low) / 4))
+                    found[name] = (rows, slope * ((target.high - target.low) / 4))
         return found
 
     def _exact(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:

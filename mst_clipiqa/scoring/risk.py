@@ -4,7 +4,8 @@ risk   = 1 - product over targets of P(|x| <= TOL), x normal with mean 0 and dev
 chosen = the granularity with the lowest cost + price * risk
 
 Cost is the time of the encoders as a share of that of fine, whose risk is 0. The price is the lowest at which, with a
-confidence of 95 %, at least 95 % of images below fine have all their scores within the tolerance.
+confidence of 95 %, at least 95 % of images below fine have all their scores within the tolerance. That confidence
+counts images as independent and each price alone, so it is lower where images of one prompt are alike.
 
 Source: Bates et al., "Distribution-Free, Risk-Controlling Prediction Sets" (arXiv 2101.02703), for a limit that holds
 with a confidence; Clopper and Pearson, 1934, for the limit of a share.

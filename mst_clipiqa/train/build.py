@@ -33,12 +33,12 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save, write_card
-from mst_clipiqa.train.calibrate import Calibrating, describe, halves, widen
+from mst_clipiqa.train.calibrate import Calibrating, describe, halves, scores, widen
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.contamination import Contamination, contamination, seen_by, trained_on
 from mst_clipiqa.train.curves import draw_history
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
-from mst_clipiqa.train.fit import Epoch, Fitted, fit, predict
+from mst_clipiqa.train.fit import Epoch, Fitted, fit
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.preferences import all_differences, pair_features, put_on_scale
 from mst_clipiqa.train.training_file import read_training, write_training
@@ -179,7 +179,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
     if not test:
         return TrainingResult(None, math.nan, seen, (), preferences)
     part = rated_features(table, test, job.target, job.head, (low, high))
-    q = to_native(predict(model.parts[job.target], part).clamp(1, 5), low, high).numpy()  # a score stays on the scale
+    q = to_native(scores(model.parts[job.target], part), low, high).numpy()
     mos = [record.targets[job.target] for record in test]
     band = _band(model, job.target, part, q)
     tables = {"generator": [r.generator for r in test], "style": [r.style for r in test]}

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from mst_clipiqa.data import Record, TrainingPart
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import HeldOut, Reference, Widening, fit_widening, make_reference
-from mst_clipiqa.model.mst_clipiqa import Head
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.train.features import RatedFeatures
 from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
 
@@ -101,9 +102,14 @@ def _without(name: str, data: Calibrating, fitted: Fitted, head: Head, recipe: R
     return _held_out(model, data.features(out), out, reference)
 
 
+def scores(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
+    """Return the scores that ``score`` gives, float32 (images,): predictions, cut off at the ends of 1..5."""
+    return predict(model, part).clamp(1, 5)
+
+
 def _held_out(fitted: Fitted, part: RatedFeatures, records: Sequence[Record], reference: Reference | None) -> HeldOut:
     excess = np.zeros(len(part)) if reference is None else reference.excess(reference.distance(*_arrays(part)))
-    residuals = (predict(fitted.model, part).clamp(1, 5) - part.y).numpy()
+    residuals = (scores(fitted.model, part) - part.y).numpy()
     return HeldOut(residuals, excess, [record.group for record in records])
 
 

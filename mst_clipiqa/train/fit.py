@@ -148,7 +148,7 @@ def fit(
 
 @torch.no_grad()
 def predict(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
-    """Return scores on the head's scale 1..5, float32 (images,)."""
+    """Return predictions on the head's scale 1..5, which those of a prompt head may leave, float32 (images,)."""
     rows = [torch.arange(start, min(start + 1024, len(part))) for start in range(0, len(part), 1024)]
     return torch.cat([model(part.f_c[r], part.f_f[r], part.text(r)).q for r in rows])
 
