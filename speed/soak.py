@@ -56,7 +56,7 @@ def summary(samples: list[tuple[float, float]], warm_up: float) -> dict[str, Any
 def soak_serve(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Let clients send requests to a server that runs as the command."""
     paths = serve.draw(folder, args.images, args.side)
-    rows = serve.score(folder, 0)["rows"]
+    rows, _ = serve.score(folder)
     work = [(serve.request_of(path), row) for path, row in zip(paths, rows, strict=True)]
     samples: list[tuple[float, float]] = []
 
