@@ -38,7 +38,7 @@ from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
 
 STAGES = ("prepare", "development", "final", "leave-out", "no-photographs", "card")
-LOOKS = 9
+LOOKS = 14
 """How often figures of these encoders on the development prompts were looked at."""
 
 

@@ -27,6 +27,7 @@ from mst_clipiqa.model.mst_clipiqa import to_head
 _RUNGS = 4
 _SAVE = 100  # steps between checkpoints
 _CLIP = 5.0  # the largest norm of a gradient
+_DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class _Run:
     """One training; ``seed`` decides in which order it sees the images."""
 
     def __init__(self, learner: Learner, sets: Sets, known: Known, checkpoint: Path, seed: int) -> None:
-        self.learner, self.sets, self.known, self.plan = learner, sets, known, learner.plan
+        self.learner, self.sets, self.known, self.plan = learner.to(_DEVICE), sets, known, learner.plan
+        self.prompts = sets.prompts.to(_DEVICE)
         self.checkpoint, self.seed = checkpoint, seed
         quality, marks = quality_targets(sets.described, sets.rated, known.rows, known.photos)
         self.quality, self.marks = to_head(torch.from_numpy(quality), LOW, HIGH), torch.from_numpy(marks)
@@ -148,7 +150,7 @@ class _Run:
         with torch.no_grad():
             for weight, mean in zip(self.weights, self.mean, strict=True):
                 weight.copy_(mean)
-        torch.save({"learner": self.learner.state_dict()}, self.checkpoint)
+        torch.save({"learner": self.learner.cpu().state_dict()}, self.checkpoint)
 
     def _step(self, step: int) -> float:
         rate = _rate(step / self.steps, self.plan.warm)
@@ -167,9 +169,9 @@ class _Run:
         return loss.item()
 
     def _loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
-        learner, weights, prompts = self.learner, self.plan.weights, self.sets.prompts
-        f_c, f_f = learner.coarse(batch.coarse), learner.fine(batch.fine)
-        q = learner.score_quality(f_c, f_f, prompts)
+        learner, weights = self.learner, self.plan.weights
+        f_c, f_f = learner.coarse(batch.coarse.to(_DEVICE)), learner.fine(batch.fine.to(_DEVICE))
+        q = learner.score_quality(f_c, f_f, self.prompts).cpu()  # losses are small work
         n, m = len(batch.rows), len(batch.photos)
         y = self.quality[batch.rows]
         generator = self.sets.rated.generators[batch.rows]
@@ -178,7 +180,7 @@ class _Run:
             marks = to_head(self.marks[batch.photos], 0.0, PHOTO_HIGH)
             loss = loss + weights.photos * photo_loss(learner, q[n : n + m], marks)
         rest = q[n + m :]
-        rungs = rest[: batch.ladders * (1 + _RUNGS)].view(batch.ladders, -1)
+        rungs = rest[: batch.ladders * (1 + _RUNGS)].view(batch.ladders, 1 + _RUNGS)
         if batch.ladders:
             loss = loss + weights.ladder * ladder_loss(rungs, self.plan.rung)
         if len(rest) > rungs.numel():
@@ -190,8 +192,7 @@ class _Run:
         """Return the loss of correspondence, with each image's own prompt and with that of another image."""
         own = torch.from_numpy(self.sets.prompt_of[batch.rows])
         other = torch.from_numpy(self.sets.prompt_of[rng.choice(self.known.rows, len(batch.rows))])
-        q = self.learner.score_match(f_c, f_f, self.sets.prompts, own)
-        wrong = self.learner.score_match(f_c, f_f, self.sets.prompts, other)
+        q, wrong = (self.learner.score_match(f_c, f_f, self.prompts, which.to(_DEVICE)).cpu() for which in (own, other))
         return mst_clipiqa_loss(q, y) + self.plan.weights.shuffled * shuffled_loss(
             q, wrong, (own != other).float(), y, self.plan.ahead
         )

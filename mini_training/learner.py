@@ -30,6 +30,10 @@ class Prompts:
     mask: Tensor
     templates: Tensor
 
+    def to(self, device: torch.device) -> Prompts:
+        """Return the same on a device."""
+        return Prompts(self.tokens.to(device), self.mask.to(device), self.templates.to(device))
+
 
 class Stream(nn.Module):
     """One tower in training."""
@@ -115,7 +119,8 @@ def ladder_loss(q: Tensor, step: float) -> Tensor:
 
 def photo_loss(learner: Learner, q: Tensor, y: Tensor) -> Tensor:
     """Return the loss of photographs, whose ratings are on a scale of their own."""
-    return mst_clipiqa_loss(learner.photo_scale * q + learner.photo_shift, y)
+    scale, shift = (weight.to(q.device) for weight in (learner.photo_scale, learner.photo_shift))
+    return mst_clipiqa_loss(scale * q + shift, y)
 
 
 def shuffled_loss(own: Tensor, other: Tensor, different: Tensor, y: Tensor, ahead: float) -> Tensor:
@@ -128,5 +133,7 @@ def rated_loss(q: Tensor, y: Tensor, same: Tensor, weights: Weights) -> Tensor:
     loss = mst_clipiqa_loss(q, y)
     if not weights.within:
         return loss
-    pairs = [ranking_loss(q[row], y[row]) for row in same]
-    return loss + weights.within * torch.stack(pairs).mean()
+    alike, counts = torch.unique(same, dim=0, return_counts=True)  # images of one generator have the same row
+    pairs = torch.stack([ranking_loss(q[row], y[row]) for row in alike])
+    within: Tensor = (pairs * counts).sum() / len(q)
+    return loss + weights.within * within

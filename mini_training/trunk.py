@@ -43,12 +43,33 @@ class DepthwiseFunction(torch.autograd.Function):
             spread = gradient.new_zeros(x.shape)
             spread[:, ::2, ::2] = gradient
         turned = weight.flip(2, 3).contiguous(memory_format=torch.channels_last)
-        padding = weight.shape[-1] // 2
-        back = F.conv2d(spread.permute(0, 3, 1, 2), turned, None, 1, padding, groups=len(weight))
-        maps = (each.permute(0, 3, 1, 2).float() for each in (gradient, x))
-        geometry = [ctx.stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)
-        kernels = torch.ops.aten.convolution_backward(*maps, weight.float(), None, *geometry, [False, True, False])[1]
+        back = F.conv2d(spread.permute(0, 3, 1, 2), turned, None, 1, weight.shape[-1] // 2, groups=len(weight))
+        of_kernels = _on_a_card if x.is_cuda else _on_a_processor
+        kernels = of_kernels(x, gradient, weight, ctx.stride)
         return back.permute(0, 2, 3, 1), kernels, gradient.sum((0, 1, 2), dtype=torch.float32), None
+
+
+def _on_a_processor(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Return the gradient of a depthwise convolution's kernels, in fp32, of that of its output before relu6."""
+    side = weight.shape[-1]
+    maps = (each.permute(0, 3, 1, 2).float() for each in (gradient, x))
+    geometry = [stride] * 2, [side // 2] * 2, [1, 1], False, [0, 0], len(weight)
+    found = torch.ops.aten.convolution_backward(*maps, weight.float(), None, *geometry, [False, True, False])
+    kernels: Tensor = found[1]
+    return kernels
+
+
+def _on_a_card(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Return the same, as one sum of products for each place in a kernel."""
+    side = weight.shape[-1]
+    padded = F.pad(x, (0, 0, side // 2, side // 2, side // 2, side // 2))
+    high, wide = (stride * (size - 1) + 1 for size in gradient.shape[1:3])
+    sums = [
+        (gradient * padded[:, i : i + high : stride, j : j + wide : stride]).sum((0, 1, 2), dtype=torch.float32)
+        for i in range(side)
+        for j in range(side)
+    ]
+    return torch.stack(sums, 1).view(weight.shape)
 
 
 class _Weights(nn.Module):

@@ -17,10 +17,10 @@ from mini_training.card import card
 from mini_training.data import DEVELOPMENT, VALIDATION, Rated, part_of
 from mini_training.distort import KINDS, LADDER, distort
 from mini_training.fit import Known, Sets
-from mini_training.learner import Prompts, ladder_loss
+from mini_training.learner import Learner, Prompts, ladder_loss, rated_loss
 from mini_training.noise import KINDS as NOISES
 from mini_training.noise import noise
-from mini_training.plan import Plan, Refining
+from mini_training.plan import Plan, Refining, Weights
 from mini_training.prepare import Maps, Prepared
 from mini_training.pretrained import Gains, lite0
 from mini_training.prompts import Captions
@@ -28,8 +28,9 @@ from mini_training.refine import Features, _Refined, fresh, refine
 from mini_training.scenes import BACKGROUNDS, COLOURS, WRONG, draw, scenes
 from mini_training.shapes import SHAPES
 from mini_training.teacher import KEEP, KEEP_MATCH, Network, match_targets, quality_targets, regression
-from mini_training.trunk import DepthwiseFunction, Trunk
+from mini_training.trunk import DepthwiseFunction, Trunk, _on_a_card, _on_a_processor
 from mst_clipiqa.encoders.mini.towers import Block, Tower, TowerConfig
+from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import Text
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from speed.explain_truth import THINGS as TESTED
@@ -285,9 +286,39 @@ def test_what_is_kept_is_the_mean_of_trainings_that_differ_in_their_order(tmp_pa
 
 
 @needs_lite0
-def test_refining_changes_the_prompt_head_and_nothing_else() -> None:
-    from mini_training.learner import Learner
+def test_training_without_ladders_and_noise_sees_rated_images_alone(tmp_path: Path) -> None:
+    from mini_training import fit as loop
 
+    rated, maps, prompts = toy()
+    sets, known = Sets(rated, maps, prompts, np.arange(12) % 2, described()), Known(np.arange(8), np.arange(4))
+    plan = replace(Plan(), dim=8, batch=4, photos=2, ladders=0, noises=0, epochs=1, crops=2, members=1)
+    assert len(loop.draw(sets, known, plan, (0, 0), np.random.default_rng(0)).coarse) == 6
+    learner = loop.fit(sets, known, plan, tmp_path / "plain.pt")
+    assert not torch.equal(learner.coarse.project.weight, Learner(plan).coarse.project.weight)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [3, 5])
+def test_kernels_have_the_same_gradient_on_a_card_as_on_a_processor(stride: int, side: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 9, 8, 4, generator=generator), torch.randn(4, 1, side, side, generator=generator)
+    gradient = torch.randn(2, -(-9 // stride), -(-8 // stride), 4, generator=generator)
+    expected = _on_a_processor(x, gradient, weight, stride)
+    assert torch.allclose(_on_a_card(x, gradient, weight, stride), expected, atol=1e-5)
+
+
+def test_ranking_within_generators_counts_every_image_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, y = 1 + 4 * torch.rand(30, generator=generator), 1 + 4 * torch.rand(30, generator=generator)
+    made_by = torch.randint(0, 4, (30,), generator=generator)
+    same = made_by[:, None] == made_by[None]
+    each = torch.stack([ranking_loss(q[row], y[row]) for row in same]).mean()
+    found = rated_loss(q, y, same, Weights(within=0.3))
+    assert found.item() == pytest.approx((mst_clipiqa_loss(q, y) + 0.3 * each).item(), rel=1e-5)
+
+
+@needs_lite0
+def test_refining_changes_the_prompt_head_and_nothing_else() -> None:
     rated, maps, prompts = toy()
     rated = replace(rated, prompt_ids=np.arange(12) % 4)
     learner = Learner(replace(Plan(), dim=8)).eval()
