@@ -171,14 +171,15 @@ class _Run:
     def _loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         learner, weights = self.learner, self.plan.weights
         f_c, f_f = learner.coarse(batch.coarse.to(_DEVICE)), learner.fine(batch.fine.to(_DEVICE))
-        q = learner.score_quality(f_c, f_f, self.prompts).cpu()  # losses are small work
+        there = learner.score_quality(f_c, f_f, self.prompts)
+        q = there.cpu()  # losses are small work
         n, m = len(batch.rows), len(batch.photos)
         y = self.quality[batch.rows]
         generator = self.sets.rated.generators[batch.rows]
         loss = rated_loss(q[:n], y, torch.from_numpy(generator[:, None] == generator[None]), weights)
         if m:
-            marks = to_head(self.marks[batch.photos], 0.0, PHOTO_HIGH)
-            loss = loss + weights.photos * photo_loss(learner, q[n : n + m], marks)
+            marks = to_head(self.marks[batch.photos], 0.0, PHOTO_HIGH).to(_DEVICE)
+            loss = loss + weights.photos * photo_loss(learner, there[n : n + m], marks).cpu()
         rest = q[n + m :]
         rungs = rest[: batch.ladders * (1 + _RUNGS)].view(batch.ladders, 1 + _RUNGS)
         if batch.ladders:

@@ -119,8 +119,7 @@ def ladder_loss(q: Tensor, step: float) -> Tensor:
 
 def photo_loss(learner: Learner, q: Tensor, y: Tensor) -> Tensor:
     """Return the loss of photographs, whose ratings are on a scale of their own."""
-    scale, shift = (weight.to(q.device) for weight in (learner.photo_scale, learner.photo_shift))
-    return mst_clipiqa_loss(scale * q + shift, y)
+    return mst_clipiqa_loss(learner.photo_scale * q + learner.photo_shift, y)
 
 
 def shuffled_loss(own: Tensor, other: Tensor, different: Tensor, y: Tensor, ahead: float) -> Tensor:
