@@ -44,12 +44,12 @@ class DepthwiseFunction(torch.autograd.Function):
             spread[:, ::2, ::2] = gradient
         turned = weight.flip(2, 3).contiguous(memory_format=torch.channels_last)
         back = F.conv2d(spread.permute(0, 3, 1, 2), turned, None, 1, weight.shape[-1] // 2, groups=len(weight))
-        of_kernels = _on_a_card if x.is_cuda else _on_a_processor
+        of_kernels = _on_card if x.is_cuda else _on_cpu
         kernels = of_kernels(x, gradient, weight, ctx.stride)
         return back.permute(0, 2, 3, 1), kernels, gradient.sum((0, 1, 2), dtype=torch.float32), None
 
 
-def _on_a_processor(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
+def _on_cpu(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Return the gradient of a depthwise convolution's kernels, in fp32, of that of its output before relu6."""
     side = weight.shape[-1]
     maps = (each.permute(0, 3, 1, 2).float() for each in (gradient, x))
@@ -59,7 +59,7 @@ def _on_a_processor(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) ->
     return kernels
 
 
-def _on_a_card(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
+def _on_card(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Return the same, as one sum of products for each place in a kernel."""
     side = weight.shape[-1]
     padded = F.pad(x, (0, 0, side // 2, side // 2, side // 2, side // 2))

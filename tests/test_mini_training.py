@@ -28,7 +28,7 @@ from mini_training.refine import Features, _Refined, fresh, refine
 from mini_training.scenes import BACKGROUNDS, COLOURS, WRONG, draw, scenes
 from mini_training.shapes import SHAPES
 from mini_training.teacher import KEEP, KEEP_MATCH, Network, match_targets, quality_targets, regression
-from mini_training.trunk import DepthwiseFunction, Trunk, _on_a_card, _on_a_processor
+from mini_training.trunk import DepthwiseFunction, Trunk, _on_card, _on_cpu
 from mst_clipiqa.encoders.mini.towers import Block, Tower, TowerConfig
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import Text
@@ -299,12 +299,12 @@ def test_training_without_ladders_and_noise_sees_rated_images_alone(tmp_path: Pa
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [3, 5])
-def test_kernels_have_the_same_gradient_on_a_card_as_on_a_processor(stride: int, side: int) -> None:
+def test_kernels_have_the_same_gradient_on_a_card_as_on_a_cpu(stride: int, side: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(2, 9, 8, 4, generator=generator), torch.randn(4, 1, side, side, generator=generator)
     gradient = torch.randn(2, -(-9 // stride), -(-8 // stride), 4, generator=generator)
-    expected = _on_a_processor(x, gradient, weight, stride)
-    assert torch.allclose(_on_a_card(x, gradient, weight, stride), expected, atol=1e-5)
+    expected = _on_cpu(x, gradient, weight, stride)
+    assert torch.allclose(_on_card(x, gradient, weight, stride), expected, atol=1e-5)
 
 
 def test_ranking_within_generators_counts_every_image_alike() -> None:
