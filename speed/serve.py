@@ -152,14 +152,14 @@ def check(got: dict[str, Any], want: dict[str, Any], tally: Tally) -> None:
 
 def together(tallies: list[Tally]) -> Tally:
     """Return what clients saw in all turns."""
-    whole = Tally()
-    for one in tallies:
-        for name in ("answered", "busy", "wrong"):
-            setattr(whole, name, getattr(whole, name) + getattr(one, name))
-        whole.largest_difference = max(whole.largest_difference, one.largest_difference)
-        whole.errors.update(one.errors)
-        whole.seconds += one.seconds
-    return whole
+    return Tally(
+        answered=sum(one.answered for one in tallies),
+        busy=sum(one.busy for one in tallies),
+        wrong=sum(one.wrong for one in tallies),
+        largest_difference=max(one.largest_difference for one in tallies),
+        errors=sum((one.errors for one in tallies), Counter[str]()),
+        seconds=[seconds for one in tallies for seconds in one.seconds],
+    )
 
 
 async def load(port: int, work: list[tuple[bytes, dict[str, Any]]], clients: int, seconds: float) -> Tally:
@@ -200,7 +200,7 @@ async def watched(pid: int, samples: list[tuple[float, float]]) -> None:
 
 @contextmanager
 def scoring(folder: Path) -> Iterator[tuple[list[dict[str, Any]], Callable[[float], float]]]:
-    """Do in another process what ``score`` does in this one."""
+    """Yield what ``score`` returns, done in a process of its own."""
     command = [sys.executable, "-m", "speed.serve", "--score", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         if process.stdin is None or process.stdout is None:
@@ -212,7 +212,6 @@ def scoring(folder: Path) -> Iterator[tuple[list[dict[str, Any]], Callable[[floa
             return float(answered.readline())
 
         yield json.loads(answered.readline()), rate
-        asked.close()
 
 
 async def measure(
