@@ -20,7 +20,8 @@ METHOD = (
     "left = log-odds of its score minus the mean log-odds of itself blurred and compressed beyond use "
     "(targets that read prompts: its score, native units). "
     "lost = mean of left over all windows - left of this window. "
-    "coarse, fine: that stream sees windows, the other one the whole image; both = coarse + fine"
+    "coarse, fine: that stream sees windows, the other one the whole image. "
+    "both: the mean of fine and of the map if both streams see windows"
 )
 
 

@@ -9,7 +9,8 @@ window can still lose; a window with little left has lost it already. For a targ
 what is scored, so nothing is subtracted: lost = mean of q - q(window).
 
 Occlusion, which covers one window and keeps the rest, shows less: an encoder that pools over the image hardly reacts
-to one window. How often the maps are right: docs/explain.md.
+to one window. The map of both streams is the mean of two: the fine stream alone sees windows, and both see them. It is
+right more often than either (docs/explain.md).
 
 A window is cut at the scale at which its stream sees it: from the image as resized for the stream's view, or, for a
 native fine stream, as resized (or not) for native crops.
@@ -70,11 +71,12 @@ def window_maps(
     found = {}
     for name, prompt in targets.items():
         lost: list[Float32Array] = []
-        for seen in (_coarse_seen, _fine_seen):
+        for seen in (_coarse_seen, _fine_seen, _both_seen):
             alone, *ruined = (_scores(predictor, name, prompt, seen(version, features)) for version in versions)
             left = alone if reads[name] else alone - torch.stack(ruined).mean(dim=0)
             lost.append((left.mean() - left).view(GRID, GRID).numpy())
-        found[name] = Maps(lost[0], lost[1], windows)
+        coarse, fine, both = lost
+        found[name] = Maps(coarse, fine, np.mean([fine, both], axis=0, dtype=np.float32), windows)
     return found, len(versions) * GRID**2
 
 
@@ -86,6 +88,11 @@ def _coarse_seen(windows: Pair, own: Pair) -> Pair:
 def _fine_seen(windows: Pair, own: Pair) -> Pair:
     """Return f_c of the whole image and f_f of each window, (windows, D) each."""
     return own[0].expand_as(windows[0]), windows[1]
+
+
+def _both_seen(windows: Pair, own: Pair) -> Pair:
+    """Return f_c and f_f of each window, (windows, D) each."""
+    return windows
 
 
 def _scores(predictor: Predictor, name: str, prompt: EncodedPrompt | None, features: tuple[Tensor, Tensor]) -> Tensor:

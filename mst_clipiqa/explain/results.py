@@ -66,30 +66,22 @@ class Word:
 class Maps:
     """Where one target's score is lost: float32 (rows, columns), higher is worse.
 
-    A value is how much less the window can still lose than the average window (``METHOD``, maps.py), in log-odds of
+    A value is how much less the window can still lose than the average window (maps.py), in log-odds of
     the score; for targets that read prompts, how much lower it scores than the average window, in native units. The
     map of one stream keeps the other stream's feature fixed.
 
     Attributes:
         coarse: the map if only the coarse stream sees windows.
         fine: the map if only the fine stream sees windows.
+        both: the mean of ``fine`` and the map if both streams see windows.
         windows: float32 (rows, columns, 4): left, top, right, bottom of each window, 0..1 of width and height;
             neighbours overlap.
     """
 
     coarse: Float32Array
     fine: Float32Array
+    both: Float32Array
     windows: Float32Array
-
-    @property
-    def both(self) -> Float32Array:
-        """sqrt(max(coarse, 0)^2 + max(fine, 0)^2), float32 (rows, columns).
-
-        Each stream sees faults that the other misses and may even rate highly (rates: docs/explain.md). So a gain in
-        one stream does not cancel a loss in the other, and one clear loss counts more than two faint ones.
-        """
-        lost: Float32Array = np.hypot(self.coarse.clip(min=0), self.fine.clip(min=0))
-        return lost
 
     def of(self, stream: MapStream) -> Float32Array:
         """Return the map of a stream: "coarse", "fine" or "both"."""
