@@ -5,7 +5,7 @@ ladders.py   images, and versions of them distorted more and more
 signal.py    what else is known of them: other models' scores
 losses.py    ranking inside a ladder, agreement of crops, an anchor to the model before
 fit.py       the loop
-gate.py      are held-out ladders more monotone, and ratings met no worse?
+gate.py      did held-out ladders or the agreement with ratings improve, and did neither become worse?
 job.py       what all of it works on
 build.py     all of it, and the new folder
 card.py      its README.md

@@ -19,7 +19,7 @@ from mst_clipiqa.adapt.job import AdaptData, AdaptJob, RatedMaterial, moving_of,
 from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders
 from mst_clipiqa.adapt.signal import taught_by
 from mst_clipiqa.encoders.adapter import adapted_sha256, files_sha256, to_files
-from mst_clipiqa.evaluate import srcc
+from mst_clipiqa.evaluate import paired_difference
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
 from mst_clipiqa.scoring.predictor import Predictor
@@ -79,10 +79,7 @@ def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, 
         adapt(moving, data.training, job.recipe, guides, lambda: advance(1))
     seconds = {"encoding": encoding, "adapting": time.perf_counter() - began}
     second = output_of(moving, data.held.material).q, _scores(job, moving, data.rated)
-    gains = {
-        name: RatingGain(len(y), float(srcc(first[1][name], y)), float(srcc(second[1][name], y)))
-        for name, y in data.rated.ratings.items()
-    }
+    gains = {name: _rating_gain(first[1][name], second[1][name], data.rated, name) for name in data.rated.ratings}
     return Adapted(
         Verdict(ladder_gain(first[0], second[0], data.held), gains),
         {name: _moved(before[name], tensor.detach()) for name, tensor in moving.parameters().items()},
@@ -90,6 +87,13 @@ def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, 
         (len(data.training), len(data.held)),
         data.training.skipped | data.held.skipped,
     )
+
+
+def _rating_gain(before: np.ndarray, after: np.ndarray, rated: RatedMaterial, name: str) -> RatingGain:
+    """Compare a target's scores with its ratings."""
+    prompts = None if None in rated.prompts else rated.prompts
+    found = paired_difference(before, after, rated.ratings[name], prompts)
+    return RatingGain(len(before), found.a, found.b, found.low, found.high)
 
 
 @torch.no_grad()

@@ -33,8 +33,8 @@ class AdaptRecipe:
     steps: int = 150
     batch_size: int = 32
     learning_rate: float = 3e-4
-    ladder: float = 1.0
-    agreement: float = 5.0
+    ladder: float = 0.03
+    agreement: float = 1.0
     anchor: float = 1.0
     teacher: float = 1.0
     seed: int = 0

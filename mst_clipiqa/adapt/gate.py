@@ -1,7 +1,7 @@
 """Is the adapted model better? If not, nothing is written.
 
-Held-out ladders, of images that trained nothing, must become more monotone, by more than chance; and where ratings were
-given, no SRCC may fall.
+Something must become better by more than chance: held-out ladders, of images that trained nothing, or SRCC with ratings
+that trained nothing. And nothing may become worse: ladders not by more than chance, SRCC not at all.
 """
 
 from __future__ import annotations
@@ -44,11 +44,19 @@ class LadderGain:
 
 @dataclass(frozen=True)
 class RatingGain:
-    """How well one score agrees with ratings: number of images, SRCC before and after."""
+    """How well one score agrees with ratings.
+
+    Attributes:
+        images: how many were rated.
+        before, after: SRCC.
+        low, high: 95 % interval of the difference, over prompts where all images have one, else over images.
+    """
 
     images: int
     before: float
     after: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -65,16 +73,23 @@ class Verdict:
 
     def refusal(self) -> str:
         """Return why the adapted model is refused; empty if it is not."""
-        found = self.ladders
-        if not found.gain.low > 0:
-            return (
-                f"the share of held-out rungs in the right order went from {found.before:.3f} to {found.after:.3f} "
-                f"(95 % of the change: {found.gain.low:+.3f} to {found.gain.high:+.3f})"
-            )
         for name, one in self.ratings.items():
             if not one.after >= one.before:
                 return f"SRCC of {name} with the ratings fell from {one.before:.4f} to {one.after:.4f}"
-        return ""
+        gain, rated = self.ladders.gain, any(one.low > 0 for one in self.ratings.values())
+        if gain.low > 0 or (rated and gain.high >= 0):
+            return ""
+        ladders = (
+            f"the share of held-out rungs in the right order went from {self.ladders.before:.3f} to "
+            f"{self.ladders.after:.3f} (95 % of the change: {gain.low:+.3f} to {gain.high:+.3f})"
+        )
+        if rated or not self.ratings:
+            return ladders
+        name, one = next(iter(self.ratings.items()))
+        return (
+            f"{ladders}, and SRCC of {name} with the ratings from {one.before:.4f} to {one.after:.4f} "
+            f"({one.low:+.4f} to {one.high:+.4f})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return what was seen as JSON can hold it."""

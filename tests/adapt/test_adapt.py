@@ -294,17 +294,29 @@ def test_shuffled_ladders_are_refused_and_nothing_is_written(
     assert not out.exists()
 
 
-def gain(low: float) -> LadderGain:
-    return LadderGain(8, 16, 0.8, 0.9, Interval(0.1, low, 0.2, 0.95, 1000, 8), {})
+def gain(low: float, high: float = 0.2) -> LadderGain:
+    return LadderGain(8, 16, 0.8, 0.9, Interval(0.1, low, high, 0.95, 1000, 8), {})
+
+
+def rated(after: float, low: float = -0.1) -> dict[str, RatingGain]:
+    return {"quality": RatingGain(20, 0.5, after, low, 0.3)}
 
 
 def test_the_gate_says_why_it_refuses() -> None:
-    assert Verdict(gain(0.01), {"quality": RatingGain(20, 0.5, 0.5)}).refusal() == ""
+    assert Verdict(gain(0.01), rated(0.5)).refusal() == ""
     assert "0.800 to 0.900" in Verdict(gain(-0.01)).refusal()
-    assert "0.800 to 0.900" in Verdict(gain(float("nan"))).refusal()
-    fell = Verdict(gain(0.01), {"quality": RatingGain(20, 0.5, 0.49)})
-    assert fell.refusal() == "SRCC of quality with the ratings fell from 0.5000 to 0.4900"
-    assert Verdict(gain(0.01), {"quality": RatingGain(20, 0.5, float("nan"))}).refusal()
+    assert "0.800 to 0.900" in Verdict(gain(float("nan"), float("nan"))).refusal()
+    assert Verdict(gain(0.01), rated(0.49)).refusal() == "SRCC of quality with the ratings fell from 0.5000 to 0.4900"
+    assert Verdict(gain(0.01), rated(float("nan"), float("nan"))).refusal()
+
+
+def test_ratings_can_show_that_a_model_is_better() -> None:
+    assert Verdict(gain(-0.01), rated(0.6, low=0.02)).refusal() == ""
+    both = Verdict(gain(-0.01), rated(0.6)).refusal()
+    assert "0.800 to 0.900" in both and "SRCC of quality with the ratings from 0.5000 to 0.6000" in both
+    worse = Verdict(gain(-0.3, high=-0.1), rated(0.6, low=0.02)).refusal()
+    assert worse.startswith("the share of held-out rungs") and "SRCC" not in worse
+    assert Verdict(gain(float("nan"), float("nan")), rated(0.6, low=0.02)).refusal()
 
 
 def test_ratings_decide_and_labels_train(scorer: Scorer, images: list[Path], tmp_path: Path) -> None:

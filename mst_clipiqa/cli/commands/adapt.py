@@ -38,8 +38,9 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     """Adapt MODEL to other images without their ratings, and keep the result only if it is better.
 
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
-    MODEL on the images as they are. A third of the images is held out. If their ladders do not become more monotone,
-    or SRCC on the ratings of --check falls, nothing is written, and the exit code is 3. The new model has no intervals.
+    MODEL on the images as they are. A third of the images is held out. If neither their ladders nor SRCC on the ratings
+    of --check become better by more than chance, or one becomes worse, nothing is written, and the exit code is 3. The
+    new model has no intervals.
     """
     from mst_clipiqa.adapt.build import build_adapted
     from mst_clipiqa.adapt.fit import AdaptRecipe
