@@ -122,7 +122,7 @@ class Calibration:
     def price(self, tolerance: float) -> float:
         """Return the price of risk at a tolerance; infinite if the tolerance holds at none."""
         below, bad = self._outcomes(tolerance)
-        return lowest_price(below.sum(dim=1), bad.sum(dim=1))
+        return lowest_price(below.sum(dim=1), bad.sum(dim=1), self.on.seen)
 
     def chosen(self, e: Mapping[str, Tensor], familiar: Tensor, tolerance: float, price: float) -> list[str]:
         """Return the granularity of each image; of an unfamiliar one it is fine.
@@ -143,7 +143,8 @@ class Calibration:
         names = [FINE] * len(self.part)
         for i in range(PARTS):
             rows = (self.part == i).nonzero().squeeze(1)
-            price = lowest_price(*(count.sum(dim=1) - count[:, i] for count in (below, bad)))
+            others = [count.sum(dim=1) - count[:, i] for count in (below, bad)]
+            price = lowest_price(others[0], others[1], self.on.seen)
             e = {name: found[rows, :, 0] for name, found in self.measured.items()}
             for row, name in zip(rows.tolist(), self.chosen(e, self.is_familiar[rows], tolerance, price), strict=True):
                 names[row] = name

@@ -5,7 +5,8 @@ chosen = the granularity with the lowest cost + price * risk
 
 Cost is the time of the encoders as a share of that of fine, whose risk is 0. The price is the lowest at which, with a
 confidence of 95 %, at least 95 % of images below fine have all their scores within the tolerance. That confidence
-counts images as independent and each price alone, so it is lower where images of one prompt are alike.
+counts images as independent and each price alone, so it is lower where images of one prompt are alike. Where the model
+was trained on the calibration images, 96 % must be: on new images their scores differ more (docs/granularity.md).
 
 Source: Bates et al., "Distribution-Free, Risk-Controlling Prediction Sets" (arXiv 2101.02703), for a limit that holds
 with a confidence; Clopper and Pearson, 1934, for the limit of a share.
@@ -19,6 +20,7 @@ from torch import Tensor
 
 COVERAGE = 0.95
 """Share of the images below fine that must be within a tolerance."""
+_KNOWN = 0.2  # how much of what COVERAGE leaves is kept back where the model was trained on all calibration images
 _CONFIDENCE = 0.95  # that they are, as far as calibration images can tell
 _PRICES = torch.logspace(0, 3, 61, dtype=torch.float64)
 """From 1 on: however sure the calibration is, what a granularity saves must be more than the risk that it brings."""
@@ -74,9 +76,15 @@ def outcomes(costs: Tensor, risk: Tensor, is_bad: Tensor, part: Tensor, parts: i
     return below, bad
 
 
-def lowest_price(below: Tensor, bad: Tensor) -> float:
-    """Return the lowest price at which the limit holds, from counts of each, int64 (prices,); infinite if none does."""
-    holds = torch.tensor([_most(int(k), int(n)) <= 1 - COVERAGE for k, n in zip(bad, below, strict=True)])
+def lowest_price(below: Tensor, bad: Tensor, seen: float = 0.0) -> float:
+    """Return the lowest price at which the limit holds; infinite if none does.
+
+    Args:
+        below, bad: counts of images below fine, and of those that are not within the tolerance, int64 (prices,).
+        seen: share of the images that the model was trained on. New images differ more, so fewer of these may be bad.
+    """
+    limit = (1 - COVERAGE) * (1 - _KNOWN * seen)
+    holds = torch.tensor([_most(int(k), int(n)) <= limit for k, n in zip(bad, below, strict=True)])
     places = holds.nonzero()
     return float(_PRICES[places[0]]) if len(places) else float("inf")
 

@@ -347,8 +347,8 @@ def test_dearer_risk_buys_more_certain_granularities() -> None:
     assert int(chosen(costs, torch.zeros(1, 3), float("inf"))) == 2
 
 
-def lowest(below: list[int], bad: list[int]) -> float:
-    return lowest_price(torch.tensor(below), torch.tensor(bad))
+def lowest(below: list[int], bad: list[int], seen: float = 0.0) -> float:
+    return lowest_price(torch.tensor(below), torch.tensor(bad), seen)
 
 
 def test_the_price_is_the_lowest_that_holds_with_confidence() -> None:
@@ -357,6 +357,12 @@ def test_the_price_is_the_lowest_that_holds_with_confidence() -> None:
     assert lowest([58] * 61, [0] * 61) == float("inf")  # 0.95^58 > 5 %
     assert lowest([59] * 61, [0] * 61) == 1.0  # a certain miss costs at least what fine costs
     assert lowest([0] * 61, [0] * 61) == lowest([9] * 61, [9] * 61) == float("inf")
+
+
+def test_fewer_may_be_bad_where_the_model_was_trained_on_the_calibration_images() -> None:
+    # Clopper and Pearson: 29 of 1,000 may be 3.95 %, and 30 may be 4.06 %.
+    assert lowest([1000] * 61, [38, 30, 29, *[0] * 58], seen=1.0) == pytest.approx(10 ** (3 * 2 / 60))
+    assert lowest([1000] * 61, [38, *[0] * 60]) == 1.0
 
 
 @pytest.mark.parametrize("seed", range(4))
