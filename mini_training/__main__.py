@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,17 @@ import torch
 from mini_training.card import card
 from mini_training.data import Rated, read_rated, save_json
 from mini_training.familiarity import add_familiarity
-from mini_training.fit import Known, Sets, fit
+from mini_training.fit import Known, Sets, fit, untrained
 from mini_training.int8 import IMAGES, chosen, measure_int8
 from mini_training.leave_out import left_out
 from mini_training.measure import agreement, measure, photographs, precision_difference
 from mini_training.outcome import outcome
-from mini_training.plan import SHORT, Plan, Refining
+from mini_training.plan import REST, TOWERS, Refining
 from mini_training.prepare import prepare, read
 from mini_training.prompts import read_captions, read_prompts
 from mini_training.refine import refine
 from mini_training.robust import ladders, noises
+from mini_training.settle import settle
 from mini_training.ship import Place, finish, seen_by, ship
 from mini_training.teacher import describe
 from mst_clipiqa.encoders.mini.int8 import has_int8
@@ -38,7 +39,7 @@ from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
 
 STAGES = ("prepare", "development", "final", "leave-out", "no-photographs", "card")
-LOOKS = 14
+LOOKS = 19
 """How often figures of these encoders on the development prompts were looked at."""
 
 
@@ -107,7 +108,7 @@ def _leave_out(paths: Paths) -> None:
         rows = np.flatnonzero((rated.part != "development") & (rated.generators != generator))
         folder = paths.work / "left-out" / generator
         known = Known(rows, np.flatnonzero(rated.half))
-        _train(paths, rated, known, Place(folder, str(folder / "encoders")), quality_only=True)
+        _train(paths, rated, known, Place(folder, str(folder / "encoders")))
         table[generator] = left_out(folder, rated, paths.data, generator)
         save_json(paths.work / "leave-out.json", table)
 
@@ -117,7 +118,7 @@ def _no_photographs(paths: Paths) -> None:
     rated = _rated(paths)
     folder = paths.work / "no-photographs"
     known = Known(np.flatnonzero(rated.part != "development"), np.arange(0))
-    _train(paths, rated, known, Place(folder, str(folder / "encoders")), quality_only=True)
+    _train(paths, rated, known, Place(folder, str(folder / "encoders")))
     save_json(paths.work / "no-photographs.json", photographs(Scorer.load(folder), rated, paths.live))
 
 
@@ -145,20 +146,16 @@ def _rated(paths: Paths) -> Rated:
     return read_rated(paths.data, paths.live)
 
 
-def _train(paths: Paths, rated: Rated, known: Known, place: Place, *, quality_only: bool = False) -> None:
-    """Train and write a model folder, and what it makes of every image; a complete training is read again.
-
-    With ``quality_only`` the training is shorter, and the prompt head is not trained again.
-    """
+def _train(paths: Paths, rated: Rated, known: Known, place: Place) -> None:
+    """Train and write a model folder, and what it makes of every image; a complete training is read again."""
     torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
-    plan = replace(Plan(), epochs=SHORT, members=1) if quality_only else Plan()
-    prompts, texts = read_prompts(rated, plan.dim)
+    prompts, texts = read_prompts(rated, TOWERS.dim)
     prompt_of = np.array([texts.index(prompt) for prompt in rated.prompts])
     sets = Sets(rated, read(paths.work), prompts, prompt_of, np.load(paths.work / "described.npy"))
     name = "final" if place.source == "mini" else place.folder.name
-    learner = fit(sets, known, plan, paths.work / f"{name}.pt")
-    if not quality_only:
-        refine(learner, sets, known, read_captions(plan.dim), Refining())
+    learner = fit(sets, known, lambda: untrained(sets, known, TOWERS), paths.work / f"{name}.pt")
+    learner, sets = settle(learner, sets, known, REST, paths.work / f"{name}.rest.pt")
+    refine(learner, sets, known, read_captions(TOWERS.dim), Refining())
     np.savez(paths.work / f"{name}.npz", allow_pickle=False, **outcome(learner, sets, known))
     ship(learner, place, seen_by(rated, known.rows, known.photos, paths.data, paths.live))
 

@@ -116,7 +116,7 @@ def _photographs(found: dict[str, Any]) -> str:
     lines.append(f"| 192 prompts and half of the 400 photographs | the other half | {_interval(half, 'value')} |")
     if never := found.get("no-photographs"):
         alone = _interval(never["all"]["srcc"], "value")
-        lines.append(f"| 192 prompts and no photograph (four epochs) | all 400 | {alone} |")
+        lines.append(f"| 192 prompts and no photograph | all 400 | {alone} |")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +66,14 @@ class Batch:
     ladders: int
 
 
-def fit(sets: Sets, known: Known, plan: Plan, checkpoint: Path) -> Learner:
-    """Return a trained learner; training resumes from checkpoints beside ``checkpoint`` if there are any."""
-    learner = Learner(plan)
+def fit(sets: Sets, known: Known, begin: Callable[[], Learner], checkpoint: Path) -> Learner:
+    """Return a trained learner; training resumes from checkpoints beside ``checkpoint`` if there are any.
+
+    ``begin``: returns the learner as each training finds it, always the same; it holds the plan.
+    """
+    learner = begin()
     if not _read(learner, checkpoint):
-        members = [_member(sets, known, plan, checkpoint, i) for i in range(plan.members)]
+        members = [_member(sets, known, begin(), checkpoint, i) for i in range(learner.plan.members)]
         learner = members[0]
         with torch.no_grad():
             for weights in zip(*(member.parameters() for member in members), strict=True):
@@ -78,21 +82,20 @@ def fit(sets: Sets, known: Known, plan: Plan, checkpoint: Path) -> Learner:
     return learner.eval()
 
 
-def _member(sets: Sets, known: Known, plan: Plan, checkpoint: Path, number: int) -> Learner:
-    """Return one of the trainings whose mean is kept."""
-    learner, own = Learner(plan), checkpoint.with_suffix(f".{number}.pt")
-    if not _read(learner, own):
-        learner = _new(sets, known, plan)
-        _Run(learner, sets, known, own, plan.seed + number).train()
-    return learner
-
-
-def _new(sets: Sets, known: Known, plan: Plan) -> Learner:
-    """Return an untrained learner, standardised by some images that may be looked at."""
+def untrained(sets: Sets, known: Known, plan: Plan) -> Learner:
+    """Return a learner whose towers hold ImageNet's weights, standardised by some images that may be looked at."""
     torch.manual_seed(plan.seed)
     learner = Learner(plan)
     learner.centre(sets.prompts)
     _standardise(learner, sets, known)
+    return learner
+
+
+def _member(sets: Sets, known: Known, learner: Learner, checkpoint: Path, number: int) -> Learner:
+    """Return one of the trainings whose mean is kept."""
+    own = checkpoint.with_suffix(f".{number}.pt")
+    if not _read(learner, own):
+        _Run(learner, sets, known, own, learner.plan.seed + number).train()
     return learner
 
 
@@ -114,8 +117,9 @@ class _Run:
         quality, marks = quality_targets(sets.described, sets.rated, known.rows, known.photos)
         self.quality, self.marks = to_head(torch.from_numpy(quality), LOW, HIGH), torch.from_numpy(marks)
         self.steps = max(1, int(self.plan.epochs * len(known.rows) / self.plan.batch))
-        trunks = [*learner.coarse.trunk.parameters(), *learner.fine.trunk.parameters()]
-        inside = {id(weight) for weight in trunks}
+        both = [*learner.coarse.trunk.parameters(), *learner.fine.trunk.parameters()]
+        inside = {id(weight) for weight in both}
+        trunks = [weight for weight in both if weight.requires_grad]
         rest = [w for w in learner.parameters() if w.requires_grad and id(w) not in inside]
         self.weights = [*trunks, *rest]
         groups = [
@@ -186,8 +190,10 @@ class _Run:
             loss = loss + weights.ladder * ladder_loss(rungs, self.plan.rung)
         if len(rest) > rungs.numel():
             loss = loss + weights.noise * torch.relu(rest[rungs.numel() :] - self.plan.floor).mean()
-        match = to_head(torch.from_numpy(self.sets.rated.ratings[batch.rows, 1]), LOW, HIGH)
-        return loss + weights.match * self._match(batch, f_c[:n], f_f[:n], match, rng)
+        if weights.match:
+            match = to_head(torch.from_numpy(self.sets.rated.ratings[batch.rows, 1]), LOW, HIGH)
+            loss = loss + weights.match * self._match(batch, f_c[:n], f_f[:n], match, rng)
+        return loss
 
     def _match(self, batch: Batch, f_c: Tensor, f_f: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the loss of correspondence, with each image's own prompt and with that of another image."""

@@ -57,12 +57,21 @@ class Stream(nn.Module):
         self.mean.copy_(numbers.mean(0))
         self.scale.copy_(1 / (numbers.std(0) + 1e-3))
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Return embeddings (batch, D) of maps (batch, K, h, w, channels)."""
-        numbers = ((self.trunk(maps.flatten(0, 1)) - self.mean) * self.scale).clamp(-FARTHEST, FARTHEST)
-        dropped = F.dropout(numbers.unflatten(0, maps.shape[:2]), self.drop, self.training)
-        embedding: Tensor = self.project(dropped.mean(1))
+    def forward(self, views: Tensor) -> Tensor:
+        """Return embeddings (batch, D) of K views each.
+
+        Args:
+            views: their maps, bf16 (batch, K, h, w, channels), or what ``describe`` returns (batch, K, inputs).
+        """
+        described = views if views.ndim == 3 else self.describe(views)
+        embedding: Tensor = self.project(F.dropout(described, self.drop, self.training).mean(1))
         return embedding
+
+    def describe(self, maps: Tensor) -> Tensor:
+        """Return the standardised numbers (batch, K, inputs) that describe views, from maps."""
+        numbers = ((self.trunk(maps.flatten(0, 1)) - self.mean) * self.scale).clamp(-FARTHEST, FARTHEST)
+        described: Tensor = numbers.unflatten(0, maps.shape[:2])
+        return described
 
     def shipped(self) -> Tower:
         """Return the tower with what was learnt."""

@@ -11,21 +11,18 @@ VIEW = ViewSpec(
     mean=(127 / 255,) * 3,
     std=(128 / 255,) * 3,
     fine="native",
-    crops=9,
-    crop_size=112,
+    crops=4,
+    crop_size=192,
     native_side=512,
     gap=1.0,
 )
-"""What the towers see, scaled as EfficientNet-Lite expects: the whole image small, and nine native crops."""
+"""What the towers see, scaled as EfficientNet-Lite expects: the whole image small, and four native crops."""
 
 FROZEN = 5
 """Blocks of each tower that keep ImageNet's weights: up to stride 8."""
 
 NOISES = 64
 """Images of pure noise."""
-
-SHORT = 4.0
-"""Epochs of the trainings that only show what a model does without a generator or without photographs."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Weights:
 
     match: float = 0.5  # correspondence
     shuffled: float = 0.15  # own prompt ahead of another one
-    photos: float = 0.3  # LIVE in the Wild
+    photos: float = 0.5  # LIVE in the Wild
     ladder: float = 0.5  # an image above its distorted self
     noise: float = 0.5  # pure noise at the bottom
     within: float = 0.3  # ranking within generators, once more
@@ -50,14 +47,14 @@ class Plan:
     alpha: float = 0.5  # of the prompt head, at the start
     drop: float = 0.3  # of pooled numbers
     text_drop: float = 0.2  # of token states
-    epochs: float = 6
+    epochs: float = 8
     members: int = 2  # trainings whose weights are averaged
-    batch: int = 24  # rated images per step
-    photos: int = 6  # photographs of LIVE in the Wild per step
-    ladders: int = 2  # per step: an image and four distorted versions each
-    noises: int = 1  # per step
-    crops: int = 3  # of an image's nine
-    rate: float = 3e-4  # of the towers
+    batch: int = 48  # rated images per step
+    photos: int = 12  # photographs of LIVE in the Wild per step
+    ladders: int = 0  # per step: an image and four distorted versions each
+    noises: int = 0  # per step
+    crops: int = 2  # of an image's four
+    rate: float = 4e-4  # of the towers
     head_rate: float = 1e-3  # of everything else
     decay: float = 0.05  # of everything but the towers
     trunk_decay: float = 0.01  # of the towers' kernels
@@ -68,6 +65,24 @@ class Plan:
     floor: float = 1.25  # what pure noise may score at most, on 1..5
     seed: int = 0
     weights: Weights = field(default_factory=Weights)
+
+
+TOWERS = Plan()
+"""First everything learns together, without ladders and noise."""
+
+REST = Plan(
+    drop=0.5,
+    epochs=12,
+    members=2,
+    batch=96,
+    photos=24,
+    ladders=8,
+    noises=4,
+    crops=1,
+    average=0.97,
+    weights=Weights(match=0.0, photos=0.8, ladder=0.2),
+)
+"""Then towers and text are frozen; what is above learns on with ladders and noise, from the numbers of each image."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ class Refining:
     apart: float = 0.15  # by how much, on 1..5
     scene_jitter: float = 0.1  # of scenes' features
     average: float = 0.97  # of the running mean of weights
-    heads: int = 4  # whose weights are averaged
+    heads: int = 8  # whose weights are averaged
     folds: int = 2  # heads that are trained to see how far scores of new prompts are too low
     fold_heads: int = 2  # whose weights are averaged for that
     seed: int = 0

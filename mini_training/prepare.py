@@ -39,7 +39,10 @@ _STEPS = len(LADDER)
 
 @dataclass(frozen=True)
 class Maps:
-    """The maps of some images: coarse (n, h, w, channels), fine (n, K, h, w, channels), bf16 as int16, on disk."""
+    """What training reads of some images, coarse (n, ...) and fine (n, K, ...).
+
+    Maps (h, w, channels) in bf16, kept as int16, on disk; or, once the towers are frozen, numbers (inputs,) in float32.
+    """
 
     coarse: np.ndarray
     fine: np.ndarray
@@ -105,8 +108,9 @@ def read(work: Path) -> Prepared:
 
 
 def tensor(maps: np.ndarray) -> Tensor:
-    """Return maps as a bf16 tensor of the same shape, channels last."""
-    return torch.from_numpy(np.ascontiguousarray(maps)).view(torch.bfloat16)
+    """Return maps as a bf16 tensor of the same shape, channels last; numbers, which are float32, as they are."""
+    found = torch.from_numpy(np.array(maps))
+    return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
 
 
 def _ladders(generated: int, photos: int) -> tuple[list[int], list[str]]:

@@ -42,7 +42,7 @@ from mst_clipiqa.train.granularity import GranularFeatures, encode_every_granula
 from speed.images import jpegs
 from speed.machine import machine, report
 
-TOLERANCES = (0.03, 0.04, 0.05, 0.06, 0.08)
+TOLERANCES = (0.04, 0.05, 0.06, 0.08)
 DEFAULT = str(Granularity.parse("auto"))
 TURNS = 7
 SIDE = 512

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,19 +17,21 @@ from PIL import Image
 from mini_training.card import card
 from mini_training.data import DEVELOPMENT, VALIDATION, Rated, part_of
 from mini_training.distort import KINDS, LADDER, distort
-from mini_training.fit import Known, Sets
+from mini_training.fit import Known, Sets, untrained
 from mini_training.learner import Learner, Prompts, ladder_loss, rated_loss
 from mini_training.noise import KINDS as NOISES
 from mini_training.noise import noise
-from mini_training.plan import Plan, Refining, Weights
-from mini_training.prepare import Maps, Prepared
+from mini_training.plan import FROZEN, REST, TOWERS, Plan, Refining, Weights
+from mini_training.prepare import Maps, Prepared, tensor
 from mini_training.pretrained import Gains, lite0
 from mini_training.prompts import Captions
 from mini_training.refine import Features, _Refined, fresh, refine
 from mini_training.scenes import BACKGROUNDS, COLOURS, WRONG, draw, scenes
+from mini_training.settle import settle
 from mini_training.shapes import SHAPES
 from mini_training.teacher import KEEP, KEEP_MATCH, Network, match_targets, quality_targets, regression
 from mini_training.trunk import DepthwiseFunction, Trunk, _on_card, _on_cpu
+from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.towers import Block, Tower, TowerConfig
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import Text
@@ -244,7 +247,8 @@ def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monk
     sets = loop.Sets(rated, maps, prompts, np.arange(12) % 2, described())
     known = loop.Known(np.arange(8), np.arange(4))
     plan = replace(Plan(), dim=8, batch=4, photos=2, epochs=2, crops=2, ladders=1)
-    whole = loop.fit(sets, known, plan, tmp_path / "whole.pt").state_dict()
+    begin = partial(untrained, sets, known, plan)
+    whole = loop.fit(sets, known, begin, tmp_path / "whole.pt").state_dict()
     monkeypatch.setattr(loop, "_SAVE", 2)
     run = loop._Run.train
 
@@ -264,8 +268,8 @@ def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(loop._Run, "train", stopped)
         with pytest.raises(KeyboardInterrupt):
-            loop.fit(sets, known, plan, tmp_path / "stopped.pt")
-    resumed = loop.fit(sets, known, plan, tmp_path / "stopped.pt").state_dict()
+            loop.fit(sets, known, begin, tmp_path / "stopped.pt")
+    resumed = loop.fit(sets, known, begin, tmp_path / "stopped.pt").state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -277,29 +281,57 @@ def test_what_is_kept_is_the_mean_of_trainings_that_differ_in_their_order(tmp_pa
     sets = loop.Sets(rated, maps, prompts, np.arange(12) % 2, described())
     known = loop.Known(np.arange(8), np.arange(4))
     plan = replace(Plan(), dim=8, batch=4, photos=2, epochs=1, crops=2, ladders=1, members=2)
-    kept = dict(loop.fit(sets, known, plan, tmp_path / "kept.pt").named_parameters())
+    begin = partial(untrained, sets, known, plan)
+    kept = dict(loop.fit(sets, known, begin, tmp_path / "kept.pt").named_parameters())
     one, other = (torch.load(tmp_path / f"kept.{i}.pt", weights_only=True)["learner"] for i in range(2))
     assert not torch.equal(one["coarse.project.weight"], other["coarse.project.weight"])
     assert all(torch.allclose(kept[name], (one[name] + other[name]) / 2, atol=1e-6) for name in kept)
-    alone = loop.fit(sets, known, replace(plan, members=1), tmp_path / "alone.pt").state_dict()
+    by_itself = partial(untrained, sets, known, replace(plan, members=1))
+    alone = loop.fit(sets, known, by_itself, tmp_path / "alone.pt").state_dict()
     assert all(torch.equal(alone[name], one[name]) for name in one)
 
 
 @needs_lite0
-def test_training_without_ladders_and_noise_sees_rated_images_alone(tmp_path: Path) -> None:
-    from mini_training import fit as loop
+def test_a_tower_goes_on_from_the_maps_of_its_first_blocks() -> None:
+    tower = FusedTower(lite0(TowerConfig(dim=8)), torch.float32)
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for blocks in (0, 3, FROZEN):
+        assert torch.equal(tower.numbers_after(tower.first(pixels, blocks), blocks), tower.numbers(pixels))
 
+
+@needs_lite0
+def test_settling_trains_what_is_above_frozen_towers_on_what_they_say_of_maps(tmp_path: Path) -> None:
     rated, maps, prompts = toy()
-    sets, known = Sets(rated, maps, prompts, np.arange(12) % 2, described()), Known(np.arange(8), np.arange(4))
-    plan = replace(Plan(), dim=8, batch=4, photos=2, ladders=0, noises=0, epochs=1, crops=2, members=1)
-    assert len(loop.draw(sets, known, plan, (0, 0), np.random.default_rng(0)).coarse) == 6
-    learner = loop.fit(sets, known, plan, tmp_path / "plain.pt")
-    assert not torch.equal(learner.coarse.project.weight, Learner(plan).coarse.project.weight)
+    sets = Sets(rated, maps, prompts, np.arange(12) % 2, described())
+    known = Known(np.arange(8), np.arange(4))
+    plan = replace(REST, dim=8, batch=4, photos=2, ladders=1, noises=1, epochs=1, members=2)
+    before = untrained(sets, known, plan)
+    with torch.no_grad():
+        for weight in before.fine.trunk.parameters():
+            weight.mul_(1.1)  # the two towers differ
+    was = {name: value.clone() for name, value in before.state_dict().items()}
+    after, read = settle(before, sets, known, plan, tmp_path / "rest.pt")
+    state = after.eval().state_dict()
+    still = [name for name in was if ".trunk." in name or name.startswith(("fine.mean", "fine.scale", "text", "match"))]
+    assert [name for name in still if not torch.equal(state[name], was[name])] == []
+    members = [torch.load(tmp_path / f"rest.{i}.pt", weights_only=True)["learner"] for i in range(2)]
+    for name in ("fine.project.weight", "quality.gff.W_c.weight"):
+        assert torch.allclose(state[name], (members[0][name] + members[1][name]) / 2, atol=1e-6)
+        assert not torch.equal(members[0][name], members[1][name])
+        assert not torch.equal(state[name], was[name])
+    numbers = tensor(read.maps.rated.fine)
+    with torch.no_grad():
+        from_maps, from_numbers = after.fine(tensor(maps.rated.fine)), after.fine(numbers)
+    assert (from_maps - from_numbers).abs().mean() < 0.3 * from_maps.abs().mean()  # bf16 in another order, on noise
+    assert read.maps.mirrored is read.maps.rated
+    maps.rated.fine[:] = 0  # what the towers said is kept
+    again = settle(before, sets, known, plan, tmp_path / "rest.pt")[1]
+    assert np.array_equal(again.maps.rated.fine, read.maps.rated.fine)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [3, 5])
-def test_kernels_have_the_same_gradient_on_a_card_as_on_a_cpu(stride: int, side: int) -> None:
+def test_kernels_have_the_same_gradient_on_card_as_on_cpu(stride: int, side: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(2, 9, 8, 4, generator=generator), torch.randn(4, 1, side, side, generator=generator)
     gradient = torch.randn(2, -(-9 // stride), -(-8 // stride), 4, generator=generator)
@@ -315,6 +347,21 @@ def test_ranking_within_generators_counts_every_image_alike() -> None:
     each = torch.stack([ranking_loss(q[row], y[row]) for row in same]).mean()
     found = rated_loss(q, y, same, Weights(within=0.3))
     assert found.item() == pytest.approx((mst_clipiqa_loss(q, y) + 0.3 * each).item(), rel=1e-5)
+
+
+@needs_lite0
+def test_training_without_ladders_and_noise_sees_rated_images_alone(tmp_path: Path) -> None:
+    from mini_training import fit as loop
+
+    rated, maps, prompts = toy()
+    sets, known = Sets(rated, maps, prompts, np.arange(12) % 2, described()), Known(np.arange(8), np.arange(4))
+    plan = replace(TOWERS, dim=8, batch=4, photos=2, epochs=1, members=1)
+    assert (plan.ladders, plan.noises) == (0, 0)
+    batch = loop.draw(sets, known, plan, (0, 0), np.random.default_rng(0))
+    assert len(batch.coarse) == 6
+    learner = loop.fit(sets, known, partial(untrained, sets, known, plan), tmp_path / "plain.pt")
+    was = untrained(sets, known, plan).state_dict()
+    assert not torch.equal(learner.state_dict()["coarse.trunk.head.weight"], was["coarse.trunk.head.weight"])
 
 
 @needs_lite0

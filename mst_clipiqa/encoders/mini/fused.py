@@ -60,8 +60,15 @@ class FusedTower:
 
     def numbers(self, pixels: Tensor) -> Tensor:
         """Return the numbers that describe each view, not standardised."""
-        x, maps = self.first(pixels, 0), []
-        for done, block in enumerate(self.blocks, 1):
+        return self.numbers_after(self.first(pixels, 0), 0)
+
+    def numbers_after(self, x: Tensor, blocks: int) -> Tensor:
+        """Return these numbers of maps after the stem and so many blocks, at most up to the first that is pooled.
+
+        ``x``: channels last; it may be overwritten.
+        """
+        maps = [x.clone()] if blocks in self.config.taps else []
+        for done, block in enumerate(self.blocks[blocks:], blocks + 1):
             x = block(x)
             if done in self.config.taps:
                 maps.append(x.clone())  # the next block may add to x in place
