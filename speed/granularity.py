@@ -31,14 +31,19 @@ from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model_folder import prompt_hash
-from mst_clipiqa.scoring.calibration import CalibratedOn, Calibration, owner_of
+from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.fine_estimator import deviations, values
 from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
 from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.granularity import GranularFeatures, encode_every_granularity, fit_calibration
+from mst_clipiqa.train.granularity import (
+    GranularFeatures,
+    calibrated_on,
+    encode_every_granularity,
+    fit_calibration,
+)
 from speed.images import jpegs
 from speed.machine import machine, report
 
@@ -120,7 +125,7 @@ def with_ratings(timed: Timed, scorer: Scorer, rated: RatedSet, images: int, fol
     parts = parts_of(scorer, rated)
     features = encode_every_granularity(scorer, [*parts.fit, *parts.test])
     fit, test = (some(features, rows) for rows in (slice(len(parts.fit)), slice(len(parts.fit), None)))
-    on = CalibratedOn(owner_of(scorer.model), tuple(scorer.ranges), rated.name, costs=features.costs)
+    on = calibrated_on(scorer, parts.fit, rated.name, features.costs)
     rows = agreement(scorer, fit_calibration(scorer.predictor, fit, parts.fit, on), test, parts.test)
     requests = as_jpegs(parts.test[:: max(1, len(parts.test) // images)][:images], folder)
     measured = rates(timed, requests, [row["granularity"] for row in rows])

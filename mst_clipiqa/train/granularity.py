@@ -129,19 +129,22 @@ def calibrate_granularity(
         DataError: an image cannot be read, or there are too few of them.
     """
     features = encode_every_granularity(scorer, records, progress)
-    pair, model = scorer.encoder.encoders, scorer.model
-    seen = contamination(records, seen_by(model, model.config.encoders)).images or 0.0
-    on = CalibratedOn(
+    return fit_calibration(scorer.predictor, features, records, calibrated_on(scorer, records, data, features.costs))
+
+
+def calibrated_on(scorer: Scorer, records: Sequence[Record], data: str, costs: dict[str, float]) -> CalibratedOn:
+    """Return what a calibration comes from; ``costs``: of each granularity, as shares of that of fine."""
+    model = scorer.model
+    return CalibratedOn(
         owner_of(model),
         tuple(scorer.ranges),
         data,
         len(records),
         len({record.group for record in records}),
-        seen,
-        pair.precision,
-        features.costs,
+        contamination(records, seen_by(model, model.config.encoders)).images or 0.0,
+        scorer.encoder.encoders.precision,
+        costs,
     )
-    return fit_calibration(scorer.predictor, features, records, on)
 
 
 def fit_calibration(
