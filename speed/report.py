@@ -45,7 +45,10 @@ CLAIMS = {
     ),
     ("granularity", "auto_times_fine"): ("the same, times the rate at fine granularity", "the same reason"),
     ("granularity", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
-    ("granularity", "auto_srcc_loss"): ("SRCC that `--granularity auto` loses on prompts that calibrated nothing", ""),
+    ("granularity", "auto_srcc_loss"): (
+        "SRCC that `--granularity auto` loses on prompts that calibrated nothing",
+        "correspondence loses it: the coarse view alone costs it more than quality",
+    ),
     ("gpu", "share_of_matmul"): (
         "the same on a CUDA card",
         "norms, activations and sums between the products are passes over the card's memory",
