@@ -179,6 +179,9 @@ def test_adapt_says_what_adaptation_changed() -> None:
         assert f"{one['srcc before']:.3f} to {one['srcc after']:.3f}" in text
     kept = sum(row["kept with ratings"] for row in fusion if not row["labels"])
     assert f"the gate would have kept {kept}." in text
+    unchecked = [row for row in fusion if row["kept without ratings"] and not row["labels"]]
+    assert f"Without ratings it would have kept {len(unchecked)}, " in text
+    assert all(row["srcc after"] < row["srcc before"] for row in unchecked)
     assert all(row["shuffled ladders refused"] for row in found["rows"] if not row["labels"])
     seconds = [row["encoding seconds of CPU"] for row in found["rows"]]
     assert f"took {min(seconds):.0f} to {max(seconds):.0f} s of one core" in text

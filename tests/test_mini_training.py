@@ -291,9 +291,8 @@ def test_what_is_kept_is_the_mean_of_trainings_that_differ_in_their_order(tmp_pa
     assert all(torch.equal(alone[name], one[name]) for name in one)
 
 
-@needs_lite0
 def test_a_tower_goes_on_from_the_maps_of_its_first_blocks() -> None:
-    tower = FusedTower(lite0(TowerConfig(dim=8)), torch.float32)
+    tower = FusedTower(Tower(TowerConfig(dim=8)), torch.float32)
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for blocks in (0, 3, FROZEN):
         assert torch.equal(tower.numbers_after(tower.first(pixels, blocks), blocks), tower.numbers(pixels))
@@ -331,7 +330,7 @@ def test_settling_trains_what_is_above_frozen_towers_on_what_they_say_of_maps(tm
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [3, 5])
-def test_kernels_have_the_same_gradient_on_card_as_on_cpu(stride: int, side: int) -> None:
+def test_kernels_have_the_same_gradient_on_a_card_as_on_a_cpu(stride: int, side: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(2, 9, 8, 4, generator=generator), torch.randn(4, 1, side, side, generator=generator)
     gradient = torch.randn(2, -(-9 // stride), -(-8 // stride), 4, generator=generator)
