@@ -29,7 +29,7 @@ from mst_clipiqa.model.preprocess import centre_view, normalise
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.scorer import Scorer
-from speed.images import jpegs
+from speed.images import distinct, jpegs
 from speed.machine import matmul_flops, run
 from speed.random_pair import random_pair
 
@@ -40,7 +40,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     """Return both rates, their ratio, and how far the scores are from float32's."""
     files = jpegs(folder, images)
     pair = random_pair()
-    part = fitted(pair, files[: min(images, 56)])
+    part = fitted(pair, files[: distinct()])
     fast = random_pair().to("cpu", resolve_precision("auto", torch.device("cpu")))
     scorer = Scorer(model_of(pair, part), ImageEncoder(fast))
     theirs, ours, reference = [], [], np.empty(0)
@@ -55,7 +55,6 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     products = matmul_flops(DTYPES[fast.precision]) / matmul_flops(torch.float32)
     # Whether this machine's products allow four times at all, or how much of what they allow is reached.
     bar = {"times_faster": 4.0} if products >= 3.5 else {"share_of_products": 0.95}
-    distinct = slice(0, min(images, 56))
     return {
         "images": images,
         "precision": fast.precision,
@@ -64,7 +63,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
         "times_faster": statistics.median(ratios),
         "products_times_faster": products,
         "share_of_products": statistics.median(ratios) / products,
-        "srcc_with_fp32": srcc(scores[distinct], reference[distinct]),
+        "srcc_with_fp32": srcc(scores[: distinct()], reference[: distinct()]),
         "largest_difference": float(np.abs(scores - reference).max()),
         "bars": {**bar, "srcc_with_fp32": 0.9995, "largest_difference": 0.02},
     }

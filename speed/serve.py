@@ -250,6 +250,7 @@ def result(args: argparse.Namespace, tallies: list[Tally], alone: list[float], s
     found = {
         "clients": args.clients,
         "seconds": args.seconds,
+        "warm_up_seconds": args.warm_up,
         "images": args.images,
         "side": args.side,
         "answered": tally.answered,
@@ -280,7 +281,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60, help="of each, all turns together (60)")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--warm-up", type=float, default=10)
+    parser.add_argument("--warm-up", type=float, default=90, help="seconds until memory has levelled off (90)")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("-o", "--output", type=Path)
