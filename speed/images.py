@@ -15,7 +15,7 @@ _BOXES = ((0, 0, 1, 1), (0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0
 def jpegs(folder: Path, count: int, side: int = 512) -> list[Path]:
     """Return ``count`` JPEG files of side x side pixels: the first ``distinct`` differ, then hard links.
 
-    The examples come first, then their quarters: copies of one picture, blurred, would score alike.
+    The examples come first, then their quarters: blurred copies of one image would score alike.
     """
     kinds = [(source, box) for box in _BOXES for source in _sources()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def jpegs(folder: Path, count: int, side: int = 512) -> list[Path]:
 
 
 def distinct() -> int:
-    """Return how many of the files are different pictures."""
+    """Return how many of the files hold different images."""
     return len(_BOXES) * len(_sources())
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from speed import arithmetic, cost, decode, gpu, machine, memory, merge, mini, report, shared  # noqa: E402
-from speed.images import jpegs  # noqa: E402
+from speed.images import distinct, jpegs  # noqa: E402
 from tests.closed_form import save_clip  # noqa: E402
 
 
@@ -28,10 +28,12 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_images_are_as_many_and_as_large_as_asked_for(tmp_path: Path) -> None:
-    files = jpegs(tmp_path, 70, side=64)
-    assert len(set(files)) == 70
-    assert size_of(files[69]) == (64, 64)
-    assert len({file.stat().st_ino for file in files}) < 70  # more than there are examples are links
+    count = distinct() + 14
+    files = jpegs(tmp_path, count, side=64)
+    assert len(set(files)) == count
+    assert size_of(files[-1]) == (64, 64)
+    assert len({file.stat().st_ino for file in files}) == distinct() < count  # the rest are links
+    assert len({file.read_bytes() for file in files}) == distinct()
 
 
 @pytest.fixture

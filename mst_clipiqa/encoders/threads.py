@@ -1,13 +1,20 @@
-"""How the cores of a CPU are divided among threads that encode, and how these reuse memory."""
+"""How the cores of a CPU are divided among threads that encode, and how these reuse memory.
+
+    batches - up to two at once, each led by a thread - chunks - a pool of threads that all batches share
+
+Threads that share one chunk wait for each other at every layer, so each takes a chunk of its own. Between its chunks a
+batch has work for one core, such as choosing what to encode next; the other batch's chunks then keep the others busy.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from threading import Lock
+from typing import Literal, TypeVar
 
 import torch
 
@@ -20,28 +27,15 @@ _LARGEST = 2**25  # bytes of a block that is kept when it is freed: more than gl
 
 _Task = TypeVar("_Task")
 _Found = TypeVar("_Found")
+_Kind = Literal["chunks", "rows"]
+
+_pools: dict[tuple[_Kind, int, int], ThreadPoolExecutor] = {}  # kept, as what a thread sets up costs time
+_making = Lock()
 
 
-@contextmanager
-def divided_threads(device: torch.device, most: int = ENCODERS) -> Iterator[tuple[int, Callable[[], None]]]:
-    """Divide the cores of a CPU among threads that encode a batch each; afterwards torch has all of them again.
-
-    Threads that share one batch wait for each other at every layer and keep the decoding threads from running
-    while they do. A GPU is fed by one thread.
-
-    Args:
-        device: where batches are encoded.
-        most: the most threads wanted; there are never more than cores.
-
-    Yields:
-        How many threads may encode at once, and the function that each must call first.
-    """
-    total = torch.get_num_threads()
-    encoders = min(total, most) if device.type == "cpu" else 1
-    try:
-        yield encoders, lambda: compute_with(max(1, total // encoders))
-    finally:
-        torch.set_num_threads(total)  # what a thread sets for itself is also the start value of later threads
+def batches_at_once(device: torch.device) -> int:
+    """Return how many batches to encode at once: two on a CPU with several cores, else one."""
+    return 2 if device.type == "cpu" and torch.get_num_threads() > 1 else 1
 
 
 def compute_with(threads: int) -> None:
@@ -51,24 +45,53 @@ def compute_with(threads: int) -> None:
 
 
 def side_by_side(
-    device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task], most: int
+    device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task], most: int, kind: _Kind = "chunks"
 ) -> list[_Found]:
-    """Return the result of each task, in order; on a CPU up to ``most`` tasks run at once and share its cores."""
+    """Return the result of each task, in order; on a CPU up to ``most`` tasks run at once and share its cores.
+
+    Tasks of all callers wait in one line. A GPU is fed by one thread.
+    """
 
     @torch.inference_mode()  # which is each thread's own
     def one(task: _Task) -> _Found:
         return work(task)
 
-    with divided_threads(device, most) as (threads, start):
-        if threads == 1:
-            return [one(task) for task in tasks]
-        with ThreadPoolExecutor(threads, initializer=start) as pool:
-            return list(pool.map(one, tasks))
+    total = torch.get_num_threads()
+    threads = min(total, most) if device.type == "cpu" else 1
+    if threads == 1:
+        return [one(task) for task in tasks]
+    try:
+        return list(_pool(kind, threads, total // threads).map(one, tasks))
+    finally:
+        torch.set_num_threads(total)  # what a thread sets for itself is also the start value of later threads
 
 
 def on_one_core(device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task]) -> list[_Found]:
-    """Return the result of each task, in order, each computed on one core: how many there are changes no bit of it."""
-    return side_by_side(device, work, tasks, torch.get_num_threads())
+    """Return the result of each task, in order, each computed on one core: how many there are changes no bit of it.
+
+    They do not wait for chunks: whoever asks for them has the next batch to begin.
+    """
+    return side_by_side(device, work, tasks, torch.get_num_threads(), "rows")
+
+
+def _pool(kind: _Kind, threads: int, each: int) -> ThreadPoolExecutor:
+    """Return the pool of so many threads, each of which computes with ``each`` cores."""
+    key = kind, threads, each
+    with _making:
+        if key not in _pools:
+            _pools[key] = ThreadPoolExecutor(threads, f"mst-clipiqa-{kind}", partial(compute_with, each))
+        return _pools[key]
+
+
+def _forget_pools() -> None:
+    """Forget what a forked process does not have: threads, and a lock that one of them may have held."""
+    global _making
+    _making = Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_pools)
 
 
 def reuse_freed_memory() -> bool:

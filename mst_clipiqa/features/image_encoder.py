@@ -7,6 +7,7 @@ An image whose features are cached is not even decoded.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
+from mst_clipiqa.encoders.threads import batches_at_once, compute_with
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
@@ -74,6 +76,10 @@ class EncodingPolicy(Protocol):
     """Which views of an image are encoded."""
 
     @property
+    def in_turn(self) -> bool:
+        """Whether one batch must be done before the next begins."""
+
+    @property
     def described(self) -> str:
         """What decides the features beside the encoders; empty for all of an image."""
 
@@ -96,6 +102,7 @@ class EncodingPolicy(Protocol):
 class FullEncoding:
     """The usual policy: both streams for every image."""
 
+    in_turn = False
     described = ""
 
     def __init__(self, encoders: EncoderPair) -> None:
@@ -128,6 +135,8 @@ class FullEncoding:
 
 class ImageEncoder:
     """Encodes images with a frozen pair, decoding in threads and skipping images that are cached.
+
+    On a CPU with several cores the two halves of a batch are encoded at once (``encoders/threads.py``).
 
     Args:
         encoders: the frozen pair.
@@ -170,6 +179,18 @@ class ImageEncoder:
     def batch_size(self, images: int) -> None:
         self._batch_size = images
 
+    @property
+    def at_once(self) -> int:
+        """How many parts of a batch are encoded at once; one if the encoders would have to fill up smaller parts."""
+        chunks = self.encoders.chunking
+        is_small = chunks.fixed and self.batch_size < 2 * chunks.size
+        return 1 if self.policy.in_turn or is_small else batches_at_once(self.encoders.device)
+
+    @property
+    def part_size(self) -> int:
+        """Images per part of a batch: how many ``batches`` yields together."""
+        return math.ceil(self.batch_size / self.at_once)
+
     def to(self, device: torch.device) -> ImageEncoder:
         """Move the encoders to a device; returns itself. UsageError if they were exported for the CPU."""
         move = getattr(self.encoders, "to", None)
@@ -182,16 +203,25 @@ class ImageEncoder:
     def batches(
         self, items: Iterable[_Item], open_item: Callable[[_Item], Opened]
     ) -> Iterator[list[tuple[_Item, Encoded | Failed | AlreadyScored]]]:
-        """Yield the items in order beside their features, in lists of at most ``batch_size``, in bounded memory.
+        """Yield the items in order beside their features, in lists of at most ``part_size``, in bounded memory.
 
         Args:
             items: in any number; read only as far as needed.
             open_item: calls ``open`` with the item's image; runs in the decoding threads.
         """
-        opened = in_order(items, open_item, workers=self.workers, ahead=2 * self.batch_size)
-        for batch in in_batches(opened, self.batch_size):
-            encoded = self.encode_opened([one for _, one in batch])
-            yield [(item, one) for (item, _), one in zip(batch, encoded, strict=True)]
+        at_once, cores = self.at_once, torch.get_num_threads()
+        opened = in_order(items, open_item, workers=self.workers, ahead=(2 if at_once == 1 else 1) * self.batch_size)
+        parts = in_batches(opened, self.part_size)
+
+        def encoded(part: list[tuple[_Item, Opened]]) -> list[tuple[_Item, Encoded | Failed | AlreadyScored]]:
+            compute_with(cores)
+            found = self.encode_opened([one for _, one in part])
+            return [(item, one) for (item, _), one in zip(part, found, strict=True)]
+
+        if at_once == 1:
+            yield from map(encoded, parts)
+        else:
+            yield from (found for _, found in in_order(parts, encoded, workers=at_once, ahead=at_once))
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
         """Return features of images; ImageError for the first one that cannot be read."""

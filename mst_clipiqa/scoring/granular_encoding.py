@@ -53,10 +53,15 @@ class GranularEncoding:
         self.calibration, self.asked = calibration, asked
         self._price = calibration.price(asked.tolerance) if asked.kind == "auto" else 0.0
         self._needs_fine = asked.kind != "coarse" or check > 0
-        self._check_left = check
+        self._checks = self._check_left = check
         self._counts: Counter[str] = Counter()
         self._errors: list[Tensor] = []  # of the images checked, shares of the scale, float32 (targets,)
         self._lock = threading.Lock()  # of the three above: batches come from several threads
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether images are checked: which of them are the first does not depend on what is encoded beside them."""
+        return self._checks > 0
 
     @property
     def described(self) -> str:

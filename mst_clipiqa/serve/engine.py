@@ -2,8 +2,8 @@
 
     request - admitted - opened in ``workers`` threads - [queue] - up to batch_size at once: encoded, scored - Score
 
-Batches are encoded by up to four threads, each with its share of the cores. No image waits for
-a batch to fill: a free thread takes whatever is waiting, so batches grow with the load.
+Up to two batches are encoded at once (``encoders/threads.py``). No image waits for a batch to fill: a free thread takes
+whatever is waiting, so batches grow with the load.
 A score does not depend on who else is in its batch (``Scorer`` sees to that).
 """
 
@@ -14,13 +14,15 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+import torch
 from async_batcher.batcher import AsyncBatcher
 
-from mst_clipiqa.encoders.threads import divided_threads
+from mst_clipiqa.encoders.threads import batches_at_once, compute_with
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import Opened
 from mst_clipiqa.scoring.score import Score
@@ -59,10 +61,10 @@ class Engine:
         self.waiting = 0
         self._pace = 0.1  # seconds per score, of late
         self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
-        self._stack = ExitStack()
-        threads, start = self._stack.enter_context(divided_threads(scorer.encoder.encoders.device))
-        self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode", initializer=start)
-        self._batches = _Batches(self.run_batch, self._encoders, max(2, scorer.encoder.batch_size), threads)
+        at_once = batches_at_once(scorer.encoder.encoders.device)
+        all_cores = partial(compute_with, torch.get_num_threads())
+        self._encoders = ThreadPoolExecutor(at_once, thread_name_prefix="encode", initializer=all_cores)
+        self._batches = _Batches(self.run_batch, self._encoders, max(2, scorer.encoder.batch_size), at_once)
 
     @property
     def is_full(self) -> bool:
@@ -93,7 +95,6 @@ class Engine:
         await self._batches.stop(timeout=self.limits.seconds)
         self._openers.shutdown(cancel_futures=True)
         self._encoders.shutdown(cancel_futures=True)
-        self._stack.close()
 
     async def _one(self, image: Upload, prompts: tuple[str | None, ...]) -> list[Score]:
         """Open an image and have it scored in the next batch."""

@@ -50,6 +50,7 @@ class GranularFeatures:
 class _EveryGranularity:
     """An encoding policy: f_f holds the fine features of all granularities, one after the other."""
 
+    in_turn = True  # batches are timed
     described = "every granularity"
 
     def __init__(self, encoders: EncoderPair) -> None:

@@ -1,28 +1,70 @@
-"""How many threads torch computes with in a thread of ours."""
+"""How many threads torch computes with in a thread of ours, and which threads work for whom."""
 
 from __future__ import annotations
 
+import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
+import pytest
 import torch
 
-from mst_clipiqa.encoders.threads import compute_with, divided_threads
+from mst_clipiqa.encoders.threads import batches_at_once, compute_with, on_one_core, side_by_side
+
+CPU = torch.device("cpu")
 
 
-def test_no_other_thread_changes_the_number_of_one_that_encodes() -> None:
+@pytest.fixture(autouse=True)
+def four_cores() -> Iterator[None]:
     before = torch.get_num_threads()
     compute_with(4)
-    try:
-        with (
-            divided_threads(torch.device("cpu"), 2) as (encoders, start),
-            ThreadPoolExecutor(1, initializer=start) as pool,
-        ):
-            pool.submit(int).result()  # the thread has started, and computed nothing yet
-            other = threading.Thread(target=compute_with, args=(3,))
-            other.start()
-            other.join()
-            assert (encoders, pool.submit(torch.get_num_threads).result()) == (2, 2)
-        assert torch.get_num_threads() == 4
-    finally:
-        compute_with(before)
+    yield
+    compute_with(before)
+
+
+def test_tasks_share_the_cores_whatever_other_threads_set_for_themselves() -> None:
+    other = threading.Thread(target=compute_with, args=(3,))
+    other.start()
+    other.join()
+    assert side_by_side(CPU, lambda _: torch.get_num_threads(), range(8), most=2) == [2] * 8
+    assert on_one_core(CPU, lambda _: torch.get_num_threads(), range(8)) == [1] * 8
+    assert torch.get_num_threads() == 4
+
+
+def test_threads_are_kept_and_rows_do_not_wait_for_chunks() -> None:
+    began, go_on = threading.Barrier(5, timeout=20), threading.Event()
+
+    def chunk(_: int) -> str:
+        began.wait()
+        go_on.wait(20)
+        return threading.current_thread().name
+
+    names: list[str] = []
+    batch = threading.Thread(target=lambda: names.extend(side_by_side(CPU, chunk, range(4), most=4)))
+    compute_with(4)
+    batch.start()
+    began.wait()  # all four threads for chunks are busy
+    rows = on_one_core(CPU, lambda i: (i, threading.current_thread().name), range(3))
+    go_on.set()
+    batch.join()
+    assert [i for i, _ in rows] == [0, 1, 2]
+    assert not {name for _, name in rows} & set(names)
+    kept = {thread.name for thread in threading.enumerate()}
+    assert set(names) <= kept
+    assert set(side_by_side(CPU, lambda _: threading.current_thread().name, range(9), most=4)) <= set(names)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert side_by_side(CPU, abs, [-1, -2], most=2) == [1, 2]
+    child = os.fork()
+    if not child:
+        os._exit(side_by_side(CPU, abs, [-1, -2], most=2) != [1, 2])
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_two_batches_at_once_need_two_cores() -> None:
+    assert batches_at_once(CPU) == 2
+    assert batches_at_once(torch.device("cuda")) == 1
+    compute_with(1)
+    assert batches_at_once(CPU) == 1

@@ -9,12 +9,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
@@ -43,6 +44,14 @@ class Watched(FakePair):
         if self.hook and stream == "coarse":
             self.hook(self.images)
         return super().encode_chunk(stream, views)
+
+
+@pytest.fixture(autouse=True)
+def cores(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(getattr(request, "param", 1))  # with one core, one batch at a time
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -241,6 +250,23 @@ def test_a_signal_lets_the_batch_finish(
     pair.hook = None
     assert run(folder, output, "--resume").exit_code == 1
     run(folder, tmp_path / "whole.csv")
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("cores", [2], indirect=True)
+def test_what_two_batches_at_once_leave_is_resumed(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    pair.hook = lambda images: os.kill(os.getpid(), signal.SIGINT) if images >= 7 else None
+    assert run(folder, output).exit_code == 130
+    written = [row["file"] for row in read_journal(journal_of(output))]
+    pair.hook = None
+    run(folder, tmp_path / "whole.csv")
+    whole = [row["file"] for row in read_table(tmp_path / "whole.csv")]
+    assert 0 < len(written) < 22
+    assert written == whole[: len(written)]
+    pair.images = 0
+    assert run(folder, output, "--resume").exit_code == 1
+    assert pair.images <= 22 - len(written)
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 

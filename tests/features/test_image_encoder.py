@@ -1,0 +1,93 @@
+"""Batches of images: what is encoded at once, in which order it comes, and what it costs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mst_clipiqa.encoders.pair import Chunking
+from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder
+from mst_clipiqa.model.mstfe import Stream
+from tests.fakes import FakePair, draw
+
+
+@dataclass
+class Waiting(FakePair):
+    """Its first chunk waits until another one has begun, which another part of the batch must encode."""
+
+    began: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=20))
+    broken: bool = False
+
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        if not self.broken:
+            self.began.wait()
+            self.broken = True
+        return super().encode_chunk(stream, views)
+
+
+class InTurn(FullEncoding):
+    in_turn = True
+
+
+@pytest.fixture(autouse=True)
+def two_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def images(count: int) -> list[Image.Image]:
+    return [draw(i, i / count, size=32) for i in range(count)]
+
+
+def test_two_parts_are_encoded_at_once_and_come_in_order() -> None:
+    given = images(11)
+    encoder = ImageEncoder(Waiting(), batch_size=6)
+    found = list(encoder.batches(given, encoder.open))
+    assert [len(part) for part in found] == [3, 3, 3, 2]
+    alone = ImageEncoder(FakePair(), policy=InTurn(FakePair())).encode(given)
+    for (image, one), want, own in zip((pair for part in found for pair in part), alone, given, strict=True):
+        assert image is own
+        assert isinstance(one, Encoded)
+        assert torch.equal(one.f_c, want.f_c)
+        assert torch.equal(one.f_f, want.f_f)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "policy", "parts"),
+    [
+        (Chunking(4, True, 2), FullEncoding, [4, 2]),  # as large as a chunk, or it would be filled up
+        (Chunking(2, True, 2), FullEncoding, [2, 2, 2]),
+        (Chunking(4, False, 2), FullEncoding, [2, 2, 2]),
+        (Chunking(2, True, 2), InTurn, [4, 2]),
+    ],
+)
+def test_parts_fit_the_chunks_of_the_encoders(chunks: Chunking, policy: type[FullEncoding], parts: list[int]) -> None:
+    pair = FakePair(chunking=chunks)
+    encoder = ImageEncoder(pair, batch_size=4, policy=policy(pair))
+    assert [len(part) for part in encoder.batches(images(6), encoder.open)] == parts
+    assert encoder.part_size == parts[0]
+
+
+def test_one_core_encodes_a_batch_at_a_time() -> None:
+    torch.set_num_threads(1)
+    encoder = ImageEncoder(FakePair(), batch_size=4)
+    assert [len(part) for part in encoder.batches(images(6), encoder.open)] == [4, 2]
+
+
+def test_an_error_of_the_encoders_reaches_the_caller() -> None:
+    class Failing(FakePair):
+        def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+            raise MemoryError("no room")
+
+    encoder = ImageEncoder(Failing(), batch_size=4)
+    with pytest.raises(MemoryError, match="no room"):
+        list(encoder.batches(images(9), encoder.open))
