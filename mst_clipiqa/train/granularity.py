@@ -20,6 +20,7 @@ from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import UNFAMILIAR, Reference, make_reference
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import ImageEncoder, Viewed, stacked
+from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import Views, views
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, like, owner_of
 from mst_clipiqa.scoring.fine_estimator import FineEstimator, deviations, fit_spread, fit_weight, values
@@ -30,6 +31,7 @@ from mst_clipiqa.train.contamination import contamination, seen_by
 from mst_clipiqa.train.features import Progress, encode_records
 
 _FEWEST_TO_CALIBRATE = 192
+_TIMED = 5  # times that each granularity of some images is timed
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ class GranularFeatures:
 class _EveryGranularity:
     """An encoding policy: f_f holds the fine features of all granularities, one after the other."""
 
-    in_turn = True  # batches are timed
+    in_turn = False
     described = "every granularity"
 
     def __init__(self, encoders: EncoderPair) -> None:
         self.encoders = encoders
         self.names = [*cheaper_than_fine(encoders.view)[1:], FINE]
-        self.seconds: list[list[float]] = []  # of each batch: the coarse stream, then each of the names
+        self.timed: Sequence[Viewed] = ()
 
     def views(self, image: Image.Image) -> Views:
         """Return all views."""
@@ -64,18 +66,19 @@ class _EveryGranularity:
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return f_c, and the fine features of each granularity side by side."""
-        coarse = stacked([one.coarse for one in viewed], self.encoders.device)
-        fine = [one.coarse if one.fine is None else one.fine for one in viewed]
-        seconds, features = [], []
-        for name in (COARSE, *self.names):
-            seen = fine if name == FINE else [] if name == COARSE else [c[kept_crops(name, len(c))] for c in fine]
-            pixels = stacked(seen, self.encoders.device) if seen else coarse
-            start = time.perf_counter()
-            features.append(encode_stream(self.encoders, "coarse" if name == COARSE else "fine", pixels).cpu())
-            seconds.append(time.perf_counter() - start)
-        self.seconds.append(seconds)
+        self.timed = self.timed or viewed
+        features = [encode_stream(self.encoders, *self._seen(name, viewed)).cpu() for name in (COARSE, *self.names)]
         f_c, f_f = features[0], torch.cat(features[1:], dim=1)
         return [Encoded(f_c[i], f_f[i], one.width, one.height) for i, one in enumerate(viewed)]
+
+    def _seen(self, name: str, viewed: Sequence[Viewed]) -> tuple[Stream, Tensor]:
+        """Return the stream that a granularity adds, and what it sees."""
+        if name == COARSE:
+            return "coarse", stacked([one.coarse for one in viewed], self.encoders.device)
+        pixels = [one.coarse if one.fine is None else one.fine for one in viewed]
+        if name != FINE:
+            pixels = [crops[kept_crops(name, len(crops))] for crops in pixels]
+        return "fine", stacked(pixels, self.encoders.device)
 
     def key(self, granularity: str | None) -> str:
         """Return a part of a key that no other features have; nothing is cached."""
@@ -90,12 +93,20 @@ class _EveryGranularity:
         return ""
 
     def costs(self) -> dict[str, float]:
-        """Return the time of each granularity as a share of that of fine; the first batch only warms up."""
-        coarse, *rest = np.array(self.seconds[1:] or self.seconds).sum(axis=0)
+        """Return the time of each granularity as a share of that of fine, measured while nothing is decoded."""
+        coarse, *rest = (self._seconds(*self._seen(name, self.timed)) for name in (COARSE, *self.names))
         whole = coarse + rest[-1]
-        return {COARSE: float(coarse / whole)} | {
-            name: float((coarse + one) / whole) for name, one in zip(self.names[:-1], rest, strict=False)
+        return {COARSE: coarse / whole} | {
+            name: (coarse + one) / whole for name, one in zip(self.names[:-1], rest, strict=False)
         }
+
+    def _seconds(self, stream: Stream, pixels: Tensor) -> float:
+        found = []
+        for _ in range(_TIMED):
+            start = time.perf_counter()
+            encode_stream(self.encoders, stream, pixels).cpu()
+            found.append(time.perf_counter() - start)
+        return float(np.median(found))
 
 
 def encode_every_granularity(
