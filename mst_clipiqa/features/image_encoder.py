@@ -7,7 +7,6 @@ An image whose features are cached is not even decoded.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -136,8 +135,6 @@ class FullEncoding:
 class ImageEncoder:
     """Encodes images with a frozen pair, decoding in threads and skipping images that are cached.
 
-    On a CPU with several cores the two halves of a batch are encoded at once (``encoders/threads.py``).
-
     Args:
         encoders: the frozen pair.
         batch_size: images per batch; None for 64, or on a CUDA card for two of the encoders' chunks.
@@ -179,18 +176,6 @@ class ImageEncoder:
     def batch_size(self, images: int) -> None:
         self._batch_size = images
 
-    @property
-    def at_once(self) -> int:
-        """How many parts of a batch are encoded at once; one if the encoders would have to fill up smaller parts."""
-        chunks = self.encoders.chunking
-        is_small = chunks.fixed and self.batch_size < 2 * chunks.size
-        return 1 if self.policy.in_turn or is_small else batches_at_once(self.encoders.device)
-
-    @property
-    def part_size(self) -> int:
-        """Images per part of a batch: how many ``batches`` yields together."""
-        return math.ceil(self.batch_size / self.at_once)
-
     def to(self, device: torch.device) -> ImageEncoder:
         """Move the encoders to a device; returns itself. UsageError if they were exported for the CPU."""
         move = getattr(self.encoders, "to", None)
@@ -203,25 +188,26 @@ class ImageEncoder:
     def batches(
         self, items: Iterable[_Item], open_item: Callable[[_Item], Opened]
     ) -> Iterator[list[tuple[_Item, Encoded | Failed | AlreadyScored]]]:
-        """Yield the items in order beside their features, in lists of at most ``part_size``, in bounded memory.
+        """Yield the items in order beside their features, in lists of at most ``batch_size``, in bounded memory.
 
         Args:
             items: in any number; read only as far as needed.
             open_item: calls ``open`` with the item's image; runs in the decoding threads.
         """
-        at_once, cores = self.at_once, torch.get_num_threads()
-        opened = in_order(items, open_item, workers=self.workers, ahead=(2 if at_once == 1 else 1) * self.batch_size)
-        parts = in_batches(opened, self.part_size)
+        at_once = 1 if self.policy.in_turn else batches_at_once(self.encoders.device)
+        ahead = (3 - at_once) * self.batch_size  # so that three batches are in memory
+        opened = in_order(items, open_item, workers=self.workers, ahead=ahead)
+        batches, cores = in_batches(opened, self.batch_size), torch.get_num_threads()
 
-        def encoded(part: list[tuple[_Item, Opened]]) -> list[tuple[_Item, Encoded | Failed | AlreadyScored]]:
+        def encoded(batch: list[tuple[_Item, Opened]]) -> list[tuple[_Item, Encoded | Failed | AlreadyScored]]:
             compute_with(cores)
-            found = self.encode_opened([one for _, one in part])
-            return [(item, one) for (item, _), one in zip(part, found, strict=True)]
+            found = self.encode_opened([one for _, one in batch])
+            return [(item, one) for (item, _), one in zip(batch, found, strict=True)]
 
         if at_once == 1:
-            yield from map(encoded, parts)
+            yield from map(encoded, batches)
         else:
-            yield from (found for _, found in in_order(parts, encoded, workers=at_once, ahead=at_once))
+            yield from (found for _, found in in_order(batches, encoded, workers=at_once, ahead=at_once))
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
         """Return features of images; ImageError for the first one that cannot be read."""

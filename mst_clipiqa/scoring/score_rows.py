@@ -105,7 +105,7 @@ def score_rows(
     """
     more = more or FurtherColumns()
     plan = _Plan(stamped, earlier, more)
-    batches = in_batches(items, scorer.encoder.part_size)  # what the encoder will encode together
+    batches = in_batches(items, scorer.encoder.batch_size)  # the batches that the encoder will make
     requests = (request for batch in batches for request in _requests(batch, plan))
     for batch in scorer.batches(requests):
         rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,24 +12,42 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mst_clipiqa.encoders.pair import Chunking
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import FakePair, draw
 
+_LOCK = threading.Lock()
+
 
 @dataclass
 class Waiting(FakePair):
-    """Its first chunk waits until another one has begun, which another part of the batch must encode."""
+    """Its first chunk waits until another one has begun, in another batch."""
 
     began: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=20))
-    broken: bool = False
+    went_on: bool = False
 
     def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
-        if not self.broken:
+        if not self.went_on:
             self.began.wait()
-            self.broken = True
+            self.went_on = True
+        return super().encode_chunk(stream, views)
+
+
+@dataclass
+class Counting(FakePair):
+    """Counts the batches that are encoded at the same time."""
+
+    now: int = 0
+    most: int = 0
+
+    def encode_chunk(self, stream: Stream, views: Tensor) -> Tensor:
+        with _LOCK:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        with _LOCK:
+            self.now -= 1
         return super().encode_chunk(stream, views)
 
 
@@ -48,39 +67,31 @@ def images(count: int) -> list[Image.Image]:
     return [draw(i, i / count, size=32) for i in range(count)]
 
 
-def test_two_parts_are_encoded_at_once_and_come_in_order() -> None:
+def test_two_batches_are_encoded_at_once_and_come_in_order() -> None:
     given = images(11)
-    encoder = ImageEncoder(Waiting(), batch_size=6)
+    encoder = ImageEncoder(Waiting(), batch_size=3)
     found = list(encoder.batches(given, encoder.open))
-    assert [len(part) for part in found] == [3, 3, 3, 2]
+    assert [len(batch) for batch in found] == [3, 3, 3, 2]
     alone = ImageEncoder(FakePair(), policy=InTurn(FakePair())).encode(given)
-    for (image, one), want, own in zip((pair for part in found for pair in part), alone, given, strict=True):
+    for (image, one), want, own in zip((pair for batch in found for pair in batch), alone, given, strict=True):
         assert image is own
         assert isinstance(one, Encoded)
         assert torch.equal(one.f_c, want.f_c)
         assert torch.equal(one.f_f, want.f_f)
 
 
-@pytest.mark.parametrize(
-    ("chunks", "policy", "parts"),
-    [
-        (Chunking(4, True, 2), FullEncoding, [4, 2]),  # as large as a chunk, or it would be filled up
-        (Chunking(2, True, 2), FullEncoding, [2, 2, 2]),
-        (Chunking(4, False, 2), FullEncoding, [2, 2, 2]),
-        (Chunking(2, True, 2), InTurn, [4, 2]),
-    ],
-)
-def test_parts_fit_the_chunks_of_the_encoders(chunks: Chunking, policy: type[FullEncoding], parts: list[int]) -> None:
-    pair = FakePair(chunking=chunks)
-    encoder = ImageEncoder(pair, batch_size=4, policy=policy(pair))
-    assert [len(part) for part in encoder.batches(images(6), encoder.open)] == parts
-    assert encoder.part_size == parts[0]
+@pytest.mark.parametrize("policy", [FullEncoding, InTurn])
+def test_no_more_than_two_batches_are_encoded_at_once(policy: type[FullEncoding]) -> None:
+    pair = Counting()
+    encoder = ImageEncoder(pair, batch_size=2, policy=policy(pair))
+    assert [len(batch) for batch in encoder.batches(images(9), encoder.open)] == [2, 2, 2, 2, 1]
+    assert pair.most == (1 if policy is InTurn else 2)
 
 
 def test_one_core_encodes_a_batch_at_a_time() -> None:
     torch.set_num_threads(1)
     encoder = ImageEncoder(FakePair(), batch_size=4)
-    assert [len(part) for part in encoder.batches(images(6), encoder.open)] == [4, 2]
+    assert [len(batch) for batch in encoder.batches(images(6), encoder.open)] == [4, 2]
 
 
 def test_an_error_of_the_encoders_reaches_the_caller() -> None:

@@ -176,7 +176,7 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
 
 def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any], scorer: Scorer) -> Iterator[ScoreRow]:
     """Yield the rows and advance the bar; with ``--on-error fail``, stop at the first failed one."""
-    for row in sink.stop.between(rows, scorer.encoder.part_size):
+    for row in sink.stop.between(rows, scorer.encoder.batch_size):
         if row["status"] == "error" and flags["on_error"] == "fail":
             raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}")
         sink.advance(1)
