@@ -22,7 +22,7 @@ from mst_clipiqa.scoring.scorer import Scorer
 from speed.images import jpegs
 from speed.machine import median_seconds, run
 
-LAYOUTS = ((BATCH_SIZE, ScoreOptions.workers), (16, 2), (32, 2), (BATCH_SIZE, 1), (BATCH_SIZE, 4))
+LAYOUTS = ((BATCH_SIZE, ScoreOptions.workers), (16, 2), (64, 2), (BATCH_SIZE, 1), (BATCH_SIZE, 4))
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from mst_clipiqa.model.preprocess import Views, ViewSpec, views
 
 _Item = TypeVar("_Item")
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 """Images per batch on a CPU, if not said otherwise."""
 
 
@@ -137,7 +137,7 @@ class ImageEncoder:
 
     Args:
         encoders: the frozen pair.
-        batch_size: images per batch; None for 64, or on a CUDA card for two of the encoders' chunks.
+        batch_size: images per batch; None for 32, or on a CUDA card for two of the encoders' chunks.
         workers: decoding threads.
         cache: where features are kept, if anywhere.
         policy: what is encoded of each image; by default both streams.

@@ -80,7 +80,7 @@ service_options = stack(
     click.option(
         "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: int8 too."
     ),
-    click.option("--batch-size", type=int, show_default="64; 128 for CLIP on a CUDA card", help="Images per batch."),
+    click.option("--batch-size", type=int, show_default="32; 128 for CLIP on a CUDA card", help="Images per batch."),
     click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
     click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
     color_option,

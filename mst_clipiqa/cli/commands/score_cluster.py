@@ -38,7 +38,7 @@ from mst_clipiqa.errors import UsageError
 @click.option(
     "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: int8 too."
 )
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1), help="Images per batch.")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--cache", type=FOLDER, help="Folder to cache features in, which every machine sees.")
 @click.option("--prompt", help="The prompt of every image.")
