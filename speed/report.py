@@ -82,7 +82,7 @@ CLAIMS = {
     ),
     ("serve", "memory_mb_per_minute"): (
         "memory that `serve` gains per minute, MB",
-        "it has just started; in five minutes it levels off",
+        "load comes and goes in this run; under steady load memory levels off",
     ),
     ("serve", "errors"): ("requests to `serve` without a score", ""),
     ("serve", "scores_not_equal"): ("scores of `serve` that differ from those of `score`", ""),

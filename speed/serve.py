@@ -281,7 +281,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60, help="of each, all turns together (60)")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--warm-up", type=float, default=90, help="seconds until memory has levelled off (90)")
+    parser.add_argument("--warm-up", type=float, default=90, help="seconds before anything counts (90)")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("-o", "--output", type=Path)
