@@ -149,20 +149,17 @@ class GranularEncoding:
     def _fine(self, f_c: Tensor, viewed: Sequence[Viewed], names: Sequence[str]) -> Tensor:
         """Return f_f or its estimate for images of the granularities named."""
         groups = {name: [i for i, one in enumerate(names) if one == name] for name in dict.fromkeys(names)}
-        seen = {name: self._seen(name, [viewed[i] for i in rows]) for name, rows in groups.items() if name != COARSE}
+        seen = {
+            name: fine_pixels(name, [viewed[i] for i in rows], self.encoders.device)
+            for name, rows in groups.items()
+            if name != COARSE
+        }
         encoded = encode_batches(self.encoders, *(("fine", crops) for crops in seen.values())) if seen else []
         features = dict(zip(seen, encoded, strict=True))
         f_f = torch.zeros(len(viewed), self.encoders.dim_fine)
         for name, rows in groups.items():
             f_f[rows] = self._estimated(name, f_c[rows], features[name].cpu() if name in features else None)
         return f_f
-
-    def _seen(self, name: str, viewed: Sequence[Viewed]) -> Tensor:
-        """Return what the fine stream sees at a granularity."""
-        pixels = [one.coarse if one.fine is None else one.fine for one in viewed]
-        if name != FINE:
-            pixels = [crops[kept_crops(name, len(crops))] for crops in pixels]
-        return stacked(pixels, self.encoders.device)
 
     def _estimated(self, name: str, f_c: Tensor, f: Tensor | None) -> Tensor:
         """Return f_f of what the fine stream made of an image, or its estimate from that and f_c."""
@@ -192,6 +189,14 @@ class GranularEncoding:
             note if fits else "; ".join(filter(None, (note, UNLIKE_CALIBRATION)))
             for note, fits in zip(notes, familiar, strict=True)
         ]
+
+
+def fine_pixels(name: str, viewed: Sequence[Viewed], device: torch.device) -> Tensor:
+    """Return what the fine stream sees of images at a granularity above coarse, on a device."""
+    pixels = [one.coarse if one.fine is None else one.fine for one in viewed]
+    if name != FINE:
+        pixels = [crops[kept_crops(name, len(crops))] for crops in pixels]
+    return stacked(pixels, device)
 
 
 def words_on(calibration: Calibration, asked: Granularity) -> str:

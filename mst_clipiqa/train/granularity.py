@@ -24,7 +24,8 @@ from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import Views, views
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, like, owner_of
 from mst_clipiqa.scoring.fine_estimator import FineEstimator, deviations, fit_spread, fit_weight, values
-from mst_clipiqa.scoring.granularity import COARSE, FINE, cheaper_than_fine, kept_crops
+from mst_clipiqa.scoring.granular_encoding import fine_pixels
+from mst_clipiqa.scoring.granularity import COARSE, FINE, cheaper_than_fine
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import contamination, seen_by
@@ -75,10 +76,7 @@ class _EveryGranularity:
         """Return the stream that a granularity adds, and what it sees."""
         if name == COARSE:
             return "coarse", stacked([one.coarse for one in viewed], self.encoders.device)
-        pixels = [one.coarse if one.fine is None else one.fine for one in viewed]
-        if name != FINE:
-            pixels = [crops[kept_crops(name, len(crops))] for crops in pixels]
-        return "fine", stacked(pixels, self.encoders.device)
+        return "fine", fine_pixels(name, viewed, self.encoders.device)
 
     def key(self, granularity: str | None) -> str:
         """Return a part of a key that no other features have; nothing is cached."""

@@ -90,8 +90,10 @@ def test_no_more_than_two_batches_are_encoded_at_once(policy: type[FullEncoding]
 
 def test_one_core_encodes_a_batch_at_a_time() -> None:
     torch.set_num_threads(1)
-    encoder = ImageEncoder(FakePair(), batch_size=4)
+    pair = Counting()
+    encoder = ImageEncoder(pair, batch_size=4)
     assert [len(batch) for batch in encoder.batches(images(6), encoder.open)] == [4, 2]
+    assert pair.most == 1
 
 
 def test_an_error_of_the_encoders_reaches_the_caller() -> None:
