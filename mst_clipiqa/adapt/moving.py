@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from mst_clipiqa.encoders.adapter import Adapter, towers
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
+from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.encoders.mini.towers import Tower
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
@@ -193,7 +193,7 @@ class _MiniTail(nn.Module):
     def begin(self, views: Tensor) -> Tensor:
         """Return what the adapted layers begin with, float32 (images, K, inputs) or (images, inputs)."""
         crops = views.unsqueeze(1) if views.ndim == 4 else views
-        fused = self.pair.device.type == "cpu" and is_available()
+        fused = self.pair.device.type == "cpu"
         dtype = DTYPES.get(self.pair.precision, torch.bfloat16) if fused else torch.float32
         pixels = normalised(crops.flatten(0, 1).to(self.pair.device), self.pair.view, dtype)
         numbers = FusedTower(self.tower, dtype).numbers if fused else self.tower.numbers

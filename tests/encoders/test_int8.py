@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from PIL import Image
 
 from mini_training.int8 import chosen, measure_int8
 from mst_clipiqa.encoders import load_encoders
-from mst_clipiqa.encoders.mini import int8, pair
-from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, Int8Tower, has_int8, measured_ranges
+from mst_clipiqa.encoders.mini import int8, int8_weights, pair
+from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, Int8Tower, measured_ranges
+from mst_clipiqa.encoders.mini.int8_weights import LEVELS, PAIR_LEVELS, SumBits, pair_sums, rounded, sum_bits
 from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import TowerConfig
@@ -21,7 +24,7 @@ from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.preprocess import normalise
 from tests.encoders.test_mini import random_tower, some_views
 
-needs_int8 = pytest.mark.skipif(not has_int8(), reason="needs a CPU with VNNI")
+needs_int8 = pytest.mark.skipif(sum_bits() is None, reason="needs a CPU with AVX2")
 
 
 def small_folder(folder: Path) -> Path:
@@ -69,7 +72,10 @@ def test_an_image_is_encoded_to_the_same_bits_anywhere(measured: Path, threads: 
 
 
 @needs_int8
-def test_a_view_is_described_nearly_as_in_float32() -> None:
+@pytest.mark.parametrize(("bits", "off"), [(16, 0.12), (32, 0.1)])
+def test_a_view_is_described_nearly_as_in_float32(bits: SumBits, off: float) -> None:
+    if bits > (sum_bits() or 0):
+        pytest.skip("this CPU adds products in 16 bits")
     tower, view = random_tower(), load_mini_pair().view
     rng = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8, generator=rng)
@@ -77,20 +83,73 @@ def test_a_view_is_described_nearly_as_in_float32() -> None:
     normal = normalise(pixels, view)
     with torch.inference_mode():
         exact = tower.describe(normal.flatten(0, 1)).unflatten(0, (2, 3))
-        found = Int8Tower(tower, measured_ranges(tower, normal), view).describe(pixels)
+        found = Int8Tower(tower, measured_ranges(tower, normal), view, bits).describe(pixels)
     assert found.shape == exact.shape
-    assert float((found - exact).square().mean().sqrt()) < 0.1 * float(exact.std())
+    assert float((found - exact).square().mean().sqrt()) < off * float(exact.std())
 
 
 def test_rounded_kernels_keep_their_sums() -> None:
     kernels = torch.randn(50, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-    levels, scale = int8._rounded(kernels)
+    levels, scale = rounded(kernels, 32)
     assert levels.dtype == torch.int8
     back = levels.float() * scale.view(-1, 1, 1, 1)
     assert ((back - kernels).abs().flatten(1).amax(1) < 1.01 * scale).all()
     off = (back - kernels).flatten(1).sum(1).abs()
     assert (off <= 0.501 * scale).all()
     assert float(off.mean()) < 0.22 * float(scale.mean())  # a quarter, were there one scale to choose from
+
+
+@needs_int8
+@pytest.mark.parametrize(("inputs", "outputs", "side"), [(16, 96, 1), (24, 144, 1), (1152, 320, 1), (3, 32, 3)])
+def test_sums_of_products_are_exact_where_they_are_largest(inputs: int, outputs: int, side: int) -> None:
+    kernels = torch.randn(outputs, inputs, side, side, generator=torch.Generator().manual_seed(0))
+    kernels[0] = 1  # all of one sign
+    kernels[1, :2] = 100  # the first two far above the others
+    kernels[2, 1:3] = 100  # neighbours, but no pair
+    levels, scale = rounded(kernels, sum_bits() or 16)
+    x = torch.full((1, inputs, 9, 9), 255, dtype=torch.uint8)
+    geometry, zeros = ([1, 1], [side // 2] * 2, [1, 1], 1), torch.zeros(outputs, dtype=torch.int32)
+    packed = torch.ops.onednn.qconv_prepack(levels, scale, 1.0, 0, *geometry, None)
+    how: tuple[Any, ...] = (None, *geometry, 1.0, 0, torch.float32, "none", [], "")
+    ones = torch.ones(outputs)
+    maps = x.contiguous(memory_format=torch.channels_last)
+    found = torch.ops.onednn.qconv2d_pointwise(maps, 1.0, 0, packed, ones, zeros, *how)
+    exact = torch.nn.functional.conv2d(x.double(), levels.double(), None, padding=side // 2)
+    assert torch.equal(found.double(), exact)
+
+
+def test_for_sums_in_16_bits_no_pair_of_weights_of_one_sign_is_above_128() -> None:
+    kernels = torch.randn(400, 7, 3, 3, generator=torch.Generator().manual_seed(0))
+    kernels[0] = -1
+    kernels[1, 5] = 50  # its pair is small, so it keeps all levels
+    kernels[1, 4] = 0.1
+    levels, scale = rounded(kernels, 16)
+    assert int(pair_sums(levels.int()).max()) <= PAIR_LEVELS
+    assert int(levels[1].max()) == LEVELS - 1
+    back = levels.float() * scale.view(-1, 1, 1, 1)
+    assert ((back - kernels).abs().flatten(1).amax(1) < 1.01 * scale).all()
+    wide = rounded(kernels, 32)[1]
+    assert (wide <= scale).all() and (scale < 2.1 * wide).all()
+
+
+def test_a_cpu_that_cuts_sums_off_is_noticed_and_one_that_is_wrong_even_so_has_no_int8(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    for exact, bits in (({127, 64}, 32), ({64}, 16), (set(), None)):
+        monkeypatch.setattr(int8_weights, "_is_exact", exact.__contains__)
+        assert int8_weights.sum_bits.__wrapped__() == bits
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert int8_weights.sum_bits.__wrapped__() is None
+
+
+@needs_int8
+def test_how_sums_are_added_is_part_of_the_precision(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+    for bits in (16, 32):
+        monkeypatch.setattr(pair, "sum_bits", partial(int, bits))
+        names.add(load_mini_pair(measured).to("cpu", "int8").precision)
+    assert len(names) == 2
 
 
 @needs_int8
@@ -108,12 +167,12 @@ def test_auto_is_int8_where_ranges_are(measured: Path, tmp_path: Path) -> None:
     assert load_encoders(str(bare), "cpu").precision in ("fp32", "bf16")
     (bare / RANGES_FILE).write_text(json.dumps({"encoders": "0" * 64, "coarse": [], "fine": []}))
     assert load_mini_pair(bare).ranges is None  # they are of other encoders
-    with pytest.raises(UsageError, match=r"Expected a CPU with VNNI and int8\.json"):
+    with pytest.raises(UsageError, match=r"Expected a CPU with AVX2 and int8\.json"):
         load_encoders(str(bare), "cpu", "int8")
 
 
-def test_without_vnni_auto_is_not_int8(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair, "has_int8", lambda: False)
+def test_where_the_cpu_cannot_auto_is_not_int8(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "sum_bits", lambda: None)
     assert load_encoders(str(measured), "cpu").precision in ("fp32", "bf16")
 
 

@@ -1,4 +1,4 @@
-"""A tower in integers of 8 bits, where the CPU multiplies four of them at once (VNNI).
+"""A tower in integers of 8 bits, where the CPU multiplies several of them at once (VNNI, or AVX2).
 
 Every map is stored as levels 0..255 of a fixed grid, value = step (level - zero):
 
@@ -6,8 +6,8 @@ Every map is stored as levels 0..255 of a fixed grid, value = step (level - zero
     after relu6    step = 6 / 255, zero = 0              every value of relu6 lies on it
     blocks         from the lowest to the highest value that ``int8.json`` names, measured on images
 
-Kernels have a scale per output channel. Sums of products are integers, so a view's numbers are the same to the last bit
-in any batch. The operators are those that torch's compiler emits for models quantised by PT2E.
+Kernels have a scale per output channel (``int8_weights.py``). Sums of products are integers, so a view's numbers are
+the same to the last bit in any batch. The operators are those that torch's compiler emits for models quantised by PT2E.
 
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
 (arXiv 1712.05877).
@@ -27,14 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mst_clipiqa.encoders.mini.int8_weights import TOP, SumBits, rounded
 from mst_clipiqa.encoders.mini.towers import LEAST_VARIANCE, Block, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.preprocess import ViewSpec
 
 RANGES_FILE = "int8.json"
-
-_TOP = 255
-_PEAKS = range(127, 103, -4)  # levels that the largest weight of a kernel may have
 
 BlockRange: TypeAlias = tuple[float, float]
 
@@ -51,13 +49,6 @@ class BlockRanges:
     coarse: tuple[BlockRange, ...]
     fine: tuple[BlockRange, ...]
     digest: str
-
-
-def has_int8() -> bool:
-    """Return whether this CPU and this torch compute 8-bit convolutions, and the CPU without overflow."""
-    names = ("qconv_prepack", "qconv2d_pointwise")
-    fast = getattr(torch.cpu, "_is_vnni_supported", None)
-    return fast is not None and fast() and all(hasattr(torch.ops.onednn, name) for name in names)
 
 
 def read_ranges(
@@ -112,26 +103,26 @@ class _Grid:
 
     @classmethod
     def over(cls, low: float, high: float) -> _Grid:
-        step = (high - low) / _TOP
+        step = (high - low) / TOP
         return cls(step, round(-low / step))
 
 
-_RELU6 = _Grid(6 / _TOP, 0)
+_RELU6 = _Grid(6 / TOP, 0)
 
 
 def _pixel_grid(view: ViewSpec) -> _Grid | None:
     """Return the grid on which normalised pixels are their own bytes, if there is one."""
     zero = round(255 * view.mean[0])
     is_even = len(set(view.mean)) == len(set(view.std)) == 1 and math.isclose(zero, 255 * view.mean[0], abs_tol=1e-6)
-    return _Grid(1 / (255 * view.std[0]), zero) if is_even and 0 <= zero <= _TOP else None
+    return _Grid(1 / (255 * view.std[0]), zero) if is_even and 0 <= zero <= TOP else None
 
 
 class _Int8Convolution:
     """One convolution from a grid to a grid; from 0 to 6 on ``_RELU6``, it is followed by relu6 for nothing."""
 
-    def __init__(self, layer: nn.Conv2d, source: _Grid, target: _Grid) -> None:
+    def __init__(self, layer: nn.Conv2d, source: _Grid, target: _Grid, bits: SumBits) -> None:
         geometry = list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups
-        levels, scale = _rounded(layer.weight.detach())
+        levels, scale = rounded(layer.weight.detach(), bits)
         packed = torch.ops.onednn.qconv_prepack(levels, scale, source.step, source.zero, *geometry, None)
         bias = None if layer.bias is None else layer.bias.detach().float()
         zeros = torch.zeros(len(scale), dtype=torch.int32)
@@ -152,47 +143,11 @@ class _Int8Convolution:
         return y
 
 
-def _rounded(kernels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the levels of kernels, int8, and their scales, float32 (outputs,).
-
-    What a kernel reads is never negative and changes slowly, so the sum of its weights matters most: of each kernel as
-    many weights are rounded the other way as keep its sum, and of several scales of a depthwise kernel, which has few
-    weights, the one with the smallest error is taken. Rounding each weight to the nearest level makes the error of an
-    embedding three to six times as large.
-    """
-    rows = kernels.float().flatten(1)
-    highest = rows.abs().amax(1).clamp(min=1e-20)
-    scale = highest / _PEAKS[0]
-    if kernels.shape[1] > 1:
-        return _with_sum(rows / scale.unsqueeze(1)).to(torch.int8).view(kernels.shape), scale
-    steps = highest / torch.tensor(list(_PEAKS)).unsqueeze(1)  # (peaks, outputs), all tried at once
-    exact = rows / steps.unsqueeze(2)
-    tried = _with_sum(exact)
-    off = (tried - exact) * steps.unsqueeze(2)
-    best = (4 * off.sum(2).square() + off.square().sum(2)).argmin(0)
-    outputs = torch.arange(len(rows))
-    return tried[best, outputs].to(torch.int8).view(kernels.shape), steps[best, outputs]
-
-
-def _with_sum(exact: Tensor) -> Tensor:
-    """Return whole numbers near those of each row, whose sum is the nearest to the row's, ties apart."""
-    nearest = exact.round()
-    wanted = exact.sum(-1, keepdim=True).round()
-    if torch.equal(nearest.sum(-1, keepdim=True), wanted):  # as stored in int8 already
-        return nearest
-    low, high = torch.full_like(wanted, -0.5), torch.full_like(wanted, 0.5)
-    for _ in range(12):  # bisection: where the numbers of a row are rounded up
-        middle = (low + high) / 2
-        is_short = (exact + (0.5 + middle)).floor().sum(-1, keepdim=True) < wanted
-        low, high = torch.where(is_short, middle, low), torch.where(is_short, high, middle)
-    return (exact + (0.5 + high)).floor().clamp(-_PEAKS[0], _PEAKS[0])
-
-
 class _Int8Block:
-    def __init__(self, block: Block, source: _Grid, target: _Grid) -> None:
-        self.expand = None if block.expand is None else _Int8Convolution(block.expand, source, _RELU6)
-        self.depthwise = _Int8Convolution(block.depthwise, source if self.expand is None else _RELU6, _RELU6)
-        self.project = _Int8Convolution(block.project, _RELU6, target)
+    def __init__(self, block: Block, source: _Grid, target: _Grid, bits: SumBits) -> None:
+        self.expand = None if block.expand is None else _Int8Convolution(block.expand, source, _RELU6, bits)
+        self.depthwise = _Int8Convolution(block.depthwise, source if self.expand is None else _RELU6, _RELU6, bits)
+        self.project = _Int8Convolution(block.project, _RELU6, target, bits)
         self.source = source
         self.skip = block.skip
 
@@ -202,22 +157,22 @@ class _Int8Block:
 
 
 class Int8Tower:
-    """What a ``Tower`` computes, nearly, for inference on a CPU with VNNI."""
+    """What a ``Tower`` computes, nearly, for inference on a CPU."""
 
-    def __init__(self, tower: Tower, ranges: tuple[BlockRange, ...], view: ViewSpec) -> None:
-        """Copy the tower's weights; ``ranges`` are those of its blocks."""
+    def __init__(self, tower: Tower, ranges: tuple[BlockRange, ...], view: ViewSpec, bits: SumBits) -> None:
+        """Copy the tower's weights; ``ranges`` are those of its blocks, ``bits`` what ``sum_bits`` returns."""
         pixels = _pixel_grid(view)
         if pixels is None:
             raise ValueError("Expected views whose normalised pixels are their own bytes.")
         self.tower = tower
-        self.stem = _Int8Convolution(tower.stem, pixels, _RELU6)
+        self.stem = _Int8Convolution(tower.stem, pixels, _RELU6, bits)
         self.grids = [_RELU6, *(_Grid.over(*ends) for ends in ranges)]
         self.blocks = [
-            _Int8Block(block, *self.grids[i : i + 2])
+            _Int8Block(block, self.grids[i], self.grids[i + 1], bits)
             for i, block in enumerate(tower.blocks)
             if isinstance(block, Block)
         ]
-        self.head = None if tower.head is None else _Int8Convolution(tower.head, self.grids[-1], _RELU6)
+        self.head = None if tower.head is None else _Int8Convolution(tower.head, self.grids[-1], _RELU6, bits)
 
     def __call__(self, views: Tensor) -> Tensor:
         """Return embeddings, float32 (batch, D), of views, uint8 (batch, K, 3, side, side)."""

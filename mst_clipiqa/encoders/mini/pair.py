@@ -21,8 +21,9 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
-from mst_clipiqa.encoders.mini.fused import FusedTower, is_available
-from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, has_int8, read_ranges
+from mst_clipiqa.encoders.mini.fused import FusedTower
+from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
+from mst_clipiqa.encoders.mini.int8_weights import sum_bits
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
@@ -95,7 +96,7 @@ class MiniPair:
         can_int8 = torch.device(device).type == "cpu" and self.has_int8
         if precision == "int8" and not can_int8:
             raise UsageError(
-                f"Expected a CPU with VNNI and {RANGES_FILE} beside the encoders for precision int8, got none: "
+                f"Expected a CPU with AVX2 and {RANGES_FILE} beside the encoders for precision int8, got none: "
                 "choose auto."
             )
         for part in (self.coarse, self.fine, self.text):
@@ -103,14 +104,14 @@ class MiniPair:
         self.precision = "fp32" if precision == "fp32" else "bf16"
         self._dtype = DTYPES[self.precision]
         if precision.startswith("int8") and can_int8 and self.ranges is not None:  # asked for, or as it was before
-            self.precision = f"int8-{self.ranges.digest}"
+            self.precision = f"int8-{self.ranges.digest}" + ("" if sum_bits() == 32 else "-pairs")
         self._fast: dict[Stream, FusedTower | Int8Tower] = {}
         return self
 
     @property
     def has_int8(self) -> bool:
         """Whether the image encoders can compute in int8 on this CPU."""
-        return self.ranges is not None and has_int8()
+        return self.ranges is not None and sum_bits() is not None
 
     @property
     def device(self) -> torch.device:
@@ -151,7 +152,7 @@ class MiniPair:
 
     def _encode(self, stream: Stream, views: Tensor) -> Tensor:
         pixels = normalised(views.flatten(0, 1), self.view, self._dtype).unflatten(0, views.shape[:2])
-        if self.device.type != "cpu" or not is_available():
+        if self.device.type != "cpu":
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
                 embedding: Tensor = self._tower(stream)(pixels).float()
             return embedding
@@ -162,10 +163,10 @@ class MiniPair:
 
     def _fast_tower(self, stream: Stream) -> FusedTower | Int8Tower:
         if stream not in self._fast:
-            tower = self._tower(stream)
-            if self._is_int8 and self.ranges is not None:
+            tower, bits = self._tower(stream), sum_bits()
+            if self._is_int8 and self.ranges is not None and bits is not None:
                 ranges = self.ranges.coarse if stream == "coarse" else self.ranges.fine
-                self._fast[stream] = Int8Tower(tower, ranges, self.view)
+                self._fast[stream] = Int8Tower(tower, ranges, self.view, bits)
             else:
                 self._fast[stream] = FusedTower(tower, self._dtype)
         return self._fast[stream]
