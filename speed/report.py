@@ -21,6 +21,7 @@ DOCS = SPEED.parent / "docs"
 QUICK = {
     **{"published": 16, "arithmetic": 16, "merge": 2, "mini": 8, "decode": 2, "memory": 40},
     **{"startup": 1, "cost": 4, "gpu": 2, "backends": 16, "granularity": 8, "serve": 2, "shared": 1},
+    "precisions": 8,
 }
 QUICK_MORE = {"serve": ["--seconds", "1", "--turns", "1", "--warm-up", "0", "--side", "64"]}
 NOT_SHOWN = ("claim", "machine", "bars")
@@ -173,6 +174,8 @@ def page(found: dict[str, Any]) -> str:
 
 def _elsewhere(here: dict[str, Any], usual: dict[str, Any]) -> str:
     """Return which machine a section was measured on, if it is not the page's."""
+    if here["capability"] != usual["capability"] and not here.get("gpu"):
+        return f" on {here['cores']} cores of {here['cpu']} with {here['capability']} only"
     if not (card := here.get("gpu")) or card == usual.get("gpu"):
         return ""
     return f" on {card}, {here['cores']} cores of {here['cpu']}, torch {here['torch']}, Python {here['python']}"

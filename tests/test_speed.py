@@ -90,6 +90,12 @@ def test_a_section_from_another_machine_names_it_and_rows_may_have_values_of_the
     page = report.page({"cost": {"a": 1, "machine": usual}, "gpu": {"rows": rows, "machine": card}})
     assert "on A card, 16 cores of" in page.split("## gpu")[1]
     assert "on A card" not in page.split("## gpu")[0]
+    older = usual | {"capability": "AVX2"}
+    newer = report.page(
+        {"cost": {"a": 1, "machine": usual | {"capability": "AVX512"}}, "mini": {"a": 1, "machine": older}}
+    )
+    assert "with AVX2 only" in newer.split("## mini")[1]
+    assert "with AVX2 only" not in newer.split("## mini")[0]
     assert "| chunk | rate | more |\n|---|---|---|\n| 1 | 2 |  |\n| 3 | 4 | 5 |" in page
 
 

@@ -1,0 +1,62 @@
+"""``mini`` in int8 beside fp32 and bf16: images per second, and how far scores move.
+
+    python -m speed.precisions
+
+JPEG files of 512 x 512 to scores. Precisions take turns on the same files; the median ratio to fp32 is kept. bf16 is
+left out on a CPU that lacks it: it is there for the scores alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from mst_clipiqa.encoders.precision import resolve_precision
+from mst_clipiqa.scoring.scorer import Scorer
+from speed.images import jpegs
+from speed.machine import run
+
+TURNS = 5
+
+
+def measure(images: int, folder: Path) -> dict[str, Any]:
+    """Return, for each precision that this CPU has, its rate, its ratio to fp32 and what it does to qualities."""
+    files = [str(file) for file in jpegs(folder, images)]
+    fast = resolve_precision("auto", torch.device("cpu"))
+    auto = Scorer.load("mini", device="cpu")
+    scorers = {"fp32": Scorer.load("mini", device="cpu", precision="fp32")}
+    if fast == "bf16":
+        scorers["bf16"] = Scorer.load("mini", device="cpu", precision="bf16")
+    scorers["auto"] = auto
+    seconds: dict[str, list[float]] = {name: [] for name in scorers}
+    qualities = {name: _qualities(scorer, files[: len(files) // 2 + 1]) for name, scorer in scorers.items()}  # warm up
+    for _ in range(TURNS):
+        for name, scorer in scorers.items():
+            start = time.perf_counter()
+            qualities[name] = _qualities(scorer, files)
+            seconds[name].append(time.perf_counter() - start)
+    rows = [
+        {
+            "precision": scorers[name].encoder.encoders.precision,
+            "images_per_second": images / statistics.median(took),
+            "times_fp32": statistics.median(a / b for a, b in zip(seconds["fp32"], took, strict=True)),
+            "srcc_with_fp32": float(stats.spearmanr(qualities["fp32"], qualities[name]).statistic),
+            "largest_difference": float(np.abs(qualities["fp32"] - qualities[name]).max()),
+        }
+        for name, took in seconds.items()
+    ]
+    return {"auto": auto.encoder.encoders.precision, "precisions": rows}
+
+
+def _qualities(scorer: Scorer, files: list[str]) -> np.ndarray:
+    return np.array([score.quality for score in scorer.many(files)], float)
+
+
+if __name__ == "__main__":
+    run(__doc__ or "", measure, images=100)
