@@ -9,7 +9,6 @@ work folder.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -36,8 +35,8 @@ from mini_training.robust import ladders, noises
 from mini_training.settle import settle
 from mini_training.ship import Place, finish, seen_by, ship
 from mini_training.teacher import describe
-from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.int8_weights import sum_bits
+from mst_clipiqa.encoders.mini.pair import load_mini_pair
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -137,17 +136,16 @@ def _card(paths: Paths) -> None:
     found = {name: json.loads((paths.work / f"{name}.json").read_text()) for name in names}
     if (brisque := paths.work / "brisque.json").is_file():
         found["brisque"] = agreement({name: -value for name, value in json.loads(brisque.read_text()).items()}, rated)
-    if sum_bits() is not None:
-        found["int8"] = _int8(rated, paths)
+    if (ranges := load_mini_pair().ranges) and sum_bits() is not None:
+        found["int8"] = _int8(ranges.digest, rated, paths)
     found["looks"] = LOOKS
     found["megabytes"] = sum(path.stat().st_size for path in MINI_MODEL.rglob("*") if path.is_file()) / 1e6
     save_json(MINI_MODEL / "figures.json", found)
     finish(MINI_MODEL, card(found, familiarity))
 
 
-def _int8(rated: Rated, paths: Paths) -> dict[str, Any]:
-    """Measure int8 on this CPU; keep what a CPU that adds products in another way measured of the same encoders."""
-    ranges = hashlib.sha256((MINI_MODEL / "encoders" / RANGES_FILE).read_bytes()).hexdigest()
+def _int8(ranges: str, rated: Rated, paths: Paths) -> dict[str, Any]:
+    """Measure int8 on this CPU; keep the figure of the other kind of CPU if it is of the same encoders."""
     before = json.loads(file.read_text()).get("int8", {}) if (file := MINI_MODEL / "figures.json").is_file() else {}
     kept = before if before.get("ranges") == ranges else {"ranges": ranges}
     return kept | {f"sums of {sum_bits()} bits": precision_difference("mini", "int8", rated, paths.data)}

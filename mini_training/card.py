@@ -121,7 +121,7 @@ def _photographs(found: dict[str, Any]) -> str:
 
 
 def _int8(found: dict[str, Any] | None) -> str:
-    kinds = {"on CPUs with VNNI, which most since 2019 have": "sums of 32 bits", "on others": "sums of 16 bits"}
+    kinds = {"on CPUs with VNNI": "sums of 32 bits", "on others": "sums of 16 bits"}
     rows = {cpu: found[kind] for cpu, kind in kinds.items() if kind in found} if found else {}
     if not rows:
         return ""

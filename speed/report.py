@@ -175,7 +175,7 @@ def page(found: dict[str, Any]) -> str:
 def _elsewhere(here: dict[str, Any], usual: dict[str, Any]) -> str:
     """Return which machine a section was measured on, if it is not the page's."""
     if here["capability"] != usual["capability"] and not here.get("gpu"):
-        return f" on {here['cores']} cores of {here['cpu']} with {here['capability']} only"
+        return f" on {here['cores']} cores of {here['cpu']} with {here['capability']}"
     if not (card := here.get("gpu")) or card == usual.get("gpu"):
         return ""
     return f" on {card}, {here['cores']} cores of {here['cpu']}, torch {here['torch']}, Python {here['python']}"

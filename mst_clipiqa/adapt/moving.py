@@ -24,7 +24,7 @@ from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.encoders.mini.towers import Tower
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
-from mst_clipiqa.encoders.precision import DTYPES
+from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.features.image_encoder import Viewed, stacked
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Output, Text
@@ -194,7 +194,8 @@ class _MiniTail(nn.Module):
         """Return what the adapted layers begin with, float32 (images, K, inputs) or (images, inputs)."""
         crops = views.unsqueeze(1) if views.ndim == 4 else views
         fused = self.pair.device.type == "cpu"
-        dtype = DTYPES.get(self.pair.precision, torch.bfloat16) if fused else torch.float32
+        own = self.pair.precision if self.pair.precision in DTYPES else resolve_precision("auto", self.pair.device)
+        dtype = DTYPES[own] if fused else torch.float32
         pixels = normalised(crops.flatten(0, 1).to(self.pair.device), self.pair.view, dtype)
         numbers = FusedTower(self.tower, dtype).numbers if fused else self.tower.numbers
         found = torch.stack([numbers(some) for some in pixels.unflatten(0, crops.shape[:2])])

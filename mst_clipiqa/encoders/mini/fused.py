@@ -20,14 +20,14 @@ class FusedConvolution:
     """One convolution with its activation."""
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype, relu6: bool) -> None:
-        self.stride, self.groups = list(layer.stride), layer.groups
-        self.padding = [side // 2 for side in layer.kernel_size]
-        self.geometry = self.padding, self.stride, [1, 1], self.groups
-        self.dtype, self.relu6, self.is_fused = dtype, relu6, _has_operators(dtype)
+        self.layer, self.dtype, self.relu6, self.is_fused = layer, dtype, relu6, _has_operators(dtype)
+        self.geometry = list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups
         self.weight = layer.weight.detach().to(dtype)
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         if self.is_fused:
             self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(self.weight.to_mkldnn(), *self.geometry)
+        else:
+            self.weight, self.bias = self.weight.float(), None if self.bias is None else self.bias.float()
         self.after: tuple[Any, ...] = ("hardtanh", [0.0, 6.0], "") if relu6 else ("none", [], "")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ class FusedConvolution:
         return y
 
     def _computed(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.float()
-        return F.conv2d(x.float(), self.weight.float(), bias, self.stride, self.padding, groups=self.groups)
+        y: Tensor = self.layer._conv_forward(x.float(), self.weight, self.bias)
+        return y
 
 
 class FusedTower:

@@ -88,7 +88,8 @@ class MiniPair:
     def to(self, device: torch.device | str, precision: str = "fp32") -> MiniPair:
         """Move to a device and compute convolutions in fp32, bf16 or int8; returns itself.
 
-        For fp16 it computes in bf16, whose range is that of fp32: what blocks add up to has no upper bound.
+        For fp16 it computes in bf16, whose range is that of fp32: what blocks add up to has no upper bound. The
+        name of int8 holds the digest of the ranges; it ends in ``-pairs`` if weights are rounded for sums in 16 bits.
 
         Raises:
             UsageError: int8, and the device is not a CPU that has it, or the folder lacks the ranges of blocks.
