@@ -77,6 +77,18 @@ def test_scale_says_how_fast_merged_tokens_are() -> None:
     assert f"is {few['times_whole']:.2f} times as fast ([Performance]" in text
 
 
+def test_scale_says_how_fast_integers_are() -> None:
+    found, text = result("int8"), " ".join(page("scale").split())
+    rows = {row["encoders"]: row for row in found["encoders"]}
+    whole, fewer = rows["int8"], rows["int8 and merged tokens"]
+    assert found["auto"] == "fp32" and fewer["merged"] == 16
+    assert (
+        f"is {whole['times_auto']:.2f} times as fast as in fp32, and with `--merge 16` {fewer['times_auto']:.2f}"
+        in text
+    )
+    assert f"| {whole['times_auto']:.2f} times as fast as fp32 where a CPU lacks bf16" in page("decisions")
+
+
 def test_scale_says_what_a_card_does() -> None:
     found, text = result("gpu"), " ".join(page("scale").split())
     (compiled,) = [row for row in found["fine_encoder"] if "compile_seconds" in row]

@@ -22,7 +22,7 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
             fewer patches per view); "COARSE,FINE,TEXT" with a text encoder of its own; or a folder of small encoders
             like mini's.
         device: "auto", "cpu", "cuda", "mps".
-        precision: "auto", "fp32", "bf16", "fp16", or "int8" for small encoders on a CPU; for the image towers only.
+        precision: of the image towers: "auto", "fp32", "bf16", "fp16", or "int8" on a CPU (mini and CLIP's kind only).
 
     Raises:
         ModelError: the name is unknown, or its files cannot be loaded.
@@ -40,15 +40,13 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
             how = INT8
         small: EncoderPair = mini.to(where, how)
         return small
-    if how == INT8:
-        raise UsageError(f"Expected precision auto, fp32, bf16 or fp16 for {source}, got int8: only mini has it.")
     from mst_clipiqa.encoders.clip import load_clip_pair
 
     names = named_encoders(source)
     if len(names) not in (2, 3) or not all(names):
         short = ", ".join(f"'{name}'" for name in ("mini", *PAIRS))
         raise ModelError(f"Expected encoders {short} or 'COARSE,FINE', got {source!r}{nearest(source, PAIRS)}.")
-    return load_clip_pair(names[0], names[1], source, DTYPES[how], *names[2:]).to(where, how)
+    return load_clip_pair(names[0], names[1], source, DTYPES.get(how, torch.float32), *names[2:]).to(where, how)
 
 
 def with_text_encoder(source: str, text: str | None) -> str:

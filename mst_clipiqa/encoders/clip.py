@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
+from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
 from mst_clipiqa.encoders.pair import Chunking
-from mst_clipiqa.encoders.precision import DTYPES
+from mst_clipiqa.encoders.precision import DTYPES, INT8, resolve_precision
 from mst_clipiqa.encoders.text_source import check_space, load_separate_text
 from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.threads import ENCODERS
@@ -44,6 +45,8 @@ CHUNK = 16
 """Images per chunk."""
 CHUNK_CUDA = 64
 """The same on a CUDA card, which smaller ones leave idle."""
+CHUNK_INT8 = 4
+"""The same in int8: the weights of a block are read once for four images, whose own numbers stay in the caches."""
 MERGE = "-merge"
 """Before the number of merged tokens in the name of a precision, which is part of every cache key."""
 
@@ -68,17 +71,39 @@ class CLIPPair:
         self.encode_templates = text.encode_templates
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
-        """Move all encoders to a device, the image encoders in a precision of ``DTYPES``; returns itself.
+        """Move all encoders to a device, the image encoders in a precision of ``DTYPES`` or in int8; returns itself.
 
-        A precision may end in "-mergeR", as ``merge_tokens`` leaves it; merging itself stays as it is.
+        A precision may end in "-mergeR", as ``merge_tokens`` leaves it; merging itself stays as it is. The name of
+        int8 ends in "-pairs" if weights are rounded for sums in 16 bits.
+
+        Raises:
+            UsageError: int8, and the device is not a CPU that has it, or an encoder is not of CLIP's kind.
         """
-        self.mstfe.to(device).compute_in(DTYPES[precision.partition(MERGE)[0]])
-        for tower in (self.mstfe.encoder_coarse, self.mstfe.encoder_fine):
+        asked, merging, count = precision.partition(MERGE)
+        where = torch.device(device)
+        bits = sum_bits() if asked.startswith(INT8) and where.type == "cpu" else None
+        if asked == INT8:
+            if bits is None:
+                raise UsageError("Expected a CPU with AVX2 for precision int8, got none: choose auto.")
+            if not all(isinstance(tower, VisionTower) for tower in self.towers):
+                raise UsageError(f"Expected encoders of CLIP's kind for int8, got {self.source}: choose auto.")
+        if bits is not None:
+            asked = named(INT8, bits)
+        elif asked.startswith(INT8):  # as it was on a CPU
+            asked = resolve_precision("auto", where)
+        self.mstfe.to(where).compute_in(DTYPES.get(asked, torch.float32))
+        for tower in self.towers:
             if isinstance(tower, VisionTower):
+                tower.sum_bits = bits
                 tower.fuse()
-        self.text.to(device)
-        self.precision = precision
+        self.text.to(where)
+        self.precision = asked + merging + count
         return self
+
+    @property
+    def towers(self) -> tuple[nn.Module, nn.Module]:
+        """The coarse and the fine encoder."""
+        return self.mstfe.encoder_coarse, self.mstfe.encoder_fine
 
     def merge_tokens(self, count: int) -> CLIPPair:
         """Merge tokens in each block of the image encoders (``merging.py``); ``precision`` says so. Returns itself.
@@ -89,9 +114,8 @@ class CLIPPair:
         Raises:
             UsageError: an encoder is not of CLIP's kind, or would keep too few tokens.
         """
-        towers = (self.mstfe.encoder_coarse, self.mstfe.encoder_fine)
-        clips = [tower for tower in towers if isinstance(tower, VisionTower)]
-        if len(clips) < len(towers):
+        clips = [tower for tower in self.towers if isinstance(tower, VisionTower)]
+        if len(clips) < len(self.towers):
             raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {self.source}: leave it out.")
         most = max(tower.patches for tower in clips)
         if not 0 <= count <= most // 2:
@@ -110,8 +134,11 @@ class CLIPPair:
     def chunking(self) -> Chunking:
         """Chunks of one fixed shape, because kernels round differently for different shapes.
 
-        In fp32 a CPU is as fast with one image per core as with many, so nothing has to be filled up.
+        In fp32 a CPU is as fast with one image per core as with many, so nothing has to be filled up. Integers are not
+        rounded.
         """
+        if self.precision.startswith(INT8):
+            return Chunking(CHUNK_INT8, False, None)
         if self.precision.startswith("fp32") and self.device.type == "cpu":
             return Chunking(1, True, None)
         return Chunking(CHUNK_CUDA if self.device.type == "cuda" else CHUNK, True, ENCODERS)

@@ -8,15 +8,15 @@ The weights stay in the ``transformers`` module that loaded them; the forward pa
 - quick_gelu(h) = silu(1.702 h) / 1.702, and a product can scale its result: in bf16 and fp16 this takes one pass over
   the largest array instead of three.
 
-In bf16 on a CPU, ``fused_vision.py`` computes all blocks but the last. On a CUDA card the whole pass is recorded once
-and replayed (``recorded.py``).
+On a CPU all blocks but the last are computed by ``fused_vision.py`` in bf16 and by ``int8_vision.py`` in int8. On a
+CUDA card the whole pass is recorded once and replayed (``recorded.py``).
 
 Source: CLIP (arXiv 2103.00020).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -25,9 +25,13 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
 from mst_clipiqa.encoders.fused_vision import QUICK, FusedBlock, can_fuse
+from mst_clipiqa.encoders.int8_vision import Int8Block
+from mst_clipiqa.encoders.int8_weights import SumBits
 from mst_clipiqa.encoders.merging import merged, no_merges
 from mst_clipiqa.encoders.recorded import Recorded
 from mst_clipiqa.model.shapes import Embeddings, Pixels
+
+FastBlock: TypeAlias = FusedBlock | Int8Block
 
 
 class VisionTower(nn.Module):
@@ -38,7 +42,8 @@ class VisionTower(nn.Module):
         super().__init__()
         self.clip = clip
         self.merged_tokens = 0
-        self.fused: list[FusedBlock] = []  # of the first blocks, after ``fuse``
+        self.sum_bits: SumBits | None = None  # of products in int8, as ``sum_bits`` finds them; None: not in int8
+        self.fused: list[FastBlock] = []  # of the first blocks, after ``fuse``
         self.recorded: Recorded | None = None  # the whole pass, after ``fuse``
 
     @property
@@ -61,14 +66,18 @@ class VisionTower(nn.Module):
         return self
 
     def fuse(self) -> VisionTower:
-        """Prepare for inference where that is faster: in bf16 on a CPU, and on a CUDA card.
+        """Prepare for inference where that is faster: in bf16 or int8 on a CPU, and on a CUDA card.
 
         Weights cannot be read or replaced until ``release``.
         """
         *layers, last = self.clip.vision_model.encoder.layers
         if last.mlp.fc1.weight.device.type == "cuda":
             self.recorded = Recorded(self.computed)
-        if not self.fused and can_fuse(last):
+        if self.fused:
+            return self
+        if self.sum_bits is not None:
+            self.fused = [Int8Block(layer, self.sum_bits) for layer in layers]
+        elif can_fuse(last):
             self.fused = [FusedBlock(layer) for layer in layers]
         return self
 
@@ -101,16 +110,27 @@ class VisionTower(nn.Module):
         """Return what ``forward`` does, never from a recording."""
         vision = self.clip.vision_model
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
-        *layers, last = vision.encoder.layers
         sizes = None
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(vision.encoder.layers[:-1]):
             fused = self.fused[i] if self.fused else None
             if self.merged_tokens:
                 sizes = no_merges(x) if sizes is None else sizes
                 x, sizes = _merging_block(layer, x, sizes, self.merged_tokens, fused)
             else:
                 x = _fed(layer, _attention(layer, x, x.shape[1], None, fused)[0], fused)
-        embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(_block(last, x, 1, sizes)[:, 0]))
+        if self.sum_bits is None:
+            return self._ended(x, sizes)
+        # Integers are the same in any batch. What follows is rounded differently for another number of images.
+        each = [None] * len(x) if sizes is None else sizes.split(1)
+        return torch.cat([self._ended(*image) for image in zip(x.split(1), each, strict=True)])
+
+    def _ended(
+        self, x: Float[Tensor, "batch tokens width"], sizes: Float[Tensor, "batch tokens 1"] | None
+    ) -> Embeddings:
+        """Return the projected [CLS] embeddings of what the last block reads."""
+        vision = self.clip.vision_model
+        first = _block(vision.encoder.layers[-1], x, 1, sizes)[:, 0]
+        embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(first))
         return embedding
 
 
@@ -138,7 +158,7 @@ def _merging_block(
     x: Float[Tensor, "batch tokens width"],
     sizes: Float[Tensor, "batch tokens 1"],
     count: int,
-    fused: FusedBlock | None,
+    fused: FastBlock | None,
 ) -> tuple[Float[Tensor, "batch fewer width"], Float[Tensor, "batch fewer 1"]]:
     """Return a block's output with some tokens merged between attention and MLP, and the sizes of tokens."""
     x, key = _attention(layer, x, x.shape[1], sizes, fused)
@@ -151,7 +171,7 @@ def _attention(
     x: Float[Tensor, "batch tokens width"],
     rows: int,
     sizes: Float[Tensor, "batch tokens 1"] | None,
-    fused: FusedBlock | None = None,
+    fused: FastBlock | None = None,
 ) -> tuple[Float[Tensor, "batch {rows} width"], Float[Tensor, "batch heads tokens d"]]:
     """Return the first rows of x after attention, and the keys of all; a fused block changes x itself."""
     bias = None if sizes is None else sizes.log().transpose(1, 2)
@@ -168,7 +188,7 @@ def _attention(
 
 
 def _fed(
-    layer: Any, x: Float[Tensor, "batch tokens width"], fused: FusedBlock | None = None
+    layer: Any, x: Float[Tensor, "batch tokens width"], fused: FastBlock | None = None
 ) -> Float[Tensor, "batch tokens width"]:
     """Return x after a block's MLP; a fused block changes x itself."""
     if fused is not None:

@@ -23,7 +23,7 @@ class ScoreOptions:
 
     Attributes:
         device: auto, cpu, cuda or mps.
-        precision: of the image encoders: auto, fp32, bf16, fp16 or, for mini on a CPU, int8.
+        precision: of the image encoders: auto, fp32, bf16, fp16 or, on a CPU, int8.
         batch_size: images per batch; None for 32, or on a CUDA card for more.
         workers: decoding threads.
         cache: where features are kept, if anywhere.

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from mini_training.int8 import chosen, measure_int8
-from mst_clipiqa.encoders import load_encoders
-from mst_clipiqa.encoders.mini import int8, int8_weights, pair
+from mst_clipiqa.encoders import int8_weights, load_encoders
+from mst_clipiqa.encoders.int8_weights import LEVELS, PAIR_LEVELS, SumBits, pair_sums, rounded, sum_bits
+from mst_clipiqa.encoders.mini import int8, pair
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, Int8Tower, measured_ranges
-from mst_clipiqa.encoders.mini.int8_weights import LEVELS, PAIR_LEVELS, SumBits, pair_sums, rounded, sum_bits
 from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import TowerConfig
@@ -174,11 +174,6 @@ def test_auto_is_int8_where_ranges_are(measured: Path, tmp_path: Path) -> None:
 def test_where_the_cpu_cannot_auto_is_not_int8(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair, "sum_bits", lambda: None)
     assert load_encoders(str(measured), "cpu").precision in ("fp32", "bf16")
-
-
-def test_int8_is_refused_for_encoders_that_lack_it() -> None:
-    with pytest.raises(UsageError, match="Expected precision auto, fp32, bf16 or fp16 for openai, got int8"):
-        load_encoders("openai", "cpu", "int8")
 
 
 @pytest.mark.parametrize(

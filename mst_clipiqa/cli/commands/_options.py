@@ -78,7 +78,7 @@ _SCALE = "Lowest and highest value of your rating scale."
 service_options = stack(
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
     click.option(
-        "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: int8 too."
+        "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16 or, on a CPU, int8."
     ),
     click.option("--batch-size", type=int, show_default="32; 128 for CLIP on a CUDA card", help="Images per batch."),
     click.option("--workers", default=2, show_default=True, help="Threads that decode images."),

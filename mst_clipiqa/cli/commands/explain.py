@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps.")
 @click.option(
-    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: int8 too."
+    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16 or, on a CPU, int8."
 )
 @color_option
 @size_option

@@ -36,7 +36,7 @@ from mst_clipiqa.errors import UsageError
 @model_options
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
 @click.option(
-    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16; mini: int8 too."
+    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16 or, on a CPU, int8."
 )
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")

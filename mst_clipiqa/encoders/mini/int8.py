@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_clipiqa.encoders.mini.int8_weights import TOP, SumBits, rounded
+from mst_clipiqa.encoders.int8_weights import TOP, SumBits, rounded
 from mst_clipiqa.encoders.mini.towers import LEAST_VARIANCE, Block, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.preprocess import ViewSpec

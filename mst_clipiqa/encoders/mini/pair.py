@@ -20,10 +20,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mst_clipiqa.encoders.checks import load_weights, misfit
+from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
-from mst_clipiqa.encoders.mini.int8_weights import sum_bits
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
@@ -104,8 +104,9 @@ class MiniPair:
             part.to(device=device)
         self.precision = "fp32" if precision == "fp32" else "bf16"
         self._dtype = DTYPES[self.precision]
-        if precision.startswith("int8") and can_int8 and self.ranges is not None:  # asked for, or as it was before
-            self.precision = f"int8-{self.ranges.digest}" + ("" if sum_bits() == 32 else "-pairs")
+        bits = sum_bits()
+        if precision.startswith("int8") and can_int8 and self.ranges and bits:  # asked for, or as it was before
+            self.precision = named(f"int8-{self.ranges.digest}", bits)
         self._fast: dict[Stream, FusedTower | Int8Tower] = {}
         return self
 

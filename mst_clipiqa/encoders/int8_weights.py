@@ -30,7 +30,7 @@ SumBits = Literal[16, 32]
 @cache
 def sum_bits() -> SumBits | None:
     """Return in how many bits this CPU adds two products, by trying; None if it cannot, or not fast."""
-    names = ("qconv_prepack", "qconv2d_pointwise")
+    names = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
     can = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.onednn, name) for name in names)
     if not can or torch.backends.cpu.get_cpu_capability() not in _CAPABILITIES:
         return None
@@ -39,14 +39,22 @@ def sum_bits() -> SumBits | None:
     return 16 if _is_exact(PAIR_LEVELS // 2) else None
 
 
+def named(precision: str, bits: SumBits) -> str:
+    """Return the name of a precision in 8 bits that also tells how weights are rounded, for caches and resumed runs."""
+    return precision if bits == 32 else f"{precision}-pairs"
+
+
 def _is_exact(weight: int) -> bool:
+    """Return whether a convolution and a product of matrices, of the largest levels and this weight, are exact."""
     x = torch.full((1, _INPUTS, 8, 8), TOP, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     kernels = torch.full((_INPUTS, _INPUTS, 1, 1), weight, dtype=torch.int8)
     ones, zeros, geometry = torch.ones(_INPUTS), torch.zeros(_INPUTS, dtype=torch.int32), ([1, 1], [0, 0], [1, 1], 1)
-    packed = torch.ops.onednn.qconv_prepack(kernels, ones, 1.0, 0, *geometry, None)
     how: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
-    sums = torch.ops.onednn.qconv2d_pointwise(x, 1.0, 0, packed, ones, zeros, None, *geometry, *how)
-    return bool((sums == TOP * weight * _INPUTS).all())
+    packed = torch.ops.onednn.qconv_prepack(kernels, ones, 1.0, 0, *geometry, None)
+    maps = torch.ops.onednn.qconv2d_pointwise(x, 1.0, 0, packed, ones, zeros, None, *geometry, *how)
+    packed = torch.ops.onednn.qlinear_prepack(kernels.flatten(1), None)
+    rows = torch.ops.onednn.qlinear_pointwise(x[0].flatten(1).T, 1.0, 0, packed, ones, zeros, None, *how)
+    return all(bool((sums == TOP * weight * _INPUTS).all()) for sums in (maps, rows))
 
 
 def rounded(kernels: Tensor, bits: SumBits) -> tuple[Tensor, Tensor]:
