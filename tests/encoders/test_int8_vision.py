@@ -63,6 +63,28 @@ def test_each_token_has_a_scale_of_its_own() -> None:
 
 
 @torch.inference_mode()
+def test_levels_are_rounded_to_the_nearest() -> None:
+    one, x = product(torch.eye(WIDTH), torch.zeros(WIDTH)), normal(1, 50, WIDTH, seed=6).abs() - 0.1
+    span, unit = x.amax(2, keepdim=True) + 0.1, 1 + 1e-4
+    assert bool(((one(x, is_low_bounded=True) - x).abs() <= unit * span / 255).all())  # half a step for x, half for 0
+    assert bool(((one(x) - x).abs() <= unit * x.abs().amax(2, keepdim=True) / 254).all())
+    constant = torch.full((1, 1, WIDTH), 3.0)
+    torch.testing.assert_close(one(constant, is_low_bounded=True), constant)
+
+
+@torch.inference_mode()
+def test_after_the_activation_all_levels_are_used(folders: tuple[Path, Path]) -> None:
+    layer = CLIPVisionModelWithProjection.from_pretrained(folders[1]).vision_model.encoder.layers[0]
+    assert BITS is not None
+    block, x = Int8Block(layer, BITS), normal(1, 50, layer.mlp.fc1.in_features, seed=7)
+    hidden = block.activation(block.up(block.norm_mlp(x)))
+    assert torch.equal(block.add_mlp(x.clone()), x + block.down(hidden, is_low_bounded=True))
+    want = layer.mlp.fc2(hidden)
+    errors = [float((block.down(hidden, flag) - want).norm()) for flag in (True, False)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+@torch.inference_mode()
 def test_evened_inputs_change_the_rounding_and_nothing_else() -> None:
     norm, weight = nn.LayerNorm(WIDTH), normal(24, WIDTH, seed=3)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
