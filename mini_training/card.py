@@ -28,7 +28,7 @@ def card(found: dict[str, Any], familiarity: dict[str, Any]) -> str:
         "fall": _interval(development["prompt_matters"], "fall"),
         "interval_q": f"{familiarity['widening']['quality']['interval']:.2f}",
         "interval_c": f"{familiarity['widening']['correspondence']['interval']:.2f}",
-        "widest": f"{_widest(familiarity):.1f}",
+        "widest": _widest(familiarity),
         "unfamiliar_photographs": f"{100 * familiarity['unfamiliar']['development']['LIVE in the Wild']:.0f} %",
         "reliability": _reliability(familiarity),
         "bf16_mean": f"{development['bf16']['mean']:.3f}",
@@ -54,9 +54,10 @@ def _front_matter(found: dict[str, Any]) -> str:
     return front_matter("mini", "sentence-transformers/all-MiniLM-L6-v2", data, measured, "apache-2.0")
 
 
-def _widest(familiarity: dict[str, Any]) -> float:
-    """Return how many times as wide an interval gets at most."""
-    return max(float(one["widest"]) for one in familiarity["widening"].values())
+def _widest(familiarity: dict[str, Any]) -> str:
+    """Return in words how wide an interval gets at most."""
+    times = max(float(one["widest"]) for one in familiarity["widening"].values())
+    return "as wide" if times == 1 else f"up to {times:.1f} times as wide"
 
 
 def _reliability(familiarity: dict[str, Any]) -> str:

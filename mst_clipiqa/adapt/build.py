@@ -14,16 +14,17 @@ from torch import Tensor
 
 from mst_clipiqa.adapt.card import adapted_card
 from mst_clipiqa.adapt.fit import Guides, adapt, output_of
-from mst_clipiqa.adapt.gate import NotBetter, RatingGain, Verdict, ladder_gain
+from mst_clipiqa.adapt.gate import NotBetter, RatingGain, Verdict, ladder_gain, rating_gain
 from mst_clipiqa.adapt.job import AdaptData, AdaptJob, RatedMaterial, moving_of, prepare_data
 from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders
 from mst_clipiqa.adapt.signal import taught_by
+from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.adapter import adapted_sha256, files_sha256, to_files
-from mst_clipiqa.evaluate import paired_difference
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.tables.atomic import write_atomically
+from mst_clipiqa.train.contamination import trained_on
 
 REPORT = "adapt.json"
 
@@ -38,6 +39,7 @@ class Adapted:
         seconds: part of the work -> how long it took.
         images: how many trained and how many were held out.
         skipped: images that could not be read, with their reasons.
+        labelled: rated images that trained with their ratings.
     """
 
     verdict: Verdict
@@ -45,6 +47,7 @@ class Adapted:
     seconds: dict[str, float]
     images: tuple[int, int]
     skipped: dict[str, str]
+    labelled: tuple[Record, ...] = ()
 
 
 def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
@@ -56,7 +59,9 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
     """
     found, moving = adapt_model(job, bar)
     if refusal := found.verdict.refusal():
-        raise NotBetter(f"Expected a better model, got one that is not: {refusal}. Nothing was written.")
+        notes = found.verdict.not_measured()
+        what = f"Expected a better model, got one that is not: {refusal}. Nothing was written."
+        raise NotBetter(" ".join([what, *notes]))
     _write(job, moving, found)
     return found
 
@@ -79,33 +84,31 @@ def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, 
         adapt(moving, data.training, job.recipe, guides, lambda: advance(1))
     seconds = {"encoding": encoding, "adapting": time.perf_counter() - began}
     second = output_of(moving, data.held.material).q, _scores(job, moving, data.rated)
-    gains = {name: _rating_gain(first[1][name], second[1][name], data.rated, name) for name in data.rated.ratings}
+    gains = {
+        name: rating_gain(first[1][name], second[1][name], ratings, data.rated.prompts)
+        for name, ratings in data.rated.ratings.items()
+    }
+    measured = {name: one for name, one in gains.items() if isinstance(one, RatingGain)}
+    unmeasured = {name: one for name, one in gains.items() if isinstance(one, str)}
     return Adapted(
-        Verdict(ladder_gain(first[0], second[0], data.held), gains),
+        Verdict(ladder_gain(first[0], second[0], data.held), measured, unmeasured),
         {name: _moved(before[name], tensor.detach()) for name, tensor in moving.parameters().items()},
         seconds,
         (len(data.training), len(data.held)),
         data.training.skipped | data.held.skipped,
+        data.records,
     )
-
-
-def _rating_gain(before: np.ndarray, after: np.ndarray, rated: RatedMaterial, name: str) -> RatingGain:
-    """Compare a target's scores with its ratings."""
-    prompts = None if None in rated.prompts else rated.prompts
-    found = paired_difference(before, after, rated.ratings[name], prompts)
-    return RatingGain(len(before), found.a, found.b, found.low, found.high)
 
 
 @torch.no_grad()
 def _scores(job: AdaptJob, moving: Moving, rated: RatedMaterial) -> dict[str, np.ndarray]:
     """Return the scores of the rated images, target -> native units, NaN for none."""
-    if not rated.ratings:
-        return {}
+    if not rated.prompts:
+        return {name: np.zeros(0) for name in rated.ratings}
     f_c, f_f = (torch.cat(some) for some in zip(*_features(moving, rated.material), strict=True))
     model = _with_fusion(job, moving)
     scores = Predictor(model, job.scorer.encoder.encoders).predict(f_c, f_f, rated.prompts)
-    found = {name: np.array([score.targets[name] for score in scores], float) for name in rated.ratings}
-    return {name: np.nan_to_num(values, nan=float(np.nanmean(values))) for name, values in found.items()}
+    return {name: np.array([score.targets[name] for score in scores], float) for name in rated.ratings}
 
 
 def _features(moving: Moving, material: Material) -> list[tuple[Tensor, Tensor]]:
@@ -139,9 +142,10 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
     }
     config = dataclasses.replace(config, name=job.out.resolve().name, targets=targets, reference="")
     seen = frozenset(image_hash(path.read_bytes()) for path in job.files if str(path) not in found.skipped)
-    trained_on = TrainedOn(model.trained_on.images | seen, model.trained_on.prompts)
+    older, rated = model.trained_on, trained_on(found.labelled)
+    together = TrainedOn(older.images | seen | rated.images, older.prompts | rated.prompts)
     reference = None if moving.features_move else model.reference
-    saved = dataclasses.replace(model, config=config, trained_on=trained_on, reference=reference)
+    saved = dataclasses.replace(model, config=config, trained_on=together, reference=reference)
     report = summary(job, found)
     job.out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -159,6 +163,7 @@ def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:
         "train": job.train,
         "signal": job.signal.name,
         "labels": job.labels,
+        "labelled": [record.name for record in found.labelled],
         "check": job.check.name if job.check else None,
         "recipe": asdict(job.recipe),
         "ladders": asdict(job.plan),

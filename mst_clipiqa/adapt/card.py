@@ -10,16 +10,20 @@ from mst_clipiqa.model_folder import ModelConfig
 def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
     """Return README.md of an adapted model folder; ``report`` is what adapt.json holds."""
     images, gate = report["images"], report["gate"]
-    ladders = gate["ladders"]
+    ladders, labelled = gate["ladders"], len(report["labelled"])
+    command = f"mst-clipiqa adapt --train {report['train']} --signal {report['signal']}"
+    command += f" --labels {report['labels']:g}" if labelled else ""
     lines = [
         f"# {config.name}",
         "",
-        f"`{report['from']}` (sha256 `{report['from_sha256'][:16]}`), adapted to other images without their ratings by "
-        f"`mst-clipiqa adapt --train {report['train']} --signal {report['signal']}`.",
+        f"`{report['from']}` (sha256 `{report['from_sha256'][:16]}`), adapted to other images "
+        + (f"and to {labelled} ratings" if labelled else "without their ratings")
+        + f" by `{command}`.",
         "",
         f"- Encoders: `{config.encoders.source}`, sha256 `{config.encoders.sha256[:16]}`, size {config.encoders.dim}"
         + (", changed by the adapter in this folder" if config.encoders.adapter else ""),
         f"- Adapted: {report['target']}, on {images['trained']} images; {images['held_out']} others were held out.",
+        *_labelled(report),
         f"- Parameters that moved: {len(report['moved'])} tensors, listed in adapt.json.",
         f"- Time: {report['seconds']['encoding']} s to encode and {report['seconds']['adapting']} s to adapt, "
         f"on {report['threads']} threads.",
@@ -33,11 +37,25 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
     ]
     lines += [f"| {kind} | {one[0]:.3f} | {one[1]:.3f} |" for kind, one in ladders["kinds"].items()]
     if gate["ratings"]:
-        lines += ["", "| ratings that trained nothing | images | SRCC before | SRCC after |", "|---|---|---|---|"]
+        head = "| ratings that trained nothing | images | without a score | SRCC before | SRCC after |"
+        lines += ["", head, "|---|---|---|---|---|"]
         lines += [
-            f"| {name} | {one['images']} | {one['before']:.4f} | {one['after']:.4f} |"
+            f"| {name} | {one['images']} | {one['unscored']} | {one['before']:.4f} | {one['after']:.4f} |"
             for name, one in gate["ratings"].items()
         ]
-    else:
+    for name, why in gate["unmeasured"].items():
+        lines += ["", f"Agreement with the ratings of {name} was not measured: {why}."]
+    if not report["check"]:
         lines += ["", "No ratings were given, so it is not known whether people agree with it more."]
     return "\n".join(lines) + "\n"
+
+
+def _labelled(report: dict[str, Any]) -> list[str]:
+    """Return the line on images that trained with their ratings; none without any."""
+    count = len(report["labelled"])
+    if not count:
+        return []
+    return [
+        f"- Labelled: {count} rated images of `{report['check']}` trained with their ratings and decided nothing. "
+        "adapt.json names them; trained_on.json holds the hashes of these images and of their prompts."
+    ]

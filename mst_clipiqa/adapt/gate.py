@@ -7,6 +7,7 @@ that trained nothing. And nothing may become worse: ladders not by more than cha
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from mst_clipiqa.adapt.ladders import Ladders
 from mst_clipiqa.errors import MstClipiqaError
-from mst_clipiqa.evaluate import Interval, mean_interval
+from mst_clipiqa.evaluate import Interval, mean_interval, paired_difference, why_undefined
+
+FEWEST_SCORED = 5
+"""Rated images with a score that SRCC needs; with fewer it would say nothing."""
 
 
 class NotBetter(MstClipiqaError):
@@ -47,9 +51,10 @@ class RatingGain:
     """How well one score agrees with ratings.
 
     Attributes:
-        images: how many were rated.
+        images: how many were compared.
         before, after: SRCC.
         low, high: 95 % interval of the difference, over prompts where all images have one, else over images.
+        unscored: how many other rated images the model gives no score, so that they were left out on both sides.
     """
 
     images: int
@@ -57,6 +62,7 @@ class RatingGain:
     after: float
     low: float
     high: float
+    unscored: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,12 @@ class Verdict:
     Attributes:
         ladders: held-out ladders.
         ratings: target -> agreement with ratings that trained nothing; empty without ratings.
+        unmeasured: target -> why its agreement was not measured; it decides nothing.
     """
 
     ladders: LadderGain
     ratings: dict[str, RatingGain] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)
 
     def refusal(self) -> str:
         """Return why the adapted model is refused; empty if it is not."""
@@ -90,6 +98,10 @@ class Verdict:
             f"{ladders}, and SRCC of {name} with the ratings from {one.before:.4f} to {one.after:.4f} "
             f"({one.low:+.4f} to {one.high:+.4f})"
         )
+
+    def not_measured(self) -> list[str]:
+        """Return a sentence for each target whose agreement with the ratings was not measured."""
+        return [f"SRCC of {name} was not measured: {why}." for name, why in self.unmeasured.items()]
 
     def to_json(self) -> dict[str, Any]:
         """Return what was seen as JSON can hold it."""
@@ -117,3 +129,28 @@ def ladder_gain(before: Tensor, after: Tensor, ladders: Ladders) -> LadderGain:
         mean_interval((now - was).mean(axis=1)),
         {str(kind): (float(was[kinds == kind].mean()), float(now[kinds == kind].mean())) for kind in np.unique(kinds)},
     )
+
+
+def rating_gain(
+    before: np.ndarray, after: np.ndarray, ratings: np.ndarray, prompts: Sequence[str | None]
+) -> RatingGain | str:
+    """Compare a target's scores with its ratings, or return why they cannot be compared.
+
+    Args:
+        before: float (n,), NaN for an image that the model gives no score; such images are left out on both sides.
+        after: float (n,).
+        ratings: float (n,).
+        prompts: (n,), None for an image without one.
+
+    Raises:
+        DataError: an image that had a score before has none that is finite after.
+    """
+    scored = np.isfinite(before)
+    count = int(scored.sum())
+    if count < FEWEST_SCORED:
+        return f"it needs {FEWEST_SCORED} rated images with a score, got {count} of {len(before)}"
+    if why := why_undefined(before[scored], ratings[scored]):
+        return why
+    own = [prompt for prompt, has in zip(prompts, scored, strict=True) if has]
+    found = paired_difference(before[scored], after[scored], ratings[scored], None if None in own else own)
+    return RatingGain(count, found.a, found.b, found.low, found.high, len(before) - count)

@@ -1,6 +1,7 @@
 """What an adaptation works on: the model, what moves, images with their ladders, and ratings if there are any.
 
-A third of the images, drawn by name, trains nothing: their ladders are the gate's.
+A third of the images, drawn by name, trains nothing: their ladders are the gate's. Rated images that train with their
+ratings, whatever their file's name, are never among them; the third is one of the others.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
+from mst_clipiqa.model_folder import image_hash
 from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.train.contamination import trained_on
 
 HELD = 3
-"""One image in this many is held out."""
+"""One image in this many is held out, of those that do not train with their ratings."""
 FEWEST = 24
 """Images that adaptation needs."""
 
@@ -62,7 +65,7 @@ class AdaptJob:
 
 @dataclass(frozen=True)
 class RatedMaterial:
-    """Rated images that train nothing: their material and prompts, and target -> ratings."""
+    """Rated images that do not train with their ratings: material, prompts (None without one), target -> ratings."""
 
     material: Material
     prompts: tuple[str | None, ...] = ()
@@ -71,31 +74,65 @@ class RatedMaterial:
 
 @dataclass(frozen=True)
 class AdaptData:
-    """What adaptation works on: ladders that train, ladders held out, labelled images, and rated ones that decide."""
+    """What adaptation works on.
+
+    Attributes:
+        training: ladders that train.
+        held: ladders held out; none is of a labelled image, nor of a copy of one under another name.
+        labelled: material of the rated images that train with their ratings, (n, ...); None without any.
+        y: their ratings on the head's scale 1..5, float (n,).
+        rated: rated images that decide.
+        records: the labelled images.
+    """
 
     training: Ladders
     held: Ladders
     labelled: Material | None
     y: Tensor
     rated: RatedMaterial
+    records: tuple[Record, ...] = ()
 
 
 def prepare_data(job: AdaptJob, moving: Moving, bar: Bar = no_bar) -> AdaptData:
-    """Make and prepare the versions of all images; UsageError for too few that can be read."""
+    """Make and prepare the versions of all images.
+
+    Raises:
+        UsageError: too few images can be read, or too few of them are not labelled.
+    """
     encoder = job.scorer.encoder
-    training, held = (make_ladders(encoder, some, job.plan, moving.prepare, bar) for some in split(job.files))
+    labelled, y, rated, records = _rated(job, moving, bar)
+    known = trained_on(records).images
+    parts = split(job.files, known)
+    training, held = (make_ladders(encoder, some, job.plan, moving.prepare, bar) for some in parts)
     if min(len(training), len(held)) < FEWEST // HELD:
-        raise UsageError(
-            f"Expected at least {FEWEST} images to adapt to, got {len(training) + len(held)} that can be read."
-        )
-    return AdaptData(training, held, *_rated(job, moving, bar))
+        found = f"{len(training) + len(held)} that can be read"
+        if own := sum(_hash(path) in known for path in training.files) if known else 0:
+            found += f", of which {own} train with their ratings: lower --labels or add images"
+        raise UsageError(f"Expected at least {FEWEST} images to adapt to, got {found}.")
+    return AdaptData(training, held, labelled, y, rated, records)
 
 
-def split(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the images that train and those that are held out, drawn by name; both in order."""
-    ranked = sorted(files, key=lambda path: (zlib.crc32(path.name.encode("utf-8", "surrogatepass")), str(path)))
+def split(files: Sequence[Path], labelled: frozenset[str] = frozenset()) -> tuple[list[Path], list[Path]]:
+    """Return the images that train and those that are held out; both in order.
+
+    Labelled images are never held out; a third of the others is, drawn by name.
+
+    Args:
+        files: the images.
+        labelled: ``image_hash`` of those that train with their ratings, whatever their names.
+    """
+    free = [path for path in files if not labelled or _hash(path) not in labelled]
+    ranked = sorted(free, key=lambda path: (zlib.crc32(path.name.encode("utf-8", "surrogatepass")), str(path)))
     held = set(ranked[::HELD])
     return [path for path in files if path not in held], [path for path in files if path in held]
+
+
+def _hash(path: Path) -> str:
+    """Return the hash of an image file; empty if it cannot be read, which is said when it is opened."""
+    try:
+        return image_hash(path.read_bytes())
+    except OSError:
+        return ""
 
 
 def moving_of(job: AdaptJob) -> Moving:
@@ -114,27 +151,33 @@ def moving_of(job: AdaptJob) -> Moving:
     return MovingEncoders(pair, model.parts[job.target], text, start(pair, kind, rank, job.recipe.seed))
 
 
-def _rated(job: AdaptJob, moving: Moving, bar: Bar) -> tuple[Material | None, Tensor, RatedMaterial]:
-    """Return the rated images that train, with ratings on the head's scale, and those that decide."""
+def _rated(
+    job: AdaptJob, moving: Moving, bar: Bar
+) -> tuple[Material | None, Tensor, RatedMaterial, tuple[Record, ...]]:
+    """Return rated images that train, their ratings on the head's scale, those that decide, and records of the former.
+
+    A copy of an image that trains does not decide.
+    """
     if job.check is None:
-        return None, torch.zeros(0), RatedMaterial(Material(torch.zeros(0), torch.zeros(0)))
+        return None, torch.zeros(0), RatedMaterial(Material(torch.zeros(0), torch.zeros(0))), ()
     if job.target not in job.check.ranges:
         raise UsageError(f"Expected ratings of {job.target} in the rated set, got {', '.join(job.check.targets)}.")
     kept, material, _ = prepare_files(job.scorer.encoder, [one.file for one in job.check.records], moving.prepare, bar)
     records = [job.check.records[i] for i in kept]
-    train = _labelled(records, job.labels)
-    rows = [torch.tensor([i for i in range(len(records)) if (i in train) is wanted]) for wanted in (True, False)]
+    chosen = _labelled(records, job.labels)
+    train = sorted(chosen)
+    seen = {records[i].sha256 for i in train}
+    decide = [i for i in range(len(records)) if i not in chosen and (not seen or records[i].sha256 not in seen)]
     low, high = job.check.ranges[job.target]
-    y = to_head(torch.tensor([records[i].targets[job.target] for i in rows[0]]), low, high)
-    rest = [records[i] for i in rows[1]]
+    y = to_head(torch.tensor([records[i].targets[job.target] for i in train]), low, high)
+    rest = [records[i] for i in decide]
     targets = [job.target]
     if moving.features_move:  # then every target may change
-        heads = {name: one.head for name, one in job.scorer.model.config.targets.items() if name != job.target}
-        prompts = all((record.prompt or "").strip() for record in rest)
-        targets += [n for n, head in heads.items() if n in job.check.ranges and (head == "template" or prompts)]
+        targets += [name for name in job.scorer.model.config.targets if name in job.check.ranges and name != job.target]
     ratings = {name: np.array([record.targets[name] for record in rest]) for name in targets}
-    decides = RatedMaterial(material[rows[1].long()], tuple(record.prompt for record in rest), ratings)
-    return (material[rows[0].long()] if len(rows[0]) else None), y, decides
+    prompts = tuple(record.prompt if (record.prompt or "").strip() else None for record in rest)
+    decides = RatedMaterial(material[torch.tensor(decide, dtype=torch.int64)], prompts, ratings)
+    return (material[torch.tensor(train)] if train else None), y, decides, tuple(records[i] for i in train)
 
 
 def _labelled(records: Sequence[Record], share: float) -> set[int]:

@@ -161,4 +161,4 @@ def probability(difference: float, half_a: float, half_b: float) -> float:
 def _percent(chance: float) -> str:
     if chance > 0.995:
         return "more than 99 % probability"
-    return f"{100 * chance:.0f} % probability"
+    return f"{math.floor(100 * chance + 1e-9) if chance < SURE else 100 * chance:.0f} % probability"

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa.analysis.compare import TARGETS
-from mst_clipiqa.analysis.pairing import Pairing, Side, choose_pairing, difference_of_sides, prompt_of, side_of
+from mst_clipiqa.analysis.frames import mean_of_frames
+from mst_clipiqa.analysis.pairing import (
+    Pairing,
+    Side,
+    choose_pairing,
+    difference_of_sides,
+    folder_of,
+    prompt_of,
+    side_of,
+)
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
@@ -130,9 +139,9 @@ def drift(
     """Compare two tables of scores.
 
     Tables with prompts in common are paired by prompt: the score of a prompt is the mean over its images, the
-    difference is the mean over prompts, and the interval resamples prompts (percentile bootstrap). Without prompts,
-    tables are paired by file in the same way. If ``pairing`` is "none", the means over each table's prompts are
-    compared, and the prompts of both tables are resampled independently.
+    difference is the mean over prompts, and the interval resamples prompts (``means.py``). Without prompts, tables are
+    paired by file in the same way. Frames of one image count once. If ``pairing`` is "none", the means over each
+    table's prompts are compared, and the prompts of both tables are resampled independently.
 
     Args:
         old, new: rows of the two tables of scores.
@@ -148,11 +157,13 @@ def drift(
     for rows in (old, new):
         need_columns(rows, by)
     (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
-    chosen = pairing or choose_pairing(good_old, good_new)
+    folders = folder_of(old), folder_of(new)
+    chosen = pairing or choose_pairing(good_old, good_new, folders)
     if pairing is None and chosen == "none":
         raise _nothing_in_common(good_old, good_new)
     before, after = (_in_order(filter(None, map(prompt_of, rows))) for rows in (good_old, good_new))
-    changes = _changes(good_old, good_new, targets, "", how, chosen)
+    tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders)
+    changes = _changes(tables, targets, "", how, chosen)
     if not changes:
         raise DataError(
             f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
@@ -161,8 +172,7 @@ def drift(
     lone = []
     for column in by:
         for group in _in_order(text(row, column) for row in (*good_old, *good_new)):
-            pair = [[row for row in rows if text(row, column) == group] for rows in (good_old, good_new)]
-            found = _changes(pair[0], pair[1], targets, group or f"no {column}", how, chosen)
+            found = _changes(tables.only(column, group), targets, group or f"no {column}", how, chosen)
             changes += found
             lone += [] if found else [group or f"no {column}"]
     by_prompt = chosen == "prompt"
@@ -208,12 +218,24 @@ def _unit(*sides: Side) -> str:
     return "prompt" if prompts == values else "prompt or image" if prompts else "image"
 
 
-def _changes(
-    old: Sequence[Row], new: Sequence[Row], targets: Sequence[str], group: str, how: Resampling, pairing: Pairing
-) -> list[Change]:
+@dataclass(frozen=True)
+class _Tables:
+    """Scored rows of two tables, frames as one row, and the folder of each whole table."""
+
+    old: Sequence[Row]
+    new: Sequence[Row]
+    folders: tuple[str, str]
+
+    def only(self, column: str, group: str) -> _Tables:
+        old, new = ([row for row in rows if text(row, column) == group] for rows in (self.old, self.new))
+        return _Tables(old, new, self.folders)
+
+
+def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resampling, pairing: Pairing) -> list[Change]:
     found = []
     for target in targets:
-        sides = side_of(old, target, pairing), side_of(new, target, pairing)
+        was, now = tables.folders
+        sides = side_of(tables.old, target, pairing, was), side_of(tables.new, target, pairing, now)
         result = difference_of_sides(*sides, pairing, how)
         if result is None:
             continue

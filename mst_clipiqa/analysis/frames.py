@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from mst_clipiqa.analysis.rows import Row, number, text
 
 _FRAME = "frame"
 
 
-def mean_of_frames(rows: Sequence[Row], columns: Iterable[str]) -> list[Row]:
+def mean_of_frames(rows: Sequence[Row], columns: Collection[str]) -> list[Row]:
     """Return rows in which the frames of one file and prompt are one row, at the place of the first.
 
     Args:
         rows: rows of a table of scores; only those with a cell ``frame`` are merged.
-        columns: scores, of which the mean over the frames is taken; all other cells are the first frame's.
+        columns: scores, of which the mean over the frames is taken, and of their intervals' ends; all other cells are
+            the first frame's.
     """
     groups: dict[tuple[str, ...], list[Row]] = {}
     for place, row in enumerate(rows):
@@ -24,9 +25,10 @@ def mean_of_frames(rows: Sequence[Row], columns: Iterable[str]) -> list[Row]:
     return [_merged(group, columns) if len(group) > 1 else group[0] for group in groups.values()]
 
 
-def _merged(frames: Sequence[Row], columns: Iterable[str]) -> Row:
+def _merged(frames: Sequence[Row], columns: Collection[str]) -> Row:
     merged = {**frames[0], _FRAME: None}
-    for column in columns:
+    ends = [f"{column}_{end}" for column in columns for end in ("low", "high")]
+    for column in (*columns, *(end for end in ends if end in merged)):
         values = [value for row in frames if (value := number(row, column)) is not None]
         merged[column] = sum(values) / len(values) if values else None
     return merged

@@ -6,15 +6,17 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.frames import mean_of_frames
-from mst_clipiqa.analysis.pairing import choose_pairing, prompt_of
+from mst_clipiqa.analysis.pairing import choose_pairing, folder_of, prompt_of
 from mst_clipiqa.analysis.rows import Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling, mean_interval, quantile_interval
+from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval
+from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling
 
 Measure = Literal["mean", "quantile", "share"]
 _FORMS = {"mean": "COLUMN=VALUE", "quantile": "COLUMN:Q=VALUE", "share": "COLUMN:VALUE=SHARE"}
@@ -47,7 +49,7 @@ class Checked:
         passed: whether it holds.
         sentence: the evidence in words, without capital and period.
         value: what was compared with the limit; None if undefined.
-        low, high: its interval over resampled prompts; None if there is none.
+        low, high: its interval over prompts; None if there is none.
         limit: the limit.
     """
 
@@ -91,14 +93,14 @@ def parse_threshold(measure: Measure, words: str) -> Threshold:
 def check_thresholds(
     rows: Sequence[Row], thresholds: Iterable[Threshold], how: Resampling = DEFAULT, *, confident: bool = False
 ) -> list[Checked]:
-    """Check conditions on the scored rows of a table, with intervals that resample prompts.
+    """Check conditions on the scored rows of a table, with intervals over prompts.
 
     Args:
         rows: the table; rows without a score are left out. Frames of one image count once, with their mean.
         thresholds: the conditions.
         how: level, resamples and seed of the intervals.
         confident: require the limit of the lower end of the interval, not of the value itself. A condition without an
-            interval, which needs two prompts, then fails.
+            interval, for which there are too few images or prompts, then fails.
 
     Raises:
         UsageError: a column is missing.
@@ -121,10 +123,10 @@ def check_failures(rows: Sequence[Row], most: str) -> Checked:
     if match is None:
         raise UsageError(f"Expected --max-failed as a number or a percentage, such as 0 or 2%, got {shown(most)}.")
     failed = len(split_failed(rows)[1])
-    limit = float(match[2]) if match[2] else float(match[1]) / 100 * len(rows)
+    limit = Decimal(match[2]) if match[2] else Decimal(match[1]) * len(rows) / 100  # as float, 29 % of 100 is below 29
     passed = bool(rows) and failed <= limit
     counts = f"{failed:,} of {len(rows):,} rows failed" if rows else "the table has no rows"
-    return Checked("--max-failed", passed, f"{counts}, at most {most.strip()} allowed", failed, limit=limit)
+    return Checked("--max-failed", passed, f"{counts}, at most {most.strip()} allowed", failed, limit=float(limit))
 
 
 def check_count(rows: Sequence[Row], least: int) -> Checked:
@@ -145,8 +147,8 @@ def check_not_worse(
         old, new: rows of the two tables.
         name: what to call the older table.
         how: level, resamples and seed of the interval of the difference.
-        margin: None fails a score only if it is measurably worse. With a margin, the interval must also exclude a loss
-            larger than that.
+        margin: None fails a score if it is measurably worse. With a margin, it fails if its interval does not exclude
+            a loss larger than that.
 
     Raises:
         UsageError: the tables name different models.
@@ -159,7 +161,8 @@ def check_not_worse(
             f"Expected tables scored by one model, got {shown(', '.join(sorted(models[0])))} in {shown(name)} and "
             f"{shown(', '.join(sorted(models[1])))}: score both with the same one."
         )
-    found = drift(old, new, TARGETS, how=how, pairing=choose_pairing(*good))
+    pairing = choose_pairing(*good, (folder_of(old), folder_of(new)))
+    found = drift(old, new, TARGETS, how=how, pairing=pairing)
     return [_not_worse(change, name, margin) for change in found.changes]
 
 
@@ -196,10 +199,11 @@ def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: 
         case "quantile":
             found = quantile_interval(values, one.at, prompts, how)
         case "share":
-            found = mean_interval([float(value >= one.at) for value in values], prompts, how)
+            found = share_interval([value >= one.at for value in values], prompts, how)
     known = found.undefined is None
     passed = found.low >= one.limit if confident and known else found.value >= one.limit and not confident
-    unit = "prompts" if all(prompt for _, prompt in pairs) else "images"
+    with_prompt = sum(bool(prompt) for _, prompt in pairs)
+    unit = "prompt" if with_prompt == len(pairs) else "prompt or image" if with_prompt else "image"
     words = f"{_measured(one, found, unit, len(rows) - len(pairs))}, {_compared(one, found, passed)}"
     low, high = (found.low, found.high) if known else (None, None)
     return Checked(flag, passed, words, found.value, low, high, one.limit)
@@ -211,7 +215,9 @@ def _measured(one: Threshold, found: Interval, unit: str, without: int) -> str:
     def form(value: float) -> str:
         return _percent(value, one.limit) if is_share else _plain(value, one.limit)
 
-    over = f"over {found.groups:,} {unit if found.groups != 1 else unit[:-1]}"
+    over = (
+        f"over {found.groups:,} {unit if found.groups == 1 else ' or '.join(f'{one}s' for one in unit.split(' or '))}"
+    )
     ends = f"{100 * found.level:g} % {form(found.low)} to {form(found.high)} {over}"
     evidence = ends if found.undefined is None else f"{over}, too few for an interval"
     left = f"; {without:,} without it left out" if without else ""

@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from mst_clipiqa.analysis.rows import Row, number, text
-from mst_clipiqa.evaluate.resampling import Interval, Resampling, mean_interval, unpaired_difference
+from mst_clipiqa.evaluate.means import mean_interval, unpaired_difference
+from mst_clipiqa.evaluate.resampling import Interval, Resampling
 
 Pairing = Literal["prompt", "file", "none"]
 
@@ -33,17 +34,21 @@ class Side:
         return math.fsum(self.values.values()) / len(self.values)
 
 
-def choose_pairing(old: Sequence[Row], new: Sequence[Row]) -> Pairing:
+def choose_pairing(old: Sequence[Row], new: Sequence[Row], folders: tuple[str, str]) -> Pairing:
     """Return "prompt" if the tables share prompts, "file" if prompts cannot tell but names are shared, else "none".
 
     Where both tables have prompts and share none, equal names are of different prompts and do not make pairs.
+
+    Args:
+        old, new: rows that have been scored.
+        folders: what ``folder_of`` returns for all rows of each table.
     """
     before, after = ({prompt_of(row) for row in rows} - {""} for rows in (old, new))
     if before & after:
         return "prompt"
     if before and after:
         return "none"
-    first, second = (set(names_below(rows)) - {""} for rows in (old, new))
+    first, second = ({name_in(row, top) for row in rows} - {""} for rows, top in zip((old, new), folders, strict=True))
     return "file" if first & second else "none"
 
 
@@ -52,28 +57,41 @@ def prompt_of(row: Row) -> str:
     return text(row, "prompt").strip()
 
 
-def names_below(rows: Sequence[Row]) -> list[str]:
-    """Return the file of each row below the deepest folder that all files of the table are in."""
-    files = [PurePosixPath(text(row, "file").replace("\\", "/")) for row in rows]
+def folder_of(rows: Sequence[Row]) -> str:
+    """Return the deepest folder that all files of a table are in; empty if there is none.
+
+    Failed rows count too: which folder it is must not depend on which images failed.
+    """
+    files = map(_path, rows)
     folders = [str(file.parent) for file in files if file.name]
     mixed = len({folder.startswith("/") for folder in folders}) != 1  # of these, or of none, there is no common folder
-    top = "" if mixed else os.path.commonpath(folders)
-    return ["" if not file.name else str(file.relative_to(top)) for file in files]
+    return "" if mixed else os.path.commonpath(folders)
 
 
-def side_of(rows: Sequence[Row], target: str, pairing: Pairing) -> Side:
+def name_in(row: Row, folder: str) -> str:
+    """Return the file of a row below the folder; empty if the row names no file."""
+    file = _path(row)
+    return str(file.relative_to(folder)) if file.name else ""
+
+
+def _path(row: Row) -> PurePosixPath:
+    return PurePosixPath(text(row, "file").replace("\\", "/"))
+
+
+def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str) -> Side:
     """Return the values of a score in one table.
 
     Args:
         rows: rows that have been scored.
         target: the score; rows without it are left out.
         pairing: what names a value: the prompt, the file or, for "none", the prompt or else the row itself.
+        folder: what ``folder_of`` returns for all rows of the table.
     """
     values: dict[str, list[float]] = {}
     prompts = set()
-    for place, (row, file) in enumerate(zip(rows, names_below(rows), strict=True)):
+    for place, row in enumerate(rows):
         value, prompt = number(row, target), prompt_of(row)
-        name = {"prompt": prompt, "file": file, "none": prompt or f"\0{place}"}[pairing]
+        name = {"prompt": prompt, "file": name_in(row, folder), "none": prompt or f"\0{place}"}[pairing]
         if value is None or not name:
             continue
         values.setdefault(name, []).append(value)

@@ -12,10 +12,13 @@ from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
-from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, mean_interval
+from mst_clipiqa.evaluate.means import mean_interval
+from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 SETTING_TARGETS = ("quality", "correspondence")
 WITHOUT_SETTING = "no setting"
+LOWER_BETTER = ("negative_match",)
+"""Columns of a table of scores of which less is better; of all others, more."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class SettingEffect:
     @property
     def verdict(self) -> str:
         """Return "better", "worse", "no difference", or "unknown" if there is no interval."""
-        return verdict_of(self.low, self.high)
+        low, high = (-self.high, -self.low) if self.target in LOWER_BETTER else (self.low, self.high)
+        return verdict_of(low, high)
 
     def sentence(self) -> str:
         """Return the effect in words."""
@@ -77,6 +81,7 @@ class SettingEffect:
             "after": self.after,
             "difference": self.difference,
             **interval_cells(self.low, self.high),
+            "verdict": self.verdict,
         }
 
 
@@ -124,12 +129,12 @@ def compare_settings(
 ) -> SettingsReport:
     """Compare each setting with the baseline, over images of the same generator and prompt.
 
-    Several images of one pair count with their mean. Pairs of one prompt are resampled together (percentile bootstrap).
+    Several images of one pair count with their mean. Pairs of one prompt are resampled together (``means.py``).
 
     Args:
         rows: a table of scores.
         pairing: which images make a pair.
-        targets: columns of numbers, higher is better; scores, or ratings beside them.
+        targets: columns of numbers, of which more is better, but for ``LOWER_BETTER``; scores, or ratings beside them.
         how: level, resamples and seed.
 
     Raises:

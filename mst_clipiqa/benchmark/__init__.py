@@ -3,5 +3,6 @@
 runs.py          plan, features ............... -> one BenchmarkRun per target, head and split
 coverage.py      residuals on the test part ... -> how often 90 % intervals contain the rating
 results.py       runs ......................... -> JSON, tables, comparisons
+over_prompts.py  predictions of splits that share their test images -> intervals over prompts
 published.csv    published results, each with its protocol and source
 """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.benchmark.match import match_rows
+from mst_clipiqa.benchmark.over_prompts import unit_of
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
@@ -30,12 +32,16 @@ class Assessed:
         evaluation: all measures; None if no image was scored.
         contamination: how much of the images had been seen in training.
         unscored: how many images have no score.
+        interval_over: what the intervals are over: "prompts", or "images" if no image has a known prompt.
+        scaled: whether the scores are in the units of the ratings. If not, RMSE and mean scores are NaN.
     """
 
     target: str
     evaluation: Evaluation | None
     contamination: Contamination
     unscored: int
+    interval_over: str = "prompts"
+    scaled: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,13 +105,10 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
     seen = contamination(images.records, seen_by(scorer.model, EncoderRef(pair.source, pair.sha256, pair.dim)))
     found = []
     for target in targets:
-        low, high = rated.ranges[target]
         rows = [(r, s.targets[target], s.intervals.get(target)) for r, s in zip(images.records, scores, strict=True)]
-        # The model scores in the units of its training set, which may differ from this set's.
-        own_low, own_high = scorer.ranges[target]
-        scale, shift = (high - low) / (own_high - own_low), low
-        values = {r.name: shift + (v - own_low) * scale for r, v, _ in rows if v is not None}
-        bands = {r.name: tuple(shift + (e - own_low) * scale for e in i) for r, _, i in rows if i}
+        scales = scorer.ranges[target], rated.ranges[target]
+        values = {r.name: _rescaled(v, *scales) for r, v, _ in rows if v is not None}
+        bands = {r.name: tuple(_rescaled(e, *scales) for e in i) for r, _, i in rows if i}
         found.append(_measured(target, images.records, values, bands, seen))
     return _some(found)
 
@@ -115,21 +118,49 @@ def assess_table(
 ) -> list[Assessed]:
     """Evaluate the columns of a table of scores that are targets of a set; see ``match_rows`` for what matches.
 
+    If it is known which model wrote the table, its scores are converted to the scale of the ratings. Otherwise their
+    scale is unknown, so there is no RMSE and no mean score.
+
     Args:
         rows: the table.
         rated: the set.
-        model: what wrote the table, to check what it has seen; None: mini if the table says so, else it is not checked.
+        model: what wrote the table; None: mini if the table says so, else it is unknown, and what it has seen is not
+            checked.
     """
     columns = [t for t in rated.targets if any(row.get(t) is not None for row in rows)]
     if not columns:
         raise UsageError(f"Expected a column {' or '.join(rated.targets)} with values in the scores, got none.")
     matched = match_rows(rows, rated.records)
-    seen = seen_of_table(rows, matched, rated, model)
+    wrote = model_of_table(rows, model)
+    seen = seen_of_table(rows, matched, rated, wrote)
     found = []
     for target in columns:
         values = {name: float(row[target]) for name, row in matched.items() if row.get(target) is not None}
-        found.append(_measured(target, rated.records, values, {}, seen))
+        own = wrote.config.targets.get(target) if wrote else None
+        if own:
+            values = {name: _rescaled(v, (own.low, own.high), rated.ranges[target]) for name, v in values.items()}
+        one = _measured(target, rated.records, values, {}, seen)
+        found.append(one if own else _without_units(one))
     return _some(found)
+
+
+def model_of_table(rows: Sequence[Mapping[str, Any]], model: TrainedModel | None) -> TrainedModel | None:
+    """Return the model that wrote a table; None if it is unknown.
+
+    Args:
+        rows: the table.
+        model: what the user says wrote it; None: mini if the table says so.
+
+    Raises:
+        UsageError: the table is not of this model.
+    """
+    names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
+    if model is None and names != {"mini"}:
+        return None
+    model = model or load(mini_folder())
+    if not names <= {None, "", model.config.name}:
+        raise UsageError(f"Expected a table of {model.config.name}, got one of {shown(names)}: name its model.")
+    return model
 
 
 def seen_of_table(
@@ -149,12 +180,9 @@ def seen_of_table(
     Raises:
         UsageError: the table is not of this model.
     """
-    names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
-    if model is None and names != {"mini"}:
+    model = model_of_table(rows, model)
+    if model is None:
         return NOT_CHECKED
-    model = model or load(mini_folder())
-    if not names <= {None, "", model.config.name}:
-        raise UsageError(f"Expected a table of {model.config.name}, got one of {shown(names)}: name its model.")
     # Labels alone do not say where the images are, but a table may.
     records = [
         r if r.file.is_file() or r.name not in matched else replace(r, file=Path(str(matched[r.name]["file"])))
@@ -182,7 +210,30 @@ def _measured(
     band = ([bands[r.name][0] for r in scored], [bands[r.name][1] for r in scored]) if whole else None
     mos, groups = [r.targets[target] for r in scored], [r.group for r in scored]
     evaluation = evaluate([values[r.name] for r in scored], mos, groups, Extras(tables, band))
-    return Assessed(target, evaluation, seen, len(records) - len(scored))
+    over = unit_of([r.name for r in scored], groups)
+    return Assessed(target, evaluation, seen, len(records) - len(scored), over)
+
+
+def _rescaled(value: float, own: tuple[float, float], theirs: tuple[float, float]) -> float:
+    """Return a score on the scale of a set; a model scores on that of its training set."""
+    return theirs[0] + (value - own[0]) * (theirs[1] - theirs[0]) / (own[1] - own[0])
+
+
+def _without_units(one: Assessed) -> Assessed:
+    """Return a result without what needs scores in the units of the ratings."""
+    found = one.evaluation
+    if found is None:
+        return replace(one, scaled=False)
+    nan, why = math.nan, "the scale of the scores is unknown"
+    rmse = replace(found.intervals["rmse"], value=nan, low=nan, high=nan, undefined=why)
+    tables = {
+        name: tuple(replace(line, mean_prediction=nan, agreement=replace(line.agreement, rmse=nan)) for line in lines)
+        for name, lines in found.tables.items()
+    }
+    agreement, intervals = replace(found.agreement, rmse=nan), found.intervals | {"rmse": rmse}
+    return replace(
+        one, evaluation=replace(found, agreement=agreement, intervals=intervals, tables=tables), scaled=False
+    )
 
 
 def _some(found: list[Assessed]) -> list[Assessed]:

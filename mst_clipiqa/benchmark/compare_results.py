@@ -1,7 +1,8 @@
 """Is B better than A? Two benchmark results, split by split.
 
 Each split trains a model of its own, whose scores cannot be pooled with another's. SRCC is therefore computed within
-each split's test part, and the differences are averaged over the splits.
+each split's test part, and the differences are averaged over the splits. If all splits share the test images, because
+another set is tested on or there is one split, the interval is over the prompts of these images.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mst_clipiqa.benchmark.over_prompts import difference_over_prompts, unit_of
 from mst_clipiqa.benchmark.results import interval_over_splits
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate import Difference, difference_of, paired_difference, srcc
+from mst_clipiqa.evaluate import Difference, difference_of, srcc
 
 _SAME = ("data", "tested_on", "split_by", "test_share")  # of two results that can be compared
 
@@ -20,7 +22,8 @@ _SAME = ("data", "tested_on", "split_by", "test_share")  # of two results that c
 def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]) -> Difference:
     """Return how much better B ranks the test images than A: the mean difference in SRCC over the common splits.
 
-    The 95 % interval is over splits, corrected for their overlap; for a single split, it is over prompts.
+    The 95 % interval is over splits, corrected for their overlap. If all splits share the test images, it is over
+    prompts, for the models that were trained.
 
     Args:
         a, b: two results of ``summarise``, for the same data and splits.
@@ -36,35 +39,58 @@ def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tu
                 f"Expected two results with the same {key}, got {a.get(key)!r} and {b.get(key)!r}: "
                 "run both benchmarks on the same data and splits."
             )
-    left, right = (_runs(found, target, head) for found, head in zip((a, b), heads, strict=True))
-    common = sorted(left.keys() & right.keys())
-    if not common:
+    left, right = _common(a, b, target, heads)
+    if not left:
         raise DataError("Expected two results with splits in common, got none: run both with the same splits.")
-    pairs = [_paired(left[split], right[split]) for split in common]
-    if len(pairs) == 1:
-        return paired_difference(*pairs[0], left[common[0]]["groups"])
-    ours, theirs = (np.array([srcc(pair[side], pair[2]) for pair in pairs]) for side in (0, 1))
-    low, high = interval_over_splits((theirs - ours).tolist(), a["test_share"])
-    return difference_of("srcc", (float(ours.mean()), float(theirs.mean())), (low, high))
+    if _share_images(left):
+        first = left[0]
+        ours, theirs = ([_paired(first, run)[1] for run in side] for side in (left, right))
+        return difference_over_prompts(ours, theirs, first["mos"], first["groups"])
+    pairs = [_paired(*runs) for runs in zip(left, right, strict=True)]
+    before, after = (np.array([srcc(pair[side], pair[2]) for pair in pairs]) for side in (0, 1))
+    low, high = interval_over_splits((after - before).tolist(), a["test_share"])
+    return difference_of("srcc", (float(before.mean()), float(after.mean())), (low, high))
 
 
-def _runs(found: dict[str, Any], target: str, head: str) -> dict[int, dict[str, Any]]:
-    """Return split -> run, of one target and head."""
-    return {run["split"]: run for run in found["runs"] if (run["target"], run["head"]) == (target, head)}
+def interval_over(a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]) -> str:
+    """Return what the interval of ``compare_results`` is over: "splits", "prompts", or "images" if none has a prompt.
+
+    Args:
+        a, b, target, heads: as for ``compare_results``, which does not refuse them.
+    """
+    left, _ = _common(a, b, target, heads)
+    return unit_of(left[0]["names"], left[0]["groups"]) if _share_images(left) else "splits"
+
+
+def _common(
+    a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the runs of A and those of B, for the splits that both have, in the same order."""
+    left, right = (
+        {run["split"]: run for run in found["runs"] if (run["target"], run["head"]) == (target, head)}
+        for found, head in zip((a, b), heads, strict=True)
+    )
+    common = sorted(left.keys() & right.keys())
+    return [left[split] for split in common], [right[split] for split in common]
+
+
+def _share_images(runs: list[dict[str, Any]]) -> bool:
+    """Return whether all splits are tested on the same images."""
+    return all(set(run["names"]) == set(runs[0]["names"]) for run in runs)
 
 
 def _paired(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[float], list[float], list[float]]:
     """Return the predictions of A and B for the images of A's test part, and their ratings."""
     if sorted(a["names"]) != sorted(b["names"]):
         raise DataError(
-            f"Expected two results with the same test images, got others in split {a['split']}: "
+            f"Expected two results with the same test images, got others in split {b['split']}: "
             "run both benchmarks on the same data and splits."
         )
     other = dict(zip(b["names"], zip(b["predictions"], b["mos"], strict=True), strict=True))
     found = [other[name] for name in a["names"]]
     if not np.allclose([mos for _, mos in found], a["mos"]):
         raise DataError(
-            f"Expected two results with the same ratings, got others in split {a['split']}: "
+            f"Expected two results with the same ratings, got others in split {b['split']}: "
             "run both benchmarks on the same labels."
         )
     return a["predictions"], [q for q, _ in found], a["mos"]

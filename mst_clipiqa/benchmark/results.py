@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mst_clipiqa.benchmark.runs import BenchmarkPlan, BenchmarkRun
+from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
+from mst_clipiqa.benchmark.runs import PAIR_GAP, BenchmarkPlan, BenchmarkRun
 from mst_clipiqa.train.contamination import Contamination
 
 RUN_MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
+_OVER_PROMPTS = ("srcc", "plcc", "rmse")  # to resample KRCC for every split would take too long
 
 
 def summarise(
     plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], encoders: dict[str, Any], test_set: str | None
 ) -> dict[str, Any]:
     """Return all results, ready for JSON.
+
+    Intervals are over splits. If another set is tested on, all splits share its images: SRCC, PLCC and RMSE then have
+    intervals over its prompts, for the models trained here, and the other measures have none.
 
     Args:
         plan: what was run.
@@ -33,13 +38,19 @@ def summarise(
         "data": plan.rated.name,
         "tested_on": test_set or plan.rated.name,
         "another_set": test_set is not None,
+        "interval_over": "splits" if test_set is None else unit_of(runs[0].names, runs[0].groups),
+        "pair_gap": PAIR_GAP,
         "encoders": encoders,
         "recipe": asdict(plan.recipe),
         "split_by": plan.split_by,
         "splits": plan.splits,
         "test_share": _test_share(plan),
         "protocol": runs[0].protocol,
-        "summary": [_line(plan, runs, target, head) for target in plan.targets for head in plan.heads],
+        "summary": [
+            _line(plan, [run for run in runs if (run.target, run.head) == (target, head)], test_set is not None)
+            for target in plan.targets
+            for head in plan.heads
+        ],
         "runs": [asdict(run) | {"contaminated": run.contamination.label} for run in runs],
     }
 
@@ -48,12 +59,12 @@ def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[fl
     """Return a 95 % interval of the mean over random splits.
 
     The splits share images, so the plain interval would be too narrow; the variance is multiplied by
-    1/n + test/train instead of 1/n (Nadeau and Bengio, 2003).
+    1/n + test/train instead of 1/n (Nadeau and Bengio, 2003). Each split must have test images of its own: if all share
+    them, ``interval_over_prompts`` is the one that counts.
 
     Args:
         values: one result per split, at least two.
-        test_share: share of the split set's images in a test part, 0..1, also where another set is tested on: it
-            says how much the training parts overlap.
+        test_share: share of the set's images in a test part, 0..1.
     """
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
@@ -75,10 +86,11 @@ def markdown(found: dict[str, Any]) -> str:
         f"`{found['recipe']['name']}`, {splits} split{'s' * (splits != 1)} by {found['split_by']}; "
         f"first: {found['protocol']}.",
         *[f"Tested on {images:,} images of the other set instead of the test part of each split."] * another,
-        "Mean over splits with a 95 % interval corrected for their overlap; median; standard deviation.",
+        _how(found["interval_over"]),
         "",
-        "| target | head | SRCC | median | sd | PLCC | KRCC | RMSE | pairs of a prompt | 90 % interval covers |"
-        " generator's mean alone | prompts seen in training |",
+        "| target | head | SRCC | median | sd of splits | PLCC | KRCC | RMSE | pairs of a prompt rated over "
+        f"{found['pair_gap']:.0%} of the scale apart | 90 % interval covers | mean of generator and setting alone | "
+        "prompts seen in training |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(line) for line in found["summary"]]
@@ -89,26 +101,46 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _how(unit: str) -> str:
+    """Return what the figures of the table are, given what their intervals are over."""
+    rest = "median and standard deviation of the splits."
+    if unit == "splits":
+        return f"Mean over splits with a 95 % interval corrected for their overlap; {rest}"
+    return (
+        f"Mean over splits with a 95 % interval over {unit}, as all splits share the test images: it covers other "
+        f"{unit} for the models trained here, not other training; {rest}"
+    )
+
+
 def _test_share(plan: BenchmarkPlan) -> float:
     """Return the share of the split set's images that a test part holds, 0..1."""
     return len(plan.split(0).test) / len(plan.rated)
 
 
-def _line(plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], target: str, head: str) -> dict[str, Any]:
-    own = [run for run in runs if (run.target, run.head) == (target, head)]
+def _line(plan: BenchmarkPlan, own: Sequence[BenchmarkRun], another: bool) -> dict[str, Any]:
+    """Return the summary of the runs of one target and head."""
     share = _test_share(plan)
-    line: dict[str, Any] = {"target": target, "head": head, "splits": len(own)}
+    line: dict[str, Any] = {"target": own[0].target, "head": own[0].head, "splits": len(own)}
     for measure in RUN_MEASURES:
         values = [getattr(run, measure) for run in own]
-        low, high = interval_over_splits(values, share)
+        low, high = _ends_over_prompts(own, measure) if another else interval_over_splits(values, share)
         defined = [value for value in values if math.isfinite(value)] or [math.nan]
-        mean, median, sd = (float(f(defined)) for f in (np.mean, np.median, np.std))
-        sd = sd if len(defined) > 1 else math.nan
+        mean, median = float(np.mean(defined)), float(np.median(defined))
+        sd = float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
         line[measure] = {"mean": mean, "low": low, "high": high, "median": median, "sd": sd}
     leaks = [run.leakage for run in own if run.leakage is not None]
     line["leakage"] = float(np.mean(leaks)) if leaks else None
     line["contaminated"] = _together(own).label
     return line
+
+
+def _ends_over_prompts(own: Sequence[BenchmarkRun], measure: str) -> tuple[float, float]:
+    """Return the interval of the mean over splits that share their test images; NaN for a measure without one."""
+    defined = [run.predictions for run in own if math.isfinite(getattr(run, measure))]
+    if measure not in _OVER_PROMPTS or not defined:
+        return math.nan, math.nan
+    found = interval_over_prompts(defined, own[0].mos, own[0].groups, measure)
+    return found.low, found.high
 
 
 def _together(runs: Sequence[BenchmarkRun]) -> Contamination:

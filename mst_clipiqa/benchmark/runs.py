@@ -34,6 +34,7 @@ from mst_clipiqa.train.fit import Recipe, fit
 
 _FEW_RESAMPLES = Resampling(resamples=20)  # intervals are reported over splits, not for a run
 RunKey = tuple[str, Head, int]  # target, head, split
+PAIR_GAP = 0.1  # share of the scale: two images of a prompt are compared if their ratings differ by more
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class BenchmarkRun:
 
     ``coverage`` is the share of ratings inside 90 % intervals that other test prompts calibrated, because the
     validation part selects the epoch (``coverage.py``); where another set is tested on, the whole test part calibrates.
-    It is NaN with too few prompts.
+    It is NaN with too few prompts. ``pair_accuracy`` is of the pairs of a prompt whose ratings differ by more than
+    ``PAIR_GAP`` of the scale; ``baseline_srcc`` is that of the mean rating of each generator and setting.
     """
 
     target: str
@@ -187,7 +189,7 @@ def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: floa
         plcc=found.plcc,
         krcc=found.krcc,
         rmse=found.rmse,
-        pair_accuracy=pair_accuracy(predicted, mos, groups, 0.1 * (high - low), _FEW_RESAMPLES).accuracy,
+        pair_accuracy=pair_accuracy(predicted, mos, groups, PAIR_GAP * (high - low), _FEW_RESAMPLES).accuracy,
         coverage=coverage,
         baseline_srcc=srcc(baseline, mos),
         contamination=contamination(split.test, seen),

@@ -1,7 +1,8 @@
 """Predictions against mean opinion scores: agreement, intervals, comparisons, coverage.
 
     measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
-    resampling.py   bootstrap, mean_interval, quantile_interval, unpaired_difference: they resample prompts, not images
+    resampling.py   bootstrap: resamples prompts, not images
+    means.py        mean_interval, unpaired_difference, share_interval, quantile_interval: hold with few prompts too
     pairs.py        pair_accuracy, preference_accuracy: the better of two images of one prompt
     comparison.py   paired_difference: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.evaluate.comparison import Difference, difference_of, paired_difference
     from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
     from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
+    from mst_clipiqa.evaluate.means import mean_interval
     from mst_clipiqa.evaluate.measures import (
         Agreement,
         agreement,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
         why_undefined,
     )
     from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy, preference_accuracy
-    from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap, mean_interval
+    from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap
 
 __all__ = [
     "UNFAMILIAR",
@@ -79,7 +81,7 @@ __all__ = [
     "why_undefined",
 ]
 
-_LATER = ("measures", "conformal", "baseline", "resampling", "pairs", "comparison", "evaluation")
+_LATER = ("measures", "conformal", "baseline", "resampling", "means", "pairs", "comparison", "evaluation")
 
 
 def __getattr__(name: str) -> object:

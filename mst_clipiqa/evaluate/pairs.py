@@ -19,7 +19,7 @@ class PairAccuracy:
     Attributes:
         accuracy: the share, 0..1; 0.5 is chance, a tie of the predictions counts half, NaN if there is no pair.
         low, high: its interval over resampled prompts. If all pairs are right, or none, resamples cannot differ; then
-            it is the exact binomial interval, with one trial per prompt.
+            it is the exact binomial interval, with one trial per prompt. Both NaN for fewer than two prompts.
         pairs, groups: how many pairs were compared, and of how many prompts.
         threshold: pairs whose ratings differ by this or less are left out, as raters cannot tell them apart.
         undefined: why there is no accuracy or interval; None if there is.
@@ -116,7 +116,7 @@ def _pooled(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> P
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])
     found = interval(float(hits.sum() / pairs.sum()), values, index, how)
     low, high = found.low, found.high
-    if found.value in (0.0, 1.0):  # no resample differs, which says nothing of new prompts
+    if found.undefined is None and found.value in (0.0, 1.0):  # no resample differs, which says nothing of new prompts
         reach = ((1 - how.level) / 2) ** (1 / len(pairs))
         low, high = (reach, high) if found.value else (low, 1 - reach)
     return PairAccuracy(found.value, low, high, int(pairs.sum()), len(pairs), threshold, found.undefined)

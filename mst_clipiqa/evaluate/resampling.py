@@ -7,7 +7,7 @@ products over the counts, and two models are compared on identical resamples. sc
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,6 +65,8 @@ class Resampling:
             raise UsageError(
                 f"Expected a level between 0 and 1 and at least one resample, got {self.level:g} and {self.resamples}."
             )
+        if self.seed < 0:
+            raise UsageError(f"Expected a seed of 0 or more, got {self.seed}: choose another.")
 
 
 DEFAULT = Resampling()
@@ -101,68 +103,6 @@ def bootstrap(
         return Interval(value, nan, nan, how.level, how.resamples, len(set(index.tolist())), why)
     values = np.concatenate([over(x, y, counts) for counts in draw_counts(index, how)])
     return interval(value, values, index, how)
-
-
-def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT) -> Interval:
-    """Return the mean of some values with its percentile interval over resampled groups.
-
-    Args:
-        values: float (n,), n at least 1.
-        groups: the group (prompt) of each value; None: each value is its own group.
-        how: level, resamples and seed.
-    """
-    x = np.asarray(values, np.float64)
-    index = group_index(groups, len(x))
-    means = [(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)]
-    return interval(float(x.mean()), np.concatenate(means), index, how)
-
-
-def quantile_interval(
-    values: ArrayLike, q: float, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT
-) -> Interval:
-    """Return a quantile of some values, one of them, with its percentile interval over resampled groups.
-
-    Args:
-        values: float (n,), n at least 1.
-        q: the share of values, 0..1, that are at most the quantile.
-        groups: the group (prompt) of each value; None: each value is its own group.
-        how: level, resamples and seed.
-    """
-    x = np.asarray(values, np.float64)
-    order = np.argsort(x, kind="stable")
-    ordered, index = x[order], group_index(groups, len(x))
-    drawn = []
-    for counts in draw_counts(index, how):
-        below = np.cumsum(counts[:, order], axis=1)
-        drawn.append(ordered[np.argmax(below >= q * below[:, -1:], axis=1)])
-    return interval(float(np.quantile(x, q, method="inverted_cdf")), np.concatenate(drawn), index, how)
-
-
-def unpaired_difference(
-    old: ArrayLike,
-    new: ArrayLike,
-    old_groups: Sequence[Hashable] | None = None,
-    new_groups: Sequence[Hashable] | None = None,
-    how: Resampling = DEFAULT,
-) -> Interval:
-    """Return mean(new) - mean(old) with its percentile interval; both sides are resampled independently.
-
-    Args:
-        old, new: float (n,) and (m,), at least one value each.
-        old_groups, new_groups: the group (prompt) of each value; None: each value is its own group.
-        how: level, resamples and seed.
-
-    Returns:
-        The difference; ``groups`` is the smaller number of groups, and with fewer than two there is no interval.
-    """
-    sides = []
-    for seed, values, groups in ((2 * how.seed, old, old_groups), (2 * how.seed + 1, new, new_groups)):
-        x = np.asarray(values, np.float64)
-        index = group_index(groups, len(x))
-        means = [(counts @ x) / counts.sum(1) for counts in draw_counts(index, replace(how, seed=seed))]
-        sides.append((float(x.mean()), np.concatenate(means), index))
-    (was, before, first), (now, after, second) = sides
-    return interval(now - was, after - before, min(first, second, key=np.max), how)
 
 
 def interval(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:

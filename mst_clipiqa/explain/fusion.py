@@ -31,7 +31,8 @@ def fusion(predictor: Predictor, name: str, encoded: Encoded, prompt: EncodedPro
     if target.head == "similarity":
         alone = _cosine(torch.cat([z_c, z_f]), prompt)
     else:
-        alone = to_native(_head(predictor, part, torch.cat([z_c, z_f]), prompt), target.low, target.high)
+        q = to_native(_head(predictor, part, torch.cat([z_c, z_f]), prompt), target.low, target.high)
+        alone = q.clamp(target.low, target.high)
     return Fusion(
         gate=g.mean().item(),
         gates=g[0].numpy(),

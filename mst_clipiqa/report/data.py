@@ -14,7 +14,8 @@ from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.analysis.rows import Row, number, split_failed, text
 from mst_clipiqa.errors import DataError, shown
-from mst_clipiqa.evaluate.resampling import Resampling, mean_interval
+from mst_clipiqa.evaluate.means import mean_interval
+from mst_clipiqa.evaluate.resampling import Resampling
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.tables.cells import csv_cell, rounded
 
@@ -199,12 +200,17 @@ def _width(row: Row) -> float | None:
 
 
 def _groups(rows: Sequence[Row]) -> list[str]:
-    """Return the group that each row is resampled with: its prompt, else the row itself."""
-    return [text(row, "prompt").strip() or f"row {index}" for index, row in enumerate(rows)]
+    """Return the group that each row is resampled with: its prompt, else its image."""
+    return [text(row, "prompt").strip() or image for row, image in zip(rows, _images(rows), strict=True)]
+
+
+def _images(rows: Sequence[Row]) -> list[str]:
+    """Return the image of each row: its file, of which it may be one frame, else the row itself."""
+    return [f"file {text(row, 'file')}" if text(row, "file") else f"row {index}" for index, row in enumerate(rows)]
 
 
 def _means(
-    scores: dict[str, list[float | None]], members: Sequence[int], groups: Sequence[str] | None
+    scores: dict[str, list[float | None]], members: Sequence[int], groups: Sequence[str]
 ) -> dict[str, list[float | None]]:
     """Return [mean, low, high, count] of each score over the rows ``members``."""
     found: dict[str, list[float | None]] = {}
@@ -213,9 +219,7 @@ def _means(
         if not here:
             found[target] = [None, None, None, 0]
             continue
-        result = mean_interval(
-            [v for _, v in here], None if groups is None else [groups[i] for i, _ in here], BOOTSTRAP
-        )
+        result = mean_interval([value for _, value in here], [groups[index] for index, _ in here], BOOTSTRAP)
         bounds = [None if math.isnan(end) else round(end, 4) for end in (result.low, result.high)]
         found[target] = [round(result.value, 4), *bounds, len(here)]
     return found
@@ -229,7 +233,7 @@ def _table(
     for index, row in enumerate(rows):
         if name := text(row, column).strip():
             members.setdefault(name, []).append(index)
-    groups = None if column == "prompt" else _groups(rows)
+    groups = _images(rows) if column == "prompt" else _groups(rows)
     return [
         {"name": name, "rows": len(some), "failed": sum(not is_good[i] for i in some), **_means(scores, some, groups)}
         for name, some in members.items()

@@ -28,7 +28,8 @@ class Score:
         targets: every target's score, those above included.
         intervals: (low, high) that holds the human rating in 90 % of cases, if the model was calibrated. This is true
             of images like those of the calibration: new prompts of the generators that were rated, and, as far as the
-            model was calibrated on generators left out of training, other generators. Unfamiliar images get wider ones.
+            model was calibrated on generators left out of training, other generators. Unfamiliar images get wider ones
+            if the ``growth`` that calibration chose is above 0; that of ``mini`` is 0.
         ranges: (low, high) of each target's scale; no score is outside.
         levels: probability of the five quality levels, worst first.
         calibrated: False for zero-shot scores, which order images but are not on the scale of raters.

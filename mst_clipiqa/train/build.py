@@ -73,6 +73,7 @@ class TrainingResult:
         contamination: how much of the test part had been seen before.
         predictions: scores of the rated images in native units.
         preferences: share of the test pairs that are ordered right; None without pairs.
+        lacks: what the validation part was too small for: "intervals", "familiarity".
     """
 
     evaluation: Evaluation | None
@@ -80,6 +81,7 @@ class TrainingResult:
     contamination: Contamination
     predictions: tuple[float, ...]
     preferences: PairAccuracy | None = None
+    lacks: tuple[str, ...] = ()
 
 
 def build(
@@ -180,6 +182,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
         return TrainingResult(None, math.nan, seen, (), preferences)
     part = rated_features(table, test, job.target, job.head, (low, high))
     q = to_native(scores(model.parts[job.target], part), low, high).numpy()
+    has = {"intervals": model.config.targets[job.target].interval is not None, "familiarity": bool(model.reference)}
     mos = [record.targets[job.target] for record in test]
     band = _band(model, job.target, part, q)
     tables = {"generator": [r.generator for r in test], "style": [r.style for r in test]}
@@ -194,6 +197,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
         seen,
         tuple(float(value) for value in q),
         preferences,
+        tuple(name for name, there in has.items() if not there),
     )
 
 

@@ -8,12 +8,16 @@ import pytest
 
 from mst_clipiqa.analysis.drift import drift
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.evaluate.resampling import Resampling, mean_interval
+from mst_clipiqa.evaluate.means import mean_interval
+from mst_clipiqa.evaluate.resampling import Resampling
 
 
 def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
     return [{"file": f"{i}.png", "prompt": p, "quality": q, "status": "ok", **more} for i, (p, q) in enumerate(cells)]
 
+
+WIDER = {2: 2**0.5 * 12.7062 / 1.95996, 3: 1.5**0.5 * 4.30265 / 1.95996}
+"""For two and three prompts: sqrt(n / (n - 1)) and the 97.5 % points of Student's and the normal distribution."""
 
 # Per prompt: cat (2+4)/2 = 3 -> 4, dog 1 -> 3, owl 2 -> 5; the differences are 1, 2 and 3.
 OLD = rows(("cat", 2.0), ("cat", 4.0), ("dog", 1.0), ("owl", 2.0), ("old only", 0.0))
@@ -24,23 +28,26 @@ def test_prompts_are_paired_and_count_once() -> None:
     found = drift(OLD, NEW)
     (change,) = found.changes
     assert (change.new_count, change.old, change.new, change.difference) == (3, 2.0, 4.0, 2.0)
-    # A resample of three draws is (1, 1, 1) in 1 of 27 cases, more often than 2.5 %: the interval reaches 1, and 3.
-    assert (change.low, change.high) == (1.0, 3.0)
-    assert change.sentence() == "New is better in quality by 2.00 (95 % 1.00 to 3.00) over 3 prompts."
+    # A resample of three draws is (1, 1, 1) in 1 of 27 cases, more often than 2.5 %: it reaches 1, and 3.
+    assert (change.low, change.high) == pytest.approx((2 - WIDER[3], 2 + WIDER[3]), abs=1e-4)
+    assert change.sentence() == (
+        "New and old do not differ measurably in quality: 2.00 (95 % -0.69 to 4.69) over 3 prompts."
+    )
     assert (found.only_old, found.only_new, found.left_out) == (["old only"], ["new only", "new too"], [])
 
 
 def test_a_loss_is_named_by_its_size() -> None:
-    (change,) = drift(NEW, OLD).changes
-    assert (change.difference, change.low, change.high, change.verdict) == (-2.0, -3.0, -1.0, "worse")
-    assert change.sentence() == "New is worse in quality by 2.00 (95 % 1.00 to 3.00) over 3 prompts."
+    (change,) = drift(rows(("a", 4.0), ("b", 4.0), ("c", 4.0)), rows(("a", 1.9), ("b", 2.0), ("c", 2.1))).changes
+    assert (change.low, change.high) == pytest.approx((-2 - WIDER[3] / 10, -2 + WIDER[3] / 10), abs=1e-4)
+    assert change.sentence() == "New is worse in quality by 2.00 (95 % 1.73 to 2.27) over 3 prompts."
 
 
 def test_an_interval_around_zero_is_no_difference() -> None:
     (change,) = drift(rows(("a", 1.0), ("b", 2.0)), rows(("a", 2.0), ("b", 1.0))).changes
-    assert (change.difference, change.low, change.high, change.verdict) == (0.0, -1.0, 1.0, "no difference")
+    assert (change.low, change.high) == pytest.approx((-WIDER[2], WIDER[2]), abs=1e-4)
+    assert (change.difference, change.verdict) == (0.0, "no difference")
     assert change.sentence() == (
-        "New and old do not differ measurably in quality: 0.00 (95 % -1.00 to 1.00) over 2 prompts."
+        "New and old do not differ measurably in quality: 0.00 (95 % -9.17 to 9.17) over 2 prompts."
     )
 
 
@@ -102,9 +109,37 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_whole_groups_are_resampled() -> None:
     # Within a group the values are equal, so only groups matter: two of them, means 0 and 1, as with two values.
     found = mean_interval([0.0] * 10 + [1.0] * 10, ["a"] * 10 + ["b"] * 10)
-    assert (found.value, found.low, found.high, found.groups) == (0.5, 0.0, 1.0, 2)
+    assert (found.value, found.low, found.high, found.groups) == pytest.approx(
+        (0.5, 0.5 - WIDER[2] / 2, 0.5 + WIDER[2] / 2, 2), abs=1e-4
+    )
     alone = mean_interval([0.0] * 10 + [1.0] * 10)
     assert alone.high - alone.low < 0.6
+
+
+def test_frames_of_an_image_count_once() -> None:
+    def frames(shift: float) -> list[dict[str, Any]]:
+        return [
+            {"file": f"{i}.gif", "quality": i + shift, "status": "ok", "frame": frame}
+            for i in range(8)
+            for frame in range(20)
+        ]
+
+    (change,) = drift(frames(0), frames(1), pairing="none").changes
+    assert (change.old_count, change.new_count) == (8, 8)
+
+
+@pytest.mark.parametrize("failed", [0, 6])
+def test_files_are_paired_whichever_images_failed(failed: int) -> None:
+    files = [f"images/{folder}/{i}.png" for folder in "ab" for i in range(6)]
+    old = [{"file": file, "quality": float(i), "status": "ok", "generator": file[7]} for i, file in enumerate(files)]
+    new = [{**row, "file": f"new/{row['file']}", "quality": row["quality"] - 0.2} for row in old]
+    for row in new[12 - failed :]:
+        row.update(status="error", reason="cut off")
+    found = drift(old, new, by=["generator"])
+    assert found.changes[0].sentence().startswith("New is worse in quality by 0.20 ")
+    groups = {change.group: change.new_count for change in found.changes}
+    assert groups == ({"": 12, "a": 6, "b": 6} if not failed else {"": 6, "a": 6})
+    assert found.lone_groups == (["b"] if failed else [])
 
 
 def test_the_share_of_unfamiliar_images_is_counted_in_each_table() -> None:

@@ -27,11 +27,12 @@ def rows(**settings: list[float]) -> list[dict[str, Any]]:
 
 
 def test_each_setting_is_compared_with_the_baseline() -> None:
-    found = compare_settings(rows(normal=[3, 3, 3], low=[2, 1, 0], same=[3, 4, 2]), NORMAL, ["quality"])
+    found = compare_settings(rows(normal=[3, 3, 3], low=[1.1, 1, 0.9], same=[3, 4, 2]), NORMAL, ["quality"])
     low, same = found.effects
     assert (low.setting, low.pairs, low.before, low.after, low.difference) == ("low", 3, 3.0, 1.0, -2.0)
-    assert (low.low, low.high, low.verdict) == (-3.0, -1.0, "worse")
-    assert low.sentence() == "low against normal: quality -2.00 (95 % -3.00 to -1.00) over 3 prompts: worse."
+    assert (low.low, low.high) == pytest.approx((-2.26886, -1.73114), abs=1e-4)  # 0.1 sqrt(3 / 2) 4.30265 / 1.95996
+    assert low.verdict == "worse"
+    assert low.sentence() == "low against normal: quality -2.00 (95 % -2.27 to -1.73) over 3 prompts: worse."
     assert (same.difference, same.verdict) == (0.0, "no difference")
     assert same.sentence().endswith("over 3 prompts: no difference found.")
 
@@ -50,7 +51,15 @@ def test_pairs_of_one_prompt_are_resampled_together() -> None:
     lone = [{**row, "seed": 4} for row in both if row["setting"] == "low"]
     (found,) = compare_settings([*seeds, *lone], SettingPairs("setting", "normal", ("seed",)), ["quality"]).effects
     assert (found.pairs, found.prompts, found.difference) == (6, 2, -1.5)
-    assert (found.low, found.high) == (-2.0, -1.0)  # with six images resampled, -2 is drawn in 1 of 64 cases
+    # With two prompts resampled, -2 is drawn in 1 of 4 cases; with six images, in 1 of 64.
+    assert (found.low, found.high) == pytest.approx((-6.08407, 3.08407), abs=1e-4)  # 0.5 sqrt(2) 12.7062 / 1.95996
+
+
+def test_less_is_better_in_negative_match() -> None:
+    table = [{**row, "negative_match": row["quality"]} for row in rows(normal=[3, 3, 3], low=[1.1, 1, 0.9])]
+    (found,) = compare_settings(table, NORMAL, ["negative_match"]).effects
+    assert found.sentence().endswith("-2.27 to -1.73) over 3 prompts: better.")
+    assert found.to_row()["verdict"] == "better"
 
 
 def test_one_prompt_is_too_few() -> None:
@@ -96,14 +105,14 @@ def call(*arguments: object) -> Result:
 
 def test_the_command_says_it_in_sentences_and_in_rows(tmp_path: Path) -> None:
     table = tmp_path / "s.csv"
-    some = [{k: v for k, v in row.items() if k != "setting"} for row in rows(normal=[3, 3], low=[2, 1])]
+    some = [{k: v for k, v in row.items() if k != "setting"} for row in rows(normal=[3, 3], low=[1.51, 1.49])]
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(some[0]))
         writer.writeheader()
         writer.writerows(some)
     asked = (table, "--from-names", "--baseline", "normal", "--targets", "quality")
     assert call(*asked).stdout == (
-        "sd low against normal: quality -1.50 (95 % -2.00 to -1.00) over 2 prompts: worse.\n"
+        "sd low against normal: quality -1.50 (95 % -1.59 to -1.41) over 2 prompts: worse.\n"
     )
     (row,) = [json.loads(line) for line in call(*asked, "--json").stdout.splitlines()]
     assert (row["generator"], row["pairs"], row["verdict"]) == ("sd", 2, "worse")

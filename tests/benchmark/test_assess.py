@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,49 @@ def test_a_model_of_any_scale_is_measured_in_the_units_of_the_set(tmp_path: Path
         assert measured(own, theirs) == pytest.approx(plain, abs=1e-5)
 
 
+def test_a_table_of_a_known_model_is_measured_in_the_units_of_the_set(rated: RatedSet, mini: TrainedModel) -> None:
+    wide = dataclasses.replace(
+        rated,
+        records=tuple(
+            dataclasses.replace(r, targets={"quality": 10 + 20 * r.targets["quality"]}) for r in rated.records
+        ),
+        ranges={"quality": (10.0, 110.0)},
+    )
+    rows = [{"file": r.name, "quality": r.targets["quality"] + 0.5, "model": "mini (auto:0.06)"} for r in rated.records]
+    (found,) = assess_table(rows, wide)
+    assert found.evaluation is not None
+    assert found.scaled
+    assert found.evaluation.agreement.rmse == pytest.approx(10)
+    assert found.evaluation.intervals["rmse"].value == pytest.approx(10)
+    (line, *_) = found.evaluation.tables["generator"]
+    assert line.mean_prediction == pytest.approx(line.mean_mos + 10)
+    unnamed = [{k: v for k, v in row.items() if k != "model"} for row in rows]
+    (named,) = assess_table(unnamed, wide, mini)
+    assert named.evaluation == found.evaluation
+
+
+def test_scores_of_an_unknown_scale_have_no_rmse_and_no_mean(rated: RatedSet, mini: TrainedModel) -> None:
+    rows = perfect(rated)
+    (plain,), (found,) = assess_table(rows, rated, mini), assess_table(rows, rated)
+    assert plain.evaluation is not None and found.evaluation is not None
+    assert (plain.scaled, found.scaled) == (True, False)
+    text = found.evaluation.to_json()
+    assert text["agreement"]["rmse"] is None  # type: ignore[index]
+    assert text["intervals"]["rmse"]["undefined"] == "the scale of the scores is unknown"  # type: ignore[index]
+    for line in found.evaluation.tables["generator"]:
+        assert math.isnan(line.mean_prediction)
+        assert math.isnan(line.agreement.rmse)
+        assert line.agreement.srcc == pytest.approx(1)
+    assert found.evaluation.intervals["srcc"] == plain.evaluation.intervals["srcc"]
+    other = [row | {"correspondence": 3.0 + i / 10} for i, row in enumerate(rows)]
+    both = dataclasses.replace(
+        rated,
+        records=tuple(dataclasses.replace(r, targets={**r.targets, "correspondence": 1.0}) for r in rated.records),
+        ranges={"quality": (0.0, 5.0), "correspondence": (0.0, 5.0)},
+    )
+    assert [one.scaled for one in assess_table(other, both, mini)] == [True, False]  # not a target of this model
+
+
 # what is printed --------------------------------------------------------------------------------------------
 
 
@@ -195,3 +239,22 @@ def test_what_is_undefined_is_not_printed_as_nan(tmp_path: Path) -> None:
     assert "nan" not in text
     assert "(none)" not in text
     assert "undefined" in text
+    assert "95 % interval over images" in text
+    assert "rmse" not in text
+    assert "No RMSE and no mean score: the scale of the scores is unknown" in " ".join(text.split())
+
+
+def test_what_the_intervals_are_over_is_printed(rated: RatedSet, mini: TrainedModel, tmp_path: Path) -> None:
+    labels, scores = tmp_path / "labels.csv", tmp_path / "scores.csv"
+    lines = "".join(f"{i}.png,p{i // 2},g{i % 2},{i}\n" for i in range(6))
+    labels.write_text("image_name,prompt,generator,mos_quality\n" + lines)
+    scores.write_text("file,quality,model\n" + "".join(f"{i}.png,{i / 2},mini\n" for i in range(6)))
+    base = ["evaluate", scores, labels, "--range", 0, 10]
+    text = " ".join(run(*base).stdout.split())
+    assert "95 % interval over prompts" in text
+    assert "rmse │ 0.0000" in text
+    assert "No RMSE" not in text
+    assert "mean rating ┃ mean score ┃ srcc" in text
+    assert '"interval_over": "prompts"' in run(*base, "--json").stdout
+    scores.write_text(scores.read_text().replace("mini", "another"))
+    assert "mean rating ┃ srcc" in " ".join(run(*base).stdout.split())

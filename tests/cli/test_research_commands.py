@@ -54,6 +54,7 @@ def test_train_makes_a_folder_of_two_targets_that_scores(model: Path, data: Path
     assert list(config["targets"]) == ["quality", "correspondence"]
     card = (model / "README.md").read_text()
     assert "## quality" in card
+    assert "'none' had fewer than 9 prompts there" in card
     assert "## correspondence" in card
     out = tmp_path / "scores.jsonl"
     run("score", data, "--model", model, "--prompt", "an image of thing1", "-o", out, "--quiet", "--intervals")
@@ -61,6 +62,12 @@ def test_train_makes_a_folder_of_two_targets_that_scores(model: Path, data: Path
     assert len(rows) == 24
     assert all({"quality_low", "quality_high"} <= row.keys() for row in rows)  # empty: too few images to calibrate
     assert {row["model"] for row in rows} == {"toy"}
+
+
+def test_train_says_what_the_set_is_too_small_for(data: Path, cache: Path, tmp_path: Path) -> None:
+    base = ["train", "--data", "csv", "--root", data, "--range", 0, 5, "-o", tmp_path / "m", "--cache", cache]
+    result = run(*base, *QUICK[:4], "--target", "quality", "--head", "template", "--validation-share", 0.3)
+    assert "The model has no intervals and no familiarity: half of the validation part calibrates them" in result.stdout
 
 
 def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path, cache: Path) -> None:
@@ -137,8 +144,24 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     assert len(found["runs"]) == 8
     text = run("compare-results", tmp_path / "a" / "results.json", tmp_path / "b" / "results.json").stdout
     assert text.count("template head:") == 2
+    assert "test images" not in text  # each split has its own
     wrong = run("compare-results", data / "labels.csv", tmp_path / "a" / "results.json", code=2)
     assert "Error: Expected results.json of a benchmark" in wrong.stderr
+
+
+def test_a_benchmark_on_another_set_has_intervals_over_its_prompts(data: Path, cache: Path, tmp_path: Path) -> None:
+    base = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "--splits", 2, "--processes", 1]
+    base += ["--targets", "quality", "--heads", "template", "--test-data", "csv", "--test-root", data]
+    text = run(*base, "--cache", cache, "-o", tmp_path / "a", *QUICK).stdout
+    assert "with a 95 % interval over prompts, as all splits share the test images" in text
+    results = tmp_path / "a" / "results.json"
+    found = json.loads(results.read_text())
+    assert found["interval_over"] == "prompts"
+    text = run("compare-results", results, results).stdout
+    assert text.startswith("quality, template head: No measurable difference between A and B: ")
+    assert "All splits share the test images, so the intervals are over prompts: " in text
+    (line,) = json.loads(run("compare-results", results, results, "--json").stdout)
+    assert (line["interval_over"], line["difference"], line["better"]) == ("prompts", 0, None)
 
 
 def test_cache_commands(model: Path, cache: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_each_token_has_a_scale_of_its_own() -> None:
 def test_levels_are_rounded_to_the_nearest() -> None:
     one, x = product(torch.eye(WIDTH), torch.zeros(WIDTH)), normal(1, 50, WIDTH, seed=6).abs() - 0.1
     span, unit = x.amax(2, keepdim=True) + 0.1, 1 + 1e-4
-    assert bool(((one(x, is_low_bounded=True) - x).abs() <= unit * span / 255).all())  # half a step for x, half for 0
+    assert bool(((one(x, is_low_bounded=True) - x).abs() <= unit * span / 255).all())  # rounded twice: x, and 0
     assert bool(((one(x) - x).abs() <= unit * x.abs().amax(2, keepdim=True) / 254).all())
     constant = torch.full((1, 1, WIDTH), 3.0)
     torch.testing.assert_close(one(constant, is_low_bounded=True), constant)

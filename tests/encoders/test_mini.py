@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from mst_clipiqa.encoders.mini import fused
+from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.storage import SCALE, packed, unpacked
@@ -198,6 +199,43 @@ def test_words_decide_whether_a_prompt_is_in_vocabulary(pair: MiniPair) -> None:
     read = pair.encode_prompts(["portrait of a woman", "zxqv brmpf glorptang", "", "the of and"])
     assert read.in_vocabulary == [True, False, False, False]
     assert pair.encode_prompts(["a giraffe in cyberpunk style", "大きな猫"]).in_vocabulary == [True, False]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "ein roter Ball auf einem Holztisch",
+        "une balle rouge sur une table en bois",
+        "un perro en la nieve",
+        "uma bola vermelha sobre uma mesa de madeira",
+        "una palla rossa su un tavolo di legno",
+        "een rode bal op een houten tafel",
+        "en röd boll på ett träbord",
+        "czerwona piłka na drewnianym stole",
+        "ahşap masanın üzerinde kırmızı bir top",
+        "một quả bóng đỏ trên bàn gỗ",
+    ],
+)
+def test_other_languages_in_latin_letters_are_not_read(pair: MiniPair, prompt: str) -> None:
+    assert pair.encode_prompts([prompt, "a red ball"]).in_vocabulary == [False, True]
+    assert is_english(f"{prompt}, by the sea")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Mona Lisa, Leonardo da Vinci",
+        "Salvador Dalí, Joan Miró",
+        "portrait, Vincent van Gogh, de la Vega",
+        "Café del Mar, los Angeles",
+        "jalapeño piñata, café",
+        "comic con, op art, 8k",
+        "red ball",
+        "",
+    ],
+)
+def test_names_and_loan_words_are_english(prompt: str) -> None:
+    assert is_english(prompt)
 
 
 @pytest.mark.parametrize(

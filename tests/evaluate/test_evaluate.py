@@ -234,6 +234,11 @@ def test_an_interval_of_pairs_that_are_all_right_is_that_of_a_binomial_with_a_tr
         found = ev.preference_accuracy([gap] * 8, [1] * 8, list("aabbccdd"))
         assert [found.low, found.high] == pytest.approx([low, high])
     assert math.isnan(ev.preference_accuracy([1.0], [1], ["a"]).high)  # one prompt: no interval at all
+    for gap in (1.0, -1.0):
+        one = ev.preference_accuracy([gap], [1], ["a"])
+        assert math.isnan(one.low)
+        assert math.isnan(one.high)
+        assert one.undefined == "an interval needs two prompt groups, got 1"
 
 
 def test_the_interval_of_preferences_resamples_prompts() -> None:

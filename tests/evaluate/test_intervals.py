@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mst_clipiqa import evaluate as ev
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.evaluate import measures, resampling
+from mst_clipiqa.evaluate import means, measures, resampling
 
 Floats = NDArray[np.float64]
 MEASURES = ["srcc", "plcc", "krcc", "rmse"]
@@ -212,18 +212,18 @@ def test_the_better_one_leads_by_a_positive_number(measure: str) -> None:
 def test_the_difference_of_two_samples_is_as_uncertain_as_both_together() -> None:
     rng = np.random.default_rng(0)
     old, new = rng.normal(3.2, 0.5, 200), rng.normal(3.7, 1.0, 300)
-    found = resampling.unpaired_difference(old, new)
+    found = means.unpaired_difference(old, new)
     assert found.value == pytest.approx(new.mean() - old.mean())
     half = 1.96 * math.sqrt(old.var() / len(old) + new.var() / len(new))
     assert (found.value - found.low, found.high - found.value) == pytest.approx((half, half), rel=0.15)
     assert found.groups == 200
-    backwards = resampling.unpaired_difference(new, old)
+    backwards = means.unpaired_difference(new, old)
     assert (backwards.low, backwards.high) == pytest.approx((-found.high, -found.low), abs=0.03)
 
 
 def test_a_mean_and_a_quantile_are_as_uncertain_as_theory_says() -> None:
     x = np.random.default_rng(0).normal(3.2, 1.0, 400)
-    mean, median = resampling.mean_interval(x), resampling.quantile_interval(x, 0.5)
+    mean, median = means.mean_interval(x), means.quantile_interval(x, 0.5)
     half = 1.96 * x.std() / 20
     assert (mean.value - mean.low, mean.high - mean.value) == pytest.approx((half, half), rel=0.15)
     assert median.high - median.low == pytest.approx(2 * half * math.sqrt(math.pi / 2), rel=0.35)

@@ -219,6 +219,16 @@ def test_a_stream_without_a_say_has_no_share() -> None:
     assert one.fine_alone == pytest.approx(2.5)  # nothing to go by: five equal levels
 
 
+def test_what_a_stream_alone_would_score_is_on_the_scale() -> None:
+    pair = FakePair()
+    part = prompt_part({})
+    assert isinstance(part.head, PromptHead)
+    for bias, end in ((-4.0, 0.0), (9.0, 5.0)):  # beyond both ends of 1..5
+        part.head.w_o.bias.fill_(bias)
+        one = explain(scorer_of(pair, correspondence=part), draw(5, 0.2), PROMPT).fusion["correspondence"]
+        assert (one.coarse_alone, one.fine_alone) == (end, end)
+
+
 def test_shares_are_those_of_the_formula() -> None:
     pair = FakePair()
     scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair))

@@ -38,9 +38,9 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     """Adapt MODEL to other images without their ratings, and keep the result only if it is better.
 
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
-    MODEL on the images as they are. A third of the images is held out. If neither their ladders nor SRCC on the ratings
-    of --check become better by more than chance, or one becomes worse, nothing is written, and the exit code is 3. The
-    new model has no intervals.
+    MODEL on the images as they are. A third of the images is held out, of those that --labels does not train on. If
+    neither their ladders nor SRCC on the ratings of --check become better by more than chance, or one becomes worse,
+    nothing is written, and the exit code is 3. The new model has no intervals.
     """
     from mst_clipiqa.adapt.build import build_adapted
     from mst_clipiqa.adapt.fit import AdaptRecipe
@@ -88,7 +88,12 @@ def _say(found: Adapted, output: Path) -> None:
     """Write what was seen to stdout."""
     ladders, (trained, held) = found.verdict.ladders, found.images
     click.echo(f"Adapted on {trained} images; held out: {held}, with {ladders.ladders} ladders.")
+    if found.labelled:
+        click.echo(f"Labelled: {len(found.labelled)} rated images trained with their ratings.")
     click.echo(f"Rungs in the right order: {ladders.before:.3f} before, {ladders.after:.3f} after.")
     for name, one in found.verdict.ratings.items():
-        click.echo(f"SRCC of {name} with {one.images} ratings: {one.before:.4f} before, {one.after:.4f} after.")
+        left = f" ({one.unscored} images got no score and were left out)" if one.unscored else ""
+        click.echo(f"SRCC of {name} with {one.images} ratings{left}: {one.before:.4f} before, {one.after:.4f} after.")
+    for sentence in found.verdict.not_measured():
+        click.echo(sentence)
     click.echo(f"{len(found.moved)} tensors moved; {sum(found.seconds.values()):.0f} s in all. Saved in {output}.")

@@ -10,6 +10,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
+from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
@@ -64,9 +65,27 @@ def _called(names: tuple[str, str]) -> tuple[str, str]:
 def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple[Row, Row]:
     from mst_clipiqa.analysis.compare import row_of
     from mst_clipiqa.analysis.read import read_scores
+    from mst_clipiqa.analysis.rows import text
+    from mst_clipiqa.errors import shown
 
     rows = read_scores(table)
-    return row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
+    found = row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
+    models = [text(row, "model") for row in found]
+    if all(models) and models[0] != models[1]:
+        raise UsageError(
+            f"Expected two rows scored by one model, got {shown(models[0])} and {shown(models[1])}: score both images "
+            "with the same one."
+        )
+    for row in found:
+        if text(row, "reason"):
+            _note(text(row, "file"), text(row, "reason"))
+    return found
+
+
+def _note(name: str, reason: str) -> None:
+    from mst_clipiqa.errors import shown
+
+    click.echo(f"Note on {shown(name)}: {reason}", err=True)
 
 
 def _scored(names: tuple[str, str], prompt: str | None, how: Mapping[str, Any]) -> tuple[Score, Score]:
@@ -75,10 +94,9 @@ def _scored(names: tuple[str, str], prompt: str | None, how: Mapping[str, Any]) 
 
     scores: list[Score] = []
     for request, score in load_scorer(how).stream(ScoreRequest[None](name, prompt) for name in names):
-        name = shown(request.image)
         if score.error:
-            raise (PromptError if score.error == "prompt" else ImageError)(f"{name}: {score.reason}")
+            raise (PromptError if score.error == "prompt" else ImageError)(f"{shown(request.image)}: {score.reason}")
         if score.reason:
-            click.echo(f"Note on {name}: {score.reason}", err=True)
+            _note(str(request.image), score.reason)
         scores.append(score)
     return scores[0], scores[1]

@@ -19,26 +19,32 @@ def command(a: Path, b: Path, as_json: bool) -> None:
     """Compare two benchmark results (results.json) split by split; data, splits and ratings must be the same.
 
     For every target and head that both have, prints the mean difference in SRCC over the splits with a 95 % interval,
-    and a sentence.
+    and a sentence. The interval is over splits; over prompts if all splits share the test images, as with --test-data.
     """
     from dataclasses import asdict
 
-    from mst_clipiqa.benchmark.compare_results import compare_results
+    from mst_clipiqa.benchmark.compare_results import compare_results, interval_over
     from mst_clipiqa.errors import DataError
     from mst_clipiqa.evaluate import json_ready
 
     left, right = _read(a), _read(b)
-    lines = []
+    lines, units = [], []
     pairs = {(run["target"], run["head"]) for run in left["runs"]} & {(r["target"], r["head"]) for r in right["runs"]}
     for target, head in sorted(pairs):
         difference = compare_results(left, right, target, (head, head))
-        lines.append({"target": target, "head": head, **asdict(difference)})
+        units.append(interval_over(left, right, target, (head, head)))
+        lines.append({"target": target, "head": head, "interval_over": units[-1], **asdict(difference)})
         if not as_json:
             click.echo(f"{target}, {head} head: {difference.sentence}")
     if not lines:
         raise DataError(f"Expected a target and head that {a} and {b} share, got none: run both with the same ones.")
     if as_json:
         click.echo(json.dumps(json_ready(lines), indent=1))
+    elif (unit := units[0]) != "splits":
+        click.echo(
+            f"All splits share the test images, so the intervals are over {unit}: they cover other {unit} for the "
+            "models that were trained, not other training."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

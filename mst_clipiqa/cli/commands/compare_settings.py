@@ -17,7 +17,10 @@ from mst_clipiqa.cli.commands._scores import finish, read_source, table_options,
 @click.option("--from-names", is_flag=True, help="Read generator and setting from names: sd1.5_lowstep_003.jpg.")
 @click.option("--pair-by", multiple=True, metavar="COLUMN", help="Column that a pair must share, such as seed.")
 @click.option(
-    "--targets", default="quality,correspondence", show_default=True, help="Columns of numbers to compare by."
+    "--targets",
+    default="quality,correspondence",
+    show_default=True,
+    help="Columns of numbers to compare by; more is better, but for negative_match.",
 )
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
@@ -39,7 +42,7 @@ def command(
     """Compare the images of SOURCE with those of the same generator and prompt that were made with other settings.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images. Each pair
-    counts once; intervals come from resampled prompts. If an interval contains zero, no difference was found.
+    counts once; intervals are over prompts. If an interval contains zero, no difference was found.
     """
     from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
     from mst_clipiqa.errors import shown

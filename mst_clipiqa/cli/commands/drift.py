@@ -97,5 +97,13 @@ def _say(found: Drift) -> None:
                 "on, so a difference may be the model's error.",
                 err=True,
             )
+    told = [change for change in found.changes if change.group and change.verdict != "unknown"]
+    if len(told) > 1:
+        level = told[0].level
+        click.echo(
+            f"{len(told):,} comparisons of groups, each at {100 * level:g} %: without any change, about "
+            f"{(1 - level) * len(told):.1f} of them would be better or worse by chance.",
+            err=True,
+        )
     if found.lone_groups:
         click.echo(f"Nothing to pair for: {', '.join(shown(group, 60) for group in found.lone_groups)}", err=True)

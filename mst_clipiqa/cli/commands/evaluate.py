@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 @granularity_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
-    """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts.
+    """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts, or images without any.
 
     Either score a rated set with a model (--model, --data, --root), or compare a table SCORES with a file LABELS.
     Images match by path, then by base name. With --model, the table is checked for images and prompts that the model
-    had seen in training; a table of mini always is.
+    had seen in training, and its scores are converted to the scale of the ratings; a table of mini always is. The scale
+    of other tables is unknown, so they have no RMSE.
 
     With --pairs, the result is the share of pairs in which the preferred image has the higher score: that of --model,
     or that in the table SCORES, where nothing is scored again and all pairs count.
@@ -59,6 +60,7 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
                 "target": a.target,
                 "unscored": a.unscored,
                 "contaminated": a.contamination.label,
+                "interval_over": a.interval_over,
                 **(a.evaluation.to_json() if a.evaluation else {}),
             }
             for a in found
@@ -181,10 +183,12 @@ def _print(words: str, found: list[Assessed]) -> None:
         table = Table(
             "measure",
             "value",
-            "95 % interval over prompts",
+            f"95 % interval over {one.interval_over}",
             title=f"{one.target}, {one.evaluation.agreement.n} images",
         )
         for measure, interval in one.evaluation.intervals.items():
+            if measure == "rmse" and not one.scaled:
+                continue
             ends = interval.undefined or f"{interval.low:.4f} to {interval.high:.4f}"
             table.add_row(measure, _number(interval.value, 4), ends)
         if (pairs := one.evaluation.pairs) and not pairs.undefined:
@@ -193,11 +197,17 @@ def _print(words: str, found: list[Assessed]) -> None:
             table.add_row("90 % intervals cover", f"{one.evaluation.coverage:.4f}", "")
         console.print(table)
         for name, lines in one.evaluation.tables.items():
-            inner = Table(name, "images", "mean rating", "mean score", "srcc")
+            scores = ["mean score"] * one.scaled
+            inner = Table(name, "images", "mean rating", *scores, "srcc")
             for line in lines:
-                values = (_number(v, 3) for v in (line.mean_mos, line.mean_prediction, line.agreement.srcc))
+                means = [line.mean_mos, *[line.mean_prediction] * one.scaled]
+                values = (_number(v, 3) for v in (*means, line.agreement.srcc))
                 inner.add_row(line.label or "(none)", str(line.agreement.n), *values)
             console.print(inner)
+        if not one.scaled:
+            console.print(
+                "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
+            )
         if one.unscored:
             console.print(f"{one.unscored} images without a score of {one.target} are left out.")
         if not one.contamination.checked:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--margin",
     type=click.FloatRange(0),
-    help="With --not-worse-than: also fail if a loss larger than this cannot be excluded.",
+    help="With --not-worse-than: fail unless a loss larger than this can be excluded; a smaller one passes.",
 )
 @click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
@@ -53,7 +53,7 @@ def command(source: str, old: str | None, **flags: Any) -> int:
     are scored first. One line on stdout says why. With --json or -o, every condition is a row, and the line goes to
     stderr.
 
-    Failed rows count only for --max-failed. Intervals resample prompts, or images without a prompt. OLD is compared
+    Failed rows count only for --max-failed. Intervals are over prompts, or images without a prompt. OLD is compared
     prompt by prompt if it shares prompts with SOURCE; if there are no prompts, by file name; otherwise by its mean.
     """
     from mst_clipiqa.evaluate.resampling import Resampling

@@ -127,6 +127,11 @@ def _summary(result: TrainingResult, target: str) -> list[str]:
         ends = pairs.undefined or f"95 % {pairs.low:.4f} to {pairs.high:.4f}"
         prompts = f"{pairs.pairs} test pairs of {pairs.groups} prompts"
         lines.append(f"{target} on {prompts}: {pairs.accuracy:.4f} ordered right ({ends}){clean}.")
+    if result.lacks:
+        lines.append(
+            f"The model has no {' and no '.join(result.lacks)}: half of the validation part calibrates them, and that "
+            "takes at least 9 prompts with 20 images. Rate more images, or raise --validation-share."
+        )
     if result.evaluation is None:
         lines.append("The model is uncalibrated: without ratings, its scores only order images.")
     return lines

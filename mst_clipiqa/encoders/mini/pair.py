@@ -22,6 +22,7 @@ from torch import Tensor
 from mst_clipiqa.encoders.checks import load_weights, misfit
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
+from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
@@ -175,13 +176,12 @@ class MiniPair:
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
-        """Return T and m; a prompt is in vocabulary if at least half of its content words are."""
+        """Return T and m; a prompt is in vocabulary if at least half of its content words are, and it is English."""
         ids, mask, truncated = self.tokenize(prompts)
         tokens = self.text(ids, mask)
         read = [self.tokenizer.encode(cleaned(prompt)) for prompt in prompts]
-        return PromptTokens(
-            tokens, mask, truncated, list(map(is_in_vocabulary, read)), list(map(has_unread_word, read))
-        )
+        known = [is_in_vocabulary(one) and is_english(prompt) for one, prompt in zip(read, prompts, strict=True)]
+        return PromptTokens(tokens, mask, truncated, known, list(map(has_unread_word, read)))
 
     @torch.inference_mode()
     def encode_templates(self, texts: list[str]) -> Tensor:
@@ -196,8 +196,8 @@ class MiniPair:
         return ids.to(self.device), mask.to(self.device), truncated
 
     def is_in_vocabulary(self, prompt: str) -> bool:
-        """Return whether at least half of the prompt's content words are in the vocabulary, and at least one is."""
-        return is_in_vocabulary(self.tokenizer.encode(cleaned(prompt)))
+        """Return whether a prompt is English, and at least half of its content words, and one, are in vocabulary."""
+        return is_english(prompt) and is_in_vocabulary(self.tokenizer.encode(cleaned(prompt)))
 
 
 def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:

@@ -1,0 +1,165 @@
+"""Intervals of means, differences of means, shares and quantiles, over prompts, that hold with few of them too.
+
+Images of one prompt are not independent, so a prompt is what counts. Percentiles of resampled means are too narrow for
+few prompts: resamples vary by (n - 1) / n of the variance, and their ends are those of a normal distribution, not of
+Student's. Both are made up for, by one factor on the distance from the mean:
+
+    sqrt(n / (n - 1)) t(n - 1) / z
+
+A share that all or no images have does not vary among resamples, and a quantile is always one of the values.
+Their ends come from the binomial distribution of as many independent images as would be as certain:
+
+    n_eff = p (1 - p) / var(p) (t(images - 1) / t(prompts - 1))^2,    at most the images; the prompts, if p is 0 or 1
+
+Sources: Hesterberg, "What Teachers Should Know About the Bootstrap" (The American Statistician 69, 2015) for the
+factor; Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
+from survey data" (Survey Methodology 24, 1998) for n_eff.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from mst_clipiqa.evaluate.measures import Floats
+from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling, draw_counts, group_index, interval
+
+_ROUND = 10**6  # ends of the interval of a share are rounded outwards to multiples of one in so many
+
+
+def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT) -> Interval:
+    """Return the mean of some values with its interval over resampled groups.
+
+    Args:
+        values: float (n,), n at least 1.
+        groups: the group (prompt) of each value; None: each value is its own group.
+        how: level, resamples and seed.
+    """
+    x = np.asarray(values, np.float64)
+    index = group_index(groups, len(x))
+    means, value = _resampled(x, index, how), float(x.mean())
+    return interval(value, value + _student(_count(index) - 1, how) * (means - value), index, how)
+
+
+def unpaired_difference(
+    old: ArrayLike,
+    new: ArrayLike,
+    old_groups: Sequence[Hashable] | None = None,
+    new_groups: Sequence[Hashable] | None = None,
+    how: Resampling = DEFAULT,
+) -> Interval:
+    """Return mean(new) - mean(old) with its interval; both sides are resampled independently.
+
+    The degrees of freedom are Welch's.
+
+    Args:
+        old, new: float (n,) and (m,), at least one value each.
+        old_groups, new_groups: the group (prompt) of each value; None: each value is its own group.
+        how: level, resamples and seed.
+
+    Returns:
+        The difference; ``groups`` is the smaller number of groups, and with fewer than two there is no interval.
+    """
+    sides = []
+    for seed, values, groups in ((2 * how.seed, old, old_groups), (2 * how.seed + 1, new, new_groups)):
+        x = np.asarray(values, np.float64)
+        index = group_index(groups, len(x))
+        sides.append((float(x.mean()), _resampled(x, index, replace(how, seed=seed)), index))
+    (was, before, first), (now, after, second) = sides
+    spread = [float(means.var()) for means in (before, after)]
+    free = [_count(index) - 1 for index in (first, second)]
+    each = sum(v * v / max(n, 1) for v, n in zip(spread, free, strict=True))
+    gaps = (after - now) - (before - was)
+    wide = _student(sum(spread) ** 2 / each, how) if each > 0 else 1.0
+    return interval(now - was, now - was + wide * gaps, min(first, second, key=np.max), how)
+
+
+def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT) -> Interval:
+    """Return the share of images that have something, 0..1, with its interval over groups.
+
+    Args:
+        has: bool (n,), n at least 1.
+        groups: the group (prompt) of each image; None: each image is its own group.
+        how: the level; nothing is resampled.
+    """
+    x = np.asarray(has, bool)
+    index, value = group_index(groups, len(x)), float(x.mean())
+    if _count(index) < 2:
+        return _unknown(value, index, how)
+    size, tail = _independent(x, index, how), (1 - how.level) / 2
+    hits = value * size
+    low = float(stats.beta.ppf(tail, hits, size - hits + 1)) if value > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, size - hits)) if value < 1 else 1.0
+    low, high = math.floor(low * _ROUND) / _ROUND, math.ceil(high * _ROUND) / _ROUND
+    return Interval(value, low, high, how.level, 0, _count(index))
+
+
+def quantile_interval(
+    values: ArrayLike, q: float, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT
+) -> Interval:
+    """Return a quantile of some values with its interval over groups; all three are among the values.
+
+    With too few images, no value is certain to be below the quantile, or above it; then there is no interval.
+
+    Args:
+        values: float (n,), n at least 1.
+        q: the share of values, 0..1, that are at most the quantile.
+        groups: the group (prompt) of each value; None: each value is its own group.
+        how: the level; nothing is resampled.
+    """
+    x = np.asarray(values, np.float64)
+    ordered, index = np.sort(x), group_index(groups, len(x))
+    value = _at(ordered, q)
+    if _count(index) < 2:
+        return _unknown(value, index, how)
+    size, tail = math.floor(_independent(x <= value, index, how)), (1 - how.level) / 2
+    below, above = stats.binom.ppf(tail, size, q), stats.binom.ppf(1 - tail, size, q) + 1
+    if size < 1 or below < 1 or above > size:
+        return _unknown(value, index, how)
+    low = ordered[max(math.floor(len(x) * below / size), 1) - 1]
+    return Interval(value, float(low), _at(ordered, above / size), how.level, 0, _count(index))
+
+
+def _resampled(x: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
+    """Return the mean of each resample, times what its distance from the mean lacks: float (resamples,)."""
+    means = np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)])
+    groups = _count(index)
+    return np.asarray(x.mean() + math.sqrt(groups / max(groups - 1, 1)) * (means - x.mean()))
+
+
+def _student(free: float, how: Resampling) -> float:
+    """Return by what the ends of Student's distribution are further out than those of the normal one."""
+    end = (1 + how.level) / 2
+    return float(stats.t.ppf(end, free) / stats.norm.ppf(end)) if free > 0 else 1.0
+
+
+def _independent(has: NDArray[np.bool_], index: NDArray[np.int64], how: Resampling) -> float:
+    """Return how many independent images would be as certain about a share: n_eff."""
+    share, images, groups = float(has.mean()), len(has), _count(index)
+    off = np.bincount(index, weights=has - share)
+    variance = groups / (groups - 1) * float(off @ off) / images**2
+    if share in (0.0, 1.0) or variance == 0:
+        return groups
+    end = (1 + how.level) / 2
+    certain = (stats.t.ppf(end, images - 1) / stats.t.ppf(end, groups - 1)) ** 2
+    return min(images, float(share * (1 - share) / variance * certain))
+
+
+def _at(ordered: Floats, q: float) -> float:
+    """Return the lowest value that at least a share q does not exceed."""
+    place = math.ceil(round(q * len(ordered), 9))  # 0.07 * 100 is a little above 7
+    return float(ordered[min(max(place, 1), len(ordered)) - 1])
+
+
+def _count(index: NDArray[np.int64]) -> int:
+    return int(index.max()) + 1 if index.size else 0
+
+
+def _unknown(value: float, index: NDArray[np.int64], how: Resampling) -> Interval:
+    nan = float("nan")
+    return Interval(value, nan, nan, how.level, 0, _count(index), "too few for an interval")
