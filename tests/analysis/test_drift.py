@@ -131,7 +131,9 @@ def test_frames_of_an_image_count_once() -> None:
 @pytest.mark.parametrize("failed", [0, 6])
 def test_files_are_paired_whichever_images_failed(failed: int) -> None:
     files = [f"images/{folder}/{i}.png" for folder in "ab" for i in range(6)]
-    old = [{"file": file, "quality": float(i), "status": "ok", "generator": file[7]} for i, file in enumerate(files)]
+    old: list[dict[str, Any]] = [
+        {"file": file, "quality": float(i), "status": "ok", "generator": file[7]} for i, file in enumerate(files)
+    ]
     new = [{**row, "file": f"new/{row['file']}", "quality": row["quality"] - 0.2} for row in old]
     for row in new[12 - failed :]:
         row.update(status="error", reason="cut off")
