@@ -18,6 +18,7 @@ Cell: TypeAlias = str | float | int | None
 """What a table can hold: text, a number, or None for a missing value."""
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as long as a seed of 64 bits
 _RUNS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
 _QUOTED = re.compile('[",\r\n]')
 
@@ -53,10 +54,12 @@ def csv_cell(value: Cell) -> str:
     return f"'{value}" if _needs_mark(value) else value
 
 
-def from_csv_cell(text: str) -> str | float | None:
-    """Return what the text of a CSV cell stands for."""
+def from_csv_cell(text: str) -> Cell:
+    """Return what the text of a CSV cell stands for; a whole number, such as a seed, keeps all its digits."""
     if not text:
         return None
+    if _WHOLE.fullmatch(text):
+        return int(text)
     return float(text) if _is_number(text) else unmarked(text)
 
 

@@ -68,8 +68,8 @@ def _as(kind: type, value: Cell) -> Cell:
     return utf8(value if isinstance(value, str) else repr(value)).decode() if kind is str else kind(value)
 
 
-def stream(path: Path) -> Iterator[dict[str, str | float | None]]:
-    """Yield the rows of a Parquet file: numbers as float, missing values as None, the rest as text.
+def stream(path: Path) -> Iterator[dict[str, Cell]]:
+    """Yield the rows of a Parquet file: numbers as float or int, missing values as None, the rest as text.
 
     Raises:
         DataError: there is no such file, it is not Parquet, or a column holds neither text nor numbers.
@@ -127,8 +127,8 @@ def is_plain(kind: Any) -> bool:
     return any(getattr(types, name)(kind) for name in known)
 
 
-def _plain(value: Any) -> str | float | None:
-    return value if value is None or isinstance(value, str) else float(value)
+def _plain(value: Any) -> Cell:
+    return value if value is None or isinstance(value, str) or type(value) is int else float(value)
 
 
 def pyarrow() -> tuple[Any, Any]:

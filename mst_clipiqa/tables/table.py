@@ -228,8 +228,8 @@ def _value(line: Line, path: Path) -> Any:
     return line.value
 
 
-def _flat(cell: Any, column: str, line: Line, path: Path) -> str | float | None:
-    if cell is None or isinstance(cell, str):
+def _flat(cell: Any, column: str, line: Line, path: Path) -> Cell:
+    if cell is None or isinstance(cell, str) or (type(cell) is int and abs(cell) < 2**64):
         return cell
     with contextlib.suppress(TypeError, OverflowError):
         return float(cell)

@@ -204,6 +204,10 @@ def test_words_decide_whether_a_prompt_is_in_vocabulary(pair: MiniPair) -> None:
 @pytest.mark.parametrize(
     "prompt",
     [
+        "ein Hund",
+        "une voiture rouge",
+        "大きな",
+        "犬が走る",
         "ein roter Ball auf einem Holztisch",
         "une balle rouge sur une table en bois",
         "un perro en la nieve",
@@ -230,6 +234,8 @@ def test_other_languages_in_latin_letters_are_not_read(pair: MiniPair, prompt: s
         "Café del Mar, los Angeles",
         "jalapeño piñata, café",
         "comic con, op art, 8k",
+        "fjord, smörgåsbord",
+        "🦊 8k",
         "red ball",
         "",
     ],

@@ -385,6 +385,18 @@ def test_malformed_tables(
     assert words in reason_of(DataError, read_table, f"t{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_whole_numbers_keep_all_their_digits(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    seeds = [9007199254740993, 12345678901234567, 0, -1]  # the first two are no floats
+    table = written(tmp_path / f"a{suffix}", [{"seed": seed} for seed in seeds], ["seed"])
+    found = read_table(table)
+    assert [row["seed"] for row in found] == seeds
+    again = written(tmp_path / f"b{suffix}", found, ["seed"])
+    assert again.read_bytes() == table.read_bytes()
+
+
 def test_numbers_that_no_float_holds(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"a\n1e999\n{'9' * 400}\n")
     assert read_table(tmp_path / "t.csv") == [{"a": "1e999"}, {"a": "9" * 400}]
@@ -422,7 +434,7 @@ def test_any_bytes_are_a_table_or_a_reason(suffix: str, data: bytes, tmp_path: P
         rows = read_table(path)
     except DataError:
         return  # and nothing else
-    assert all(isinstance(cell, str | float | None) for row in rows for cell in row.values())
+    assert all(isinstance(cell, str | float | int | None) for row in rows for cell in row.values())
 
 
 # --- places that cannot be written --------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @trained_encoders_options
 @click.option("--heads", default="template,prompt", show_default=True, help="Heads to train.")
 @click.option("--targets", help="Targets to train for; default: all in the set.")
-@click.option("--splits", default=10, show_default=True, help="Number of splits.")
+@click.option("--splits", default=10, show_default=True, type=click.IntRange(1), help="Number of splits.")
 @click.option("--split-by", default="prompt", show_default=True, help="Split by: prompt, image, official or a file.")
 @click.option("--test-data", help="Test on this other rated set.")
 @click.option("--test-root", type=click.Path(path_type=Path), help="Folder of that set.")

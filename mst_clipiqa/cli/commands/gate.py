@@ -59,12 +59,12 @@ def command(source: str, old: str | None, **flags: Any) -> int:
     from mst_clipiqa.evaluate.resampling import Resampling
 
     names = ("min_mean", "min_quantile", "min_share", "max_failed", "min_count")
+    if flags["margin"] is not None and old is None:
+        raise UsageError("--margin needs --not-worse-than: name the older scores, or omit it.")
     if old is None and not any(flags[name] for name in names):
         raise UsageError(
             "Expected a condition, got none: give one such as --min-mean quality=2.8, or --not-worse-than OLD."
         )
-    if flags["margin"] is not None and old is None:
-        raise UsageError("--margin needs --not-worse-than: name the older scores, or omit it.")
     how = Resampling(flags["level"] / 100, resamples=2000, seed=flags["seed"])
     checked = _checked(source, old, flags, how)
     failed = [one for one in checked if not one.passed]

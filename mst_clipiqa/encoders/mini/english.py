@@ -1,8 +1,8 @@
-"""Whether a prompt in Latin letters is in another language than English.
+"""Whether a prompt is in another language than English.
 
 WordPiece spells German and French words with pieces that it knows from English, so the vocabulary does not tell. Small
-words do: a prompt with two marks of another language, one of them sure, and none of English, is not in English; nor is
-one of which half are likely marks, at least three. Marks are its small words, and words that do not begin with a
+words do: a prompt with two marks of another language, one of them sure, and none of English, is not in English; for up
+to four words, one sure small word is enough. Nor is one of which half are likely marks, at least three. Marks are its small words, and words that do not begin with a
 capital and have a letter that English loan words hardly have. Short prompts without small words count as English.
 """
 
@@ -42,17 +42,20 @@ _LIKELY = frozenset(
 )
 _LOANED = frozenset("éèêëàâçïîôûáíóúñ")
 """Letters that words taken into English may keep, as in café, naïve and jalapeño."""
-_MARKS, _MANY = 2, 3
+_MARKS, _MANY, _SHORT = 2, 3, 4
 
 
 def is_english(prompt: str) -> bool:
-    """Return whether nothing tells that a prompt in Latin letters is in another language.
+    """Return whether nothing tells that a prompt is in another language.
 
     Example:
         >>> is_english("a red ball on a table"), is_english("ein roter Ball auf dem Tisch")
         (True, False)
     """
     words = _WORD.findall(unicodedata.normalize("NFC", prompt))
+    letters = "".join(words)
+    if 2 * sum("LATIN" in unicodedata.name(letter, "") for letter in letters) < len(letters):
+        return False
     small = [word.lower() for word in words]
     if any(word in _ENGLISH for word in small):
         return True
@@ -60,6 +63,8 @@ def is_english(prompt: str) -> bool:
     likely = sum(word in _LIKELY and word not in _SURE for word in small)
     if not sure:  # names have such words too: Leonardo da Vinci
         return likely < _MANY or 2 * likely < len(words)
+    if len(words) <= _SHORT and any(word in _SURE for word in small):
+        return False
     return sure + likely < _MARKS
 
 
