@@ -2,8 +2,9 @@
 
 WordPiece spells German and French words with pieces that it knows from English, so the vocabulary does not tell. Small
 words do: a prompt with two marks of another language, one of them sure, and none of English, is not in English; for up
-to four words, one sure small word is enough. Nor is one of which half are likely marks, at least three. Marks are its small words, and words that do not begin with a
-capital and have a letter that English loan words hardly have. Short prompts without small words count as English.
+to four words, one sure small word is enough. Nor is one of which half are likely marks, at least three. Marks are its
+small words, and words that do not begin with a capital and have a letter that English loan words hardly have. Short
+prompts without small words count as English, unless most of their letters are not Latin.
 """
 
 from __future__ import annotations
