@@ -60,7 +60,13 @@ def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = Fa
 
 
 def plan(
-    rows: Sequence[Row], everything: Sequence[Row], folders: Sequence[Path], target: Path, *, move: bool = False
+    rows: Sequence[Row],
+    everything: Sequence[Row],
+    folders: Sequence[Path],
+    target: Path,
+    *,
+    move: bool = False,
+    by_name: bool = True,
 ) -> TransferPlan:
     """Return where each row's image would go: below ``target``, in its present subfolders.
 
@@ -72,6 +78,7 @@ def plan(
         folders: where to look for files with relative names.
         target: the folder to go to.
         move: whether the images would be moved.
+        by_name: whether a file of the same name in one of the folders will do, whatever folder the table names.
 
     Raises:
         UsageError: ``target`` exists and is not a folder.
@@ -79,7 +86,7 @@ def plan(
     if target.exists() and not target.is_dir():
         raise UsageError(f"Expected a folder to put images in, got the file {str(target)!r}: name another.")
     need_columns(everything, ["file"])
-    finder = ImageFinder(folders)
+    finder = ImageFinder(folders, by_name)
     top = _common_folder([_absolute(found) for row in everything if (found := finder.find(_file(row)))])
     moves: list[tuple[Row, RowImage, Path]] = []
     left: list[LeftOut] = []

@@ -22,20 +22,24 @@ class ImageFinder:
 
     Attributes:
         folders: where to look for files with relative names.
+        by_name: whether a file of the same name in one of the folders will do, whatever folder the table names.
     """
 
     folders: Sequence[Path]
+    by_name: bool = True
     _inside: dict[Path, dict[str, FileInFile]] = field(default_factory=dict)
 
     def find(self, file: str) -> RowImage | None:
         """Return the image of a row, such as "a.png" or "shard.tar/a.png"; None if it is not found."""
-        found = find_image(file, self.folders)
-        return self._stored(file) if found is None else found
+        found = find_image(file, self.folders, by_name=False) or self._stored(file)
+        return find_image(file, self.folders) if found is None and self.by_name else found
 
     def _stored(self, file: str) -> FileInFile | None:
         parts = file.split("/")
         for end, part in enumerate(parts[:-1], 1):
-            if part.lower().endswith(_CONTAINERS) and (path := find_image("/".join(parts[:end]), self.folders)):
+            if part.lower().endswith(_CONTAINERS) and (
+                path := find_image("/".join(parts[:end]), self.folders, by_name=self.by_name)
+            ):
                 return self._images_of(path).get("/".join(parts[end:]))
         return None
 

@@ -99,13 +99,16 @@ def _generator(file: str, where: GeneratorFrom) -> str:
     return path.stem.split("_")[0] if "_" in path.stem else ""
 
 
-def find_image(file: str, folders: Sequence[Path]) -> Path | None:
-    """Return the path of a row's file: below one of the folders, or as it is named; None if it is not found."""
+def find_image(file: str, folders: Sequence[Path], *, by_name: bool = True) -> Path | None:
+    """Return the path of a row's file: below one of the folders, or as it is named; None if it is not found.
+
+    With ``by_name``, a file of the same name in one of the folders is taken if there is no other.
+    """
     if not file or "\0" in file:
         return None
     named = Path(file)
     places = [named] if named.is_absolute() else [*(folder / named for folder in folders), named]
-    if not named.is_absolute():
+    if by_name and not named.is_absolute():
         places += [folder / named.name for folder in folders]  # scored elsewhere, collected in one folder since
     return next((place for place in places if _is_file(place)), None)
 

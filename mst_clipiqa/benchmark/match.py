@@ -24,7 +24,7 @@ def match_rows(rows: Sequence[_Row], records: Sequence[Record]) -> dict[str, _Ro
     ends: defaultdict[str, list[_Row]] = defaultdict(list)
     whole: defaultdict[str, list[_Row]] = defaultdict(list)
     for row in rows:
-        parts = _parts(str(row["file"]))
+        parts = _parts(str(row.get("file") or ""))
         whole["/".join(parts)].append(row)
         for i in range(len(parts)):
             ends["/".join(parts[i:])].append(row)

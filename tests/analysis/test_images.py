@@ -38,6 +38,14 @@ def test_images_inside_files_are_found_by_the_names_of_the_table(folder: Path) -
     assert ImageFinder([]).find(f"{folder}/s.tar/x/0.png") is not None
 
 
+def test_an_image_inside_a_file_comes_before_another_of_its_name(folder: Path) -> None:
+    (folder / "0.png").write_bytes(IMAGES[1])
+    found = ImageFinder([folder]).find("s.tar/x/0.png")
+    assert found is not None and found.read_bytes() == IMAGES[0]
+    assert ImageFinder([folder]).find("gone/0.png") == folder / "0.png"
+    assert ImageFinder([folder], by_name=False).find("gone/0.png") is None
+
+
 def test_they_are_copied_into_a_folder_for_each_file_and_never_moved(folder: Path) -> None:
     rows = [*ROWS, {"file": "s.tar/none.png", "status": "ok"}]
     planned = plan(rows, rows, [folder], folder / "out")

@@ -180,6 +180,37 @@ def test_filter_says_which_image_is_gone(here: Path) -> None:
     assert [row["to"] for row in csv_of(result.stdout)] == ["out/ü.png"]
 
 
+def test_filter_moves_no_other_file_of_the_same_name(here: Path) -> None:
+    first = ROWS[0][0]
+    Path(first).rename(Path(first).name)
+    result = call("filter", "scores.csv", "--min-quality", "1", "--move-to", "out", "--yes")
+    assert "its image is not found" in result.stderr
+    assert Path(Path(first).name).is_file()
+    again = call("filter", "scores.csv", "--min-quality", "1", "--images", ".", "--copy-to", "found", "--yes")
+    assert "its image is not found" not in again.stderr or first not in again.stderr
+
+
+def test_two_outputs_of_one_name_are_refused(here: Path) -> None:
+    result = call("filter", "scores.csv", "-o", "x.csv", "--left-out", "x.csv")
+    assert (result.exit_code, Path("x.csv").exists()) == (2, False)
+    assert "Expected two outputs, got 'x.csv' for both: name another for --left-out." in result.stderr
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "in/a.png", "page"])
+def test_a_report_replaces_no_table_and_no_image(here: Path, name: str) -> None:
+    before = tree()
+    result = call("report", "scores.csv", "-o", name)
+    assert (result.exit_code, tree()) == (2, before)
+    assert f"Expected a page whose name ends in .html, got '{name}'" in result.stderr
+
+
+def test_an_output_without_a_name_is_refused(here: Path) -> None:
+    for command in (["rank", "scores.csv"], ["score", "in"], ["report", "scores.csv"]):
+        result = call(*command, "-o", "")
+        assert result.exit_code == 2
+        assert "expected a name, got an empty one" in result.stderr
+
+
 def test_filter_finds_images_beside_a_table_that_was_taken_along(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")

@@ -21,8 +21,18 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+
+class _NamedPath(click.Path):
+    """A path with a name: a variable that is not set gives an empty one, which Path takes for the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a name, got an empty one: is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _NamedPath(path_type=Path, file_okay=False)
+FILE = _NamedPath(path_type=Path, dir_okay=False)
 FAILED_GATE = 3
 """Exit code if a condition of ``gate`` or ``drift`` does not hold."""
 

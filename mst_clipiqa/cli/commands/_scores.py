@@ -20,6 +20,7 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._score_table import counted, say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
+from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
@@ -117,6 +118,8 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
 
 def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
     """Write the rows and those left out as ``table_options`` say, and return the exit code."""
+    if how["left_out"] is not None and how["left_out"] == how["output"]:
+        raise UsageError(f"Expected two outputs, got {shown(how['output'])} for both: name another for --left-out.")
     write_rows(rows, how["output"], how["as_json"])
     return finish(left, how["left_out"])
 

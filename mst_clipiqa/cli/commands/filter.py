@@ -60,7 +60,8 @@ def command(
     if target is None:
         _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not.")
         return deliver(kept.rows, kept.left_out, how)
-    planned = plan(kept.rows, rows, folders_of(source, images), target, move=move_to is not None)
+    places = folders_of(source, images)
+    planned = plan(kept.rows, rows, places, target, move=move_to is not None, by_name=images is not None)
     results, failed = _do(planned, move_to is not None, yes)
     _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not. {_summary(len(results), move_to is not None, yes)}")
     return deliver(results, [*kept.left_out, *planned.left_out, *failed], how)

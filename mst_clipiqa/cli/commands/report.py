@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import load_scorer
+from mst_clipiqa.cli.commands._options import FILE, load_scorer
 from mst_clipiqa.cli.commands._score_table import counted, say_written
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options
 from mst_clipiqa.errors import UsageError, shown
@@ -28,7 +28,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default="report.html",
     show_default=True,
     help="File to write the page to.",
@@ -69,6 +69,8 @@ def command(
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.report import ReportOptions, write_report
 
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"Expected a page whose name ends in .html, got {shown(output)}: name another output.")
     rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
     if columns := [name for name in (by or "").split(",") if name.strip()]:
         need_columns(rows, columns)
