@@ -98,7 +98,7 @@ def _as_prompts(path: Path) -> None:
 def _as_table(path: Path) -> None:
     if path.suffix != ".json":
         for row in stream_table(path):
-            if not all(isinstance(cell, str | float | None) for cell in row.values()):
+            if not all(isinstance(cell, str | float | int | None) for cell in row.values()):
                 raise TypeError(f"not a row: {row}")
 
 

@@ -22,6 +22,7 @@ from mst_clipiqa.errors import UsageError, need, shown
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
 from mst_clipiqa.tables.atomic import write_atomically
+from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.table import stream_table
 
@@ -156,9 +157,9 @@ def _done(committed: list[Path]) -> Counter[int]:
     )
 
 
-def _frame(cell: str | float | None) -> int | None:
+def _frame(cell: Cell) -> int | None:
     """Return a frame's number from 0, as in a source, of its number from 1, as in the table."""
-    return int(cell) - 1 if isinstance(cell, float) else None
+    return int(cell) - 1 if isinstance(cell, int | float) else None
 
 
 def _count(output: Path) -> tuple[int, int, int]:

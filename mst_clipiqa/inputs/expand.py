@@ -19,7 +19,14 @@ from mst_clipiqa.inputs.folders import Folder, check_folder, walk
 from mst_clipiqa.inputs.hints import left_out, texts_beside, unread_prompts
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, Entry, ListColumns, entries, other_columns
-from mst_clipiqa.inputs.prompt_choice import METADATA, PromptChoice, PromptFinder, in_metadata, in_unicode
+from mst_clipiqa.inputs.prompt_choice import (
+    METADATA,
+    PromptChoice,
+    PromptFinder,
+    columns_in_metadata,
+    in_metadata,
+    in_unicode,
+)
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.inputs.stdin import save_list
 from mst_clipiqa.tables.cells import Cell
@@ -246,11 +253,11 @@ class _Walker:
     ) -> Iterator[Item]:
         if folder.problem:
             yield Item(in_unicode(folder.path), None, problem=folder.problem)
-        beside = known.get(folder.path)
         find = self.prompts.finder(in_metadata(folder.path, known) or above)
         for name in folder.images:
             path = f"{folder.path}/{name}"
-            yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, beside)
+            more = None if self.prompts.given else columns_in_metadata(path, known)
+            yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, more)
 
     def _in_list(self, path: Path) -> Iterator[Item]:
         try:
@@ -260,16 +267,14 @@ class _Walker:
                     yield Item(where, None, problem=f"Expected a file in each row, but {entry.problem}.")
                 else:
                     find = self.prompts.finder(_of_entry(entry), entry.stored)
-                    item = self._item(entry.path, find, more=entry.more)
+                    item = self._item(entry.path, find, entry.more)
                     yield replace(item, path=None, stored=entry.stored) if entry.stored else item
         except DataError as error:  # the rows before it have been scored, so this becomes a row too
             yield Item(in_unicode(str(path)), None, problem=str(error))
 
-    def _item(
-        self, path: str, find: PromptFinder, beside: PromptFile | None = None, more: Mapping[str, Cell] | None = None
-    ) -> Item:
-        source = self.prompts.given or beside
-        others = {**(more or {}), **(source.more(path) if source else {})}
+    def _item(self, path: str, find: PromptFinder, more: Mapping[str, Cell] | None = None) -> Item:
+        given = self.prompts.given
+        others = {**(more or {}), **(given.more(path) if given else {})}
         try:
             prompt = find(path)
         except DataError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.inputs.beside import PROMPT_SOURCES, in_metadata_of, prompt_finder
 from mst_clipiqa.inputs.lists import ColumnsError
 from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
 from mst_clipiqa.tables.stored import FileInFile
 
@@ -119,14 +120,7 @@ class PromptChoice:
 
 def in_metadata(folder: str, known: dict[str, PromptFile]) -> PromptFinder | None:
     """Return how to find prompts in the metadata of a folder, or else of those that contain it."""
-    around: list[tuple[str, PromptFile]] = []  # the nearest first
-    outer = folder
-    while known:
-        if outer in known:
-            around.append((outer, known[outer]))
-        if not outer:
-            break
-        outer = outer.rpartition("/")[0]
+    around = _around(folder, known)
     if not around:
         return None
 
@@ -137,6 +131,25 @@ def in_metadata(folder: str, known: dict[str, PromptFile]) -> PromptFinder | Non
         return _counted(around[0][1], None, path)
 
     return find
+
+
+def columns_in_metadata(path: str, known: dict[str, PromptFile]) -> Mapping[str, Cell]:
+    """Return the other columns of an image in the metadata of the nearest folder whose metadata names it."""
+    around = _around(path.rpartition("/")[0], known)
+    found = (metadata.exactly_more(path[len(outer) + 1 :]) for outer, metadata in around)
+    return next(filter(None, found), {})
+
+
+def _around(folder: str, known: dict[str, PromptFile]) -> list[tuple[str, PromptFile]]:
+    """Return the folders with metadata that contain a folder, itself among them, the nearest first."""
+    around, outer = [], folder
+    while known:
+        if outer in known:
+            around.append((outer, known[outer]))
+        if not outer:
+            break
+        outer = outer.rpartition("/")[0]
+    return around
 
 
 def _counted(file: PromptFile, prompt: str | None, path: str) -> str | None:

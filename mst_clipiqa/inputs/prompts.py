@@ -93,6 +93,10 @@ class PromptFile:
         keys = self._keys(file)
         return self._more.get(keys[0], {}) if len(keys) == 1 else {}
 
+    def exactly_more(self, file: str) -> Mapping[str, Cell]:
+        """Return the other columns of the row whose key is this path; none if there is no such row."""
+        return self._more.get(key_of(file), {})
+
     def _keys(self, file: str) -> list[str]:
         """Return the keys that fit an image equally well."""
         parts = key_of(file).split("/")

@@ -82,7 +82,7 @@ def test_missing_images_are_said_or_left_out(tmp_path: Path) -> None:
         ),
         (
             [HEADER, "1.png,2.png,p,a,0"],
-            "Expected a number above 0 in column strength in row 1 of 'pairs.csv', got '0.0'",
+            "Expected a number above 0 in column strength in row 1 of 'pairs.csv', got '0'",
         ),
         ([HEADER, "1.png,2.png,p,a,often"], "Expected a number above 0 .* got 'often'"),
     ],

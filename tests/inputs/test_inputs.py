@@ -339,6 +339,14 @@ def test_other_columns_pass_through() -> None:
     assert [item.more for item in inputs] == [{"seed": 1}, {"seed": 2}]
 
 
+def test_columns_of_metadata_go_to_the_image_that_it_names() -> None:
+    tree("d/1.png", "d/sub/1.png", "d/sub/2.jpg")
+    Path("d/metadata.csv").write_text("file_name,prompt,seed\nsub/1.png,a cat,9\n2.jpg,a dog,7\n")
+    inputs = expand("d", recursive=True)
+    found = {item.file: (item.prompt, dict(item.more)) for item in inputs}
+    assert found == {"d/1.png": (None, {}), "d/sub/1.png": ("a cat", {"seed": 9}), "d/sub/2.jpg": (None, {})}
+
+
 def test_lists_of_plain_names() -> None:
     tree("a.png", "b.png", l__txt="a.png\r\n\n b.png\n", p__txt="a cat\na dog\n")
     assert names("l.txt") == ["a.png", " b.png"]
