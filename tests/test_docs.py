@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from scipy.special import ndtri, stdtrit
 
 from mst_clipiqa import cli
 from mst_clipiqa.adapt.fit import AdaptRecipe
+from mst_clipiqa.evaluate.means import quantile_interval, share_interval
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +89,16 @@ def test_scale_says_how_fast_integers_are() -> None:
         in text
     )
     assert f"| {whole['times_auto']:.2f} times as fast as fp32 where a CPU lacks bf16" in page("decisions")
+
+
+def test_pages_say_what_few_prompts_and_images_are_worth() -> None:
+    factors = {n: (n / (n - 1)) ** 0.5 * stdtrit(n - 1, 0.975) / ndtri(0.975) for n in (12, 24, 48)}
+    first, second, third = (f"{100 * (factor - 1):.0f} %" for factor in factors.values())
+    assert f"by {first} over 12, {second} over 24 and {third} over 48" in " ".join(page("reliability").split())
+    text = " ".join(page("gate").split())
+    assert f"goes down to {100 * share_interval([True] * 10).low:.0f} %" in text
+    known = [quantile_interval(list(range(n)), 0.1).undefined is None for n in (36, 37)]
+    assert known == [False, True] and "The 10 % quantile has an interval from 37 images on" in text
 
 
 def test_scale_says_what_a_card_does() -> None:

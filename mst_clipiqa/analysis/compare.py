@@ -161,4 +161,5 @@ def probability(difference: float, half_a: float, half_b: float) -> float:
 def _percent(chance: float) -> str:
     if chance > 0.995:
         return "more than 99 % probability"
-    return f"{math.floor(100 * chance + 1e-9) if chance < SURE else 100 * chance:.0f} % probability"
+    percent = 100 * chance
+    return f"{percent if chance >= SURE else math.floor(percent + 1e-9):.0f} % probability"  # 94.9 is not yet 95

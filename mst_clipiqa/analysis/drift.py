@@ -10,12 +10,13 @@ from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.pairing import (
     Pairing,
-    Side,
     choose_pairing,
     difference_of_sides,
     folder_of,
+    plural_of,
     prompt_of,
     side_of,
+    unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
@@ -64,9 +65,9 @@ class Change:
     def over(self) -> str:
         """Return in words what was compared: "over 48 prompts"."""
         if self.pairing == "none":
-            units = " or ".join(f"{one}s" for one in self.unit.split(" or "))
+            units = plural_of(self.unit)
             return f"over {self.old_count:,} old and {self.new_count:,} new {units} that are not paired"
-        name = f"{self.unit}s" if self.new_count != 1 else self.unit
+        name = plural_of(self.unit) if self.new_count != 1 else self.unit
         return f"over {self.new_count:,} {name}" + (" of the same name" if self.unit == "image" else "")
 
     @property
@@ -101,7 +102,7 @@ class Change:
             "old": self.old,
             "new": self.new,
             "difference": self.difference,
-            **interval_cells(self.low, self.high),
+            **interval_cells(self.low, self.high, self.verdict),
         }
 
 
@@ -212,12 +213,6 @@ def _without(values: Iterable[str], others: Iterable[str]) -> list[str]:
     return [value for value in values if value not in known]
 
 
-def _unit(*sides: Side) -> str:
-    """Return what the values of some sides are of."""
-    prompts, values = sum(side.prompts for side in sides), sum(len(side.values) for side in sides)
-    return "prompt" if prompts == values else "prompt or image" if prompts else "image"
-
-
 @dataclass(frozen=True)
 class _Tables:
     """Scored rows of two tables, frames as one row, and the folder of each whole table."""
@@ -240,7 +235,7 @@ def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resamplin
         if result is None:
             continue
         before, after, gap = result
-        unit = _unit(before, after)
+        unit = unit_of(before.prompts + after.prompts, len(before.values) + len(after.values))
         found.append(
             Change(
                 target,

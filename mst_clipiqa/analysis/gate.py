@@ -12,7 +12,7 @@ from typing import Any, Literal
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.frames import mean_of_frames
-from mst_clipiqa.analysis.pairing import choose_pairing, folder_of, prompt_of
+from mst_clipiqa.analysis.pairing import choose_pairing, folder_of, plural_of, prompt_of, unit_of
 from mst_clipiqa.analysis.rows import Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval
@@ -202,8 +202,7 @@ def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: 
             found = share_interval([value >= one.at for value in values], prompts, how)
     known = found.undefined is None
     passed = found.low >= one.limit if confident and known else found.value >= one.limit and not confident
-    with_prompt = sum(bool(prompt) for _, prompt in pairs)
-    unit = "prompt" if with_prompt == len(pairs) else "prompt or image" if with_prompt else "image"
+    unit = unit_of(sum(bool(prompt) for _, prompt in pairs), len(pairs))
     words = f"{_measured(one, found, unit, len(rows) - len(pairs))}, {_compared(one, found, passed)}"
     low, high = (found.low, found.high) if known else (None, None)
     return Checked(flag, passed, words, found.value, low, high, one.limit)
@@ -215,9 +214,7 @@ def _measured(one: Threshold, found: Interval, unit: str, without: int) -> str:
     def form(value: float) -> str:
         return _percent(value, one.limit) if is_share else _plain(value, one.limit)
 
-    over = (
-        f"over {found.groups:,} {unit if found.groups == 1 else ' or '.join(f'{one}s' for one in unit.split(' or '))}"
-    )
+    over = f"over {found.groups:,} {plural_of(unit) if found.groups != 1 else unit}"
     ends = f"{100 * found.level:g} % {form(found.low)} to {form(found.high)} {over}"
     evidence = ends if found.undefined is None else f"{over}, too few for an interval"
     left = f"; {without:,} without it left out" if without else ""

@@ -78,6 +78,16 @@ def _path(row: Row) -> PurePosixPath:
     return PurePosixPath(text(row, "file").replace("\\", "/"))
 
 
+def unit_of(prompts: int, values: int) -> str:
+    """Return what some values are of, if so many of them are of prompts: "prompt", "image", or "prompt or image"."""
+    return "prompt" if prompts == values else "prompt or image" if prompts else "image"
+
+
+def plural_of(unit: str) -> str:
+    """Return the plural of what ``unit_of`` returns."""
+    return " or ".join(f"{one}s" for one in unit.split(" or "))
+
+
 def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str) -> Side:
     """Return the values of a score in one table.
 

@@ -80,8 +80,7 @@ class SettingEffect:
             "before": self.before,
             "after": self.after,
             "difference": self.difference,
-            **interval_cells(self.low, self.high),
-            "verdict": self.verdict,
+            **interval_cells(self.low, self.high, self.verdict),
         }
 
 

@@ -19,7 +19,7 @@ def verdict_of(low: float, high: float) -> str:
     return "worse" if high < 0 else "no difference"
 
 
-def interval_cells(low: float, high: float) -> dict[str, float | str | None]:
+def interval_cells(low: float, high: float, verdict: str) -> dict[str, float | str | None]:
     """Return the end of a row: low and high, empty if there is no interval, and the verdict."""
     known = not math.isnan(low)
-    return {"low": low if known else None, "high": high if known else None, "verdict": verdict_of(low, high)}
+    return {"low": low if known else None, "high": high if known else None, "verdict": verdict}

@@ -91,7 +91,7 @@ class CLIPPair:
             asked = named(INT8, bits)
         elif asked.startswith(INT8):  # as it was on a CPU
             asked = resolve_precision("auto", where)
-        self.mstfe.to(where).compute_in(DTYPES.get(asked, torch.float32))
+        self.mstfe.to(where).compute_in(torch.float32 if bits else DTYPES[asked])
         for tower in self.towers:
             if isinstance(tower, VisionTower):
                 tower.sum_bits = bits

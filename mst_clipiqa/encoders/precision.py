@@ -15,7 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"
 """The precision of image encoders that multiply 8-bit integers on a CPU."""
 ARITHMETIC_VERSION = "6"
-"""Part of every cache key: raise it when any precision computes something differently."""
+"""Part of every cache key: raise it when any precision, or what is said of a prompt, comes out differently."""
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
     measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
     resampling.py   bootstrap: resamples prompts, not images
-    means.py        mean_interval, unpaired_difference, share_interval, quantile_interval: hold with few prompts too
+    means.py        mean_interval, unpaired_difference, share_interval, quantile_interval: over few prompts or many
     pairs.py        pair_accuracy, preference_accuracy: the better of two images of one prompt
     comparison.py   paired_difference: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image

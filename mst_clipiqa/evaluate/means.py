@@ -1,10 +1,12 @@
-"""Intervals of means, differences of means, shares and quantiles, over prompts, that hold with few of them too.
+"""Intervals of means, differences of means, shares and quantiles over prompts, few or many.
 
 Images of one prompt are not independent, so a prompt is what counts. Percentiles of resampled means are too narrow for
 few prompts: resamples vary by (n - 1) / n of the variance, and their ends are those of a normal distribution, not of
 Student's. Both are made up for, by one factor on the distance from the mean:
 
     sqrt(n / (n - 1)) t(n - 1) / z
+
+The values should be spread symmetrically. If they are very skewed, intervals over few prompts stay too narrow.
 
 A share that all or no images have does not vary among resamples, and a quantile is always one of the values.
 Their ends come from the binomial distribution of as many independent images as would be as certain:
@@ -23,8 +25,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import scipy  # its parts are imported when used: only a quantile needs stats, which take half a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from mst_clipiqa.evaluate.measures import Floats
 from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling, draw_counts, group_index, interval
@@ -93,8 +95,8 @@ def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how
         return _unknown(value, index, how)
     size, tail = _independent(x, index, how), (1 - how.level) / 2
     hits = value * size
-    low = float(stats.beta.ppf(tail, hits, size - hits + 1)) if value > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, size - hits)) if value < 1 else 1.0
+    low = float(scipy.special.betaincinv(hits, size - hits + 1, tail)) if value > 0 else 0.0
+    high = float(scipy.special.betaincinv(hits + 1, size - hits, 1 - tail)) if value < 1 else 1.0
     low, high = math.floor(low * _ROUND) / _ROUND, math.ceil(high * _ROUND) / _ROUND
     return Interval(value, low, high, how.level, 0, _count(index))
 
@@ -118,7 +120,8 @@ def quantile_interval(
     if _count(index) < 2:
         return _unknown(value, index, how)
     size, tail = math.floor(_independent(x <= value, index, how)), (1 - how.level) / 2
-    below, above = stats.binom.ppf(tail, size, q), stats.binom.ppf(1 - tail, size, q) + 1
+    below, above = (float(end) for end in scipy.stats.binom.ppf([tail, 1 - tail], size, q))
+    above += 1
     if size < 1 or below < 1 or above > size:
         return _unknown(value, index, how)
     low = ordered[max(math.floor(len(x) * below / size), 1) - 1]
@@ -135,7 +138,7 @@ def _resampled(x: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
 def _student(free: float, how: Resampling) -> float:
     """Return by what the ends of Student's distribution are further out than those of the normal one."""
     end = (1 + how.level) / 2
-    return float(stats.t.ppf(end, free) / stats.norm.ppf(end)) if free > 0 else 1.0
+    return float(scipy.special.stdtrit(free, end) / scipy.special.ndtri(end)) if free > 0 else 1.0
 
 
 def _independent(has: NDArray[np.bool_], index: NDArray[np.int64], how: Resampling) -> float:
@@ -146,7 +149,7 @@ def _independent(has: NDArray[np.bool_], index: NDArray[np.int64], how: Resampli
     if share in (0.0, 1.0) or variance == 0:
         return groups
     end = (1 + how.level) / 2
-    certain = (stats.t.ppf(end, images - 1) / stats.t.ppf(end, groups - 1)) ** 2
+    certain = (scipy.special.stdtrit(images - 1, end) / scipy.special.stdtrit(groups - 1, end)) ** 2
     return min(images, float(share * (1 - share) / variance * certain))
 
 

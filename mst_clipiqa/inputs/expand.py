@@ -254,10 +254,10 @@ class _Walker:
         if folder.problem:
             yield Item(in_unicode(folder.path), None, problem=folder.problem)
         find = self.prompts.finder(in_metadata(folder.path, known) or above)
+        more = columns_in_metadata(folder.path, {} if self.prompts.given else known)
         for name in folder.images:
             path = f"{folder.path}/{name}"
-            more = None if self.prompts.given else columns_in_metadata(path, known)
-            yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, more)
+            yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, more(path))
 
     def _in_list(self, path: Path) -> Iterator[Item]:
         try:

@@ -133,11 +133,14 @@ def in_metadata(folder: str, known: dict[str, PromptFile]) -> PromptFinder | Non
     return find
 
 
-def columns_in_metadata(path: str, known: dict[str, PromptFile]) -> Mapping[str, Cell]:
-    """Return the other columns of an image in the metadata of the nearest folder whose metadata names it."""
-    around = _around(path.rpartition("/")[0], known)
-    found = (metadata.exactly_more(path[len(outer) + 1 :]) for outer, metadata in around)
-    return next(filter(None, found), {})
+def columns_in_metadata(folder: str, known: dict[str, PromptFile]) -> Callable[[str], Mapping[str, Cell]]:
+    """Return how to find the other columns of an image, in the metadata of a folder or of those that contain it."""
+    around = _around(folder, known)
+
+    def find(path: str) -> Mapping[str, Cell]:
+        return next(filter(None, (metadata.exactly_more(path[len(outer) + 1 :]) for outer, metadata in around)), {})
+
+    return find
 
 
 def _around(folder: str, known: dict[str, PromptFile]) -> list[tuple[str, PromptFile]]:

@@ -166,8 +166,8 @@ def read_table(path: str | os.PathLike[str]) -> list[dict[str, str | float | Non
     return list(stream_table(path))
 
 
-def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, str | float | None]]:
-    """Yield the rows of a table of any origin: numbers as float, empty cells as None, the rest as text.
+def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
+    """Yield the rows of a table of any origin: numbers as float or int, empty cells as None, the rest as text.
 
     In a CSV file of another program, text that looks like a number becomes a number.
 

@@ -436,6 +436,16 @@ def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
     assert call("drift", "worse.csv", "scores.csv", "--fail-if-worse").exit_code == 1  # only a failed row
 
 
+def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:
+    rows = [(f"in/{maker}_{i}.png", f"p{i}", float(i), 1.0, "ok", "") for maker in "abc" for i in range(4)]
+    table(here / "many.csv", rows)
+    result = call("drift", "many.csv", "many.csv", "--generator-from", "name")
+    assert result.stderr == (
+        "Of 6 comparisons of groups at 95 %, about 0.3 come out better or worse by chance, even if nothing has "
+        "changed.\n"
+    )
+
+
 def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
     table(here / "new.csv", [(f, f"a {p}", q, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
     assert "compare the means with --unpaired." in call("drift", "scores.csv", "new.csv").stderr

@@ -10,7 +10,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import ImageError, PromptError, UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
@@ -66,7 +66,6 @@ def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple
     from mst_clipiqa.analysis.compare import row_of
     from mst_clipiqa.analysis.read import read_scores
     from mst_clipiqa.analysis.rows import text
-    from mst_clipiqa.errors import shown
 
     rows = read_scores(table)
     found = row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
@@ -83,13 +82,10 @@ def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple
 
 
 def _note(name: str, reason: str) -> None:
-    from mst_clipiqa.errors import shown
-
     click.echo(f"Note on {shown(name)}: {reason}", err=True)
 
 
 def _scored(names: tuple[str, str], prompt: str | None, how: Mapping[str, Any]) -> tuple[Score, Score]:
-    from mst_clipiqa.errors import ImageError, PromptError, shown
     from mst_clipiqa.scoring.score import ScoreRequest
 
     scores: list[Score] = []

@@ -100,9 +100,10 @@ def _say(found: Drift) -> None:
     told = [change for change in found.changes if change.group and change.verdict != "unknown"]
     if len(told) > 1:
         level = told[0].level
+        chance = (1 - level) * len(told)
         click.echo(
-            f"{len(told):,} comparisons of groups, each at {100 * level:g} %: without any change, about "
-            f"{(1 - level) * len(told):.1f} of them would be better or worse by chance.",
+            f"Of {len(told):,} comparisons of groups at {100 * level:g} %, about {chance:.1f} come out better or worse "
+            "by chance, even if nothing has changed.",
             err=True,
         )
     if found.lone_groups:

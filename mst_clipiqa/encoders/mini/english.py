@@ -61,7 +61,7 @@ def is_english(prompt: str) -> bool:
     if any(word in _ENGLISH for word in small):
         return True
     sure = sum(low in _SURE or _is_marked(word) for word, low in zip(words, small, strict=True))
-    likely = sum(word in _LIKELY and word not in _SURE for word in small)
+    likely = sum(word in _LIKELY for word in small)
     if not sure:  # names have such words too: Leonardo da Vinci
         return likely < _MANY or 2 * likely < len(words)
     if len(words) <= _SHORT and any(word in _SURE for word in small):

@@ -197,7 +197,7 @@ class MiniPair:
 
     def is_in_vocabulary(self, prompt: str) -> bool:
         """Return whether a prompt is English, and at least half of its content words, and one, are in vocabulary."""
-        return is_english(prompt) and is_in_vocabulary(self.tokenizer.encode(cleaned(prompt)))
+        return self.encode_prompts([prompt]).in_vocabulary[0]
 
 
 def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
