@@ -3,6 +3,7 @@
     read.py       a table, from a file or from stdin, to rows
     rows.py       what a row holds: numbers, text, its image; the failed rows apart
     frames.py     rows of single frames -> one row per animated image
+    unfamiliar.py images unlike the training images: how many, and the words of caution
     rank.py       rank and pick: best first, overall or prompt by prompt
     filter.py     filter: which rows pass, and where their images would go
     transfer.py   files copied or moved so that nothing is ever overwritten or lost

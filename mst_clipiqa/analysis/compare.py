@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
 from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ class Comparison:
         target: "quality", "correspondence" or another score of the table.
         a, b: the two scores; None if there is none.
         difference: a - b, in the units of the score.
-        probability: that people would rate A higher than B; None if there are no intervals to compute it from.
-        verdict: "A", "B", "equal", "too close to call", "uncalibrated" (the model), "no interval" (in the table) or
-            "not compared".
+        probability: that people would rate A higher than B, if both images are like those that calibrated the
+            intervals; None if there are no intervals to compute it from.
+        verdict: "A", "B", "equal", "too close to call", "unfamiliar" (it would be "A" or "B", but one of the images is
+            unlike the training images), "uncalibrated" (the model), "no interval" (in the table) or "not compared".
+        familiarity_a, familiarity_b: of the two images, 0..1; None if the model has no reference.
     """
 
     target: str
@@ -40,6 +43,8 @@ class Comparison:
     difference: float | None
     probability: float | None
     verdict: str
+    familiarity_a: float | None = None
+    familiarity_b: float | None = None
 
     def sentence(self, names: tuple[str, str] = ("A", "B")) -> str:
         """Return the comparison in words; ``names`` are what to call the two images."""
@@ -55,10 +60,23 @@ class Comparison:
             return f"{start}; there is no probability, because the table has no intervals: score with --intervals."
         if self.probability is None:
             return f"{start}; there is no probability, because the model is not calibrated."
-        chance = max(self.probability, 1 - self.probability)
+        chance = _percent(max(self.probability, 1 - self.probability))
+        strange = self._unfamiliar(names)
         if self.verdict == "too close to call":
-            return f"{start}, too close to call: people would agree with {_percent(chance)}."
-        return f"{start}; {better} is better with {_percent(chance)}."
+            condition = " if both images were like the training images" if strange else ""
+            return f"{start}, too close to call: people would agree with {chance}{condition}."
+        if strange:
+            return (
+                f"{start}; no winner is named, because {strange} unlike the images that the model was trained on. "
+                f"If both images were like them, {better} would be better with {chance}."
+            )
+        return f"{start}; {better} is better with {chance}."
+
+    def _unfamiliar(self, names: tuple[str, str]) -> str:
+        """Return which images are unlike the training images, with a verb; empty if neither is."""
+        pairs = zip(names, (self.familiarity_a, self.familiarity_b), strict=True)
+        found = [name for name, familiarity in pairs if is_unfamiliar(familiarity)]
+        return f"{found[0]} is" if len(found) == 1 else "both are" if found else ""
 
     def to_row(self) -> dict[str, Any]:
         """Return the comparison as a row of a table."""
@@ -69,6 +87,8 @@ class Comparison:
             "difference": self.difference,
             "probability_a": self.probability,
             "verdict": self.verdict,
+            "familiarity_a": self.familiarity_a,
+            "familiarity_b": self.familiarity_b,
         }
 
 
@@ -78,14 +98,15 @@ def compare_scores(a: Score, b: Score, targets: Sequence[str] = TARGETS) -> list
     The probability takes each 90 % interval as that of a normal distribution around its score, and the errors of the
     two scores as independent, so the difference is normal too. Errors on images of the same prompt are positively
     correlated, so the true confidence is somewhat higher than stated here. On images unlike those that calibrated the
-    intervals it may be lower: docs/reliability.md has what was measured.
+    intervals it may be lower (docs/reliability.md has what was measured), so no winner is named if the familiarity of
+    either image is below 0.05.
 
     Args:
         a, b: the scores of two images by one model.
         targets: names of the scores to compare.
     """
-    ends_a, ends_b = a.intervals, b.intervals
-    return [_compare(t, a.targets.get(t), ends_a.get(t), b.targets.get(t), ends_b.get(t)) for t in targets]
+    side_a, side_b = (_Side(one.targets, one.intervals, one.familiarity) for one in (a, b))
+    return [_compare(t, side_a, side_b) for t in targets]
 
 
 def compare_rows(a: Row, b: Row, targets: Sequence[str] = TARGETS) -> list[Comparison]:
@@ -94,12 +115,10 @@ def compare_rows(a: Row, b: Row, targets: Sequence[str] = TARGETS) -> list[Compa
     Raises:
         DataError: a cell that should hold a number does not.
     """
-    found = []
-    for t in targets:
-        # A table written with intervals has the columns, empty if the model is not calibrated.
-        doubt = "uncalibrated" if f"{t}_low" in a and f"{t}_low" in b else "no interval"
-        found.append(_compare(t, number(a, t), _interval(a, t), number(b, t), _interval(b, t), doubt))
-    return found
+    side_a, side_b = _side(a, targets), _side(b, targets)
+    # A table written with intervals has the columns, empty if the model is not calibrated.
+    is_written = {t: f"{t}_low" in a and f"{t}_low" in b for t in targets}
+    return [_compare(t, side_a, side_b, "uncalibrated" if is_written[t] else "no interval") for t in targets]
 
 
 def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
@@ -117,24 +136,29 @@ def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
     return found[0]
 
 
-def _interval(row: Row, target: str) -> tuple[float, float] | None:
-    low, high = number(row, f"{target}_low"), number(row, f"{target}_high")
-    return None if low is None or high is None else (low, high)
+@dataclass(frozen=True)
+class _Side:
+    """What is known of one image: each target's score and interval, and the familiarity."""
+
+    scores: Mapping[str, float | None]
+    intervals: Mapping[str, tuple[float, float]]
+    familiarity: float | None
 
 
-def _compare(
-    target: str,
-    a: float | None,
-    ends_a: tuple[float, float] | None,
-    b: float | None,
-    ends_b: tuple[float, float] | None,
-    doubt: str = "uncalibrated",
-) -> Comparison:
+def _side(row: Row, targets: Sequence[str]) -> _Side:
+    ends = {t: (number(row, f"{t}_low"), number(row, f"{t}_high")) for t in targets}
+    known = {t: (low, high) for t, (low, high) in ends.items() if low is not None and high is not None}
+    return _Side({t: number(row, t) for t in targets}, known, number(row, "familiarity"))
+
+
+def _compare(target: str, a: _Side, b: _Side, doubt: str = "uncalibrated") -> Comparison:
     """Return a comparison; ``doubt`` is the verdict if an interval is missing."""
-    if a is None or b is None:
-        return Comparison(target, a, b, None, None, "not compared")
-    difference = a - b
-    arms = _arm(a, ends_a), _arm(b, ends_b)
+    familiarity = a.familiarity, b.familiarity
+    score_a, score_b = a.scores.get(target), b.scores.get(target)
+    if score_a is None or score_b is None:
+        return Comparison(target, score_a, score_b, None, None, "not compared", *familiarity)
+    difference = score_a - score_b
+    arms = _arm(score_a, a.intervals.get(target)), _arm(score_b, b.intervals.get(target))
     chance = None if arms[0] is None or arms[1] is None else probability(difference, arms[0], arms[1])
     if difference == 0:
         verdict = "equal"
@@ -142,9 +166,11 @@ def _compare(
         verdict = doubt
     elif max(chance, 1 - chance) < SURE:
         verdict = "too close to call"
+    elif any(map(is_unfamiliar, familiarity)):
+        verdict = "unfamiliar"
     else:
         verdict = "A" if difference > 0 else "B"
-    return Comparison(target, a, b, difference, chance, verdict)
+    return Comparison(target, score_a, score_b, difference, chance, verdict, *familiarity)
 
 
 def _arm(value: float, ends: tuple[float, float] | None) -> float | None:

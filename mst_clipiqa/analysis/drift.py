@@ -19,10 +19,10 @@ from mst_clipiqa.analysis.pairing import (
     unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, split_failed, text
+from mst_clipiqa.analysis.unfamiliar import unfamiliar_share
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 
@@ -41,6 +41,8 @@ class Change:
         difference: new - old.
         low, high: interval of the difference over resampled prompts or images; NaN with fewer than two.
         level: the confidence level, such as 0.95.
+        old_unfamiliar, new_unfamiliar: share of the images that are unlike the training images, 0..1; about 0.05 is
+            to be expected. None if unknown.
     """
 
     target: str
@@ -55,6 +57,8 @@ class Change:
     low: float
     high: float
     level: float
+    old_unfamiliar: float | None = None
+    new_unfamiliar: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -103,6 +107,8 @@ class Change:
             "new": self.new,
             "difference": self.difference,
             **interval_cells(self.low, self.high, self.verdict),
+            "old_unfamiliar": self.old_unfamiliar,
+            "new_unfamiliar": self.new_unfamiliar,
         }
 
 
@@ -116,7 +122,6 @@ class Drift:
         lone_groups: generators or categories that only one table has, or without anything to compare.
         left_out: failed rows of both tables and, if prompts are paired, rows without one.
         models: the models named in the two tables; scores of different models do not compare.
-        unfamiliar_old, unfamiliar_new: share of images below the 5th percentile of familiarity, 0..1; 0 if unknown.
     """
 
     changes: list[Change]
@@ -125,8 +130,6 @@ class Drift:
     lone_groups: list[str]
     left_out: list[LeftOut]
     models: list[str]
-    unfamiliar_old: float = 0.0
-    unfamiliar_new: float = 0.0
 
 
 def drift(
@@ -185,14 +188,7 @@ def drift(
         lone,
         [*left_old, *left_new, *silent],
         sorted({model for row in (*good_old, *good_new) if (model := text(row, "model"))}),
-        _unfamiliar(good_old),
-        _unfamiliar(good_new),
     )
-
-
-def _unfamiliar(rows: Sequence[Row]) -> float:
-    known = [value for row in rows if (value := number(row, "familiarity")) is not None]
-    return sum(value < UNFAMILIAR for value in known) / len(known) if known else 0.0
 
 
 def _nothing_in_common(old: Sequence[Row], new: Sequence[Row]) -> DataError:
@@ -228,6 +224,7 @@ class _Tables:
 
 def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resampling, pairing: Pairing) -> list[Change]:
     found = []
+    strange = unfamiliar_share(tables.old), unfamiliar_share(tables.new)
     for target in targets:
         was, now = tables.folders
         sides = side_of(tables.old, target, pairing, was), side_of(tables.new, target, pairing, now)
@@ -250,6 +247,8 @@ def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resamplin
                 low=gap.low,
                 high=gap.high,
                 level=gap.level,
+                old_unfamiliar=strange[0],
+                new_unfamiliar=strange[1],
             )
         )
     return found

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.analysis.rows import Row, number, split_failed, text
+from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import Resampling
@@ -61,6 +62,7 @@ def report_data(
     is_good = [id(row) in good for row in rows]
     scores = _scores(rows, is_good)
     unsure, unsure_by = _uncertainty(rows, is_good)
+    familiarity = _familiarity(rows, is_good)
     names = _names([text(row, "file") for row in rows])
     saved = {names["prefix"] + name for name in names["file"]} | {text(row, "prompt").strip() for row in rows}
     return {
@@ -81,6 +83,8 @@ def report_data(
         "prompt": _coded([text(row, "prompt").strip() for row in rows]),
         "generator": _coded([text(row, "generator").strip() for row in rows]),
         "reason": _coded([text(row, "reason") for row in rows]),
+        "familiarity": familiarity,
+        "unfamiliar": None if familiarity is None else [int(is_unfamiliar(value)) for value in familiarity],
         "extra": _extras(rows),
         "overall": _means(scores, range(len(rows)), _groups(rows)),
         "generators": _table(rows, scores, is_good, "generator"),
@@ -160,9 +164,19 @@ def _spread(rows: Sequence[Row]) -> list[float | None] | None:
     return [_rounded(number(row, "quality_spread")) for row in rows]
 
 
+def _familiarity(rows: Sequence[Row], is_good: Sequence[bool]) -> list[float | None] | None:
+    """Return the familiarity of each scored row, 0..1, or None if the table has none."""
+    values = [_rounded(number(row, "familiarity")) if ok else None for row, ok in zip(rows, is_good, strict=True)]
+    return None if all(value is None for value in values) else values
+
+
 def _extras(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the columns that the page does not know, unchanged."""
-    known = _SHOWN_ELSEWHERE | {"generator", "quality_spread"} | {f"quality_{level}" for level in QUALITY_LEVELS}
+    known = (
+        _SHOWN_ELSEWHERE
+        | {"generator", "quality_spread", "familiarity"}
+        | {f"quality_{level}" for level in QUALITY_LEVELS}
+    )
     known |= {f"{t}{end}" for t in TARGETS for end in ("_low", "_high")}
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]
     return {name: [_cell(row.get(name)) for row in rows] for name in names}
@@ -235,7 +249,13 @@ def _table(
             members.setdefault(name, []).append(index)
     groups = _images(rows) if column == "prompt" else _groups(rows)
     return [
-        {"name": name, "rows": len(some), "failed": sum(not is_good[i] for i in some), **_means(scores, some, groups)}
+        {
+            "name": name,
+            "rows": len(some),
+            "failed": sum(not is_good[i] for i in some),
+            "unfamiliar": sum(is_unfamiliar(number(rows[i], "familiarity")) for i in some if is_good[i]),
+            **_means(scores, some, groups),
+        }
         for name, some in members.items()
     ]
 

@@ -147,10 +147,14 @@ def test_files_are_paired_whichever_images_failed(failed: int) -> None:
 def test_the_share_of_unfamiliar_images_is_counted_in_each_table() -> None:
     old = [{"prompt": str(i), "quality": 1.0, "familiarity": 0.5} for i in range(4)]
     new = [{"prompt": str(i), "quality": 2.0, "familiarity": value} for i, value in enumerate((0.01, 0.04, 0.05, ""))]
-    found = drift(old, new)
-    assert found.unfamiliar_old == 0
-    assert found.unfamiliar_new == pytest.approx(2 / 3)
-    assert drift([{"prompt": "a", "quality": 1.0}], [{"prompt": "a", "quality": 1.0}]).unfamiliar_new == 0
+    new = [{**row, "generator": "ab"[i % 2]} for i, row in enumerate(new)]
+    old = [{**row, "generator": "ab"[i % 2]} for i, row in enumerate(old)]
+    changes = drift(old, new, by=["generator"]).changes
+    assert [change.old_unfamiliar for change in changes] == [0, 0, 0]
+    assert [change.new_unfamiliar for change in changes] == [pytest.approx(2 / 3), 0.5, 1.0]
+    assert changes[0].to_row()["new_unfamiliar"] == pytest.approx(2 / 3)
+    without = drift([{"prompt": "a", "quality": 1.0}], [{"prompt": "a", "quality": 1.0}]).changes[0]
+    assert without.new_unfamiliar is None
 
 
 def test_unpaired_tables_are_compared_by_their_means() -> None:

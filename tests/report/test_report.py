@@ -90,6 +90,7 @@ def test_means_are_over_what_was_scored() -> None:
         "name": "mj",
         "rows": 2,
         "failed": 1,
+        "unfamiliar": 0,
         "quality": [4.0, None, None, 1],
         "correspondence": [5.0, None, None, 1],
     }
@@ -132,6 +133,19 @@ def test_levels_and_spread_come_for_every_row() -> None:
     found = facts_of([row("a", 3.0, quality_spread=0.43, **sure), row("b", status="error", reason="cut off")])
     assert (found["levels"], found["spread"], found["extra"]) == ([[0, 0, 250, 750, 0], None], [0.43, None], {})
     assert (facts_of(ROWS)["levels"], facts_of(ROWS)["spread"]) == (None, None)
+
+
+def test_unfamiliar_images_are_counted() -> None:
+    rows = [
+        row(name, 2.0, generator="g", familiarity=value)
+        for name, value in zip("abc", (0.0499, 0.05, None), strict=True)
+    ]
+    found = facts_of([*rows, row("d", status="error", reason="cut off", familiarity=0.01)])
+    assert found["familiarity"] == [0.0499, 0.05, None, None]
+    assert found["unfamiliar"] == [1, 0, 0, 0]
+    assert (found["generators"][0]["unfamiliar"], found["extra"]) == (1, {})
+    without = facts_of(ROWS)
+    assert (without["familiarity"], without["unfamiliar"]) == (None, None)
 
 
 def test_other_columns_come_along() -> None:

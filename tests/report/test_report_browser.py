@@ -102,6 +102,27 @@ def test_the_saved_list_reads_as_a_table(browser: Browser, tmp_path: Path) -> No
     assert {(one["file"], one["prompt"], one["quality"]) for one in found} == {(text, text, 2.5) for text in texts}
 
 
+def test_unfamiliar_images_are_marked_counted_and_found(browser: Browser, tmp_path: Path) -> None:
+    rows = [
+        {"file": f"{name}.png", "quality": 2.5, "familiarity": value}
+        for name, value in zip("abc", (0.5, 0.04, 0.01), strict=True)
+    ]
+    write_report([*rows, {"file": "d.png", "quality": 2.5, "generator": "g"}], tmp_path / "r.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "r.html").as_uri())
+    assert "67 %\nunlike the training images" in page.inner_text("#tiles")
+    page.click("#tab-images")
+    page.select_option("[name=sort]", "familiarity-up")
+    wait_for(page, "#gallery .card >> nth=0", "c.png")
+    assert files(page, 4) == ["c.png", "b.png", "a.png", "d.png"]
+    page.select_option("[name=status]", "unfamiliar")
+    wait_for(page, "#count", "2 of 4 images")
+    assert page.inner_text("#gallery .card .mark >> nth=0") == "unfamiliar"
+    page.click("#gallery .card >> nth=0")
+    assert "0.01 (unlike the training images, so its scores are less certain)" in page.inner_text("#viewer-facts")
+    page.close()
+
+
 def test_the_overview_leads_to_images(page: Page) -> None:
     assert page.inner_text("h1") == HOSTILE
     assert "3,000 images, 3 of them failed" in page.inner_text("#summary")

@@ -118,9 +118,13 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
 
 def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
     """Write the rows and those left out as ``table_options`` say, and return the exit code."""
+    from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
+
     if how["left_out"] is not None and how["left_out"] == how["output"]:
         raise UsageError(f"Expected two outputs, got {shown(how['output'])} for both: name another for --left-out.")
     write_rows(rows, how["output"], how["as_json"])
+    if note := say_unfamiliar(rows):
+        click.echo(f"Note: {note}", err=True)
     return finish(left, how["left_out"])
 
 

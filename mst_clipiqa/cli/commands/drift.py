@@ -76,6 +76,7 @@ def command(
 
 def _say(found: Drift) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
+    from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
     from mst_clipiqa.errors import shown
 
     if len(found.models) > 1:
@@ -90,13 +91,10 @@ def _say(found: Drift) -> None:
             some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")
             plural = "s are" if len(prompts) > 1 else " is"
             click.echo(f"{len(prompts):,} prompt{plural} only in the {which} table and left out: {some}", err=True)
-    for which, share in (("old", found.unfamiliar_old), ("new", found.unfamiliar_new)):
-        if share > 0.1:  # twice what is to be expected of images of the training kind
-            click.echo(
-                f"Warning: {share:.0%} of the images of the {which} table are unlike those that the model was trained "
-                "on, so a difference may be the model's error.",
-                err=True,
-            )
+    for which in ("old", "new"):
+        shares = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
+        if warning := say_many_unfamiliar(shares, f"the {which} table"):
+            click.echo(f"Warning: {warning}", err=True)
     told = [change for change in found.changes if change.group and change.verdict != "unknown"]
     if len(told) > 1:
         level = told[0].level

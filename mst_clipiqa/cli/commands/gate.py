@@ -9,7 +9,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._scores import json_option, output_option, read_source, source_options, write_rows
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.gate import Checked
@@ -91,11 +91,22 @@ def _checked(source: str, old: str | None, flags: dict[str, Any], how: Resamplin
         *(parse_threshold("share", words) for words in flags["min_share"]),
     ]
     rows: list[Row] = read_source(source, flags)
+    _warn(rows, source)
     found = check_thresholds(rows, thresholds, how, confident=flags["confident"])
     if flags["max_failed"] is not None:
         found.append(check_failures(rows, flags["max_failed"]))
     if flags["min_count"] is not None:
         found.append(check_count(rows, flags["min_count"]))
     if old is not None:
-        found += check_not_worse(read_source(old, flags), rows, old, how, flags["margin"])
+        older = read_source(old, flags)
+        _warn(older, old)
+        found += check_not_worse(older, rows, old, how, flags["margin"])
     return found
+
+
+def _warn(rows: Sequence[Row], name: str) -> None:
+    from mst_clipiqa.analysis.rows import split_failed
+    from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar, unfamiliar_share
+
+    if warning := say_many_unfamiliar({"": unfamiliar_share(split_failed(rows)[0])}, shown(name)):
+        click.echo(f"Warning: {warning}", err=True)

@@ -9,12 +9,15 @@ function label(row) {
   const parts = [data.file[row]];
   for (const name of TARGETS) if (data[name][row] !== null) parts.push(`${name} ${fixed(data[name][row])}`);
   if (explained.has(row)) parts.push("explained");
+  if (unfamiliar(row)) parts.push("unlike the training images");
   if (failed(row)) parts.push("failed: " + coded(data.reason, row));
   if (coded(data.prompt, row)) parts.push("prompt: " + coded(data.prompt, row));
   return parts.join(", ");
 }
 function card(row, open) {
-  const frame = make("span", { className: "thumb" }), mark = explained.has(row) ? make("span", { className: "mark" }, "why") : null;
+  const frame = make("span", { className: "thumb" });
+  const signs = [explained.has(row) && "why", unfamiliar(row) && "unfamiliar"].filter(Boolean).join(" · ");
+  const mark = signs ? make("span", { className: "mark" }, signs) : null;
   const words = make("span", { className: "words" },
     failed(row)
       ? make("span", { className: "line bad" }, "failed: " + coded(data.reason, row))

@@ -25,6 +25,7 @@ function sortable() {
   const options = [];
   for (const name of TARGETS) options.push([`${name}-down`, `${capital(name)}, best first`], [`${name}-up`, `${capital(name)}, worst first`]);
   if (data.unsure) options.push(["unsure-down", "Least certain first"]);
+  if (data.familiarity) options.push(["familiarity-up", "Least familiar first"]);
   options.push(["row-up", "As in the table"], ["file-up", "File name"]);
   for (const [name, values] of Object.entries(data.extra)) {
     if (values.some((value) => typeof value === "number")) options.push([`extra:${name}-down`, `${name}, highest first`], [`extra:${name}-up`, `${name}, lowest first`]);
@@ -38,7 +39,7 @@ function buildFilters() {
   const names = (column) => [["", "all"], ...column.names.map((name, at) => [String(at), name])];
   if (data.generators.length) form.append(labelled("Generator", select("generator", names(data.generator))));
   if (data.prompts.length > 1 && data.prompts.length <= 2000) form.append(labelled("Prompt", select("prompt", names(data.prompt))));
-  form.append(labelled("Status", select("status", [["", "all"], ["ok", "scored"], ["error", "failed"], ...(explained.size ? [["why", "explained"]] : [])])));
+  form.append(labelled("Status", select("status", [["", "all"], ["ok", "scored"], ["error", "failed"], ...(strangers ? [["unfamiliar", "unlike the training images"]] : []), ...(explained.size ? [["why", "explained"]] : [])])));
   const reset = make("button", { type: "reset" }, "Reset");
   const save = make("button", { type: "button" }, "Save list (CSV)");
   save.addEventListener("click", saveList);
@@ -75,6 +76,7 @@ function passes() {
     if (value !== "") tests.push((row) => data[name].of[row] === +value);
   }
   if (fields.status.value === "why") tests.push((row) => explained.has(row));
+  else if (fields.status.value === "unfamiliar") tests.push(unfamiliar);
   else if (fields.status.value) tests.push((row) => failed(row) === (fields.status.value === "error"));
   return (row) => tests.every((test) => test(row));
 }

@@ -120,6 +120,10 @@ function buildOverview() {
   for (const name of TARGETS) tiles.append(tile(fixed(data.overall[name][0]), `mean ${name}${inScale(name)}`, bounds(data.overall[name]), name));
   if (data.prompts.length) tiles.append(tile(data.prompts.length.toLocaleString("en"), data.prompts.length === 1 ? "prompt" : "prompts"));
   if (data.generators.length) tiles.append(tile(data.generators.length, data.generators.length === 1 ? "generator" : "generators"));
+  if (data.unfamiliar) {
+    const share = strangers / data.familiarity.filter((value) => value !== null).length;
+    tiles.append(tile(`${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`, "unlike the training images", "scores less certain; 5 % are expected"));
+  }
   byId("charts").append(...TARGETS.map(histogram));
   if (TARGETS.length === 2) byId("charts").append(scatter());
   byId("strips").append(...data.strips.map(strip));

@@ -72,6 +72,7 @@ function summaryTable(kind, lines, caption, place = byId(kind + "s")) {
     { name: "Images", number: true, value: (line) => line.rows, cell: (line) => line.rows.toLocaleString("en") },
     ...TARGETS.map(meanColumn),
   ];
+  if (strangers) columns.push({ name: "Unfamiliar", number: true, value: (line) => line.unfamiliar, cell: (line) => line.unfamiliar.toLocaleString("en") });
   if (failures) columns.push({ name: "Failed", number: true, value: (line) => line.failed, cell: (line) => line.failed.toLocaleString("en") });
   table(place, lines, columns, caption, TARGETS.length ? { at: 2, sign: -1 } : null);
 }

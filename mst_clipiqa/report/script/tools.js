@@ -4,6 +4,8 @@ const byId = (id) => document.getElementById(id);
 const TARGETS = ["quality", "correspondence"].filter((name) => data.overall[name][3] > 0);
 const coded = (column, row) => (column.of[row] < 0 ? "" : column.names[column.of[row]]);
 const failed = (row) => !data.ok[row];
+const unfamiliar = (row) => Boolean(data.unfamiliar && data.unfamiliar[row]);
+const strangers = data.unfamiliar ? data.unfamiliar.filter(Boolean).length : 0;
 
 /** Return round ends and a step for an axis over the values, with about `parts` steps. */
 function axis(values, parts) {

@@ -38,6 +38,7 @@ function about(row) {
   term(failed(row) ? "Reason" : "Note", coded(data.reason, row));
   if (data.gate[row] !== null) term("Gate", shares([["coarse view", data.gate[row]], ["fine view", 1 - data.gate[row]]]));
   if (data.spread && data.spread[row] !== null) term("Spread", `${fixed(data.spread[row])} (standard deviation of the quality levels)`);
+  if (data.familiarity && data.familiarity[row] !== null) term("Familiarity", fixed(data.familiarity[row]) + (unfamiliar(row) ? " (unlike the training images, so its scores are less certain)" : ""));
   term("Size", data.size[row]);
   for (const [name, values] of Object.entries(data.extra)) term(name === "model" ? "Model" : name, values[row] === null ? "" : String(values[row]));
   return [make("h2", { id: "viewer-name" }, data.file[row]), terms];

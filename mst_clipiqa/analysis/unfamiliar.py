@@ -1,0 +1,64 @@
+"""Images unlike those that the model was trained on: their scores stay, but no certainty is claimed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.errors import shown
+from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
+
+_WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
+_GROUPS_NAMED = 5  # named in a sentence
+
+
+def is_unfamiliar(familiarity: float | None) -> bool:
+    """Return whether an image is less familiar than 95 % of new images of the training kind; False if unknown."""
+    return familiarity is not None and familiarity < UNFAMILIAR
+
+
+def unfamiliar_share(rows: Sequence[Row]) -> float | None:
+    """Return the share of unfamiliar images, 0..1, among the rows with a familiarity; None if no row has one.
+
+    Raises:
+        DataError: a familiarity is not a number.
+    """
+    known = [value for row in rows if (value := number(row, "familiarity")) is not None]
+    return sum(map(is_unfamiliar, known)) / len(known) if known else None
+
+
+def say_unfamiliar(rows: Sequence[Row], names: int = 3) -> str:
+    """Return a sentence that counts the unfamiliar images and names the first few; empty if there are none.
+
+    Raises:
+        DataError: a familiarity is not a number.
+    """
+    found = [row for row in rows if is_unfamiliar(number(row, "familiarity"))]
+    if not found:
+        return ""
+    files = ", ".join(shown(text(row, "file"), 80) for row in found[:names])
+    more = f" and {len(found) - names:,} more" if len(found) > names else ""
+    are, their = ("are", "their scores are") if len(found) > 1 else ("is", "its scores are")
+    return (
+        f"{len(found):,} of {len(rows):,} images {are} unlike those that the model was trained on, so {their} less "
+        f"certain: {files}{more}."
+    )
+
+
+def say_many_unfamiliar(shares: Mapping[str, float | None], where: str) -> str:
+    """Return a sentence if more than a tenth of a table's images, or of a group's, are unfamiliar; else nothing.
+
+    Args:
+        shares: of each group; of the whole table under "". None if unknown.
+        where: the table, in words: "the new table".
+    """
+    many = {group: share for group, share in shares.items() if share is not None and share > _WORTH_A_WARNING}
+    if not many:
+        return ""
+    some = sorted(many, key=lambda group: (group != "", -many[group]))[:_GROUPS_NAMED]
+    whose = [f"{100 * many[one]:.0f} % of {f'those of {shown(one, 40)}' if one else 'all images'}" for one in some]
+    listed = " and ".join(filter(None, (", ".join(whose[:-1]), whose[-1])))
+    return (
+        f"In {where}, {listed} are unlike the images that the model was trained on, so a mean or a difference may be "
+        "the model's error."
+    )
