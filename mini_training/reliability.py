@@ -23,7 +23,7 @@ from mini_training.familiarity import TARGETS, Arrays, Known, known_errors
 from mini_training.reliability_page import PAGE, RESULTS, written
 from mst_clipiqa.analysis.compare import probability
 from mst_clipiqa.analysis.drift import Change, drift
-from mst_clipiqa.analysis.pairing import Pairing
+from mst_clipiqa.analysis.pairing import PairBy, Pairing
 from mst_clipiqa.evaluate import HeldOut, fit_widening
 
 EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)  # of the certainty that ``compare`` states; from .95 on it names a winner
@@ -235,7 +235,7 @@ def _one(rng: np.random.Generator, pair: TwoTables, count: int, pairing: Pairing
         [{"file": f"{i}.png", "prompt": f"{i}", "quality": q} for i, q in enumerate(pair.scores[rows, column])]
         for column, rows in enumerate(sides)
     )
-    change = drift(old, new, ("quality",), pairing=pairing).changes[0]
+    change = drift(old, new, ("quality",), pair_by=PairBy(pairing)).changes[0]
     scores, ratings = (float((both[:, 1] - both[:, 0]).mean()) for both in (pair.scores, pair.ratings))
     return change, scores, ratings
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from mst_clipiqa.encoders.clip import MERGE
 from mst_clipiqa.encoders.int8_weights import sum_bits
+from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import INT8, resolve_precision
 from mst_clipiqa.images.decode import open_image

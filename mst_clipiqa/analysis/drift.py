@@ -9,12 +9,15 @@ from typing import Any
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.pairing import (
+    WHAT_THEY_SHARE,
+    PairBy,
     Pairing,
     choose_pairing,
     difference_of_sides,
     folder_of,
     plural_of,
     prompt_of,
+    shared_by,
     side_of,
     unit_of,
 )
@@ -22,7 +25,7 @@ from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import unfamiliar_share
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 
@@ -41,6 +44,7 @@ class Change:
         difference: new - old.
         low, high: interval of the difference over resampled prompts or images; NaN with fewer than two.
         level: the confidence level, such as 0.95.
+        also: columns that a pair shares besides.
         old_unfamiliar, new_unfamiliar: share of the images that are unlike the training images, 0..1; about 0.05 is
             to be expected. None if unknown.
     """
@@ -57,6 +61,7 @@ class Change:
     low: float
     high: float
     level: float
+    also: tuple[str, ...] = ()
     old_unfamiliar: float | None = None
     new_unfamiliar: float | None = None
 
@@ -72,7 +77,8 @@ class Change:
             units = plural_of(self.unit)
             return f"over {self.old_count:,} old and {self.new_count:,} new {units} that are not paired"
         name = plural_of(self.unit) if self.new_count != 1 else self.unit
-        return f"over {self.new_count:,} {name}" + (" of the same name" if self.unit == "image" else "")
+        found = f"over {self.new_count:,} {name}" + (" of the same name" if self.unit == "image" else "")
+        return found + (f", paired by {' and '.join(self.also)}" if self.also else "")
 
     @property
     def evidence(self) -> str:
@@ -99,7 +105,7 @@ class Change:
         return {
             "target": self.target,
             "group": self.group,
-            "paired_by": self.pairing,
+            "paired_by": ",".join((self.pairing, *self.also)),
             "unit": self.unit,
             "old_count": self.old_count,
             "new_count": self.new_count,
@@ -118,7 +124,8 @@ class Drift:
 
     Attributes:
         changes: overall first, then group by group.
-        only_old, only_new: prompts that the other table does not have, in order; empty unless prompts are paired.
+        only_old, only_new: prompts, with what else a pair shares, that the other table does not have, in order; empty
+            unless prompts are paired.
         lone_groups: generators or categories that only one table has, or without anything to compare.
         left_out: failed rows of both tables and, if prompts are paired, rows without one.
         models: the models named in the two tables; scores of different models do not compare.
@@ -138,13 +145,13 @@ def drift(
     targets: Sequence[str] = TARGETS,
     by: Sequence[str] = (),
     how: Resampling = DEFAULT,
-    pairing: Pairing | None = None,
+    pair_by: PairBy = WHAT_THEY_SHARE,
 ) -> Drift:
     """Compare two tables of scores.
 
     Tables with prompts in common are paired by prompt: the score of a prompt is the mean over its images, the
     difference is the mean over prompts, and the interval resamples prompts (``means.py``). Without prompts, tables are
-    paired by file in the same way. Frames of one image count once. If ``pairing`` is "none", the means over each
+    paired by file in the same way. Frames of one image count once. If ``pair_by`` is "none", the means over each
     table's prompts are compared, and the prompts of both tables are resampled independently.
 
     Args:
@@ -152,22 +159,30 @@ def drift(
         targets: scores to compare; one that is missing from either table is left out.
         by: columns that divide the rows into groups ("generator"); each group is also compared on its own.
         how: level, resamples and seed.
-        pairing: "prompt", "file" or "none"; by default what the tables have in common.
+        pair_by: what makes a pair.
 
     Raises:
-        UsageError: a table lacks a column of ``by``.
+        UsageError: a table lacks a column of ``by`` or ``pair_by``, or there are such columns but no pairs.
         DataError: there is nothing to compare, or a cell is not a number where one is needed.
     """
+    also = pair_by.also
+    if pair_by.first == "none" and also:
+        raise UsageError("Expected no --pair-by beside --unpaired, which makes no pairs: drop one.")
     for rows in (old, new):
-        need_columns(rows, by)
+        need_columns(rows, (*by, *also))
     (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
     folders = folder_of(old), folder_of(new)
-    chosen = pairing or choose_pairing(good_old, good_new, folders)
-    if pairing is None and chosen == "none":
-        raise _nothing_in_common(good_old, good_new)
-    before, after = (_in_order(filter(None, map(prompt_of, rows))) for rows in (good_old, good_new))
-    tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders)
+    chosen = pair_by.first or choose_pairing(good_old, good_new, folders)
+    if pair_by.first is None and chosen == "none":
+        raise _nothing_in_common(good_old, good_new, also)
+    before, after = (_in_order(_named(row, also) for row in rows if prompt_of(row)) for rows in (good_old, good_new))
+    tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
     changes = _changes(tables, targets, "", how, chosen)
+    if not changes and also:
+        raise DataError(
+            f"Expected scored rows of the same {' and '.join((chosen, *also))} in both tables, got none: give other "
+            "columns for --pair-by, or leave it out."
+        )
     if not changes:
         raise DataError(
             f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
@@ -191,12 +206,19 @@ def drift(
     )
 
 
-def _nothing_in_common(old: Sequence[Row], new: Sequence[Row]) -> DataError:
+def _named(row: Row, also: Sequence[str]) -> str:
+    """Return the prompt of a row and what else its pair shares: "a red fox, seed 3"."""
+    shared = zip(also, shared_by(row, also), strict=True)
+    return ", ".join((prompt_of(row), *(f"{column} {cell}" for column, cell in shared)))
+
+
+def _nothing_in_common(old: Sequence[Row], new: Sequence[Row], also: Sequence[str]) -> DataError:
     counts = [len({prompt_of(row) for row in rows} - {""}) for rows in (old, new)]
     what = "prompts" if all(counts) else "prompts or file names"
+    way_out = "leave out --pair-by" if also else "compare the means with --unpaired"
     return DataError(
         f"Expected two tables with scored {what} in common, got {counts[0]:,} and {counts[1]:,} prompts and none in "
-        "both: give two tables of the same prompts, or compare the means with --unpaired."
+        f"both: give two tables of the same prompts, or {way_out}."
     )
 
 
@@ -211,24 +233,25 @@ def _without(values: Iterable[str], others: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Tables:
-    """Scored rows of two tables, frames as one row, and the folder of each whole table."""
+    """Scored rows of two tables, frames as one row, the folder of each whole table, and what a pair shares."""
 
     old: Sequence[Row]
     new: Sequence[Row]
     folders: tuple[str, str]
+    also: tuple[str, ...]
 
     def only(self, column: str, group: str) -> _Tables:
         old, new = ([row for row in rows if text(row, column) == group] for rows in (self.old, self.new))
-        return _Tables(old, new, self.folders)
+        return _Tables(old, new, self.folders, self.also)
 
 
 def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resampling, pairing: Pairing) -> list[Change]:
     found = []
     strange = unfamiliar_share(tables.old), unfamiliar_share(tables.new)
     for target in targets:
-        was, now = tables.folders
-        sides = side_of(tables.old, target, pairing, was), side_of(tables.new, target, pairing, now)
-        result = difference_of_sides(*sides, pairing, how)
+        tops = zip((tables.old, tables.new), tables.folders, strict=True)
+        old, new = (side_of(rows, target, pairing, top, tables.also) for rows, top in tops)
+        result = difference_of_sides(old, new, pairing, how)
         if result is None:
             continue
         before, after, gap = result
@@ -249,6 +272,7 @@ def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resamplin
                 level=gap.level,
                 old_unfamiliar=strange[0],
                 new_unfamiliar=strange[1],
+                also=tables.also,
             )
         )
     return found

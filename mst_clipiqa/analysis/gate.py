@@ -12,7 +12,7 @@ from typing import Any, Literal
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.frames import mean_of_frames
-from mst_clipiqa.analysis.pairing import choose_pairing, folder_of, plural_of, prompt_of, unit_of
+from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of, plural_of, prompt_of, unit_of
 from mst_clipiqa.analysis.rows import Row, need_columns, number, split_failed, text
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval
@@ -137,7 +137,12 @@ def check_count(rows: Sequence[Row], least: int) -> Checked:
 
 
 def check_not_worse(
-    old: Sequence[Row], new: Sequence[Row], name: str, how: Resampling = DEFAULT, margin: float | None = None
+    old: Sequence[Row],
+    new: Sequence[Row],
+    name: str,
+    how: Resampling = DEFAULT,
+    margin: float | None = None,
+    also: Sequence[str] = (),
 ) -> list[Checked]:
     """Check that a table is not worse than an older one, score by score.
 
@@ -149,10 +154,11 @@ def check_not_worse(
         how: level, resamples and seed of the interval of the difference.
         margin: None fails a score if it is measurably worse. With a margin, it fails if its interval does not exclude
             a loss larger than that.
+        also: columns that a pair must share besides, such as ("seed",).
 
     Raises:
-        UsageError: the tables name different models.
-        DataError: they share no score.
+        UsageError: the tables name different models, or one lacks a column of ``also``.
+        DataError: they share no score or, with ``also``, no pair.
     """
     good = split_failed(old)[0], split_failed(new)[0]
     models = [{text(row, "model") for row in rows} - {""} for rows in good]
@@ -161,8 +167,8 @@ def check_not_worse(
             f"Expected tables scored by one model, got {shown(', '.join(sorted(models[0])))} in {shown(name)} and "
             f"{shown(', '.join(sorted(models[1])))}: score both with the same one."
         )
-    pairing = choose_pairing(*good, (folder_of(old), folder_of(new)))
-    found = drift(old, new, TARGETS, how=how, pairing=pairing)
+    first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
+    found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
     return [_not_worse(change, name, margin) for change in found.changes]
 
 

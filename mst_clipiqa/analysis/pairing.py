@@ -7,13 +7,32 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mst_clipiqa.analysis.rows import Row, number, text
 from mst_clipiqa.evaluate.means import mean_interval, unpaired_difference
 from mst_clipiqa.evaluate.resampling import Interval, Resampling
 
 Pairing = Literal["prompt", "file", "none"]
+Key: TypeAlias = tuple[str, ...]
+"""A prompt or file, and the cells of the columns that a pair must share besides."""
+
+
+@dataclass(frozen=True)
+class PairBy:
+    """What makes a pair of two tables' rows.
+
+    Attributes:
+        first: "prompt", "file" or "none"; None for what the tables have in common.
+        also: columns that a pair must share besides, such as ("seed",). A prompt still counts once, with the mean of
+            its pairs.
+    """
+
+    first: Pairing | None = None
+    also: tuple[str, ...] = ()
+
+
+WHAT_THEY_SHARE = PairBy()
 
 
 @dataclass(frozen=True)
@@ -21,11 +40,11 @@ class Side:
     """The values of one table, one per prompt or image.
 
     Attributes:
-        values: prompt, or name of an image without a prompt -> the mean score of its rows.
-        prompts: how many of the names are prompts.
+        values: prompt, or name of an image without a prompt, and what else a pair shares -> the mean score of its rows.
+        prompts: how many of the keys are of prompts.
     """
 
-    values: dict[str, float]
+    values: dict[Key, float]
     prompts: int
 
     @property
@@ -88,7 +107,12 @@ def plural_of(unit: str) -> str:
     return " or ".join(f"{one}s" for one in unit.split(" or "))
 
 
-def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str) -> Side:
+def shared_by(row: Row, columns: Sequence[str]) -> Key:
+    """Return what a row shares with the other one of its pair besides the prompt: the cells of these columns."""
+    return tuple(text(row, column) for column in columns)
+
+
+def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, also: Sequence[str] = ()) -> Side:
     """Return the values of a score in one table.
 
     Args:
@@ -96,33 +120,44 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str) -> 
         target: the score; rows without it are left out.
         pairing: what names a value: the prompt, the file or, for "none", the prompt or else the row itself.
         folder: what ``folder_of`` returns for all rows of the table.
+        also: columns that a pair must share besides.
     """
-    values: dict[str, list[float]] = {}
+    values: dict[Key, list[float]] = {}
     prompts = set()
     for place, row in enumerate(rows):
         value, prompt = number(row, target), prompt_of(row)
         name = {"prompt": prompt, "file": name_in(row, folder), "none": prompt or f"\0{place}"}[pairing]
         if value is None or not name:
             continue
-        values.setdefault(name, []).append(value)
+        key = (name, *shared_by(row, also))
+        values.setdefault(key, []).append(value)
         if prompt and pairing != "file":
-            prompts.add(name)
-    return Side({name: math.fsum(some) / len(some) for name, some in values.items()}, len(prompts))
+            prompts.add(key)
+    return Side({key: math.fsum(some) / len(some) for key, some in values.items()}, len(prompts))
 
 
 def difference_of_sides(old: Side, new: Side, pairing: Pairing, how: Resampling) -> tuple[Side, Side, Interval] | None:
     """Return what is compared of each side and the interval of new - old; None if there is nothing to compare.
 
-    Pairs are resampled together. Without pairs, the prompts (or images) of both sides are resampled independently.
+    Several pairs of a prompt count once, with their mean, and are resampled together. Without pairs, the prompts (or
+    images) of both sides are resampled independently.
     """
     if pairing == "none":
         if not (old.values and new.values):
             return None
         return old, new, unpaired_difference(list(old.values.values()), list(new.values.values()), how=how)
-    shared = [name for name in old.values if name in new.values]
+    shared = [key for key in old.values if key in new.values]
     if not shared:
         return None
-    count = len(shared) if pairing == "prompt" else 0
-    both = [Side({name: side.values[name] for name in shared}, count) for side in (old, new)]
-    found = mean_interval([new.values[name] - old.values[name] for name in shared], how=how)
-    return both[0], both[1], found
+    before, after = (_by_name(side, shared, pairing) for side in (old, new))
+    found = mean_interval([after.values[name] - before.values[name] for name in before.values], how=how)
+    return before, after, found
+
+
+def _by_name(side: Side, keys: Sequence[Key], pairing: Pairing) -> Side:
+    """Return a side of these keys alone, with one value per prompt or file: the mean over what its pairs share."""
+    values: dict[Key, list[float]] = {}
+    for key in keys:
+        values.setdefault(key[:1], []).append(side.values[key])
+    count = len(values) if pairing == "prompt" else 0
+    return Side({name: math.fsum(some) / len(some) for name, some in values.items()}, count)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.analysis.pairing import prompt_of, shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
@@ -142,8 +143,8 @@ def compare_settings(
     """
     need_columns(rows, ["prompt", pairing.setting, *pairing.also, *targets])
     good, left = split_failed(rows)
-    left += [LeftOut(row, WITHOUT_PROMPT) for row in good if not _prompt(row)]
-    good = [row for row in good if _prompt(row)]
+    left += [LeftOut(row, WITHOUT_PROMPT) for row in good if not prompt_of(row)]
+    good = [row for row in good if prompt_of(row)]
     left += [LeftOut(row, WITHOUT_SETTING) for row in good if not text(row, pairing.setting)]
     good = [row for row in good if text(row, pairing.setting)]
     settings = list(dict.fromkeys(text(row, pairing.setting) for row in good))
@@ -167,10 +168,6 @@ def compare_settings(
     return SettingsReport(effects, unpaired, left)
 
 
-def _prompt(row: Row) -> str:
-    return text(row, "prompt").strip()
-
-
 def _effect(
     rows: Sequence[Row], target: str, generator: str, setting: str, pairing: SettingPairs, how: Resampling
 ) -> SettingEffect | None:
@@ -192,5 +189,5 @@ def _by_pair(rows: Sequence[Row], target: str, setting: str, pairing: SettingPai
     for row in rows:
         value = number(row, target) if text(row, pairing.setting) == setting else None
         if value is not None:
-            values.setdefault((_prompt(row), *(text(row, name) for name in pairing.also)), []).append(value)
+            values.setdefault((prompt_of(row), *shared_by(row, pairing.also)), []).append(value)
     return {key: math.fsum(some) / len(some) for key, some in values.items()}

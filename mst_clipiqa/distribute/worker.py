@@ -46,6 +46,7 @@ class Work:
     more: tuple[tuple[str, str], ...] = ()  # further columns and their kinds
     text_encoder: str | None = None
     granularity: str = "fine"
+    merge: int = 0
     sha256: str = ""  # of model, encoders and calibration: the same on every machine
 
 
@@ -108,6 +109,7 @@ def load(work: Work) -> Scorer:
         frame=work.frame,
         max_pixels=work.max_pixels,
         granularity=work.granularity,
+        merge=work.merge,
     )
     return Scorer.load(work.model, options)
 

@@ -13,7 +13,9 @@ from mst_clipiqa.encoders.threads import reuse_freed_memory
 from mst_clipiqa.errors import ModelError, UsageError, nearest
 
 
-def load_encoders(source: str, device: str | torch.device = "auto", precision: str = "auto") -> EncoderPair:
+def load_encoders(
+    source: str, device: str | torch.device = "auto", precision: str = "auto", merge: int = 0
+) -> EncoderPair:
     """Return a frozen pair of encoders on a device.
 
     Args:
@@ -23,11 +25,24 @@ def load_encoders(source: str, device: str | torch.device = "auto", precision: s
             like mini's.
         device: "auto", "cpu", "cuda", "mps".
         precision: of the image towers: "auto", "fp32", "bf16", "fp16", or "int8" on a CPU (mini and CLIP's kind only).
+        merge: tokens to merge in each block of the image encoder with more of them (CLIP's kind only); the other merges
+            as large a share. 0 merges none and changes no bit.
 
     Raises:
         ModelError: the name is unknown, or its files cannot be loaded.
-        UsageError: this machine lacks the device, or the encoders the precision.
+        UsageError: this machine lacks the device, or the encoders the precision or tokens to merge.
     """
+    pair = _whole(source, device, precision)
+    if merge:
+        merge_tokens = getattr(pair, "merge_tokens", None)
+        if merge_tokens is None:
+            raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {source}: leave it out.")
+        merge_tokens(merge)
+    return pair
+
+
+def _whole(source: str, device: str | torch.device, precision: str) -> EncoderPair:
+    """Return a pair that merges no tokens."""
     where = device if isinstance(device, torch.device) else resolve_device(device)
     how = resolve_precision(precision, where)
     if where.type == "cpu":

@@ -18,6 +18,7 @@ from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
+from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.encoders.pair import Chunking
 from mst_clipiqa.encoders.precision import DTYPES, INT8, resolve_precision
 from mst_clipiqa.encoders.text_source import check_space, load_separate_text
@@ -47,8 +48,6 @@ CHUNK_CUDA = 64
 """The same on a CUDA card, which smaller ones leave idle."""
 CHUNK_INT8 = 4
 """The same in int8: the weights of a block are read once for four images, whose own numbers stay in the caches."""
-MERGE = "-merge"
-"""Before the number of merged tokens in the name of a precision, which is part of every cache key."""
 
 
 class CLIPPair:

@@ -79,8 +79,9 @@ class GranularEncoding:
         coarse = stacked([one.coarse for one in viewed], self.encoders.device)
         f_c = encode_stream(self.encoders, "coarse", coarse).cpu()
         names = self._chosen(f_c, [one.prompts for one in viewed])
-        checked = self._counted(names)
+        checked = self._to_check(names)
         whole = [FINE if i in checked else name for i, name in enumerate(names)]
+        self._count(whole)
         f_f = self._fine(f_c, viewed, whole)
         self._check(f_c, f_f, viewed, {i: names[i] for i in checked})
         notes = self._notes(f_c, viewed)
@@ -109,7 +110,9 @@ class GranularEncoding:
         text += words_on(self.calibration, self.asked)
         if self._errors:
             errors = torch.stack(self._errors).nan_to_num(0.0)
-            text += f" Checked {len(errors):,} images: the largest difference was {errors.max():.1%} of the scale"
+            some = "1 image, which got its fine scores" if len(errors) == 1 else ""
+            some = some or f"{len(errors):,} images, which got their fine scores"
+            text += f" Checked {some}: the largest difference was {errors.max():.1%} of the scale"
             if self.asked.kind == "auto":
                 good = int((errors <= self.asked.tolerance).all(dim=1).sum())
                 text += f", and {good:,} were within {self.asked.tolerance:.3g} of it"
@@ -134,9 +137,8 @@ class GranularEncoding:
     def _familiar(self, f_c: Tensor) -> Tensor:
         return self.calibration.familiar(f_c, self.predictor.model.reference)
 
-    def _counted(self, names: Sequence[str]) -> list[int]:
-        """Count a batch; return which of the images below fine to check."""
-        self._count(names)
+    def _to_check(self, names: Sequence[str]) -> list[int]:
+        """Return which of the images below fine to check."""
         with self._lock:
             checked = [i for i, name in enumerate(names) if name != FINE][: self._check_left]
             self._check_left -= len(checked)
@@ -174,10 +176,11 @@ class GranularEncoding:
         estimated = self._fine(f_c[list(names)], [viewed[i] for i in names], list(names.values()))
         pairs = [(at, i, prompt) for at, i in enumerate(names) for prompt in viewed[i].prompts or (None,)]
         rows, prompts = [i for _, i, _ in pairs], [prompt for *_, prompt in pairs]
+        places = torch.tensor([at for at, *_ in pairs])
         true = values(self.predictor, f_c[rows], f_f[rows], prompts)
-        found = values(self.predictor, f_c[rows], estimated[[at for at, *_ in pairs]], prompts)
+        found = values(self.predictor, f_c[rows], estimated[places], prompts)
         with self._lock:
-            self._errors += (found - true).abs().unbind(0)
+            self._errors += _largest((found - true).abs(), places, len(names)).unbind(0)
 
     def _notes(self, f_c: Tensor, viewed: Sequence[Viewed]) -> list[str]:
         """Return what makes each image's scores less certain; with auto, an unfamiliar image has fine scores."""

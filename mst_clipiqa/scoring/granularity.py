@@ -25,7 +25,7 @@ AUTO_TOLERANCE = 0.06
 CALIBRATION_FILE = "granularity.safetensors"
 """The file of a model folder that says when an image needs no more than a coarser granularity."""
 
-_MARK = re.compile(r" \((?:coarse|native:[0-9]+|auto:[0-9.e-]+)\)$")
+_MARK = re.compile(r" \((?:coarse|native:[0-9]+|auto:[0-9.e-]+|merge:[0-9]+)\)$")
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,17 @@ def kept_crops(name: str, crops: int) -> list[int]:
     return [row * grid + column for row in lines for column in lines]
 
 
-def marked(model: str, asked: Granularity) -> str:
-    """Return the name of a model in rows of a granularity: no name is that of another granularity.
+def marked(model: str, asked: Granularity, merge: int = 0) -> str:
+    """Return the name of a model in rows of a granularity, or with merged tokens: their scores are not to be mixed.
 
     Example:
         >>> marked("mini", Granularity.parse("coarse"))
         'mini (coarse)'
+        >>> marked("red-fox", Granularity.parse("fine"), merge=16)
+        'red-fox (merge:16)'
     """
-    return model if asked.kind == "fine" else f"{model} ({asked})"
+    how = f"merge:{merge}" if merge else "" if asked.kind == FINE else str(asked)
+    return f"{model} ({how})" if how else model
 
 
 def unmarked(model: str) -> str:

@@ -79,14 +79,15 @@ def load_parts(
         encoders = _adapted(encoders, folder, adapter, how)
     trained = trained or zero_shot_model(encoders)
     predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
+    seen = asked.seen_by(encoders.view)
+    predictor.name = marked(predictor.name, seen, how.merge)
     policy = None
-    if asked.seen_by(encoders.view).kind != "fine":  # imported here because most runs do without, and start sooner
+    if seen.kind != "fine":  # imported here because most runs do without, and start sooner
         from mst_clipiqa.scoring.calibration import Calibration
         from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
 
         calibration = Calibration.load(calibration_path(folder), trained)
         policy = GranularEncoding(predictor, calibration, asked, how.granularity_check)
-        predictor.name = marked(predictor.name, asked)
     encoder = ImageEncoder(
         encoders,
         batch_size=how.batch_size,
@@ -100,10 +101,7 @@ def load_parts(
 
 def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
     if how.backend == "torch":
-        encoders = load_encoders(source, how.device, how.precision)
-        if how.merge:
-            _merge(encoders, how.merge)
-        return encoders
+        return load_encoders(source, how.device, how.precision, how.merge)
     if how.merge:
         raise UsageError("Expected no --merge beside an exported --backend, whose encoders are fixed: drop it.")
     if how.device not in ("auto", "cpu") or how.precision != "auto":
@@ -113,13 +111,6 @@ def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
     from mst_clipiqa.encoders.onnx_runtime import open_exported
 
     return open_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
-
-
-def _merge(encoders: EncoderPair, tokens: int) -> None:
-    merge = getattr(encoders, "merge_tokens", None)
-    if merge is None:
-        raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {encoders.source}: leave it out.")
-    merge(tokens)
 
 
 def _adapted(encoders: EncoderPair, folder: Path, adapter: str, how: ScoreOptions) -> EncoderPair:

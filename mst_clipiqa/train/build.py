@@ -106,7 +106,7 @@ def build(
     save(saved, job.out, card(saved.config, job.split.protocol, {}))
     job.split.save(job.out / "split.json")
     result = measure(saved, job, encoder, bar) if job.split.test else None
-    write_training(job.out, job.target, _entry(job, learnt, result))
+    write_training(job.out, job.target, _entry(job, encoder, learnt, result))
     draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
     write_card(job.out, card(saved.config, job.split.protocol, read_training(job.out)))
     (job.out / CHECKPOINT).unlink(missing_ok=True)
@@ -255,7 +255,7 @@ def _trained(
     return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together, reference=learnt.reference)
 
 
-def _entry(job: TrainingJob, learnt: Learnt, result: TrainingResult | None) -> dict[str, Any]:
+def _entry(job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, result: TrainingResult | None) -> dict[str, Any]:
     """Return this training's entry in ``training.json``."""
     return {
         "data": job.rated.name,
@@ -265,6 +265,7 @@ def _entry(job: TrainingJob, learnt: Learnt, result: TrainingResult | None) -> d
         "leakage": job.split.leakage,
         "head": job.head,
         "recipe": asdict(job.recipe),
+        "precision": encoder.encoders.precision,
         "threads": torch.get_num_threads(),
         "seconds": round(learnt.seconds, 1),
         "best": asdict(learnt.fitted.best),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mst_clipiqa.encoders.families import PAIRS
+from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
 
@@ -92,7 +93,7 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
         f"with the `{recipe['name']}` recipe, "
         f"seed {recipe['seed']}, in {training['seconds']} s on {_threads(training['threads'])}. "
         f"Epoch {best['epoch']} at learning rate {best['learning_rate']:g} was selected on the validation part "
-        f"({_selected(best)}); the test part was not used for selection.",
+        f"({_selected(best)}); the test part was not used for selection.{_computed(training.get('precision'))}",
         "",
         f"![training curve]({name}.png)",
     ]
@@ -102,6 +103,16 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
             "**Uncalibrated: there were no ratings, so scores only order images; their scale means nothing.**",
         ]
     return lines + ([] if training["test"] is None else ["", *_test(training)])
+
+
+def _computed(precision: str | None) -> str:
+    """Return a sentence on what the features were computed in; older trainings do not say."""
+    if precision is None:
+        return ""
+    asked, merging, count = precision.partition(MERGE)
+    return f" Features were computed in {asked}" + (
+        f" with merged tokens: score with `--merge {count}` too." if merging else "."
+    )
 
 
 def _of_pairs_alone(training: dict[str, Any]) -> bool:

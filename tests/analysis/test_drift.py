@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mst_clipiqa.analysis.drift import drift
+from mst_clipiqa.analysis.pairing import PairBy
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import Resampling
@@ -124,7 +125,7 @@ def test_frames_of_an_image_count_once() -> None:
             for frame in range(20)
         ]
 
-    (change,) = drift(frames(0), frames(1), pairing="none").changes
+    (change,) = drift(frames(0), frames(1), pair_by=PairBy("none")).changes
     assert (change.old_count, change.new_count) == (8, 8)
 
 
@@ -158,7 +159,7 @@ def test_the_share_of_unfamiliar_images_is_counted_in_each_table() -> None:
 
 
 def test_unpaired_tables_are_compared_by_their_means() -> None:
-    (change,) = drift(rows(("a", 1.0), ("a", 3.0), ("b", 4.0)), rows(("c", 5.0)), pairing="none").changes
+    (change,) = drift(rows(("a", 1.0), ("a", 3.0), ("b", 4.0)), rows(("c", 5.0)), pair_by=PairBy("none")).changes
     assert (change.old, change.new, change.old_count, change.new_count) == (3.0, 5.0, 2, 1)  # a prompt counts once
     assert change.sentence() == (
         "New minus old is 2.00 in quality over 2 old and 1 new prompts that are not paired, too few for an interval."
@@ -166,7 +167,7 @@ def test_unpaired_tables_are_compared_by_their_means() -> None:
 
 
 def test_a_table_with_prompts_and_one_without_say_what_was_counted() -> None:
-    (change,) = drift(rows(("a", 1.0), ("a", 3.0)), rows(("", 2.0), ("", 4.0)), pairing="none").changes
+    (change,) = drift(rows(("a", 1.0), ("a", 3.0)), rows(("", 2.0), ("", 4.0)), pair_by=PairBy("none")).changes
     assert change.over == "over 1 old and 2 new prompts or images that are not paired"
 
 
@@ -177,3 +178,41 @@ def test_names_pair_images_only_without_prompts() -> None:
     assert drift(old, rows(("a", 2.0), ("b", 3.0))).changes[0].pairing == "file"  # one table does not say
     with pytest.raises(DataError, match=r"Expected two tables .*, got 1 and 1 prompts and none in both: .* --unpaired"):
         drift(rows(("a", 1.0)), rows(("b", 1.0)))
+
+
+def seeds(*cells: tuple[str, int, float]) -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "seed": seed, "quality": quality} for prompt, seed, quality in cells]
+
+
+def test_a_pair_may_have_to_share_a_seed() -> None:
+    # cat: seed 1 2 -> 3 and seed 2 4 -> 8, on average 2.5; dog: seed 1 1 -> 2, twice in the new table.
+    old = seeds(("cat", 1, 2.0), ("cat", 2, 4.0), ("cat", 3, 100.0), ("dog", 1, 1.0))
+    new = seeds(("cat", 2, 8.0), ("cat", 1, 3.0), ("dog", 1, 1.5), ("dog", 1, 2.5), ("dog", 9, -100.0))
+    found = drift(old, new, pair_by=PairBy(also=("seed",)))
+    (change,) = found.changes
+    assert (change.old, change.new, change.difference, change.new_count) == (2.0, 3.75, 1.75, 2)
+    assert change.over == "over 2 prompts, paired by seed"
+    assert change.to_row()["paired_by"] == "prompt,seed"
+    assert (found.only_old, found.only_new) == (["cat, seed 3"], ["dog, seed 9"])
+    assert drift(old, new).changes[0].difference != change.difference
+
+
+def test_files_may_have_to_share_a_seed() -> None:
+    old, new = (
+        [{"file": f"{run}/{i}.png", "seed": s, "quality": i + s} for i, s in enumerate(some)]
+        for run, some in (("old", (0, 1, 2)), ("new", (0, 5, 2)))
+    )
+    (change,) = drift(old, new, pair_by=PairBy(also=("seed",))).changes
+    assert change.over == "over 2 images of the same name, paired by seed"
+
+
+def test_pairs_that_cannot_be_are_refused() -> None:
+    old, new = seeds(("cat", 1, 2.0), ("dog", 1, 2.0)), seeds(("cat", 2, 2.0), ("dog", 2, 3.0))
+    with pytest.raises(DataError, match="Expected scored rows of the same prompt and seed in both tables, got none"):
+        drift(old, new, pair_by=PairBy(also=("seed",)))
+    with pytest.raises(DataError, match=r"got 2 and 2 prompts and none in both: give .* or leave out --pair-by"):
+        drift(old, [{**row, "prompt": "a " + row["prompt"]} for row in new], pair_by=PairBy(also=("seed",)))
+    with pytest.raises(UsageError, match=r"Expected a column 'sed' in the table, found none \(did you mean 'seed'\?\)"):
+        drift(old, new, pair_by=PairBy(also=("sed",)))
+    with pytest.raises(UsageError, match="Expected no --pair-by beside --unpaired, which makes no pairs: drop one"):
+        drift(old, new, pair_by=PairBy("none", ("seed",)))

@@ -18,7 +18,7 @@ from mst_clipiqa.analysis.gate import (
     check_thresholds,
     parse_threshold,
 )
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
 from mst_clipiqa.evaluate.resampling import Resampling
 
@@ -198,6 +198,15 @@ def test_without_prompts_files_are_paired_below_their_folders() -> None:
     (found,) = check_not_worse(old, new, "old")
     assert not found.passed  # paired, a small loss is seen; unpaired, it is not
     assert found.sentence == "quality is worse than in old by 0.01 (95 % 0.01 to 0.01) over 20 images of the same name"
+
+
+def test_pairs_may_have_to_share_a_seed() -> None:
+    old = [{**row, "seed": i} for i, row in enumerate(FOUR)]
+    new = [{**row, "seed": i, "quality": row["quality"] - 0.5} for i, row in enumerate(FOUR)]
+    (found,) = check_not_worse(old, new, "old", also=["seed"])
+    assert found.sentence == "quality is worse than in old by 0.50 (95 % 0.50 to 0.50) over 3 prompts, paired by seed"
+    with pytest.raises(DataError, match="or leave out --pair-by"):  # and not the means, which are of no pairs
+        check_not_worse(old, [{**row, "prompt": f"a {row['prompt']}"} for row in new], "old", also=["seed"])
 
 
 def test_scores_of_two_models_are_refused() -> None:

@@ -465,3 +465,24 @@ def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
 def test_gate_without_a_condition_is_refused(here: Path, args: list[str], message: str) -> None:
     result = call("gate", "scores.csv", *args)
     assert (result.exit_code, result.stderr) == (2, f"Error: {message}\n")
+
+
+def seeded(path: Path, *cells: tuple[str, int, float]) -> Path:
+    lines = ["prompt,seed,quality", *(",".join(map(str, cell)) for cell in cells)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_drift_and_gate_pair_by_a_column_as_compare_settings_does(tmp_path: Path) -> None:
+    old = seeded(tmp_path / "old.csv", ("cat", 1, 2.0), ("cat", 2, 5.0), ("dog", 1, 3.0))
+    new = seeded(tmp_path / "new.csv", ("cat", 1, 2.5), ("dog", 1, 3.5), ("dog", 7, 0.0))
+    result = call("drift", old, new, "--pair-by", "seed")
+    assert "New is better in quality by 0.50 (95 % 0.50 to 0.50) over 2 prompts, paired by seed." in result.stdout
+    assert "1 combination of prompt and seed is only in the old table and left out: 'cat, seed 2'" in result.stderr
+    result = call("gate", new, "--not-worse-than", old, "--pair-by", "seed")
+    assert result.exit_code == 0 and "over 2 prompts, paired by seed" in result.stdout
+    assert ": -1.12 (95 %" in call("gate", new, "--not-worse-than", old).stdout  # other seeds
+    result = call("gate", new, "--min-count", "1", "--pair-by", "seed")
+    assert "--pair-by needs --not-worse-than: name the older scores, or omit it." in result.stderr
+    result = call("drift", old, new, "--pair-by", "seed", "--unpaired")
+    assert (result.exit_code, "drop one" in result.stderr) == (2, True)

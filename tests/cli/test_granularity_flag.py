@@ -66,7 +66,7 @@ def test_a_run_says_what_it_did(folder: Path, tmp_path: Path) -> None:
     assert "Model mini (native:1)" in result.output
     printed = run("score", folder / "in/0.png", "--json", "--granularity", "coarse", "--granularity-check", 1)
     assert json.loads(printed.stdout)["granularity"] == "fine"
-    assert "Checked 1 images: the largest difference was" in printed.stderr
+    assert "Checked 1 image, which got its fine scores: the largest difference was" in printed.stderr
 
 
 def test_another_granularity_does_not_resume_a_run(folder: Path, tmp_path: Path) -> None:

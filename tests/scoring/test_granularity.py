@@ -625,7 +625,7 @@ def test_the_summary_counts_and_checks(
     assert [without_mark(score).targets for score in scores[:3]] == [score.targets for score in fine.many(requests[:3])]
     text = some.encoder.policy.summary()
     assert text.startswith(
-        "Granularity: coarse for 24 of 24 images. In calibration, 95% of scores differed from those at"
+        "Granularity: coarse for 21, fine for 3 of 24 images. In calibration, 95% of scores differed from those at"
     )
     estimated = list(Scorer.load(model, granularity="coarse").many(requests[:3]))
     most = max(
@@ -633,9 +633,14 @@ def test_the_summary_counts_and_checks(
         for a, b in zip(scores[:3], estimated, strict=True)
         for t in a.targets
     )
-    assert f"Checked 3 images: the largest difference was {most:.1%} of the scale." in text
+    assert f"Checked 3 images, which got their fine scores: the largest difference was {most:.1%} of the scale." in text
     auto = scorer_with(model, mixed)
     list(auto.many(requests))
+    twice = scorer_with(model, made, "coarse", check=1)
+    viewed = twice.encoder.open(requests[0].image, (PROMPTS[0], PROMPTS[3]))
+    twice.encoder.policy.encode([viewed])  # type: ignore[list-item]
+    text = twice.encoder.policy.summary()
+    assert "fine for 1 of 1 images." in text and "Checked 1 image, which got its fine scores: the" in text
     assert (
         "In calibration, 100.0% of 30 images below fine were within 0.06 of the scale" in auto.encoder.policy.summary()
     )

@@ -85,16 +85,26 @@ frames_option = click.option(
 
 
 _SCALE = "Lowest and highest value of your rating scale."
-service_options = stack(
+device_options = stack(
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
     click.option(
         "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16 or, on a CPU, int8."
     ),
+)
+merge_option = click.option(
+    "--merge",
+    type=click.IntRange(0),
+    default=0,
+    metavar="R",
+    help="Merge R tokens per block of CLIP's image encoders: faster, and scores change.",
+)
+_reading_options = stack(
     click.option("--batch-size", type=int, show_default="32; 128 for CLIP on a CUDA card", help="Images per batch."),
     click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
     click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
     color_option,
 )
+service_options = stack(device_options, merge_option, _reading_options)
 granularity_option = click.option(
     "--granularity",
     default="fine",
@@ -103,6 +113,7 @@ granularity_option = click.option(
     help="How much of an image to encode: fine (all), coarse, native:K, or auto, as little as changes scores little.",
 )
 encoding_options = stack(service_options, size_option)  # a service has limits of its own
+whole_encoding_options = stack(device_options, _reading_options, size_option)  # where tokens cannot be merged
 text_encoder_option = click.option(
     "--text-encoder", help="Another text encoder for the same images, such as a multilingual one: folder or hub id."
 )
@@ -194,7 +205,8 @@ def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
     from mst_clipiqa.features.image_encoder import ImageEncoder
     from mst_clipiqa.images.options import OpenOptions
 
-    pair = load_encoders(with_text_encoder(encoders, how["text_encoder"]), how["device"], how["precision"])
+    named = with_text_encoder(encoders, how["text_encoder"])
+    pair = load_encoders(named, how["device"], how["precision"], how["merge"])
     opening = OpenOptions(how["max_pixels"], color=how["color"])
     cache = open_cache(how["cache"])
     return ImageEncoder(pair, batch_size=how["batch_size"], workers=how["workers"], cache=cache, opening=opening)

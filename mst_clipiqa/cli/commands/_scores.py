@@ -43,6 +43,9 @@ generator_option = click.option(
     show_default=True,
     help="Where to find the generator: a column, the part of the file name before the first _, or the folder.",
 )
+pair_by_option = click.option(
+    "--pair-by", multiple=True, metavar="COLUMN", help="Column that a pair must share, such as seed; repeatable."
+)
 by_option = click.option(
     "--by", default="quality", show_default=True, help="Column, or columns with weights: quality=2,correspondence=1."
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import data_options, encoding_options, load_scorer, rated_set
+from mst_clipiqa.cli.commands._options import data_options, load_scorer, rated_set, whole_encoding_options
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _TOLERANCES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
 @click.command("calibrate")
 @data_options
 @click.option("--model", required=True, help="Model folder, where the result is stored.")
-@encoding_options
+@whole_encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 def command(quiet: bool, **flags: Any) -> None:
     """Measure what each --granularity of a model costs and changes, on the images of a rated set.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._scores import finish, read_source, table_options, write_rows
+from mst_clipiqa.cli.commands._scores import finish, pair_by_option, read_source, table_options, write_rows
 
 
 @click.command("compare-settings")
@@ -15,7 +15,7 @@ from mst_clipiqa.cli.commands._scores import finish, read_source, table_options,
 @click.option("--by", default="setting", show_default=True, metavar="COLUMN", help="Column of settings, such as steps.")
 @click.option("--baseline", required=True, help="Setting that all others are compared with.")
 @click.option("--from-names", is_flag=True, help="Read generator and setting from names: sd1.5_lowstep_003.jpg.")
-@click.option("--pair-by", multiple=True, metavar="COLUMN", help="Column that a pair must share, such as seed.")
+@pair_by_option
 @click.option(
     "--targets",
     default="quality,correspondence",

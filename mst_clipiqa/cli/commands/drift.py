@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
-from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, table_options, write_rows
+from mst_clipiqa.cli.commands._score_table import counted
+from mst_clipiqa.cli.commands._scores import (
+    finish,
+    generator_option,
+    pair_by_option,
+    read_source,
+    table_options,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("old")
 @click.argument("new")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also compare each group in this column; repeatable.")
+@pair_by_option
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
 @click.option("--unpaired", is_flag=True, help="Compare the means of all prompts, also if the tables share none.")
@@ -32,6 +41,7 @@ def command(
     old: str,
     new: str,
     by: tuple[str, ...],
+    pair_by: tuple[str, ...],
     level: float,
     seed: int,
     unpaired: bool,
@@ -46,12 +56,14 @@ def command(
 
     OLD and NEW are tables of scores (.csv, .jsonl, .parquet) or folders of images. Each prompt counts once, with the
     mean score of its images. Tables without prompts are paired by file name. If both tables have a column generator,
-    each generator is also compared on its own.
+    each generator is also compared on its own. With --pair-by seed, images are compared only with those of the same
+    prompt and seed.
 
     With --unpaired, the two means are compared, so a difference may also come from different prompts.
     """
     from mst_clipiqa.analysis.drift import drift
     from mst_clipiqa.analysis.gate import is_worse
+    from mst_clipiqa.analysis.pairing import PairBy
     from mst_clipiqa.analysis.rows import with_generator
     from mst_clipiqa.evaluate.resampling import Resampling
 
@@ -62,19 +74,19 @@ def command(
     if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
         by = ("generator",)
     sampled = Resampling(level / 100, resamples=2000, seed=seed)
-    found = drift(before, after, by=by, how=sampled, pairing="none" if unpaired else None)
+    found = drift(before, after, by=by, how=sampled, pair_by=PairBy("none" if unpaired else None, pair_by))
     if output is None and not as_json:
         for change in found.changes:
             click.echo(change.sentence())
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json)
-    _say(found)
+    _say(found, pair_by)
     code = finish(found.left_out, left_out)
     overall = [change for change in found.changes if not change.group]
     return FAILED_GATE if fail_if_worse and any(map(is_worse, overall)) else code
 
 
-def _say(found: Drift) -> None:
+def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
     from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
     from mst_clipiqa.errors import shown
@@ -89,8 +101,10 @@ def _say(found: Drift) -> None:
     for which, prompts in (("old", found.only_old), ("new", found.only_new)):
         if prompts:
             some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")
-            plural = "s are" if len(prompts) > 1 else " is"
-            click.echo(f"{len(prompts):,} prompt{plural} only in the {which} table and left out: {some}", err=True)
+            what = counted(len(prompts), "combination" if pair_by else "prompt")
+            what += f" of {' and '.join(('prompt', *pair_by))}" if pair_by else ""
+            be = "are" if len(prompts) > 1 else "is"
+            click.echo(f"{what} {be} only in the {which} table and left out: {some}", err=True)
     for which in ("old", "new"):
         shares = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
         if warning := say_many_unfamiliar(shares, f"the {which} table"):

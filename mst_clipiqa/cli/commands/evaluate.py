@@ -46,8 +46,9 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
     With --pairs, the result is the share of pairs in which the preferred image has the higher score: that of --model,
     or that in the table SCORES, where nothing is scored again and all pairs count.
     """
-    if tables and flags["granularity"] != "fine":
-        raise UsageError(f"Expected --granularity only where images are scored, got it beside {tables[0]}: drop one.")
+    for flag, usual in (("granularity", "fine"), ("merge", 0)):
+        if tables and flags[flag] != usual:
+            raise UsageError(f"Expected --{flag} only where images are scored, got it beside {tables[0]}: drop one.")
     if flags["pairs"] is not None:
         return _pairs(tables, as_json, flags)
     if tables:

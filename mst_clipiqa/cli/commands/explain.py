@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, color_option, load_scorer, model_options, size_option
+from mst_clipiqa.cli.commands._options import (
+    FOLDER,
+    color_option,
+    device_options,
+    load_scorer,
+    merge_option,
+    model_options,
+    size_option,
+)
 from mst_clipiqa.errors import ImageError, UsageError, shown
 
 if TYPE_CHECKING:
@@ -22,10 +30,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=FOLDER, help="Folder for explanation.json and explanation.png.")
 @click.option("--target", default="quality", show_default=True, help="Score to draw maps for.")
 @click.option("--json", "as_json", is_flag=True, help="Write everything to stdout as JSON.")
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps.")
-@click.option(
-    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16 or, on a CPU, int8."
-)
+@device_options
+@merge_option
 @color_option
 @size_option
 def command(image: str, prompt: str | None, output: Path | None, target: str, as_json: bool, **how: Any) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
-from mst_clipiqa.cli.commands._scores import json_option, output_option, read_source, source_options, write_rows
+from mst_clipiqa.cli.commands._scores import (
+    json_option,
+    output_option,
+    pair_by_option,
+    read_source,
+    source_options,
+    write_rows,
+)
 from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0),
     help="With --not-worse-than: fail unless a loss larger than this can be excluded; a smaller one passes.",
 )
+@pair_by_option
 @click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
@@ -61,6 +69,8 @@ def command(source: str, old: str | None, **flags: Any) -> int:
     names = ("min_mean", "min_quantile", "min_share", "max_failed", "min_count")
     if flags["margin"] is not None and old is None:
         raise UsageError("--margin needs --not-worse-than: name the older scores, or omit it.")
+    if flags["pair_by"] and old is None:
+        raise UsageError("--pair-by needs --not-worse-than: name the older scores, or omit it.")
     if old is None and not any(flags[name] for name in names):
         raise UsageError(
             "Expected a condition, got none: give one such as --min-mean quality=2.8, or --not-worse-than OLD."
@@ -100,7 +110,7 @@ def _checked(source: str, old: str | None, flags: dict[str, Any], how: Resamplin
     if old is not None:
         older = read_source(old, flags)
         _warn(older, old)
-        found += check_not_worse(older, rows, old, how, flags["margin"])
+        found += check_not_worse(older, rows, old, how, flags["margin"], flags["pair_by"])
     return found
 
 

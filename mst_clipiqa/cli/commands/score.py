@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 @click.option("--backend", default="torch", show_default=True, help="Backend: torch, or an exported ONNX folder.")
 @granularity_option
 @click.option("--granularity-check", default=0, metavar="N", help="Measure the true change for N images below fine.")
-@click.option(
-    "--merge", type=click.IntRange(0), default=0, metavar="R", help="Merge R tokens per encoder block; scores change."
-)
 @click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced size; scores change slightly.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no table.")
 def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:

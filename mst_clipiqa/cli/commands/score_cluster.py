@@ -12,10 +12,12 @@ from mst_clipiqa.cli.commands._options import (
     FILE,
     FOLDER,
     color_option,
+    device_options,
     frames_option,
     granularity_option,
     list_columns,
     list_options,
+    merge_option,
     model_options,
     prompts_from_option,
     size_option,
@@ -34,10 +36,8 @@ from mst_clipiqa.errors import UsageError
 @click.option("--threads", default=0, type=click.IntRange(0), help="Threads per actor; 0: as torch decides.")
 @click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images per Parquet file.")
 @model_options
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
-@click.option(
-    "--precision", default="auto", show_default=True, help="Precision: auto, fp32, bf16, fp16 or, on a CPU, int8."
-)
+@device_options
+@merge_option
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--cache", type=FOLDER, help="Folder to cache features in, which every machine sees.")
@@ -67,7 +67,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
         raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
     folder = Path(output).absolute()
     names = ["model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals"]
-    names += ["color", "max_pixels", "text_encoder", "granularity"]
+    names += ["color", "max_pixels", "text_encoder", "granularity", "merge"]
     cache = None if flags["cache"] is None else str(flags["cache"].absolute())
     all_frames = flags["frame"] == "all"
     frame = "first" if all_frames else flags["frame"]
