@@ -63,7 +63,7 @@ class Checked:
 
     def to_row(self) -> dict[str, Any]:
         """Return the result as a row of a table."""
-        return {**vars(self), "passed": str(self.passed).lower()}
+        return dict(vars(self))
 
 
 def parse_threshold(measure: Measure, words: str) -> Threshold:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.tables.cells import AsWritten
 
 Row = Mapping[str, Any]
 GeneratorFrom = Literal["column", "name", "folder"]
@@ -59,8 +60,10 @@ def number(row: Row, column: str) -> float | None:
 def text(row: Row, column: str) -> str:
     """Return a cell as text; empty if there is none."""
     cell = row.get(column)
-    if isinstance(cell, float) and cell.is_integer():
+    if isinstance(cell, float) and not isinstance(cell, AsWritten) and cell.is_integer():
         return str(int(cell))  # a prompt such as 1984, which another program wrote as a number
+    if isinstance(cell, bool):
+        return str(cell).lower()
     return "" if cell is None else str(cell)
 
 

@@ -19,9 +19,18 @@ from typing import Any, BinaryIO, Self
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
-from mst_clipiqa.tables.cells import Cell, csv_cell, csv_line, from_csv_cell, plain, to_json
+from mst_clipiqa.tables.cells import (
+    Cell,
+    csv_cell,
+    csv_header,
+    csv_line,
+    from_csv_cell,
+    from_csv_header,
+    plain,
+    to_json,
+)
 from mst_clipiqa.tables.journal import Journal, journal_of, read_journal
-from mst_clipiqa.tables.lines import Line, csv_rows, json_lines
+from mst_clipiqa.tables.lines import Line, check_once, csv_rows, json_lines
 
 __all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table"]
 
@@ -152,7 +161,7 @@ class TableWriter:
     def _convert(self, file: BinaryIO) -> None:
         match self.path.suffix.lower():
             case ".csv":
-                file.write(csv_line(self.columns))
+                file.write(csv_header(self.columns))
                 file.writelines(csv_line([csv_cell(cell) for cell in row]) for row in self._rows())
             case ".jsonl":
                 file.writelines(to_json(dict(zip(self.columns, row, strict=True))) + b"\n" for row in self._rows())
@@ -197,9 +206,8 @@ def _read_csv(path: Path) -> Iterator[dict[str, str | float | None]]:
     for line in csv_rows(path):
         cells: list[str] = _value(line, path)
         if columns is None:
-            columns = cells
-            if len(set(columns)) < len(columns):
-                raise DataError(f"Expected each column once in {shown(path)}, got {shown(columns)}: rename one.")
+            columns = from_csv_header(cells)
+            check_once(columns, path)
             continue
         if len(cells) != len(columns):
             raise DataError(
@@ -229,7 +237,7 @@ def _value(line: Line, path: Path) -> Any:
 
 
 def _flat(cell: Any, column: str, line: Line, path: Path) -> Cell:
-    if cell is None or isinstance(cell, str) or (type(cell) is int and abs(cell) < 2**64):
+    if cell is None or isinstance(cell, str | bool) or (isinstance(cell, int) and abs(cell) < 2**64):
         return cell
     with contextlib.suppress(TypeError, OverflowError):
         return float(cell)

@@ -428,9 +428,11 @@ def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
     assert result.stderr == "Failed: quality is worse than in scores.csv by 1.00 (95 % 1.00 to 1.00) over 2 prompts.\n"
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["condition"], row["passed"], row["value"]) for row in found] == [
-        ("--not-worse-than", "false", -1.0),
-        ("--not-worse-than", "true", 0.0),
+        ("--not-worse-than", False, -1.0),
+        ("--not-worse-than", True, 0.0),
     ]
+    call("gate", "worse.csv", "--not-worse-than", "scores.csv", "-o", "gate.csv")
+    assert [row["passed"] for row in csv_of(Path("gate.csv").read_text())] == ["false", "true"]
     assert call("gate", "scores.csv", "--not-worse-than", "worse.csv").exit_code == 0
     assert call("drift", "scores.csv", "worse.csv", "--fail-if-worse").exit_code == 3
     assert call("drift", "worse.csv", "scores.csv", "--fail-if-worse").exit_code == 1  # only a failed row

@@ -136,10 +136,10 @@ def finish(left: Sequence[LeftOut], left_file: Path | None = None) -> int:
 
 
 def _to_stdout(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool) -> None:
-    from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
+    from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 
     if columns and not as_json:
-        click.echo(csv_line(columns), nl=False)
+        click.echo(csv_header(columns), nl=False)
     write = json_row if as_json else csv_row
     click.echo(b"".join(write(row, columns) for row in rows), nl=False)
 

@@ -185,12 +185,12 @@ def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any], score
 
 def _write(rows: Iterable[ScoreRow], sink: _Sink, table: TableWriter | None) -> Seen:
     """Write rows to their destination, and return what the terminal needs of them."""
-    from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
+    from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 
     seen = Seen()
     piped = not sink.as_json and table is None and not sys.stdout.isatty()
     if piped:
-        click.echo(csv_line(sink.names), nl=False)
+        click.echo(csv_header(sink.names), nl=False)
     for row in rows:
         seen.add(row)
         if table:
