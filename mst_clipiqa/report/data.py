@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.images import RowImage
-from mst_clipiqa.analysis.rows import Row, number, split_failed, text
+from mst_clipiqa.analysis.rows import Row, need_one_model, number, split_failed, text
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import Resampling
@@ -47,6 +47,7 @@ def report_data(
         by: columns whose groups are compared, besides generators and prompts.
 
     Raises:
+        UsageError: the rows are of several models.
         DataError: the table is empty or has no scores, or a cell that should hold a number does not.
     """
     if not rows:
@@ -57,6 +58,7 @@ def report_data(
             f"Expected scores in a column {' or '.join(TARGETS)}, got a table with {shown(', '.join(columns))}: score "
             "its images first."
         )
+    need_one_model(rows)
     good = {id(row) for row in split_failed(rows)[0]}
     is_good = [id(row) in good for row in rows]
     scores = _scores(rows, is_good)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -194,6 +196,101 @@ def test_two_outputs_of_one_name_are_refused(here: Path) -> None:
     result = call("filter", "scores.csv", "-o", "x.csv", "--left-out", "x.csv")
     assert (result.exit_code, Path("x.csv").exists()) == (2, False)
     assert "Expected two outputs, got 'x.csv' for both: name another for --left-out." in result.stderr
+
+
+def two_models() -> None:
+    rows = [dict(row) for row in read_table("scores.csv")]
+    with TableWriter("mixed.csv", COLUMNS) as writer:
+        for row, model in zip(rows, ("mini", "ours", None, "third"), strict=True):
+            writer.append({**row, "model": model})
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["rank", "mixed.csv"],
+        ["pick", "mixed.csv"],
+        ["filter", "mixed.csv", "--min-quality", "1"],
+        ["gate", "mixed.csv", "--min-mean", "quality=1"],
+        ["gate", "scores.csv", "--not-worse-than", "mixed.csv"],
+        ["compare", "a.png", "b.png", "--scores", "mixed.csv"],
+        ["compare-settings", "mixed.csv", "--by", "file", "--baseline", "in/a.png"],
+        ["report", "mixed.csv", "-o", "page.html", "--explain", "0"],
+    ],
+)
+def test_scores_of_two_models_are_not_mixed(here: Path, args: list[str]) -> None:
+    two_models()
+    before = tree()
+    result = call(*args)
+    assert (result.exit_code, result.stdout, tree()) == (2, "", before)
+    assert result.stderr == (
+        "Error: Expected rows scored by one model, got 'mini', 'ours': score all images with the same one, or keep its "
+        "rows.\n"
+    )
+
+
+def test_what_compares_no_scores_takes_those_of_two_models(here: Path) -> None:
+    two_models()
+    assert call("gate", "mixed.csv", "--min-count", "3").exit_code == 0
+    assert len(csv_of(call("filter", "mixed.csv").stdout)) == 3
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["score", "scores.csv", "-o", "scores.csv"],
+        ["score", "in", "--prompts", "scores.csv", "-o", "scores.csv"],
+        ["score", "scores.csv", "-o", "scores.csv", "--resume"],
+        ["rank", "scores.csv", "-o", "link.csv"],
+        ["rank", "scores.csv", "--left-out", "scores.csv"],
+        ["rank", "link.csv", "-o", "./in/../scores.csv"],
+        ["pick", "scores.csv", "-o", "scores.csv"],
+        ["filter", "scores.csv", "-o", "scores.csv"],
+        ["compare", "a.png", "b.png", "--scores", "scores.csv", "-o", "scores.csv"],
+        ["drift", "scores.csv", "other.csv", "-o", "scores.csv"],
+        ["drift", "other.csv", "scores.csv", "-o", "scores.csv"],
+        ["gate", "other.csv", "--not-worse-than", "scores.csv", "-o", "scores.csv"],
+        ["compare-settings", "scores.csv", "--baseline", "x", "-o", "scores.csv"],
+        ["report", "scores.csv", "-o", "link.html"],
+    ],
+)
+def test_no_output_replaces_an_input(here: Path, args: list[str]) -> None:
+    table(here / "other.csv", ROWS[:3])
+    for name in ("link.csv", "link.html"):
+        Path(name).symlink_to("scores.csv")
+    before = tree()
+    result = call(*args)
+    assert (result.exit_code, result.stdout, tree()) == (2, "", before)
+    flag = "--left-out" if "--left-out" in args else "-o"
+    assert re.fullmatch(
+        rf"Error: Expected another file for {flag} than the input, got '.*': name a new one\.\n", result.stderr
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_full_disk_is_said_without_flags_that_the_command_lacks(
+    here: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = tree()
+    monkeypatch.setattr(os, "fsync", full)
+    result = call("rank", "scores.csv", "-o", f"ranked.{suffix}")
+    assert (result.exit_code, tree()) == (2, before)
+    assert result.stderr == (
+        f"Error: Expected to be able to write 'ranked.{suffix}', got No space left on device: free some space, or "
+        "choose another output.\n"
+    )
+
+
+@pytest.mark.parametrize("args", [["rank"], ["drift", "scores.csv"], ["compare", "a.png", "b.png", "--scores"]])
+@pytest.mark.parametrize("huge", [1e308, -1e300])
+def test_numbers_that_are_no_scores_are_refused(here: Path, args: list[str], huge: float) -> None:
+    table(here / "huge.csv", [(f, p, q and huge, c, s, r) for f, p, q, c, s, r in ROWS])
+    result = call(*args, "huge.csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Expected a number in column 'quality', got '{huge}' for 'in/a.png'" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "in/a.png", "page"])

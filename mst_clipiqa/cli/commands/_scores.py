@@ -20,7 +20,6 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._score_table import counted, say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
-from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
@@ -99,16 +98,14 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
 def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
     """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe."""
     from mst_clipiqa.tables.cells import count
-    from mst_clipiqa.tables.table import TableWriter
+    from mst_clipiqa.tables.table import write_table
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:
         replaced = output.exists()
-        with TableWriter(output, columns or ["file"]) as table:
-            for row in whole:
-                table.append(row)
+        write_table(output, columns or ["file"], whole)
         say_written(output, counted(len(whole), "row"), replaced=replaced)
     elif sys.stdout.isatty() and not as_json:
         _print(whole, columns)
@@ -118,8 +115,6 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
 
 def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
     """Write the rows and those left out as ``table_options`` say, and return the exit code."""
-    if how["left_out"] is not None and how["left_out"] == how["output"]:
-        raise UsageError(f"Expected two outputs, got {shown(how['output'])} for both: name another for --left-out.")
     write_rows(rows, how["output"], how["as_json"])
     return finish(left, how["left_out"])
 

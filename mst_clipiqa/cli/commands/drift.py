@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, table_options, write_rows
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def command(
     from mst_clipiqa.analysis.rows import with_generator
     from mst_clipiqa.evaluate.resampling import Resampling
 
+    check_outputs([old, new, how["prompts"]], output, left_out)
     before, after = (
         with_generator(read_source(source, how), generator_from)  # type: ignore[arg-type]
         for source in (old, new)

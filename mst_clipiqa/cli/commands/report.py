@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE, load_scorer
+from mst_clipiqa.cli.commands._outputs import keep_apart
 from mst_clipiqa.cli.commands._score_table import counted, say_written
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options
 from mst_clipiqa.errors import UsageError, shown
@@ -71,6 +72,7 @@ def command(
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"Expected a page whose name ends in .html, got {shown(output)}: name another output.")
+    keep_apart([source, how["prompts"]], output)
     rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
     if columns := [name for name in (by or "").split(",") if name.strip()]:
         need_columns(rows, columns)
