@@ -22,7 +22,7 @@ from mst_clipiqa.analysis.pairing import (
     unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import unfamiliar_share
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError, UsageError
@@ -202,7 +202,7 @@ def drift(
         _without(after, before) if by_prompt else [],
         lone,
         [*left_old, *left_new, *silent],
-        sorted({model for row in (*good_old, *good_new) if (model := text(row, "model"))}),
+        models_of((*good_old, *good_new)),
     )
 
 

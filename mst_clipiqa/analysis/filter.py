@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mst_clipiqa.analysis.images import ImageFinder, RowImage
-from mst_clipiqa.analysis.rows import NO_FILE, LeftOut, Row, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.rows import NO_FILE, LeftOut, Row, need_columns, need_one_model, number, split_failed, text
 from mst_clipiqa.errors import UsageError
 
 NOT_FOUND = "its image is not found"
@@ -41,10 +41,12 @@ def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = Fa
         invert: return those that do not pass instead. A row without a score is never returned.
 
     Raises:
-        UsageError: a column is missing.
+        UsageError: a column is missing, or the rows are of several models.
         DataError: a cell is not a number where one is needed.
     """
     need_columns(rows, minimum)
+    if minimum:
+        need_one_model(rows)
     good, left = split_failed(rows)
     kept, rejected = [], 0
     for row in good:

@@ -13,7 +13,7 @@ from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of, plural_of, prompt_of, unit_of
-from mst_clipiqa.analysis.rows import Row, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.rows import Row, models_of, need_columns, need_one_model, number, split_failed
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval
 from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling
@@ -63,7 +63,7 @@ class Checked:
 
     def to_row(self) -> dict[str, Any]:
         """Return the result as a row of a table."""
-        return {**vars(self), "passed": str(self.passed).lower()}
+        return dict(vars(self))
 
 
 def parse_threshold(measure: Measure, words: str) -> Threshold:
@@ -103,12 +103,14 @@ def check_thresholds(
             interval, for which there are too few images or prompts, then fails.
 
     Raises:
-        UsageError: a column is missing.
+        UsageError: a column is missing, or the rows are of several models.
         DataError: a cell is not a number where one is needed.
     """
     wanted = list(thresholds)
     columns = list(dict.fromkeys(one.column for one in wanted))
     need_columns(rows, columns)
+    if wanted:
+        need_one_model(rows)
     good = mean_of_frames(split_failed(rows)[0], columns)
     return [_threshold(good, one, how, confident) for one in wanted]
 
@@ -157,15 +159,17 @@ def check_not_worse(
         also: columns that a pair must share besides, such as ("seed",).
 
     Raises:
-        UsageError: the tables name different models, or one lacks a column of ``also``.
+        UsageError: the tables name several models, or one lacks a column of ``also``.
         DataError: they share no score or, with ``also``, no pair.
     """
     good = split_failed(old)[0], split_failed(new)[0]
-    models = [{text(row, "model") for row in rows} - {""} for rows in good]
-    if all(models) and models[0] != models[1]:
+    for rows in good:
+        need_one_model(rows)
+    before, after = map(models_of, good)
+    if before and after and before != after:
         raise UsageError(
-            f"Expected tables scored by one model, got {shown(', '.join(sorted(models[0])))} in {shown(name)} and "
-            f"{shown(', '.join(sorted(models[1])))}: score both with the same one."
+            f"Expected tables scored by one model, got {shown(before[0])} in {shown(name)} and {shown(after[0])}: "
+            "score both with the same one."
         )
     first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
     found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa.analysis.frames import mean_of_frames
-from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.rows import LARGEST, LeftOut, Row, need_columns, need_one_model, number, split_failed, text
 from mst_clipiqa.errors import UsageError
 
 WITHOUT_PROMPT = "no prompt"
@@ -39,7 +39,7 @@ def parse_weights(by: str) -> dict[str, float]:
             value = float(weight) if equals else 1.0
         except ValueError:
             value = math.nan
-        if not name or not math.isfinite(value) or value == 0 or name in weights:
+        if not name or not 0 < abs(value) <= LARGEST or name in weights:
             raise UsageError(
                 f"Expected a column, or columns with weights such as quality=2,correspondence=1, got {by!r}: "
                 "name each column once, with a weight other than zero."
@@ -63,12 +63,13 @@ def rank(
         Ranked: the rows with ``rank`` and, if there are several weights, the mean as ``weighted``.
 
     Raises:
-        UsageError: a column is missing, or ``top`` is below 1.
+        UsageError: a column is missing, the rows are of several models, or ``top`` is below 1.
         DataError: a cell is not a number where one is needed.
     """
     if top is not None and top < 1:
         raise UsageError(f"Expected to keep at least 1 row, got {top}.")
     need_columns(rows, [*weights, *(["prompt"] if per_prompt else [])])
+    need_one_model(rows)
     good, left = split_failed(rows)
     good = mean_of_frames(good, weights)
     groups: dict[str, list[tuple[float, dict[str, Any]]]] = {}

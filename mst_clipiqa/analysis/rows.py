@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.tables.cells import AsWritten
 
 Row = Mapping[str, Any]
 GeneratorFrom = Literal["column", "name", "folder"]
 NO_FILE = "the row names no file"
+LARGEST = 1e30
+"""No score is larger; the square of its square is still finite."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,16 @@ def number(row: Row, column: str) -> float | None:
     """Return a cell as a float; None if it is empty or NaN.
 
     Raises:
-        DataError: the cell is not a number.
+        DataError: the cell is not a number, or larger than ``LARGEST``.
     """
     cell = row.get(column)
     if cell is None or cell == "":
         return None
     try:
         value = float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.inf
-    if math.isinf(value):
+    if abs(value) > LARGEST:
         raise DataError(
             f"Expected a number in column {column!r}, got {shown(cell)} for {shown(row.get('file', '?'))}: "
             "correct the table or score again."
@@ -59,8 +62,10 @@ def number(row: Row, column: str) -> float | None:
 def text(row: Row, column: str) -> str:
     """Return a cell as text; empty if there is none."""
     cell = row.get(column)
-    if isinstance(cell, float) and cell.is_integer():
+    if isinstance(cell, float) and not isinstance(cell, AsWritten) and cell.is_integer():
         return str(int(cell))  # a prompt such as 1984, which another program wrote as a number
+    if isinstance(cell, bool):
+        return str(cell).lower()
     return "" if cell is None else str(cell)
 
 
@@ -77,6 +82,25 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
         if column not in there:
             hint = nearest(column, there) or f"; the columns are: {', '.join(there)}"
             raise UsageError(f"Expected a column {column!r} in the table, found none{hint}.")
+
+
+def models_of(rows: Iterable[Row]) -> list[str]:
+    """Return the models that rows name, in order of their names."""
+    return sorted({model for row in rows if (model := text(row, "model"))})
+
+
+def need_one_model(rows: Iterable[Row]) -> None:
+    """Check that the scores of a table are of one model: a 3 from one is not a 3 from another.
+
+    Raises:
+        UsageError: the scored rows name several models.
+    """
+    models = models_of(split_failed(rows)[0])
+    if len(models) > 1:
+        names = ", ".join(shown(name, 60) for name in models[:3]) + (", ..." if len(models) > 3 else "")
+        raise UsageError(
+            f"Expected rows scored by one model, got {names}: score all images with the same one, or keep its rows."
+        )
 
 
 def with_generator(rows: Iterable[Row], where: GeneratorFrom) -> list[Row]:

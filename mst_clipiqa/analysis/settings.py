@@ -10,7 +10,7 @@ from typing import Any
 
 from mst_clipiqa.analysis.pairing import prompt_of, shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, need_one_model, number, split_failed, text
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.evaluate.means import mean_interval
@@ -138,10 +138,11 @@ def compare_settings(
         how: level, resamples and seed.
 
     Raises:
-        UsageError: the table lacks a column, or no row has the baseline.
+        UsageError: the table lacks a column, its rows are of several models, or no row has the baseline.
         DataError: nothing can be paired, or a cell is not a number where one is needed.
     """
     need_columns(rows, ["prompt", pairing.setting, *pairing.also, *targets])
+    need_one_model(rows)
     good, left = split_failed(rows)
     left += [LeftOut(row, WITHOUT_PROMPT) for row in good if not prompt_of(row)]
     good = [row for row in good if prompt_of(row)]

@@ -11,6 +11,7 @@ import gc
 import importlib
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -89,15 +90,22 @@ class CommandGroup(click.Group):
             _forget_stdout()
             ctx.exit(141)
         except OSError as error:  # a path that is too long, a folder without permission
-            named = f"got {shown(error.filename)}" if error.filename else "got another one"
-            why = error.strerror or error
-            click.echo(f"Error: Expected a file or folder that can be used, {named}: {why}.", err=True)
+            wanted = f"a file or folder that can be used, got {shown(error.filename)}"
+            wanted = wanted if error.filename else "to be able to read and write, got an error of the system"
+            click.echo(f"Error: Expected {wanted}: {error.strerror or error}.", err=True)
             ctx.exit(2)
         ctx.exit(code if isinstance(code, int) else 0)
 
 
 def _module(command: str) -> str:
     return f"mst_clipiqa.cli.commands.{command.replace('-', '_')}"
+
+
+def _replace_closed() -> None:
+    """Open the null device for streams that the caller has closed: their numbers must not go to other files."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
 
 
 def _forget_stdout() -> None:
@@ -121,6 +129,7 @@ def main() -> None:
     # system, which costs a third of the decoding time.
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "4m")
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
+    _replace_closed()
     try:
         group(prog_name="mst-clipiqa")
     finally:

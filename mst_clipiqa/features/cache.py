@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import ARITHMETIC_VERSION
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 
@@ -148,17 +148,31 @@ class Cache:
         query = """SELECT space, description,
             (SELECT count(*) FROM images p WHERE p.space = s.space),
             (SELECT count(*) FROM prompts p WHERE p.space = s.space) FROM spaces s ORDER BY description"""
-        with self._lock:
-            return [Space(*row) for row in self._db.execute(query)]
+        with self._named(), self._lock:
+            found = [Space(*row) for row in self._db.execute(query)]
+        try:
+            for space in found:
+                json.loads(space.description)
+        except ValueError as error:
+            raise self._damaged(error) from error
+        return found
 
     def verify(self) -> tuple[int, int]:
-        """Read every row; return how many there were, and how many were damaged and have been deleted."""
+        """Read every row; return how many there were, and how many were damaged and have been deleted.
+
+        Raises:
+            UsageError: the file itself is damaged.
+        """
         seen, bad = 0, []
+        with self._named(), self._lock:
+            if (state := self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+                raise self._damaged(state)
         for table, blobs in (("images", "f_c, f_f"), ("prompts", "tokens, x''")):
-            with self._lock:
+            with self._named(), self._lock:
                 for space, key, one, two, crc in self._db.execute(f"SELECT space, key, {blobs}, crc FROM {table}"):
                     seen += 1
-                    if zlib.crc32(two, zlib.crc32(one)) != crc:
+                    is_blob = isinstance(one, bytes) and isinstance(two, bytes)
+                    if not is_blob or zlib.crc32(two, zlib.crc32(one)) != crc:
                         bad.append((table, space, key))
         with self.writing() as db:
             for table, space, key in bad:
@@ -170,19 +184,28 @@ class Cache:
         with self.writing() as db:
             count = sum(db.execute(f"DELETE FROM {table}").rowcount for table in ("images", "prompts"))
             db.execute("DELETE FROM spaces")
-        with self._lock:
+        with self._named(), self._lock:
             self._db.execute("VACUUM")
         return count
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turn the errors of a full or broken disk into a UsageError."""
+        """Turn the errors of a full or broken disk, and of a damaged file, into a UsageError."""
         try:
             yield
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise UsageError(
                 f"Expected a cache that can be used at {self.path}, got {error}: free some space, or do without."
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, why: object) -> UsageError:
+        state = str(why).splitlines()[-1]
+        return UsageError(
+            f"Expected a whole cache, got a damaged one ({state}): delete {shown(self.path)}, and its images will be "
+            "encoded again."
+        )
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

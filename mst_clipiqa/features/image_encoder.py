@@ -21,7 +21,7 @@ from mst_clipiqa.encoders.threads import batches_at_once, compute_with
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
-from mst_clipiqa.images.decode import open_image
+from mst_clipiqa.images.decode import check_size, open_image
 from mst_clipiqa.images.files import StoredImage, read_image
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import Views, ViewSpec, views
@@ -229,7 +229,7 @@ class ImageEncoder:
             prompts: what the image will be scored against, if that is known by now.
             max_pixels: a larger image is refused; None takes the encoder's limit.
         """
-        key = None
+        key, limit = None, max_pixels or self.opening.max_pixels
         if isinstance(image, Failed | AlreadyScored):
             return image
         try:
@@ -238,8 +238,9 @@ class ImageEncoder:
                 key = image_key(image) + _suffix(self.opening)
                 at, cache = key, self.cache
                 if cached := self.policy.cached(lambda part: cache.get(at + part), prompts):
+                    check_size((cached.width, cached.height), limit)
                     return cached
-            opened = open_image(image, self.opening, max_pixels=max_pixels or self.opening.max_pixels)
+            opened = open_image(image, self.opening, max_pixels=limit)
         except ImageError as error:
             return Failed(str(error))
         seen = self.policy.views(opened.image)

@@ -139,7 +139,7 @@ def _read(file: Any, max_bytes: int) -> bytes:
 
 def _from_image(image: Image.Image, how: OpenOptions) -> OpenedImage:
     """Return a copy of a PIL image, which stays as it was, except that it is loaded."""
-    _check_size(image.size, how.max_pixels)
+    check_size(image.size, how.max_pixels)
     with _translated("PIL"), quiet():
         image.load()
         rgb, cautions = _in_rgb(image, how)
@@ -175,13 +175,13 @@ def _parsed(kind: str, file: BinaryIO, how: OpenOptions, number: int | None) -> 
         in_gif = gif_frames(file) if kind == "GIF" else 0
         file.seek(0)
         if kind == "JPEG XL":
-            _check_size(jxl_size(file), how.max_pixels)
+            check_size(jxl_size(file), how.max_pixels)
         image = parser(file)
-        _check_size(image.size, how.max_pixels)
+        check_size(image.size, how.max_pixels)
         cautions = []
         if kind == "TIFF":
             cautions = seek_full_page(image)
-            _check_size(image.size, how.max_pixels)
+            check_size(image.size, how.max_pixels)
             _check_covered(image)
         cautions += _go_to_frame(image, in_gif or count_frames(kind, image), how.frame if number is None else number)
         full = image.size
@@ -257,7 +257,8 @@ def _translated(kind: str) -> Iterator[None]:
         raise ImageError(f"Expected a whole {kind} image, got one that {state}: save or download it again.") from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def check_size(size: tuple[int, int], max_pixels: int) -> None:
+    """Raise an ImageError if an image of this width and height, in pixels, is empty or too large."""
     width, height = size
     if min(size) < 1:
         raise ImageError(f"Expected at least one pixel, got {width} x {height}: save the image again.")

@@ -264,7 +264,8 @@ class _Walker:
             for entry in entries(path, columns=self._columns(path)):
                 if entry.path is None or entry.problem:
                     where = in_unicode(entry.path or entry.where)
-                    yield Item(where, None, problem=f"Expected a file in each row, but {entry.problem}.")
+                    problem = f"Expected a file in each row, but {entry.problem}."
+                    yield Item(where, None, problem=problem, more=entry.more)
                 else:
                     find = self.prompts.finder(_of_entry(entry), entry.stored)
                     item = self._item(entry.path, find, entry.more)
@@ -278,10 +279,10 @@ class _Walker:
         try:
             prompt = find(path)
         except DataError as error:
-            return Item(in_unicode(path), path, problem=str(error))
+            return Item(in_unicode(path), path, problem=str(error), more=others)
         if prompt is not None and not is_unicode(prompt):
             problem = "Expected a prompt in UTF-8, got other bytes: save the file of prompts as UTF-8."
-            return Item(in_unicode(path), path, problem=problem)
+            return Item(in_unicode(path), path, problem=problem, more=others)
         return Item(in_unicode(path), path, prompt, more=others)
 
 

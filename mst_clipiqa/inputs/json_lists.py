@@ -16,7 +16,7 @@ _MOST_JSON = 2**28  # longest JSON file, in characters; it has to be read as a w
 
 
 def json_list(path: Path) -> Iterator[tuple[str, Any, str | None]]:
-    """Yield the rows of a JSON file: {file: prompt, ...} or a list of objects."""
+    """Yield the rows of a JSON file: {file: prompt, ...}, a list of objects, or one object."""
     with open_text(path) as opened:
         text = opened.read(_MOST_JSON + 1)
     if len(text) > _MOST_JSON:
@@ -25,7 +25,9 @@ def json_list(path: Path) -> Iterator[tuple[str, Any, str | None]]:
         value = json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
-    if isinstance(value, _Pairs):
+    if isinstance(value, _Pairs) and _is_row(dict(value)):
+        yield f"the object in {shown(path)}", dict(value), None
+    elif isinstance(value, _Pairs):
         for name, inner in value:
             yield f"{shown(name)} in {shown(path)}", _named(name, inner), None
     elif isinstance(value, list):
@@ -33,6 +35,13 @@ def json_list(path: Path) -> Iterator[tuple[str, Any, str | None]]:
             yield f"entry {number} of {shown(path)}", dict(row) if isinstance(row, _Pairs) else row, None
     else:
         raise DataError(f'Expected {{"file": "prompt", ...}} or a list of objects in {shown(path)}: correct it.')
+
+
+def _is_row(value: dict[str, Any]) -> bool:
+    """Return whether a JSON object is one row, such as {"file": "a.png", "prompt": "a cat"}."""
+    file_at = find_column(names := list(value), FILE_COLUMNS)
+    file = value[names[file_at]] if file_at is not None else None
+    return isinstance(file, str) and (is_image_name(file) or find_column(names, PROMPT_COLUMNS) is not None)
 
 
 def _named(name: str, value: Any) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.inputs.json_lists import json_list
-from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, unmarked
-from mst_clipiqa.tables.lines import csv_rows, json_lines, open_text
+from mst_clipiqa.inputs.spelling import on_disk
+from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, from_csv_header, unmarked
+from mst_clipiqa.tables.lines import check_once, csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 from mst_clipiqa.tables.parquet import stream
 from mst_clipiqa.tables.stored import FileInFile, is_stored, stored_rows
@@ -119,7 +120,7 @@ def entries(
 def other_columns(path: Path, columns: ListColumns = USUAL_COLUMNS) -> list[str]:
     """Return the names of the columns in ``Entry.more``, in order."""
     found = entries(path, columns=columns)
-    if not path.suffix.lower().startswith(".json"):  # every row has the same
+    if not path.suffix.lower().startswith((".json", ".tar")):  # every row has the same
         found = islice((entry for entry in found if not entry.problem), 1)
     return list(dict.fromkeys(name for entry in found for name in entry.more))
 
@@ -130,7 +131,8 @@ def _from_csv(path: Path, need_prompt: bool, by_number: bool, columns: ListColum
     if header is None or header.problem:
         problem = header.problem if header else "empty"
         raise DataError(f"Expected a list with a first line such as file,prompt, but {shown(path)} is {problem}.")
-    names: list[str] = header.value
+    names = from_csv_header(header.value)
+    check_once([name for name in names if name.strip()], path)  # spreadsheets write empty columns, which are left out
     file_at, prompt_at = _columns(path, names, need_prompt, by_number, columns)
     is_ours = set(names) >= _OURS
     for number, line in enumerate(lines):
@@ -147,7 +149,7 @@ def _from_csv(path: Path, need_prompt: bool, by_number: bool, columns: ListColum
             prompt = cells[prompt_at] if prompt_at is not None else None
             # ``score`` writes paths relative to the folder it ran in, all others relative to the list.
             file = str(number) if file_at is None else cells[file_at]
-            more = {name: _from_cell(cell) for name, cell in zip(names, line.value, strict=True)}
+            more = {name: from_csv_cell(cell) for name, cell in zip(names, line.value, strict=True)}
             home = Path() if is_ours else columns.home or path.parent
             yield _entry(where, home, file, prompt, _others(more, file_at, prompt_at))
 
@@ -194,7 +196,7 @@ def _from_objects(
             prompt_at = find_column(names, columns.prompts)
             prompt = value[names[prompt_at]] if prompt_at is not None else None
             from_here = Path() if set(names) >= _OURS else home
-            yield _entry(where, from_here, value[names[file_at]], prompt, _others(value, file_at, prompt_at))
+            yield _entry(where, from_here, value[names[file_at]], prompt, _others(_cells(value), file_at, prompt_at))
         else:
             yield Entry(where, problem=f'{where} is not an object such as {{"file": ..., "prompt": ...}}')
 
@@ -217,33 +219,25 @@ def _from_stored(path: Path, columns: ListColumns) -> Iterator[Entry]:
         names = list(row.cells)
         prompt_at = find_column(names, columns.prompts)
         prompt = row.cells[names[prompt_at]] if prompt_at is not None else None
-        entry = _entry(where, path, row.name, prompt, _others(row.cells, None, prompt_at))
+        entry = _entry(where, path, row.name, prompt, _others(_cells(row.cells), None, prompt_at))
         yield replace(entry, stored=row.image, path=f"{path}/{row.name}", problem=row.problem or entry.problem)
 
 
-def _others(row: Mapping[str, Any], file_at: int | None, prompt_at: int | None) -> dict[str, Cell]:
-    """Return the columns of a row that hold neither file nor prompt, as cells of a table."""
+def _others(row: Mapping[str, Cell], file_at: int | None, prompt_at: int | None) -> dict[str, Cell]:
+    """Return the columns of a row that hold neither file nor prompt."""
     known = {"file", "prompt"}
     if set(row) >= _OURS:
         known |= _OURS | _OURS_TOO | {name for name in row if _INTERVAL.fullmatch(name)}
     return {
-        name: _as_cell(value)
+        name: value
         for at, (name, value) in enumerate(row.items())
         if at not in (file_at, prompt_at) and name.strip() and name not in known
     }
 
 
-def _from_cell(text: str) -> Cell:
-    """Return what a cell of CSV stands for; whole numbers of any length stay whole."""
-    value = from_csv_cell(text)
-    return int(text) if isinstance(value, float) and text.removeprefix("-").isdecimal() else value
-
-
-def _as_cell(value: Any) -> Cell:
-    """Return a value of JSON as a cell; lists, objects, true and false as their JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value) if isinstance(value, bool | list | dict) else count(value)
+def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
+    """Return values of JSON or Parquet as cells; lists and objects as their JSON."""
+    return {name: json.dumps(value) if isinstance(value, list | dict) else count(value) for name, value in row.items()}
 
 
 def _prompt_alone(row: dict[str, Any]) -> str | None:
@@ -257,8 +251,8 @@ def _prompt_alone(row: dict[str, Any]) -> str | None:
 def _entry(where: str, folder: Path, file: Any, prompt: Any, more: Mapping[str, Cell] | None = None) -> Entry:
     """Return a row as an entry, its cells checked."""
     if not isinstance(file, str) or not file.strip():
-        return Entry(where, problem=f"{where} names no file")
-    path = file if not folder.parts or file.startswith("/") else f"{folder}/{file}"
+        return Entry(where, problem=f"{where} names no file", more=more or {})
+    path = on_disk(file if not folder.parts or file.startswith("/") else f"{folder}/{file}")
     if prompt is None or isinstance(prompt, str):
         return Entry(where, file, path, prompt if prompt and prompt.strip() else None, more=more or {})
-    return Entry(where, file, path, problem=f"the prompt in {where} is not text: put it in quotes")
+    return Entry(where, file, path, problem=f"the prompt in {where} is not text: put it in quotes", more=more or {})

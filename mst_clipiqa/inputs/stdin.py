@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import sys
 from pathlib import Path
 
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.tables.names import FILE_COLUMNS
-from mst_clipiqa.tables.sniff import delimiter_of
+from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
 
@@ -15,7 +18,8 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
 def save_list(folder: Path) -> Path:
     """Save what stdin holds as a list in a folder, and return its path.
 
-    Its format shows in its first bytes; names end in line ends or, as of ``find -print0``, in NUL.
+    Its format shows in its first bytes; names end in line ends or, as of ``find -print0``, in NUL. Names that end in
+    NUL may hold line ends, so they become JSON.
 
     Raises:
         UsageError: stdin is empty, or holds an image.
@@ -25,9 +29,14 @@ def save_list(folder: Path) -> Path:
         raise UsageError("Expected the names of images on stdin, got an image: save it to a file.")
     if not content.strip():
         raise UsageError("Expected the names of images on stdin, got nothing: check the command before the pipe.")
+    if (encoding := encoding_of(io.BytesIO(content))).startswith("utf-16"):
+        content = content.decode(encoding, "replace").encode()
     suffix = _suffix(content)
+    if suffix == ".txt" and b"\0" in content:
+        names = [os.fsdecode(name) for name in content.split(b"\0") if name.strip()]
+        suffix, content = ".jsonl", "".join(f"{json.dumps(name)}\n" for name in names).encode()
     path = folder / f"stdin{suffix}"
-    path.write_bytes(content.replace(b"\0", b"\n") if suffix == ".txt" else content)
+    path.write_bytes(content)
     return path
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from mst_clipiqa.errors import ImageError, UsageError, nearest, shown
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.images.decode import open_image
+from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.inputs.generation import read_generation
 from mst_clipiqa.scoring.edges import edge_agreement
@@ -64,13 +65,15 @@ class Controls:
         columns: of the list, as ``Inputs.columns`` has them.
 
     Raises:
-        UsageError: a file or column does not exist, or the model cannot answer.
+        UsageError: a file or column does not exist, a file is no image, or the model cannot answer.
     """
 
     def __init__(self, scorer: Scorer, sources: ControlSources, columns: Sequence[str]) -> None:
         self.scorer, self.sources = scorer, sources
         if sources.negative is not None and sources.negative_from is not None:
             raise UsageError("Expected one of --negative and --negative-from, got both: leave one out.")
+        if sources.negative is not None and not sources.negative.strip():
+            raise UsageError("Expected words in --negative, got none: write the negative prompt, or omit the flag.")
         self._negative = sources.negative is not None or sources.negative_from is not None
         if self._negative and "correspondence" not in scorer.model.config.targets:
             raise UsageError(
@@ -82,8 +85,9 @@ class Controls:
             raise UsageError(
                 f"Expected --negative-from metadata or a column of the list, got {shown(sources.negative_from)}{hint}."
             )
-        self._reference = _place("--reference", sources.reference, columns)
-        self._edges = _place("--control", _after_edges(sources.control), columns)
+        opening = scorer.encoder.opening
+        self._reference = _place("--reference", sources.reference, columns, opening)
+        self._edges = _place("--control", _after_edges(sources.control), columns, opening)
         self._known: dict[str, Encoded | str] = {}  # reference images, or why they cannot be read
 
     @property
@@ -200,12 +204,16 @@ def _after_edges(control: str | None) -> str | None:
     return name
 
 
-def _place(flag: str, name: str | None, columns: Sequence[str]) -> Path | None:
-    """Return the file that a flag names for all images; None if it names a column, or nothing."""
+def _place(flag: str, name: str | None, columns: Sequence[str], opening: OpenOptions) -> Path | None:
+    """Return the image that a flag names for all images; None if it names a column, or nothing."""
     if name is None or name in columns:
         return None
     path = Path(name)
     if not stamp_of(name) or path.is_dir():
         hint = nearest(name, columns)
         raise UsageError(f"Expected a file or a column of the list for {flag}, got {shown(name)}{hint}: check it.")
+    try:
+        open_image(path, opening)
+    except ImageError as error:
+        raise UsageError(f"{flag} {shown(name)}: {error}") from error
     return path

@@ -71,6 +71,11 @@ def refuse_unfinished(output: Path) -> None:
         )
 
 
+def is_finished(output: Path) -> bool:
+    """Return whether there is a table and no run of it to continue."""
+    return output.is_file() and not journal_of(output).exists()
+
+
 def check_same(had: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
     """Raise a UsageError that names the first thing in which two origins of rows differ."""
     for name in now:

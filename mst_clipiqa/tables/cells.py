@@ -2,7 +2,8 @@
 
 CSV does not distinguish text from numbers, and spreadsheets run cells as formulas. So text that begins with one of
 ``= + - @``, a tab or a line end, that looks like a number, or that is empty, gets a single quote in front, which
-makes spreadsheets show it as text; reading removes it. All other text is written unchanged.
+makes spreadsheets show it as text; reading removes it. All other text is written unchanged, and so are the numbers of
+other programs: ``7.50`` does not become ``7.5``. Names of columns are marked only if spreadsheets would run them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import math
 import numbers
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 Cell: TypeAlias = str | float | int | None
-"""What a table can hold: text, a number, or None for a missing value."""
+"""What a table can hold: text, a number, true or false (a bool, which is an int), or None for a missing value."""
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as long as a seed of 64 bits
@@ -23,17 +24,43 @@ _RUNS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start 
 _QUOTED = re.compile('[",\r\n]')
 
 
+class AsWritten(float):
+    """A number that another program wrote in its own way, such as 7.50 or 1e5, which it keeps."""
+
+    def __new__(cls, text: str) -> Self:
+        """Return the number of a text that is one; ValueError otherwise."""
+        new = super().__new__(cls, text)
+        new.written = text
+        return new
+
+    written: str
+
+    def __repr__(self) -> str:
+        """Return the number as it was written."""
+        return self.written
+
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]  # of float, whose argument is a number
+        """Let it be copied and pickled."""
+        return (self.written,)
+
+
+def as_written(text: str) -> float:
+    """Return the number of a text: a float if Python would write it in the same way."""
+    value = float(text)
+    return value if repr(value) == text else AsWritten(text)
+
+
 def plain(value: object) -> Cell:
-    """Return a value as Python's own str, int, float or None; NaN and infinity are no scores, so they are None.
+    """Return a value as Python's own str, int, float, bool or None, or as ``AsWritten``; NaN and infinity are None.
 
     Raises:
         TypeError: it is neither text nor a number nor None.
     """
-    if value is None or type(value) is str:
-        return value
+    if value is None or type(value) in (str, bool, AsWritten):
+        return value  # type: ignore[return-value]  # mypy does not see what the type is
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real):
         raise TypeError(f"Expected text, a number or None in a table, got {type(value).__name__}.")
     if isinstance(value, numbers.Integral):
         return int(value)
@@ -49,6 +76,8 @@ def csv_cell(value: Cell) -> str:
     """Return a value as the text of a CSV cell; floats as the shortest text that reads back equal."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if not isinstance(value, str):
         return repr(value)
     return f"'{value}" if _needs_mark(value) else value
@@ -60,7 +89,7 @@ def from_csv_cell(text: str) -> Cell:
         return None
     if _WHOLE.fullmatch(text):
         return int(text)
-    return float(text) if _is_number(text) else unmarked(text)
+    return as_written(text) if _is_number(text) else unmarked(text)
 
 
 def unmarked(text: str) -> str:
@@ -70,7 +99,9 @@ def unmarked(text: str) -> str:
 
 def count(value: Cell) -> Cell:
     """Return a float without a fraction as an int: tables and JSON do not distinguish 3 from 3.0."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, AsWritten) or not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() else value
 
 
 def csv_row(row: Mapping[str, object], columns: Iterable[str]) -> bytes:
@@ -83,9 +114,24 @@ def json_row(row: Mapping[str, object], columns: Iterable[str]) -> bytes:
     return to_json({name: plain(row.get(name)) for name in columns}) + b"\n"
 
 
+def csv_header(columns: Iterable[str]) -> bytes:
+    """Return the first line of a CSV file: the names of its columns."""
+    return csv_line([f"'{name}" if _runs(name) else name for name in columns])
+
+
+def from_csv_header(cells: Iterable[str]) -> list[str]:
+    """Return the names of the columns in the first line of a CSV file."""
+    return [cell[1:] if cell.startswith("'") and _runs(cell[1:]) else cell for cell in cells]
+
+
 def to_json(value: object) -> bytes:
     """Return a value as one line of JSON in UTF-8; lone surrogates stay, as the escapes that JSON has for them."""
-    return utf8(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    return utf8(_json(value))
+
+
+def from_json(text: str) -> Any:
+    """Return a value of ``to_json``; numbers keep how they were written."""
+    return json.loads(text, parse_float=as_written)
 
 
 def csv_line(cells: Iterable[str]) -> bytes:
@@ -104,9 +150,23 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def _json(value: object) -> str:
+    if isinstance(value, AsWritten):  # json takes it for any other float
+        return value.written
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_json(name)}: {_json(cell)}" for name, cell in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _runs(text: str) -> bool:
+    return text.lstrip("'").startswith(_RUNS)  # a mark that belongs to the text is marked in turn
+
+
 def _needs_mark(text: str) -> bool:
-    bare = text.lstrip("'")  # a mark that belongs to the text is marked in turn
-    return not bare or bare.startswith(_RUNS) or _is_number(bare)
+    bare = text.lstrip("'")
+    return not bare or _runs(bare) or _is_number(bare)
 
 
 def _is_number(text: str) -> bool:

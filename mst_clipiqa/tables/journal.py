@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
-from mst_clipiqa.tables.cells import Cell, to_json
+from mst_clipiqa.tables.cells import Cell, from_json, to_json
 
 _APPLICATION_ID = 0x4D53543A  # SQLite's application_id
 _TABLES = {
@@ -46,7 +46,7 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
         raise DataError(f"Expected unfinished rows, found no file {shown(path)}.")
     with _existing(Path(path)) as (db, columns, _):
         for (cells,) in db.execute("SELECT cells FROM rows ORDER BY number") if columns else ():
-            yield dict(zip(columns, json.loads(cells), strict=True))
+            yield dict(zip(columns, from_json(cells), strict=True))
 
 
 def origin_of(path: str | os.PathLike[str]) -> dict[str, str] | None:
@@ -140,7 +140,7 @@ class Journal:
     def __iter__(self) -> Iterator[list[Cell]]:
         """Yield all rows of this run, from the first."""
         for (cells,) in self._db.execute("SELECT cells FROM rows ORDER BY number"):
-            yield json.loads(cells)
+            yield from_json(cells)
 
     def set_aside(self) -> int:
         """Turn the rows so far into rows of earlier runs, for ``find``, and return how many of these there are."""
@@ -161,7 +161,7 @@ class Journal:
         """Return the row of an earlier run whose key columns have these values, or None."""
         with _reported(self.path):
             found = self._db.execute("SELECT cells FROM earlier WHERE key = ?", (_digest(key),)).fetchone()
-        return dict(zip(self.columns, json.loads(found[0]), strict=True)) if found else None
+        return dict(zip(self.columns, from_json(found[0]), strict=True)) if found else None
 
     def close(self, *, remove: bool = False) -> None:
         """Close the file; optionally remove it."""

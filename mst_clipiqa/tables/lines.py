@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +58,13 @@ def csv_rows(path: Path) -> Iterator[Line]:
         reader = csv.reader(_lines(file, path), strict=True, delimiter=delimiter)
         is_header = True
         while True:
+            began = reader.line_num + 1
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Line(reader.line_num, None, f"not a row of CSV ({error})")
+                yield Line(began, None, _problem(error, reader.line_num - began))
                 continue
             if is_header:
                 _check_text(cells, path)
@@ -119,6 +120,20 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_once(names: Sequence[str], path: Path) -> None:
+    """Raise a DataError if two columns have one name: one of them would be lost."""
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(f"Expected each column once in {shown(path)}, got {shown(twice[0])} twice: rename one.")
+
+
+def _problem(error: csv.Error, further: int) -> str:
+    """Return why a row that takes so many further lines is none."""
+    if not further and "end of data" not in str(error):
+        return f"not a row of CSV ({error})"
+    lost = "line is" if further == 1 else f"{further:,} lines are"
+    return "not a row of CSV: a quote in it is not closed" + (f", so the next {lost} not read" if further else "")
 
 
 def _check_text(header: list[str], path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mst_clipiqa.errors import DataError, need, shown
-from mst_clipiqa.tables.cells import Cell, utf8
+from mst_clipiqa.tables.cells import Cell, csv_cell, utf8
 
 ROW_GROUP = 10_000
 """Rows per row group, which is what is held in memory at once."""
@@ -24,22 +24,38 @@ def require() -> None:
 
 
 def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Sequence[Cell]]) -> dict[str, type]:
-    """Return the type of each column, str, int or float, that holds all of its values.
+    """Return the type of each column, str, int, float or bool, that holds all of its values.
 
     Args:
         columns: names in order.
         wanted: types to use if they can hold all values; a column without values that is not listed is text.
         rows: all rows; read once.
     """
-    seen: list[set[type]] = [{wanted[column]} if column in wanted else set() for column in columns]
+    seen: list[set[type]] = [set() for _ in columns]
     for row in rows:
         for types, value in zip(seen, row, strict=True):
             if value is not None:
-                types.add(float if isinstance(value, int) and abs(value) >= 2**63 else type(value))
-    return {column: _widest(types) for column, types in zip(columns, seen, strict=True)}
+                types.add(_kind(value))
+    return {column: _widest(types, wanted.get(column)) for column, types in zip(columns, seen, strict=True)}
 
 
-def _widest(types: set[type]) -> type:
+def _kind(value: str | float | int) -> type:
+    """Return the type that holds one value; text holds whole numbers that are too large for a float."""
+    if isinstance(value, str | bool):
+        return type(value)
+    if isinstance(value, int) and abs(value) < 2**63:
+        return int
+    try:
+        float(value)
+    except OverflowError:
+        return str
+    return float
+
+
+def _widest(types: set[type], wanted: type | None) -> type:
+    if bool in types:
+        return bool if types == {bool} else str
+    types = types | ({wanted} if wanted else set())
     if not types or str in types:
         return str
     return float if float in types else int
@@ -52,8 +68,8 @@ def write(file: BinaryIO, columns: Mapping[str, type], rows: Iterable[Sequence[C
         OSError: the disk is full or gone.
     """
     pa, pq = pyarrow()
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(utf8(name).decode(), types[kind]) for name, kind in columns.items()])
     left = iter(rows)
     with pq.ParquetWriter(file, schema) as writer:
         while group := list(islice(left, ROW_GROUP)):
@@ -65,11 +81,11 @@ def write(file: BinaryIO, columns: Mapping[str, type], rows: Iterable[Sequence[C
 def _as(kind: type, value: Cell) -> Cell:
     if value is None:
         return None
-    return utf8(value if isinstance(value, str) else repr(value)).decode() if kind is str else kind(value)
+    return utf8(value if isinstance(value, str) else csv_cell(value)).decode() if kind is str else kind(value)
 
 
 def stream(path: Path) -> Iterator[dict[str, Cell]]:
-    """Yield the rows of a Parquet file: numbers as float or int, missing values as None, the rest as text.
+    """Yield the rows of a Parquet file: numbers as float or int, true and false, missing values as None, text.
 
     Raises:
         DataError: there is no such file, it is not Parquet, or a column holds neither text nor numbers.
@@ -79,7 +95,7 @@ def stream(path: Path) -> Iterator[dict[str, Cell]]:
         for batch in file.iter_batches(batch_size=ROW_GROUP):
             values = [column.to_pylist() for column in batch.columns]
             for row in zip(*values, strict=True):
-                yield {name: _plain(value) for name, value in zip(batch.schema.names, row, strict=True)}
+                yield {name: as_cell(value) for name, value in zip(batch.schema.names, row, strict=True)}
 
 
 @contextmanager
@@ -127,8 +143,9 @@ def is_plain(kind: Any) -> bool:
     return any(getattr(types, name)(kind) for name in known)
 
 
-def _plain(value: Any) -> Cell:
-    return value if value is None or isinstance(value, str) or type(value) is int else float(value)
+def as_cell(value: Any) -> Cell:
+    """Return a value of a column for which ``is_plain`` is true as a cell; a decimal number becomes a float."""
+    return value if value is None or isinstance(value, str | int) else float(value)
 
 
 def pyarrow() -> tuple[Any, Any]:

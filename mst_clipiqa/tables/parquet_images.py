@@ -11,7 +11,7 @@ from typing import Any
 
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.tables.names import FILE_COLUMNS
-from mst_clipiqa.tables.parquet import check_names, is_plain, opened, pyarrow
+from mst_clipiqa.tables.parquet import as_cell, check_names, is_plain, opened, pyarrow
 
 MOST_IN_GROUP = 2 * 2**30
 """The most bytes of images in a row group, which is read at once."""
@@ -93,7 +93,8 @@ def parquet_cells(path: Path) -> Iterator[tuple[ParquetImage, dict[str, Any]]]:
                 number += 1
                 inner = row.pop(column, None) or {}
                 name = _name(inner.get("path"), number, seen)
-                yield ParquetImage(str(path), name, column, group, place), row
+                cells = {name: as_cell(value) for name, value in row.items()}
+                yield ParquetImage(str(path), name, column, group, place), cells
 
 
 def _name(path: object, number: int, seen: set[str]) -> str:

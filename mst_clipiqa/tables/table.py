@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -19,11 +19,20 @@ from typing import Any, BinaryIO, Self
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
-from mst_clipiqa.tables.cells import Cell, csv_cell, csv_line, from_csv_cell, plain, to_json
+from mst_clipiqa.tables.cells import (
+    Cell,
+    csv_cell,
+    csv_header,
+    csv_line,
+    from_csv_cell,
+    from_csv_header,
+    plain,
+    to_json,
+)
 from mst_clipiqa.tables.journal import Journal, journal_of, read_journal
-from mst_clipiqa.tables.lines import Line, csv_rows, json_lines
+from mst_clipiqa.tables.lines import Line, check_once, csv_rows, json_lines
 
-__all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table"]
+__all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table", "write_table"]
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 """What a table that is written ends in; .tsv is read as well."""
@@ -69,10 +78,8 @@ class TableWriter:
         self.columns = list(columns)
         self._kept = [*self.columns, *hidden]
         self._types = dict(columns) if isinstance(columns, Mapping) else {}
-        suffix = _suffix(self.path, UsageError)
+        check_output(self.path)
         _check_place(self.path)
-        if suffix == ".parquet":
-            parquet.require()  # now, not after hours of work
         self._journal = Journal(journal_of(self.path), self._kept, key=key, resume=resume, origin=origin)
         self._is_open = True
 
@@ -114,7 +121,7 @@ class TableWriter:
             self._journal.keep()
             # One name for all runs, so that kills leave one draft at most; the lock keeps others away.
             with atomic(self.path, sync=True, beside=self.path.with_name(self.path.name + ".new")) as file:
-                self._convert(file)
+                _convert(file, self.path, self.columns, self._types, self._rows)
             is_done = True
         except OSError as error:
             raise UsageError(
@@ -149,16 +156,49 @@ class TableWriter:
     def _rows(self) -> Iterator[list[Cell]]:
         return (row[: len(self.columns)] for row in self._journal)
 
-    def _convert(self, file: BinaryIO) -> None:
-        match self.path.suffix.lower():
-            case ".csv":
-                file.write(csv_line(self.columns))
-                file.writelines(csv_line([csv_cell(cell) for cell in row]) for row in self._rows())
-            case ".jsonl":
-                file.writelines(to_json(dict(zip(self.columns, row, strict=True))) + b"\n" for row in self._rows())
-            case _:
-                kinds = parquet.kinds(self.columns, self._types, self._rows())
-                parquet.write(file, kinds, self._rows())
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Cell]]) -> None:
+    """Write rows that are in memory as a table, which appears whole or not at all; see ``TableWriter``.
+
+    Raises:
+        UsageError: unknown suffix, a folder that cannot be made, or not writable.
+        TypeError: a value is neither text, a number nor None.
+    """
+    check_output(path)
+    _check_place(path)
+    cells = [[plain(row.get(column)) for column in columns] for row in rows]
+    try:
+        with atomic(path, sync=True) as file:
+            _convert(file, path, columns, {}, lambda: cells)
+    except OSError as error:
+        raise UsageError(
+            f"Expected to be able to write {shown(path)}, got {error.strerror or error}: free some space, or choose "
+            "another output."
+        ) from error
+
+
+def check_output(path: Path) -> None:
+    """Raise a UsageError if no table can have this name, or if what writes it is not installed."""
+    if _suffix(path, UsageError) == ".parquet":
+        parquet.require()  # now, not after hours of work
+
+
+def _convert(
+    file: BinaryIO,
+    path: Path,
+    columns: Sequence[str],
+    types: Mapping[str, type],
+    rows: Callable[[], Iterable[Sequence[Cell]]],
+) -> None:
+    """Write rows, which may be asked for twice, in the format that a path names."""
+    match path.suffix.lower():
+        case ".csv":
+            file.write(csv_header(columns))
+            file.writelines(csv_line([csv_cell(cell) for cell in row]) for row in rows())
+        case ".jsonl":
+            file.writelines(to_json(dict(zip(columns, row, strict=True))) + b"\n" for row in rows())
+        case _:
+            parquet.write(file, parquet.kinds(columns, types, rows()), rows())
 
 
 def read_table(path: str | os.PathLike[str]) -> list[dict[str, str | float | None]]:
@@ -197,9 +237,8 @@ def _read_csv(path: Path) -> Iterator[dict[str, str | float | None]]:
     for line in csv_rows(path):
         cells: list[str] = _value(line, path)
         if columns is None:
-            columns = cells
-            if len(set(columns)) < len(columns):
-                raise DataError(f"Expected each column once in {shown(path)}, got {shown(columns)}: rename one.")
+            columns = from_csv_header(cells)
+            check_once(columns, path)
             continue
         if len(cells) != len(columns):
             raise DataError(
@@ -229,7 +268,7 @@ def _value(line: Line, path: Path) -> Any:
 
 
 def _flat(cell: Any, column: str, line: Line, path: Path) -> Cell:
-    if cell is None or isinstance(cell, str) or (type(cell) is int and abs(cell) < 2**64):
+    if cell is None or isinstance(cell, str | bool) or (isinstance(cell, int) and abs(cell) < 2**64):
         return cell
     with contextlib.suppress(TypeError, OverflowError):
         return float(cell)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -196,6 +198,100 @@ def test_two_outputs_of_one_name_are_refused(here: Path) -> None:
     assert "Expected two outputs, got 'x.csv' for both: name another for --left-out." in result.stderr
 
 
+def two_models() -> None:
+    rows = [dict(row) for row in read_table("scores.csv")]
+    with TableWriter("mixed.csv", COLUMNS) as writer:
+        for row, model in zip(rows, ("mini", "ours", None, "third"), strict=True):
+            writer.append({**row, "model": model})
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["rank", "mixed.csv"],
+        ["pick", "mixed.csv"],
+        ["filter", "mixed.csv", "--min-quality", "1"],
+        ["gate", "mixed.csv", "--min-mean", "quality=1"],
+        ["gate", "scores.csv", "--not-worse-than", "mixed.csv"],
+        ["compare", "a.png", "b.png", "--scores", "mixed.csv"],
+        ["compare-settings", "mixed.csv", "--by", "file", "--baseline", "in/a.png"],
+    ],
+)
+def test_scores_of_two_models_are_not_mixed(here: Path, args: list[str]) -> None:
+    two_models()
+    before = tree()
+    result = call(*args)
+    assert (result.exit_code, result.stdout, tree()) == (2, "", before)
+    assert result.stderr == (
+        "Error: Expected rows scored by one model, got 'mini', 'ours': score all images with the same one, or keep its "
+        "rows.\n"
+    )
+
+
+def test_what_compares_no_scores_takes_those_of_two_models(here: Path) -> None:
+    two_models()
+    assert call("gate", "mixed.csv", "--min-count", "3").exit_code == 0
+    assert len(csv_of(call("filter", "mixed.csv").stdout)) == 3
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["score", "scores.csv", "-o", "scores.csv"],
+        ["score", "in", "--prompts", "scores.csv", "-o", "scores.csv"],
+        ["score", "scores.csv", "-o", "scores.csv", "--resume"],
+        ["rank", "scores.csv", "-o", "link.csv"],
+        ["rank", "scores.csv", "--left-out", "scores.csv"],
+        ["rank", "link.csv", "-o", "./in/../scores.csv"],
+        ["pick", "scores.csv", "-o", "scores.csv"],
+        ["filter", "scores.csv", "-o", "scores.csv"],
+        ["compare", "a.png", "b.png", "--scores", "scores.csv", "-o", "scores.csv"],
+        ["drift", "scores.csv", "other.csv", "-o", "scores.csv"],
+        ["drift", "other.csv", "scores.csv", "-o", "scores.csv"],
+        ["gate", "other.csv", "--not-worse-than", "scores.csv", "-o", "scores.csv"],
+        ["compare-settings", "scores.csv", "--baseline", "x", "-o", "scores.csv"],
+        ["report", "scores.csv", "-o", "link.html"],
+    ],
+)
+def test_no_output_replaces_an_input(here: Path, args: list[str]) -> None:
+    table(here / "other.csv", ROWS[:3])
+    for name in ("link.csv", "link.html"):
+        Path(name).symlink_to("scores.csv")
+    before = tree()
+    result = call(*args)
+    assert (result.exit_code, result.stdout, tree()) == (2, "", before)
+    flag = "--left-out" if "--left-out" in args else "-o"
+    assert re.fullmatch(
+        rf"Error: Expected another file for {flag} than the input, got '.*': name a new one\.\n", result.stderr
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_full_disk_is_said_without_flags_that_the_command_lacks(
+    here: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = tree()
+    monkeypatch.setattr(os, "fsync", full)
+    result = call("rank", "scores.csv", "-o", f"ranked.{suffix}")
+    assert (result.exit_code, tree()) == (2, before)
+    assert result.stderr == (
+        f"Error: Expected to be able to write 'ranked.{suffix}', got No space left on device: free some space, or "
+        "choose another output.\n"
+    )
+
+
+@pytest.mark.parametrize("args", [["rank"], ["drift", "scores.csv"], ["compare", "a.png", "b.png", "--scores"]])
+@pytest.mark.parametrize("huge", [1e308, -1e300])
+def test_numbers_that_are_no_scores_are_refused(here: Path, args: list[str], huge: float) -> None:
+    table(here / "huge.csv", [(f, p, q and huge, c, s, r) for f, p, q, c, s, r in ROWS])
+    result = call(*args, "huge.csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Expected a number in column 'quality', got '{huge}' for 'in/a.png'" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["scores.csv", "in/a.png", "page"])
 def test_a_report_replaces_no_table_and_no_image(here: Path, name: str) -> None:
     before = tree()
@@ -333,6 +429,11 @@ def test_drift_warns_of_two_models(here: Path) -> None:
         "Warning: the scores come from different models ('mini', 'ours')"
         in call("drift", "scores.csv", "other.csv").stderr
     )
+    with TableWriter("both.csv", COLUMNS) as writer:
+        for row in (rows[0], {**rows[1], "model": "ours"}):
+            writer.append(row)
+    said = call("report", "both.csv", "--no-images", "-o", "r.html").stderr
+    assert "Warning: the scores come from different models ('mini', 'ours')" in said
 
 
 def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -428,9 +529,11 @@ def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
     assert result.stderr == "Failed: quality is worse than in scores.csv by 1.00 (95 % 1.00 to 1.00) over 2 prompts.\n"
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["condition"], row["passed"], row["value"]) for row in found] == [
-        ("--not-worse-than", "false", -1.0),
-        ("--not-worse-than", "true", 0.0),
+        ("--not-worse-than", False, -1.0),
+        ("--not-worse-than", True, 0.0),
     ]
+    call("gate", "worse.csv", "--not-worse-than", "scores.csv", "-o", "gate.csv")
+    assert [row["passed"] for row in csv_of(Path("gate.csv").read_text())] == ["false", "true"]
     assert call("gate", "scores.csv", "--not-worse-than", "worse.csv").exit_code == 0
     assert call("drift", "scores.csv", "worse.csv", "--fail-if-worse").exit_code == 3
     assert call("drift", "worse.csv", "scores.csv", "--fail-if-worse").exit_code == 1  # only a failed row

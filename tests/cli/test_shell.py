@@ -192,3 +192,24 @@ def test_a_path_that_the_system_refuses_is_one_line(run: Run) -> None:
     assert done.exit_code == 2
     assert done.stderr.startswith("Error: Expected a file or folder that can be used, got 'aaa")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_a_closed_stream_is_no_traceback_and_no_damage(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("file,quality\na.png,1\nb.png,\n")
+    command = f"{sys.executable} -m mst_clipiqa rank scores.csv -o ranked.csv {closed}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(mst_clipiqa.__file__).parents[1])}
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, "")  # a row was left out
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "ranked.csv").read_text() == "file,quality,rank\na.png,1,1\n"
+
+
+def test_a_system_error_without_a_file_is_said(run: Run) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    assert run(full).stderr == (
+        "Error: Expected to be able to read and write, got an error of the system: No space left on device.\n"
+    )

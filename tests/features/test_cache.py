@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from mst_clipiqa import cli
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Cache, Encoded
 from mst_clipiqa.features.cache_place import cache_folder
@@ -32,8 +34,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def encode(pair: FakePair, cache: Cache | None, files: list[Path]) -> list[Encoded | Failed | AlreadyScored]:
-    encoder = ImageEncoder(pair, batch_size=3, cache=cache)
+def encode(
+    pair: FakePair, cache: Cache | None, files: list[Path], opening: OpenOptions | None = None
+) -> list[Encoded | Failed | AlreadyScored]:
+    encoder = ImageEncoder(pair, batch_size=3, cache=cache, opening=opening)
     return [one for batch in encoder.batches(files, encoder.open) for _, one in batch]
 
 
@@ -136,6 +140,43 @@ def test_damage_is_seen_mended_and_said(folder: Path) -> None:
         assert cache.verify() == (6, 0)
         assert cache.clear() == 6
         assert cache.info() == []
+
+
+@pytest.mark.parametrize("at", [0, 4096, 8192, 12288, 16384])
+def test_a_damaged_file_is_one_sentence(folder: Path, at: int) -> None:
+    file = folder / "cache" / "features.sqlite"
+    with Cache(folder / "cache") as cache:
+        encode(FakePair(), cache, sorted(folder.glob("*.png")))
+    data = bytearray(file.read_bytes())
+    data[at : at + 3000] = b"\xff" * 3000
+    file.write_bytes(data)
+    result = CliRunner().invoke(cli.group, ["cache", "verify", str(folder / "cache")])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: Expected a ")
+    assert ("delete " in result.stderr, result.stderr.count("\n")) == (True, 1)
+    info = CliRunner().invoke(cli.group, ["cache", "info", str(folder / "cache")])
+    assert info.exit_code in (0, 2), info.exception
+    assert isinstance(info.exception, SystemExit | None)
+
+
+def test_a_description_that_is_damaged_is_one_sentence(folder: Path) -> None:
+    with Cache(folder / "cache") as cache:
+        encode(FakePair(), cache, sorted(folder.glob("*.png")))
+        with cache.writing() as db:
+            db.execute("UPDATE spaces SET description = '{'")
+        with pytest.raises(UsageError, match=r"Expected a whole cache, got a damaged one .*: delete '.*', and"):
+            cache.info()
+
+
+def test_a_cached_image_is_as_large_as_a_new_one(folder: Path) -> None:
+    files, pair = sorted(folder.glob("*.png")), FakePair()
+    small = OpenOptions(max_pixels=100)
+    with Cache(folder / "cache") as cache:
+        new = encode(pair, None, files, small)
+        encode(pair, cache, files)
+        assert encode(pair, cache, files, small) == new
+        assert all("Expected at most 100 pixels" in one.reason for one in new if isinstance(one, Failed))
+        assert all(isinstance(one, Failed) for one in new)
 
 
 def test_a_folder_that_cannot_be_a_cache_is_refused(tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_other_columns_pass_through() -> None:
     tree(l__jsonl='{"file": "a.png", "tags": ["x"]}\n{"file": "b.png", "ok": true, "seed": 3}\n')
     inputs = expand("l.jsonl")
     assert inputs.columns == ["tags", "ok", "seed"]
-    assert [dict(item.more) for item in inputs] == [{"tags": '["x"]'}, {"ok": "true", "seed": 3}]
+    assert [dict(item.more) for item in inputs] == [{"tags": '["x"]'}, {"ok": True, "seed": 3}]
     ours = "file,prompt,quality,correspondence,status,reason,gate,quality_low,generator\nd/a.png,x,1,2,ok,,.5,0,sd\n"
     tree(o__csv=ours)
     assert expand("o.csv").columns == ["generator"]
@@ -592,3 +592,70 @@ def test_importing_it_is_light() -> None:
 def test_a_prompt_file_says_what_it_is_not() -> None:
     with pytest.raises(DataError, match=r"cannot be opened \(No such file"):
         PromptFile(Path("gone.json"))
+
+
+def test_cells_of_a_list_of_csv_stay_as_they_are() -> None:
+    tree("a.png", l__csv="file,version,hash,size,note\na.png,7.50,1e5,3.0,'tis\n")
+    (item,) = expand("l.csv")
+    with TableWriter("t.csv", list(item.more)) as table:
+        table.append(item.more)
+    assert Path("t.csv").read_text() == "version,hash,size,note\n7.50,1e5,3.0,'tis\n"
+
+
+def test_a_row_that_cannot_be_used_keeps_its_other_columns() -> None:
+    tree("a.png", l__csv="file,prompt,seed\n,x,1\na.png,x,2\n")
+    assert [(item.problem is None, item.more) for item in expand("l.csv")] == [
+        (False, {"seed": 1}),
+        (True, {"seed": 2}),
+    ]
+    tree(l__jsonl='{"file": "a.png", "prompt": 3, "seed": 1}\n')
+    assert [item.more for item in expand("l.jsonl")] == [{"seed": 1}]
+    tree("d/x/1.png", "d/y/1.png", p__csv="file,prompt\n1.png,a\nz/1.png,b\n")
+    tree(l__csv="file,seed\nd/x/1.png,5\n", p__csv="file,prompt\nz/1.png,a\nw/1.png,b\n")
+    assert [(item.problem is None, item.more) for item in expand("l.csv", prompts="p.csv")] == [(False, {"seed": 5})]
+
+
+def test_a_column_that_occurs_twice_is_refused_unless_it_has_no_name() -> None:
+    tree("a.png", l__csv="file,seed,seed\na.png,1,2\n", m__csv="file,seed,,\na.png,1,,\n")
+    assert reason_of("l.csv") == "Expected each column once in 'l.csv', got 'seed' twice: rename one."
+    assert [item.more for item in expand("m.csv")] == [{"seed": 1}]
+
+
+def test_one_object_of_json_is_one_row() -> None:
+    tree("a.png", "prompt", one__json='{"file": "a.png", "prompt": "a cat", "seed": 3}')
+    assert [(item.file, item.prompt, item.more) for item in expand("one.json")] == [("a.png", "a cat", {"seed": 3})]
+    tree(one__json='{"image": "a cat", "a.png": "a dog"}')  # a file of this name
+    assert [(item.file, item.prompt) for item in expand("one.json")] == [("image", "a cat"), ("a.png", "a dog")]
+
+
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        ('file,prompt\na.png,"a cat\nb.png,x\nc.png,x\n', ", so the next 2 lines are not read"),
+        ('file,prompt\na.png,"a cat\nb.png,"x"\n', ", so the next line is not read"),
+        ('file,prompt\na.png,"a cat', ""),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_said_with_what_it_costs(content: str, lost: str) -> None:
+    tree("a.png", l__csv=content)
+    (problem,) = problems("l.csv").values()
+    assert problem == (
+        f"Expected a file in each row, but line 2 of 'l.csv' is not a row of CSV: a quote in it is not closed{lost}."
+    )
+
+
+def listed(content: bytes, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    return [(item.path or "", item.problem) for item in expand("-")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names in other bytes, or fold accents")
+def test_names_on_stdin_open_their_files_however_they_are_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    latin = os.fsdecode(b"caf\xe9.png")
+    tree("two\nlines.png", latin, "e\u0301.png", "\u00fc.png")
+    assert listed(b"two\nlines.png\0caf\xe9.png\0", monkeypatch) == [("two\nlines.png", None), (latin, None)]
+    assert listed(b"caf\xe9.png\n", monkeypatch) == [(latin, None)]
+    assert listed("\u00e9.png\nu\u0308.png\n".encode(), monkeypatch) == [("e\u0301.png", None), ("\u00fc.png", None)]
+    assert listed("\u00fc.png\n".encode("cp1252"), monkeypatch) == [("\u00fc.png", None)]
+    assert listed("\u00fc.png\n".encode("utf-16"), monkeypatch) == [("\u00fc.png", None)]
+    assert listed("n\u00e4.png\n".encode(), monkeypatch) == [("n\u00e4.png", None)]  # there is none: said later

@@ -176,7 +176,9 @@ def test_another_model_or_option_is_refused_by_name(pair: Watched, folder: Path,
     pair.hook = None
     other = run(folder, output, "--resume", "--intervals")
     assert other.exit_code == 2
-    assert "Expected columns 'file, prompt, quality" in other.stderr
+    assert f"Expected --intervals 'False' as in '{output}.part', got 'True'" in other.stderr
+    smaller = run(folder, output, "--resume", "--max-megapixels", "0.5").stderr
+    assert f"Expected --max-megapixels '178.957' as in '{output}.part', got '0.5'" in smaller
     assert "use the settings of that run, or remove the file to start anew." in other.stderr
     assert "Expected --fast-decode 'False' as in" in run(folder, output, "--resume", "--fast-decode").stderr
     pair.precision = "bf16"
@@ -186,6 +188,18 @@ def test_another_model_or_option_is_refused_by_name(pair: Watched, folder: Path,
     pair.sha256 = "f" * 64
     assert journal_of(output).read_bytes() == before
     assert run(folder, output, "--resume").exit_code == 1
+
+
+def test_a_finished_table_leaves_nothing_to_resume(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    run(folder, output)
+    before, pair.images = output.read_bytes(), 0
+    result = run(folder, output, "--resume")
+    assert (result.exit_code, result.stderr) == (
+        1,  # as a row failed
+        f"Nothing is left to do: no run of '{output}' is unfinished. Omit --resume to score its images again.\n",
+    )
+    assert (output.read_bytes(), pair.images) == (before, 0)
 
 
 def test_unfinished_rows_are_not_thrown_away(pair: Watched, folder: Path, tmp_path: Path) -> None:

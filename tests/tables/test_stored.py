@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mst_clipiqa.scoring.score_rows import FurtherColumns, score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import parquet_images, tars
 from mst_clipiqa.tables.stored import is_stored, stored_rows
+from mst_clipiqa.tables.table import TableWriter
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.features import encode_records
 from tests.fakes import FakePair
@@ -136,6 +138,20 @@ def test_score_reads_them_as_it_reads_files(scorer: Scorer, tmp_path: Path) -> N
     for column in ("prompt", "quality", "correspondence"):
         assert [row[column] for row in again] == [row[column] for row in rows]
     assert [row["seed"] for row in again] == [1, 2, 3, 4]
+
+
+def test_columns_may_begin_in_any_sample_of_a_tar(tmp_path: Path) -> None:
+    assert expand(str(shard(tmp_path / "s.tar"))).columns == ["seed", "mos"]
+
+
+def test_decimal_numbers_and_truth_in_parquet_are_cells(tmp_path: Path) -> None:
+    price = pa.array([Decimal("7.50")], pa.decimal128(5, 2))
+    path = parquet_of(tmp_path / "p.parquet", {"image": IMAGES[:1], "price": price, "ok": [True]})
+    (item,) = expand(str(path))
+    assert item.more == {"price": 7.5, "ok": True}
+    with TableWriter(tmp_path / "t.csv", list(item.more)) as table:
+        table.append(item.more)
+    assert (tmp_path / "t.csv").read_text() == "price,ok\n7.5,true\n"
 
 
 def test_prompts_may_be_given_for_them(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._score_table import counted, say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
@@ -99,19 +99,27 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
     return rows
 
 
+def warn_of_models(models: Sequence[str]) -> None:
+    """Warn on stderr that scores come from several models, if they do."""
+    if len(models) > 1:
+        click.echo(
+            f"Warning: the scores come from different models ({', '.join(map(shown, models))}), so a difference may be "
+            "theirs and not the images'.",
+            err=True,
+        )
+
+
 def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
     """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe."""
     from mst_clipiqa.tables.cells import count
-    from mst_clipiqa.tables.table import TableWriter
+    from mst_clipiqa.tables.table import write_table
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:
         replaced = output.exists()
-        with TableWriter(output, columns or ["file"]) as table:
-            for row in whole:
-                table.append(row)
+        write_table(output, columns or ["file"], whole)
         say_written(output, counted(len(whole), "row"), replaced=replaced)
     elif sys.stdout.isatty() and not as_json:
         _print(whole, columns)
@@ -123,8 +131,6 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
     """Write the rows and those left out as ``table_options`` say, and return the exit code."""
     from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
 
-    if how["left_out"] is not None and how["left_out"] == how["output"]:
-        raise UsageError(f"Expected two outputs, got {shown(how['output'])} for both: name another for --left-out.")
     write_rows(rows, how["output"], how["as_json"])
     if note := say_unfamiliar(rows):
         click.echo(f"Note: {note}", err=True)
@@ -143,10 +149,10 @@ def finish(left: Sequence[LeftOut], left_file: Path | None = None) -> int:
 
 
 def _to_stdout(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool) -> None:
-    from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
+    from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 
     if columns and not as_json:
-        click.echo(csv_line(columns), nl=False)
+        click.echo(csv_header(columns), nl=False)
     write = json_row if as_json else csv_row
     click.echo(b"".join(write(row, columns) for row in rows), nl=False)
 

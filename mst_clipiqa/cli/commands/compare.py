@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
-from mst_clipiqa.errors import ImageError, PromptError, UsageError, shown
+from mst_clipiqa.errors import ImageError, PromptError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
@@ -37,6 +38,7 @@ def command(
     from mst_clipiqa.analysis.compare import compare_rows, compare_scores
 
     names = (a, b)
+    check_outputs([a, b, table], output)
     if table:
         compared = compare_rows(*_from_table(table, names, prompt))
     else:
@@ -65,16 +67,11 @@ def _called(names: tuple[str, str]) -> tuple[str, str]:
 def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple[Row, Row]:
     from mst_clipiqa.analysis.compare import row_of
     from mst_clipiqa.analysis.read import read_scores
-    from mst_clipiqa.analysis.rows import text
+    from mst_clipiqa.analysis.rows import need_one_model, text
 
     rows = read_scores(table)
     found = row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
-    models = [text(row, "model") for row in found]
-    if all(models) and models[0] != models[1]:
-        raise UsageError(
-            f"Expected two rows scored by one model, got {shown(models[0])} and {shown(models[1])}: score both images "
-            "with the same one."
-        )
+    need_one_model(found)
     for row in found:
         if text(row, "reason"):
             _note(text(row, "file"), text(row, "reason"))

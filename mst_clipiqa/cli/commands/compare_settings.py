@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import finish, pair_by_option, read_source, table_options, write_rows
 
 
@@ -48,6 +49,7 @@ def command(
     from mst_clipiqa.errors import shown
     from mst_clipiqa.evaluate.resampling import Resampling
 
+    check_outputs([source, how["prompts"]], output, left_out)
     rows = read_source(source, how)
     columns = [name.strip() for name in targets.split(",") if name.strip()]
     found = compare_settings(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.cli.commands._scores import (
     finish,
@@ -15,6 +16,7 @@ from mst_clipiqa.cli.commands._scores import (
     pair_by_option,
     read_source,
     table_options,
+    warn_of_models,
     write_rows,
 )
 
@@ -67,6 +69,7 @@ def command(
     from mst_clipiqa.analysis.rows import with_generator
     from mst_clipiqa.evaluate.resampling import Resampling
 
+    check_outputs([old, new, how["prompts"]], output, left_out)
     before, after = (
         with_generator(read_source(source, how), generator_from)  # type: ignore[arg-type]
         for source in (old, new)
@@ -91,13 +94,7 @@ def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
     from mst_clipiqa.errors import shown
 
-    if len(found.models) > 1:
-        names = ", ".join(shown(name) for name in found.models)
-        click.echo(
-            f"Warning: the scores come from different models ({names}), so a difference may be theirs and not the "
-            "images'.",
-            err=True,
-        )
+    warn_of_models(found.models)
     for which, prompts in (("old", found.only_old), ("new", found.only_new)):
         if prompts:
             some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FOLDER
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def command(
 
     if sum([only_list, copy_to is not None, move_to is not None]) > 1:
         raise UsageError("Expected one of --list, --copy-to and --move-to, got several: choose one.")
+    check_outputs([source, how["prompts"]], how["output"], how["left_out"])
     minimum = {"quality": min_quality, "correspondence": min_correspondence}
     rows = read_source(source, how)
     kept = keep(rows, {name: value for name, value in minimum.items() if value is not None}, invert=invert)

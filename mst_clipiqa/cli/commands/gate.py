@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
     json_option,
     output_option,
@@ -75,6 +76,7 @@ def command(source: str, old: str | None, **flags: Any) -> int:
         raise UsageError(
             "Expected a condition, got none: give one such as --min-mean quality=2.8, or --not-worse-than OLD."
         )
+    check_outputs([source, old, flags["prompts"]], flags["output"])
     how = Resampling(flags["level"] / 100, resamples=2000, seed=flags["seed"])
     checked = _checked(source, old, flags, how)
     failed = [one for one in checked if not one.passed]

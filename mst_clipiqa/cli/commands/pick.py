@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, table_options
 
 
@@ -23,6 +24,7 @@ def command(source: str, number: int, by: str, **how: Any) -> int:
     """
     from mst_clipiqa.analysis.rank import parse_weights, rank
 
+    check_outputs([source, how["prompts"]], how["output"], how["left_out"])
     weights = parse_weights(by)
     ranked = rank(read_source(source, how), weights, top=number, per_prompt=True)
     return deliver(ranked.rows, ranked.left_out, how)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE, load_scorer
+from mst_clipiqa.cli.commands._outputs import keep_apart
 from mst_clipiqa.cli.commands._score_table import counted, say_written
-from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options
+from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options, warn_of_models
 from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ def command(
     why.
     """
     from mst_clipiqa.analysis.read import folders_of
-    from mst_clipiqa.analysis.rows import need_columns, with_generator
+    from mst_clipiqa.analysis.rows import models_of, need_columns, split_failed, with_generator
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.report import ReportOptions, write_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"Expected a page whose name ends in .html, got {shown(output)}: name another output.")
+    keep_apart([source, how["prompts"]], output)
     rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
     if columns := [name for name in (by or "").split(",") if name.strip()]:
         need_columns(rows, columns)
@@ -93,6 +95,7 @@ def command(
     shown_images += f", {written.explained} explained" if written.explained else ""
     size = f"{written.size / 1e6:.1f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.0f} kB"
     say_written(output, f"{counted(len(rows), 'row')}, {size}{shown_images}", replaced=replaced)
+    warn_of_models(models_of(split_failed(rows)[0]))
     return finish(written.left_out)
 
 

@@ -22,6 +22,7 @@ from mst_clipiqa.cli.commands._options import (
     model_options,
     prompts_from_option,
 )
+from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._score_table import Seen, counted, print_table, say_written
 from mst_clipiqa.errors import UsageError, shown
 
@@ -70,11 +71,14 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.inputs.expand import expand
-    from mst_clipiqa.scoring.resume import Stop, Stopped
+    from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished
 
     if flags["prompt"] is not None and not flags["prompt"].strip():
         raise UsageError("Expected words in --prompt, got none: write the prompt, or omit the flag.")
     _check_output(output, flags["resume"])
+    check_outputs([*paths, flags["prompts"]], output)
+    if output is not None and flags["resume"] and is_finished(output):
+        return _say_finished(output)
     replaced = output is not None and output.exists()
     source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
     items = expand(paths, **source, columns=list_columns(flags))
@@ -140,6 +144,18 @@ def _check_output(output: Path | None, resume: bool) -> None:
         refuse_unfinished(output)
 
 
+def _say_finished(output: Path) -> int:
+    """Say that there is nothing to resume, and return the exit code of the run that wrote the table."""
+    from mst_clipiqa.analysis.rows import split_failed
+    from mst_clipiqa.tables.table import stream_table
+
+    click.echo(
+        f"Nothing is left to do: no run of {shown(output)} is unfinished. Omit --resume to score its images again.",
+        err=True,
+    )
+    return 1 if split_failed(stream_table(output))[1] else 0
+
+
 @dataclass(frozen=True)
 class _Sink:
     """Where rows go, and what is updated with each of them."""
@@ -161,14 +177,19 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
     how = {"intervals": flags["intervals"], "more": FurtherColumns(_more_cells(flags), flags["controls"])}
     if sink.output is None:
         return _write(_watched(score_rows(scorer, items, **how), sink, flags, scorer), sink, None)
-    decisive = ("granularity_check", "fast_decode", "color", "frame", *CONTROL_FLAGS)
-    asked = {f"--{name.replace('_', '-')}": str(flags[name]) for name in decisive}
-    from_where = origin(scorer, sink.names) | asked
+    from_where = _asked(flags) | origin(scorer, sink.names)  # flags first, to be named before what follows from them
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
             click.echo(f"Resuming after {len(earlier):,} rows of earlier runs.", err=True)
         rows = score_rows(scorer, items, **how, stamped=True, earlier=earlier)
         return _write(_watched(rows, sink, flags, scorer), sink, table)
+
+
+def _asked(flags: dict[str, Any]) -> dict[str, str]:
+    """Return the flags that decide the rows."""
+    decisive = ("intervals", "keep_metadata", "granularity_check", "fast_decode", "color", *CONTROL_FLAGS)
+    values = {f"--{name.replace('_', '-')}": str(flags[name]) for name in decisive}
+    return values | {"--frames": flags["frame"], "--max-megapixels": f"{flags['max_pixels'] / 1e6:g}"}
 
 
 def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any], scorer: Scorer) -> Iterator[ScoreRow]:
@@ -182,12 +203,12 @@ def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any], score
 
 def _write(rows: Iterable[ScoreRow], sink: _Sink, table: TableWriter | None) -> Seen:
     """Write rows to their destination, and return what the terminal needs of them."""
-    from mst_clipiqa.tables.cells import csv_line, csv_row, json_row
+    from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 
     seen = Seen()
     piped = not sink.as_json and table is None and not sys.stdout.isatty()
     if piped:
-        click.echo(csv_line(sink.names), nl=False)
+        click.echo(csv_header(sink.names), nl=False)
     for row in rows:
         seen.add(row)
         if table:

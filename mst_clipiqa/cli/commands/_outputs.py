@@ -1,0 +1,43 @@
+"""Checks of outputs, before any work: their names, and that none of them is an input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mst_clipiqa.errors import UsageError, shown
+
+
+def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left_out: Path | None = None) -> None:
+    """Refuse tables that would replace what is read, or each other.
+
+    Args:
+        inputs: files or folders that are read, as ``keep_apart`` takes them.
+        output: of ``-o``.
+        left_out: of ``--left-out``.
+
+    Raises:
+        UsageError: an output is an input, perhaps by a link, or both outputs are one file, or none is possible.
+    """
+    from mst_clipiqa.tables.table import check_output
+
+    named = list(inputs)
+    for flag, path in (("-o", output), ("--left-out", left_out)):
+        if path is not None:
+            check_output(path)
+            keep_apart(named, path, flag)
+    if output is not None and left_out is not None and (output == left_out or _same(output, left_out)):
+        raise UsageError(f"Expected two outputs, got {shown(output)} for both: name another for --left-out.")
+
+
+def keep_apart(inputs: Iterable[str | Path | None], output: Path, flag: str = "-o") -> None:
+    """Raise a UsageError if an output is an input, perhaps by a link; "-" and None are no inputs."""
+    if any(_same(output, Path(one)) for one in inputs if one is not None):
+        raise UsageError(f"Expected another file for {flag} than the input, got {shown(output)}: name a new one.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one of them does not exist
+        return False
