@@ -128,6 +128,9 @@ def from_array(array: NDArray[Any]) -> Image.Image:
 
 def from_tensor(tensor: torch.Tensor) -> Image.Image:
     """Return a float tensor (3, H, W) in [0, 1] as a PIL image."""
+    if tensor.is_nested or tensor.is_meta or "strided" not in str(tensor.layout):
+        kind = "nested" if tensor.is_nested else "meta" if tensor.is_meta else str(tensor.layout)
+        raise ImageError(f"Expected a dense tensor that holds values, got a {kind} one: convert it with to_dense().")
     if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
         shape = tuple(tensor.shape)
         raise ImageError(f"Expected a tensor (3, H, W), got {shape}: give one RGB image, channels first.")

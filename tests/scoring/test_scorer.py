@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,37 @@ def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path
     long = scorer(path, "fox " * 100)
     assert long.correspondence is not None
     assert long.reason == TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (torch.rand(3, 8, 8).to_sparse(), r"Expected a dense tensor that holds values, got a torch\.sparse_coo one"),
+        (torch.rand(3, 8, 8, device="meta"), "got a meta one"),
+        (torch.nested.nested_tensor([torch.rand(3, 8, 8)], layout=torch.jagged), "got a nested one"),
+        (torch.rand(3, 8), "Expected a tensor .3, H, W."),
+        (torch.zeros(3, 8, 8, dtype=torch.complex64), "Expected a float tensor"),
+        (np.zeros((8, 8), dtype=object), "Expected an array of dtype uint8"),
+    ],
+)
+def test_an_odd_tensor_is_one_failed_score(scorer: Scorer, odd: Any, reason: str) -> None:
+    scores = list(scorer.many([draw(1, 0.2), odd, draw(2, 0.2)]))
+    assert [score.status for score in scores] == ["ok", "error", "ok"]
+    assert re.search(reason, scores[1].reason)
+
+
+@pytest.mark.parametrize("before", [0, 3, 20])
+def test_scores_of_what_was_read_come_before_what_the_callers_generator_raises(scorer: Scorer, before: int) -> None:
+    def images() -> Iterator[Any]:
+        for seed in range(before):
+            yield draw(seed, 0.2)
+        raise RuntimeError("the list ends here")
+
+    found: list[Score] = []
+    with pytest.raises(RuntimeError, match="the list ends here"):
+        for score in scorer.many(images()):
+            found.append(score)  # noqa: PERF402 - a list of them would be lost with the exception
+    assert [score.status for score in found] == ["ok"] * before
 
 
 def test_a_stream_gives_each_request_back_beside_its_score(scorer: Scorer, folder: Path) -> None:
