@@ -42,6 +42,7 @@ class _Source(Iterator[_A]):
         if self._failure is not None:
             raise self._failure
 
+
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress bar: ``bar(label, total)`` yields a function to call with the number of items done since."""
 

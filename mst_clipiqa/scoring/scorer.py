@@ -187,8 +187,8 @@ class Scorer:
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
         """Yield each request with its score, in order, in bounded memory whatever their number.
 
-        An image or prompt that cannot be scored becomes a ``Score`` with its ``error`` and ``reason``. What ``requests``
-        itself raises comes out after the scores of the requests before.
+        An image or prompt that cannot be scored becomes a ``Score`` with its ``error`` and ``reason``. If ``requests``
+        raises, that comes out after the scores of the requests before.
 
         Raises:
             UsageError: something else than a ``ScoreRequest`` was given.

@@ -66,9 +66,9 @@ def test_what_reading_items_raises_comes_out_after_the_items_before_it(failing: 
         raise ValueError("cannot be read")
 
     seen: list[int] = []
+    rows = in_order(items(), lambda x: x, workers=2, ahead=4)
     with pytest.raises(ValueError, match="cannot be read"):
-        for batch in in_batches(in_order(items(), lambda x: x, workers=2, ahead=4), size):
-            seen += [item for item, _ in batch]
+        seen.extend(item for batch in in_batches(rows, size) for item, _ in batch)
     assert seen == list(range(failing))
 
 
