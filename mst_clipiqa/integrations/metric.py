@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.families import PAIRS
-from mst_clipiqa.errors import ImageError, PromptError, UsageError, nearest
+from mst_clipiqa.errors import ImageError, PromptError, UsageError, brief, nearest
 from mst_clipiqa.images.modes import check_dense
 from mst_clipiqa.integrations.mixing import Prompts, prompt_list
 from mst_clipiqa.scoring.differentiable import MISSING_PROMPT, DifferentiableTarget
@@ -178,7 +178,7 @@ def _target(scorer: Scorer, name: str | None) -> str:
         return "quality" if "quality" in scorer.ranges else next(iter(scorer.ranges))
     if name not in scorer.ranges:
         known = ", ".join(scorer.ranges)
-        raise UsageError(f"Expected a target of {known}, got {name!r}{nearest(name, scorer.ranges)}.")
+        raise UsageError(f"Expected a target of {known}, got {brief(name)}{nearest(str(name), scorer.ranges)}.")
     return name
 
 

@@ -167,7 +167,7 @@ def mst_clipiqa_remote_score(
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise UsageError(f"Expected the address of a server such as http://127.0.0.1:8000, got {shown(url)}.")
-    return RemoteRewards(url, RewardMix(dict(weights), failed), token, seconds)
+    return RemoteRewards(url, RewardMix(weights, failed), token, seconds)
 
 
 def _body(image: Any, prompt: object) -> dict[str, Any] | OneScore:

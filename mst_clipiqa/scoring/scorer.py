@@ -21,7 +21,7 @@ from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders
-from mst_clipiqa.scoring.loading import ScoreOptions, load_parts
+from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.score import Score, ScoreRequest, Tag
 
@@ -61,7 +61,7 @@ class Scorer:
             >>> Scorer.load("mini")("examples/red_ball.png").status  # doctest: +SKIP
             'ok'
         """
-        how = dataclasses.replace(options or ScoreOptions(), **changes)
+        how = options_of(options, changes)
         return cls(*load_parts(model, folders.trained_folder(model), how))
 
     @classmethod
@@ -93,7 +93,7 @@ class Scorer:
             ModelError: there is no such model, or it is neither cached nor can the hub be reached.
             UsageError: a revision was given of something that has none, or as for ``load``.
         """
-        how = ScoreOptions(**options)
+        how = options_of(None, options)
         access = HubAccess(revision, token, cache_dir, local_files_only, force_download)
         return cls(*load_parts(model, folders.trained_folder(model, access), how))
 

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,10 +105,12 @@ def test_no_prompt_is_no_reward_unless_only_quality_counts(scorer: Scorer, array
         ({"qualty": 1.0}, "did you mean 'quality'"),
         ({}, "at least one target"),
         ({"quality": 0.0}, "at least one target"),
-        ({"quality": math.inf}, "Expected a finite weight of quality"),
+        ({"quality": math.inf}, "Expected a finite weight of quality, got inf"),
+        ({"quality": "1"}, "Expected a finite weight of quality, got '1'"),
+        ({"quality"}, r"Expected weights such as \{\"quality\": 1.0\}, got \{'quality'\}"),
     ],
 )
-def test_weights_that_mean_nothing_are_refused(scorer: Scorer, weights: dict[str, float], message: str) -> None:
+def test_weights_that_mean_nothing_are_refused(scorer: Scorer, weights: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         mst_clipiqa_score(model=scorer, weights=weights)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
+from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, UNLIKE_TRAINING, zero_shot_model
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import to_row
@@ -283,7 +285,7 @@ def test_what_does_not_fit_together_is_refused(pair: FakePair) -> None:
         Scorer(trained, ImageEncoder(FakePair(dim=32)))
     with pytest.raises(ModelError, match="Expected token states of size 64"):
         Scorer(trained, ImageEncoder(FakePair(text_dim=32)))
-    with pytest.raises(UsageError, match="Expected batch_size and workers of at least 1"):
+    with pytest.raises(UsageError, match="Expected batch_size to be a whole number of at least 1, got 0"):
         ImageEncoder(pair, batch_size=0)
     with pytest.raises(ModelError, match="or a model folder, got 'no-such-model'"):
         Scorer.load("no-such-model")
@@ -361,6 +363,42 @@ def test_without_a_reference_there_is_no_familiarity(scorer: Scorer) -> None:
 def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:
     score = next(scorer.many([ScoreRequest(draw(1, 0.2), "")]))
     assert (score.status, score.levels, score.quality_spread) == ("error", None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": 3}, "Expected device to be text, got 3."),
+        ({"device": None}, "Expected device to be text, got None."),
+        ({"precision": None}, "Expected precision to be text, got None."),
+        ({"granularity": 1}, "Expected granularity to be text, got 1."),
+        ({"encoders": ["openai"]}, "Expected encoders to be text or a path, got ['openai']."),
+        ({"backend": None}, "Expected backend to be text or a path, got None."),
+        ({"cache": "folder"}, "Expected cache to be a Cache of a folder, got 'folder'."),
+        ({"fast_decode": "no"}, "Expected fast_decode to be True or False, got 'no'."),
+        ({"batch_size": "8"}, "Expected batch_size to be a whole number of at least 1, got '8'."),
+        ({"batch_size": True}, "Expected batch_size to be a whole number of at least 1, got True."),
+        ({"workers": None}, "Expected workers to be a whole number of at least 1, got None."),
+        ({"merge": -1}, "Expected merge to be a whole number of at least 0, got -1."),
+        ({"max_pixels": math.nan}, "Expected max_pixels to be a whole number of at least 1, got nan."),
+        ({"max_pixels": -5}, "Expected max_pixels to be a whole number of at least 1, got -5."),
+        ({"bach_size": 3}, "Expected an option of a scorer, got 'bach_size' (did you mean 'batch_size'?)."),
+        ({"zzz": 3}, "Expected an option of a scorer, got 'zzz': the options are device, precision, batch_size"),
+        ({"options": "cpu"}, "Expected options to be a ScoreOptions, got 'cpu': give options by name"),
+        ({"model": {"mini"}}, "Expected the name of a model or its folder, got {'mini'}: give one such as 'mini'."),
+        ({"model": ""}, "Expected the name of a model or its folder, got '': give one such as 'mini'."),
+    ],
+)
+def test_an_odd_option_is_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Scorer.load(**options)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_of_torch_is_as_good_as_its_name() -> None:
+    assert ScoreOptions(device=torch.device("cpu")) == ScoreOptions(device="cpu")  # type: ignore[arg-type]
+    assert ScoreOptions(batch_size=np.int64(3)).batch_size == 3  # type: ignore[arg-type]
 
 
 def test_a_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
