@@ -17,8 +17,9 @@ from typing import Any
 
 from mst_clipiqa.distribute.listing import Listing, kinds_of, listed
 from mst_clipiqa.distribute.plan import Partition, partitions, row_key
-from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
+from mst_clipiqa.distribute.worker import Work, Worker, load
 from mst_clipiqa.errors import UsageError, need, shown
+from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
 from mst_clipiqa.tables.atomic import write_atomically

@@ -16,6 +16,7 @@ from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.files import MAX_BYTES
 from mst_clipiqa.images.options import MAX_PIXELS, Frame
 from mst_clipiqa.scoring.loading import ScoreOptions
+from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, to_row
 from mst_clipiqa.scoring.scorer import Scorer
@@ -110,12 +111,6 @@ def load(work: Work) -> Scorer:
         granularity=work.granularity,
     )
     return Scorer.load(work.model, options)
-
-
-def sha256(scorer: Scorer) -> str:
-    """Return the hashes of a scorer's model and encoders, and the calibration of its granularity, if it needs one."""
-    parts = (scorer.model.sha256, scorer.encoder.encoders.sha256, scorer.encoder.policy.described)
-    return "-".join(filter(None, parts))
 
 
 def _image(source: Source) -> object:

@@ -161,7 +161,7 @@ class ImageEncoder:
             check_count("batch_size", batch_size)
         check_count("workers", workers)
         self.encoders = encoders
-        self._batch_size = batch_size
+        self.chosen_batch_size = batch_size
         self.workers = workers
         self.cache = cache.space(encoders) if cache else None
         self.policy = policy or FullEncoding(encoders)
@@ -171,11 +171,11 @@ class ImageEncoder:
     def batch_size(self) -> int:
         """Images per batch."""
         on_card = self.encoders.device.type == "cuda"
-        return self._batch_size or (2 * self.encoders.chunking.size if on_card else BATCH_SIZE)
+        return self.chosen_batch_size or (2 * self.encoders.chunking.size if on_card else BATCH_SIZE)
 
     @batch_size.setter
     def batch_size(self, images: int) -> None:
-        self._batch_size = images
+        self.chosen_batch_size = images
 
     def to(self, device: torch.device) -> ImageEncoder:
         """Move the encoders to a device; returns itself. UsageError if they were exported for the CPU."""

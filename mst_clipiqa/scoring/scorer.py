@@ -23,6 +23,7 @@ from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
+from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
 from mst_clipiqa.scoring.score import Score, ScoreRequest, Tag
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 class Scorer:
     """A model and its encoders, ready to score images; ``Scorer.load`` makes one from a name.
+
+    A loaded scorer can be pickled, as for a spawned process: it is loaded again there, from its folder.
 
     Args:
         model: the trained part.
@@ -42,6 +45,7 @@ class Scorer:
         self.predictor = predictor or Predictor(model, encoder.encoders, encoder.cache)
         self.encoder = encoder
         self.model = model
+        self._source: LoadedFrom | None = None  # how ``load`` made it
 
     @classmethod
     def load(cls, model: str | Path = "mini", options: ScoreOptions | None = None, **changes: Any) -> Scorer:
@@ -61,8 +65,13 @@ class Scorer:
             >>> Scorer.load("mini")("examples/red_ball.png").status  # doctest: +SKIP
             'ok'
         """
-        how = options_of(options, changes)
-        return cls(*load_parts(model, folders.trained_folder(model), how))
+        return cls._loaded(model, folders.trained_folder(model), options_of(options, changes))
+
+    @classmethod
+    def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
+        scorer = cls(*load_parts(model, folder, options))
+        scorer._source = LoadedFrom(cls, str(model) if folder is None else folder.absolute(), options)
+        return scorer
 
     @classmethod
     def from_pretrained(
@@ -95,7 +104,7 @@ class Scorer:
         """
         how = options_of(None, options)
         access = HubAccess(revision, token, cache_dir, local_files_only, force_download)
-        return cls(*load_parts(model, folders.trained_folder(model, access), how))
+        return cls._loaded(model, folders.trained_folder(model, access), how)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder, with its card; small encoders go with it, so that it needs no other file.
@@ -136,8 +145,16 @@ class Scorer:
             UsageError: this machine lacks the device, or the encoders were exported for the CPU.
         """
         self.encoder.to(device if isinstance(device, torch.device) else resolve_device(device))
+        self._source = self._source and self._source.but(device=str(self.encoder.encoders.device))
         self.predictor.prompts.cache = self.encoder.cache
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what loads this model with these options in another process; UsageError if ``load`` did not."""
+        if self._source is None:
+            raise refuse_to_pickle()
+        source = self._source.but(batch_size=self.encoder.chosen_batch_size)
+        return reload, (source, sha256(self))
 
     def __repr__(self) -> str:
         """Name the model, its targets, and where and in what it computes."""

@@ -198,7 +198,8 @@ def test_urls_are_listed_through_fsspec(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def worker() -> Worker:
-    from mst_clipiqa.distribute.worker import load, sha256
+    from mst_clipiqa.distribute.worker import load
+    from mst_clipiqa.scoring.reloading import sha256
 
     return Worker(replace(WORK, sha256=sha256(load(WORK))))
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import multiprocessing
+import pickle
 import re
+import shutil
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.evaluate import make_reference
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.cache import Cache, Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -399,6 +404,53 @@ def test_an_odd_option_is_one_sentence(options: dict[str, Any], message: str) ->
 def test_a_device_of_torch_is_as_good_as_its_name() -> None:
     assert ScoreOptions(device=torch.device("cpu")) == ScoreOptions(device="cpu")  # type: ignore[arg-type]
     assert ScoreOptions(batch_size=np.int64(3)).batch_size == 3  # type: ignore[arg-type]
+
+
+def scored_elsewhere(scorer: Scorer, image: Path, sender: Connection) -> None:
+    score = scorer(image, "a red fox")
+    sender.send((score.targets, score.gate, repr(scorer)))
+
+
+def test_a_scorer_that_was_sent_to_a_spawned_process_gives_the_same_bits(small_model: Path, folder: Path) -> None:
+    scorer = Scorer.load(small_model, device="cpu", batch_size=3, color="as-stored")
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=scored_elsewhere, args=(scorer, folder / "1.png", sender))
+    process.start()
+    sender.close()
+    found = receiver.recv()
+    process.join()
+    here = scorer(folder / "1.png", "a red fox")
+    assert found == (here.targets, here.gate, repr(scorer))
+
+
+def test_a_pickle_of_a_scorer_is_small_and_keeps_its_options(small_model: Path, tmp_path: Path) -> None:
+    with Cache(tmp_path / "cache") as cache:
+        scorer = Scorer.load(small_model, device="cpu", precision="fp32", cache=cache, max_pixels=5000, workers=1)
+        scorer.encoder.batch_size = 5
+        packed = pickle.dumps(scorer.to("cpu"))
+        other: Scorer = pickle.loads(packed)  # noqa: S301 - its own
+    assert len(packed) < 2000
+    encoder = other.encoder
+    assert (encoder.batch_size, encoder.workers, encoder.opening.max_pixels) == (5, 1, 5000)
+    assert encoder.encoders.precision == "fp32"
+    assert encoder.cache is not None and encoder.cache.cache.path == tmp_path / "cache" / "features.sqlite"
+    encoder.cache.cache.close()
+
+
+def test_a_scorer_whose_folder_has_changed_since_is_refused(small_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_model, tmp_path / "model")
+    scorer = Scorer.load(tmp_path / "model", device="cpu")
+    packed = pickle.dumps(scorer)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ModelError, match=r"Expected the model .* at .*model, got .*: copy the same folder there"):
+        pickle.loads(packed)  # noqa: S301 - its own
+
+
+def test_a_scorer_made_of_parts_says_why_it_cannot_be_pickled(scorer: Scorer) -> None:
+    with pytest.raises(UsageError, match=r"Expected a scorer that Scorer\.load made"):
+        pickle.dumps(scorer)
 
 
 def test_a_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
