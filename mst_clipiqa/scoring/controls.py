@@ -1,39 +1,28 @@
-"""What was asked of the generator beside the prompt, each answered in a column of its own.
+"""What was asked of the generator beside the prompt: from flags and columns to requests, and to columns of answers.
 
-    negative prompt   - the prompt head ......... - negative_match
-    reference image   - the two image encoders .. - reference_coarse, reference_fine
-    control map       - edges of the image ...... - edge_agreement
-
-No score depends on any of them.
+``answers.py`` says what the answers are.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn import functional as F
-
 from mst_clipiqa.errors import ImageError, UsageError, nearest, shown
-from mst_clipiqa.features.cache import Encoded
-from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.inputs.generation import read_generation
-from mst_clipiqa.scoring.edges import edge_agreement
 from mst_clipiqa.scoring.resume import stamp_of
+from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.tables.cells import Cell, rounded
+from mst_clipiqa.tables.cells import Cell
 
 METADATA_SOURCE = "metadata"
 NEGATIVE_COLUMNS: dict[str, type] = {"negative_prompt": str, "negative_match": float}
 REFERENCE_COLUMNS: dict[str, type] = {"reference": str, "reference_coarse": float, "reference_fine": float}
 EDGE_COLUMNS: dict[str, type] = {"control": str, "edge_agreement": float}
-
-_REFERENCES_KEPT = 64  # reference images whose features are kept
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class ControlSources:
 
 
 class Controls:
-    """Adds the columns of controls to rows.
+    """Says what is asked of each image, and which columns answer it.
 
     Args:
         scorer: the model.
@@ -68,15 +57,11 @@ class Controls:
     """
 
     def __init__(self, scorer: Scorer, sources: ControlSources, columns: Sequence[str]) -> None:
-        self.scorer, self.sources = scorer, sources
+        self.sources = sources
         if sources.negative is not None and sources.negative_from is not None:
             raise UsageError("Expected one of --negative and --negative-from, got both: leave one out.")
         self._negative = sources.negative is not None or sources.negative_from is not None
-        if self._negative and "correspondence" not in scorer.model.config.targets:
-            raise UsageError(
-                f"Expected a model that scores correspondence for a negative prompt, got {scorer.model.config.name}: "
-                "choose another with --model, or leave the negative prompt out."
-            )
+        scorer.answers.check(ScoreRequest(None, negative="" if self._negative else None))
         if sources.negative_from not in (None, METADATA_SOURCE, *columns):
             hint = nearest(str(sources.negative_from), [METADATA_SOURCE, *columns])
             raise UsageError(
@@ -84,7 +69,6 @@ class Controls:
             )
         self._reference = _place("--reference", sources.reference, columns)
         self._edges = _place("--control", _after_edges(sources.control), columns)
-        self._known: dict[str, Encoded | str] = {}  # reference images, or why they cannot be read
 
     @property
     def columns(self) -> dict[str, type]:
@@ -110,18 +94,13 @@ class Controls:
         parts += [f"{row[name]} {stamp_of(str(row[name]))}" for name in ("reference", "control") if row.get(name)]
         return f"{zlib.crc32(repr(parts).encode('utf-8', 'replace')):08x}"
 
-    @torch.inference_mode()
-    def complete(self, rows: Sequence[dict[str, Any]], images: Sequence[tuple[object, object]]) -> None:
-        """Add the answers to rows that ``asked`` has been added to; what cannot be answered is added to ``reason``.
-
-        Args:
-            rows: of one batch.
-            images: of each row, what was opened and its features; rows without features keep what they have.
-        """
-        for row, (image, encoded) in zip(rows, images, strict=True):
-            if isinstance(encoded, Encoded) and row["status"] == "ok":
-                notes = [self._match(row, encoded), self._resemblance(row, encoded), self._agreement(row, image)]
-                row["reason"] = "; ".join(filter(None, (row["reason"], *notes))) or None
+    def request(self, row: Mapping[str, Cell]) -> dict[str, Any]:
+        """Return what is asked in a row, as fields of a ``ScoreRequest``."""
+        return {
+            "negative": row.get("negative_prompt"),
+            "reference": row.get("reference"),
+            "control": row.get("control"),
+        }
 
     def _negative_of(self, item: Item) -> Cell:
         match self.sources.negative_from:
@@ -146,48 +125,6 @@ class Controls:
             return None
         places = [Path(str(name)), *(folder / str(name) for folder in self.sources.folders)]
         return str(next((place for place in places if stamp_of(str(place))), places[0]))
-
-    def _match(self, row: dict[str, Any], encoded: Encoded) -> str:
-        negative = row.get("negative_prompt")
-        if not isinstance(negative, str) or not negative.strip():
-            return ""
-        score = self.scorer.score_encoded([encoded], [negative])[0]
-        row["negative_match"] = rounded(score.correspondence)
-        if score.correspondence is not None:
-            return ""
-        return "the negative prompt's words lie outside what the text encoder was trained on, so it is not answered"
-
-    def _resemblance(self, row: dict[str, Any], encoded: Encoded) -> str:
-        name = row.get("reference")
-        if name is None:
-            return ""
-        reference = self._encoded(str(name))
-        if isinstance(reference, str):
-            return f"the reference cannot be read: {reference}"
-        for stream, a, b in (("coarse", encoded.f_c, reference.f_c), ("fine", encoded.f_f, reference.f_f)):
-            row[f"reference_{stream}"] = rounded(float(F.cosine_similarity(a.double(), b.double(), dim=0)))
-        return ""
-
-    def _encoded(self, name: str) -> Encoded | str:
-        if name not in self._known:
-            if len(self._known) >= _REFERENCES_KEPT:
-                self._known.pop(next(iter(self._known)))
-            try:
-                self._known[name] = self.scorer.encode([name])[0]
-            except ImageError as error:
-                self._known[name] = str(error)
-        return self._known[name]
-
-    def _agreement(self, row: dict[str, Any], image: Any) -> str:
-        if row.get("control") is None:
-            return ""
-        try:
-            control = open_image(str(row["control"]), self.scorer.encoder.opening).image
-        except ImageError as error:
-            return f"the control map cannot be read: {error}"
-        own = open_image(image, self.scorer.encoder.opening).image
-        row["edge_agreement"] = rounded(edge_agreement(own, control))
-        return "" if row["edge_agreement"] is not None else "the image or its control map has no edges"
 
 
 def _after_edges(control: str | None) -> str | None:

@@ -35,6 +35,8 @@ COLUMNS: dict[str, type] = {
     "model": str,
 }
 
+_ANSWERS = ("negative_match", "reference_coarse", "reference_fine", "edge_agreement")
+
 LEVEL_COLUMNS = tuple(f"quality_{level}" for level in QUALITY_LEVELS)
 """Columns of the template probabilities, worst first."""
 
@@ -114,8 +116,6 @@ def score_rows(
             else request.tag | to_row(str(request.tag["file"]), request.prompt, score, intervals=intervals)
             for request, _, score in batch
         ]
-        if more.controls is not None:
-            more.controls.complete(rows, [(request.image, encoded) for request, encoded, _ in batch])
         yield from rows
 
 
@@ -153,7 +153,8 @@ def _requests(items: Sequence[Item], plan: _Plan) -> Iterator[ScoreRequest[Score
         if None not in known and had and had["status"] == "ok":
             yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, {**had, **hidden, **row})
         else:
-            yield ScoreRequest(_image(item), item.prompt, {**hidden, **row, "file": item.file})
+            asked = plan.more.controls.request(row) if plan.more.controls else {}
+            yield ScoreRequest(_image(item), item.prompt, {**hidden, **row, "file": item.file}, **asked)
 
 
 def _stamp(item: Item) -> str | None:
@@ -193,6 +194,7 @@ def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = Fal
         "model": score.model,
     }
     row |= {name: rounded(value) for name, value in score.targets.items() if name not in COLUMNS}
+    row |= {name: rounded(answer) for name in _ANSWERS if (answer := getattr(score, name)) is not None}
     if score.granularity is not None:
         row["granularity"] = score.granularity
     if intervals:

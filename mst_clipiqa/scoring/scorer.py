@@ -10,21 +10,22 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 
 from mst_clipiqa.encoders.hub import HubAccess
 from mst_clipiqa.encoders.precision import resolve_device
-from mst_clipiqa.errors import ImageError, PromptError, UsageError
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders
+from mst_clipiqa.scoring.answers import Answers
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
-from mst_clipiqa.scoring.score import Score, ScoreRequest, Tag
+from mst_clipiqa.scoring.score import Asked, Score, ScoreRequest, Tag, as_request, checked
 
 if TYPE_CHECKING:
     from mst_clipiqa.images.decode import Source
@@ -45,6 +46,7 @@ class Scorer:
         self.predictor = predictor or Predictor(model, encoder.encoders, encoder.cache)
         self.encoder = encoder
         self.model = model
+        self.answers = Answers(encoder, self.predictor)
         self._source: LoadedFrom | None = None  # how ``load`` made it
 
     @classmethod
@@ -168,17 +170,22 @@ class Scorer:
         return self.predictor.ranges
 
     @overload  # str and bytes are sequences too: the first match counts
-    def __call__(self, images: Source, prompt: str | None = None) -> Score: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: Source, prompt: str | None = None, **asked: Unpack[Asked]
+    ) -> Score: ...
     @overload
-    def __call__(self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None) -> list[Score]: ...
+    def __call__(
+        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **asked: Unpack[Asked]
+    ) -> list[Score]: ...
 
-    def __call__(self, images: Any, prompt: Any = None) -> Any:
+    def __call__(self, images: Any, prompt: Any = None, **asked: Unpack[Asked]) -> Any:
         """Score one image or many.
 
         Args:
             images: a path, bytes, open file, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1]; or
                 several of them: a list, or an array or tensor with a first dimension more.
             prompt: one for all, or a list: as long as the list of images, or several prompts for one image.
+            asked: ``negative``, ``reference`` and ``control``, as of a ``ScoreRequest``: of every image.
 
         Returns:
             Score for one image and at most one prompt, else a list of them, in order.
@@ -187,18 +194,20 @@ class Scorer:
             ImageError: an image cannot be read.
             PromptError: a prompt is not text, or empty though the model has a head that reads prompts.
         """
+        more = self.answers.asked(**asked)
         one_image = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
         sources = [images] if one_image else list(images)
         one_prompt = isinstance(prompt, str | bytes) or not isinstance(prompt, Iterable)  # of any type: rows say which
         prompts = [prompt] if one_prompt else list(prompt)
         if one_image and len(prompts) > 1:
             encoded = self.encode(sources)[0]
-            return [_checked(score) for score in self.score_encoded([encoded] * len(prompts), prompts)]
+            scores = self.score_encoded([encoded] * len(prompts), prompts)
+            return [checked(self.answers.complete(score, ScoreRequest(images, **more), encoded)) for score in scores]
         if len(prompts) not in (1, len(sources)):
             raise UsageError(f"Expected one prompt or one per image ({len(sources)}), got {len(prompts)}.")
         prompts = prompts * len(sources) if len(prompts) == 1 else prompts
-        requests = (ScoreRequest[None](s, p) for s, p in zip(sources, prompts, strict=True))
-        scores = [_checked(score) for _, score in self.stream(requests)]
+        requests = (ScoreRequest[None](s, p, **more) for s, p in zip(sources, prompts, strict=True))
+        scores = [checked(score) for _, score in self.stream(requests)]
         return scores[0] if one_image and one_prompt else scores
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
@@ -223,14 +232,19 @@ class Scorer:
                 raise UsageError(
                     f"Expected a ScoreRequest, got {type(request).__name__}: give ScoreRequest(image, prompt)."
                 )
+            self.answers.check(request)
             return self.encoder.open(request.image, (request.prompt,))
 
         for batch in self.encoder.batches(requests, opened):
             scores = self.score_encoded([one for _, one in batch], [request.prompt for request, _ in batch])
-            yield [(request, one, score) for (request, one), score in zip(batch, scores, strict=True)]
+            yield [(r, one, self.answers.complete(s, r, one)) for (r, one), s in zip(batch, scores, strict=True)]
 
-    def many(self, images: Iterable[Any]) -> Iterator[Score]:
+    def many(self, images: Iterable[Any], **asked: Unpack[Asked]) -> Iterator[Score]:
         """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too.
+
+        Args:
+            images: in any number.
+            asked: as in a call, of every image that is not a ``ScoreRequest``.
 
         Raises:
             UsageError: one path or file was given in place of several images.
@@ -240,7 +254,8 @@ class Scorer:
                 f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
                 "score_rows(scorer, expand(folder)) gives a row per image."
             )
-        for _, score in self.stream(map(_request, images)):
+        more = self.answers.asked(**asked)
+        for _, score in self.stream(as_request(image, more) for image in images):
             yield score
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
@@ -275,15 +290,3 @@ def _completed(score: Score, encoded: Encoded) -> Score:
     reason = "; ".join(note for note in notes if note)
     width, height, granularity = encoded.width, encoded.height, encoded.granularity
     return dataclasses.replace(score, reason=reason, width=width, height=height, granularity=granularity)
-
-
-def _request(one: Any) -> ScoreRequest[Any]:
-    if isinstance(one, ScoreRequest):
-        return one
-    return ScoreRequest(*one) if isinstance(one, tuple) and len(one) == 2 else ScoreRequest(one)
-
-
-def _checked(score: Score) -> Score:
-    if score.error:
-        raise (PromptError if score.error == "prompt" else ImageError)(score.reason)
-    return score
