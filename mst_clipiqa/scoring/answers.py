@@ -29,6 +29,9 @@ from mst_clipiqa.scoring.score import Score, ScoreRequest
 NO_ANSWER = "the negative prompt's words lie outside what the text encoder was trained on, so it is not answered"
 NO_EDGES = "the image or its control map has no edges"
 
+ANSWERS = (("negative_match",), ("reference_coarse", "reference_fine"), ("edge_agreement",))
+"""Names of the answers to a negative prompt, a reference and a control map."""
+
 _REFERENCES_KEPT = 64  # reference images whose features are kept
 
 
@@ -59,6 +62,12 @@ def agreement(image: Any, control: Any, opening: OpenOptions) -> Agreement:
         return Agreement(None, f"the image cannot be read again for its edges: {error}")
     value = edge_agreement(own, wanted)
     return Agreement(value, "" if value is not None else NO_EDGES)
+
+
+def answers_of(negative: object, reference: object, control: object) -> list[str]:
+    """Return the names of the answers to what is asked; None asks nothing."""
+    asked = zip((negative, reference, control), ANSWERS, strict=True)
+    return [name for one, names in asked if one is not None for name in names]
 
 
 class Answers:

@@ -12,6 +12,7 @@ from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.images.options import Frame
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.model.templates import QUALITY_LEVELS
+from mst_clipiqa.scoring.answers import ANSWERS
 from mst_clipiqa.scoring.controls import Controls
 from mst_clipiqa.scoring.granularity import FINE
 from mst_clipiqa.scoring.resume import STAMP, Earlier, stamp_of
@@ -34,8 +35,6 @@ COLUMNS: dict[str, type] = {
     "height": int,
     "model": str,
 }
-
-_ANSWERS = ("negative_match", "reference_coarse", "reference_fine", "edge_agreement")
 
 LEVEL_COLUMNS = tuple(f"quality_{level}" for level in QUALITY_LEVELS)
 """Columns of the template probabilities, worst first."""
@@ -194,7 +193,9 @@ def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = Fal
         "model": score.model,
     }
     row |= {name: rounded(value) for name, value in score.targets.items() if name not in COLUMNS}
-    row |= {name: rounded(answer) for name in _ANSWERS if (answer := getattr(score, name)) is not None}
+    row |= {
+        name: rounded(answer) for names in ANSWERS for name in names if (answer := getattr(score, name)) is not None
+    }
     if score.granularity is not None:
         row["granularity"] = score.granularity
     if intervals:
