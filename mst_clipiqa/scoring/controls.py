@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import ImageError, UsageError, nearest, shown
-from mst_clipiqa.inputs.expand import Item
+from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.inputs.generation import read_generation
 from mst_clipiqa.scoring.resume import stamp_of
 from mst_clipiqa.scoring.score import ScoreRequest
@@ -42,6 +42,17 @@ class ControlSources:
     reference: str | None = None
     control: str | None = None
     folders: tuple[Path, ...] = ()
+
+    def elsewhere(self, columns: Sequence[str]) -> ControlSources:
+        """Return the same sources for another machine: files by their full names, columns as they are."""
+        reference, edges = self.reference, _after_edges(self.control)
+        if reference is not None and reference not in columns:
+            reference = str(Path(reference).absolute())
+        if edges is not None and edges not in columns:
+            edges = str(Path(edges).absolute())
+        control = None if edges is None else f"edges:{edges}"
+        folders = tuple(folder.absolute() for folder in self.folders)
+        return replace(self, reference=reference, control=control, folders=folders)
 
 
 class Controls:
@@ -77,15 +88,20 @@ class Controls:
         groups = zip(asked, (NEGATIVE_COLUMNS, REFERENCE_COLUMNS, EDGE_COLUMNS), strict=True)
         return {name: kind for wanted, group in groups if wanted for name, kind in group.items()}
 
-    def asked(self, item: Item) -> dict[str, Cell]:
-        """Return the cells that say what is asked of an item: its negative prompt, its reference, its control map."""
+    def asked(self, more: Mapping[str, Cell], image: object) -> dict[str, Cell]:
+        """Return the cells that say what is asked of an image: its negative prompt, its reference, its control map.
+
+        Args:
+            more: the other columns of its row in a list.
+            image: what to open; None or ``Failed`` if there is nothing to open.
+        """
         row: dict[str, Cell] = {}
         if self._negative:
-            row["negative_prompt"] = self._negative_of(item)
+            row["negative_prompt"] = self._negative_of(more, image)
         if self.sources.reference is not None:
-            row["reference"] = self._file(self._reference or self.sources.reference, item)
+            row["reference"] = self._file(self._reference or self.sources.reference, more)
         if self.sources.control is not None:
-            row["control"] = self._file(self._edges or _after_edges(self.sources.control), item)
+            row["control"] = self._file(self._edges or _after_edges(self.sources.control), more)
         return row
 
     def state(self, row: dict[str, Cell]) -> str:
@@ -102,25 +118,25 @@ class Controls:
             "control": row.get("control"),
         }
 
-    def _negative_of(self, item: Item) -> Cell:
+    def _negative_of(self, more: Mapping[str, Cell], image: Any) -> Cell:
         match self.sources.negative_from:
             case None:
                 return self.sources.negative
             case "metadata":
                 try:
-                    found = None if item.source is None else read_generation(item.source)
+                    found = None if image is None or isinstance(image, Failed) else read_generation(image)
                 except ImageError:
                     found = None
                 return found.negative_prompt if found else None
             case column:
-                cell = item.more.get(column)
+                cell = more.get(column)
                 return None if cell is None else str(cell)
 
-    def _file(self, source: str | Path | None, item: Item) -> str | None:
-        """Return the file that a source names for an item, or the name as it is if there is no such file."""
+    def _file(self, source: str | Path | None, more: Mapping[str, Cell]) -> str | None:
+        """Return the file that a source names for an image, or the name as it is if there is no such file."""
         if isinstance(source, Path) or source is None:
             return None if source is None else str(source)
-        name = item.more.get(source)
+        name = more.get(source)
         if name is None or not str(name).strip():
             return None
         places = [Path(str(name)), *(folder / str(name) for folder in self.sources.folders)]

@@ -128,7 +128,7 @@ class _Plan:
 
     def cells(self, item: Item) -> ScoreRow:
         """Return the further cells of an item's row."""
-        return self.more.cells(item) | (self.more.controls.asked(item) if self.more.controls else {})
+        return self.more.cells(item) | (self.more.controls.asked(item.more, item.source) if self.more.controls else {})
 
     def stamp(self, item: Item, cells: ScoreRow) -> str | None:
         """Return the state of all files that decide an item's row; None without ``stamped``."""

@@ -16,7 +16,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from mst_clipiqa.cli import group
 from mst_clipiqa.errors import ImageError, UsageError
-from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.scoring.controls import Controls, ControlSources
 from mst_clipiqa.scoring.edges import edge_agreement, edge_map
 from mst_clipiqa.scoring.score import Asked, ScoreRequest
@@ -113,7 +112,7 @@ def test_edges_near_their_lines_count_and_others_do_not() -> None:
 def test_a_row_is_kept_only_if_what_it_was_asked_has_not_changed(folder: Path) -> None:
     like = folder / "2.png"
     controls = Controls(MINI, ControlSources(negative="a cat", reference=str(like)), [])
-    row = controls.asked(Item("0.png", str(folder / "0.png")))
+    row = controls.asked({}, str(folder / "0.png"))
     before = controls.state(row)
     assert controls.state(dict(row)) == before
     assert controls.state(row | {"negative_prompt": "a dog"}) != before
