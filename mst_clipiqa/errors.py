@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable
+from numbers import Integral
 from types import ModuleType
 
 
@@ -89,10 +90,28 @@ def missing(package: str, extra: str, otherwise: str = "") -> UsageError:
     return UsageError(f'Expected {package}, which is not installed: pip install "mst-clipiqa[{extra}]"{choice}.')
 
 
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is not a whole number of at least ``least``.
+
+    Example:
+        >>> check_count("workers", 0)
+        Traceback (most recent call last):
+        mst_clipiqa.errors.UsageError: Expected workers to be a whole number of at least 1, got 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise UsageError(f"Expected {name} to be a whole number of at least {least}, got {brief(value)}.")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """Return a Python value of any type as it is written, on one line, and not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def shown(value: object, limit: int = 160) -> str:

@@ -17,8 +17,10 @@ from typing import Any
 
 from mst_clipiqa.distribute.listing import Listing, kinds_of, listed
 from mst_clipiqa.distribute.plan import Partition, partitions, row_key
-from mst_clipiqa.distribute.worker import Work, Worker, load, sha256
+from mst_clipiqa.distribute.worker import Work, Worker, load
 from mst_clipiqa.errors import UsageError, need, shown
+from mst_clipiqa.scoring.controls import Controls
+from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
 from mst_clipiqa.tables.atomic import write_atomically
@@ -90,6 +92,11 @@ def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) ->
     asked |= {"--color": work.color, "--frames": "all" if job.listing.each_frame else work.frame}
     own = columns(scorer, intervals=work.intervals) | ({"frame": int} if job.listing.each_frame else {})
     found, others = listed(job.given, job.listing)
+    if work.controls is not None:
+        controls = work.controls.elsewhere(others)
+        own |= Controls(scorer, controls, others).columns
+        asked |= {"controls": str(replace(controls, folders=()))}
+        work = replace(work, controls=controls, listed=tuple(others))
     more = [name for name in others if name not in own]
     job = replace(job, work=replace(work, sha256=sha256(scorer)), origin=origin(scorer, [*own, *more]) | asked)
     had = _prepare(job)

@@ -15,13 +15,15 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.files import MAX_BYTES
 from mst_clipiqa.images.options import MAX_PIXELS, Frame
+from mst_clipiqa.scoring.controls import Controls, ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
+from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
-from mst_clipiqa.tables.cells import plain
+from mst_clipiqa.tables.cells import Cell, plain
 from mst_clipiqa.tables.parquet_images import ParquetImage
 
 
@@ -44,6 +46,8 @@ class Work:
     max_pixels: int = MAX_PIXELS
     each_frame: bool = False  # whether rows have a column frame
     more: tuple[tuple[str, str], ...] = ()  # further columns and their kinds
+    controls: ControlSources | None = None  # where controls come from, if any
+    listed: tuple[str, ...] = ()  # columns of the list, from which controls may come
     text_encoder: str | None = None
     granularity: str = "fine"
     merge: int = 0
@@ -61,6 +65,7 @@ class Worker:
             torch.set_num_threads(work.threads)
         self.work = work
         self.scorer = load(work)
+        self.controls = None if work.controls is None else Controls(self.scorer, work.controls, work.listed)
         if work.sha256 != (found := sha256(self.scorer)):
             raise ModelError(
                 f"Expected the model {work.sha256[:40]} on every machine, got {found[:40]}: copy it there."
@@ -79,6 +84,7 @@ class Worker:
             names = columns(self.scorer, intervals=self.work.intervals) | (
                 {"frame": int} if self.work.each_frame else {}
             )
+            names |= self.controls.columns if self.controls else {}
             names |= {name: type_of(kind) for name, kind in self.work.more}
             rows = [[plain(row.get(name)) for name in names] for row in self._rows(partition)]
             with atomic(path, sync=True) as file:
@@ -86,12 +92,18 @@ class Worker:
         return {"name": partition.name, "rows": len(partition.sources), "seconds": monotonic() - began}
 
     def _rows(self, partition: Partition) -> Iterator[dict[str, Any]]:
-        requests = (ScoreRequest(_image(source), source.prompt, source) for source in partition.sources)
-        for request, score in self.scorer.stream(requests):
-            source = request.tag
+        for request, score in self.scorer.stream(map(self._request, partition.sources)):
+            source, asked = request.tag
             frame = {} if source.frame is None else {"frame": source.frame + 1}
             row = to_row(source.file, request.prompt, score, intervals=self.work.intervals)
-            yield {**source.more, **frame, **row}
+            yield {**source.more, **asked, **frame, **row}
+
+    def _request(self, source: Source) -> ScoreRequest[tuple[Source, dict[str, Cell]]]:
+        image = _image(source)
+        if self.controls is None:
+            return ScoreRequest(image, source.prompt, (source, {}))
+        asked = self.controls.asked(source.more, image)
+        return ScoreRequest(image, source.prompt, (source, asked), **self.controls.request(asked))
 
 
 def load(work: Work) -> Scorer:
@@ -112,12 +124,6 @@ def load(work: Work) -> Scorer:
         merge=work.merge,
     )
     return Scorer.load(work.model, options)
-
-
-def sha256(scorer: Scorer) -> str:
-    """Return the hashes of a scorer's model and encoders, and the calibration of its granularity, if it needs one."""
-    parts = (scorer.model.sha256, scorer.encoder.encoders.sha256, scorer.encoder.policy.described)
-    return "-".join(filter(None, parts))
 
 
 def _image(source: Source) -> object:

@@ -112,6 +112,10 @@ class Cache:
                 f"choose another with --cache or {CACHE_VARIABLE}, or delete {CACHE_FILE} in it if it is damaged."
             ) from error
 
+    def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:
+        """Return what opens the same cache in another process."""
+        return Cache, (self.path.parent.absolute(),)
+
     def __enter__(self) -> Cache:
         """Return the cache itself."""
         return self

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.encoders.threads import batches_at_once, compute_with
-from mst_clipiqa.errors import ImageError, UsageError
+from mst_clipiqa.errors import ImageError, UsageError, check_count
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import check_size, open_image
@@ -144,7 +144,7 @@ class ImageEncoder:
         opening: how images are opened.
 
     Raises:
-        UsageError: ``batch_size`` or ``workers`` is less than 1.
+        UsageError: ``batch_size`` or ``workers`` is no whole number, or less than 1.
     """
 
     def __init__(
@@ -157,10 +157,11 @@ class ImageEncoder:
         policy: EncodingPolicy | None = None,
         opening: OpenOptions | None = None,
     ) -> None:
-        if (batch_size is not None and batch_size < 1) or workers < 1:
-            raise UsageError(f"Expected batch_size and workers of at least 1, got {batch_size} and {workers}.")
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        check_count("workers", workers)
         self.encoders = encoders
-        self._batch_size = batch_size
+        self.chosen_batch_size = batch_size
         self.workers = workers
         self.cache = cache.space(encoders) if cache else None
         self.policy = policy or FullEncoding(encoders)
@@ -170,11 +171,11 @@ class ImageEncoder:
     def batch_size(self) -> int:
         """Images per batch."""
         on_card = self.encoders.device.type == "cuda"
-        return self._batch_size or (2 * self.encoders.chunking.size if on_card else BATCH_SIZE)
+        return self.chosen_batch_size or (2 * self.encoders.chunking.size if on_card else BATCH_SIZE)
 
     @batch_size.setter
     def batch_size(self, images: int) -> None:
-        self._batch_size = images
+        self.chosen_batch_size = images
 
     def to(self, device: torch.device) -> ImageEncoder:
         """Move the encoders to a device; returns itself. UsageError if they were exported for the CPU."""

@@ -18,6 +18,31 @@ _B = TypeVar("_B")
 
 _NAME = "mst-clipiqa"
 
+
+class _Source(Iterator[_A]):
+    """Items that end where reading them fails, so that what was read before is done first; ``check`` then raises."""
+
+    def __init__(self, items: Iterable[_A]) -> None:
+        self._items = iter(items)
+        self._failure: Exception | None = None
+
+    def __next__(self) -> _A:
+        if self._failure is not None:
+            raise StopIteration
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._failure = error
+            raise StopIteration from error
+
+    def check(self) -> None:
+        """Raise what reading the items raised, if it did."""
+        if self._failure is not None:
+            raise self._failure
+
+
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress bar: ``bar(label, total)`` yields a function to call with the number of items done since."""
 
@@ -37,13 +62,13 @@ def in_order(
     """Yield (item, work(item)) in order; at most ``ahead`` items are started before they are asked for.
 
     Args:
-        items: read only as far as needed.
+        items: read only as far as needed; what reading them raises comes out after the items before it.
         work: called in ``workers`` threads; its exceptions are raised here, in their turn.
         workers: threads.
         ahead: bound on memory, at least 1.
     """
     waiting: deque[tuple[_A, Future[_B]]] = deque()
-    source = iter(items)
+    source = _Source(items)
     pool = ThreadPoolExecutor(workers, _NAME)
     try:
         for item in islice(source, ahead):
@@ -54,6 +79,7 @@ def in_order(
             for item in islice(source, 1):
                 waiting.append((item, pool.submit(work, item)))
             yield done, result
+        source.check()
     finally:
         for _, future in waiting:
             future.cancel()
@@ -63,7 +89,8 @@ def in_order(
 
 
 def in_batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:
-    """Yield the items in order, in lists of ``size``; the last list may be shorter."""
-    source = iter(items)
+    """Yield the items in order, in lists of ``size``; the last list may be shorter, also where reading items fails."""
+    source = _Source(items)
     while batch := list(islice(source, size)):
         yield batch
+    source.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import warnings
@@ -128,6 +129,7 @@ def from_array(array: NDArray[Any]) -> Image.Image:
 
 def from_tensor(tensor: torch.Tensor) -> Image.Image:
     """Return a float tensor (3, H, W) in [0, 1] as a PIL image."""
+    check_dense(tensor)
     if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
         shape = tuple(tensor.shape)
         raise ImageError(f"Expected a tensor (3, H, W), got {shape}: give one RGB image, channels first.")
@@ -136,16 +138,27 @@ def from_tensor(tensor: torch.Tensor) -> Image.Image:
     return Image.fromarray(_bytes_of(tensor.detach().cpu().float().numpy()).transpose(1, 2, 0).copy())
 
 
-def _bytes_of(values: NDArray[Any]) -> NDArray[Any]:
-    """Return floats in [0, 1] as 0..255."""
-    import numpy as np
+def check_dense(tensor: torch.Tensor) -> None:
+    """Refuse a tensor without a shape or values of its own: nested, meta or sparse."""
+    if tensor.is_nested or tensor.is_meta or "strided" not in str(tensor.layout):
+        kind = "nested" if tensor.is_nested else "meta" if tensor.is_meta else str(tensor.layout)
+        raise ImageError(f"Expected a dense tensor that holds values, got a {kind} one: convert it with to_dense().")
 
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
+
+def check_ends(low: float, high: float) -> None:
+    """Refuse floats that are no image in [0, 1], by their smallest and their largest value."""
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("Expected values in [0, 1], got NaN or infinity: find where they come from.")
     if low < -_SLACK or high > 1 + _SLACK:
         hint = "divide it by 255" if low >= 0 and 2 < high <= 255 else "scale or clamp it to [0, 1]"
         raise ImageError(f"Expected values in [0, 1], got values from {low:g} to {high:g}: {hint}.")
+
+
+def _bytes_of(values: NDArray[Any]) -> NDArray[Any]:
+    """Return floats in [0, 1] as 0..255."""
+    import numpy as np
+
+    check_ends(float(values.min()), float(values.max()))
     scaled: NDArray[Any] = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
     return scaled
 

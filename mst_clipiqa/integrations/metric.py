@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.families import PAIRS
-from mst_clipiqa.errors import ImageError, PromptError, UsageError, nearest
+from mst_clipiqa.errors import ImageError, PromptError, UsageError, brief, nearest
+from mst_clipiqa.images.modes import check_dense
 from mst_clipiqa.integrations.mixing import Prompts, prompt_list
 from mst_clipiqa.scoring.differentiable import MISSING_PROMPT, DifferentiableTarget
 from mst_clipiqa.scoring.folders import ZERO_SHOT
@@ -80,8 +81,8 @@ class MSTClipIQAMetric(nn.Module):
         """Return scores, float32 (N, 1), in the units of ``score_range``.
 
         Args:
-            target: float tensor (N, 3, H, W) or (N, 1, H, W) in [0, 1], or one image as ``Scorer`` takes it: a path,
-                bytes, a PIL image. A list of images may differ in size.
+            target: float tensor (N, 3, H, W) or (N, 1, H, W) in [0, 1], also half or bfloat16; or one image as
+                ``Scorer`` takes it: a path, bytes, a PIL image. A list of images may differ in size.
             prompt: one for all, or one per image.
 
         Returns:
@@ -89,7 +90,7 @@ class MSTClipIQAMetric(nn.Module):
             gradients they are not cut off at the ends of the scale.
 
         Raises:
-            ImageError: an image cannot be read.
+            ImageError: an image cannot be read, or a tensor holds NaN or values outside [0, 1].
             PromptError: a prompt is not text, or the head reads prompts and one is missing or empty; with gradients,
                 also if one is outside the vocabulary.
         """
@@ -177,12 +178,13 @@ def _target(scorer: Scorer, name: str | None) -> str:
         return "quality" if "quality" in scorer.ranges else next(iter(scorer.ranges))
     if name not in scorer.ranges:
         known = ", ".join(scorer.ranges)
-        raise UsageError(f"Expected a target of {known}, got {name!r}{nearest(name, scorer.ranges)}.")
+        raise UsageError(f"Expected a target of {known}, got {brief(name)}{nearest(str(name), scorer.ranges)}.")
     return name
 
 
 def _batch(images: Tensor) -> Tensor:
     """Return images as (N, 3, H, W); grey ones get three equal channels."""
+    check_dense(images)
     images = images.unsqueeze(0) if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
         raise UsageError(

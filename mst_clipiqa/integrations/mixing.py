@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.errors import UsageError, brief, nearest
 
 HALF_AND_HALF: Mapping[str, float] = {"quality": 0.5, "correspondence": 0.5}
 QUALITY_ALONE: Mapping[str, float] = {"quality": 1.0}
@@ -42,6 +42,8 @@ class RewardMix:
 
     def check(self, ranges: Mapping[str, Sequence[float]]) -> None:
         """Raise a UsageError unless the weights are finite and belong to targets in ``ranges``."""
+        if not isinstance(self.weights, Mapping):
+            raise UsageError(f'Expected weights such as {{"quality": 1.0}}, got {brief(self.weights)}.')
         if not any(self.weights.values()):
             raise UsageError(f"Expected a weight other than 0 for at least one target, got {dict(self.weights)}.")
         for name, weight in self.weights.items():
@@ -51,8 +53,8 @@ class RewardMix:
                     f"Expected weights of the model's targets ({known}), got one of {name!r}{nearest(name, ranges)}: "
                     "give other weights, or another model."
                 )
-            if not math.isfinite(weight):
-                raise UsageError(f"Expected a finite weight of {name}, got {weight}.")
+            if not isinstance(weight, int | float | np.number) or not math.isfinite(weight):
+                raise UsageError(f"Expected a finite weight of {name}, got {brief(weight)}.")
 
     def reward(self, scores: Mapping[str, float | None], ranges: Mapping[str, Sequence[float]]) -> float:
         """Return the reward of one image from its scores in native units.

@@ -29,12 +29,14 @@ from mst_clipiqa.integrations.mixing import (
     mixed,
     prompt_list,
 )
+from mst_clipiqa.scoring.predictor import NOT_TEXT
 
 _TRIES = 5
 _pause = time.sleep
 _LONGEST_WAIT = 30.0  # seconds, whatever the server asks for
 _LONGEST_RESPONSE = 2**26  # of a response
 _ROOM = 2**16  # bytes of a request that are neither images nor prompts
+_UNSCORED = (413, 422)  # statuses of a request that holds what cannot be scored
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,16 @@ class RemoteRewards:
             yield portion
 
     def _scores(self, bodies: Sequence[Any]) -> list[OneScore]:
-        """Return the scores of one request; where the server scores none of them, each has its reason."""
+        """Return the scores of images; if the server refuses them together, each is sent alone and has its own reason.
+
+        A server reads a request as a whole, so one prompt that is too long would otherwise cost all images their score.
+        """
         try:
             found = self._ask("/v1/score", {"images": list(bodies)})["results"]
         except _Unscored as error:
-            return [OneScore({}, str(error))] * len(bodies)
+            if len(bodies) > 1:
+                return [score for body in bodies for score in self._scores([body])]
+            return [OneScore({}, str(error))]
         names = self._ranges
         return [OneScore({name: one.get(name) for name in names}, one["reason"] or "") for one in found]
 
@@ -119,7 +126,7 @@ class RemoteRewards:
                     return cast("dict[str, Any]", json.loads(response.read(_LONGEST_RESPONSE)))
             except urllib.error.HTTPError as error:
                 sentence = _sentence(error)
-                if error.code == 422 and body is not None:
+                if error.code in _UNSCORED and body is not None:
                     raise _Unscored(sentence) from error
                 if error.code != 503 or not left:
                     raise UsageError(f"Expected scores from {self.url}, got status {error.code}: {sentence}") from error
@@ -133,7 +140,7 @@ class RemoteRewards:
 
 
 class _Unscored(Exception):
-    """The server could score none of the images of a request."""
+    """The server scored none of the images of a request, because of one of them or of all."""
 
 
 def mst_clipiqa_remote_score(
@@ -160,11 +167,13 @@ def mst_clipiqa_remote_score(
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise UsageError(f"Expected the address of a server such as http://127.0.0.1:8000, got {shown(url)}.")
-    return RemoteRewards(url, RewardMix(dict(weights), failed), token, seconds)
+    return RemoteRewards(url, RewardMix(weights, failed), token, seconds)
 
 
-def _body(image: Any, prompt: str | None) -> dict[str, Any] | OneScore:
+def _body(image: Any, prompt: object) -> dict[str, Any] | OneScore:
     """Return an image and its prompt as JSON, or why it cannot be sent."""
+    if prompt is not None and not isinstance(prompt, str):
+        return OneScore({}, NOT_TEXT.format(type(prompt).__name__))
     try:
         file = io.BytesIO()
         open_image(image).image.save(file, "PNG", compress_level=1)

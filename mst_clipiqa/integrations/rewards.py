@@ -104,7 +104,7 @@ class RewardScorer:
         failed: float = math.nan,
     ) -> None:
         self.scorer = model if isinstance(model, Scorer) else Scorer.load(model, device=str(device))
-        self.mix = RewardMix(dict(weights), failed)
+        self.mix = RewardMix(weights, failed)
         self.mix.check(self.scorer.ranges)
 
     def rewards(self, images: Any, prompts: Prompts) -> tuple[NDArray[np.float32], RewardInfo]:

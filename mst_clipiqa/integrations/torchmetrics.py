@@ -35,6 +35,7 @@ class MSTClipIQAScore(Metric):
         total: sum of the scores, float32.
         count: number of images that they are of.
         failed: number of images that could not be scored; they do not count in the mean.
+        reason: why the latest of them could not be scored; empty if all could.
 
     Args:
         model: as ``Scorer.load`` takes it, or a scorer.
@@ -74,6 +75,7 @@ class MSTClipIQAScore(Metric):
                 f"Expected a target of the model ({known}), got {target!r}{nearest(target, self.scorer.ranges)}."
             )
         self.target = target
+        self.reason = ""
         self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("failed", default=torch.tensor(0), dist_reduce_fx="sum")
@@ -98,8 +100,12 @@ class MSTClipIQAScore(Metric):
         """
         sources = image_list(images)
         pairs = zip(sources, prompt_list(prompts, len(sources)), strict=True)
-        scored = self.scorer.stream(ScoreRequest[None](image, prompt) for image, prompt in pairs)
-        values = [value for _, score in scored if (value := score.targets.get(self.target)) is not None]
+        values = []
+        for _, score in self.scorer.stream(ScoreRequest[None](image, prompt) for image, prompt in pairs):
+            if (value := score.targets.get(self.target)) is None:
+                self.reason = score.reason or f"expected a prompt for {self.target}, got none: give it"
+            else:
+                values.append(value)
         self.total += sum(values)
         self.count += len(values)
         self.failed += len(sources) - len(values)
@@ -107,6 +113,11 @@ class MSTClipIQAScore(Metric):
     def compute(self) -> Tensor:
         """Return the mean score, float32, or NaN if no image could be scored."""
         return self.total / self.count
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.reason = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MSTClipIQAScore:
         """Return a copy with sums of its own, as ``clone`` does; the scorer, which never changes, is shared."""

@@ -1,40 +1,30 @@
-"""What was asked of the generator beside the prompt, each answered in a column of its own.
+"""What was asked of the generator beside the prompt: from flags and columns to requests, and to columns of answers.
 
-    negative prompt   - the prompt head ......... - negative_match
-    reference image   - the two image encoders .. - reference_coarse, reference_fine
-    control map       - edges of the image ...... - edge_agreement
-
-No score depends on any of them.
+``answers.py`` says what the answers are.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn import functional as F
-
 from mst_clipiqa.errors import ImageError, UsageError, nearest, shown
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.options import OpenOptions
-from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.inputs.generation import read_generation
-from mst_clipiqa.scoring.edges import edge_agreement
 from mst_clipiqa.scoring.resume import stamp_of
+from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.tables.cells import Cell, rounded
+from mst_clipiqa.tables.cells import Cell
 
 METADATA_SOURCE = "metadata"
 NEGATIVE_COLUMNS: dict[str, type] = {"negative_prompt": str, "negative_match": float}
 REFERENCE_COLUMNS: dict[str, type] = {"reference": str, "reference_coarse": float, "reference_fine": float}
 EDGE_COLUMNS: dict[str, type] = {"control": str, "edge_agreement": float}
-
-_REFERENCES_KEPT = 64  # reference images whose features are kept
 
 
 @dataclass(frozen=True)
@@ -55,9 +45,20 @@ class ControlSources:
     control: str | None = None
     folders: tuple[Path, ...] = ()
 
+    def elsewhere(self, columns: Sequence[str]) -> ControlSources:
+        """Return the same sources for another machine: files by their full names, columns as they are."""
+        reference, edges = self.reference, _after_edges(self.control)
+        if reference is not None and reference not in columns:
+            reference = str(Path(reference).absolute())
+        if edges is not None and edges not in columns:
+            edges = str(Path(edges).absolute())
+        control = None if edges is None else f"edges:{edges}"
+        folders = tuple(folder.absolute() for folder in self.folders)
+        return replace(self, reference=reference, control=control, folders=folders)
+
 
 class Controls:
-    """Adds the columns of controls to rows.
+    """Says what is asked of each image, and which columns answer it.
 
     Args:
         scorer: the model.
@@ -69,17 +70,13 @@ class Controls:
     """
 
     def __init__(self, scorer: Scorer, sources: ControlSources, columns: Sequence[str]) -> None:
-        self.scorer, self.sources = scorer, sources
+        self.sources = sources
         if sources.negative is not None and sources.negative_from is not None:
             raise UsageError("Expected one of --negative and --negative-from, got both: leave one out.")
         if sources.negative is not None and not sources.negative.strip():
             raise UsageError("Expected words in --negative, got none: write the negative prompt, or omit the flag.")
         self._negative = sources.negative is not None or sources.negative_from is not None
-        if self._negative and "correspondence" not in scorer.model.config.targets:
-            raise UsageError(
-                f"Expected a model that scores correspondence for a negative prompt, got {scorer.model.config.name}: "
-                "choose another with --model, or leave the negative prompt out."
-            )
+        scorer.answers.check(ScoreRequest(None, negative="" if self._negative else None))
         if sources.negative_from not in (None, METADATA_SOURCE, *columns):
             hint = nearest(str(sources.negative_from), [METADATA_SOURCE, *columns])
             raise UsageError(
@@ -88,7 +85,6 @@ class Controls:
         opening = scorer.encoder.opening
         self._reference = _place("--reference", sources.reference, columns, opening)
         self._edges = _place("--control", _after_edges(sources.control), columns, opening)
-        self._known: dict[str, Encoded | str] = {}  # reference images, or why they cannot be read
 
     @property
     def columns(self) -> dict[str, type]:
@@ -97,15 +93,20 @@ class Controls:
         groups = zip(asked, (NEGATIVE_COLUMNS, REFERENCE_COLUMNS, EDGE_COLUMNS), strict=True)
         return {name: kind for wanted, group in groups if wanted for name, kind in group.items()}
 
-    def asked(self, item: Item) -> dict[str, Cell]:
-        """Return the cells that say what is asked of an item: its negative prompt, its reference, its control map."""
+    def asked(self, more: Mapping[str, Cell], image: object) -> dict[str, Cell]:
+        """Return the cells that say what is asked of an image: its negative prompt, its reference, its control map.
+
+        Args:
+            more: the other columns of its row in a list.
+            image: what to open; None or ``Failed`` if there is nothing to open.
+        """
         row: dict[str, Cell] = {}
         if self._negative:
-            row["negative_prompt"] = self._negative_of(item)
+            row["negative_prompt"] = self._negative_of(more, image)
         if self.sources.reference is not None:
-            row["reference"] = self._file(self._reference or self.sources.reference, item)
+            row["reference"] = self._file(self._reference or self.sources.reference, more)
         if self.sources.control is not None:
-            row["control"] = self._file(self._edges or _after_edges(self.sources.control), item)
+            row["control"] = self._file(self._edges or _after_edges(self.sources.control), more)
         return row
 
     def state(self, row: dict[str, Cell]) -> str:
@@ -114,84 +115,37 @@ class Controls:
         parts += [f"{row[name]} {stamp_of(str(row[name]))}" for name in ("reference", "control") if row.get(name)]
         return f"{zlib.crc32(repr(parts).encode('utf-8', 'replace')):08x}"
 
-    @torch.inference_mode()
-    def complete(self, rows: Sequence[dict[str, Any]], images: Sequence[tuple[object, object]]) -> None:
-        """Add the answers to rows that ``asked`` has been added to; what cannot be answered is added to ``reason``.
+    def request(self, row: Mapping[str, Cell]) -> dict[str, Any]:
+        """Return what is asked in a row, as fields of a ``ScoreRequest``."""
+        return {
+            "negative": row.get("negative_prompt"),
+            "reference": row.get("reference"),
+            "control": row.get("control"),
+        }
 
-        Args:
-            rows: of one batch.
-            images: of each row, what was opened and its features; rows without features keep what they have.
-        """
-        for row, (image, encoded) in zip(rows, images, strict=True):
-            if isinstance(encoded, Encoded) and row["status"] == "ok":
-                notes = [self._match(row, encoded), self._resemblance(row, encoded), self._agreement(row, image)]
-                row["reason"] = "; ".join(filter(None, (row["reason"], *notes))) or None
-
-    def _negative_of(self, item: Item) -> Cell:
+    def _negative_of(self, more: Mapping[str, Cell], image: Any) -> Cell:
         match self.sources.negative_from:
             case None:
                 return self.sources.negative
             case "metadata":
                 try:
-                    found = None if item.source is None else read_generation(item.source)
+                    found = None if image is None or isinstance(image, Failed) else read_generation(image)
                 except ImageError:
                     found = None
                 return found.negative_prompt if found else None
             case column:
-                cell = item.more.get(column)
+                cell = more.get(column)
                 return None if cell is None else str(cell)
 
-    def _file(self, source: str | Path | None, item: Item) -> str | None:
-        """Return the file that a source names for an item, or the name as it is if there is no such file."""
+    def _file(self, source: str | Path | None, more: Mapping[str, Cell]) -> str | None:
+        """Return the file that a source names for an image, or the name as it is if there is no such file."""
         if isinstance(source, Path) or source is None:
             return None if source is None else str(source)
-        name = item.more.get(source)
+        name = more.get(source)
         if name is None or not str(name).strip():
             return None
         places = [Path(str(name)), *(folder / str(name) for folder in self.sources.folders)]
         return str(next((place for place in places if stamp_of(str(place))), places[0]))
-
-    def _match(self, row: dict[str, Any], encoded: Encoded) -> str:
-        negative = row.get("negative_prompt")
-        if not isinstance(negative, str) or not negative.strip():
-            return ""
-        score = self.scorer.score_encoded([encoded], [negative])[0]
-        row["negative_match"] = rounded(score.correspondence)
-        if score.correspondence is not None:
-            return ""
-        return "the negative prompt's words lie outside what the text encoder was trained on, so it is not answered"
-
-    def _resemblance(self, row: dict[str, Any], encoded: Encoded) -> str:
-        name = row.get("reference")
-        if name is None:
-            return ""
-        reference = self._encoded(str(name))
-        if isinstance(reference, str):
-            return f"the reference cannot be read: {reference}"
-        for stream, a, b in (("coarse", encoded.f_c, reference.f_c), ("fine", encoded.f_f, reference.f_f)):
-            row[f"reference_{stream}"] = rounded(float(F.cosine_similarity(a.double(), b.double(), dim=0)))
-        return ""
-
-    def _encoded(self, name: str) -> Encoded | str:
-        if name not in self._known:
-            if len(self._known) >= _REFERENCES_KEPT:
-                self._known.pop(next(iter(self._known)))
-            try:
-                self._known[name] = self.scorer.encode([name])[0]
-            except ImageError as error:
-                self._known[name] = str(error)
-        return self._known[name]
-
-    def _agreement(self, row: dict[str, Any], image: Any) -> str:
-        if row.get("control") is None:
-            return ""
-        try:
-            control = open_image(str(row["control"]), self.scorer.encoder.opening).image
-        except ImageError as error:
-            return f"the control map cannot be read: {error}"
-        own = open_image(image, self.scorer.encoder.opening).image
-        row["edge_agreement"] = rounded(edge_agreement(own, control))
-        return "" if row["edge_agreement"] is not None else "the image or its control map has no edges"
 
 
 def _after_edges(control: str | None) -> str | None:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mst_clipiqa.errors import PromptError, UsageError
+from mst_clipiqa.errors import ImageError, PromptError, UsageError
 from mst_clipiqa.features.cache import EncodedPrompt
+from mst_clipiqa.images.modes import check_dense, check_ends
 from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
 from mst_clipiqa.model.mstfe import Stream
@@ -59,12 +60,16 @@ class DifferentiableTarget(nn.Module):
         """Return scores in native units, float (N,).
 
         Args:
-            images: float (N, 3, H, W) in [0, 1], on the encoders' device.
+            images: float of any precision (N, 3, H, W) in [0, 1], on the encoders' device.
             prompts: one per image; read by heads with a prompt only.
 
         Raises:
+            ImageError: the images are not such a tensor, or hold NaN or values outside [0, 1].
             PromptError: the head needs a prompt, and one is missing, empty or outside the vocabulary.
         """
+        images = _checked(images, self.templates.dtype)
+        if not len(images):
+            return images.flatten(1).sum(dim=1)
         f_c, f_f = (feature.to(self.templates.dtype) for feature in self.features(images))
         if self.kind == "template":
             return self._native(self.part(f_c, f_f, Text(templates=self.templates)).q)
@@ -105,3 +110,15 @@ class DifferentiableTarget(nn.Module):
         if not all(one.in_vocabulary for one in read):
             raise PromptError(UNKNOWN_WORDS)
         return read
+
+
+def _checked(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return images in the precision of the computation; ImageError unless they are floats (N, 3, H, W) in [0, 1]."""
+    check_dense(images)
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:] or not images.is_floating_point():
+        shape = tuple(images.shape)
+        raise ImageError(f"Expected float images (N, 3, H, W) in [0, 1], got {images.dtype} {shape}: convert them.")
+    images = images.to(dtype)
+    if len(images):
+        check_ends(*(end.item() for end in torch.aminmax(images.detach())))
+    return images

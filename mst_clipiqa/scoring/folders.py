@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,7 @@ from mst_clipiqa.encoders.adapter import ADAPTER_FILES
 from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapshot
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
-from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.errors import ModelError, UsageError, brief, shown
 from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE
 from mst_clipiqa.tables.atomic import write_atomically
@@ -39,6 +40,8 @@ def trained_folder(model: str | Path, access: HubAccess | None = None) -> Path |
         ModelError: there is no such model.
         UsageError: a revision was given of something that has none.
     """
+    if not isinstance(model, str | os.PathLike) or not str(model):
+        raise UsageError(f"Expected the name of a model or its folder, got {brief(model)}: give one such as 'mini'.")
     name, _, revision = str(model).partition("@")
     is_hub_id = isinstance(model, str) and not Path(model).is_dir() and HUB_ID.fullmatch(name)
     how = access or HubAccess()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from mst_clipiqa.encoders import load_encoders, with_text_encoder
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.errors import UsageError, brief, check_count, nearest
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
 from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
@@ -39,6 +45,9 @@ class ScoreOptions:
         color: "srgb" converts colours by the image's profile; "as-stored" ignores it.
         frame: of an animated image: "first" or "middle".
         max_pixels: a larger image is refused.
+
+    Raises:
+        UsageError: a value is of the wrong kind or out of range.
     """
 
     device: str = "auto"
@@ -56,6 +65,47 @@ class ScoreOptions:
     color: str = "srgb"
     frame: str = "first"
     max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong kind, before anything is loaded; a ``torch.device`` becomes its name."""
+        given: object = self.device
+        if isinstance(given, torch.device):
+            object.__setattr__(self, "device", str(given))
+        for name in _TEXT_OPTIONS:
+            _check_kind(name, getattr(self, name), str)
+        for name in _PATH_OPTIONS:
+            if getattr(self, name) is not None or name == "backend":
+                _check_kind(name, getattr(self, name), str | os.PathLike)
+        for name, least in _COUNT_OPTIONS.items():
+            if getattr(self, name) is not None or name != "batch_size":
+                check_count(name, getattr(self, name), least)
+        _check_kind("fast_decode", self.fast_decode, bool)
+        if self.cache is not None:
+            _check_kind("cache", self.cache, Cache)
+
+
+_TEXT_OPTIONS = ("device", "precision", "granularity", "color", "frame")
+_PATH_OPTIONS = ("encoders", "text_encoder", "backend")
+_COUNT_OPTIONS = {"batch_size": 1, "workers": 1, "granularity_check": 0, "merge": 0, "max_pixels": 1}
+_KIND_NAMES = {str: "text", str | os.PathLike: "text or a path", bool: "True or False", Cache: "a Cache of a folder"}
+
+
+def _check_kind(name: str, value: object, kind: Any) -> None:
+    if not isinstance(value, kind):
+        raise UsageError(f"Expected {name} to be {_KIND_NAMES[kind]}, got {brief(value)}.")
+
+
+def options_of(options: ScoreOptions | None, changes: Mapping[str, Any]) -> ScoreOptions:
+    """Return options with other values of some fields; UsageError for a field that does not exist."""
+    if not isinstance(options, ScoreOptions | None):
+        raise UsageError(
+            f"Expected options to be a ScoreOptions, got {brief(options)}: give options by name, such as device='cpu'."
+        )
+    known = [field.name for field in dataclasses.fields(ScoreOptions)]
+    if unknown := next((name for name in changes if name not in known), None):
+        hint = nearest(unknown, known) or f": the options are {', '.join(known)}"
+        raise UsageError(f"Expected an option of a scorer, got {unknown!r}{hint}.")
+    return dataclasses.replace(options or ScoreOptions(), **changes)
 
 
 def load_parts(

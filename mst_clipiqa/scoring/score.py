@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
-from mst_clipiqa.errors import shown
+from mst_clipiqa.errors import ImageError, PromptError, shown
 
 Tag = TypeVar("Tag")
 """Of what the caller attaches to a request."""
@@ -15,7 +16,7 @@ Tag = TypeVar("Tag")
 
 @dataclass(frozen=True)
 class Score:
-    """A model's scores of one image; higher is better for every number.
+    """A model's scores of one image; higher is better for every number but ``negative_match``.
 
     Attributes:
         quality: how good the image looks, in the units of ``ranges["quality"]``; None if not scored.
@@ -36,6 +37,10 @@ class Score:
         familiarity: 0..1, the share of held-out images of the training kind that are at least as unlike the training
             images. Below 0.05 ``reason`` has a caution. None if the model has no reference of its training features.
         granularity: what was looked at: "coarse", "native:K" or "fine"; None if nothing but fine was asked for.
+        negative_match: how well the image shows its negative prompt, in the units of ``ranges["correspondence"]``: for
+            this one number, lower is better. None if not asked or not answered.
+        reference_coarse, reference_fine: cosine similarity with the reference image in each stream, -1..1, or None.
+        edge_agreement: how well the image's edges agree with the control map, -1..1, or None.
     """
 
     quality: float | None = None
@@ -53,6 +58,10 @@ class Score:
     calibrated: bool = True
     familiarity: float | None = None
     granularity: str | None = None
+    negative_match: float | None = None
+    reference_coarse: float | None = None
+    reference_fine: float | None = None
+    edge_agreement: float | None = None
 
     @property
     def status(self) -> Literal["ok", "error"]:
@@ -129,8 +138,38 @@ class ScoreRequest(Generic[Tag]):
         image: as ``Scorer.__call__`` takes it; ``Failed`` and ``AlreadyScored`` pass through.
         prompt: what it was made from, or None.
         tag: anything of the caller's, to be found again beside the score.
+        negative: the negative prompt, or None; the score gets ``negative_match``.
+        reference: an image to compare with, as ``image``, or None; the score gets ``reference_coarse`` and ``_fine``.
+        control: a map of edges, light lines on a dark ground, as ``image``, or None; the score gets
+            ``edge_agreement``. The image is opened once more for it, so it should not be an open file.
     """
 
     image: Any
     prompt: str | None = None
     tag: Tag = None  # type: ignore[assignment]  # a request without a tag is one with the tag None
+    negative: str | None = None
+    reference: Any = None
+    control: Any = None
+
+
+class Asked(TypedDict, total=False):
+    """What may be asked of every image of a call, as of a ``ScoreRequest``."""
+
+    negative: str | None
+    reference: Any
+    control: Any
+
+
+def as_request(one: Any, asked: Mapping[str, Any]) -> ScoreRequest[Any]:
+    """Return the request of an image or an (image, prompt) pair, of which ``asked`` is asked too."""
+    if isinstance(one, ScoreRequest):
+        return one
+    image, prompt = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
+    return ScoreRequest(image, prompt, **asked)
+
+
+def checked(score: Score) -> Score:
+    """Return a score; ImageError or PromptError if there is none."""
+    if score.error:
+        raise (PromptError if score.error == "prompt" else ImageError)(score.reason)
+    return score

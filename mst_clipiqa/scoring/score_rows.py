@@ -12,6 +12,7 @@ from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.images.options import Frame
 from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.model.templates import QUALITY_LEVELS
+from mst_clipiqa.scoring.answers import ANSWERS
 from mst_clipiqa.scoring.controls import Controls
 from mst_clipiqa.scoring.granularity import FINE
 from mst_clipiqa.scoring.resume import STAMP, Earlier, stamp_of
@@ -114,8 +115,6 @@ def score_rows(
             else request.tag | to_row(str(request.tag["file"]), request.prompt, score, intervals=intervals)
             for request, _, score in batch
         ]
-        if more.controls is not None:
-            more.controls.complete(rows, [(request.image, encoded) for request, encoded, _ in batch])
         yield from rows
 
 
@@ -129,7 +128,7 @@ class _Plan:
 
     def cells(self, item: Item) -> ScoreRow:
         """Return the further cells of an item's row."""
-        return self.more.cells(item) | (self.more.controls.asked(item) if self.more.controls else {})
+        return self.more.cells(item) | (self.more.controls.asked(item.more, item.source) if self.more.controls else {})
 
     def stamp(self, item: Item, cells: ScoreRow) -> str | None:
         """Return the state of all files that decide an item's row; None without ``stamped``."""
@@ -153,7 +152,8 @@ def _requests(items: Sequence[Item], plan: _Plan) -> Iterator[ScoreRequest[Score
         if None not in known and had and had["status"] == "ok":
             yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, {**had, **hidden, **row})
         else:
-            yield ScoreRequest(_image(item), item.prompt, {**hidden, **row, "file": item.file})
+            asked = plan.more.controls.request(row) if plan.more.controls else {}
+            yield ScoreRequest(_image(item), item.prompt, {**hidden, **row, "file": item.file}, **asked)
 
 
 def _stamp(item: Item) -> str | None:
@@ -193,6 +193,9 @@ def to_row(file: str, prompt: str | None, score: Score, *, intervals: bool = Fal
         "model": score.model,
     }
     row |= {name: rounded(value) for name, value in score.targets.items() if name not in COLUMNS}
+    row |= {
+        name: rounded(answer) for names in ANSWERS for name in names if (answer := getattr(score, name)) is not None
+    }
     if score.granularity is not None:
         row["granularity"] = score.granularity
     if intervals:

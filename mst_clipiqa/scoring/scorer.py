@@ -10,20 +10,22 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 
 from mst_clipiqa.encoders.hub import HubAccess
 from mst_clipiqa.encoders.precision import resolve_device
-from mst_clipiqa.errors import ImageError, PromptError, UsageError
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders
-from mst_clipiqa.scoring.loading import ScoreOptions, load_parts
+from mst_clipiqa.scoring.answers import Answers
+from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
-from mst_clipiqa.scoring.score import Score, ScoreRequest, Tag
+from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
+from mst_clipiqa.scoring.score import Asked, Score, ScoreRequest, Tag, as_request, checked
 
 if TYPE_CHECKING:
     from mst_clipiqa.images.decode import Source
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 class Scorer:
     """A model and its encoders, ready to score images; ``Scorer.load`` makes one from a name.
+
+    A loaded scorer can be pickled, as for a spawned process: it is loaded again there, from its folder.
 
     Args:
         model: the trained part.
@@ -42,6 +46,8 @@ class Scorer:
         self.predictor = predictor or Predictor(model, encoder.encoders, encoder.cache)
         self.encoder = encoder
         self.model = model
+        self.answers = Answers(encoder, self.predictor)
+        self._source: LoadedFrom | None = None  # how ``load`` made it
 
     @classmethod
     def load(cls, model: str | Path = "mini", options: ScoreOptions | None = None, **changes: Any) -> Scorer:
@@ -61,8 +67,13 @@ class Scorer:
             >>> Scorer.load("mini")("examples/red_ball.png").status  # doctest: +SKIP
             'ok'
         """
-        how = dataclasses.replace(options or ScoreOptions(), **changes)
-        return cls(*load_parts(model, folders.trained_folder(model), how))
+        return cls._loaded(model, folders.trained_folder(model), options_of(options, changes))
+
+    @classmethod
+    def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
+        scorer = cls(*load_parts(model, folder, options))
+        scorer._source = LoadedFrom(cls, str(model) if folder is None else folder.absolute(), options)
+        return scorer
 
     @classmethod
     def from_pretrained(
@@ -93,9 +104,9 @@ class Scorer:
             ModelError: there is no such model, or it is neither cached nor can the hub be reached.
             UsageError: a revision was given of something that has none, or as for ``load``.
         """
-        how = ScoreOptions(**options)
+        how = options_of(None, options)
         access = HubAccess(revision, token, cache_dir, local_files_only, force_download)
-        return cls(*load_parts(model, folders.trained_folder(model, access), how))
+        return cls._loaded(model, folders.trained_folder(model, access), how)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder, with its card; small encoders go with it, so that it needs no other file.
@@ -136,8 +147,16 @@ class Scorer:
             UsageError: this machine lacks the device, or the encoders were exported for the CPU.
         """
         self.encoder.to(device if isinstance(device, torch.device) else resolve_device(device))
+        self._source = self._source and self._source.but(device=str(self.encoder.encoders.device))
         self.predictor.prompts.cache = self.encoder.cache
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what loads this model with these options in another process; UsageError if ``load`` did not."""
+        if self._source is None:
+            raise refuse_to_pickle()
+        source = self._source.but(batch_size=self.encoder.chosen_batch_size)
+        return reload, (source, sha256(self))
 
     def __repr__(self) -> str:
         """Name the model, its targets, and where and in what it computes."""
@@ -151,17 +170,22 @@ class Scorer:
         return self.predictor.ranges
 
     @overload  # str and bytes are sequences too: the first match counts
-    def __call__(self, images: Source, prompt: str | None = None) -> Score: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: Source, prompt: str | None = None, **asked: Unpack[Asked]
+    ) -> Score: ...
     @overload
-    def __call__(self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None) -> list[Score]: ...
+    def __call__(
+        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **asked: Unpack[Asked]
+    ) -> list[Score]: ...
 
-    def __call__(self, images: Any, prompt: Any = None) -> Any:
+    def __call__(self, images: Any, prompt: Any = None, **asked: Unpack[Asked]) -> Any:
         """Score one image or many.
 
         Args:
             images: a path, bytes, open file, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1]; or
                 several of them: a list, or an array or tensor with a first dimension more.
             prompt: one for all, or a list: as long as the list of images, or several prompts for one image.
+            asked: ``negative``, ``reference`` and ``control``, as of a ``ScoreRequest``: of every image.
 
         Returns:
             Score for one image and at most one prompt, else a list of them, in order.
@@ -170,24 +194,27 @@ class Scorer:
             ImageError: an image cannot be read.
             PromptError: a prompt is not text, or empty though the model has a head that reads prompts.
         """
+        more = self.answers.asked(**asked)
         one_image = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
         sources = [images] if one_image else list(images)
         one_prompt = isinstance(prompt, str | bytes) or not isinstance(prompt, Iterable)  # of any type: rows say which
         prompts = [prompt] if one_prompt else list(prompt)
         if one_image and len(prompts) > 1:
             encoded = self.encode(sources)[0]
-            return [_checked(score) for score in self.score_encoded([encoded] * len(prompts), prompts)]
+            scores = self.score_encoded([encoded] * len(prompts), prompts)
+            return [checked(self.answers.complete(score, ScoreRequest(images, **more), encoded)) for score in scores]
         if len(prompts) not in (1, len(sources)):
             raise UsageError(f"Expected one prompt or one per image ({len(sources)}), got {len(prompts)}.")
         prompts = prompts * len(sources) if len(prompts) == 1 else prompts
-        requests = (ScoreRequest[None](s, p) for s, p in zip(sources, prompts, strict=True))
-        scores = [_checked(score) for _, score in self.stream(requests)]
+        requests = (ScoreRequest[None](s, p, **more) for s, p in zip(sources, prompts, strict=True))
+        scores = [checked(score) for _, score in self.stream(requests)]
         return scores[0] if one_image and one_prompt else scores
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
         """Yield each request with its score, in order, in bounded memory whatever their number.
 
-        An image or prompt that cannot be scored becomes a ``Score`` with its ``error`` and ``reason``.
+        An image or prompt that cannot be scored becomes a ``Score`` with its ``error`` and ``reason``. If ``requests``
+        raises, that comes out after the scores of the requests before.
 
         Raises:
             UsageError: something else than a ``ScoreRequest`` was given.
@@ -205,14 +232,19 @@ class Scorer:
                 raise UsageError(
                     f"Expected a ScoreRequest, got {type(request).__name__}: give ScoreRequest(image, prompt)."
                 )
+            self.answers.check(request)
             return self.encoder.open(request.image, (request.prompt,))
 
         for batch in self.encoder.batches(requests, opened):
             scores = self.score_encoded([one for _, one in batch], [request.prompt for request, _ in batch])
-            yield [(request, one, score) for (request, one), score in zip(batch, scores, strict=True)]
+            yield [(r, one, self.answers.complete(s, r, one)) for (r, one), s in zip(batch, scores, strict=True)]
 
-    def many(self, images: Iterable[Any]) -> Iterator[Score]:
+    def many(self, images: Iterable[Any], **asked: Unpack[Asked]) -> Iterator[Score]:
         """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too.
+
+        Args:
+            images: in any number.
+            asked: as in a call, of every image that is not a ``ScoreRequest``.
 
         Raises:
             UsageError: one path or file was given in place of several images.
@@ -222,7 +254,8 @@ class Scorer:
                 f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
                 "score_rows(scorer, expand(folder)) gives a row per image."
             )
-        for _, score in self.stream(map(_request, images)):
+        more = self.answers.asked(**asked)
+        for _, score in self.stream(as_request(image, more) for image in images):
             yield score
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
@@ -257,15 +290,3 @@ def _completed(score: Score, encoded: Encoded) -> Score:
     reason = "; ".join(note for note in notes if note)
     width, height, granularity = encoded.width, encoded.height, encoded.granularity
     return dataclasses.replace(score, reason=reason, width=width, height=height, granularity=granularity)
-
-
-def _request(one: Any) -> ScoreRequest[Any]:
-    if isinstance(one, ScoreRequest):
-        return one
-    return ScoreRequest(*one) if isinstance(one, tuple) and len(one) == 2 else ScoreRequest(one)
-
-
-def _checked(score: Score) -> Score:
-    if score.error:
-        raise (PromptError if score.error == "prompt" else ImageError)(score.reason)
-    return score

@@ -44,16 +44,20 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _STATUS.items()
 }
 _TEXT = {"type": "string"}
+_FILE = {"type": "string", "format": "binary"}
 _FORM = {
     "type": "object",
     "required": ["image"],
     "properties": {
-        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "image": {"type": "array", "items": _FILE},
         "prompt": {
             "type": "array",
             "items": _TEXT,
             "description": "One prompt for all images, one for each, or several for one image.",
         },
+        "negative": {**_TEXT, "description": "The negative prompt of every image; adds negative_match."},
+        "reference": {**_FILE, "description": "Compared with all; adds reference_coarse and reference_fine."},
+        "control": {**_FILE, "description": "A map of edges, light on dark; adds edge_agreement."},
     },
 }
 
@@ -67,7 +71,10 @@ def body_of(*, json: dict[str, Any], form: dict[str, Any] | None = None) -> dict
 
 
 _JSON = ScoreBody.model_json_schema()
-_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["ImageBody"]  # inlined: nothing else refers to it
+_DEFS = _JSON.pop("$defs")  # inlined, as a reference would point to where the body is not
+_JSON["properties"]["images"]["items"] = _DEFS["ImageBody"]
+for _name in ("reference", "control"):
+    _JSON["properties"][_name]["anyOf"][0] = _DEFS["FileBody"]
 SCORE_BODY = body_of(form=_FORM, json=_JSON)
 
 

@@ -10,6 +10,7 @@ A score does not depend on who else is in its batch (``Scorer`` sees to that).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ from async_batcher.batcher import AsyncBatcher
 
 from mst_clipiqa.encoders.threads import batches_at_once, compute_with
 from mst_clipiqa.errors import Rejected
-from mst_clipiqa.features.image_encoder import Opened
-from mst_clipiqa.scoring.score import Score
+from mst_clipiqa.features.image_encoder import Failed, Opened
+from mst_clipiqa.scoring.answers import agreement
+from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest
 from mst_clipiqa.serve.form import Upload
@@ -37,10 +39,11 @@ _Value = TypeVar("_Value")
 
 @dataclass
 class _ImageJob:
-    """One opened image and its prompts; ``is_dropped`` once nobody waits for its scores."""
+    """One opened image, its prompts, and what else is asked; ``is_dropped`` once nobody waits for its scores."""
 
     opened: Opened
     prompts: tuple[str | None, ...]
+    asked: ScoreRequest[None]
     is_dropped: bool = False
 
 
@@ -59,6 +62,7 @@ class Engine:
         self.limits = limits
         self.metrics = metrics
         self.waiting = 0
+        self._opening = dataclasses.replace(scorer.encoder.opening, max_pixels=limits.max_pixels)
         self._pace = 0.1  # seconds per score, of late
         self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
         at_once = batches_at_once(scorer.encoder.encoders.device)
@@ -77,9 +81,8 @@ class Engine:
         Raises:
             Rejected: too many are waiting, or it took too long.
         """
-        with self._admitted(asked.count):
-            work = (self._one(*pair) for pair in zip(asked.images, asked.prompts, strict=True))
-            found = await self._in_time(asyncio.gather(*work))
+        with self._admitted(asked.count + (asked.controls.reference is not None)):
+            found = await self._in_time(asyncio.ensure_future(self._all(asked)))
         scores = [score for some in found for score in some]
         for score in scores:
             self.metrics.images.labels(score.status).inc()
@@ -96,11 +99,31 @@ class Engine:
         self._openers.shutdown(cancel_futures=True)
         self._encoders.shutdown(cancel_futures=True)
 
-    async def _one(self, image: Upload, prompts: tuple[str | None, ...]) -> list[Score]:
+    async def _all(self, asked: HttpScoreRequest) -> list[list[Score]]:
+        """Encode the reference image, if there is one, then open and score all images."""
+        given = asked.controls.reference
+        reference = None if given is None else await self._reference(given.data)
+        further = ScoreRequest[None](None, negative=asked.controls.negative, reference=reference)
+        control = asked.controls.control
+        work = (self._one(*pair, further, control) for pair in zip(asked.images, asked.prompts, strict=True))
+        return await asyncio.gather(*work)
+
+    async def _reference(self, data: bytes) -> object:
+        """Return the features of a reference image, or why it has none."""
+        loop = asyncio.get_running_loop()
+        opened = await loop.run_in_executor(self._openers, self._open, data, ())
+        return (await loop.run_in_executor(self._encoders, self.scorer.encoder.encode_opened, [opened]))[0]
+
+    async def _one(
+        self, image: Upload, prompts: tuple[str | None, ...], asked: ScoreRequest[None], control: Upload | None
+    ) -> list[Score]:
         """Open an image and have it scored in the next batch."""
         loop = asyncio.get_running_loop()
         opened = await loop.run_in_executor(self._openers, self._open, image.data, prompts)
-        job = _ImageJob(opened, prompts)
+        if control is not None and not isinstance(opened, Failed):
+            edges = await loop.run_in_executor(self._openers, agreement, image.data, control.data, self._opening)
+            asked = dataclasses.replace(asked, control=edges)
+        job = _ImageJob(opened, prompts, asked)
         try:
             # Shielded: if one of its futures is cancelled, the batcher never completes the rest of the batch.
             return await asyncio.shield(self._batches.process(job))
@@ -149,12 +172,17 @@ class Engine:
         is_live = [not job.is_dropped for job in jobs]  # read once: it may change while the batch runs
         live = [job for job, alive in zip(jobs, is_live, strict=True) if alive]
         encoded = self.scorer.encoder.encode_opened([job.opened for job in live])
-        pairs = [(one, p) for job, one in zip(live, encoded, strict=True) for p in job.prompts]
-        scores = iter(self.scorer.score_encoded([one for one, _ in pairs], [prompt for _, prompt in pairs]))
+        pairs = [(one, p, job.asked) for job, one in zip(live, encoded, strict=True) for p in job.prompts]
+        found = self.scorer.score_encoded([one for one, _, _ in pairs], [prompt for _, prompt, _ in pairs])
+        complete = self.scorer.answers.complete
+        scores = (complete(score, asked, one) for (one, _, asked), score in zip(pairs, found, strict=True))
+        results = [
+            [next(scores) for _ in job.prompts] if alive else [] for job, alive in zip(jobs, is_live, strict=True)
+        ]
         self.metrics.batches.observe(len(live))
         if pairs:
             self._pace += 0.2 * ((time.perf_counter() - start) / len(pairs) - self._pace)
-        return [[next(scores) for _ in job.prompts] if alive else [] for job, alive in zip(jobs, is_live, strict=True)]
+        return results
 
 
 class _Batches(AsyncBatcher[_ImageJob, list[Score]]):  # type: ignore[misc]  # the library ships no types

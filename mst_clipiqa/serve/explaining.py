@@ -11,6 +11,7 @@ from mst_clipiqa.errors import ImageError, PromptError, Rejected
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.report.thumbnails import webp
 from mst_clipiqa.serve.body import HttpScoreRequest, read_score_request
+from mst_clipiqa.serve.form import ControlUploads
 from mst_clipiqa.serve.responses import JsonResponse
 from mst_clipiqa.serve.server import Server
 
@@ -39,6 +40,8 @@ def add_explain(app: FastAPI, server: Server, **documented: Any) -> None:
 
 
 def _checked(asked: HttpScoreRequest) -> HttpScoreRequest:
+    if asked.controls != ControlUploads():
+        raise Rejected(422, "Expected an image and a prompt to explain, got more: send the rest to /v1/score.")
     if asked.count != 1:
         raise Rejected(422, f"Expected one image and at most one prompt, got {asked.count}: send several requests.")
     if len(asked.prompts[0][0] or "") > MAX_PROMPT:

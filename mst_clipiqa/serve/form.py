@@ -1,10 +1,11 @@
-"""``multipart/form-data`` -> images and prompts, in memory: nothing is written to disk."""
+"""``multipart/form-data`` -> images, prompts and what else is asked, in memory: nothing is written to disk."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -17,6 +18,7 @@ from mst_clipiqa.serve.settings import Limits
 
 _IMAGE = ("image", "images")  # names of the field with a file
 _PROMPT = ("prompt", "prompts")  # names of the field with text
+_FILES, _NEGATIVE = ("reference", "control"), "negative"  # names of fields that a form has at most once
 _CHARSETS = (b"utf-8", b"utf8", b"us-ascii")
 
 
@@ -33,8 +35,25 @@ class Upload:
     data: bytes
 
 
-async def read_form(request: Request, limits: Limits, reservation: Reservation) -> tuple[list[Upload], list[str]]:
-    """Return the images and prompts of a form.
+@dataclass(frozen=True)
+class ControlUploads:
+    """What is asked of every image of a request beside its prompt; None asks nothing.
+
+    Attributes:
+        negative: the negative prompt.
+        reference: an image to compare with.
+        control: a map of edges.
+    """
+
+    negative: str | None = None
+    reference: Upload | None = None
+    control: Upload | None = None
+
+
+async def read_form(
+    request: Request, limits: Limits, reservation: Reservation
+) -> tuple[list[Upload], list[str], ControlUploads]:
+    """Return the images and prompts of a form, and what else it asks.
 
     Raises:
         Rejected: the form is too large, too slow or malformed.
@@ -70,10 +89,10 @@ async def read_form(request: Request, limits: Limits, reservation: Reservation) 
     if form.unexpected is not None:
         raise Rejected(
             422,
-            f"Expected the fields image (a file) and prompt (text), got {shown(form.unexpected)}: "
-            "check its name and kind.",
+            "Expected the fields image, reference and control (files), prompt and negative (text), got "
+            f"{shown(form.unexpected)}: check its name and kind.",
         )
-    return form.images, form.prompts
+    return form.images, form.prompts, ControlUploads(**form.once)
 
 
 class _Form:
@@ -81,6 +100,7 @@ class _Form:
 
     Attributes:
         images, prompts: the fields read so far.
+        once: the fields that a form has at most once: negative, reference and control.
         unexpected: the name of the first field of another name or kind, or None.
         is_whole: whether the closing boundary was read; without this check, a truncated body would be accepted.
     """
@@ -88,6 +108,7 @@ class _Form:
     def __init__(self, limits: Limits) -> None:
         self.images: list[Upload] = []
         self.prompts: list[str] = []
+        self.once: dict[str, Any] = {}
         self.unexpected: str | None = None
         self.is_whole = False
         self._limits = limits
@@ -116,10 +137,13 @@ class _Form:
         if self._name is None:
             raise _malformed("a part has no name")
         is_file = self._file_name is not None
-        self._counts[is_file] += 1
+        if self._name in self.once:
+            raise Rejected(422, f"Expected the field {self._name} once, got it again: send one for all images.")
+        self._counts[is_file] += self._name not in (*_FILES, _NEGATIVE)
         if self._counts[is_file] > self._limits.max_images:
             raise too_many("more", self._limits)
-        if self._name not in (_IMAGE if is_file else _PROMPT) and self.unexpected is None:
+        known = (*_IMAGE, *_FILES) if is_file else (*_PROMPT, _NEGATIVE)
+        if self._name not in known and self.unexpected is None:
             self.unexpected = self._name
 
     def add_data(self, data: bytes, start: int, end: int) -> None:
@@ -131,9 +155,15 @@ class _Form:
 
     def end_part(self) -> None:
         if self._file_name is None:
-            self.prompts.append(_text(self._data.getvalue()))
+            self._keep(_text(self._data.getvalue()), self.prompts)
         elif self._file_name or self._data.tell():  # a browser sends an empty part for a field left empty
-            self.images.append(Upload(self._file_name, self._data.getvalue()))
+            self._keep(Upload(self._file_name, self._data.getvalue()), self.images)
+
+    def _keep(self, value: Any, several: list[Any]) -> None:
+        if self._name in _IMAGE + _PROMPT or self._name is None:
+            several.append(value)
+        else:
+            self.once[self._name] = value
 
     def end(self) -> None:
         self.is_whole = True

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mst_clipiqa.model.templates import QUALITY_LEVELS
+from mst_clipiqa.scoring.answers import answers_of
 from mst_clipiqa.scoring.score import Score
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.serve.body import HttpScoreRequest
@@ -33,6 +34,12 @@ class ScoreResult(BaseModel):
     width: int | None
     height: int | None
     model: str
+    negative_match: float | None = Field(
+        None, description="How well it shows the negative prompt; lower is better. If a negative prompt was sent."
+    )
+    reference_coarse: float | None = Field(None, description="Cosine similarity, -1 to 1. If a reference was sent.")
+    reference_fine: float | None = Field(None, description="The same in the fine stream.")
+    edge_agreement: float | None = Field(None, description="-1 to 1. If a control map was sent.")
     words: dict[str, str] = Field(description="Quality and correspondence as a word; calibrated models only.")
     intervals: dict[str, tuple[float, float]] = Field(description="Contains the human rating with 90 % confidence.")
     levels: list[float] | None = Field(description="Probabilities of the five quality levels, bad to perfect.")
@@ -61,13 +68,17 @@ class ErrorResponse(BaseModel):
 def results(asked: HttpScoreRequest, scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Return the scores of a request as JSON objects (``ScoreResult``), in order."""
     pairs = [(one.name, prompt) for one, prompts in zip(asked.images, asked.prompts, strict=True) for prompt in prompts]
-    return [_result(name, prompt, score) for (name, prompt), score in zip(pairs, scores, strict=True)]
+    controls = asked.controls
+    empty = dict.fromkeys(answers_of(controls.negative, controls.reference, controls.control))
+    return [_result(name, prompt, score, empty) for (name, prompt), score in zip(pairs, scores, strict=True)]
 
 
-def _result(name: str, prompt: str | None, score: Score) -> dict[str, Any]:
+def _result(name: str, prompt: str | None, score: Score, empty: dict[str, None]) -> dict[str, Any]:
+    """Return one score as a JSON object; ``empty`` has the answers that were asked for, which may be missing."""
     intervals = {target: [round(end, 6) for end in ends] for target, ends in score.intervals.items()}
     levels = None if score.levels is None else [round(level, 6) for level in score.levels]
-    return {**to_row(name, prompt, score), "words": _words(score), "intervals": intervals, "levels": levels}
+    row = to_row(name, prompt, score)
+    return {**row, **(empty | row), "words": _words(score), "intervals": intervals, "levels": levels}
 
 
 def _words(score: Score) -> dict[str, str]:

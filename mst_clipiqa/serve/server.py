@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from mst_clipiqa.errors import Rejected
-from mst_clipiqa.scoring.score import Score
+from mst_clipiqa.errors import Rejected, UsageError
+from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest, read_score_request
 from mst_clipiqa.serve.engine import Engine
@@ -44,6 +44,12 @@ class Server:
             asked = await read_score_request(request, self.settings.limits, reservation)
             if count is not None:
                 _check_comparable(asked, count)
+            try:
+                self.scorer.answers.check(
+                    ScoreRequest(None, None, None, asked.controls.negative, asked.controls.reference)
+                )
+            except UsageError as error:
+                raise Rejected(422, str(error)) from error
             scores = await self.engine.score(asked)
         if all(score.status == "error" for score in scores):
             raise Rejected(422, scores[0].reason)

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands.report import _scorer_of as scorer_of
-from mst_clipiqa.distribute.worker import Work, load, sha256
+from mst_clipiqa.distribute.worker import Work, load
+from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.score_rows import COLUMNS
 from tests.fakes import draw
 

@@ -27,6 +27,8 @@ from mst_clipiqa.distribute.worker import Work, Worker, _image, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.inputs.lists import ListColumns
+from mst_clipiqa.scoring.controls import ControlSources
+from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.tables.table import TableWriter, read_table
 from tests.fakes import draw
 
@@ -198,8 +200,6 @@ def test_urls_are_listed_through_fsspec(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def worker() -> Worker:
-    from mst_clipiqa.distribute.worker import load, sha256
-
     return Worker(replace(WORK, sha256=sha256(load(WORK))))
 
 
@@ -227,6 +227,51 @@ def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder:
     assert (output / "part-1.parquet").stat().st_mtime_ns == before
 
 
+def test_an_actor_answers_controls_as_score_does(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "list.csv").write_text("file,prompt,avoid,like\n0.png,a ball,a blue car,2.png\n1.png,a ball,,none.png\n")
+    monkeypatch.chdir(folder)
+    flags = ["--negative-from", "avoid", "--reference", "like", "--control", "edges:3.png"]
+    args = ["score", "list.csv", "--quiet", "--device", "cpu", "--precision", "fp32", "-o", str(tmp_path / "s.csv")]
+    assert CliRunner().invoke(cli.group, [*args, *flags]).exit_code == 0
+    found, names = listed(str(folder / "list.csv"), Listing())
+    part = Partition("part.parquet", tuple(found))
+    controls = ControlSources(None, "avoid", "like", "edges:3.png", (Path(),)).elsewhere(names)
+    work = replace(WORK, output=str(tmp_path), controls=controls, listed=tuple(names))
+    monkeypatch.chdir(tmp_path)  # as on another machine
+    scorer = load(work)
+    worker = Worker(replace(work, sha256=sha256(scorer), more=(("avoid", "text"), ("like", "text"))))
+    assert worker.score(part)["rows"] == 2
+    answers = ["negative_prompt", "negative_match", "reference_coarse", "reference_fine", "edge_agreement"]
+    want = read_table(tmp_path / "s.csv")
+    for row, other in zip(read_table(tmp_path / "part.parquet"), want, strict=True):
+        assert {name: row[name] for name in ("avoid", "like", *answers)} == {
+            name: other[name] for name in ("avoid", "like", *answers)
+        }
+        assert row["reason"] == other["reason"]
+        assert Path(str(row["control"])) == folder / "3.png"
+    assert isinstance(want[0]["reference_fine"], float) and "reference cannot be read" in str(want[1]["reason"])
+
+
+def test_the_command_gives_controls_to_its_actors(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here(monkeypatch, None)
+    monkeypatch.chdir(folder)
+    args = ["score-cluster", ".", "-o", str(tmp_path / "out.parquet"), "--quiet", "--device", "cpu"]
+    asked = ["--negative", "a blue car", "--reference", "3.png"]
+    result = CliRunner().invoke(cli.group, [*args, *asked])
+    assert result.exit_code == 1, result.output + repr(result.exception)
+    assert result.stderr.startswith("1 row could not be scored"), result.stderr + repr(result.exception)
+    rows = [row for path in (tmp_path / "out.parquet").glob("*.parquet") for row in read_table(path)]
+    assert len(rows) == 7
+    for row in rows:
+        assert (row["negative_prompt"], row["reference"]) == ("a blue car", str(folder / "3.png"))
+        assert isinstance(row["negative_match"], float) == isinstance(row["reference_fine"], float)
+    assert sum(isinstance(row["negative_match"], float) for row in rows) == 6
+    again = CliRunner().invoke(cli.group, [*args, "--negative", "a cat", "--reference", "3.png"])
+    assert again.exit_code == 2 and "Expected controls" in again.stderr
+
+
 def test_an_image_that_its_storage_refuses_is_a_row(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,14 +283,15 @@ def test_an_image_that_its_storage_refuses_is_a_row(
     assert "it cannot be read (403, message='Forbidden')" in str(row["reason"])
 
 
-def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
+def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker | None) -> None:
     """Let ``run`` do its parts in this process, one after the other, without ray."""
     module = import_module("mst_clipiqa.distribute.run")
 
     def deal(ray: None, job: ClusterJob, todo: list[Partition], advance: Any) -> None:
-        worker.work = job.work
+        actor = worker or Worker(job.work)
+        actor.work = job.work
         for part in todo:
-            worker.score(part)
+            actor.score(part)
 
     for name, instead in {
         "_ray": lambda: None,

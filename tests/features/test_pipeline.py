@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -55,6 +56,29 @@ def test_what_work_raises_comes_out_at_its_item() -> None:
     assert [next(stream)[0] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(stream)
+
+
+@pytest.mark.parametrize("failing", range(8))
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_reading_items_raises_comes_out_after_the_items_before_it(failing: int, size: int) -> None:
+    def items() -> Iterator[int]:
+        yield from range(failing)
+        raise ValueError("cannot be read")
+
+    seen: list[int] = []
+    rows = in_order(items(), lambda x: x, workers=2, ahead=4)
+    with pytest.raises(ValueError, match="cannot be read"):
+        seen.extend(item for batch in in_batches(rows, size) for item, _ in batch)
+    assert seen == list(range(failing))
+
+
+def test_an_interrupt_in_reading_items_waits_for_nothing() -> None:
+    def items() -> Iterator[int]:
+        yield 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(in_order(items(), lambda x: x, workers=1, ahead=2))
 
 
 def test_one_that_is_closed_in_a_thread_of_its_own_does_not_wait_for_itself() -> None:

@@ -119,6 +119,49 @@ def test_what_cannot_be_scored(scorer: Scorer, tmp_path: Path) -> None:
             quality(wrong)
 
 
+@pytest.mark.parametrize("as_loss", [True, False])
+@pytest.mark.parametrize("target", ["quality", "correspondence"])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((2, 3, 32, 32), torch.nan), r"Expected values in \[0, 1\], got NaN or infinity"),
+        (torch.full((2, 3, 32, 32), torch.inf), "got NaN or infinity"),
+        (torch.full((2, 3, 32, 32), 200.0), "got values from 200 to 200: divide it by 255"),
+        (torch.full((2, 3, 32, 32), -0.5), "got values from -0.5 to -0.5: scale or clamp it"),
+        (torch.rand(2, 3, 0, 8), r"\(3, 0, 8\)|\(2, 3, 0, 8\)"),
+        (torch.rand(2, 3, 8, 8).to_sparse(), "Expected a dense tensor"),
+    ],
+)
+def test_a_tensor_that_is_no_image_is_refused_as_a_loss_too(
+    scorer: Scorer, images: Tensor, message: str, target: str, as_loss: bool
+) -> None:
+    metric = MSTClipIQAMetric(scorer, target, as_loss=as_loss)
+    with pytest.raises(ImageError, match=message):
+        metric(images, "a red fox")
+
+
+@pytest.mark.parametrize("target", ["quality", "correspondence"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_loss_takes_every_precision_and_gives_gradients_in_it(
+    scorer: Scorer, target: str, dtype: torch.dtype
+) -> None:
+    metric = MSTClipIQAMetric(scorer, target, as_loss=True)
+    images = some_images().to(dtype).requires_grad_()
+    scores = metric(images, PROMPTS)
+    torch.testing.assert_close(scores, metric(images.detach().float(), PROMPTS), rtol=0, atol=0)
+    scores.sum().backward()
+    assert images.grad is not None and images.grad.dtype == dtype
+    assert torch.isfinite(images.grad).all() and images.grad.abs().sum() > 0
+
+
+def test_no_images_have_no_scores(scorer: Scorer) -> None:
+    for target in ("quality", "correspondence"):
+        images = torch.rand(0, 3, 32, 32, requires_grad=True)
+        scores = MSTClipIQAMetric(scorer, target, as_loss=True)(images, [])
+        assert scores.shape == (0, 1)
+        scores.sum().backward()
+
+
 @pytest.mark.parametrize("target", ["quality", "correspondence"])
 @pytest.mark.parametrize("pair", ["small", "clip"])
 def test_scores_with_gradients_are_the_scorers_within_a_hundredth(

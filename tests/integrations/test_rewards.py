@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,10 +105,12 @@ def test_no_prompt_is_no_reward_unless_only_quality_counts(scorer: Scorer, array
         ({"qualty": 1.0}, "did you mean 'quality'"),
         ({}, "at least one target"),
         ({"quality": 0.0}, "at least one target"),
-        ({"quality": math.inf}, "Expected a finite weight of quality"),
+        ({"quality": math.inf}, "Expected a finite weight of quality, got inf"),
+        ({"quality": "1"}, "Expected a finite weight of quality, got '1'"),
+        ({"quality"}, r"Expected weights such as \{\"quality\": 1.0\}, got \{'quality'\}"),
     ],
 )
-def test_weights_that_mean_nothing_are_refused(scorer: Scorer, weights: dict[str, float], message: str) -> None:
+def test_weights_that_mean_nothing_are_refused(scorer: Scorer, weights: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         mst_clipiqa_score(model=scorer, weights=weights)
 
@@ -208,6 +211,27 @@ def test_a_request_of_which_nothing_is_scored_gives_failed_rewards(server: str) 
     rewards, info = mst_clipiqa_remote_score(server, token=TOKEN, failed=-1.0)([b"none", b"no image"], ["a", "b"], None)
     assert rewards.tolist() == [-1, -1]
     assert "Expected an image" in info["reason"][0]
+
+
+def test_one_item_that_the_server_refuses_costs_no_other_its_reward(server: str, arrays: np.ndarray) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)  # as PNG more than a body may have
+    images = [arrays[0], arrays[1], arrays[2], noise, arrays[3], torch.rand(3, 8, 8).to_sparse()]
+    prompts: list[object] = [PROMPTS[0], "long " * 3000, b"bytes", PROMPTS[1], "\ud800", "a red fox"]
+    fn = mst_clipiqa_remote_score(server, token=TOKEN)
+    rewards, info = fn(images, prompts, None)  # type: ignore[arg-type]
+    assert np.isnan(rewards).tolist() == [False] + [True] * 5
+    assert rewards[0] == fn(arrays[:1], PROMPTS[:1], None)[0][0]
+    assert info["reason"][0] == ""
+    assert "Expected prompts of at most 10,000 characters" in info["reason"][1]
+    assert info["reason"][2] == "expected the prompt as text, got bytes: write it as text, or leave it out"
+    assert "Expected a body of at most 120,000 bytes" in info["reason"][3]
+    assert "Expected JSON" in info["reason"][4]
+    assert "Expected a dense tensor that holds values" in info["reason"][5]
+
+
+def test_each_image_of_a_request_of_which_nothing_is_scored_has_its_own_reason(server: str) -> None:
+    _, info = mst_clipiqa_remote_score(server, token=TOKEN)([b"", b"GIF89a", png(1)], ["a", "b", "x " * 9000], None)
+    assert len(set(info["reason"])) == 3
 
 
 def test_an_empty_prompt_still_has_a_quality_elsewhere(server: str, arrays: np.ndarray) -> None:

@@ -54,6 +54,20 @@ def test_what_cannot_be_scored_is_counted_apart_and_never_a_zero(scorer: Scorer)
     assert torch.isnan(without_prompt.compute()) and without_prompt.failed == 2
 
 
+def test_it_says_why_an_image_was_not_scored(scorer: Scorer) -> None:
+    metric = MSTClipIQAScore(scorer)
+    metric.update(images(2).half())
+    assert metric.count == 2 and metric.reason == ""
+    metric.update(images(2) * 9)
+    assert metric.failed == 2 and "to 9: divide it by 255" in metric.reason
+    assert metric.clone().reason == metric.reason
+    metric.reset()
+    assert metric.reason == ""
+    without_prompt = MSTClipIQAScore(scorer, "correspondence")
+    without_prompt.update(images(1))
+    assert without_prompt.reason == "expected a prompt for correspondence, got none: give it"
+
+
 def test_it_does_what_a_metric_does(scorer: Scorer, tmp_path: Path) -> None:
     metric = MSTClipIQAScore(scorer)
     assert (metric.higher_is_better, metric.is_differentiable, metric.full_state_update) == (True, False, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mst_clipiqa.cli import group
-from mst_clipiqa.inputs.expand import Item
+from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.scoring.controls import Controls, ControlSources
 from mst_clipiqa.scoring.edges import edge_agreement, edge_map
-from mst_clipiqa.scoring.score_rows import COLUMNS
+from mst_clipiqa.scoring.score import Asked, ScoreRequest
+from mst_clipiqa.scoring.score_rows import COLUMNS, to_row
+from mst_clipiqa.scoring.scorer import Scorer
 from speed.controls_truth import edge_rate, negative_rates, reference_rates
 from tests.cli.test_score_command import MINI
 from tests.fakes import draw
@@ -109,12 +112,95 @@ def test_edges_near_their_lines_count_and_others_do_not() -> None:
 def test_a_row_is_kept_only_if_what_it_was_asked_has_not_changed(folder: Path) -> None:
     like = folder / "2.png"
     controls = Controls(MINI, ControlSources(negative="a cat", reference=str(like)), [])
-    row = controls.asked(Item("0.png", str(folder / "0.png")))
+    row = controls.asked({}, str(folder / "0.png"))
     before = controls.state(row)
     assert controls.state(dict(row)) == before
     assert controls.state(row | {"negative_prompt": "a dog"}) != before
     like.write_bytes(like.read_bytes() + b"changed")
     assert controls.state(row) != before
+
+
+# ------------------------------------------------------------------------------------------------------------- Python
+
+ANSWERS = ("negative_match", "reference_coarse", "reference_fine", "edge_agreement")
+
+
+@pytest.fixture
+def asked(folder: Path) -> Asked:
+    """What is asked of images, with the files that it needs."""
+    edge_map(draw(0, 0.3, size=64)).save(folder.parent / "map.png")
+    draw(2, 0.3, size=64).save(folder.parent / "like.png")
+    return {
+        "negative": "a blue car",
+        "reference": folder.parent / "like.png",
+        "control": folder.parent / "map.png",
+    }
+
+
+def test_calls_streams_and_many_answer_what_the_command_does(folder: Path, asked: Asked) -> None:
+    flags = ["--negative", asked["negative"], "--reference", asked["reference"]]
+    rows = scored(folder, "--prompt", "a ball", *flags, "--control", f"edges:{asked['control']}")
+    want = [[row[name] for name in ("quality", "correspondence", *ANSWERS)] for row in rows]
+    assert all(isinstance(value, float) for row in want for value in row)
+    files = [folder / f"{i}.png" for i in range(3)]
+    pixels = [np.asarray(Image.open(file)) for file in files]
+    opened: Asked = {**asked, "reference": Image.open(asked["reference"]), "control": Image.open(asked["control"])}
+    whole: list[ScoreRequest[None]] = [ScoreRequest(file, "a ball", **asked) for file in files]
+    for scores in (
+        MINI(files, "a ball", **asked),
+        MINI(pixels, "a ball", **opened),
+        list(MINI.many([(file, "a ball") for file in files], **asked)),
+        list(MINI.many(whole)),
+        [score for _, score in MINI.stream(whole)],
+        [MINI(file, "a ball", **asked) for file in files],
+        [MINI(file, ["a ball", "a cat"], **asked)[0] for file in files],
+    ):
+        found = [to_row("", "a ball", score) for score in scores]
+        assert [[row[name] for name in ("quality", "correspondence", *ANSWERS)] for row in found] == want
+
+
+def test_a_request_asks_of_its_own_image_and_what_is_missing_is_said(folder: Path, asked: Asked) -> None:
+    image = folder / "0.png"
+    requests: list[ScoreRequest[None]] = [
+        ScoreRequest(image),
+        ScoreRequest(image, negative="a cat"),
+        ScoreRequest(image, negative=3, reference=b"no image", control="none.png"),  # type: ignore[arg-type]
+        ScoreRequest(image, negative=" "),
+        ScoreRequest(b"no image", **asked),
+        ScoreRequest(io.BytesIO(image.read_bytes()), control=asked["control"]),
+    ]
+    plain, cat, odd, blank, broken, spent = [score for _, score in MINI.stream(requests)]
+    assert [getattr(plain, name) for name in ANSWERS] == [None] * 4
+    assert cat.negative_match is not None and cat.reference_fine is None
+    assert cat.to_dict()["negative_match"] == cat.negative_match
+    assert odd.status == "ok" and [getattr(odd, name) for name in ANSWERS] == [None] * 4
+    assert "expected the negative prompt as text, got int" in odd.reason
+    assert "the reference cannot be read: Expected an image (" in odd.reason
+    assert "the control map cannot be read: Expected an image, found no file" in odd.reason
+    assert blank.negative_match is None and blank.reason == plain.reason
+    assert broken.error == "image" and "control" not in broken.reason
+    assert "the image cannot be read again for its edges" in spent.reason
+
+
+def test_a_reference_whose_file_has_changed_is_read_again(folder: Path) -> None:
+    like, image = folder / "like.png", folder / "0.png"
+    found = []
+    for seed in (0, 2):
+        draw(seed, 0.3, size=64).save(like)
+        found += [score.reference_fine for _, score in MINI.stream([ScoreRequest(image, reference=like)])]
+    assert found[0] == 1 != found[1]
+
+
+def test_what_a_call_cannot_ask_is_one_sentence(folder: Path) -> None:
+    image = folder / "0.png"
+    with pytest.raises(UsageError, match="Expected the negative prompt to be text, got 3"):
+        MINI(image, negative=3)  # type: ignore[call-overload]
+    for asked in ({"reference": folder / "none.png"}, {"control": b"no image"}):
+        with pytest.raises(ImageError, match="Expected an image"):
+            list(MINI.many([image], **asked))
+    coarse = Scorer.load("mini", device="cpu", granularity="coarse")
+    with pytest.raises(UsageError, match="Expected granularity fine beside a reference image, got coarse"):
+        coarse(image, reference=image)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
+import multiprocessing
+import pickle
+import re
+import shutil
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +18,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.evaluate import make_reference
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.cache import Cache, Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
+from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, UNLIKE_TRAINING, zero_shot_model
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import to_row
@@ -199,6 +207,36 @@ def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path
     assert long.reason == TRUNCATED
 
 
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (torch.rand(3, 8, 8).to_sparse(), r"Expected a dense tensor that holds values, got a torch\.sparse_coo one"),
+        (torch.rand(3, 8, 8, device="meta"), "got a meta one"),
+        (torch.nested.nested_tensor([torch.rand(3, 8, 8)], layout=torch.jagged), "got a nested one"),
+        (torch.rand(3, 8), "Expected a tensor .3, H, W."),
+        (torch.zeros(3, 8, 8, dtype=torch.complex64), "Expected a float tensor"),
+        (np.zeros((8, 8), dtype=object), "Expected an array of dtype uint8"),
+    ],
+)
+def test_an_odd_tensor_is_one_failed_score(scorer: Scorer, odd: Any, reason: str) -> None:
+    scores = list(scorer.many([draw(1, 0.2), odd, draw(2, 0.2)]))
+    assert [score.status for score in scores] == ["ok", "error", "ok"]
+    assert re.search(reason, scores[1].reason)
+
+
+@pytest.mark.parametrize("before", [0, 3, 20])
+def test_scores_of_what_was_read_come_before_what_the_callers_generator_raises(scorer: Scorer, before: int) -> None:
+    def images() -> Iterator[Any]:
+        for seed in range(before):
+            yield draw(seed, 0.2)
+        raise RuntimeError("the list ends here")
+
+    found: list[Score] = []
+    with pytest.raises(RuntimeError, match="the list ends here"):
+        found.extend(scorer.many(images()))
+    assert [score.status for score in found] == ["ok"] * before
+
+
 def test_a_stream_gives_each_request_back_beside_its_score(scorer: Scorer, folder: Path) -> None:
     images: list[Any] = [folder / "1.png", Failed("gone"), folder / "2.png", AlreadyScored(Score(quality=3.0)), b"bad"]
     requests = [ScoreRequest(image, "a fox", tag=i) for i, image in enumerate(images)]
@@ -252,7 +290,7 @@ def test_what_does_not_fit_together_is_refused(pair: FakePair) -> None:
         Scorer(trained, ImageEncoder(FakePair(dim=32)))
     with pytest.raises(ModelError, match="Expected token states of size 64"):
         Scorer(trained, ImageEncoder(FakePair(text_dim=32)))
-    with pytest.raises(UsageError, match="Expected batch_size and workers of at least 1"):
+    with pytest.raises(UsageError, match="Expected batch_size to be a whole number of at least 1, got 0"):
         ImageEncoder(pair, batch_size=0)
     with pytest.raises(ModelError, match="or a model folder, got 'no-such-model'"):
         Scorer.load("no-such-model")
@@ -330,6 +368,89 @@ def test_without_a_reference_there_is_no_familiarity(scorer: Scorer) -> None:
 def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:
     score = next(scorer.many([ScoreRequest(draw(1, 0.2), "")]))
     assert (score.status, score.levels, score.quality_spread) == ("error", None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": 3}, "Expected device to be text, got 3."),
+        ({"device": None}, "Expected device to be text, got None."),
+        ({"precision": None}, "Expected precision to be text, got None."),
+        ({"granularity": 1}, "Expected granularity to be text, got 1."),
+        ({"encoders": ["openai"]}, "Expected encoders to be text or a path, got ['openai']."),
+        ({"backend": None}, "Expected backend to be text or a path, got None."),
+        ({"cache": "folder"}, "Expected cache to be a Cache of a folder, got 'folder'."),
+        ({"fast_decode": "no"}, "Expected fast_decode to be True or False, got 'no'."),
+        ({"batch_size": "8"}, "Expected batch_size to be a whole number of at least 1, got '8'."),
+        ({"batch_size": True}, "Expected batch_size to be a whole number of at least 1, got True."),
+        ({"workers": None}, "Expected workers to be a whole number of at least 1, got None."),
+        ({"merge": -1}, "Expected merge to be a whole number of at least 0, got -1."),
+        ({"max_pixels": math.nan}, "Expected max_pixels to be a whole number of at least 1, got nan."),
+        ({"max_pixels": -5}, "Expected max_pixels to be a whole number of at least 1, got -5."),
+        ({"bach_size": 3}, "Expected an option of a scorer, got 'bach_size' (did you mean 'batch_size'?)."),
+        ({"zzz": 3}, "Expected an option of a scorer, got 'zzz': the options are device, precision, batch_size"),
+        ({"options": "cpu"}, "Expected options to be a ScoreOptions, got 'cpu': give options by name"),
+        ({"model": {"mini"}}, "Expected the name of a model or its folder, got {'mini'}: give one such as 'mini'."),
+        ({"model": ""}, "Expected the name of a model or its folder, got '': give one such as 'mini'."),
+    ],
+)
+def test_an_odd_option_is_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Scorer.load(**options)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_of_torch_is_as_good_as_its_name() -> None:
+    assert ScoreOptions(device=torch.device("cpu")) == ScoreOptions(device="cpu")  # type: ignore[arg-type]
+    assert ScoreOptions(batch_size=np.int64(3)).batch_size == 3  # type: ignore[arg-type]
+
+
+def scored_elsewhere(scorer: Scorer, image: Path, sender: Connection) -> None:
+    score = scorer(image, "a red fox")
+    sender.send((score.targets, score.gate, repr(scorer)))
+
+
+def test_a_scorer_that_was_sent_to_a_spawned_process_gives_the_same_bits(small_model: Path, folder: Path) -> None:
+    scorer = Scorer.load(small_model, device="cpu", batch_size=3, color="as-stored")
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=scored_elsewhere, args=(scorer, folder / "1.png", sender))
+    process.start()
+    sender.close()
+    found = receiver.recv()
+    process.join()
+    here = scorer(folder / "1.png", "a red fox")
+    assert found == (here.targets, here.gate, repr(scorer))
+
+
+def test_a_pickle_of_a_scorer_is_small_and_keeps_its_options(small_model: Path, tmp_path: Path) -> None:
+    with Cache(tmp_path / "cache") as cache:
+        scorer = Scorer.load(small_model, device="cpu", precision="fp32", cache=cache, max_pixels=5000, workers=1)
+        scorer.encoder.batch_size = 5
+        packed = pickle.dumps(scorer.to("cpu"))
+        other: Scorer = pickle.loads(packed)  # noqa: S301 - its own
+    assert len(packed) < 2000
+    encoder = other.encoder
+    assert (encoder.batch_size, encoder.workers, encoder.opening.max_pixels) == (5, 1, 5000)
+    assert encoder.encoders.precision == "fp32"
+    assert encoder.cache is not None and encoder.cache.cache.path == tmp_path / "cache" / "features.sqlite"
+    encoder.cache.cache.close()
+
+
+def test_a_scorer_whose_folder_has_changed_since_is_refused(small_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_model, tmp_path / "model")
+    scorer = Scorer.load(tmp_path / "model", device="cpu")
+    packed = pickle.dumps(scorer)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ModelError, match=r"Expected the model .* at .*model, got .*: copy the same folder there"):
+        pickle.loads(packed)  # noqa: S301 - its own
+
+
+def test_a_scorer_made_of_parts_says_why_it_cannot_be_pickled(scorer: Scorer) -> None:
+    with pytest.raises(UsageError, match=r"Expected a scorer that Scorer\.load made"):
+        pickle.dumps(scorer)
 
 
 def test_a_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

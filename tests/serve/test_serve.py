@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -23,7 +24,10 @@ from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.model.mstfe import Stream
-from mst_clipiqa.scoring.score_rows import score_rows
+from mst_clipiqa.model_folder import TrainedModel
+from mst_clipiqa.scoring.answers import ANSWERS
+from mst_clipiqa.scoring.controls import Controls, ControlSources
+from mst_clipiqa.scoring.score_rows import FurtherColumns, score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.body import HttpScoreRequest
@@ -119,9 +123,65 @@ def test_responses_are_as_the_documentation_says(client: TestClient) -> None:
     compared = client.post("/v1/compare", files=both, data=prompt).json()
     refused = client.post("/v1/score", json={}).json()
     for body, model in ((scored, ScoreResponse), (compared, CompareResponse), (refused, ErrorResponse)):
-        assert json.loads(model.model_validate(body, strict=False).model_dump_json()) == body
+        assert json.loads(model.model_validate(body, strict=False).model_dump_json(exclude_unset=True)) == body
         assert body.keys() == model.model_fields.keys()
-    assert {tuple(one) for one in scored["results"]} == {tuple(ScoreResult.model_fields)}
+    answers = [name for names in ANSWERS for name in names]
+    usual = tuple(name for name in ScoreResult.model_fields if name not in answers)
+    assert {tuple(one) for one in scored["results"]} == {usual}
+    small = png(2, 0.2, 32)
+    everything = [*images(small, b"no"), ("reference", ("r", small)), ("control", ("c", small))]
+    asked = client.post("/v1/score", files=everything, data={**prompt, "negative": "a car"}).json()
+    assert {tuple(one) for one in asked["results"]} == {tuple(ScoreResult.model_fields)}
+
+
+@pytest.mark.parametrize("kind", ["multipart", "json"])
+def test_controls_are_answered_as_by_the_command(client: TestClient, scorer: Scorer, tmp_path: Path, kind: str) -> None:
+    data = [png(seed, seed / 4, 40 + seed) for seed in range(3)]
+    files = {"reference": png(5, 0.2, 40), "control": png(6, 0.2, 40)}
+    for name, one in {**{f"{place}.png": one for place, one in enumerate(data)}, **files}.items():
+        (tmp_path / name).write_bytes(one)
+    names = [str(tmp_path / f"{place}.png") for place in range(3)]
+    sources = ControlSources("a car", None, str(tmp_path / "reference"), f"edges:{tmp_path / 'control'}")
+    further = FurtherColumns(controls=Controls(scorer, sources, []))
+    rows = list(score_rows(scorer, expand(names, prompt="a red fox"), more=further))
+    if kind == "multipart":
+        sent = [*images(*data), *((name, (name, one)) for name, one in files.items())]
+        answer = client.post("/v1/score", files=sent, data={"prompt": "a red fox", "negative": "a car"})
+    else:
+        body: dict[str, Any] = {"images": [{"data": b64(one)} for one in data], "prompt": "a red fox"}
+        body |= {name: {"data": b64(one)} for name, one in files.items()} | {"negative": "a car"}
+        answer = client.post("/v1/score", json=body)
+    assert answer.status_code == 200, answer.text
+    for got, want in zip(answer.json()["results"], rows, strict=True):
+        for some in (("quality", "correspondence"), *ANSWERS):
+            for name in some:
+                assert isinstance(want[name], float)
+                assert got[name] == pytest.approx(want[name], abs=1e-5)
+
+
+def test_what_of_the_controls_cannot_be_answered_is_said(client: TestClient, scorer: Scorer) -> None:
+    files = [*images(png()), ("reference", ("r", b"%PDF-1.4")), ("control", ("c", flat(200, 200)))]
+    [one] = client.post("/v1/score", files=files).json()["results"]
+    assert one["status"] == "ok" and one["reference_fine"] is None and one["edge_agreement"] is None
+    assert "the reference cannot be read: Expected an image" in one["reason"] and "got a PDF" in one["reason"]
+    assert "the control map cannot be read: Expected at most 10,000 pixels" in one["reason"]
+    assert "negative_match" not in one
+    twice = [*images(png()), ("control", ("c", b"1")), ("control", ("c", b"2"))]
+    assert "Expected the field control once" in said(client.post("/v1/score", files=twice), 422)
+    text = client.post("/v1/score", files=images(png()), data={"control": "map.png"})
+    assert "Expected the fields image, reference and control (files)" in said(text, 422)
+    long = client.post("/v1/score", files=images(png()), data={"negative": "x" * 51})
+    assert "at most 50 characters, got 51" in said(long, 413)
+    bad = {"images": [{"data": b64(png())}], "reference": {"data": "@@"}}
+    assert "base64 in reference.data" in said(client.post("/v1/score", json=bad), 422)
+    explained = client.post("/v1/explain", files=images(png()), data={"negative": "a car"})
+    assert "Expected an image and a prompt to explain" in said(explained, 422)
+    targets = {"quality": scorer.model.config.targets["quality"]}
+    config = dataclasses.replace(scorer.model.config, targets=targets)
+    one_target = Scorer(TrainedModel(config, {"quality": scorer.model.parts["quality"]}), scorer.encoder)
+    with TestClient(create_app(one_target, Settings(limits=SMALL)), HOME) as other:
+        refused = other.post("/v1/score", files=images(png()), data={"negative": "a car"})
+    assert "Expected a model that scores correspondence for a negative prompt" in said(refused, 422)
 
 
 def test_a_form_may_come_in_any_pieces(client: TestClient) -> None:

@@ -13,7 +13,7 @@ from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.inputs.expand import Inputs
-    from mst_clipiqa.scoring.controls import Controls
+    from mst_clipiqa.scoring.controls import Controls, ControlSources
     from mst_clipiqa.scoring.scorer import Scorer
 
 CONTROL_FLAGS = ("negative", "negative_from", "reference", "control")
@@ -36,14 +36,20 @@ def controls_of(flags: Mapping[str, Any], scorer: Scorer, items: Inputs, paths: 
     """Return what the flags ask of each image; None if they ask nothing."""
     if all(flags[name] is None for name in CONTROL_FLAGS):
         return None
-    from mst_clipiqa.scoring.controls import Controls, ControlSources
+    from mst_clipiqa.scoring.controls import Controls
 
     asked = next((name for name in _NEED_FINE if flags[name] is not None), None)
     if asked and scorer.encoder.policy.described:
         raise UsageError(
             f"Expected --granularity fine beside --{asked.replace('_', '-')}, got {flags['granularity']}: drop one."
         )
+    return Controls(scorer, sources_of(flags, paths), items.columns)
+
+
+def sources_of(flags: Mapping[str, Any], paths: Sequence[str]) -> ControlSources:
+    """Return where the flags say that controls come from."""
+    from mst_clipiqa.scoring.controls import ControlSources
+
     named = [Path(path) for path in (*paths, flags["prompts"]) if path not in (None, "-")]
     folders = tuple(dict.fromkeys(path if path.is_dir() else path.parent for path in named))
-    sources = ControlSources(**{name: flags[name] for name in CONTROL_FLAGS}, folders=folders)
-    return Controls(scorer, sources, items.columns)
+    return ControlSources(**{name: flags[name] for name in CONTROL_FLAGS}, folders=folders)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, sources_of
 from mst_clipiqa.cli.commands._options import (
     FILE,
     FOLDER,
@@ -45,6 +46,7 @@ from mst_clipiqa.errors import UsageError
 @click.option("--prompts", type=FILE, help="File with a prompt for each image, as for score.")
 @prompts_from_option
 @list_options
+@control_options
 @frames_option
 @color_option
 @size_option
@@ -71,7 +73,9 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     cache = None if flags["cache"] is None else str(flags["cache"].absolute())
     all_frames = flags["frame"] == "all"
     frame = "first" if all_frames else flags["frame"]
-    work = Work(output=str(folder), cache=cache, frame=frame, **{name: flags[name] for name in names})
+    controls = None if all(flags[name] is None for name in CONTROL_FLAGS) else sources_of(flags, [given])
+    own = {name: flags[name] for name in names}
+    work = Work(output=str(folder), cache=cache, frame=frame, controls=controls, **own)
     asked = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
     listing = Listing(**asked, columns=list_columns(flags), each_frame=all_frames)
     job = ClusterJob(

@@ -1,0 +1,167 @@
+"""What is asked of an image beside its prompt, each answered in a number of its own.
+
+    negative prompt   - the prompt head ......... - negative_match
+    reference image   - the two image encoders .. - reference_coarse, reference_fine
+    control map       - edges of the image ...... - edge_agreement
+
+No score depends on any of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from mst_clipiqa.errors import ImageError, UsageError, brief
+from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
+from mst_clipiqa.images.decode import open_image
+from mst_clipiqa.images.options import OpenOptions
+from mst_clipiqa.scoring.predictor import NOT_TEXT, Predictor
+from mst_clipiqa.scoring.resume import stamp_of
+from mst_clipiqa.scoring.score import Score, ScoreRequest
+
+NO_ANSWER = "the negative prompt's words lie outside what the text encoder was trained on, so it is not answered"
+NO_EDGES = "the image or its control map has no edges"
+
+ANSWERS = (("negative_match",), ("reference_coarse", "reference_fine"), ("edge_agreement",))
+"""Names of the answers to a negative prompt, a reference and a control map."""
+
+_REFERENCES_KEPT = 64  # reference images whose features are kept
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well an image's edges agree with a control map; given as a control map, it is the answer.
+
+    Attributes:
+        value: -1 to 1, None if there is no answer.
+        note: why not; empty otherwise.
+    """
+
+    value: float | None
+    note: str = ""
+
+
+def agreement(image: Any, control: Any, opening: OpenOptions) -> Agreement:
+    """Return how well the edges of an image agree with a control map; both as ``open_image`` takes them."""
+    from mst_clipiqa.scoring.edges import edge_agreement  # which needs scipy
+
+    try:
+        wanted = open_image(control, opening).image
+    except ImageError as error:
+        return Agreement(None, f"the control map cannot be read: {error}")
+    try:
+        own = open_image(image, opening).image
+    except ImageError as error:  # such as an open file, which has been read to its end
+        return Agreement(None, f"the image cannot be read again for its edges: {error}")
+    value = edge_agreement(own, wanted)
+    return Agreement(value, "" if value is not None else NO_EDGES)
+
+
+def answers_of(negative: object, reference: object, control: object) -> list[str]:
+    """Return the names of the answers to what is asked; None asks nothing."""
+    asked = zip((negative, reference, control), ANSWERS, strict=True)
+    return [name for one, names in asked if one is not None for name in names]
+
+
+class Answers:
+    """Answers what requests ask beside the scores.
+
+    Args:
+        encoder: of the images, and of reference images.
+        predictor: with the prompt head that reads negative prompts.
+    """
+
+    def __init__(self, encoder: ImageEncoder, predictor: Predictor) -> None:
+        self.encoder, self.predictor = encoder, predictor
+        self._known: dict[tuple[str, str | None], Encoded | Failed] = {}  # reference images, by name and state
+
+    def check(self, request: ScoreRequest[Any]) -> None:
+        """Raise a UsageError if this model cannot answer what a request asks, of whatever image."""
+        if request.negative is not None and "correspondence" not in self.predictor.ranges:
+            raise UsageError(
+                "Expected a model that scores correspondence for a negative prompt, got "
+                f"{self.predictor.config.name}: choose another model, or leave the negative prompt out."
+            )
+        if (request.negative is not None or request.reference is not None) and self.encoder.policy.described:
+            what = "a negative prompt" if request.negative is not None else "a reference image"
+            raise UsageError(f"Expected granularity fine beside {what}, got {self.encoder.policy.described}: drop one.")
+
+    def asked(self, negative: str | None = None, reference: Any = None, control: Any = None) -> dict[str, Any]:
+        """Return what is asked of every image of a call as fields of requests, with each file read once.
+
+        Raises:
+            UsageError: this model cannot answer it, or the negative prompt is not text.
+            ImageError: the reference image or the control map cannot be read.
+        """
+        if negative is not None and not isinstance(negative, str):
+            raise UsageError(f"Expected the negative prompt to be text, got {brief(negative)}.")
+        asked = {"negative": negative, "reference": reference, "control": control}
+        self.check(ScoreRequest(None, **asked))
+        if reference is not None:
+            asked["reference"] = self.encoder.encode([reference])[0]
+        if control is not None:
+            asked["control"] = open_image(control, self.encoder.opening).image
+        return asked
+
+    @torch.inference_mode()
+    def complete(self, score: Score, request: ScoreRequest[Any], encoded: object) -> Score:
+        """Return a score with the answers to its request; why one is missing is added to ``reason``."""
+        asked = (request.negative, request.reference, request.control)
+        if score.error or not isinstance(encoded, Encoded) or asked == (None, None, None):
+            return score
+        match, note = self._match(request.negative, encoded)
+        coarse, fine, about = self._resemblance(request.reference, encoded)
+        edges = self._agreement(request)
+        reason = "; ".join(filter(None, (score.reason, note, about, edges.note)))
+        alike = {"reference_coarse": coarse, "reference_fine": fine}
+        answers: dict[str, Any] = {"negative_match": match, **alike, "edge_agreement": edges.value}
+        return dataclasses.replace(score, reason=reason, **answers)
+
+    def _match(self, negative: object, encoded: Encoded) -> tuple[float | None, str]:
+        if negative is None or (isinstance(negative, str) and not negative.strip()):
+            return None, ""
+        if not isinstance(negative, str):
+            return None, NOT_TEXT.format(type(negative).__name__).replace("the prompt", "the negative prompt")
+        found = self.predictor.predict(encoded.f_c[None], encoded.f_f[None], [negative])[0].correspondence
+        return found, "" if found is not None else NO_ANSWER
+
+    def _resemblance(self, reference: object, encoded: Encoded) -> tuple[float | None, float | None, str]:
+        if reference is None:
+            return None, None, ""
+        other = self.reference(reference)
+        if isinstance(other, Failed):
+            return None, None, f"the reference cannot be read: {other.reason}"
+        pairs = ((encoded.f_c, other.f_c), (encoded.f_f, other.f_f))
+        coarse, fine = (float(F.cosine_similarity(a.double(), b.double(), dim=0)) for a, b in pairs)
+        return coarse, fine, ""
+
+    def reference(self, image: Any) -> Encoded | Failed:
+        """Return the features of a reference image, or why it cannot be read."""
+        if isinstance(image, Encoded | Failed):
+            return image
+        if not isinstance(image, str | os.PathLike):
+            return self._encoded(image)
+        key = str(image), stamp_of(str(image))
+        if key not in self._known:
+            if len(self._known) >= _REFERENCES_KEPT:
+                self._known.clear()
+            self._known[key] = self._encoded(image)
+        return self._known[key]
+
+    def _encoded(self, image: Any) -> Encoded | Failed:
+        try:
+            return self.encoder.encode([image])[0]
+        except ImageError as error:
+            return Failed(str(error))
+
+    def _agreement(self, request: ScoreRequest[Any]) -> Agreement:
+        if request.control is None or isinstance(request.control, Agreement):
+            return request.control or Agreement(None)
+        return agreement(request.image, request.control, self.encoder.opening)

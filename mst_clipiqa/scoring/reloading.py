@@ -1,0 +1,66 @@
+"""A scorer in another process: not its weights travel, but the name of its model and its options, and it loads there.
+
+pickle - LoadedFrom - load - the same hashes? - Scorer
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model_folder import TrainedModel
+from mst_clipiqa.scoring.loading import ScoreOptions
+
+
+class Loaded(Protocol):
+    """What a scorer consists of."""
+
+    model: TrainedModel
+    encoder: ImageEncoder
+
+
+@dataclass(frozen=True)
+class LoadedFrom:
+    """What a scorer was loaded from, and how; enough to load it again.
+
+    Attributes:
+        kind: its class, which has a method ``load``.
+        model: its folder, or the name of a model without one.
+        options: how it computes.
+    """
+
+    kind: Any
+    model: str | Path
+    options: ScoreOptions
+
+    def but(self, **changes: Any) -> LoadedFrom:
+        """Return a copy with other values of some options."""
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
+
+
+def reload(source: LoadedFrom, hashes: str) -> Loaded:
+    """Return the scorer that was loaded so; ModelError if its model is another by now."""
+    scorer: Loaded = source.kind.load(source.model, source.options)
+    if hashes != (found := sha256(scorer)):
+        raise ModelError(
+            f"Expected the model {hashes[:40]} at {source.model}, got {found[:40]}: copy the same folder there."
+        )
+    return scorer
+
+
+def refuse_to_pickle() -> UsageError:
+    """Return the error of a scorer that was not loaded by name, so that no other process can load it."""
+    return UsageError(
+        "Expected a scorer that Scorer.load made, as only such a one can be sent to another process, got one made of "
+        "its parts: save its model with save_pretrained and load that folder."
+    )
+
+
+def sha256(scorer: Loaded) -> str:
+    """Return the hashes of a scorer's model and encoders, and the calibration of its granularity, if it needs one."""
+    parts = (scorer.model.sha256, scorer.encoder.encoders.sha256, scorer.encoder.policy.described)
+    return "-".join(filter(None, parts))
