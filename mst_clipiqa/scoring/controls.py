@@ -72,8 +72,6 @@ class Controls:
         self.scorer, self.sources = scorer, sources
         if sources.negative is not None and sources.negative_from is not None:
             raise UsageError("Expected one of --negative and --negative-from, got both: leave one out.")
-        if sources.negative is not None and not sources.negative.strip():
-            raise UsageError("Expected words in --negative, got none: write the negative prompt, or omit the flag.")
         self._negative = sources.negative is not None or sources.negative_from is not None
         if self._negative and "correspondence" not in scorer.model.config.targets:
             raise UsageError(

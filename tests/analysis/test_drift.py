@@ -173,3 +173,11 @@ def test_names_pair_images_only_without_prompts() -> None:
     assert drift(old, rows(("a", 2.0), ("b", 3.0))).changes[0].pairing == "file"  # one table does not say
     with pytest.raises(DataError, match=r"Expected two tables .*, got 1 and 1 prompts and none in both: .* --unpaired"):
         drift(rows(("a", 1.0)), rows(("b", 1.0)))
+
+
+def test_zero_has_no_sign() -> None:
+    cells = [(f"p{i}", float(i)) for i in range(9)]
+    (change,) = drift(rows(*cells), rows(*((p, q - 1e-4) for p, q in cells))).changes
+    assert "-0.00" not in change.evidence
+    (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 1e-4))).changes
+    assert change.sentence().startswith("New minus old is 0.00 in quality")

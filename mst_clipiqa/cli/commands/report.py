@@ -95,7 +95,7 @@ def command(
     shown_images += f", {written.explained} explained" if written.explained else ""
     size = f"{written.size / 1e6:.1f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.0f} kB"
     say_written(output, f"{counted(len(rows), 'row')}, {size}{shown_images}", replaced=replaced)
-    return finish(written.left_out)
+    return finish(written.left_out, what="shown without an image or an explanation")
 
 
 def _scorer_of(rows: Sequence[Row], how: Mapping[str, Any]) -> Scorer | None:
