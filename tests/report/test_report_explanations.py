@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mst_clipiqa import cli
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -88,12 +89,13 @@ def test_the_ends_are_explained(rows: list[dict[str, Any]], tmp_path: Path, scor
 def test_rows_of_another_model_and_lost_images_are_passed_over(
     rows: list[dict[str, Any]], tmp_path: Path, scorer: Scorer
 ) -> None:
-    for row in rows[:4]:
-        row["model"] = "other"
-    assert written(rows, tmp_path, ExplainOptions(scorer, 5))[1].keys() == {4}
+    others = [{**row, "model": "other"} for row in rows]
+    assert written(others, tmp_path, ExplainOptions(scorer, 5))[1] == {}
+    with pytest.raises(UsageError, match="Expected rows scored by one model, got 'other', 'toy'"):
+        written([*others[:4], *rows[4:]], tmp_path, ExplainOptions(scorer, 5))
     (tmp_path / "4.png").write_bytes(b"")
     found, why = written(rows, tmp_path, ExplainOptions(scorer, 5))
-    assert why == {} and len(found.left_out) == 1  # said once, as a thumbnail
+    assert why.keys() == {0, 1, 2, 3} and len(found.left_out) == 1  # said once, as a thumbnail
 
 
 def test_an_explanation_is_of_the_score_in_the_table(
