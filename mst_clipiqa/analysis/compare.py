@@ -52,10 +52,10 @@ class Comparison:
         if self.a is None or self.b is None or self.difference is None:
             return f"{name}: not compared, {'neither has' if self.a is self.b else 'only one has'} a score."
         if self.difference == 0:
-            return f"{name}: the same score, {self.a:.2f}."
+            return f"{name}: the same score, {self.a:z.2f}."
         better, worse = names if self.difference > 0 else names[::-1]
         high, low = max(self.a, self.b), min(self.a, self.b)
-        start = f"{name}: {better} is ahead of {worse} by {abs(self.difference):.2f} ({high:.2f} against {low:.2f})"
+        start = f"{name}: {better} is ahead of {worse} by {abs(self.difference):z.2f} ({high:z.2f} against {low:z.2f})"
         if self.verdict == "no interval":
             return f"{start}; there is no probability, because the table has no intervals: score with --intervals."
         if self.probability is None:
@@ -127,13 +127,23 @@ def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
     Raises:
         UsageError: no row matches, or several do.
     """
-    fitting = [row for row in rows if prompt is None or text(row, "prompt") == prompt]
-    found = [row for row in fitting if text(row, "file") == file]
-    found = found or [row for row in fitting if Path(text(row, "file")).name == Path(file).name]
+    fitting = [row for row in rows if prompt is None or text(row, "prompt").strip() == prompt.strip()]
+    found = _named(fitting, file)
+    if not found and (others := _named(rows, file)):
+        prompts = ", ".join(dict.fromkeys(shown(text(row, "prompt"), 60) for row in others[:3]))
+        raise UsageError(
+            f"Expected a row of {shown(file)} with the prompt {shown(prompt, 60)}, got {prompts}: give its prompt, or "
+            "omit --prompt."
+        )
     if len(found) != 1:
         hint = "name it as the table does" if not found else "give the prompt, or the file's name with its folder"
         raise UsageError(f"Expected one row of the table to be {shown(file)}, got {len(found)}: {hint}.")
     return found[0]
+
+
+def _named(rows: Sequence[Row], file: str) -> list[Row]:
+    exactly = [row for row in rows if text(row, "file") == file]
+    return exactly or [row for row in rows if Path(text(row, "file")).name == Path(file).name]
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,13 @@ class Change:
     @property
     def evidence(self) -> str:
         """Return the difference in words, with its interval and what was compared."""
-        return f"{self.difference:.2f} ({100 * self.level:g} % {self.low:.2f} to {self.high:.2f}) {self.over}"
+        return f"{self.difference:z.2f} ({100 * self.level:g} % {self.low:z.2f} to {self.high:z.2f}) {self.over}"
 
     def sentence(self) -> str:
         """Return the change in words."""
         who = f"{self.group}: new" if self.group else "New"
         if self.verdict == "unknown":
-            return f"{who} minus old is {self.difference:.2f} in {self.target} {self.over}, too few for an interval."
+            return f"{who} minus old is {self.difference:z.2f} in {self.target} {self.over}, too few for an interval."
         if self.verdict == "no difference":
             return f"{who} and old do not differ measurably in {self.target}: {self.evidence}."
         return f"{who} is {self.verdict} in {self.target} by {self.size}."
@@ -98,7 +98,7 @@ class Change:
     def size(self) -> str:
         """Return the absolute difference in words, as ``evidence`` does."""
         low, high = (self.low, self.high) if self.difference > 0 else (-self.high, -self.low)
-        return f"{abs(self.difference):.2f} ({100 * self.level:g} % {low:.2f} to {high:.2f}) {self.over}"
+        return f"{abs(self.difference):z.2f} ({100 * self.level:g} % {low:z.2f} to {high:z.2f}) {self.over}"
 
     def to_row(self) -> dict[str, Any]:
         """Return the change as a row of a table; an undefined interval is empty."""

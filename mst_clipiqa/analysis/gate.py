@@ -249,7 +249,7 @@ def _compared(one: Threshold, found: Interval, passed: bool) -> str:
 
 def _plain(value: float, limit: float) -> str:
     """Return a number with two decimals, or with as many as show on which side of the limit it is."""
-    forms = [f"{value:.{digits}f}" for digits in (2, 3, 4, 6)]
+    forms = [f"{value:z.{digits}f}" for digits in (2, 3, 4, 6)]
     return next((words for words in forms if (float(words) >= limit) == (value >= limit)), repr(value))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,17 +125,24 @@ def _generator(file: str, where: GeneratorFrom) -> str:
 
 
 def find_image(file: str, folders: Sequence[Path], *, by_name: bool = True) -> Path | None:
-    """Return the path of a row's file: below one of the folders, or as it is named; None if it is not found.
+    """Return the path of a row's file: below one of the folders, or absolute; None if it is not found.
+
+    A relative name may begin with the folder itself: "in/a.png" is in the folder "in".
 
     With ``by_name``, a file of the same name in one of the folders is taken if there is no other.
     """
     if not file or "\0" in file:
         return None
     named = Path(file)
-    places = [named] if named.is_absolute() else [*(folder / named for folder in folders), named]
+    places = [folder / named for folder in folders]  # or the file itself, if it is absolute
+    places += [named] if named.is_absolute() or any(_is_below(named, folder) for folder in folders) else []
     if by_name and not named.is_absolute():
         places += [folder / named.name for folder in folders]  # scored elsewhere, collected in one folder since
     return next((place for place in places if _is_file(place)), None)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100 - absolute() keeps ".."
 
 
 def _is_file(path: Path) -> bool:
@@ -144,11 +152,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def say_left_out(left: Sequence[LeftOut], names: int = 3) -> list[str]:
-    """Return lines that say how many rows were left out, by reason, with the first few names."""
+def say_left_out(left: Sequence[LeftOut], what: str = "left out", names: int = 3) -> list[str]:
+    """Return lines that say how many rows were left out, or ``what`` else, by reason, with the first few names."""
     if not left:
         return []
-    lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} left out:"]
+    lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} {what}:"]
     for why, count in Counter(one.why for one in left).most_common():
         files = [shown(text(one.row, "file"), 80) for one in left if one.why == why]
         more = ", ..." if count > names else ""

@@ -62,10 +62,10 @@ class SettingEffect:
         """Return the effect in words."""
         who = " ".join(filter(None, (self.generator, self.setting)))
         over = f"over {self.prompts:,} prompt{'' if self.prompts == 1 else 's'}"
-        value = f"{who} against {self.baseline}: {self.target} {self.difference:+.2f}"
+        value = f"{who} against {self.baseline}: {self.target} {self.difference:+z.2f}"
         if self.verdict == "unknown":
             return f"{value} {over}, too few for an interval."
-        bounds = f"({100 * self.level:g} % {self.low:+.2f} to {self.high:+.2f}) {over}"
+        bounds = f"({100 * self.level:g} % {self.low:+z.2f} to {self.high:+z.2f}) {over}"
         end = "no difference found" if self.verdict == "no difference" else self.verdict
         return f"{value} {bounds}: {end}."
 

@@ -135,7 +135,7 @@ def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], heade
             columns = _columns_without_header(path, cells, positions)
         if len(cells) != len(columns):
             raise DataError(
-                f"Expected {len(columns)} cells in {where}, got {len(cells)}: quote the cells that hold a comma."
+                f"Expected {len(columns)} cells in {where}, got {len(cells)}: quote cells that hold {line.delimiter}."
             )
         rows.append(LabelRow(where, dict(zip(columns, cells, strict=True))))
     return rows

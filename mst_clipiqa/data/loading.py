@@ -57,8 +57,10 @@ def load(
     labels = _read(key, folder)
     ratings, more = merge(labels.ratings, info)
     if not ratings:
+        columns = ", ".join(names[0] for names in info.targets.values())
         raise DataError(
-            f"Expected rated images in {shown(folder)}, got label files without a score: give those with scores."
+            f"Expected the scores of {info.title} in {shown(folder)} (columns {columns}), got label files without "
+            "them: check the folder."
         )
     info = _with_scales(info, ratings, score_range)
     ranges = native_ranges(ratings, info)

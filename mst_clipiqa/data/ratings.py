@@ -86,11 +86,11 @@ def rating(row: LabelRow, info: SetInfo, split: str | None = None) -> Rating:
     Raises:
         DataError: the row has no image name, or a score is not a number.
     """
-    name = (row.get(info.file_column) or "").replace("\\", "/").rsplit("/", 1)[-1]
+    cell = row.get(info.file_column)
+    name = (cell or "").replace("\\", "/").rsplit("/", 1)[-1]
     if not name:
-        raise DataError(
-            f"Expected an image in column {info.file_column[0]!r} in {row.where}, got an empty cell: correct it."
-        )
+        got = "got no such column: check the folder" if cell is None else "got an empty cell: correct it"
+        raise DataError(f"Expected an image in column {info.file_column[0]!r} in {row.where}, {got}.")
     style = (row.get(("style",)) or "") if info.style == "column" else ""
     return Rating(
         name=name,

@@ -121,8 +121,8 @@ def _sentence(
     if better is not None and high < 0:
         difference, low, high = -difference, -high, -low
     figures = (
-        f"{name} {a:.3f} for A and {b:.3f} for B, difference {difference:+.3f} "
-        f"({level:.0%} interval {low:+.3f} to {high:+.3f})"
+        f"{name} {a:.3f} for A and {b:.3f} for B, difference {difference:+z.3f} "
+        f"({level:.0%} interval {low:+z.3f} to {high:+z.3f})"
     )
     if better is None:
         return f"No measurable difference between A and B: {figures}."

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
-from mst_clipiqa.inputs.hints import left_out, texts_beside, unread_prompts
+from mst_clipiqa.inputs.hints import elsewhere, left_out, texts_beside, unread_prompts
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, Entry, ListColumns, entries, other_columns
 from mst_clipiqa.inputs.prompt_choice import (
@@ -101,8 +101,9 @@ def expand(
         given = PromptFile(Path(prompts), by_number=True, columns=columns) if prompts is not None else None
         walker = _Walker(recursive, PromptChoice(prompt, given, prompts_from), columns)
         sources = [walker.saved() if path == "-" else os.fspath(path) for path in named]
+        folders = [source for source in sources if Path(source).is_dir()]
         for source in sources:
-            walker.check(source)
+            walker.check(source, folders)
         if given is not None:
             walker.check_prompts(given, sources)
     except DataError as error:
@@ -141,8 +142,8 @@ class _Walker:
         """Sentences for the user."""
         return self.prompts.notes
 
-    def check(self, source: str) -> None:
-        """Refuse, before any work, a source that leads to no image."""
+    def check(self, source: str, folders: Sequence[str]) -> None:
+        """Refuse, before any work, a source that leads to no image; ``folders`` are those that are named beside it."""
         path = Path(source)
         try:
             is_there, is_folder = path.exists(), path.is_dir()
@@ -156,8 +157,14 @@ class _Walker:
             found = self.prompts.read[source.rstrip("/")] = self.prompts.metadata(source.rstrip("/"))
             self.more |= dict.fromkeys(found.columns if found else ())
         elif path.suffix.lower() in LISTS:
-            if next(entries(path, columns=self._columns(path)), None) is None:
+            first = next(entries(path, columns=self._columns(path)), None)
+            if first is None:
                 raise UsageError(f"Expected a list of images, got one without rows: {shown(source)}.")
+            if found_in := elsewhere(first, folders):
+                raise UsageError(
+                    f"Expected files relative to the list {shown(source)}, found {shown(first.file)} in "
+                    f"{shown(found_in)}: name the folder only, with --prompts {source}."
+                )
             self.more |= dict.fromkeys(other_columns(path, self._columns(path)))
 
     def check_prompts(self, given: PromptFile, sources: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mst_clipiqa.errors import shown
 from mst_clipiqa.inputs.beside import prompt_finder, sidecars_of
+from mst_clipiqa.inputs.lists import Entry
 
 LOOKED_AT = 3
 """Images of a folder that are looked at for prompts."""
@@ -33,6 +34,13 @@ def unread_prompts(folder: str, paths: Sequence[str], others: Sequence[str]) -> 
             files = texts_beside(paths) if source == "sidecar" else []
             return f"These {what}, which were not read: --prompts-from {source}.", files
     return "", []
+
+
+def elsewhere(entry: Entry, folders: Sequence[str]) -> str:
+    """Return the folder that has the file of a list, if it is not where the list says; else nothing."""
+    if entry.stored is not None or entry.file is None or entry.path is None or Path(entry.path).exists():
+        return ""
+    return next((folder for folder in folders if Path(folder, entry.file).is_file()), "")
 
 
 def left_out(others: Sequence[str], used: Sequence[str]) -> str:

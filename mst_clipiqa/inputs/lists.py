@@ -140,10 +140,8 @@ def _from_csv(path: Path, need_prompt: bool, by_number: bool, columns: ListColum
         if line.problem:
             yield Entry(where, problem=f"{where} is {line.problem}")
         elif len(line.value) != len(names):
-            yield Entry(
-                where,
-                problem=f"{where} has {len(line.value)} cells instead of {len(names)}: quote cells that hold commas",
-            )
+            has = f"{where} has {len(line.value)} cell{'' if len(line.value) == 1 else 's'} instead of {len(names)}"
+            yield Entry(where, problem=f"{has}: quote cells that hold {line.delimiter}")
         else:
             cells = [unmarked(cell) for cell in line.value] if is_ours else line.value
             prompt = cells[prompt_at] if prompt_at is not None else None
@@ -169,6 +167,8 @@ def _columns(
     hint = "name them with --file-column and --prompt-column"
     if any(is_image_name(name.strip()) for name in names):
         hint = "add a first line with the names of the columns"
+    elif len(names) == 1 and "|" in names[0]:
+        hint = "separate cells with commas, semicolons or tabs"
     raise ColumnsError(f"Expected {wanted} in {shown(path)}, got {shown(', '.join(names))}: {hint}.")
 
 

@@ -73,8 +73,6 @@ class Controls:
         self.sources = sources
         if sources.negative is not None and sources.negative_from is not None:
             raise UsageError("Expected one of --negative and --negative-from, got both: leave one out.")
-        if sources.negative is not None and not sources.negative.strip():
-            raise UsageError("Expected words in --negative, got none: write the negative prompt, or omit the flag.")
         self._negative = sources.negative is not None or sources.negative_from is not None
         scorer.answers.check(ScoreRequest(None, negative="" if self._negative else None))
         if sources.negative_from not in (None, METADATA_SOURCE, *columns):

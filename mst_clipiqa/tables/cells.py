@@ -68,8 +68,8 @@ def plain(value: object) -> Cell:
 
 
 def rounded(value: float | None, digits: int = 6) -> float | None:
-    """Return a score without the digits that are rounding noise, or None for none."""
-    return None if value is None else round(value, digits)
+    """Return a score without the digits that are rounding noise, and zero without a sign; None for none."""
+    return None if value is None else round(value, digits) + 0.0
 
 
 def csv_cell(value: Cell) -> str:

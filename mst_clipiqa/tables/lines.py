@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mst_clipiqa.errors import DataError, shown
-from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
+from mst_clipiqa.tables.sniff import DELIMITERS, delimiter_of, encoding_of
 
 LONGEST = 16 * 2**20
 """Longest line or cell that is read, in characters: long prompts pass, a large file without line ends does not."""
@@ -35,11 +35,13 @@ class Line:
         number: of the line on which it ends, from 1.
         value: a list of cells (CSV) or any JSON value; None if there is a problem.
         problem: why it cannot be read, or None.
+        delimiter: what separates its cells, in words.
     """
 
     number: int
     value: Any
     problem: str | None = None
+    delimiter: str = "commas"
 
 
 def csv_rows(path: Path) -> Iterator[Line]:
@@ -70,7 +72,8 @@ def csv_rows(path: Path) -> Iterator[Line]:
                 _check_text(cells, path)
             is_header = is_header and not cells
             if cells:
-                yield Line(reader.line_num, cells if delimiter == "," else [_with_point(cell) for cell in cells])
+                cells = cells if delimiter == "," else [_with_point(cell) for cell in cells]
+                yield Line(reader.line_num, cells, delimiter=DELIMITERS[delimiter])
 
 
 def json_lines(path: Path) -> Iterator[Line]:

@@ -7,7 +7,8 @@ import csv
 import re
 from typing import BinaryIO
 
-_DELIMITERS = ",;\t"
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What may separate the cells of a table, in words."""
 _SAMPLE_ROWS = 50  # rows that show the delimiter
 _TEXT_CHUNK = 2**20
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -44,7 +45,7 @@ def delimiter_of(sample: str) -> str:
             return 0.0, 0
         return rows.count(rows[0]) / len(rows), rows[0]
 
-    return max(_DELIMITERS, key=fit)  # the first of equals, so a table of one column has commas
+    return max(DELIMITERS, key=fit)  # the first of equals, so a table of one column has commas
 
 
 def encoding_of(file: BinaryIO) -> str:

@@ -243,7 +243,7 @@ def _read_csv(path: Path) -> Iterator[dict[str, str | float | None]]:
         if len(cells) != len(columns):
             raise DataError(
                 f"Expected {len(columns)} cells in line {line.number} of {shown(path)}, got {len(cells)}: "
-                "quote cells that hold commas."
+                f"quote cells that hold {line.delimiter}."
             )
         yield {column: from_csv_cell(cell) for column, cell in zip(columns, cells, strict=True)}
     if columns is None:

@@ -216,3 +216,11 @@ def test_pairs_that_cannot_be_are_refused() -> None:
         drift(old, new, pair_by=PairBy(also=("sed",)))
     with pytest.raises(UsageError, match="Expected no --pair-by beside --unpaired, which makes no pairs: drop one"):
         drift(old, new, pair_by=PairBy("none", ("seed",)))
+
+
+def test_zero_has_no_sign() -> None:
+    cells = [(f"p{i}", float(i)) for i in range(9)]
+    (change,) = drift(rows(*cells), rows(*((p, q - 1e-4) for p, q in cells))).changes
+    assert "-0.00" not in change.evidence
+    (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 1e-4))).changes
+    assert change.sentence().startswith("New minus old is 0.00 in quality")

@@ -327,10 +327,13 @@ def test_filter_finds_images_beside_a_table_that_was_taken_along(here: Path, mon
         (["rank", "scores.csv", "--by", "sharpness"], "Expected a column 'sharpness' in the table"),
         (["rank", "scores.csv", "--by", "prompt"], "Expected a number in column 'prompt', got 'cat'"),
         (["rank", "scores.csv", "-o", "out.xls"], "Expected a table to end in .csv, .jsonl or .parquet"),
+        (["rank", "half.csv"], "Expected 2 cells in line 2 of 'half.csv', got 3: quote cells that hold semicolons."),
+        (["rank", "in", "--prompt", "half.csv"], "Expected words in --prompt, got the name of a file, 'half.csv': use"),
         (["compare", "a.png", "z.png", "--scores", "scores.csv"], "Expected one row of the table to be 'z.png', got 0"),
     ],
 )
 def test_wrong_usage_is_one_sentence(here: Path, args: list[str], message: str) -> None:
+    Path("half.csv").write_text("file;quality\na.png;1,5;7\n")
     result = call(*args)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -418,6 +421,32 @@ def test_drift_by_generator_as_a_table(here: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     found = [(row["target"], row["group"], row["difference"]) for row in read_table("out.jsonl")]
     assert found == [("quality", "", 1), ("correspondence", "", 0), ("quality", "sd", 1), ("correspondence", "sd", 0)]
+
+
+def test_drift_says_once_what_holds_for_the_only_generator(here: Path) -> None:
+    rows = [(f"{maker}_{p}.png", p, 1.0, 1.0, "ok", None) for p in ("a", "b") for maker in ("sd", "mj")]
+    one, two = table(here / "one.csv", rows[::2]), table(here / "two.csv", rows)
+    said = call("drift", one, one, "--generator-from", "name").stdout.splitlines()
+    assert len(said) == 2  # quality and correspondence
+    assert not any(line.startswith("sd: ") for line in said)
+    assert len(call("drift", two, two, "--generator-from", "name").stdout.splitlines()) == 6
+    assert len(call("drift", one, two, "--generator-from", "name").stdout.splitlines()) == 4  # mj is only in one
+
+
+def test_images_are_looked_for_only_where_the_flag_says(here: Path) -> None:
+    Path("empty").mkdir()
+    result = call("filter", "scores.csv", "--images", "empty", "--move-to", "out", "--yes")
+    assert "3 x its image is not found" in result.stderr
+    assert Path("in/a.png").exists()
+    page = call("report", "scores.csv", "--images", "empty", "-o", "r.html", "--explain", "0")
+    assert page.exit_code == 1
+    assert page.stderr.splitlines()[1:] == [
+        "4 rows are shown without an image or an explanation:",
+        "  4 x its image is not found ('in/ü.png', 'in/b.png', 'in/a.png', ...)",
+    ]
+    found = call("filter", "scores.csv", "--images", "in", "--copy-to", "out", "--yes")
+    assert "its image is not found" not in found.stderr
+    assert len(list(Path("out").rglob("*.png"))) == 3
 
 
 def test_drift_warns_of_two_models(here: Path) -> None:

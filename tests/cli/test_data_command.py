@@ -88,6 +88,18 @@ def test_the_highest_score_is_in_the_last_step_of_a_given_scale(tmp_path: Path) 
     assert report["targets"][0]["histogram"] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 
 
+def test_the_labels_of_another_set_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "data.csv", "name,mos", "a.png,1")
+    assert check("agiqa-3k", "--root", tmp_path).stderr == (
+        f"Error: Expected the scores of AGIQA-3K in '{tmp_path}' (columns mos_quality, mos_align), got label files "
+        "without them: check the folder.\n"
+    )
+    write(tmp_path / "full.csv", "Generated_image,MOS", "a.png,1")
+    assert "Expected an image in column 'Image' in line 2 of full.csv, got no such column: check the folder." in (
+        check("agiqa-1k", "--root", tmp_path).stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("agiqa-3k", "Expected the labels of AGIQA-3K"), ("agiqa", "Expected the name of a rated set")]
 )

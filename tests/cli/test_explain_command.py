@@ -58,7 +58,7 @@ def test_json_on_stdout_is_json_and_nothing_else() -> None:
     [
         ((EXAMPLES / "nothing.png",), "nothing.png': Expected an image, found no file of this name"),
         ((EXAMPLES / "README.md",), "README.md': Expected"),
-        ((BALL, "--prompt", " "), "expected words in the prompt, got an empty one"),
+        ((BALL, "--prompt", " "), "Expected words in --prompt, got none: write the prompt, or omit the flag."),
         ((BALL, "--target", "beauty"), "Expected a target of quality, correspondence, got 'beauty'."),
         ((BALL, "--target", "correspondence"), "Expected correspondence to be scored, got none (no prompt"),
         ((BALL, "-o", BALL / "folder"), "name another folder"),

@@ -461,7 +461,7 @@ def test_a_folder_without_labels_names_them(tmp_path: Path) -> None:
 def test_a_ragged_row_is_named(tmp_path: Path) -> None:
     write(tmp_path / "data.csv", AGIQA_3K_HEADER, "sd1.5_normal_000.jpg,a, b,,,,1,1,1,1")
     with pytest.raises(
-        DataError, match=r"Expected 9 cells in line 2 of data\.csv, got 10: quote the cells that hold a comma"
+        DataError, match=r"Expected 9 cells in line 2 of data\.csv, got 10: quote cells that hold commas"
     ):
         load("agiqa-3k", tmp_path)
 

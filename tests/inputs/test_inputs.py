@@ -270,7 +270,7 @@ def test_bad_rows_of_a_list_are_rows() -> None:
     assert found["a.png"] == ("a.png", None)
     assert found["e.png"] == ("e.png", None)
     told = problems("l.csv")
-    assert "line 3 of 'l.csv' has 1 cells instead of 2: quote cells that hold commas" in told["line 3 of 'l.csv'"]
+    assert "line 3 of 'l.csv' has 1 cell instead of 2: quote cells that hold commas" in told["line 3 of 'l.csv'"]
     assert "line 4 of 'l.csv' names no file" in told["line 4 of 'l.csv'"]
     assert "line 5 of 'l.csv' is not a row of CSV" in told["line 5 of 'l.csv'"]
     assert "a prompt in UTF-8, got other bytes: save the file of prompts as UTF-8" in told["d.png"]
@@ -457,7 +457,7 @@ def test_prompts_without_an_image_are_counted() -> None:
     [
         ("p.csv", "file,mos\na.png,1\n", "the columns file and prompt in 'p.csv', got 'file, mos'"),
         ("p.csv", "file,prompt\na.png,x\na.png,y\n", "one prompt for 'a.png', got another in line 3 of 'p.csv'"),
-        ("p.csv", "file,prompt\na.png\n", "but line 2 of 'p.csv' has 1 cells instead of 2"),
+        ("p.csv", "file,prompt\na.png\n", "but line 2 of 'p.csv' has 1 cell instead of 2"),
         ("p.jsonl", "{]\n", "but line 1 of 'p.jsonl' is not a line of JSON"),
         ("p.jsonl", '"a.png"\n', "but line 1 of 'p.jsonl' is not an object"),
         ("p.json", "{]", "JSON in 'p.json', got something else"),
@@ -538,8 +538,11 @@ def test_bad_metadata_is_refused_at_the_top_and_a_problem_below() -> None:
     tree("d/a.png", "d/sub/b.png")
     Path("d/sub/metadata.csv").write_text("file_name,prompt\nb.png\n")
     assert list(problems("d", recursive=True)) == ["d/sub/b.png"]
-    assert "line 2 of 'd/sub/metadata.csv' has 1 cells" in problems("d", recursive=True)["d/sub/b.png"]
-    assert "line 2 of 'd/sub/metadata.csv' has 1 cells" in reason_of("d/sub")
+    assert (
+        "line 2 of 'd/sub/metadata.csv' has 1 cell instead of 2: quote cells that hold commas"
+        in problems("d", recursive=True)["d/sub/b.png"]
+    )
+    assert "line 2 of 'd/sub/metadata.csv' has 1 cell instead of 2: quote cells that hold commas" in reason_of("d/sub")
     assert names("d/sub", prompt="x") == ["d/sub/b.png"]  # a prompt is given, so it is not read
     Path("d/metadata.csv").touch()
     Path("d/metadata.jsonl").touch()
@@ -659,3 +662,18 @@ def test_names_on_stdin_open_their_files_however_they_are_spelled(monkeypatch: p
     assert listed("\u00fc.png\n".encode("cp1252"), monkeypatch) == [("\u00fc.png", None)]
     assert listed("\u00fc.png\n".encode("utf-16"), monkeypatch) == [("\u00fc.png", None)]
     assert listed("n\u00e4.png\n".encode(), monkeypatch) == [("n\u00e4.png", None)]  # there is none: said later
+
+
+def test_a_list_beside_the_folder_that_it_is_about_is_refused() -> None:
+    tree("d/a.png", l__csv="file,prompt\na.png,a cat\n")
+    assert reason_of("l.csv", "d") == (
+        "Expected files relative to the list 'l.csv', found 'a.png' in 'd': name the folder only, with --prompts l.csv."
+    )
+    tree("a.png")
+    assert names("l.csv", "d") == ["a.png", "d/a.png"]
+
+
+def test_a_delimiter_that_is_not_read_is_named() -> None:
+    tree("a.png", l__csv="bild|prompt\na.png|a cat\n", m__csv="file;prompt\na.png;a;b\n")
+    assert "got 'bild|prompt': separate cells with commas, semicolons or tabs." in reason_of("l.csv")
+    assert "quote cells that hold semicolons" in problems("m.csv")["line 2 of 'm.csv'"]

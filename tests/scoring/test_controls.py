@@ -214,7 +214,7 @@ def test_what_a_call_cannot_ask_is_one_sentence(folder: Path) -> None:
         (["--reference", "nothing.png"], "Expected a file or a column of the list for --reference, got 'nothing.png'"),
         (["--control", "depth:a.png"], "Expected --control edges:FILE or edges:COLUMN, got 'depth:a.png'"),
         (["--control", "edges:"], "Expected --control edges:FILE or edges:COLUMN, got 'edges:'"),
-        (["--negative", "  "], "Expected words in --negative, got none: write the negative prompt, or omit the flag."),
+        (["--negative", "  "], "Expected words in --negative, got none: write the prompt, or omit the flag."),
         (["--reference", "notes.txt"], "--reference 'notes.txt': Expected an image"),
         (["--control", "edges:notes.txt"], "--control 'notes.txt': Expected an image"),
         (["--control", "edges:no.png"], "Expected a file or a column of the list for --control, got 'no.png'"),

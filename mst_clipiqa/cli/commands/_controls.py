@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import stack
+from mst_clipiqa.cli.commands._options import prompt_option, stack
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ CONTROL_FLAGS = ("negative", "negative_from", "reference", "control")
 _NEED_FINE = ("negative", "negative_from", "reference")  # which are asked of features that no estimate is made for
 
 control_options = stack(
-    click.option("--negative", help="The negative prompt of every image; adds the column negative_match."),
+    prompt_option("--negative", "The negative prompt of every image; adds the column negative_match."),
     click.option("--negative-from", metavar="metadata|COLUMN", help="Read negative prompts from the images or a list."),
     click.option(
         "--reference", metavar="FILE|COLUMN", help="Add the similarity to a reference image, or to the one in a column."

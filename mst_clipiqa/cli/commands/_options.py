@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mst_clipiqa.cli.garbage import collected_later
-from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.errors import UsageError, nearest, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.data import RatedSet
@@ -55,6 +55,26 @@ def _pixels(_: click.Context, __: click.Parameter, megapixels: float | None) -> 
     if megapixels is not None and not 0 < megapixels <= 1e6:  # nor is nan
         raise UsageError(f"Expected megapixels up to 1,000,000 for --max-megapixels, got {megapixels:g}: omit it.")
     return MAX_PIXELS if megapixels is None else int(megapixels * 1e6)
+
+
+def _words(_: click.Context, flag: click.Parameter, prompt: str | None) -> str | None:
+    """Return a prompt; refuse one without words, and the name of a file of prompts."""
+    if prompt is None:
+        return None
+    from mst_clipiqa.inputs.expand import LISTS
+
+    name = flag.opts[0]
+    if not prompt.strip():
+        raise UsageError(f"Expected words in {name}, got none: write the prompt, or omit the flag.")
+    if prompt.lower().endswith(LISTS) and Path(prompt).is_file():
+        instead = "--prompts for a file of prompts" if name == "--prompt" else "--negative-from for a column of a list"
+        raise UsageError(f"Expected words in {name}, got the name of a file, {shown(prompt)}: use {instead}.")
+    return prompt
+
+
+def prompt_option(name: str, what: str) -> Callable[[_F], _F]:
+    """Return a flag for a prompt in words; ``what`` is its help."""
+    return click.option(name, help=what, callback=_words)
 
 
 color_option = click.option(

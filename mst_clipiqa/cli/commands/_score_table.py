@@ -101,7 +101,7 @@ def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:
     for at, row in enumerate(rows):
         if at == len(seen.first):
             table.add_section()
-        numbers = ["" if (value := row.get(name)) is None else f"{value:.2f}" for name in (*targets, "gate")]
+        numbers = ["" if (value := row.get(name)) is None else f"{value:z.2f}" for name in (*targets, "gate")]
         table.add_row(Text(names[at]), *numbers, *([_last(words[at], is_reason[at])] if widest else []))
     if folder:
         console.print(f"In {folder}", highlight=False, markup=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from mst_clipiqa.cli.commands._options import (
     list_columns,
     list_options,
     load_scorer,
+    prompt_option,
     prompts_from_option,
     stack,
 )
@@ -53,7 +54,7 @@ by_option = click.option(
 source_options = stack(
     click.option("--model", default="mini", show_default=True, help="Model that scores the images of a folder."),
     click.option("--prompts", type=FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
-    click.option("--prompt", help="The prompt of every image of a folder."),
+    prompt_option("--prompt", "The prompt of every image of a folder."),
     prompts_from_option,
     list_options,
     click.option("--recursive", is_flag=True, help="Include subfolders."),
@@ -137,11 +138,11 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
     return finish(left, how["left_out"])
 
 
-def finish(left: Sequence[LeftOut], left_file: Path | None = None) -> int:
+def finish(left: Sequence[LeftOut], left_file: Path | None = None, what: str = "left out") -> int:
     """Report on stderr which rows were left out and why, write them to a file if given, and return the exit code."""
     from mst_clipiqa.analysis.rows import say_left_out
 
-    for line in say_left_out(left):
+    for line in say_left_out(left, what):
         click.echo(line, err=True)
     if left_file is not None:
         write_rows([{**one.row, "left_out": one.why} for one in left], left_file, as_json=False)

@@ -13,7 +13,7 @@ def for_screen(cell: object) -> str:
     """Return a cell as text without control characters."""
     if cell is None:
         return ""
-    words = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    words = f"{cell:z.3f}" if isinstance(cell, float) else str(cell)
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
 
 

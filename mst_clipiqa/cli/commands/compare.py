@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import encoding_options, load_scorer
+from mst_clipiqa.cli.commands._options import encoding_options, load_scorer, prompt_option
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
 from mst_clipiqa.errors import ImageError, PromptError, shown
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--prompt", help="Prompt of both images; without it, only quality is compared.")
+@prompt_option("--prompt", "Prompt of both images; without it, only quality is compared.")
 @click.option("--scores", "table", help="Take the scores of A and B from this table instead of scoring them.")
 @click.option("--model", default="mini", show_default=True, help="Model that scores the images.")
 @encoding_options

@@ -79,8 +79,11 @@ def command(
     sampled = Resampling(level / 100, resamples=2000, seed=seed)
     found = drift(before, after, by=by, how=sampled, pair_by=PairBy("none" if unpaired else None, pair_by))
     if output is None and not as_json:
+        groups = {change.group for change in found.changes if change.group}
+        is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does
         for change in found.changes:
-            click.echo(change.sentence())
+            if not (is_all and change.group):
+                click.echo(change.sentence())
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json)
     _say(found, pair_by)

@@ -15,6 +15,7 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
     merge_option,
     model_options,
+    prompt_option,
     size_option,
 )
 from mst_clipiqa.errors import ImageError, UsageError, shown
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command("explain")
 @click.argument("image", type=click.Path())
-@click.option("--prompt", help="Prompt of the image.")
+@prompt_option("--prompt", "Prompt of the image.")
 @model_options
 @click.option("-o", "--output", type=FOLDER, help="Folder for explanation.json and explanation.png.")
 @click.option("--target", default="quality", show_default=True, help="Score to draw maps for.")

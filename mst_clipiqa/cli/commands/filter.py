@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--copy-to", type=FOLDER, help="Copy the images of these rows to this folder.")
 @click.option("--move-to", type=FOLDER, help="Move the images of these rows to this folder.")
 @click.option("--yes", is_flag=True, help="Copy or move now; without this flag, only show what would happen.")
-@click.option("--images", type=FOLDER, help="Folder with the images that the table names.")
+@click.option("--images", type=FOLDER, help="Folder to look for the images in; by default here and beside the table.")
 @table_options
 def command(
     source: str,

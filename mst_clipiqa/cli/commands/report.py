@@ -34,7 +34,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
     show_default=True,
     help="File to write the page to.",
 )
-@click.option("--images", type=_FOLDER, help="Folder with the images that the table names.")
+@click.option("--images", type=_FOLDER, help="Folder to look for the images in; by default here and beside the table.")
 @click.option("--no-images", is_flag=True, help="Leave out the images.")
 @click.option("--title", help="Heading of the page; default: the table's name.")
 @click.option("--max-mb", default=38.0, show_default=True, help="Largest size of the page; thumbnails shrink to fit.")
@@ -96,7 +96,7 @@ def command(
     size = f"{written.size / 1e6:.1f} MB" if written.size >= 1e6 else f"{written.size / 1e3:.0f} kB"
     say_written(output, f"{counted(len(rows), 'row')}, {size}{shown_images}", replaced=replaced)
     warn_of_models(models_of(split_failed(rows)[0]))
-    return finish(written.left_out)
+    return finish(written.left_out, what="shown without an image or an explanation")
 
 
 def _scorer_of(rows: Sequence[Row], how: Mapping[str, Any]) -> Scorer | None:

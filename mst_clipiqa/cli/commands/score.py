@@ -20,6 +20,7 @@ from mst_clipiqa.cli.commands._options import (
     list_options,
     load_scorer,
     model_options,
+    prompt_option,
     prompts_from_option,
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @click.command("score")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
-@click.option("--prompt", help="The prompt of every image.")
+@prompt_option("--prompt", "The prompt of every image.")
 @click.option("--prompts", type=FILE, help="File with a prompt for each image: .csv, .tsv, .json, .jsonl or .parquet.")
 @model_options
 @prompts_from_option
@@ -73,8 +74,6 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished
 
-    if flags["prompt"] is not None and not flags["prompt"].strip():
-        raise UsageError("Expected words in --prompt, got none: write the prompt, or omit the flag.")
     _check_output(output, flags["resume"])
     check_outputs([*paths, flags["prompts"]], output)
     if output is not None and flags["resume"] and is_finished(output):

@@ -20,6 +20,7 @@ from mst_clipiqa.cli.commands._options import (
     list_options,
     merge_option,
     model_options,
+    prompt_option,
     prompts_from_option,
     size_option,
 )
@@ -42,7 +43,7 @@ from mst_clipiqa.errors import UsageError
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--cache", type=FOLDER, help="Folder to cache features in, which every machine sees.")
-@click.option("--prompt", help="The prompt of every image.")
+@prompt_option("--prompt", "The prompt of every image.")
 @click.option("--prompts", type=FILE, help="File with a prompt for each image, as for score.")
 @prompts_from_option
 @list_options
