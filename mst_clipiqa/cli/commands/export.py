@@ -21,7 +21,8 @@ def command(model: str, int8: bool, check: Path | None, encoders: str | None, ou
 
     Use them with mst-clipiqa score --backend FOLDER; text encoder and heads stay in torch. The export is compared with
     torch in fp32 on images, and kept only if they agree within a tolerance. With --int8 it is always kept, and the
-    difference is reported. mini has no networks to export.
+    difference is reported. Encoders of the families clip, metaclip_2, altclip and chinese_clip can be exported; mini
+    and other families cannot.
     """
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.onnx_export import export
