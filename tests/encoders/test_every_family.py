@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 
-from mst_clipiqa import Scorer, create_metric
+from mst_clipiqa import Scorer
 from mst_clipiqa.cli import group
 from mst_clipiqa.distribute.plan import Partition, sources
 from mst_clipiqa.distribute.worker import Work, Worker, sha256
@@ -21,6 +21,7 @@ from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.families import FAMILIES
 from mst_clipiqa.encoders.onnx_export import exportable
+from mst_clipiqa.integrations.metric import MSTClipIQAMetric
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Settings
 from mst_clipiqa.tables.table import read_table
@@ -92,7 +93,7 @@ def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, 
         answer = client.post("/v1/score", files={"image": io.BytesIO(image.read_bytes())}).json()
     assert answer["results"][0]["quality"] == pytest.approx(rows[image.name], abs=1e-5)
     pixels = torch.rand(1, 3, 40, 40, requires_grad=True)
-    create_metric(scorer, as_loss=True)(pixels).sum().backward()
+    MSTClipIQAMetric(scorer, as_loss=True)(pixels).sum().backward()
     assert pixels.grad is not None and float(pixels.grad.abs().sum()) > 0
 
 
