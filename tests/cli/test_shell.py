@@ -192,3 +192,15 @@ def test_a_path_that_the_system_refuses_is_one_line(run: Run) -> None:
     assert done.exit_code == 2
     assert done.stderr.startswith("Error: Expected a file or folder that can be used, got 'aaa")
     assert "Traceback" not in done.stderr
+
+
+def test_an_option_that_commands_share_is_described_in_one_way() -> None:
+    names = ["--device", "--precision", "--merge", "--batch-size", "--workers", "--color", "--granularity", "--frames"]
+    names += ["--text-encoder", "--prompts-from", "--file-column", "--prompt-column", "--recursive", "--pair-by"]
+    found: dict[str, set[object]] = {name: set() for name in names}
+    for name in cli.COMMANDS:
+        command = cli.group.get_command(None, name)  # type: ignore[arg-type]
+        for option in [] if command is None else command.params:
+            if isinstance(option, click.Option) and option.opts[0] in found:
+                found[option.opts[0]].add((option.help, repr(option.default), str(option.show_default)))
+    assert {name: texts for name, texts in found.items() if len(texts) != 1} == {}
