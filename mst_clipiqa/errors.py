@@ -87,7 +87,17 @@ def missing(package: str, extra: str, otherwise: str = "") -> UsageError:
     """Return the error that says which extra brings a package."""
     choice = f", or {otherwise}" if otherwise else ""
     package = package.partition(".")[0]
-    return UsageError(f'Expected {package}, which is not installed: pip install "mst-clipiqa[{extra}]"{choice}.')
+    return UsageError(f"Expected {package}, which is not installed: {install(extra)}{choice}.")
+
+
+def install(extra: str) -> str:
+    """Return the command that adds an extra to the package, whether it was installed from a clone or from an index.
+
+    Example:
+        >>> install("serve")
+        'pip install "mst-clipiqa[serve]"'
+    """
+    return f'pip install "mst-clipiqa[{extra}]"'
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Run the benchmarks and write docs/performance.md with its plot.
+"""Run the benchmarks and write docs/performance.md with its plots.
 
     python -m speed.report [--root AGIQA-3K] [--quick]
 
@@ -16,6 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from speed.claims import AT_MOST, CLAIMS, FIGURES, is_met
+from speed.plots import draw_claims, draw_rates
+
 SPEED = Path(__file__).parent
 DOCS = SPEED.parent / "docs"
 QUICK = {
@@ -25,72 +28,6 @@ QUICK = {
 }
 QUICK_MORE = {"serve": ["--seconds", "1", "--turns", "1", "--warm-up", "0", "--side", "64"]}
 NOT_SHOWN = ("claim", "machine", "bars")
-AT_MOST = {
-    "ratio",
-    "seconds",
-    "help_seconds",
-    "largest_difference",
-    "auto_srcc_loss",
-    "memory_mb_per_minute",
-    "errors",
-    "scores_not_equal",
-}  # values that may not exceed their bar; the others must reach it
-CLAIMS = {
-    ("arithmetic", "share"): (
-        "share of the machine's matrix rate that the paper's encoders reach",
-        "norms, softmax and activations are computed in float32 beside the products",
-    ),
-    ("granularity", "auto_images_per_second"): (
-        "JPEG files of 512 x 512 per second with `--granularity auto`",
-        "some images keep some or all of their crops",
-    ),
-    ("granularity", "auto_times_fine"): ("the same, times the rate at fine granularity", "the same reason"),
-    ("granularity", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
-    ("granularity", "auto_srcc_loss"): (
-        "SRCC that `--granularity auto` loses on prompts that calibrated nothing",
-        "correspondence loses it: the coarse view alone costs it more than quality",
-    ),
-    ("gpu", "share_of_matmul"): (
-        "the same on a CUDA card",
-        "norms, activations and sums between the products are passes over the card's memory",
-    ),
-    ("gpu", "share_of_slower"): (
-        "files to scores on a card, as a share of the slower of decoding and encoding",
-        "one process opens, shrinks and cuts the images, feeds the card and scores",
-    ),
-    ("memory", "ratio"): ("memory for 20,000 images, times that for 500", ""),
-    ("merge", "times_whole_at_half_the_tokens"): ("rate of the paper's encoders with half of their tokens", ""),
-    ("mini", "images_per_second"): (
-        "JPEG files of 512 x 512 that `mini` scores per second",
-        "its encoders take most of the time, four native crops more than the whole image",
-    ),
-    ("published", "times_faster"): (
-        "files to scores with the paper's encoders, times the published procedure",
-        "it cannot exceed by much what bf16 gains over float32 on the machine",
-    ),
-    ("published", "share_of_products"): (
-        "rate over the published procedure, divided by what bf16 gains in a matrix product here",
-        "",
-    ),
-    ("published", "srcc_with_fp32"): (
-        "SRCC of the scores in bf16 with those in float32",
-        "some of the images are near copies of others, so their scores lie side by side and change places",
-    ),
-    ("published", "largest_difference"): ("largest difference between these scores", ""),
-    ("serve", "share_of_score"): (
-        "images per second of `serve` under 64 clients, as a share of `score` on the same files",
-        "clients, HTTP and the server share the cores with the encoders",
-    ),
-    ("serve", "memory_mb_per_minute"): (
-        "memory that `serve` gains per minute, MB",
-        "load comes and goes in this run; under steady load memory levels off",
-    ),
-    ("serve", "errors"): ("requests to `serve` without a score", ""),
-    ("serve", "scores_not_equal"): ("scores of `serve` that differ from those of `score`", ""),
-    ("startup", "seconds"): ("seconds to score one image, start included", "most of it is the import of torch"),
-    ("startup", "help_seconds"): ("seconds of `--help`", "most of it is the start of the interpreter"),
-}
-"""Of a section and a value with a bar: what it is, and why its bar is missed where it is."""
 LABELS = {
     "srcc": "SRCC",
     "gflop": "GFLOP",
@@ -125,7 +62,8 @@ def main() -> None:
         more += ["--root", str(args.root)] if args.root and name == "granularity" else []
         start(name, results, more)
     found = load(results)
-    draw(found, results / "rates.png")
+    draw_claims(found, results / "claims.png")
+    draw_rates(found, results / "rates.png")
     (args.docs / "performance.md").write_text(page(found), encoding="utf-8")
 
 
@@ -164,9 +102,19 @@ def page(found: dict[str, Any]) -> str:
         "the complete output is in `docs/performance/`. `python -m speed.report` writes this page. Rates depend on the "
         "machine, so compare the ratios.",
         "",
+        "## Claims",
+        "",
+        *_markdown(claims(found)).splitlines(),
+        "",
+        "Every value with a bar above zero, as a share of it; for values that may not exceed their bar, the inverse. "
+        "What reaches 1 is met.",
+        "",
+        "![measured values as shares of their bars](performance/claims.png)",
+        "",
+        "Rates on this CPU:",
+        "",
         "![images per second](performance/rates.png)",
     ]
-    lines += ["", "## Claims", "", *_markdown(claims(found)).splitlines()]
     for name, one in found.items():
         lines += ["", f"## {name}", "", f"{claim(name)} Script: `speed/{name}.py`.", "", *_tables(one)]
         lines += ["", f"Measured on {one['machine']['date']}{_elsewhere(one['machine'], machine)}."]
@@ -183,7 +131,7 @@ def _elsewhere(here: dict[str, Any], usual: dict[str, Any]) -> str:
 
 
 def claims(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a table of every value that has a bar: what it is, the bar, whether it is met, and if not, why."""
+    """Return a table of every value with a bar, whether it is met and if not, why; then of figures without one."""
     rows: list[tuple[str, ...]] = [("claim", "measured", "bar", "why it is missed", "section", "date")]
     for name, one in found.items():
         for key in one.get("bars", {}):
@@ -193,6 +141,10 @@ def claims(found: dict[str, Any]) -> list[tuple[str, ...]]:
                 reason = why if "missed" in verdict else ""
                 date = one["machine"].get("date", "")
                 rows.append((what, _cell(one[key]), verdict, reason, f"[{name}](#{name})", date))
+    for (name, what), value_of in FIGURES.items():
+        one = found.get(name, {"measured": False})
+        if one.get("measured", True) and (value := value_of(one)) is not None:
+            rows.append((what, _cell(value), "none", "", f"[{name}](#{name})", one["machine"].get("date", "")))
     return rows
 
 
@@ -234,9 +186,8 @@ def _verdict(key: str, value: Any, bars: dict[str, float]) -> str:
     """Return a value's bar, and whether it is met."""
     if key not in bars:
         return ""
-    most = key in AT_MOST
-    met = value <= bars[key] if most else value >= bars[key]
-    return f"{'at most' if most else 'at least'} {_cell(bars[key])}: {'met' if met else '**missed**'}"
+    met = "met" if is_met(key, value, bars[key]) else "**missed**"
+    return f"{'at most' if key in AT_MOST else 'at least'} {_cell(bars[key])}: {met}"
 
 
 def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -263,32 +214,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 10_000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def draw(found: dict[str, Any], path: Path) -> None:
-    """Draw every rate of a CPU in images per second as one bar chart."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rates = {
-        f"{name}: {key.removesuffix('_per_second').replace('_', ' ')}": value
-        for name, one in found.items()
-        for key, value in one.items()
-        if not one["machine"].get("gpu") and key.endswith("per_second") and isinstance(value, float)
-    }
-    towers = found.get("backends", {}).get("backends", [])
-    rates |= {f"encoders alone: {row['backend']}": row["images_per_second"] for row in towers}
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(rates) + 1.2), layout="constrained")
-    bars = axes.barh(list(rates), list(rates.values()), color="#4477aa")
-    axes.bar_label(bars, [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in rates.values()], padding=3)
-    axes.set(xscale="log", xlabel="images per second (logarithmic scale)")
-    axes.margins(x=0.1)
-    axes.invert_yaxis()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -162,3 +162,15 @@ def test_every_file_of_the_package_travels_in_the_wheel() -> None:
 def test_every_folder_of_code_is_a_package() -> None:
     folders = {path.parent for path in (ROOT / "mst_clipiqa").rglob("*.py")}
     assert {folder for folder in folders if not (folder / "__init__.py").is_file()} == set()
+
+
+def test_extras_are_installed_in_one_way() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]
+    forms = [form for page in pages for form in re.findall(r"pip install [^\n`]*\[[^\n`]*", page.read_text())]
+    assert len(forms) > 5
+    assert [form for form in forms if not re.fullmatch(r'pip install "mst-clipiqa\[[a-z,-]+\]"', form)] == []
+    code = [path for folder in ("mst_clipiqa", "mini_training", "speed") for path in ROOT.glob(f"{folder}/**/*.py")]
+    named = [path.name for path in code if "mst-clipiqa[" in path.read_text(encoding="utf-8")]
+    assert named == ["errors.py"]  # the helper that all messages use
+    names = {name for form in forms for name in form.split("[")[1].rstrip(']"').split(",")}
+    assert names <= set(PYPROJECT["project"]["optional-dependencies"])

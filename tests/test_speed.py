@@ -17,7 +17,7 @@ from mst_clipiqa.encoders.clip import load_clip_pair
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from speed import arithmetic, cost, decode, gpu, machine, memory, merge, mini, report, shared  # noqa: E402
+from speed import arithmetic, claims, cost, decode, gpu, machine, memory, merge, mini, plots, report, shared  # noqa: E402
 from speed.images import distinct, jpegs  # noqa: E402
 from tests.closed_form import save_clip  # noqa: E402
 
@@ -67,8 +67,9 @@ def test_results_become_a_page(tmp_path: Path) -> None:
     page = report.page(json.loads(json.dumps(found)))
     assert "| images per second | 4 | at least 3.4: met |" in page
     assert f"## cost\n\n{report.claim('cost')} Script: `speed/cost.py`.\n\n| side |" in page
-    report.draw(found, tmp_path / "rates.png")
-    assert size_of(tmp_path / "rates.png")[0] > 300
+    plots.draw_rates(found, tmp_path / "rates.png")
+    plots.draw_claims(found, tmp_path / "claims.png")
+    assert size_of(tmp_path / "rates.png")[0] > 300 < size_of(tmp_path / "claims.png")[0]
 
 
 def test_a_missed_bar_is_called_missed() -> None:
@@ -113,6 +114,28 @@ def test_the_claims_say_what_was_missed_and_why() -> None:
         ("seconds to score one image, start included", "2", "at most 1.5: **missed**", why, "[startup](#startup)", ""),
         ("seconds of `--help`", "0.05", "at most 0.1: met", "", "[startup](#startup)", ""),
     ]
+
+
+def test_figures_without_a_bar_have_a_row_where_their_result_is_there() -> None:
+    rows = [{"format": kind, "side": 512, "times_encoding": rate} for kind, rate in (("png", 9.0), ("jpg", 4.0))]
+    found = {
+        "decode": {"decoding": rows, "machine": {"date": "2026-11-27"}},
+        "shared": {"mb_per_further_process": 335.2, "machine": {}},
+        "int8": {"measured": False, "machine": {}},
+    }
+    what = "JPEG files of 512 x 512 decoded per second, times the images that `mini` encodes"
+    memory = "memory of each further process, such as an actor of `score-cluster`, MB"
+    assert report.claims(found)[1:] == [
+        (what, "4", "none", "", "[decode](#decode)", "2026-11-27"),
+        (memory, "335.2", "none", "", "[shared](#shared)", ""),
+    ]
+    assert "int8" in {name for name, _ in claims.FIGURES}
+
+
+def test_a_share_of_a_bar_is_1_where_the_bar_is_just_met() -> None:
+    assert claims.share_of_bar("seconds", 1.5, 1.5) == claims.share_of_bar("share", 0.5, 0.5) == 1
+    assert claims.share_of_bar("seconds", 3.0, 1.5) == 0.5 and not claims.is_met("seconds", 3.0, 1.5)
+    assert claims.share_of_bar("share", 1.0, 0.5) == 2 and claims.is_met("share", 1.0, 0.5)
 
 
 def test_the_share_of_tokens_is_counted_block_by_block() -> None:

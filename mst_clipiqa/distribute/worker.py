@@ -36,7 +36,7 @@ class Work:
     encoders: str | None
     device: str
     precision: str
-    batch_size: int
+    batch_size: int | None  # None: as for score
     workers: int
     threads: int  # of torch; 0 leaves it to torch
     intervals: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from mst_clipiqa.errors import ImageError
+from mst_clipiqa.errors import ImageError, install
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -113,8 +113,7 @@ def parser_of(kind: str) -> type[ImageFile.ImageFile]:
         found: type[ImageFile.ImageFile] = getattr(importlib.import_module(module), name)
     except ImportError:
         raise ImageError(
-            f'Expected an image ({IMAGE_FORMATS}), got a {kind} image: pip install "mst-clipiqa[{_EXTRAS[kind]}]" to '
-            f"read it, or {_SAVE}."
+            f"Expected an image ({IMAGE_FORMATS}), got a {kind} image: {install(_EXTRAS[kind])} to read it, or {_SAVE}."
         ) from None
     return found
 

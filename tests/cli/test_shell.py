@@ -213,3 +213,15 @@ def test_a_system_error_without_a_file_is_said(run: Run) -> None:
     assert run(full).stderr == (
         "Error: Expected to be able to read and write, got an error of the system: No space left on device.\n"
     )
+
+
+def test_an_option_that_commands_share_is_described_in_one_way() -> None:
+    names = ["--device", "--precision", "--merge", "--batch-size", "--workers", "--color", "--granularity", "--frames"]
+    names += ["--text-encoder", "--prompts-from", "--file-column", "--prompt-column", "--recursive", "--pair-by"]
+    found: dict[str, set[object]] = {name: set() for name in names}
+    for name in cli.COMMANDS:
+        command = cli.group.get_command(None, name)  # type: ignore[arg-type]
+        for option in [] if command is None else command.params:
+            if isinstance(option, click.Option) and option.opts[0] in found:
+                found[option.opts[0]].add((option.help, repr(option.default), str(option.show_default)))
+    assert {name: texts for name, texts in found.items() if len(texts) != 1} == {}

@@ -389,7 +389,7 @@ def test_an_output_that_not_every_machine_sees_is_refused(folder: Path) -> None:
     assert "Expected a folder that every machine sees, got 's3://bucket/out'" in result.stderr
 
 
-@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: pip install 'mst-clipiqa[ray]'")
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
 @pytest.mark.filterwarnings("ignore")  # ray's own
 def test_a_rerun_does_what_is_missing_and_refuses_another_model(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"

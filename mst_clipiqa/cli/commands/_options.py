@@ -81,7 +81,12 @@ color_option = click.option(
     "--color", default="srgb", show_default=True, help="Colours: srgb (converted by the file's profile) or as-stored."
 )
 size_option = click.option(
-    "--max-megapixels", "max_pixels", type=float, callback=_pixels, help="Largest image in megapixels; 179 by default."
+    "--max-megapixels",
+    "max_pixels",
+    type=float,
+    callback=_pixels,
+    show_default="179",
+    help="Largest image in megapixels.",
 )
 
 
@@ -92,7 +97,7 @@ list_options = stack(
 prompts_from_option = click.option(
     "--prompts-from",
     type=click.Choice(["metadata", "sidecar", "name", "folder"]),
-    help="Read prompts from each image's metadata, from the text beside it, or from its or its folder's name.",
+    help="Read prompts from each image's metadata, from the text file beside it, from its name, or from its folder's.",
 )
 frames_option = click.option(
     "--frames",
@@ -118,9 +123,12 @@ merge_option = click.option(
     metavar="R",
     help="Merge R tokens per block of CLIP's image encoders: faster, and scores change.",
 )
-_reading_options = stack(
+batch_options = stack(
     click.option("--batch-size", type=int, show_default="32; 128 for CLIP on a CUDA card", help="Images per batch."),
     click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
+)
+_reading_options = stack(
+    batch_options,
     click.option("--cache", type=FOLDER, help="Folder to cache features in; also set by MST_CLIPIQA_CACHE."),
     color_option,
 )
@@ -130,7 +138,7 @@ granularity_option = click.option(
     default="fine",
     show_default=True,
     metavar="WHAT",
-    help="How much of an image to encode: fine (all), coarse, native:K, or auto, as little as changes scores little.",
+    help="How much of an image to encode: fine (all), coarse, native:K, or auto[:TOL], as little as keeps scores near.",
 )
 encoding_options = stack(service_options, size_option)  # a service has limits of its own
 whole_encoding_options = stack(device_options, _reading_options, size_option)  # where tokens cannot be merged

@@ -48,12 +48,17 @@ pair_by_option = click.option(
     "--pair-by", multiple=True, metavar="COLUMN", help="Column that a pair must share, such as seed; repeatable."
 )
 by_option = click.option(
-    "--by", default="quality", show_default=True, help="Column, or columns with weights: quality=2,correspondence=1."
+    "--by",
+    default="quality",
+    show_default=True,
+    help="Column to rank by, or columns with weights: quality=2,correspondence=1.",
 )
 # How a folder is scored; these flags do not matter if SOURCE is a table.
 source_options = stack(
     click.option("--model", default="mini", show_default=True, help="Model that scores the images of a folder."),
-    click.option("--prompts", type=FILE, help="Prompts for the images of a folder: .csv, .json or .jsonl."),
+    click.option(
+        "--prompts", type=FILE, help="Prompts for the images of a folder: .csv, .tsv, .json, .jsonl or .parquet."
+    ),
     prompt_option("--prompt", "The prompt of every image of a folder."),
     prompts_from_option,
     list_options,

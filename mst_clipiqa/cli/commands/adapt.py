@@ -23,14 +23,31 @@ REFUSED = 3
 @click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder or list of images to adapt to.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder of the adapted model; a new one.")
-@click.option("--train", default="fusion", show_default=True, help="What moves: fusion, norm or lora:RANK.")
-@click.option("--signal", default="ladders", show_default=True, help="Signal: ladders, or teacher:MODEL,MODEL besides.")
+@click.option("--train", default="fusion", show_default=True, help="What to train: fusion, norm or lora:RANK.")
+@click.option(
+    "--signal",
+    default="ladders",
+    show_default=True,
+    help="What to learn from: ladders, or teacher:MODEL,MODEL for teachers too.",
+)
 @click.option("--target", default="quality", show_default=True, help="Score to adapt; it must read no prompt.")
 @click.option("--check", type=click.Path(path_type=Path), help="Rated images (.csv) on which SRCC must not fall.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of that rating scale.")
-@click.option("--labels", default=0.0, type=click.FloatRange(0, 0.9), help="Share of the rated images to train on.")
+@click.option(
+    "--labels",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 0.9),
+    help="Share of the rated images to train on.",
+)
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
-@click.option("--anchor", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight that keeps scores.")
+@click.option(
+    "--anchor",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Weight of staying near the scores of MODEL.",
+)
 @click.option("--seed", default=0, show_default=True, help="Random seed.")
 @encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
@@ -38,7 +55,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     """Adapt MODEL to other images without their ratings, and keep the result only if it is better.
 
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
-    MODEL on the images as they are. A third of the images is held out, of those that --labels does not train on. If
+    MODEL on the images as they are. A third of the images that --labels does not train on is held out. If
     neither their ladders nor SRCC on the ratings of --check become better by more than chance, or one becomes worse,
     nothing is written, and the exit code is 3. The new model has no intervals.
     """

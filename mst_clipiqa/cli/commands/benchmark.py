@@ -36,13 +36,16 @@ if TYPE_CHECKING:
 @click.option("--test-data", help="Test on this other rated set.")
 @click.option("--test-root", type=click.Path(path_type=Path), help="Folder of that set.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder for results.json, results.md and scatter.png.")
-@click.option("--processes", default=0, help="Trainings in parallel; 0: one per core.")
+@click.option("--processes", default=0, show_default=True, help="Trainings in parallel; 0: one per core.")
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the encoders had seen test images or prompts.")
 @recipe_options
 @encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(output: Path, quiet: bool, **flags: Any) -> int:
-    """Train and test on many splits of a rated set, and compare the results with published ones."""
+    """Train and test on many splits of a rated set, and compare the results with published ones.
+
+    Needs the extra "train".
+    """
     from mst_clipiqa.benchmark.results import markdown, summarise
     from mst_clipiqa.benchmark.runs import Bench, run_all
     from mst_clipiqa.cli.progress import progress

@@ -21,7 +21,7 @@ from mst_clipiqa.cli.commands._scores import finish, pair_by_option, read_source
     "--targets",
     default="quality,correspondence",
     show_default=True,
-    help="Columns of numbers to compare by; more is better, but for negative_match.",
+    help="Columns of numbers to compare; higher is better, except for negative_match.",
 )
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 @pair_by_option
 @click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
-@click.option("--unpaired", is_flag=True, help="Compare the means of all prompts, also if the tables share none.")
+@click.option("--unpaired", is_flag=True, help="Compare the means of all prompts, even if the tables share none.")
 @click.option(
     "--fail-if-worse",
     is_flag=True,
-    help="Exit with 3 if NEW is measurably worse overall, or if there is too little to tell.",
+    help="Exit with 3 if NEW is measurably worse overall, or if there is too little evidence to tell.",
 )
 @generator_option
 @table_options

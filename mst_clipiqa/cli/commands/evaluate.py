@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @granularity_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
-    """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts, or images without any.
+    """Measure SRCC, PLCC, KRCC and RMSE against human ratings, with intervals over prompts, or over images without one.
 
     Either score a rated set with a model (--model, --data, --root), or compare a table SCORES with a file LABELS.
     Images match by path, then by base name. With --model, the table is checked for images and prompts that the model

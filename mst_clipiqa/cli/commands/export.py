@@ -12,8 +12,8 @@ from mst_clipiqa.errors import UsageError
 
 @click.command("export")
 @click.argument("model")
-@click.option("--int8", is_flag=True, help="8-bit matrix products; prints how much scores change.")
-@click.option("--check", type=FOLDER, help="Compare with torch on this folder, not on generated images.")
+@click.option("--int8", is_flag=True, help="Multiply matrices in 8 bits, and print how much scores change.")
+@click.option("--check", type=FOLDER, help="Folder of images to compare with torch on, in place of drawn ones.")
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder to write.")
 def command(model: str, int8: bool, check: Path | None, encoders: str | None, output: Path) -> None:
@@ -21,7 +21,8 @@ def command(model: str, int8: bool, check: Path | None, encoders: str | None, ou
 
     Use them with mst-clipiqa score --backend FOLDER; text encoder and heads stay in torch. The export is compared with
     torch in fp32 on images, and kept only if they agree within a tolerance. With --int8 it is always kept, and the
-    difference is reported. mini has no networks to export.
+    difference is reported. Encoders of the families clip, metaclip_2, altclip and chinese_clip can be exported; mini
+    and other families cannot. Needs the extra "onnx".
     """
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.onnx_export import export

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.option("--min-correspondence", type=float, help="Lowest correspondence to keep.")
 @click.option("--invert", is_flag=True, help="Keep the other rows instead: those that score too low.")
 @click.option("--list", "only_list", is_flag=True, help="Only write the rows (the default).")
-@click.option("--copy-to", type=FOLDER, help="Copy the images of these rows to this folder.")
-@click.option("--move-to", type=FOLDER, help="Move the images of these rows to this folder.")
+@click.option("--copy-to", type=FOLDER, help="Copy the images of the kept rows to this folder.")
+@click.option("--move-to", type=FOLDER, help="Move the images of the kept rows to this folder.")
 @click.option("--yes", is_flag=True, help="Copy or move now; without this flag, only show what would happen.")
 @click.option("--images", type=FOLDER, help="Folder to look for the images in; by default here and beside the table.")
 @table_options

@@ -38,7 +38,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 @click.option("--no-images", is_flag=True, help="Leave out the images.")
 @click.option("--title", help="Heading of the page; default: the table's name.")
 @click.option("--max-mb", default=38.0, show_default=True, help="Largest size of the page; thumbnails shrink to fit.")
-@click.option("--explain", type=click.IntRange(0), help=f"Images to explain per list, {EACH} by default.")
+@click.option("--explain", type=click.IntRange(0), show_default=f"{EACH}", help="Images to explain per list.")
 @click.option(
     "--by", metavar="COLUMN[,COLUMN]", help="Also compare the groups of these columns, such as steps,sampler."
 )

@@ -51,12 +51,21 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
 @click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
 @click.option(
-    "--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True, help="Action for failed rows."
+    "--on-error",
+    type=click.Choice(["skip", "fail"]),
+    default="skip",
+    show_default=True,
+    help="After a failed row, go on or stop.",
 )
 @encoding_options
 @click.option("--backend", default="torch", show_default=True, help="Backend: torch, or an exported ONNX folder.")
 @granularity_option
-@click.option("--granularity-check", default=0, metavar="N", help="Measure the true change for N images below fine.")
+@click.option(
+    "--granularity-check",
+    default=0,
+    metavar="N",
+    help="Encode the first N images below fine in full too, and report the change.",
+)
 @click.option("--fast-decode", is_flag=True, help="Decode large JPEGs at reduced size; scores change slightly.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no table.")
 def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:

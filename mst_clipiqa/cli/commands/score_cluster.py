@@ -12,6 +12,7 @@ from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, s
 from mst_clipiqa.cli.commands._options import (
     FILE,
     FOLDER,
+    batch_options,
     color_option,
     device_options,
     frames_option,
@@ -33,15 +34,24 @@ from mst_clipiqa.errors import UsageError
 @click.option("-o", "--output", required=True, help="Folder for the Parquet parts.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("--address", default="local", show_default=True, help="Ray cluster: local, auto, or an address.")
-@click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Actors, each with its own model.")
-@click.option("--gpus-per-actor", default=0.0, show_default=True, type=click.FloatRange(0), help="May be a fraction.")
-@click.option("--threads", default=0, type=click.IntRange(0), help="Threads per actor; 0: as torch decides.")
+@click.option(
+    "--actors", default=1, show_default=True, type=click.IntRange(1), help="Number of actors, each with its own model."
+)
+@click.option(
+    "--gpus-per-actor",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="GPUs per actor, or a fraction of one.",
+)
+@click.option(
+    "--threads", default=0, show_default=True, type=click.IntRange(0), help="Threads per actor; 0: as torch decides."
+)
 @click.option("--part-size", default=256, show_default=True, type=click.IntRange(1), help="Images per Parquet file.")
 @model_options
 @device_options
 @merge_option
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images per batch.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Threads that decode images.")
+@batch_options
 @click.option("--cache", type=FOLDER, help="Folder to cache features in, which every machine sees.")
 @prompt_option("--prompt", "The prompt of every image.")
 @click.option("--prompts", type=FILE, help="File with a prompt for each image, as for score.")
@@ -55,7 +65,7 @@ from mst_clipiqa.errors import UsageError
 @granularity_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
-    """Score images on a Ray cluster (extra: ray), with the rows of mst-clipiqa score, each exactly once.
+    """Score images on a Ray cluster, with the rows of mst-clipiqa score, each exactly once. Needs the extra "ray".
 
     INPUT is a folder or list as for score, Parquet (a list, or with the images in a column), one WebDataset tar shard
     or a pattern for several, or a URL that fsspec supports. Other columns of a list or of the prompts are kept. Every

@@ -30,10 +30,16 @@ def _limit(name: str, value: float, text: str) -> Callable[[Any], Any]:
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; non-local needs --token.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free port.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; only a local one needs no --token."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks a free one."
+)
 @model_options
-@click.option("--token", envvar="MST_CLIPIQA_TOKEN", help="Clients must send it; also set by MST_CLIPIQA_TOKEN.")
+@click.option(
+    "--token", envvar="MST_CLIPIQA_TOKEN", help="Token that clients must send; also set by MST_CLIPIQA_TOKEN."
+)
 @stack(*(_limit(*limit) for limit in _LIMITS))
 @service_options
 @granularity_option

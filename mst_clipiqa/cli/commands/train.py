@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     help="Table of preferences, beside ratings or alone: image_a, image_b, prompt, preferred (a, b, tie), strength.",
 )
 @click.option("--target", required=True, help="Score to train: quality, correspondence, authenticity or overall.")
-@click.option("--head", type=click.Choice(["template", "prompt"]), required=True, help="Head; template uses no prompt.")
+@click.option(
+    "--head",
+    type=click.Choice(["template", "prompt"]),
+    required=True,
+    help="Head: template (reads no prompt) or prompt (reads it).",
+)
 @trained_encoders_options
 @click.option("-o", "--output", type=FOLDER, required=True, help="Model folder; an existing one gets another target.")
 @recipe_options
@@ -43,7 +48,9 @@ if TYPE_CHECKING:
 @click.option("--split-by", default="prompt", show_default=True, help="Split by: prompt, image, official or a file.")
 @click.option("--test-share", default=0.2, show_default=True, help="Share of prompts to test on; 0 trains on all.")
 @click.option("--validation-share", default=0.15, show_default=True, help="Share of the rest, for validation.")
-@click.option("--leave-out/--no-leave-out", default=True, help="Calibrate also on each generator left out in turn.")
+@click.option(
+    "--leave-out/--no-leave-out", default=True, show_default=True, help="Leave out each generator in turn to calibrate."
+)
 @click.option("--log", metavar="WHERE", help="Log every epoch to tensorboard:FOLDER or wandb:PROJECT.")
 @encoding_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
@@ -53,7 +60,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     A rated set gives scores in its units. Pairs alone give scores that only order images. The images of --pairs are
     relative to --root or to the folder of the table.
 
-    If interrupted, the same command resumes and ends with the same weights.
+    If it is interrupted, repeat the command: it resumes, and ends with the same weights. Needs the extra "train".
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.train.build import build
