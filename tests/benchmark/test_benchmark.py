@@ -153,11 +153,11 @@ def test_an_interval_over_two_splits_ends_where_the_measure_does() -> None:
     assert low < -0.4 and high > 1.6
     assert interval_over_splits([0.5, 0.7], 0.2, (-1.0, 1.0)) == (low, 1.0)
     assert interval_over_splits([-0.9, -0.2], 0.2, (-1.0, 1.0)) == (-1.0, 1.0)
-    assert interval_over_splits([0.7, 0.8, 0.9], 0.2, (-1.0, 1.0)) == interval_over_splits([0.7, 0.8, 0.9], 0.2)
-    ranges = {measure: _possible(measure) for measure in RUN_MEASURES}
-    assert ranges["srcc"] == ranges["plcc"] == ranges["krcc"] == ranges["baseline_srcc"] == (-1, 1)
-    assert ranges["rmse"] == (0, math.inf)
-    assert ranges["pair_accuracy"] == ranges["coverage"] == (0, 1)
+    assert interval_over_splits([0.70, 0.71, 0.72], 0.2, (-1.0, 1.0)) == interval_over_splits([0.70, 0.71, 0.72], 0.2)
+    correlations = dict.fromkeys(("srcc", "plcc", "krcc", "baseline_srcc"), (-1.0, 1.0))
+    shares = dict.fromkeys(("pair_accuracy", "coverage"), (0.0, 1.0))
+    ranges = correlations | shares | {"rmse": (0.0, math.inf)}
+    assert {measure: _possible(measure) for measure in RUN_MEASURES} == ranges
 
 
 def test_better_and_worse_are_told_apart(bench: Bench, runs: list[BenchmarkRun]) -> None:
