@@ -42,13 +42,11 @@ class GranularEncoding:
         check: of how many images below fine to measure the true difference; these get fine scores.
 
     Raises:
-        UsageError: the granularity was not calibrated, or does not hold or save time; or ``check`` is negative.
+        UsageError: the granularity was not calibrated, or does not hold or save time.
     """
 
     def __init__(self, predictor: Predictor, calibration: Calibration, asked: Granularity, check: int = 0) -> None:
         calibration.require(asked)
-        if check < 0:
-            raise UsageError(f"Expected 0 or more images for --granularity-check, got {check}.")
         self.predictor, self.encoders = predictor, predictor.encoders
         self.calibration, self.asked = calibration, asked
         self._price = calibration.price(asked.tolerance) if asked.kind == "auto" else 0.0
