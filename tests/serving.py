@@ -15,8 +15,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.serve.app import create_app
-from mst_clipiqa.serve.run import listen
+from mst_clipiqa.serve.run import config_of, listen
 from mst_clipiqa.serve.settings import Settings
 from tests.closed_form import fill, set_alpha
 from tests.fakes import FakePair, draw
@@ -51,7 +50,7 @@ def b64(data: bytes) -> str:
 def running(scorer: Scorer, settings: Settings) -> Iterator[str]:
     """Serve in a thread; yield the address."""
     listener = listen(settings)
-    server = uvicorn.Server(uvicorn.Config(create_app(scorer, settings), log_level="error", ws="none"))
+    server = uvicorn.Server(config_of(scorer, settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

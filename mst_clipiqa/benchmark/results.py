@@ -55,7 +55,9 @@ def summarise(
     }
 
 
-def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[float, float]:
+def interval_over_splits(
+    values: Sequence[float], test_share: float, possible: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float]:
     """Return a 95 % interval of the mean over random splits.
 
     The splits share images, so the plain interval would be too narrow; the variance is multiplied by
@@ -65,13 +67,16 @@ def interval_over_splits(values: Sequence[float], test_share: float) -> tuple[fl
     Args:
         values: one result per split, at least two.
         test_share: share of the set's images in a test part, 0..1.
+        possible: the lowest and the highest possible mean; the interval ends there, which takes no chance of holding
+            the mean away from it. Over two splits it may be most of that range.
     """
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return math.nan, math.nan
     spread = np.var(finite, ddof=1) * (1 / len(finite) + test_share / (1 - test_share))
     half = float(stats.t.ppf(0.975, len(finite) - 1) * math.sqrt(spread))
-    return float(np.mean(finite)) - half, float(np.mean(finite)) + half
+    mean, (lowest, highest) = float(np.mean(finite)), possible
+    return max(lowest, mean - half), min(highest, mean + half)
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -123,7 +128,9 @@ def _line(plan: BenchmarkPlan, own: Sequence[BenchmarkRun], another: bool) -> di
     line: dict[str, Any] = {"target": own[0].target, "head": own[0].head, "splits": len(own)}
     for measure in RUN_MEASURES:
         values = [getattr(run, measure) for run in own]
-        low, high = _ends_over_prompts(own, measure) if another else interval_over_splits(values, share)
+        low, high = (
+            _ends_over_prompts(own, measure) if another else interval_over_splits(values, share, _possible(measure))
+        )
         defined = [value for value in values if math.isfinite(value)] or [math.nan]
         mean, median = float(np.mean(defined)), float(np.median(defined))
         sd = float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
@@ -132,6 +139,16 @@ def _line(plan: BenchmarkPlan, own: Sequence[BenchmarkRun], another: bool) -> di
     line["leakage"] = float(np.mean(leaks)) if leaks else None
     line["contaminated"] = _together(own).label
     return line
+
+
+def _possible(measure: str) -> tuple[float, float]:
+    """Return the lowest and the highest value that a measure can have."""
+    match measure:
+        case "rmse":
+            return 0.0, math.inf
+        case "pair_accuracy" | "coverage":
+            return 0.0, 1.0
+    return -1.0, 1.0  # correlations
 
 
 def _ends_over_prompts(own: Sequence[BenchmarkRun], measure: str) -> tuple[float, float]:

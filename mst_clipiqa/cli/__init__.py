@@ -11,12 +11,15 @@ import gc
 import importlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from mst_clipiqa._version import __version__
 from mst_clipiqa.errors import MstClipiqaError, nearest, shown
+
+_INTERRUPTED = 130  # the exit code
 
 # name -> its line in `--help`. commands/<name>.py (- as _) defines `command`; a test keeps table and folder in step.
 COMMANDS = {
@@ -85,7 +88,7 @@ class CommandGroup(click.Group):
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
-            ctx.exit(130)
+            ctx.exit(_INTERRUPTED)
         except BrokenPipeError:
             _forget_stdout()
             ctx.exit(141)
@@ -132,5 +135,12 @@ def main() -> None:
     _replace_closed()
     try:
         group(prog_name="mst-clipiqa")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # all files are closed by now; only threads are left, and none is waited for
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):  # a reader that went away
+                    stream.flush()
+            os._exit(_INTERRUPTED)
+        raise
     finally:
         gc.freeze()  # else the interpreter goes through all objects of torch before it ends

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.errors import UsageError, nearest, shown
 
 Float32Array = NDArray[np.float32]
 MapStream = Literal["coarse", "fine", "both"]
@@ -41,8 +42,12 @@ class Fusion:
 
     def sentence(self, target: str) -> str:
         """Return the shares as a sentence that begins with the target's name."""
+        whence = f"{self.share:.0%} of the result comes from the coarse stream (mean gate {self.gate:.0%})"
+        if not 0 <= self.share <= 1:
+            stronger = "coarse" if self.share > 1 else "fine"
+            whence = f"the streams pull in opposite directions, the {stronger} one more (mean gate {self.gate:.0%})"
         return (
-            f"{target}: {self.share:.0%} of the result comes from the coarse stream (mean gate {self.gate:.0%}); "
+            f"{target}: {whence}; "
             f"alone, the coarse stream would give {self.coarse_alone:.2f} and the fine one {self.fine_alone:.2f}."
         )
 
@@ -55,11 +60,30 @@ class Word:
         text: the word as written, without punctuation around it.
         attention: share of the prompt head's attention on the word's tokens, 0..1; None for a head without attention.
         effect: score with the word minus score without it, native units; negative where the word lowers the score.
+            Neither score is cut off at the ends of its scale, so that a word has an effect there too.
     """
 
     text: str
     attention: float | None
     effect: float
+
+
+def words_sentence(target: str, words: Sequence[Word]) -> str:
+    """Return which words raise and lower a score most, as a sentence; effects that round to 0.00 are none."""
+    felt = [word for word in words if round(word.effect, 2)]
+    least, most = min(felt, key=_effect, default=None), max(felt, key=_effect, default=None)
+    if least is None or most is None:
+        return f"{target}: no word changes it by 0.01 or more."
+    down = f"{shown(least.text)} changes it most downwards ({least.effect:+.2f})"
+    if most.effect < 0:
+        return f"{target}: {down}; no word raises it."
+    if least.effect > 0:
+        return f"{target}: {shown(most.text)} changes it most upwards ({most.effect:+.2f}); no word lowers it."
+    return f"{target}: {down}, {shown(most.text)} most upwards ({most.effect:+.2f})."
+
+
+def _effect(word: Word) -> float:
+    return word.effect
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def in_order(
     """
     waiting: deque[tuple[_A, Future[_B]]] = deque()
     source = _Source(items)
-    pool = ThreadPoolExecutor(workers, _NAME)
+    pool, is_interrupted = ThreadPoolExecutor(workers, _NAME), False
     try:
         for item in islice(source, ahead):
             waiting.append((item, pool.submit(work, item)))
@@ -80,12 +80,15 @@ def in_order(
                 waiting.append((item, pool.submit(work, item)))
             yield done, result
         source.check()
+    except KeyboardInterrupt:
+        is_interrupted = True  # whoever asks to end at once does not wait for work under way
+        raise
     finally:
         for _, future in waiting:
             future.cancel()
         # A generator that was not read to its end may be collected in one of its own threads, which cannot wait for
         # itself.
-        pool.shutdown(wait=not current_thread().name.startswith(_NAME))
+        pool.shutdown(wait=not is_interrupted and not current_thread().name.startswith(_NAME))
 
 
 def in_batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:

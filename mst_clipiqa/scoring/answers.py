@@ -36,7 +36,7 @@ _REFERENCES_KEPT = 64  # reference images whose features are kept
 
 
 @dataclass(frozen=True)
-class Agreement:
+class EdgeAgreement:
     """How well an image's edges agree with a control map; given as a control map, it is the answer.
 
     Attributes:
@@ -48,20 +48,20 @@ class Agreement:
     note: str = ""
 
 
-def agreement(image: Any, control: Any, opening: OpenOptions) -> Agreement:
+def agreement(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
     """Return how well the edges of an image agree with a control map; both as ``open_image`` takes them."""
     from mst_clipiqa.scoring.edges import edge_agreement  # which needs scipy
 
     try:
         wanted = open_image(control, opening).image
     except ImageError as error:
-        return Agreement(None, f"the control map cannot be read: {error}")
+        return EdgeAgreement(None, f"the control map cannot be read: {error}")
     try:
         own = open_image(image, opening).image
     except ImageError as error:  # such as an open file, which has been read to its end
-        return Agreement(None, f"the image cannot be read again for its edges: {error}")
+        return EdgeAgreement(None, f"the image cannot be read again for its edges: {error}")
     value = edge_agreement(own, wanted)
-    return Agreement(value, "" if value is not None else NO_EDGES)
+    return EdgeAgreement(value, "" if value is not None else NO_EDGES)
 
 
 def answers_of(negative: object, reference: object, control: object) -> list[str]:
@@ -70,7 +70,7 @@ def answers_of(negative: object, reference: object, control: object) -> list[str
     return [name for one, names in asked if one is not None for name in names]
 
 
-class Answers:
+class ControlAnswers:
     """Answers what requests ask beside the scores.
 
     Args:
@@ -161,7 +161,7 @@ class Answers:
         except ImageError as error:
             return Failed(str(error))
 
-    def _agreement(self, request: ScoreRequest[Any]) -> Agreement:
-        if request.control is None or isinstance(request.control, Agreement):
-            return request.control or Agreement(None)
+    def _agreement(self, request: ScoreRequest[Any]) -> EdgeAgreement:
+        if request.control is None or isinstance(request.control, EdgeAgreement):
+            return request.control or EdgeAgreement(None)
         return agreement(request.image, request.control, self.encoder.opening)

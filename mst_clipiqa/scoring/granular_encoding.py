@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.encoders.pair import encode_batches, encode_stream
-from mst_clipiqa.errors import UsageError, check_count
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
@@ -42,12 +42,11 @@ class GranularEncoding:
         check: of how many images below fine to measure the true difference; these get fine scores.
 
     Raises:
-        UsageError: the granularity was not calibrated, or does not hold or save time; or ``check`` is negative.
+        UsageError: the granularity was not calibrated, or does not hold or save time.
     """
 
     def __init__(self, predictor: Predictor, calibration: Calibration, asked: Granularity, check: int = 0) -> None:
         calibration.require(asked)
-        check_count("granularity_check", check, 0)
         self.predictor, self.encoders = predictor, predictor.encoders
         self.calibration, self.asked = calibration, asked
         self._price = calibration.price(asked.tolerance) if asked.kind == "auto" else 0.0

@@ -21,7 +21,7 @@ from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders
-from mst_clipiqa.scoring.answers import Answers
+from mst_clipiqa.scoring.answers import ControlAnswers
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
@@ -46,7 +46,7 @@ class Scorer:
         self.predictor = predictor or Predictor(model, encoder.encoders, encoder.cache)
         self.encoder = encoder
         self.model = model
-        self.answers = Answers(encoder, self.predictor)
+        self.answers = ControlAnswers(encoder, self.predictor)
         self._source: LoadedFrom | None = None  # how ``load`` made it
 
     @classmethod

@@ -210,4 +210,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         method, path = request.method, request.scope["path"][:200]  # not request.url, which may be invalid
         sentence = f"Expected one of the paths in /docs, got {method} {path!r}."
+        if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "GET").replace(", ", " or ")
+            sentence = f"Expected {allowed} for {path!r}, got {method}: send the request with that method."
         return JsonResponse({"error": sentence}, error.status_code, error.headers)

@@ -13,6 +13,7 @@ from PIL import Image
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
+from mst_clipiqa.serve.connections import protocol_of
 from mst_clipiqa.serve.middleware import is_loopback
 from mst_clipiqa.serve.settings import Settings
 
@@ -61,6 +62,20 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def config_of(scorer: Scorer, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration."""
+    return uvicorn.Config(
+        create_app(scorer, settings),
+        http=protocol_of(settings.limits),
+        log_level="warning",  # to stderr; no access log, so that prompts and file names are never logged
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(settings.limits.seconds) + 5,
+        ws="none",
+    )
+
+
 def serve(scorer: Scorer, settings: Settings, listener: socket.socket, started: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
@@ -73,16 +88,7 @@ def serve(scorer: Scorer, settings: Settings, listener: socket.socket, started: 
     for _ in scorer.many([(Image.new("RGB", (256, 256)), "an image")]):
         pass  # load now what is loaded on first use, not while the first client waits
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # otherwise it logs every malformed body
-    config = uvicorn.Config(
-        create_app(scorer, settings),
-        log_level="warning",  # to stderr; no access log, so that prompts and file names are never logged
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(settings.limits.seconds) + 5,
-        ws="none",
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config_of(scorer, settings))
 
     def stop(*_: object) -> None:
         server.should_exit = True

@@ -16,7 +16,8 @@ class Limits:
         max_prompt: characters of a prompt.
         max_waiting: scores that wait or are in progress, over all clients.
         max_held: bytes of request bodies in memory, over all clients.
-        seconds: time to receive a body, and again to answer it.
+        max_connections: open connections; one more is refused.
+        seconds: time to receive a request's head, again to receive its body, and again to answer it.
     """
 
     max_bytes: int = 32 * 2**20
@@ -25,6 +26,7 @@ class Limits:
     max_prompt: int = 10_000
     max_waiting: int = 256
     max_held: int = 256 * 2**20
+    max_connections: int = 512
     seconds: float = 30.0
 
 

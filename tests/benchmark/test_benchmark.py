@@ -15,7 +15,7 @@ from scipy import stats
 
 from mst_clipiqa.benchmark.compare_results import compare_results
 from mst_clipiqa.benchmark.coverage import coverage_elsewhere, crossed_coverage
-from mst_clipiqa.benchmark.results import interval_over_splits, markdown, summarise
+from mst_clipiqa.benchmark.results import RUN_MEASURES, _possible, interval_over_splits, markdown, summarise
 from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, BenchmarkRun, OtherSet, run_all, run_one
 from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
@@ -146,6 +146,18 @@ def test_interval_over_splits_by_hand() -> None:
     half = 4.302653 * math.sqrt(0.01 * (1 / 3 + 0.25))
     assert (low, high) == pytest.approx((0.8 - half, 0.8 + half), abs=1e-6)
     assert all(math.isnan(end) for end in interval_over_splits([0.7], 0.2))
+
+
+def test_an_interval_over_two_splits_ends_where_the_measure_does() -> None:
+    low, high = interval_over_splits([0.5, 0.7], test_share=0.2)
+    assert low < -0.4 and high > 1.6
+    assert interval_over_splits([0.5, 0.7], 0.2, (-1.0, 1.0)) == (low, 1.0)
+    assert interval_over_splits([-0.9, -0.2], 0.2, (-1.0, 1.0)) == (-1.0, 1.0)
+    assert interval_over_splits([0.70, 0.71, 0.72], 0.2, (-1.0, 1.0)) == interval_over_splits([0.70, 0.71, 0.72], 0.2)
+    correlations = dict.fromkeys(("srcc", "plcc", "krcc", "baseline_srcc"), (-1.0, 1.0))
+    shares = dict.fromkeys(("pair_accuracy", "coverage"), (0.0, 1.0))
+    ranges = correlations | shares | {"rmse": (0.0, math.inf)}
+    assert {measure: _possible(measure) for measure in RUN_MEASURES} == ranges
 
 
 def test_better_and_worse_are_told_apart(bench: Bench, runs: list[BenchmarkRun]) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -151,6 +152,23 @@ def test_an_interrupt_is_one_line(run: Run) -> None:
 
     result = run(body)
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_an_interrupt_waits_for_no_thread_and_loses_no_output() -> None:
+    code = """
+import threading, time
+from mst_clipiqa import cli
+def command(prog_name):
+    threading.Thread(target=time.sleep, args=(50,)).start()
+    print("a row")
+    raise SystemExit(130)
+cli.group = command
+cli.main()
+"""
+    began = time.monotonic()
+    done = _python(code)
+    assert (done.returncode, done.stdout) == (130, "a row\n"), done.stderr
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000], ids=["fits a buffer", "fits no buffer"])

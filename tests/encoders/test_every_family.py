@@ -16,12 +16,13 @@ from fastapi.testclient import TestClient
 from mst_clipiqa import Scorer
 from mst_clipiqa.cli import group
 from mst_clipiqa.distribute.plan import Partition, sources
-from mst_clipiqa.distribute.worker import Work, Worker, sha256
+from mst_clipiqa.distribute.worker import Work, Worker
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.families import FAMILIES
 from mst_clipiqa.encoders.onnx_export import exportable
 from mst_clipiqa.integrations.metric import MSTClipIQAMetric
+from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Settings
 from mst_clipiqa.tables.table import read_table

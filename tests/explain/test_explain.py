@@ -20,6 +20,7 @@ from mst_clipiqa.errors import PromptError, UsageError
 from mst_clipiqa.explain import Explanation, explain
 from mst_clipiqa.explain.maps import GRID, WINDOW, _filled
 from mst_clipiqa.explain.overlay import RED, spread
+from mst_clipiqa.explain.results import Fusion, Word, words_sentence
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.heads import PromptHead, TemplateHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
@@ -363,3 +364,30 @@ def test_json_holds_everything() -> None:
     assert data["words"]["correspondence"][1]["word"] == "blue"
     assert data["fusion"]["quality"]["gate"] == pytest.approx(0.5)
     assert "isolation" in data["map_method"] and data["encoder_rows"] == found.encoder_rows
+
+
+@pytest.mark.parametrize(
+    ("effects", "sentence"),
+    [
+        ((-0.3, 0.2), "t: 'w0' changes it most downwards (-0.30), 'w1' most upwards (+0.20)."),
+        ((-0.3, -0.1), "t: 'w0' changes it most downwards (-0.30); no word raises it."),
+        ((0.3, 0.1), "t: 'w0' changes it most upwards (+0.30); no word lowers it."),
+        ((-0.3, 0.004), "t: 'w0' changes it most downwards (-0.30); no word raises it."),
+        ((-0.001, 0.004), "t: no word changes it by 0.01 or more."),
+    ],
+)
+def test_the_sentence_about_words_says_what_their_signs_say(effects: tuple[float, ...], sentence: str) -> None:
+    words = [Word(f"w{place}", None, effect) for place, effect in enumerate(effects)]
+    assert words_sentence("t", words) == sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        (0.25, "25% of the result comes from the coarse stream"),
+        (1.2, "the streams pull in opposite directions, the coarse one more"),
+        (-0.2, "the streams pull in opposite directions, the fine one more"),
+    ],
+)
+def test_the_sentence_about_streams_names_no_share_beyond_the_whole(share: float, says: str) -> None:
+    assert says in Fusion(0.5, np.zeros(1, np.float32), share, 2.0, 3.0).sentence("t")

@@ -81,6 +81,19 @@ def test_an_interrupt_in_reading_items_waits_for_nothing() -> None:
         next(in_order(items(), lambda x: x, workers=1, ahead=2))
 
 
+def test_an_interrupt_does_not_wait_for_work_under_way() -> None:
+    is_free = threading.Event()
+    rows = in_order(range(4), lambda x: x and is_free.wait(20), workers=2, ahead=4)
+    assert next(rows) == (0, 0)
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            rows.throw(KeyboardInterrupt)
+        assert time.monotonic() - began < 5
+    finally:
+        is_free.set()
+
+
 def test_one_that_is_closed_in_a_thread_of_its_own_does_not_wait_for_itself() -> None:
     closed: list[BaseException | None] = []
 

@@ -453,7 +453,11 @@ def test_health_metrics_and_documentation(client: TestClient) -> None:
     assert re.search(r'mst_clipiqa_requests_total\{path="/v1/score",status="200"\} [1-9]', text)
     assert 'path="/v1/score?' not in text
     assert "Expected one of the paths in /docs" in said(client.get("/no/such"), 404)
-    assert "GET '/v1/score'" in said(client.get("/v1/score"), 405)
+    wrong = client.get("/v1/score")
+    assert said(wrong, 405) == "Expected POST for '/v1/score', got GET: send the request with that method."
+    assert wrong.headers["allow"] == "POST"
+    assert said(client.post("/healthz"), 405).startswith("Expected GET for '/healthz', got POST")
+    assert said(client.post("/static/main.js"), 405).startswith("Expected GET or HEAD for '/static/main.js'")
     assert 'path="other"' in client.get("/metrics").text
     schema = client.get("/openapi.json").json()
     assert {"/v1/score", "/v1/compare", "/v1/download", "/healthz", "/readyz", "/metrics"} <= schema["paths"].keys()

@@ -78,7 +78,7 @@ def _write(found: Explanation, folder: Path, target: str) -> None:
 
 def _sentences(found: Explanation, target: str) -> list[str]:
     """Return the results in sentences."""
-    from mst_clipiqa.explain.results import STREAMS
+    from mst_clipiqa.explain.results import STREAMS, words_sentence
 
     lines = []
     for name, value in found.score.targets.items():
@@ -86,13 +86,7 @@ def _sentences(found: Explanation, target: str) -> list[str]:
             low, high = found.score.ranges[name]
             lines.append(found.fusion[name].sentence(f"{name} {value:.2f} ({low:g} to {high:g})"))
     lines += [found.maps[target].sentence(stream, target) for stream in STREAMS]
-    for name, words in found.words.items():
-        if words:
-            least, most = min(words, key=lambda w: w.effect), max(words, key=lambda w: w.effect)
-            lines.append(
-                f"{name}: {shown(least.text)} changes it most downwards ({least.effect:+.2f}), "
-                f"{shown(most.text)} most upwards ({most.effect:+.2f})."
-            )
+    lines += [words_sentence(name, words) for name, words in found.words.items() if words]
     if found.score.reason:
         lines.append(f"Note: {found.score.reason}.")
     return lines

@@ -19,6 +19,7 @@ _LIMITS = (
     ("--max-images", 64, "Most images per request."),
     ("--max-waiting", 256, "Most scores waiting, over all clients."),
     ("--max-held-mb", 256.0, "Most MB of request bodies in memory, over all clients."),
+    ("--max-connections", 512, "Most open connections."),
     ("--timeout", 30.0, "Seconds to receive a request, and as many again to respond."),
 )
 _HIGHEST = 1e12  # of any of these that is no whole number
@@ -75,6 +76,7 @@ def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) ->
         max_images=flags["max_images"],
         max_waiting=flags["max_waiting"],
         max_held=int(flags["max_held_mb"] * 2**20),
+        max_connections=flags["max_connections"],
         seconds=flags["timeout"],
     )
     return Settings(host, port, token, flags["workers"], limits)

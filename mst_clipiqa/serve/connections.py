@@ -1,0 +1,92 @@
+"""Connections: not too many at once, and none that is kept open by sending a request's head slowly or never.
+
+uvicorn has no deadline for the head of a request, and its limit of concurrency refuses requests, not connections, so
+that connections without a request would use it up. Everything after the head is the application's (``reading.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from mst_clipiqa.errors import Rejected
+from mst_clipiqa.serve.responses import rejection
+from mst_clipiqa.serve.settings import Limits
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import H11Protocol as HTTPProtocol
+else:
+    HTTPProtocol = AutoHTTPProtocol  # with httptools, if that is installed
+
+
+def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol with a deadline for the head of a request and a limit of connections."""
+    return type("LimitedProtocol", (_LimitedProtocol,), {"limits": limits})
+
+
+class _LimitedProtocol(HTTPProtocol):
+    """One connection."""
+
+    limits: Limits
+    _deadline: asyncio.TimerHandle | None = None
+    _has_begun = False  # whether a part of a head has arrived
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request, or refuse the connection."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.max_connections:
+            self._refuse(
+                Rejected(503, "Expected fewer connections, but too many are open: try again soon.", retry_after=1)
+            )
+        else:
+            self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; the deadline ends once a head is complete, and begins anew with the next one."""
+        self._has_begun = True
+        super().data_received(data)
+        if self._is_answering():
+            self._stop_waiting()
+        elif self._deadline is None:
+            self._wait()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request as long as uvicorn keeps a connection alive."""
+        super().on_response_complete()
+        self._has_begun = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait(self) -> None:
+        self._deadline = self.loop.call_later(self.limits.seconds, self._late)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if self._is_answering() or self.transport.is_closing():
+            return
+        if self._has_begun:
+            seconds = f"{self.limits.seconds:g} seconds"
+            self._refuse(Rejected(408, f"Expected a whole request within {seconds}, got a part of it: send it faster."))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: Rejected) -> None:
+        """Write a response to no request, and close."""
+        response = rejection(error)
+        headers = [b"%s: %s" % header for header in (*response.raw_headers, (b"connection", b"close"))]
+        lines = [b"HTTP/1.1 %d -" % error.status, *headers, b"", bytes(response.body)]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
