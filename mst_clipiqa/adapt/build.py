@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from mst_clipiqa.adapt.job import AdaptData, AdaptJob, RatedMaterial, moving_of,
 from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders
 from mst_clipiqa.adapt.signal import taught_by
 from mst_clipiqa.data import Record
-from mst_clipiqa.encoders.adapter import adapted_sha256, files_sha256, to_files
+from mst_clipiqa.encoders.adapter import ADAPTER_FILES, adapted_sha256, files_sha256, to_files
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
+from mst_clipiqa.scoring.folders import check_output
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.contamination import trained_on
@@ -54,9 +57,10 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
     """Adapt, and write the model folder if the gate lets it pass.
 
     Raises:
-        UsageError: too few images, or the model has no such target.
+        UsageError: too few images, the model has no such target, or the folder holds other files.
         NotBetter: the adapted model is no better; nothing was written.
     """
+    check_new(job.out)
     found, moving = adapt_model(job, bar)
     if refusal := found.verdict.refusal():
         notes = found.verdict.not_measured()
@@ -64,6 +68,13 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
         raise NotBetter(" ".join([what, *notes]))
     _write(job, moving, found)
     return found
+
+
+def check_new(out: Path) -> None:
+    """Raise UsageError unless a folder can take an adapted model: it holds no model, and nothing that this replaces."""
+    if (out / "config.json").exists():
+        raise UsageError(f"Expected a new folder for -o, got {out}, which holds a model: choose another.")
+    check_output(out, REPORT, *ADAPTER_FILES)
 
 
 def adapt_model(job: AdaptJob, bar: Bar = no_bar) -> tuple[Adapted, Moving]:

@@ -28,11 +28,13 @@ from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import image_hash
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.recipe import check_real
 
 HELD = 3
 """One image in this many is held out, of those that do not train with their ratings."""
 FEWEST = 24
 """Images that adaptation needs."""
+_MOST_LABELS = 0.9  # the others decide
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class AdaptJob:
         signal: where the right order comes from.
         target: the score to adapt; it needs a template head, which reads no prompt.
         check: rated images that decide whether the model is kept.
-        labels: share of them that train instead, 0..1.
+        labels: share of them that train instead, 0 to 0.9.
         recipe, plan: how.
+
+    Raises:
+        UsageError: ``labels`` is out of bounds.
     """
 
     scorer: Scorer
@@ -61,6 +66,10 @@ class AdaptJob:
     labels: float = 0.0
     recipe: AdaptRecipe = field(default_factory=AdaptRecipe)
     plan: LadderPlan = field(default_factory=LadderPlan)
+
+    def __post_init__(self) -> None:
+        """Check the share."""
+        check_real("labels", self.labels, _MOST_LABELS)
 
 
 @dataclass(frozen=True)

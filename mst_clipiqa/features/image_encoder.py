@@ -30,6 +30,7 @@ _Item = TypeVar("_Item")
 
 BATCH_SIZE = 32
 """Images per batch on a CPU, if not said otherwise."""
+_CEILING = 1_000_000  # of images per batch and of workers
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,10 @@ class ImageEncoder:
         policy: EncodingPolicy | None = None,
         opening: OpenOptions | None = None,
     ) -> None:
-        if (batch_size is not None and batch_size < 1) or workers < 1:
-            raise UsageError(f"Expected batch_size and workers of at least 1, got {batch_size} and {workers}.")
+        if not (1 <= (batch_size or 1) <= _CEILING and 1 <= workers <= _CEILING) or batch_size == 0:
+            raise UsageError(
+                f"Expected batch_size and workers of at least 1, at most {_CEILING:,}, got {batch_size} and {workers}."
+            )
         self.encoders = encoders
         self._batch_size = batch_size
         self.workers = workers

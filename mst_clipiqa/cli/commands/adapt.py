@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, encoding_options, load_scorer
+from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, FOLDER, encoding_options, load_scorer
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ REFUSED = 3
 
 @click.command("adapt")
 @click.argument("model")
-@click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder or list of images to adapt to.")
+@click.option("--images", required=True, type=FILE_OR_FOLDER, help="Folder or list of images to adapt to.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder of the adapted model; a new one.")
 @click.option("--train", default="fusion", show_default=True, help="What moves: fusion, norm or lora:RANK.")
 @click.option("--signal", default="ladders", show_default=True, help="Signal: ladders, or teacher:MODEL,MODEL besides.")
 @click.option("--target", default="quality", show_default=True, help="Score to adapt; it must read no prompt.")
-@click.option("--check", type=click.Path(path_type=Path), help="Rated images (.csv) on which SRCC must not fall.")
+@click.option("--check", type=FILE_OR_FOLDER, help="Rated images (.csv) on which SRCC must not fall.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of that rating scale.")
 @click.option("--labels", default=0.0, type=click.FloatRange(0, 0.9), help="Share of the rated images to train on.")
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
@@ -42,7 +42,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     neither their ladders nor SRCC on the ratings of --check become better by more than chance, or one becomes worse,
     nothing is written, and the exit code is 3. The new model has no intervals.
     """
-    from mst_clipiqa.adapt.build import build_adapted
+    from mst_clipiqa.adapt.build import build_adapted, check_new
     from mst_clipiqa.adapt.fit import AdaptRecipe
     from mst_clipiqa.adapt.gate import NotBetter
     from mst_clipiqa.adapt.job import AdaptJob
@@ -54,8 +54,8 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     kind, _ = parse(flags["train"])
     if flags["labels"] and flags["check"] is None:
         raise UsageError("--labels needs --check: name the rated images.")
-    if (output / "config.json").exists():
-        raise UsageError(f"Expected a new folder for -o, got {output}, which holds a model: choose another.")
+    check_new(output)
+    recipe = AdaptRecipe(steps=flags["steps"], anchor=flags["anchor"], seed=flags["seed"])
     precision = "fp32" if kind != "fusion" and flags["precision"] == "auto" else flags["precision"]
     job = AdaptJob(
         load_scorer(flags | {"model": model, "precision": precision}),
@@ -66,7 +66,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
         flags["target"],
         _check(flags["check"], flags["score_range"]),
         flags["labels"],
-        AdaptRecipe(steps=flags["steps"], anchor=flags["anchor"], seed=flags["seed"]),
+        recipe,
     )
     try:
         found = build_adapted(job, lambda label, total: progress(label, total, quiet=quiet))
