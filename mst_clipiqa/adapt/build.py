@@ -43,6 +43,7 @@ class Adapted:
         images: how many trained and how many were held out.
         skipped: images that could not be read, with their reasons.
         labelled: rated images that trained with their ratings.
+        changed: targets whose scores may have changed; they have no intervals any more.
     """
 
     verdict: Verdict
@@ -51,6 +52,7 @@ class Adapted:
     images: tuple[int, int]
     skipped: dict[str, str]
     labelled: tuple[Record, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
@@ -108,6 +110,7 @@ def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, 
         (len(data.training), len(data.held)),
         data.training.skipped | data.held.skipped,
         data.records,
+        tuple(job.scorer.model.config.targets) if moving.features_move else (job.target,),
     )
 
 
@@ -146,9 +149,8 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
         digest = files_sha256(files)
         encoders = dataclasses.replace(config.encoders, sha256=adapted_sha256(pair.sha256, digest), adapter=digest)
         config = dataclasses.replace(config, encoders=encoders)
-    changed = set(config.targets) if moving.features_move else {job.target}
     targets = {
-        name: dataclasses.replace(one, interval=None, growth=0.0) if name in changed else one
+        name: dataclasses.replace(one, interval=None, growth=0.0) if name in found.changed else one
         for name, one in config.targets.items()
     }
     config = dataclasses.replace(config, name=job.out.resolve().name, targets=targets, reference="")
@@ -180,6 +182,7 @@ def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:
         "ladders": asdict(job.plan),
         "images": {"trained": found.images[0], "held_out": found.images[1], "skipped": len(found.skipped)},
         "gate": found.verdict.to_json(),
+        "without_intervals": found.changed,
         "moved": found.moved,
         "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
         "threads": torch.get_num_threads(),

@@ -25,7 +25,7 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
-from mst_clipiqa.model_folder import image_hash
+from mst_clipiqa.model_folder import TrainedModel, image_hash
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.recipe import check_real
@@ -147,17 +147,28 @@ def _hash(path: Path) -> str:
 def moving_of(job: AdaptJob) -> Moving:
     """Return the model with what moves; UsageError if it has no such target or is adapted already."""
     model, pair = job.scorer.model, job.scorer.encoder.encoders
-    target = model.config.targets.get(job.target)
-    if target is None or target.head != "template" or job.target not in model.parts:
-        known = ", ".join(name for name, one in model.config.targets.items() if one.head == "template") or "none"
-        raise UsageError(f"Expected a target with a template head ({known}) to adapt, got {job.target!r}.")
+    _check_target(model, job.target)
     if model.config.encoders.adapter:
-        raise UsageError(f"Expected a model that is not adapted yet, got {model.config.name}: adapt what it came from.")
+        raise UsageError(
+            f"Expected a model with the encoders it was trained on, got {model.config.name}, whose encoders are "
+            "adapted already: adapt the model that it came from."
+        )
     text = Text(templates=pair.encode_templates(list(TEMPLATES)).cpu().clone())
     kind, rank = parse(job.train)
     if kind == "fusion":
         return MovingFusion(pair, model.parts[job.target], text)
     return MovingEncoders(pair, model.parts[job.target], text, start(pair, kind, rank, job.recipe.seed))
+
+
+def _check_target(model: TrainedModel, name: str) -> None:
+    """Raise UsageError for a target that the model does not have, or whose head reads prompts."""
+    targets = model.config.targets
+    free = [known for known, one in targets.items() if one.head == "template" and known in model.parts]
+    if name in free:
+        return
+    why = "whose head reads the prompt" if name in targets else f"which {model.config.name} does not score"
+    advice = f"choose --target {' or '.join(free)}" if free else "choose another model"
+    raise UsageError(f"Expected a target that needs no prompt, for adaptation has none, got {name!r}, {why}: {advice}.")
 
 
 def _rated(

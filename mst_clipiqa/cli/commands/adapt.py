@@ -40,7 +40,8 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
     MODEL on the images as they are. A third of the images is held out, of those that --labels does not train on. If
     neither their ladders nor SRCC on the ratings of --check become better by more than chance, or one becomes worse,
-    nothing is written, and the exit code is 3. The new model has no intervals.
+    nothing is written, and the exit code is 3. The new model has no intervals
+    for what was adapted.
     """
     from mst_clipiqa.adapt.build import build_adapted, check_new
     from mst_clipiqa.adapt.fit import AdaptRecipe
@@ -96,4 +97,6 @@ def _say(found: Adapted, output: Path) -> None:
         click.echo(f"SRCC of {name} with {one.images} ratings{left}: {one.before:.4f} before, {one.after:.4f} after.")
     for sentence in found.verdict.not_measured():
         click.echo(sentence)
+    changed = " and ".join(found.changed)
+    click.echo(f"There are no intervals for {changed}: those of the model before do not hold any more.")
     click.echo(f"{len(found.moved)} tensors moved; {sum(found.seconds.values()):.0f} s in all. Saved in {output}.")
