@@ -137,7 +137,7 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
     if model.folder is not None:
         others = [path for name in model.config.targets if (path := model.folder / f"{name}.png").is_file()]
         written = model.folder / "README.md"
-        card = written.read_text(encoding="utf-8") if written.is_file() else card
+        card = written.read_text(encoding="utf-8", errors="replace") if written.is_file() else card
         others += [path for path in (model.folder / CALIBRATION_FILE,) if path.is_file()]
     save(model, folder, card)
     for other in others:  # curves, which the card shows, and the calibration
