@@ -187,7 +187,8 @@ def _validate(model: MSTCLIPIQA, part: RatedFeatures, recipe: Recipe, line: Epoc
     if len(part):
         q = predict(model, part)
         loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
-        agreement = [float(measure(q.numpy(), part.y.numpy())) for measure in (srcc, plcc)]
+        finite = bool(q.isfinite().all())  # else it diverged
+        agreement = [float(measure(q.numpy(), part.y.numpy())) if finite else -1.0 for measure in (srcc, plcc)]
         rank, linear = (value if np.isfinite(value) else -1.0 for value in agreement)
         line = replace(line, validation_loss=loss, validation_srcc=rank, validation_plcc=linear)
     if part.pairs:

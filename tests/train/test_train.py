@@ -130,6 +130,18 @@ def test_training_learns_what_noise_does(rated: RatedSet, table: FeatureTable) -
     assert losses[-1] < losses[0] / 2
 
 
+def test_a_rate_that_diverges_loses_to_one_that_does_not(rated: RatedSet, table: FeatureTable) -> None:
+    # A step takes off 99 times the weights.
+    wild = replace(QUICK, learning_rates=(1.0,), weight_decay=100.0, batch_size=1, epochs=1, cosine=False)
+    with pytest.raises(
+        UsageError, match=r"^Expected a training that converges, got weights that are not finite: lower"
+    ):
+        fitted(rated, table, "prompt", wild)
+    two = fitted(rated, table, "prompt", replace(wild, learning_rates=(1.0, 1e-3)))
+    assert two.best.learning_rate == 1e-3
+    assert same_weights(two, fitted(rated, table, "prompt", replace(wild, learning_rates=(1e-3,))))
+
+
 def test_the_best_epoch_is_kept_not_the_last(rated: RatedSet, table: FeatureTable) -> None:
     found = fitted(rated, table, "prompt", QUICK)
     assert found.best.validation_srcc == max(line.validation_srcc for line in found.history)
