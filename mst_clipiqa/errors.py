@@ -100,16 +100,20 @@ def install(extra: str) -> str:
     return f'pip install "mst-clipiqa[{extra}]"'
 
 
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is not a whole number of at least ``least``.
+def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is not a whole number of at least ``least`` and, if given, at most ``most``.
 
     Example:
         >>> check_count("workers", 0)
         Traceback (most recent call last):
         mst_clipiqa.errors.UsageError: Expected workers to be a whole number of at least 1, got 0.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    number = int(value) if is_whole else 0  # type: ignore[call-overload]
+    if not is_whole or number < least:
         raise UsageError(f"Expected {name} to be a whole number of at least {least}, got {brief(value)}.")
+    if most is not None and number > most:
+        raise UsageError(f"Expected {name} to be at most {most:,}, got {brief(value)}.")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

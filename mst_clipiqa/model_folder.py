@@ -151,7 +151,7 @@ def load(folder: Path) -> TrainedModel:
         if not (folder / name).is_file():
             raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
     raw_config, raw_weights = ((folder / name).read_bytes() for name in ("config.json", "model.safetensors"))
-    config = _config(_json(raw_config, folder / "config.json"), folder / "config.json")
+    config = _config(read_json(raw_config, folder / "config.json"), folder / "config.json")
     weights = load_weights(raw_weights, folder / "model.safetensors")
     trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
     _check_names(weights, trained, folder)
@@ -167,8 +167,7 @@ def _reference(config: ModelConfig, folder: Path) -> Reference | None:
     path = folder / REFERENCE_FILE
     if not path.is_file():
         raise ModelError(f"Expected {path.name} beside config.json at {folder}, got none: copy the whole folder.")
-    raw = path.read_bytes()
-    if _sha256(raw) != config.reference:
+    if _sha256(raw := path.read_bytes()) != config.reference:
         raise ModelError(f"Expected the {path.name} that config.json names in {folder}, got another: copy both files.")
     try:
         found = Reference.from_arrays({name: array.numpy() for name, array in load_weights(raw, path).items()})
@@ -188,8 +187,8 @@ def load_trained_on(folder: Path) -> TrainedOn:
     path = folder / "trained_on.json"
     if not path.is_file():
         return TrainedOn()
-    seen = _json(path.read_bytes(), path)
-    lists = [seen.get(name, []) if isinstance(seen, dict) else None for name in ("images", "prompts")]
+    seen = read_json(path.read_bytes(), path)
+    lists = [seen.get(name) if isinstance(seen, dict) else None for name in ("images", "prompts")]
     if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists):
         raise ModelError(f"Expected two lists of hashes, images and prompts, in {path}: save the model again.")
     return TrainedOn(*(frozenset(some) for some in lists if some is not None))
@@ -279,7 +278,7 @@ def _view(data: Any, path: Path) -> ViewSpec:
 def _build(kind: type[_C], data: Any, path: Path) -> _C:
     """Return a dataclass from JSON; an unknown or missing key is an error that names it."""
     if not isinstance(data, dict):
-        raise ModelError(f"Expected an object for {kind.__name__} in {path}, got {shown(data)}.")
+        raise ModelError(f"Expected an object for {kind.__name__} in {path}, got {shown(data)}: save the model again.")
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
@@ -293,8 +292,9 @@ def _build(kind: type[_C], data: Any, path: Path) -> _C:
     return kind(**data)
 
 
-def _json(data: bytes, path: Path) -> Any:
+def read_json(data: bytes, path: Path) -> Any:
+    """Return what a JSON file of a model folder holds; ModelError names ``path`` if it is damaged."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: download the file again.") from error
+        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: restore it, or start a new folder.") from error

@@ -35,7 +35,7 @@ from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.features import encode_records
-from mst_clipiqa.train.fit import FAST
+from mst_clipiqa.train.recipe import FAST
 from speed.machine import machine, peak_mb
 from speed.random_pair import write
 

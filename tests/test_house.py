@@ -55,7 +55,7 @@ CHANGING = [  # dataclasses that gather something; all others are frozen
     "scoring/resume.py: Stop",
     "serve/engine.py: _ImageJob",
     "tables/tars.py: Sample",
-    "train/fit.py: _Run",
+    "train/checkpoint.py: TrainingState",
 ]
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from mst_clipiqa.adapt.job import AdaptData, AdaptJob, RatedMaterial, moving_of,
 from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders
 from mst_clipiqa.adapt.signal import taught_by
 from mst_clipiqa.data import Record
-from mst_clipiqa.encoders.adapter import adapted_sha256, files_sha256, to_files
+from mst_clipiqa.encoders.adapter import ADAPTER_FILES, adapted_sha256, files_sha256, to_files
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
+from mst_clipiqa.scoring.folders import check_output
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.contamination import trained_on
@@ -40,6 +43,7 @@ class Adapted:
         images: how many trained and how many were held out.
         skipped: images that could not be read, with their reasons.
         labelled: rated images that trained with their ratings.
+        changed: targets whose scores may have changed; they have no intervals any more.
     """
 
     verdict: Verdict
@@ -48,15 +52,17 @@ class Adapted:
     images: tuple[int, int]
     skipped: dict[str, str]
     labelled: tuple[Record, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
     """Adapt, and write the model folder if the gate lets it pass.
 
     Raises:
-        UsageError: too few images, or the model has no such target.
+        UsageError: too few images, the model has no such target, or the folder holds other files.
         NotBetter: the adapted model is no better; nothing was written.
     """
+    check_new(job.out)
     found, moving = adapt_model(job, bar)
     if refusal := found.verdict.refusal():
         notes = found.verdict.not_measured()
@@ -64,6 +70,13 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
         raise NotBetter(" ".join([what, *notes]))
     _write(job, moving, found)
     return found
+
+
+def check_new(out: Path) -> None:
+    """Raise UsageError unless a folder can take an adapted model: it holds no model, and nothing that this replaces."""
+    if (out / "config.json").exists():
+        raise UsageError(f"Expected a new folder for -o, got {out}, which holds a model: choose another.")
+    check_output(out, REPORT, *ADAPTER_FILES)
 
 
 def adapt_model(job: AdaptJob, bar: Bar = no_bar) -> tuple[Adapted, Moving]:
@@ -97,6 +110,7 @@ def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, 
         (len(data.training), len(data.held)),
         data.training.skipped | data.held.skipped,
         data.records,
+        tuple(job.scorer.model.config.targets) if moving.features_move else (job.target,),
     )
 
 
@@ -135,9 +149,8 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
         digest = files_sha256(files)
         encoders = dataclasses.replace(config.encoders, sha256=adapted_sha256(pair.sha256, digest), adapter=digest)
         config = dataclasses.replace(config, encoders=encoders)
-    changed = set(config.targets) if moving.features_move else {job.target}
     targets = {
-        name: dataclasses.replace(one, interval=None, growth=0.0) if name in changed else one
+        name: dataclasses.replace(one, interval=None, growth=0.0) if name in found.changed else one
         for name, one in config.targets.items()
     }
     config = dataclasses.replace(config, name=job.out.resolve().name, targets=targets, reference="")
@@ -169,6 +182,7 @@ def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:
         "ladders": asdict(job.plan),
         "images": {"trained": found.images[0], "held_out": found.images[1], "skipped": len(found.skipped)},
         "gate": found.verdict.to_json(),
+        "without_intervals": found.changed,
         "moved": found.moved,
         "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
         "threads": torch.get_num_threads(),

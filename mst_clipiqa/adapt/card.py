@@ -26,9 +26,9 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
         *_labelled(report),
         f"- Parameters that moved: {len(report['moved'])} tensors, listed in adapt.json.",
         f"- Time: {report['seconds']['encoding']} s to encode and {report['seconds']['adapting']} s to adapt, "
-        f"on {report['threads']} threads.",
-        "- **There are no intervals** for what was adapted: those of the first model do not hold any more. Calibrate "
-        "them on ratings before you state any.",
+        f"on {report['threads']} thread{'' if report['threads'] == 1 else 's'}.",
+        f"- **There are no intervals** for {' and '.join(report['without_intervals'])}: those of the first model "
+        "do not hold any more. Only `mst-clipiqa train` on rated images makes new ones.",
         "",
         "| held-out ladders | before | after |",
         "|---|---|---|",

@@ -12,6 +12,9 @@ from mst_clipiqa.adapt.ladders import CLEAN, CROPS, Ladders
 from mst_clipiqa.adapt.losses import agreement_loss, anchor_loss, ladder_loss
 from mst_clipiqa.adapt.moving import Material, Moving
 from mst_clipiqa.model.loss import mst_clipiqa_loss
+from mst_clipiqa.train.recipe import check_real, check_whole
+
+_MOST_STEPS, _MOST_WEIGHT = 1_000_000, 1e6
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class AdaptRecipe:
         teacher: weight of the teachers, and of the labels.
         seed: of the order of images.
         shuffle: put the rungs of each ladder in a random order: a signal without worth, which the gate must refuse.
+
+    Raises:
+        UsageError: a number is out of bounds.
     """
 
     steps: int = 150
@@ -39,6 +45,15 @@ class AdaptRecipe:
     teacher: float = 1.0
     seed: int = 0
     shuffle: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        check_whole("steps", self.steps, 0, _MOST_STEPS)
+        check_whole("batch_size", self.batch_size, 1, _MOST_STEPS)
+        check_whole("seed", self.seed, 0)
+        check_real("learning_rate", self.learning_rate, 1.0)
+        for name in ("ladder", "agreement", "anchor", "teacher"):
+            check_real(name, getattr(self, name), _MOST_WEIGHT)
 
 
 @dataclass(frozen=True)

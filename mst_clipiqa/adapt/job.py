@@ -25,14 +25,16 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
-from mst_clipiqa.model_folder import image_hash
+from mst_clipiqa.model_folder import TrainedModel, image_hash
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.recipe import check_real
 
 HELD = 3
 """One image in this many is held out, of those that do not train with their ratings."""
 FEWEST = 24
 """Images that adaptation needs."""
+_MOST_LABELS = 0.9  # the others decide
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class AdaptJob:
         signal: where the right order comes from.
         target: the score to adapt; it needs a template head, which reads no prompt.
         check: rated images that decide whether the model is kept.
-        labels: share of them that train instead, 0..1.
+        labels: share of them that train instead, 0 to 0.9.
         recipe, plan: how.
+
+    Raises:
+        UsageError: ``labels`` is out of bounds.
     """
 
     scorer: Scorer
@@ -61,6 +66,10 @@ class AdaptJob:
     labels: float = 0.0
     recipe: AdaptRecipe = field(default_factory=AdaptRecipe)
     plan: LadderPlan = field(default_factory=LadderPlan)
+
+    def __post_init__(self) -> None:
+        """Check the share."""
+        check_real("labels", self.labels, _MOST_LABELS)
 
 
 @dataclass(frozen=True)
@@ -138,17 +147,28 @@ def _hash(path: Path) -> str:
 def moving_of(job: AdaptJob) -> Moving:
     """Return the model with what moves; UsageError if it has no such target or is adapted already."""
     model, pair = job.scorer.model, job.scorer.encoder.encoders
-    target = model.config.targets.get(job.target)
-    if target is None or target.head != "template" or job.target not in model.parts:
-        known = ", ".join(name for name, one in model.config.targets.items() if one.head == "template") or "none"
-        raise UsageError(f"Expected a target with a template head ({known}) to adapt, got {job.target!r}.")
+    _check_target(model, job.target)
     if model.config.encoders.adapter:
-        raise UsageError(f"Expected a model that is not adapted yet, got {model.config.name}: adapt what it came from.")
+        raise UsageError(
+            f"Expected a model with the encoders it was trained on, got {model.config.name}, whose encoders are "
+            "adapted already: adapt the model that it came from."
+        )
     text = Text(templates=pair.encode_templates(list(TEMPLATES)).cpu().clone())
     kind, rank = parse(job.train)
     if kind == "fusion":
         return MovingFusion(pair, model.parts[job.target], text)
     return MovingEncoders(pair, model.parts[job.target], text, start(pair, kind, rank, job.recipe.seed))
+
+
+def _check_target(model: TrainedModel, name: str) -> None:
+    """Raise UsageError for a target that the model does not have, or whose head reads prompts."""
+    targets = model.config.targets
+    free = [known for known, one in targets.items() if one.head == "template" and known in model.parts]
+    if name in free:
+        return
+    why = "whose head reads the prompt" if name in targets else f"which {model.config.name} does not score"
+    advice = f"choose --target {' or '.join(free)}" if free else "choose another model"
+    raise UsageError(f"Expected a target that needs no prompt, for adaptation has none, got {name!r}, {why}: {advice}.")
 
 
 def _rated(

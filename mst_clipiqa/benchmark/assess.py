@@ -19,6 +19,7 @@ from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, mini_folder, seen_by
+from mst_clipiqa.train.training_file import read_training
 
 SPLIT_PARTS = ("train", "validation", "test", "all")
 
@@ -245,8 +246,5 @@ def _some(found: list[Assessed]) -> list[Assessed]:
 
 
 def _trained_on_set(folder: Path, name: str) -> bool:
-    path = folder / "training.json"
-    if not path.is_file():
-        return False
-    trainings = json.loads(path.read_text(encoding="utf-8")).values()
+    trainings = read_training(folder).values()
     return any(name in (line.get("data"), (line.get("preferences") or {}).get("data")) for line in trainings)

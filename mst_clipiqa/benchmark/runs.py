@@ -30,7 +30,8 @@ from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.calibrate import scores
 from mst_clipiqa.train.contamination import Contamination, contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, rated_features
-from mst_clipiqa.train.fit import Recipe, fit
+from mst_clipiqa.train.fit import fit
+from mst_clipiqa.train.recipe import Recipe
 
 _FEW_RESAMPLES = Resampling(resamples=20)  # intervals are reported over splits, not for a run
 RunKey = tuple[str, Head, int]  # target, head, split

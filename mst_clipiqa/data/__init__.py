@@ -19,10 +19,11 @@ from mst_clipiqa.data.copies import identical
 from mst_clipiqa.data.loading import load, with_images
 from mst_clipiqa.data.preferences import Preference, PreferenceSet, load_preferences
 from mst_clipiqa.data.record import RatedSet, Record, same_text
-from mst_clipiqa.data.sets import SETS, SetInfo, set_name
+from mst_clipiqa.data.sets import RATED_TARGETS, SETS, SetInfo, set_name
 from mst_clipiqa.data.splits import Split, TrainingPart, leakage, make_split
 
 __all__ = [
+    "RATED_TARGETS",
     "SETS",
     "Preference",
     "PreferenceSet",

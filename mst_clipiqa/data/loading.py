@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -38,7 +39,7 @@ def load(
         The records with their scores in native units.
 
     Raises:
-        UsageError: there is no such set, or a range was given for a set whose range is known.
+        UsageError: there is no such set, the range is none, or it was given for a set whose range is known.
         DataError: labels or images are missing, wrong or contradictory.
 
     Example:
@@ -48,6 +49,8 @@ def load(
     key, folder = set_name(name), Path(root)
     if score_range is not None and key not in OWN_FORMATS:
         raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
+    if score_range is not None:
+        _check_range(*score_range)
     is_own_file = key in OWN_FORMATS and key != "imagefolder" and folder.is_file()
     if not folder.is_dir() and not is_own_file:
         raise DataError(
@@ -76,6 +79,14 @@ def load(
         labels=tuple(labels.files),
     )
     return with_images(rated, allow_missing=allow_missing) if images else rated
+
+
+def _check_range(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(
+            f"Expected two finite numbers as the rating scale (--range), the lower one first, got {low:g} and "
+            f"{high:g}: correct them."
+        )
 
 
 def _record(r: Rating, key: str, info: SetInfo, root: Path, labels: Labels) -> Record:

@@ -12,6 +12,9 @@ from mst_clipiqa.data.record import Range
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS
 
+RATED_TARGETS = ("quality", "correspondence", "authenticity", "overall")
+"""What people rate, in all sets."""
+
 Columns = tuple[str, ...]  # names of one column in the published copies; the first one found is read
 
 

@@ -83,7 +83,7 @@ def _spellings(names: Sequence[str]) -> dict[str, str]:
 def _from_json(path: Path) -> Parts:
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("train", "test")):
         raise DataError(f'Expected {{"train": [names], "test": [names]}} in {shown(path)}, got other JSON: correct it.')

@@ -18,6 +18,7 @@ from pathlib import Path
 from mst_clipiqa.data.record import Record, same_text
 from mst_clipiqa.data.split_files import read_parts
 from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.tables.atomic import write_atomically
 
 Records = tuple[Record, ...]
 
@@ -64,11 +65,15 @@ class Split:
         """Return the share of test images whose prompt was seen in training or validation."""
         return leakage((*self.train, *self.validation), self.test)
 
+    def names(self) -> dict[str, list[str]]:
+        """Return the names of the images of each part."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: [record.name for record in records] for part, records in parts.items()}
+
     def save(self, path: str | Path) -> None:
         """Write the names of the three parts as JSON, which ``make_split(records, path)`` reads."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        names = {part: [record.name for record in records] for part, records in parts.items()}
-        Path(path).write_text(json.dumps({"protocol": self.protocol, **names}, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({"protocol": self.protocol, **self.names()}, indent=1) + "\n"
+        write_atomically(Path(path), text.encode())
 
 
 def make_split(
@@ -103,7 +108,8 @@ def make_split(
     ordered = tuple(sorted(records, key=lambda r: r.name))
     if not (0 <= test_share < 1 and 0 <= validation_share < 1):
         raise UsageError(
-            f"Expected shares from 0 to below 1, got {test_share:g} and {validation_share:g}: correct them."
+            f"Expected test_share and validation_share from 0 to below 1, got {test_share:g} and {validation_share:g}: "
+            "correct them."
         )
     if len({record.name for record in ordered}) < len(ordered):
         raise DataError("Expected records with different names, got one name twice: split one set at a time.")

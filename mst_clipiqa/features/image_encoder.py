@@ -30,6 +30,7 @@ _Item = TypeVar("_Item")
 
 BATCH_SIZE = 32
 """Images per batch on a CPU, if not said otherwise."""
+_CEILING = 1_000_000  # of images per batch and of workers
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ class ImageEncoder:
         opening: OpenOptions | None = None,
     ) -> None:
         if batch_size is not None:
-            check_count("batch_size", batch_size)
-        check_count("workers", workers)
+            check_count("batch_size", batch_size, most=_CEILING)
+        check_count("workers", workers, most=_CEILING)
         self.encoders = encoders
         self.chosen_batch_size = batch_size
         self.workers = workers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.images.files import MAX_BYTES, File
 
 MAX_PIXELS = 178_956_970
@@ -25,6 +26,9 @@ class OpenOptions:
             much faster for photographs, but not the same pixels as a full decode. None decodes in full.
         color: "srgb" converts by the embedded profile; "as-stored" ignores it, as CLIP's preprocessing does.
         frame: of an animated image: "first" or "middle".
+
+    Raises:
+        UsageError: there is no such ``color`` or ``frame``.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -32,6 +36,13 @@ class OpenOptions:
     reduce_to: int | None = None
     color: str = "srgb"
     frame: str = "first"
+
+    def __post_init__(self) -> None:
+        """Check both words."""
+        if self.color not in COLORS:
+            raise UsageError(f"Expected the color srgb or as-stored, got {self.color!r}{nearest(self.color, COLORS)}.")
+        if self.frame not in FRAMES:
+            raise UsageError(f"Expected the frame first or middle, got {self.frame!r}{nearest(self.frame, FRAMES)}.")
 
 
 @dataclass(frozen=True)

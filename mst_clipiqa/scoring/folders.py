@@ -24,6 +24,7 @@ ENCODER_FOLDER = "encoders"
 """The folder beside a model's weights that holds its encoders, if they are small enough to go with it."""
 
 _NEEDED = ("config.json", "model.safetensors")
+_WRITTEN = (*_NEEDED, "README.md", "trained_on.json")
 _ADDED = ("README.md", "trained_on.json", REFERENCE_FILE, CALIBRATION_FILE, *ADAPTER_FILES)
 _WANTED = (*_NEEDED, *_ADDED, f"{ENCODER_FOLDER}/*.json")
 _DOWNLOADED = (*_WANTED, f"{ENCODER_FOLDER}/*.safetensors")
@@ -69,6 +70,32 @@ def load_folder(folder: Path) -> TrainedModel:
     return dataclasses.replace(trained, config=dataclasses.replace(trained.config, name=name)) if name else trained
 
 
+def check_output(folder: Path, *others: str) -> None:
+    """Check that a model folder can be written here, over nothing but an older model.
+
+    Args:
+        folder: where to; may be missing.
+        others: names of the files that come beside those of every model folder.
+
+    Raises:
+        UsageError: the folder has a file of this name, but is no model folder.
+    """
+    there = [name for name in (*_WRITTEN, *others) if (folder / name).exists()]
+    if there and not _is_model(folder):
+        raise UsageError(
+            f"Expected a new folder or that of a model, got {folder}, which holds a {there[0]} of something else: "
+            "choose another folder."
+        )
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and {"format", "encoders", "targets"} <= config.keys()
+
+
 def pinned_name(folder: Path) -> str | None:
     """Return "org/name@commit" for a folder in the hub's cache, None for any other.
 
@@ -98,7 +125,11 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
         model: a trained model; UsageError for zero-shot, which has nothing to save.
         source: what loads its encoders here.
         folder: made if missing; files of an older model in it are replaced.
+
+    Raises:
+        UsageError: the model is zero-shot, or the folder holds files that are not those of a model.
     """
+    check_output(folder)
     if model.config.name.startswith(ZERO_SHOT):
         raise UsageError("Expected a trained model to save, got zero-shot, which has no weights: train one.")
     card, others = f"# {model.config.name}\n", []
@@ -109,7 +140,7 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
     if model.folder is not None:
         others = [path for name in model.config.targets if (path := model.folder / f"{name}.png").is_file()]
         written = model.folder / "README.md"
-        card = written.read_text(encoding="utf-8") if written.is_file() else card
+        card = written.read_text(encoding="utf-8", errors="replace") if written.is_file() else card
         others += [path for path in (model.folder / CALIBRATION_FILE,) if path.is_file()]
     save(model, folder, card)
     for other in others:  # curves, which the card shows, and the calibration

@@ -16,7 +16,7 @@ from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import UsageError, brief, check_count, nearest
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
-from mst_clipiqa.images.options import COLORS, FRAMES, MAX_PIXELS, OpenOptions
+from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.folders import ZERO_SHOT, encoder_source, load_folder
 from mst_clipiqa.scoring.granularity import Granularity, marked
@@ -172,9 +172,5 @@ def _adapted(encoders: EncoderPair, folder: Path, adapter: str, how: ScoreOption
 
 
 def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:
-    if how.color not in COLORS:
-        raise UsageError(f"Expected the color srgb or as-stored, got {how.color!r}{nearest(how.color, COLORS)}.")
-    if how.frame not in FRAMES:
-        raise UsageError(f"Expected the frame first or middle, got {how.frame!r}{nearest(how.frame, FRAMES)}.")
     reduce_to = needed_side(encoders.view) if how.fast_decode else None
     return OpenOptions(how.max_pixels, reduce_to=reduce_to, color=how.color, frame=how.frame)

@@ -6,7 +6,6 @@ test part encoded, so that the card can state how well the saved model does.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 
 from mst_clipiqa.data import PreferenceSet, Record, TrainingPart
-from mst_clipiqa.errors import ModelError
 from mst_clipiqa.evaluate import (
     Evaluation,
     Extras,
@@ -32,18 +30,18 @@ from mst_clipiqa.evaluate import (
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, save, write_card
+from mst_clipiqa.model_folder import Target, TrainedModel, save, write_card
 from mst_clipiqa.train.calibrate import Calibrating, describe, halves, scores, widen
 from mst_clipiqa.train.card import card
-from mst_clipiqa.train.contamination import Contamination, contamination, seen_by, trained_on
+from mst_clipiqa.train.checkpoint import Epoch
+from mst_clipiqa.train.contamination import Contamination, contamination, seen_by
 from mst_clipiqa.train.curves import draw_history
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
-from mst_clipiqa.train.fit import Epoch, Fitted, fit
+from mst_clipiqa.train.fit import Fitted, fit
 from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.joining import CHECKPOINT, SPLIT_FILE, joined, older_model
 from mst_clipiqa.train.preferences import all_differences, pair_features, put_on_scale
 from mst_clipiqa.train.training_file import read_training, write_training
-
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -97,14 +95,18 @@ def build(
 
     Returns:
         The result; None if the split has no test part.
+
+    Raises:
+        UsageError: the folder holds files that are not those of a model, or another split.
+        ModelError: a file of the folder is damaged, or its model has other encoders.
     """
-    scale = job.scale
+    older = older_model(job, encoder)
     job.out.mkdir(parents=True, exist_ok=True)
-    older = _older(job, encoder)
-    learnt = learn(job.split.for_training(), job, encoder, bar, _kept_reference(job, older), log=log)
-    saved = _trained(job, encoder, learnt, scale, older)
+    kept = older.reference if older else None  # the intervals of the other targets depend on it
+    learnt = learn(job.split.for_training(), job, encoder, bar, kept, log=log)
+    saved = joined(job, encoder, older, (_target(job, learnt), learnt.fitted.model, learnt.reference))
     save(saved, job.out, card(saved.config, job.split.protocol, {}))
-    job.split.save(job.out / "split.json")
+    job.split.save(job.out / SPLIT_FILE)
     result = measure(saved, job, encoder, bar) if job.split.test else None
     write_training(job.out, job.target, _entry(job, encoder, learnt, result))
     draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
@@ -221,38 +223,11 @@ def _band(model: TrainedModel, name: str, part: RatedFeatures, q: np.ndarray) ->
     return q - half, q + half
 
 
-def _kept_reference(job: TrainingJob, older: TrainedModel | None) -> Reference | None:
-    """Return the reference of the folder's other targets, whose intervals depend on it; None if there is none."""
-    return older.reference if older and older.config.targets.keys() - {job.target} else None
-
-
-def _older(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
-    """Return the model that is already in the folder, if any; the new target joins it."""
-    if not (job.out / "config.json").is_file():
-        return None
-    older = load(job.out)
-    if older.config.encoders.sha256 != encoder.encoders.sha256:
-        raise ModelError(f"Expected a new folder or one with the same encoders, got {job.out}: choose another with -o.")
-    return older
-
-
-def _trained(
-    job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, scale: tuple[float, float], older: TrainedModel | None
-) -> TrainedModel:
-    """Return the folder's model with the new target added."""
-    pair = encoder.encoders
+def _target(job: TrainingJob, learnt: Learnt) -> Target:
+    """Return the new target as config.json has it."""
     wide = learnt.widening
     interval, growth = (wide.interval, wide.growth) if wide else (None, 0.0)
-    target = Target(job.head, *scale, interval, calibrated=job.has_ratings, growth=growth)
-    seen = trained_on([*job.split.train, *job.split.validation])
-    if older is None:
-        fine = None if pair.dim_fine == pair.dim else pair.dim_fine
-        reference = EncoderRef(pair.source, pair.sha256, pair.dim, fine)
-        config = ModelConfig(job.out.resolve().name, reference, {job.target: target}, pair.view)
-        return TrainedModel(config, {job.target: learnt.fitted.model}, seen, reference=learnt.reference)
-    config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
-    together = TrainedOn(older.trained_on.images | seen.images, older.trained_on.prompts | seen.prompts)
-    return TrainedModel(config, {**older.parts, job.target: learnt.fitted.model}, together, reference=learnt.reference)
+    return Target(job.head, *job.scale, interval, calibrated=job.has_ratings, growth=growth)
 
 
 def _entry(job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, result: TrainingResult | None) -> dict[str, Any]:

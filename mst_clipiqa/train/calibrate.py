@@ -18,7 +18,8 @@ from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import HeldOut, Reference, Widening, fit_widening, make_reference
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.train.features import RatedFeatures
-from mst_clipiqa.train.fit import Fitted, Recipe, fit, predict
+from mst_clipiqa.train.fit import Fitted, fit, predict
+from mst_clipiqa.train.recipe import Recipe
 
 _FEWEST_LEFT_OUT = 20  # images that a generator needs to be left out, and calibration to be possible
 Features = Callable[[Sequence[Record]], RatedFeatures]

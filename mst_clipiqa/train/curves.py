@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mst_clipiqa.errors import need
 
 if TYPE_CHECKING:
-    from mst_clipiqa.train.fit import Epoch
+    from mst_clipiqa.train.checkpoint import Epoch
 
 
 def check_drawing() -> None:

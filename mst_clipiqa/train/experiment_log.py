@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mst_clipiqa.errors import UsageError, nearest, need
 
 if TYPE_CHECKING:
-    from mst_clipiqa.train.fit import Epoch, Recipe
+    from mst_clipiqa.train.checkpoint import Epoch
+    from mst_clipiqa.train.recipe import Recipe
 
 TRACKERS = ("tensorboard", "wandb")
 

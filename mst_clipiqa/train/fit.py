@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,67 +19,11 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import plcc, srcc
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
-from mst_clipiqa.tables.atomic import atomic
+from mst_clipiqa.train.checkpoint import Epoch, State, TrainingState, keep, resume
 from mst_clipiqa.train.features import PairFeatures, RatedFeatures
 from mst_clipiqa.train.identity import identity_of
 from mst_clipiqa.train.preferences import all_differences, bradley_terry_loss, differences, share_right
-
-State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; the fields are the flags of ``mst-clipiqa train``."""
-
-    name: str
-    learning_rates: tuple[float, ...]  # all are tried; the best on validation is kept
-    weight_decay: float
-    decoupled: bool  # AdamW rather than Adam
-    batch_size: int
-    epochs: int
-    patience: int  # epochs without a better validation SRCC before a rate is abandoned
-    cosine: bool  # short warm-up, then cosine decay to zero
-    identity_start: bool  # W_c and W_f start as the identity if they are square, the gate at one half
-    ranking_weight: float = 1.0  # lambda
-    margin: float = 0.1  # on the scale 1..5
-    seed: int = 0  # same seed, machine and threads: same weights, bit for bit
-
-
-PAPER = Recipe("paper", (5e-6,), 1e-3, False, 8, 20, 20, False, False)
-"""The published recipe and loss (section 4.1), except that the epoch is selected on a validation part."""
-
-FAST = Recipe("fast", (1e-3,), 1e-2, True, 128, 24, 6, True, True)
-"""Ours: the same loss from a zero-shot start, with fewer and larger steps."""
-
-RECIPES = {"paper": PAPER, "fast": FAST}
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch of the training history; losses and scores on the head's scale 1..5.
-
-    Attributes:
-        learning_rate, epoch: the rate, and the number of the epoch from 1.
-        training_loss: the mean over its batches.
-        validation_loss: on the validation part.
-        validation_srcc, validation_plcc: on the rated images of the validation part; NaN without ratings.
-        validation_pairs: share of the validation pairs that are ordered right; None without pairs.
-    """
-
-    learning_rate: float
-    epoch: int
-    training_loss: float
-    validation_loss: float
-    validation_srcc: float
-    validation_plcc: float = -1.0  # of checkpoints that do not have it
-    validation_pairs: float | None = None
-
-    @property
-    def agreement(self) -> float:
-        """Return what selects the epoch, -1..1: SRCC, 2 x the share of pairs - 1, or the mean of both."""
-        found = [self.validation_srcc, None if self.validation_pairs is None else 2 * self.validation_pairs - 1]
-        known = [value for value in found if value is not None and math.isfinite(value)]
-        return sum(known) / len(known) if known else -1.0
+from mst_clipiqa.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -90,21 +33,6 @@ class Fitted:
     model: MSTCLIPIQA
     best: Epoch
     history: tuple[Epoch, ...]
-
-
-@dataclass
-class _Run:
-    """The state that a stopped training needs to resume."""
-
-    rate: int = 0  # index of the learning rate
-    epoch: int = 0  # epochs done with it
-    model: State | None = None
-    optimiser: dict[str, Any] | None = None
-    best: Epoch | None = None
-    best_model: State | None = None
-    stale: int = 0  # epochs since this rate's best
-    rate_best: float = -2.0
-    history: list[Epoch] = field(default_factory=list)
 
 
 def fit(
@@ -127,21 +55,22 @@ def fit(
         report: called after each epoch.
 
     Raises:
-        UsageError: a part is too small, or the checkpoint belongs to another training.
+        UsageError: a part is too small, the checkpoint is damaged or belongs to another training, or the weights did
+            not stay finite.
     """
     _check_sizes(training, validation)
     identity = identity_of(training, validation, head, recipe) if checkpoint else {}
-    run = _resume(checkpoint, identity)
+    run = resume(checkpoint, identity)
     while run.rate < len(recipe.learning_rates):
         for epoch in _epochs(run, training, validation, head, recipe):
             if checkpoint:
-                _keep(checkpoint, run, identity)
+                keep(checkpoint, run, identity)
             if report:
                 report(epoch)
         run = replace(run, rate=run.rate + 1, epoch=0, model=None, optimiser=None, stale=0, rate_best=-2.0)
     model = MSTCLIPIQA(training.f_c.shape[1], head, training.f_f.shape[1])
-    if run.best is None or run.best_model is None:
-        raise UsageError(f"Expected a recipe with at least one epoch and learning rate, got {recipe}.")
+    if run.best is None or run.best_model is None or not _finite(run.best_model):
+        raise UsageError("Expected a training that converges, got weights that are not finite: lower learning_rates.")
     model.load_state_dict(run.best_model)
     return Fitted(model.eval().requires_grad_(False), run.best, tuple(run.history))
 
@@ -174,7 +103,7 @@ def _check_sizes(training: RatedFeatures, validation: RatedFeatures) -> None:
 
 
 def _epochs(
-    run: _Run, training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Recipe
+    run: TrainingState, training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Recipe
 ) -> Iterator[Epoch]:
     """Train with one learning rate; ``run`` is up to date whenever an epoch is yielded."""
     rate = recipe.learning_rates[run.rate]
@@ -204,7 +133,9 @@ def _epochs(
         yield line
 
 
-def _start(run: _Run, sizes: tuple[int, int], head: Head, recipe: Recipe) -> tuple[MSTCLIPIQA, torch.optim.Optimizer]:
+def _start(
+    run: TrainingState, sizes: tuple[int, int], head: Head, recipe: Recipe
+) -> tuple[MSTCLIPIQA, torch.optim.Optimizer]:
     """Return the model and the optimiser, initialised from the seed or restored from the run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -256,7 +187,8 @@ def _validate(model: MSTCLIPIQA, part: RatedFeatures, recipe: Recipe, line: Epoc
     if len(part):
         q = predict(model, part)
         loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
-        agreement = [float(measure(q.numpy(), part.y.numpy())) for measure in (srcc, plcc)]
+        finite = bool(q.isfinite().all())  # else it diverged
+        agreement = [float(measure(q.numpy(), part.y.numpy())) if finite else -1.0 for measure in (srcc, plcc)]
         rank, linear = (value if np.isfinite(value) else -1.0 for value in agreement)
         line = replace(line, validation_loss=loss, validation_srcc=rank, validation_plcc=linear)
     if part.pairs:
@@ -273,27 +205,9 @@ def _cosine(share: float, warm_up: float = 0.05) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (share - warm_up) / (1 - warm_up))))
 
 
+def _finite(state: State) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in state.values())
+
+
 def _copied(state: State) -> State:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
-
-
-def _keep(path: Path, run: _Run, identity: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
-    state = {**vars(run), "best": run.best and asdict(run.best), "history": [asdict(line) for line in run.history]}
-    with atomic(path) as file:
-        torch.save({"identity": identity, "run": state}, file)
-
-
-def _resume(path: Path | None, identity: dict[str, Any]) -> _Run:
-    if path is None or not path.is_file():
-        return _Run()
-    saved = torch.load(path, weights_only=True)
-    if saved["identity"] != identity:
-        different = sorted(key for key in identity if saved["identity"].get(key) != identity[key])
-        raise UsageError(
-            f"Expected a checkpoint of this training in {path}, but its {', '.join(different)} differ: "
-            "choose another folder, or delete the file to start over."
-        )
-    run = saved["run"]
-    best = Epoch(**run["best"]) if run["best"] else None
-    return _Run(**{**run, "best": best, "history": [Epoch(**line) for line in run["history"]]})

@@ -9,7 +9,7 @@ from pathlib import Path
 from mst_clipiqa.data import Preference, PreferenceSet, RatedSet, Record, Split
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.model.mst_clipiqa import Head
-from mst_clipiqa.train.fit import Recipe
+from mst_clipiqa.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class TrainingJob:
     """What to train.
 
     Attributes:
-        rated: the rated set; with pairs alone, their images without ratings, and the head's own scale 1..5.
+        rated: the rated set; with pairs alone, their images without ratings, on the head's own scale 1..5.
         split: its training, validation and test parts.
         target: the target to predict.
         head: "template" or "prompt".
@@ -25,6 +25,9 @@ class TrainingJob:
         out: the model folder.
         leave_out: whether to calibrate the intervals also on each generator left out of a training of its own.
         preferences: pairs to train on; the split has their images too. With pairs, no generator is left out.
+
+    Raises:
+        UsageError: the set has no such target.
     """
 
     rated: RatedSet
@@ -36,13 +39,16 @@ class TrainingJob:
     leave_out: bool = True
     preferences: PreferenceSet | None = None
 
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Return the native range of the target; UsageError if the set has no such target."""
+    def __post_init__(self) -> None:
+        """Check the target."""
         if self.target not in self.rated.ranges:
             known = ", ".join(self.rated.ranges)
             hint = nearest(self.target, self.rated.ranges)
             raise UsageError(f"Expected a target of {self.rated.name} ({known}), got {self.target!r}{hint}.")
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Return the native range of the target."""
         return self.rated.ranges[self.target]
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from mst_clipiqa.adapt.build import adapt_model, build_adapted
 from mst_clipiqa.adapt.fit import AdaptRecipe, Guides, adapt
 from mst_clipiqa.adapt.gate import LadderGain, NotBetter, RatingGain, Verdict, right_order
-from mst_clipiqa.adapt.job import AdaptJob, split
+from mst_clipiqa.adapt.job import AdaptJob, moving_of, split
 from mst_clipiqa.adapt.ladders import LadderPlan, make_ladders, version_of
 from mst_clipiqa.adapt.losses import fidelity_loss, ladder_loss
 from mst_clipiqa.adapt.moving import Material, MovingEncoders, MovingFusion, parse
@@ -243,7 +244,9 @@ def test_a_better_model_is_written_as_it_was_measured(
     (encoded,) = adapted.encode([images[0]])
     assert torch.allclose(encoded.f_c, f_c[0], atol=1e-4) and torch.allclose(encoded.f_f, f_f[0], atol=1e-4)
     assert "There are no intervals" in (out / "README.md").read_text()
-    assert json.loads((out / "adapt.json").read_text())["train"] == train
+    report = json.loads((out / "adapt.json").read_text())
+    assert (report["train"], report["without_intervals"]) == (train, ["quality"])
+    assert poor(images[0]).intervals and not adapted(images[0]).intervals
     adapted.save_pretrained(tmp_path / "copy")
     shutil.rmtree(out)  # the copy needs nothing of it
     copied = Scorer.load(tmp_path / "copy", device="cpu", precision="fp32")
@@ -266,7 +269,10 @@ def test_lora_has_pefts_names(scorer: Scorer) -> None:
 def test_another_adapter_than_the_folders_is_refused(poor: Scorer, images: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     build_adapted(job(poor, images, out, train="lora:2"))
-    with pytest.raises(UsageError, match="Expected a model that is not adapted yet, got out"):
+    with pytest.raises(
+        UsageError,
+        match=r"^Expected a model with the encoders it was trained on, got out, whose .*: adapt the model that it came",
+    ):
         build_adapted(job(Scorer.load(out, device="cpu"), images, tmp_path / "twice"))
     content = bytearray((out / "adapter_model.safetensors").read_bytes())
     content[-1] ^= 1
@@ -387,6 +393,32 @@ def test_a_third_is_held_out_whatever_the_order(images: list[Path]) -> None:
 def test_what_cannot_move_is_said(train: str) -> None:
     with pytest.raises(UsageError, match="Expected --train fusion, norm or lora:R"):
         parse(train)
+
+
+def test_a_head_that_reads_prompts_is_not_adapted(scorer: Scorer, images: list[Path], tmp_path: Path) -> None:
+    model = scorer.model
+    reads = {"correspondence": Target("prompt", 0.0, 5.0)}
+    parts = model.parts | {"correspondence": MSTCLIPIQA(DIM, "prompt")}
+
+    def asked(target: str, targets: dict[str, Target]) -> str:
+        config = dataclasses.replace(model.config, targets=targets)
+        both = Scorer(dataclasses.replace(model, config=config, parts=parts), scorer.encoder)
+        with pytest.raises(UsageError) as found:
+            moving_of(job(both, images, tmp_path / "out", target=target))
+        return str(found.value)
+
+    two = model.config.targets | reads
+    needs = "Expected a target that needs no prompt, for adaptation has none, got"
+    prompt = f"{needs} 'correspondence', whose head reads the prompt"
+    assert asked("correspondence", two) == f"{prompt}: choose --target quality."
+    assert asked("overall", two) == f"{needs} 'overall', which base does not score: choose --target quality."
+    assert asked("correspondence", reads) == f"{prompt}: choose another model."
+
+
+@pytest.mark.parametrize("labels", [-0.1, 0.91, math.nan])
+def test_labels_are_a_share(scorer: Scorer, images: list[Path], tmp_path: Path, labels: float) -> None:
+    with pytest.raises(UsageError, match=r"^Expected labels to be a number from 0 to 0\.9, got"):
+        job(scorer, images, tmp_path, labels=labels)
 
 
 def test_what_can_move_is_read() -> None:

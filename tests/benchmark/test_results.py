@@ -15,7 +15,7 @@ from mst_clipiqa.evaluate import pair_accuracy
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.features import encode_records
-from mst_clipiqa.train.fit import FAST
+from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
 
 QUICK = replace(FAST, learning_rates=(3e-3,), epochs=5, batch_size=16)

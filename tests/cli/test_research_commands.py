@@ -182,6 +182,17 @@ def test_cache_commands(model: Path, cache: Path, tmp_path: Path) -> None:
         (["--recipe", "fats"], "did you mean 'fast'"),
         (["--set", "epoch=3"], "Expected --set FIELD=VALUE with a field of"),
         (["--set", "epochs=many"], "Expected a value like 24 for epochs, got 'many'"),
+        (["--set", "cosine=yes"], "Expected a value like true for cosine, got 'yes'"),
+        (["--set", "learning_rates=1e-3,"], "Expected a value like 0.001 for learning_rates, got '1e-3,'"),
+        (["--set", "learning_rates=nan"], "Expected learning_rates above 0, up to 1, got 'nan'"),
+        (["--set", "epochs=-1"], "Expected epochs to be a whole number from 1 to 100,000, got -1"),
+        (["--seed", "-1"], "Expected seed to be a whole number from 0 to 4,294,967,295, got -1"),
+        (["--range", "0", "inf"], "Expected two finite numbers as the rating scale (--range), the lower one first"),
+        (["--range", "5", "0"], "the lower one first, got 5 and 0: correct them"),
+        (["--range", "nan", "5"], "the lower one first, got nan and 5: correct them"),
+        (["--test-share", "nan"], "Expected test_share and validation_share from 0 to below 1, got nan and 0.15"),
+        (["--batch-size", "99999999999999999999"], "Expected batch_size to be at most 1,000,000, got 9"),
+        (["--color", "srbg"], "Expected the color srgb or as-stored, got 'srbg' (did you mean 'srgb'?)"),
         (["--encoders", "nothing"], "Expected encoders 'mini', 'openai', 'siglip2', 'metaclip2' or 'COARSE,FINE'"),
         (["--split-by", "official"], "Expected an official split"),
     ],
@@ -192,6 +203,30 @@ def test_wrong_usage_is_one_sentence(data: Path, tmp_path: Path, arguments: list
     result = run(*base, *target, *arguments, code=2)
     assert result.stderr.count("\n") == 1 or result.stderr.startswith("Note")
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--target", "qality"],
+            "(quality, correspondence, authenticity, overall), got 'qality' (did you mean 'quality'?)",
+        ),
+        (["--target", "my score"], "(quality, correspondence, authenticity, overall), got 'my score'."),
+        (["--target", "quality", "--range", 0, 5], "Expected --range with --data only, got it with --pairs alone"),
+    ],
+)
+def test_pairs_train_what_people_rate(data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    rows = [f"gen0_{p:03d}_0.png,gen1_{p:03d}_1.png,a,prompt {p}" for p in range(8)]
+    (data / "few.csv").write_text("\n".join(["image_a,image_b,preferred,prompt", *rows]))
+    try:
+        result = run(
+            "train", "--pairs", data / "few.csv", "--head", "template", "-o", tmp_path / "m", *arguments, code=2
+        )
+    finally:
+        (data / "few.csv").unlink()  # a set of one csv file
+    assert message in result.stderr
+    assert not (tmp_path / "m").exists()
 
 
 def test_convert_by_the_command_line(tmp_path: Path) -> None:

@@ -273,9 +273,11 @@ def test_a_word_that_is_no_way_to_split() -> None:
 
 
 def test_shares_and_sizes_that_make_no_sense() -> None:
-    with pytest.raises(UsageError, match=r"Expected shares from 0 to below 1, got 1 and 0\.1"):
+    with pytest.raises(UsageError, match=r"Expected test_share and validation_share from 0 to below 1, got 1 and 0\.1"):
         make_split(records(), test_share=1)
-    with pytest.raises(UsageError, match=r"Expected shares from 0 to below 1, got 0\.2 and 1\.5"):
+    with pytest.raises(
+        UsageError, match=r"Expected test_share and validation_share from 0 to below 1, got 0\.2 and 1\.5"
+    ):
         make_split(records(), test_share=0.2, validation_share=1.5)
     with pytest.raises(DataError, match="Expected at least two prompts to choose a test part from, got 1"):
         make_split(records(groups=1))
@@ -293,7 +295,10 @@ def test_a_share_of_nothing_is_nothing_and_a_small_one_is_one_prompt() -> None:
     ("test", "validation"), [(1.0, 0.1), (1.5, 0.1), (-0.1, 0.1), (0.2, 1.0), (0.2, 7.0), (0.2, -1.0)]
 )
 def test_shares_off_the_scale_are_refused(test: float, validation: float) -> None:
-    with pytest.raises(UsageError, match=rf"Expected shares from 0 to below 1, got {test:g} and {validation:g}"):
+    with pytest.raises(
+        UsageError,
+        match=rf"Expected test_share and validation_share from 0 to below 1, got {test:g} and {validation:g}",
+    ):
         make_split(records(), test_share=test, validation_share=validation)
 
 

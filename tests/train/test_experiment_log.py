@@ -15,9 +15,10 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.train.build import build
+from mst_clipiqa.train.checkpoint import Epoch
 from mst_clipiqa.train.experiment_log import check_log, experiment_log
-from mst_clipiqa.train.fit import FAST, Epoch
 from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
 
 RECIPE = replace(FAST, learning_rates=(1e-3, 3e-3), epochs=3, batch_size=16, patience=3)

@@ -21,8 +21,9 @@ from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import load
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
+from mst_clipiqa.train.checkpoint import Epoch
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
-from mst_clipiqa.train.fit import FAST, Epoch, fit
+from mst_clipiqa.train.fit import fit
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.preferences import (
     all_differences,
@@ -31,6 +32,7 @@ from mst_clipiqa.train.preferences import (
     put_on_scale,
     share_right,
 )
+from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
 from tests.train.test_train import no_bar
 

@@ -25,10 +25,12 @@ from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import Learnt, build, learn, measure
 from mst_clipiqa.train.calibrate import halves
+from mst_clipiqa.train.checkpoint import Epoch
 from mst_clipiqa.train.contamination import contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
-from mst_clipiqa.train.fit import FAST, PAPER, Epoch, Fitted, Recipe, _cosine, fit, predict
+from mst_clipiqa.train.fit import Fitted, _cosine, fit, predict
 from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.recipe import FAST, PAPER, Recipe
 from tests.fakes import FakePair, rated_set
 from tests.scoring.test_scorer import model as closed_form_model
 
@@ -126,6 +128,18 @@ def test_training_learns_what_noise_does(rated: RatedSet, table: FeatureTable) -
     assert found.best.validation_srcc > 0.8
     losses = [line.training_loss for line in found.history]
     assert losses[-1] < losses[0] / 2
+
+
+def test_a_rate_that_diverges_loses_to_one_that_does_not(rated: RatedSet, table: FeatureTable) -> None:
+    # A step takes off 99 times the weights.
+    wild = replace(QUICK, learning_rates=(1.0,), weight_decay=100.0, batch_size=1, epochs=1, cosine=False)
+    with pytest.raises(
+        UsageError, match=r"^Expected a training that converges, got weights that are not finite: lower"
+    ):
+        fitted(rated, table, "prompt", wild)
+    two = fitted(rated, table, "prompt", replace(wild, learning_rates=(1.0, 1e-3)))
+    assert two.best.learning_rate == 1e-3
+    assert same_weights(two, fitted(rated, table, "prompt", replace(wild, learning_rates=(1e-3,))))
 
 
 def test_the_best_epoch_is_kept_not_the_last(rated: RatedSet, table: FeatureTable) -> None:
@@ -370,14 +384,12 @@ def test_a_head_that_leaves_the_scale_is_measured_on_the_scores_that_it_gives(ra
 
 def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    half = len(rated.records) // 2
-    one, two = (replace(rated, records=some) for some in (rated.records[:half], rated.records[half:]))
-    build(job(one, out), ImageEncoder(FakePair()), no_bar)
+    one = job(rated, out)
+    build(one, ImageEncoder(FakePair()), no_bar)
     first = load(out).parts["quality"].state_dict()
-    build(job(two, out, "prompt", "correspondence"), ImageEncoder(FakePair()), no_bar)
+    build(job(rated, out, "prompt", "correspondence"), ImageEncoder(FakePair()), no_bar)
     both = load(out)
-    learnt = [r for some in (one, two) for part in ("train", "validation") for r in getattr(job(some, out).split, part)]
-    assert both.trained_on == trained_on(learnt)  # of both targets: either may have seen a test image
+    assert both.trained_on == trained_on([*one.split.train, *one.split.validation])
     assert list(both.config.targets) == ["quality", "correspondence"]
     assert all(torch.equal(first[k], v) for k, v in both.parts["quality"].state_dict().items())
     with pytest.raises(ModelError, match="Expected a new folder or one with the same encoders"):

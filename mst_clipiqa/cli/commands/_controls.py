@@ -21,10 +21,12 @@ CONTROL_FLAGS = ("negative", "negative_from", "reference", "control")
 _NEED_FINE = ("negative", "negative_from", "reference")  # which are asked of features that no estimate is made for
 
 control_options = stack(
-    prompt_option("--negative", "The negative prompt of every image; adds the column negative_match."),
+    prompt_option("--negative", "The negative prompt of every image; adds negative_match, where lower is better."),
     click.option("--negative-from", metavar="metadata|COLUMN", help="Read negative prompts from the images or a list."),
     click.option(
-        "--reference", metavar="FILE|COLUMN", help="Add the similarity to a reference image, or to the one in a column."
+        "--reference",
+        metavar="FILE|COLUMN",
+        help="Add the similarity to a reference image, or to that in a column; trust reference_coarse more.",
     ),
     click.option(
         "--control", metavar="edges:FILE|COLUMN", help="Add how well edges agree with a control map of light lines."

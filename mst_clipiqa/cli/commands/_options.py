@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.features.image_encoder import ImageEncoder
     from mst_clipiqa.inputs.lists import ListColumns
     from mst_clipiqa.scoring.scorer import Scorer
-    from mst_clipiqa.train.fit import Recipe
+    from mst_clipiqa.train.recipe import Recipe
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -33,6 +33,7 @@ class _NamedPath(click.Path):
 
 FOLDER = _NamedPath(path_type=Path, file_okay=False)
 FILE = _NamedPath(path_type=Path, dir_okay=False)
+FILE_OR_FOLDER = _NamedPath(path_type=Path)
 FAILED_GATE = 3
 """Exit code if a condition of ``gate`` or ``drift`` does not hold."""
 
@@ -166,14 +167,14 @@ model_options = stack(
 )
 data_options = stack(
     click.option("--data", required=True, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
-    click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of labels and images."),
+    click.option("--root", type=FILE_OR_FOLDER, required=True, help="Folder of labels and images."),
     click.option("--range", "score_range", type=(float, float), help=_SCALE),
     click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
 )
 # The same where a rated set is not needed.
 rated_options = stack(
     click.option("--data", help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
-    click.option("--root", type=click.Path(path_type=Path), help="Folder of labels and images."),
+    click.option("--root", type=FILE_OR_FOLDER, help="Folder of labels and images."),
     click.option("--range", "score_range", type=(float, float), help=_SCALE),
     click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
 )
@@ -244,7 +245,7 @@ def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:
     """Return a recipe by name with ``FIELD=VALUE`` changes; UsageError for what it does not have."""
     import dataclasses
 
-    from mst_clipiqa.train.fit import RECIPES
+    from mst_clipiqa.train.recipe import RECIPES
 
     if name not in RECIPES:
         raise UsageError(f"Expected the recipe fast or paper, got {name!r}{nearest(name, RECIPES)}.")
@@ -267,4 +268,5 @@ def _value(field: str, text: str, like: Any) -> Any:
             return tuple(float(part) for part in text.split(","))
         return type(like)(text)
     except (KeyError, ValueError) as error:
-        raise UsageError(f"Expected a value like {like!r} for {field}, got {text!r}.") from error
+        example = ",".join(map(str, like)) if isinstance(like, tuple) else str(like).lower()
+        raise UsageError(f"Expected a value like {example} for {field}, got {text!r}.") from error

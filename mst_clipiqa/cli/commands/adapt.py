@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, encoding_options, load_scorer
+from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, FOLDER, encoding_options, load_scorer
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ REFUSED = 3
 
 @click.command("adapt")
 @click.argument("model")
-@click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder or list of images to adapt to.")
+@click.option("--images", required=True, type=FILE_OR_FOLDER, help="Folder or list of images to adapt to.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder of the adapted model; a new one.")
 @click.option("--train", default="fusion", show_default=True, help="What to train: fusion, norm or lora:RANK.")
@@ -31,7 +31,7 @@ REFUSED = 3
     help="What to learn from: ladders, or teacher:MODEL,MODEL for teachers too.",
 )
 @click.option("--target", default="quality", show_default=True, help="Score to adapt; it must read no prompt.")
-@click.option("--check", type=click.Path(path_type=Path), help="Rated images (.csv) on which SRCC must not fall.")
+@click.option("--check", type=FILE_OR_FOLDER, help="Rated images (.csv) on which SRCC must not fall.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of that rating scale.")
 @click.option(
     "--labels",
@@ -57,9 +57,10 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
     MODEL on the images as they are. A third of the images that --labels does not train on is held out. If
     neither their ladders nor SRCC on the ratings of --check become better by more than chance, or one becomes worse,
-    nothing is written, and the exit code is 3. The new model has no intervals.
+    nothing is written, and the exit code is 3. The new model has no intervals
+    for what was adapted.
     """
-    from mst_clipiqa.adapt.build import build_adapted
+    from mst_clipiqa.adapt.build import build_adapted, check_new
     from mst_clipiqa.adapt.fit import AdaptRecipe
     from mst_clipiqa.adapt.gate import NotBetter
     from mst_clipiqa.adapt.job import AdaptJob
@@ -71,8 +72,8 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     kind, _ = parse(flags["train"])
     if flags["labels"] and flags["check"] is None:
         raise UsageError("--labels needs --check: name the rated images.")
-    if (output / "config.json").exists():
-        raise UsageError(f"Expected a new folder for -o, got {output}, which holds a model: choose another.")
+    check_new(output)
+    recipe = AdaptRecipe(steps=flags["steps"], anchor=flags["anchor"], seed=flags["seed"])
     precision = "fp32" if kind != "fusion" and flags["precision"] == "auto" else flags["precision"]
     job = AdaptJob(
         load_scorer(flags | {"model": model, "precision": precision}),
@@ -83,7 +84,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
         flags["target"],
         _check(flags["check"], flags["score_range"]),
         flags["labels"],
-        AdaptRecipe(steps=flags["steps"], anchor=flags["anchor"], seed=flags["seed"]),
+        recipe,
     )
     try:
         found = build_adapted(job, lambda label, total: progress(label, total, quiet=quiet))
@@ -113,4 +114,6 @@ def _say(found: Adapted, output: Path) -> None:
         click.echo(f"SRCC of {name} with {one.images} ratings{left}: {one.before:.4f} before, {one.after:.4f} after.")
     for sentence in found.verdict.not_measured():
         click.echo(sentence)
+    changed = " and ".join(found.changed)
+    click.echo(f"There are no intervals for {changed}: those of the model before do not hold any more.")
     click.echo(f"{len(found.moved)} tensors moved; {sum(found.seconds.values()):.0f} s in all. Saved in {output}.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import (
+    FILE_OR_FOLDER,
     FOLDER,
     data_options,
     encoding_options,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--splits", default=10, show_default=True, type=click.IntRange(1), help="Number of splits.")
 @click.option("--split-by", default="prompt", show_default=True, help="Split by: prompt, image, official or a file.")
 @click.option("--test-data", help="Test on this other rated set.")
-@click.option("--test-root", type=click.Path(path_type=Path), help="Folder of that set.")
+@click.option("--test-root", type=FILE_OR_FOLDER, help="Folder of that set.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder for results.json, results.md and scatter.png.")
 @click.option("--processes", default=0, show_default=True, help="Trainings in parallel; 0: one per core.")
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the encoders had seen test images or prompts.")

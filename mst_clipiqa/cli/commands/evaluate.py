@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, encoding_options, granularity_option, load_scorer, rated_set
+from mst_clipiqa.cli.commands._options import (
+    FILE,
+    FILE_OR_FOLDER,
+    encoding_options,
+    granularity_option,
+    load_scorer,
+    rated_set,
+)
 from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.errors import UsageError
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 @click.argument("tables", nargs=-1, metavar="[SCORES [LABELS]]", type=click.Path(path_type=Path))
 @click.option("--model", help="Model: mini, a folder or ORG/NAME[@REVISION] of the hub.")
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of that set.")
+@click.option("--root", type=FILE_OR_FOLDER, help="Folder of that set.")
 @click.option("--pairs", type=FILE, help="Table of preferences to compare scores with, as for train.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
 @click.option("--split", "part", default="test", show_default=True, help="Part: test, validation, train or all.")

@@ -89,7 +89,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
 
 def _data(flags: dict[str, Any]) -> tuple[RatedSet, PreferenceSet | None]:
     """Return the ratings and the pairs that flags name; with pairs alone, their images stand for the rated set."""
-    from mst_clipiqa.data import load_preferences
+    from mst_clipiqa.data import RATED_TARGETS, load_preferences
 
     if flags["data"] and not flags["root"]:
         raise UsageError("--data needs --root: name the folder of its labels and images.")
@@ -102,7 +102,9 @@ def _data(flags: dict[str, Any]) -> tuple[RatedSet, PreferenceSet | None]:
         return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), preferences
     if preferences is None:
         raise UsageError("Expected --data and --root with a rated set, or --pairs with a table of pairs, got neither.")
-    return replace(preferences.images, ranges={flags["target"]: (1.0, 5.0)}), preferences
+    if flags["score_range"] is not None:
+        raise UsageError("Expected --range with --data only, got it with --pairs alone: leave it out.")
+    return replace(preferences.images, ranges=dict.fromkeys(RATED_TARGETS, (1.0, 5.0))), preferences
 
 
 def _split(rated: RatedSet, preferences: PreferenceSet | None, flags: dict[str, Any]) -> Split:

@@ -1,0 +1,84 @@
+"""A new target joins the model folder that is already there: all its targets have one pair of encoders and one split.
+
+With two splits, what one target was tested on another would have been trained on, and nothing in the folder could say
+of an image which part it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.evaluate import Reference
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, read_json
+from mst_clipiqa.scoring.folders import check_output
+from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
+
+CHECKPOINT = "checkpoint.pt"
+SPLIT_FILE = "split.json"
+
+
+def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
+    """Return the model in the folder whose other targets the new one joins; None if there are no others.
+
+    Raises:
+        UsageError: the folder holds files that are not those of a model, or its targets have another split.
+        ModelError: a file of the folder is damaged, or its model has other encoders.
+    """
+    if not (job.out / "config.json").is_file():
+        if not (job.out / CHECKPOINT).is_file():  # else this training was interrupted
+            check_output(job.out, TRAINING_FILE, SPLIT_FILE, f"{job.target}.png")
+        return None
+    older = load(job.out)
+    read_training(job.out)
+    if older.config.encoders.sha256 != encoder.encoders.sha256:
+        raise ModelError(f"Expected a new folder or one with the same encoders, got {job.out}: choose another with -o.")
+    others = [name for name in older.config.targets if name != job.target]
+    if not others:
+        return None
+    _check_split(job, others)
+    return older
+
+
+def _check_split(job: TrainingJob, others: list[str]) -> None:
+    """Raise UsageError if the other targets of a folder were not trained on this split."""
+    path = job.out / SPLIT_FILE
+    found = read_json(path.read_bytes(), path) if path.is_file() else None
+    saved = found if isinstance(found, dict) else {}
+    if all(saved.get(part) == names for part, names in job.split.names().items()):
+        return
+    raise UsageError(
+        f"Expected the split of {' and '.join(others)} in {job.out} ({saved.get('protocol', 'unknown')}), got another "
+        f"({job.split.protocol}): give the same data, seed and shares, or choose another folder with -o."
+    )
+
+
+def joined(
+    job: TrainingJob,
+    encoder: ImageEncoder,
+    older: TrainedModel | None,
+    learnt: tuple[Target, MSTCLIPIQA, Reference | None],
+) -> TrainedModel:
+    """Return the folder's model with the new target.
+
+    Args:
+        job: what was trained.
+        encoder: the frozen pair.
+        older: the model with the other targets, if there are any.
+        learnt: the target, its fusion and head, and the reference of the features.
+    """
+    target, part, reference = learnt
+    seen = trained_on([*job.split.train, *job.split.validation])
+    if older is None:
+        pair = encoder.encoders
+        fine = None if pair.dim_fine == pair.dim else pair.dim_fine
+        encoders = EncoderRef(pair.source, pair.sha256, pair.dim, fine)
+        config = ModelConfig(job.out.resolve().name, encoders, {job.target: target}, pair.view)
+        return TrainedModel(config, {job.target: part}, seen, reference=reference)
+    config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
+    together = TrainedOn(older.trained_on.images | seen.images, older.trained_on.prompts | seen.prompts)
+    return TrainedModel(config, {**older.parts, job.target: part}, together, reference=reference)

@@ -1,0 +1,168 @@
+"""The folder of a model: one split for all targets, nobody else's files replaced, and damaged files named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_clipiqa.adapt.build import check_new
+from mst_clipiqa.benchmark.assess import choose
+from mst_clipiqa.data import RatedSet
+from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model_folder import load
+from mst_clipiqa.scoring.folders import check_output, save_pretrained
+from mst_clipiqa.train.build import build
+from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.training_file import read_training, write_training
+from tests.fakes import FakePair, rated_set
+from tests.train.test_train import job, no_bar
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
+    return rated_set(tmp_path_factory.mktemp("rated"), prompts=16)
+
+
+def train(what: TrainingJob) -> None:
+    build(what, ImageEncoder(FakePair()), no_bar)
+
+
+@pytest.fixture(scope="module")
+def model(rated: RatedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "toy"
+    train(job(rated, out))
+    return out
+
+
+@pytest.fixture
+def copy(model: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def swapped(what: TrainingJob) -> TrainingJob:
+    """Return the same training on the test part."""
+    return replace(what, split=replace(what.split, train=what.split.test, test=what.split.train, protocol="another"))
+
+
+def test_a_second_target_needs_the_split_of_the_first(rated: RatedSet, copy: Path) -> None:
+    before = contents(copy)
+    message = r"^Expected the split of quality in .*copy \(random split by prompt.*\), got another \(another\): give"
+    with pytest.raises(UsageError, match=message):
+        train(swapped(job(rated, copy, "prompt", "correspondence")))
+    assert contents(copy) == before
+    (copy / "split.json").unlink()  # whether it was the same cannot be known
+    with pytest.raises(UsageError, match=r"^Expected the split of quality in .*copy \(unknown\), got another"):
+        train(job(rated, copy, "prompt", "correspondence"))
+
+
+def test_the_only_target_may_be_trained_again_on_another_split(rated: RatedSet, copy: Path) -> None:
+    again = swapped(job(rated, copy))
+    train(again)
+    learnt = [*again.split.train, *again.split.validation]
+    assert load(copy).trained_on == trained_on(learnt)  # and not what the weights that are gone had seen
+    assert read_training(copy)["quality"]["test"]["contamination"]["label"] == ""
+    names = {record.name for record in choose(rated, "test", copy).records}
+    assert names == {record.name for record in again.split.test}
+
+
+# files of somebody else -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "training.json", "split.json", "quality.png"])
+def test_training_replaces_no_file_of_something_else(rated: RatedSet, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises((UsageError, ModelError), match=r"^Expected (a new folder or that of a model|a model folder)"):
+        train(job(rated, tmp_path))
+    assert contents(tmp_path) == {name: b"{}"}
+
+
+def test_an_interrupted_training_may_have_left_files(rated: RatedSet, tmp_path: Path) -> None:
+    what = job(rated, tmp_path)
+
+    def stop(_: object) -> None:
+        (tmp_path / "README.md").write_text("a card")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(what, ImageEncoder(FakePair()), no_bar, stop)
+    assert contents(tmp_path).keys() == {"checkpoint.pt", "README.md"}
+    train(what)
+    assert load(tmp_path).config.targets.keys() == {"quality"}
+
+
+def test_nor_does_what_else_writes_a_model(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    message = r"^Expected a new folder or that of a model, got .*, which holds a README\.md of something else: choose"
+    with pytest.raises(UsageError, match=message):
+        save_pretrained(load(model), "fake", tmp_path)
+    with pytest.raises(UsageError, match=message):
+        check_new(tmp_path)
+    assert contents(tmp_path) == {"README.md": b"mine"}
+    (tmp_path / "config.json").write_text('{"name": "a web page"}')
+    with pytest.raises(UsageError, match=r"which holds a config\.json of something else"):
+        check_output(tmp_path)
+    check_output(model)
+    check_output(tmp_path / "missing")
+
+
+# damaged files ----------------------------------------------------------------------------------------------
+
+DAMAGES = [b"", b'{"quality": {"data": "to', b"[]", b"\0" * 64, b'{"quality": 3}', b'{"quality": {}}', b"[" * 200_000]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+def test_a_damaged_training_file_is_one_sentence(rated: RatedSet, copy: Path, damage: bytes) -> None:
+    (copy / "training.json").write_bytes(damage)
+    message = r"^Expected .* in .*training\.json, got .*: restore it, or start a new folder\.$"
+    with pytest.raises(ModelError, match=message):
+        choose(rated, "test", copy)
+    with pytest.raises(ModelError, match=message):
+        train(job(rated, copy))
+    assert (copy / "training.json").read_bytes() == damage
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and no more", None])
+def test_a_damaged_checkpoint_is_one_sentence(rated: RatedSet, tmp_path: Path, damage: bytes | None) -> None:
+    out = tmp_path / "m"
+    out.mkdir()
+    torch.save({"identity": 1}, out / "checkpoint.pt")
+    if damage is not None:
+        (out / "checkpoint.pt").write_bytes(damage)
+    message = r"^Expected a checkpoint of a training in .*\.pt, got a damaged file \(\w+\): delete it to start over\.$"
+    with pytest.raises(UsageError, match=message):
+        train(job(rated, out))
+
+
+def test_a_damaged_record_of_what_was_seen_is_not_taken_for_nothing(copy: Path) -> None:
+    (copy / "trained_on.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"^Expected two lists of hashes, images and prompts, in .*trained_on\.json"):
+        load(copy)
+
+
+def test_a_full_disk_leaves_the_files_as_they_were(
+    rated: RatedSet, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(copy)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_training(copy, "quality", {})
+    with pytest.raises(OSError, match="No space left"):
+        job(rated, copy).split.save(copy / "split.json")
+    assert contents(copy) == before
