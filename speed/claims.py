@@ -24,14 +24,17 @@ CLAIMS = {
         "JPEG files of 512 x 512 per second with `--granularity auto`",
         "some images keep some or all of their crops",
     ),
-    ("granularity", "auto_times_fine"): ("the same, times the rate at fine granularity", "the same reason"),
+    ("granularity", "auto_times_fine"): (
+        "rate of `--granularity auto`, times that at fine granularity",
+        "some images keep some or all of their crops",
+    ),
     ("granularity", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
     ("granularity", "auto_srcc_loss"): (
         "SRCC that `--granularity auto` loses on prompts that calibrated nothing",
         "correspondence loses it: the coarse view alone costs it more than quality",
     ),
     ("gpu", "share_of_matmul"): (
-        "the same on a CUDA card",
+        "share of a CUDA card's matrix rate that the paper's encoders reach",
         "norms, activations and sums between the products are passes over the card's memory",
     ),
     ("gpu", "share_of_slower"): (
@@ -56,7 +59,7 @@ CLAIMS = {
         "SRCC of the scores in bf16 with those in float32",
         "some of the images are near copies of others, so their scores lie side by side and change places",
     ),
-    ("published", "largest_difference"): ("largest difference between these scores", ""),
+    ("published", "largest_difference"): ("largest difference between scores in bf16 and in float32", ""),
     ("serve", "share_of_score"): (
         "images per second of `serve` under 64 clients, as a share of `score` on the same files",
         "clients, HTTP and the server share the cores with the encoders",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from speed.claims import is_met, share_of_bar
+from speed.claims import CLAIMS, is_met, share_of_bar
 
 MET, MISSED, RATE = "#228833", "#cc3311", "#4477aa"
 
@@ -18,10 +19,11 @@ def draw_claims(found: dict[str, Any], path: Path) -> None:
     for name, one in found.items():
         for key, bar in one.get("bars", {}).items():
             if bar > 0 and one.get(key, 0) > 0:
-                labels.append(f"{name}: {key.replace('_', ' ')}")
+                claim = CLAIMS.get((name, key), (f"{name}: {key.replace('_', ' ')}", ""))[0]
+                labels.append(textwrap.fill(claim.replace("`", ""), 48))
                 shares.append(share_of_bar(key, one[key], bar))
                 colours.append(MET if is_met(key, one[key], bar) else MISSED)
-    with _chart(path, len(labels), width=8) as axes:
+    with _chart(path, len(labels), width=9) as axes:
         bars = axes.barh(range(len(labels)), shares, color=colours)
         axes.set_yticks(range(len(labels)), labels)
         axes.bar_label(bars, [f"{share:.2f}" for share in shares], padding=3)
