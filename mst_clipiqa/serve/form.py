@@ -137,7 +137,7 @@ class _Form:
         if self._name is None:
             raise _malformed("a part has no name")
         is_file = self._file_name is not None
-        if self._name in self.once:
+        if self._name in self.once and self.unexpected is None:
             raise Rejected(422, f"Expected the field {self._name} once, got it again: send one for all images.")
         self._counts[is_file] += self._name not in (*_FILES, _NEGATIVE)
         if self._counts[is_file] > self._limits.max_images:
@@ -154,6 +154,8 @@ class _Form:
             raise too_long("more", self._limits)
 
     def end_part(self) -> None:
+        if self.unexpected is not None:
+            return
         if self._file_name is None:
             self._keep(_text(self._data.getvalue()), self.prompts)
         elif self._file_name or self._data.tell():  # a browser sends an empty part for a field left empty

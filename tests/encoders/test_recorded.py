@@ -92,8 +92,8 @@ def test_help_names_the_batches_that_are_made() -> None:
     of_score, of_cluster = (
         " ".join(CliRunner().invoke(group, [name, "--help"]).stdout.split()) for name in ("score", "score-cluster")
     )
-    assert f"[default: ({BATCH_SIZE}; {2 * CHUNK_CUDA} for CLIP on a CUDA card)]" in of_score
-    assert f"Images per batch. [default: {BATCH_SIZE};" in of_cluster
+    for text in (of_score, of_cluster):
+        assert f"Images per batch. [default: ({BATCH_SIZE}; {2 * CHUNK_CUDA} for CLIP on a CUDA card)]" in text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")

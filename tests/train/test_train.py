@@ -131,7 +131,7 @@ def test_training_learns_what_noise_does(rated: RatedSet, table: FeatureTable) -
 
 
 def test_a_rate_that_diverges_loses_to_one_that_does_not(rated: RatedSet, table: FeatureTable) -> None:
-    # A step takes off 99 times the weights.
+    # Weight decay takes off 99 times the weights each time.
     wild = replace(QUICK, learning_rates=(1.0,), weight_decay=100.0, batch_size=1, epochs=1, cosine=False)
     with pytest.raises(
         UsageError, match=r"^Expected a training that converges, got weights that are not finite: lower"
