@@ -1,4 +1,4 @@
-"""What the benchmarks claim: the values that have a bar, what they are, and why a bar is missed where it is."""
+"""What the benchmarks claim: each value that has a bar, in words, and why it misses its bar if it does."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ CLAIMS = {
     ("startup", "seconds"): ("seconds to score one image, start included", "most of it is the import of torch"),
     ("startup", "help_seconds"): ("seconds of `--help`", "most of it is the start of the interpreter"),
 }
-"""Of a section and a value with a bar: what it is, and why its bar is missed where it is."""
+"""Section and value with a bar -> what it is in words, and why it misses its bar if it does."""
 FIGURES: dict[tuple[str, str], Callable[[dict[str, Any]], Any]] = {
     ("decode", "JPEG files of 512 x 512 decoded per second, times the images that `mini` encodes"): (
         lambda one: _of_row(one["decoding"], {"format": "jpg", "side": 512}, "times_encoding")
@@ -99,7 +99,7 @@ def is_met(key: str, value: float, bar: float) -> bool:
 
 
 def share_of_bar(key: str, value: float, bar: float) -> float:
-    """Return a value as a share of its bar, or the inverse for one that may not exceed it: at least 1 is met.
+    """Return a value as a share of its bar, or the inverse if it may not exceed the bar: from 1 on, the bar is met.
 
     Args:
         key: of the value.

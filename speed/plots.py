@@ -14,7 +14,7 @@ MET, MISSED, RATE = "#228833", "#cc3311", "#4477aa"
 
 
 def draw_claims(found: dict[str, Any], path: Path) -> None:
-    """Draw every value that has a bar above zero as a share of it: green from 1 on, else red."""
+    """Draw every value that has a bar above zero as a share of that bar: green if it is met, else red."""
     labels, shares, colours = [], [], []
     for name, one in found.items():
         for key, bar in one.get("bars", {}).items():

@@ -106,8 +106,8 @@ def page(found: dict[str, Any]) -> str:
         "",
         *_markdown(claims(found)).splitlines(),
         "",
-        "Every value with a bar above zero, as a share of it; for values that may not exceed their bar, the inverse. "
-        "What reaches 1 is met.",
+        "The chart shows every value with a bar above zero as a share of that bar, or the inverse if the value may not "
+        "exceed it. From 1 on, the bar is met.",
         "",
         "![measured values as shares of their bars](performance/claims.png)",
         "",

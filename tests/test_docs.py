@@ -15,8 +15,13 @@ from scipy.special import ndtri, stdtrit
 
 from mst_clipiqa import cli
 from mst_clipiqa.adapt.fit import AdaptRecipe
+from mst_clipiqa.analysis.compare import Comparison
+from mst_clipiqa.analysis.drift import Change
+from mst_clipiqa.analysis.gate import Checked
+from mst_clipiqa.analysis.settings import SettingEffect
 from mst_clipiqa.evaluate.means import quantile_interval, share_interval
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.scoring.controls import EDGE_COLUMNS, NEGATIVE_COLUMNS, REFERENCE_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -242,7 +247,31 @@ def commands_of(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in found]
 
 
-@pytest.mark.parametrize("name", ["gate", "train"])
+ROWS: dict[str, Any] = {
+    "compare": Comparison("quality", 1.0, 2.0, -1.0, 0.5, "B"),
+    "drift": Change("quality", "", "prompt", "prompt", 1, 1, 1.0, 1.0, 0.0, 0.0, 0.0, 0.95),
+    "compare-settings": SettingEffect("quality", "", "a", "b", 1, 1, 1.0, 1.0, 0.0, 0.0, 0.0, 0.95),
+    "gate": Checked("--min-count", True, "3 rows are scored"),
+}
+"""A row of each command that writes columns of its own."""
+
+
+@pytest.mark.parametrize("command", ROWS)
+def test_the_columns_of_a_command_are_explained(command: str) -> None:
+    text = (DOCS / "columns.md").read_text(encoding="utf-8").partition(f"\n## `{command}`\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?`) \|", text, re.MULTILINE)
+    assert [name for cell in cells for name in re.findall(r"`(\w+)`", cell)] == list(ROWS[command].to_row())
+
+
+def test_the_columns_of_controls_are_explained() -> None:
+    text = (DOCS / "columns.md").read_text(encoding="utf-8")
+    names = [*NEGATIVE_COLUMNS, *REFERENCE_COLUMNS, *EDGE_COLUMNS]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in DOCS.glob("*.md") if commands_of(path.read_text("utf-8")))
+)
 def test_the_flags_of_a_page_exist(name: str) -> None:
     lines = commands_of((DOCS / f"{name}.md").read_text(encoding="utf-8"))
     assert lines

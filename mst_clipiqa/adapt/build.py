@@ -24,7 +24,7 @@ from mst_clipiqa.encoders.adapter import ADAPTER_FILES, adapted_sha256, files_sh
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
-from mst_clipiqa.scoring.folders import check_output
+from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.contamination import trained_on
@@ -43,7 +43,7 @@ class Adapted:
         images: how many trained and how many were held out.
         skipped: images that could not be read, with their reasons.
         labelled: rated images that trained with their ratings.
-        changed: targets whose scores may have changed; they have no intervals any more.
+        changed: targets whose scores may have changed; they no longer have intervals.
     """
 
     verdict: Verdict
@@ -73,10 +73,10 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
 
 
 def check_new(out: Path) -> None:
-    """Raise UsageError unless a folder can take an adapted model: it holds no model, and nothing that this replaces."""
+    """Raise UsageError if a folder holds a model already, or files that an adapted model would replace."""
     if (out / "config.json").exists():
         raise UsageError(f"Expected a new folder for -o, got {out}, which holds a model: choose another.")
-    check_output(out, REPORT, *ADAPTER_FILES)
+    check_model_output(out, REPORT, *ADAPTER_FILES)
 
 
 def adapt_model(job: AdaptJob, bar: Bar = no_bar) -> tuple[Adapted, Moving]:

@@ -28,7 +28,7 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
         f"- Time: {report['seconds']['encoding']} s to encode and {report['seconds']['adapting']} s to adapt, "
         f"on {report['threads']} thread{'' if report['threads'] == 1 else 's'}.",
         f"- **There are no intervals** for {' and '.join(report['without_intervals'])}: those of the first model "
-        "do not hold any more. Only `mst-clipiqa train` on rated images makes new ones.",
+        "no longer hold. Only `mst-clipiqa train` on rated images makes new ones.",
         "",
         "| held-out ladders | before | after |",
         "|---|---|---|",

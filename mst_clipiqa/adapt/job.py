@@ -34,7 +34,7 @@ HELD = 3
 """One image in this many is held out, of those that do not train with their ratings."""
 FEWEST = 24
 """Images that adaptation needs."""
-_MOST_LABELS = 0.9  # the others decide
+_MOST_LABELS = 0.9  # the rest decide whether the model is kept
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _check_target(model: TrainedModel, name: str) -> None:
         return
     why = "whose head reads the prompt" if name in targets else f"which {model.config.name} does not score"
     advice = f"choose --target {' or '.join(free)}" if free else "choose another model"
-    raise UsageError(f"Expected a target that needs no prompt, for adaptation has none, got {name!r}, {why}: {advice}.")
+    raise UsageError(f"Expected a target that needs no prompt, as adaptation has none, got {name!r}, {why}: {advice}.")
 
 
 def _rated(

@@ -132,7 +132,7 @@ def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
     if not found and (others := _named(rows, file)):
         prompts = ", ".join(dict.fromkeys(shown(text(row, "prompt"), 60) for row in others[:3]))
         raise UsageError(
-            f"Expected a row of {shown(file)} with the prompt {shown(prompt, 60)}, got {prompts}: give its prompt, or "
+            f"Expected a row of {shown(file)} with the prompt {shown(prompt, 60)}, got {prompts}: give that prompt, or "
             "omit --prompt."
         )
     if len(found) != 1:

@@ -44,7 +44,7 @@ class Change:
         difference: new - old.
         low, high: interval of the difference over resampled prompts or images; NaN with fewer than two.
         level: the confidence level, such as 0.95.
-        also: columns that a pair shares besides.
+        also: further columns that a pair shares, such as ("seed",).
         old_unfamiliar, new_unfamiliar: share of the images that are unlike the training images, 0..1; about 0.05 is
             to be expected. None if unknown.
     """
@@ -124,7 +124,7 @@ class Drift:
 
     Attributes:
         changes: overall first, then group by group.
-        only_old, only_new: prompts, with what else a pair shares, that the other table does not have, in order; empty
+        only_old, only_new: prompts that the other table does not have, with what else a pair shares, in order; empty
             unless prompts are paired.
         lone_groups: generators or categories that only one table has, or without anything to compare.
         left_out: failed rows of both tables and, if prompts are paired, rows without one.

@@ -156,7 +156,7 @@ def check_not_worse(
         how: level, resamples and seed of the interval of the difference.
         margin: None fails a score if it is measurably worse. With a margin, it fails if its interval does not exclude
             a loss larger than that.
-        also: columns that a pair must share besides, such as ("seed",).
+        also: further columns that a pair must share, such as ("seed",).
 
     Raises:
         UsageError: the tables name several models, or one lacks a column of ``also``.

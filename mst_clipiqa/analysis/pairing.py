@@ -15,7 +15,7 @@ from mst_clipiqa.evaluate.resampling import Interval, Resampling
 
 Pairing = Literal["prompt", "file", "none"]
 Key: TypeAlias = tuple[str, ...]
-"""A prompt or file, and the cells of the columns that a pair must share besides."""
+"""A prompt or file, and the cells of the further columns that a pair must share."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PairBy:
 
     Attributes:
         first: "prompt", "file" or "none"; None for what the tables have in common.
-        also: columns that a pair must share besides, such as ("seed",). A prompt still counts once, with the mean of
+        also: further columns that a pair must share, such as ("seed",). A prompt still counts once, with the mean of
             its pairs.
     """
 
@@ -108,7 +108,7 @@ def plural_of(unit: str) -> str:
 
 
 def shared_by(row: Row, columns: Sequence[str]) -> Key:
-    """Return what a row shares with the other one of its pair besides the prompt: the cells of these columns."""
+    """Return the cells of these columns, which both rows of a pair share."""
     return tuple(text(row, column) for column in columns)
 
 
@@ -120,7 +120,7 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, als
         target: the score; rows without it are left out.
         pairing: what names a value: the prompt, the file or, for "none", the prompt or else the row itself.
         folder: what ``folder_of`` returns for all rows of the table.
-        also: columns that a pair must share besides.
+        also: further columns that a pair must share.
     """
     values: dict[Key, list[float]] = {}
     prompts = set()
@@ -139,7 +139,7 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, als
 def difference_of_sides(old: Side, new: Side, pairing: Pairing, how: Resampling) -> tuple[Side, Side, Interval] | None:
     """Return what is compared of each side and the interval of new - old; None if there is nothing to compare.
 
-    Several pairs of a prompt count once, with their mean, and are resampled together. Without pairs, the prompts (or
+    The pairs of a prompt count once, with their mean, and are resampled together. Without pairs, the prompts (or
     images) of both sides are resampled independently.
     """
     if pairing == "none":

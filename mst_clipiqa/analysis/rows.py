@@ -86,7 +86,7 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
 
 
 def models_of(rows: Iterable[Row]) -> list[str]:
-    """Return the models that rows name, in order of their names."""
+    """Return the models that the rows name, sorted by name."""
     return sorted({model for row in rows if (model := text(row, "model"))})
 
 
@@ -100,7 +100,8 @@ def need_one_model(rows: Iterable[Row]) -> None:
     if len(models) > 1:
         names = ", ".join(shown(name, 60) for name in models[:3]) + (", ..." if len(models) > 3 else "")
         raise UsageError(
-            f"Expected rows scored by one model, got {names}: score all images with the same one, or keep its rows."
+            f"Expected rows scored by one model, got {names}: score all images with the same one, or keep the rows "
+            "of one."
         )
 
 
@@ -153,7 +154,7 @@ def _is_file(path: Path) -> bool:
 
 
 def say_left_out(left: Sequence[LeftOut], what: str = "left out", names: int = 3) -> list[str]:
-    """Return lines that say how many rows were left out, or ``what`` else, by reason, with the first few names."""
+    """Return lines that say how many rows were left out (or ``what``), by reason, with the first few names."""
     if not left:
         return []
     lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} {what}:"]

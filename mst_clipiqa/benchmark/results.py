@@ -67,8 +67,8 @@ def interval_over_splits(
     Args:
         values: one result per split, at least two.
         test_share: share of the set's images in a test part, 0..1.
-        possible: the lowest and the highest possible mean; the interval ends there, which takes no chance of holding
-            the mean away from it. Over two splits it may be most of that range.
+        possible: the lowest and the highest possible mean. The interval is cut off there, which loses no coverage. Over
+            two splits it may fill most of that range.
     """
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:

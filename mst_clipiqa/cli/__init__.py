@@ -94,7 +94,7 @@ class CommandGroup(click.Group):
             ctx.exit(141)
         except OSError as error:  # a path that is too long, a folder without permission
             wanted = f"a file or folder that can be used, got {shown(error.filename)}"
-            wanted = wanted if error.filename else "to be able to read and write, got an error of the system"
+            wanted = wanted if error.filename else "to be able to read and write, got a system error"
             click.echo(f"Error: Expected {wanted}: {error.strerror or error}.", err=True)
             ctx.exit(2)
         ctx.exit(code if isinstance(code, int) else 0)
@@ -105,7 +105,7 @@ def _module(command: str) -> str:
 
 
 def _replace_closed() -> None:
-    """Open the null device for streams that the caller has closed: their numbers must not go to other files."""
+    """Open the null device for streams that the caller has closed, so that no file gets their descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end

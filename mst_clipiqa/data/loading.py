@@ -39,7 +39,7 @@ def load(
         The records with their scores in native units.
 
     Raises:
-        UsageError: there is no such set, the range is none, or it was given for a set whose range is known.
+        UsageError: there is no such set, the range is not one, or it was given for a set whose range is known.
         DataError: labels or images are missing, wrong or contradictory.
 
     Example:

@@ -45,7 +45,7 @@ class Fusion:
         whence = f"{self.share:.0%} of the result comes from the coarse stream (mean gate {self.gate:.0%})"
         if not 0 <= self.share <= 1:
             stronger = "coarse" if self.share > 1 else "fine"
-            whence = f"the streams pull in opposite directions, the {stronger} one more (mean gate {self.gate:.0%})"
+            whence = f"the streams pull in opposite directions, the {stronger} one harder (mean gate {self.gate:.0%})"
         return (
             f"{target}: {whence}; "
             f"alone, the coarse stream would give {self.coarse_alone:.2f} and the fine one {self.fine_alone:.2f}."
@@ -74,12 +74,12 @@ def words_sentence(target: str, words: Sequence[Word]) -> str:
     least, most = min(felt, key=_effect, default=None), max(felt, key=_effect, default=None)
     if least is None or most is None:
         return f"{target}: no word changes it by 0.01 or more."
-    down = f"{shown(least.text)} changes it most downwards ({least.effect:+.2f})"
+    down = f"{shown(least.text)} lowers it most ({least.effect:+.2f})"
     if most.effect < 0:
         return f"{target}: {down}; no word raises it."
     if least.effect > 0:
-        return f"{target}: {shown(most.text)} changes it most upwards ({most.effect:+.2f}); no word lowers it."
-    return f"{target}: {down}, {shown(most.text)} most upwards ({most.effect:+.2f})."
+        return f"{target}: {shown(most.text)} raises it most ({most.effect:+.2f}); no word lowers it."
+    return f"{target}: {down}, {shown(most.text)} raises it most ({most.effect:+.2f})."
 
 
 def _effect(word: Word) -> float:

@@ -20,7 +20,7 @@ _NAME = "mst-clipiqa"
 
 
 class _Source(Iterator[_A]):
-    """Items that end where reading them fails, so that what was read before is done first; ``check`` then raises."""
+    """Items that seem to end where reading them fails, so that earlier ones are finished; ``check`` then raises."""
 
     def __init__(self, items: Iterable[_A]) -> None:
         self._items = iter(items)
@@ -81,7 +81,7 @@ def in_order(
             yield done, result
         source.check()
     except KeyboardInterrupt:
-        is_interrupted = True  # whoever asks to end at once does not wait for work under way
+        is_interrupted = True  # the user asked to end at once: do not wait for work under way
         raise
     finally:
         for _, future in waiting:

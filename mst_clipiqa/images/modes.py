@@ -146,7 +146,7 @@ def check_dense(tensor: torch.Tensor) -> None:
 
 
 def check_ends(low: float, high: float) -> None:
-    """Refuse floats that are no image in [0, 1], by their smallest and their largest value."""
+    """Refuse floats whose smallest or largest value is not in [0, 1]."""
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("Expected values in [0, 1], got NaN or infinity: find where they come from.")
     if low < -_SLACK or high > 1 + _SLACK:

@@ -143,7 +143,7 @@ class _Walker:
         return self.prompts.notes
 
     def check(self, source: str, folders: Sequence[str]) -> None:
-        """Refuse, before any work, a source that leads to no image; ``folders`` are those that are named beside it."""
+        """Refuse, before any work, a source that leads to no image; ``folders`` are those named beside it."""
         path = Path(source)
         try:
             is_there, is_folder = path.exists(), path.is_dir()
@@ -163,7 +163,7 @@ class _Walker:
             if found_in := elsewhere(first, folders):
                 raise UsageError(
                     f"Expected files relative to the list {shown(source)}, found {shown(first.file)} in "
-                    f"{shown(found_in)}: name the folder only, with --prompts {source}."
+                    f"{shown(found_in)}: name only the folder, with --prompts {source}."
                 )
             self.more |= dict.fromkeys(other_columns(path, self._columns(path)))
 

@@ -1,6 +1,7 @@
 """The file that a list names, in the spelling that the disk has.
 
-A name such as "café.png" has several: with a composed or a separate accent, and in the bytes of UTF-8 or Windows-1252.
+A name such as "café.png" has several: its accent may be part of the letter or a character of its own, and its bytes may
+be UTF-8 or Windows-1252.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _pause = time.sleep
 _LONGEST_WAIT = 30.0  # seconds, whatever the server asks for
 _LONGEST_RESPONSE = 2**26  # of a response
 _ROOM = 2**16  # bytes of a request that are neither images nor prompts
-_UNSCORED = (413, 422)  # statuses of a request that holds what cannot be scored
+_UNSCORED = (413, 422)  # statuses of a request with something that cannot be scored
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ class RemoteRewards:
             yield portion
 
     def _scores(self, bodies: Sequence[Any]) -> list[OneScore]:
-        """Return the scores of images; if the server refuses them together, each is sent alone and has its own reason.
+        """Return the scores of images; if the server refuses them together, each is sent alone for its own reason.
 
-        A server reads a request as a whole, so one prompt that is too long would otherwise cost all images their score.
+        A server accepts or refuses a whole request: one prompt that is too long would cost all images their scores.
         """
         try:
             found = self._ask("/v1/score", {"images": list(bodies)})["results"]
@@ -140,7 +140,7 @@ class RemoteRewards:
 
 
 class _Unscored(Exception):
-    """The server scored none of the images of a request, because of one of them or of all."""
+    """The server refused a request, because of one of its images or all of them."""
 
 
 def mst_clipiqa_remote_score(

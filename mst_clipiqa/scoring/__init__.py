@@ -1,1 +1,17 @@
-"""Features to scores, and scores to rows."""
+"""Features to scores, and scores to rows.
+
+score.py        what is asked of a scorer, and what it returns
+scorer.py       images in, scores out
+folders.py      the name of a model -> its folder, and back
+loading.py      a folder and options -> the parts of a scorer
+reloading.py    a scorer in another process
+predictor.py    features -> every target
+answers.py      negative prompt, reference image, control map -> numbers of their own; edges.py has one of them
+controls.py     flags and columns -> what is asked of each image besides
+score_rows.py   scores -> rows; metadata_columns.py adds what image files say of their generation
+resume.py       a stopped run goes on
+granularity.py  how much of an image is looked at; granular_encoding.py does it
+calibration.py  what that changes, by measurement; fine_estimator.py and risk.py decide by it
+differentiable.py  pixels -> one target, with gradients
+onnx_export.py  image encoders for ONNX Runtime
+"""

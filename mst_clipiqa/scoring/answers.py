@@ -26,7 +26,9 @@ from mst_clipiqa.scoring.predictor import NOT_TEXT, Predictor
 from mst_clipiqa.scoring.resume import stamp_of
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 
-NO_ANSWER = "the negative prompt's words lie outside what the text encoder was trained on, so it is not answered"
+UNKNOWN_NEGATIVE = (
+    "the negative prompt's words lie outside what the text encoder was trained on, so negative_match is not given"
+)
 NO_EDGES = "the image or its control map has no edges"
 
 ANSWERS = (("negative_match",), ("reference_coarse", "reference_fine"), ("edge_agreement",))
@@ -91,7 +93,8 @@ class ControlAnswers:
             )
         if (request.negative is not None or request.reference is not None) and self.encoder.policy.described:
             what = "a negative prompt" if request.negative is not None else "a reference image"
-            raise UsageError(f"Expected granularity fine beside {what}, got {self.encoder.policy.described}: drop one.")
+            found = self.encoder.policy.described.split()[0]  # the calibration follows
+            raise UsageError(f"Expected granularity fine beside {what}, got {found}: drop one.")
 
     def asked(self, negative: str | None = None, reference: Any = None, control: Any = None) -> dict[str, Any]:
         """Return what is asked of every image of a call as fields of requests, with each file read once.
@@ -130,7 +133,7 @@ class ControlAnswers:
         if not isinstance(negative, str):
             return None, NOT_TEXT.format(type(negative).__name__).replace("the prompt", "the negative prompt")
         found = self.predictor.predict(encoded.f_c[None], encoded.f_f[None], [negative])[0].correspondence
-        return found, "" if found is not None else NO_ANSWER
+        return found, "" if found is not None else UNKNOWN_NEGATIVE
 
     def _resemblance(self, reference: object, encoded: Encoded) -> tuple[float | None, float | None, str]:
         if reference is None:

@@ -74,7 +74,8 @@ class Controls:
         if sources.negative is not None and sources.negative_from is not None:
             raise UsageError("Expected one of --negative and --negative-from, got both: leave one out.")
         self._negative = sources.negative is not None or sources.negative_from is not None
-        scorer.answers.check(ScoreRequest(None, negative="" if self._negative else None))
+        negative = "" if self._negative else None  # whatever it will be
+        scorer.answers.check(ScoreRequest(None, negative=negative, reference=sources.reference))
         if sources.negative_from not in (None, METADATA_SOURCE, *columns):
             hint = nearest(str(sources.negative_from), [METADATA_SOURCE, *columns])
             raise UsageError(

@@ -70,15 +70,15 @@ def load_folder(folder: Path) -> TrainedModel:
     return dataclasses.replace(trained, config=dataclasses.replace(trained.config, name=name)) if name else trained
 
 
-def check_output(folder: Path, *others: str) -> None:
-    """Check that a model folder can be written here, over nothing but an older model.
+def check_model_output(folder: Path, *others: str) -> None:
+    """Check that a model folder can be written here, and would replace nothing but an older model.
 
     Args:
         folder: where to; may be missing.
-        others: names of the files that come beside those of every model folder.
+        others: names of the files that are written besides those of every model folder.
 
     Raises:
-        UsageError: the folder has a file of this name, but is no model folder.
+        UsageError: the folder has a file of one of these names, but is not a model folder.
     """
     there = [name for name in (*_WRITTEN, *others) if (folder / name).exists()]
     if there and not _is_model(folder):
@@ -129,7 +129,7 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
     Raises:
         UsageError: the model is zero-shot, or the folder holds files that are not those of a model.
     """
-    check_output(folder)
+    check_model_output(folder)
     if model.config.name.startswith(ZERO_SHOT):
         raise UsageError("Expected a trained model to save, got zero-shot, which has no weights: train one.")
     card, others = f"# {model.config.name}\n", []

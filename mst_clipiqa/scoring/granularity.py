@@ -120,7 +120,7 @@ def kept_crops(name: str, crops: int) -> list[int]:
 
 
 def marked(model: str, asked: Granularity, merge: int = 0) -> str:
-    """Return the name of a model in rows of a granularity, or with merged tokens: their scores are not to be mixed.
+    """Return the name of a model in rows of a granularity or with merged tokens, whose scores must not be mixed.
 
     Example:
         >>> marked("mini", Granularity.parse("coarse"))

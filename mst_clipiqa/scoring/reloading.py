@@ -1,4 +1,4 @@
-"""A scorer in another process: not its weights travel, but the name of its model and its options, and it loads there.
+"""How a scorer gets to another process: the name of its model and its options travel, and it is loaded again there.
 
 pickle - LoadedFrom - load - the same hashes? - Scorer
 """
@@ -25,7 +25,7 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True)
 class LoadedFrom:
-    """What a scorer was loaded from, and how; enough to load it again.
+    """What a scorer was loaded from, and how, which is enough to load it again.
 
     Attributes:
         kind: its class, which has a method ``load``.
@@ -43,7 +43,7 @@ class LoadedFrom:
 
 
 def reload(source: LoadedFrom, hashes: str) -> Loaded:
-    """Return the scorer that was loaded so; ModelError if its model is another by now."""
+    """Load a scorer again; ModelError if its model has changed since."""
     scorer: Loaded = source.kind.load(source.model, source.options)
     if hashes != (found := sha256(scorer)):
         raise ModelError(
@@ -55,8 +55,8 @@ def reload(source: LoadedFrom, hashes: str) -> Loaded:
 def refuse_to_pickle() -> UsageError:
     """Return the error of a scorer that was not loaded by name, so that no other process can load it."""
     return UsageError(
-        "Expected a scorer that Scorer.load made, as only such a one can be sent to another process, got one made of "
-        "its parts: save its model with save_pretrained and load that folder."
+        "Expected a scorer made by Scorer.load, the only kind that can be sent to another process, got one made from "
+        "parts: save its model with save_pretrained and load that folder."
     )
 
 

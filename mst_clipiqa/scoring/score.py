@@ -161,7 +161,7 @@ class Asked(TypedDict, total=False):
 
 
 def as_request(one: Any, asked: Mapping[str, Any]) -> ScoreRequest[Any]:
-    """Return the request of an image or an (image, prompt) pair, of which ``asked`` is asked too."""
+    """Return the request for an image or an (image, prompt) pair, with what else is ``asked``."""
     if isinstance(one, ScoreRequest):
         return one
     image, prompt = one if isinstance(one, tuple) and len(one) == 2 else (one, None)

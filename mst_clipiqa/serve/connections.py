@@ -1,4 +1,4 @@
-"""Connections: not too many at once, and none that is kept open by sending a request's head slowly or never.
+"""Limits on connections: how many are open at once, and how long one may take to send the head of a request.
 
 uvicorn has no deadline for the head of a request, and its limit of concurrency refuses requests, not connections, so
 that connections without a request would use it up. Everything after the head is the application's (``reading.py``).
@@ -36,10 +36,10 @@ class _LimitedProtocol(HTTPProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, or refuse the connection."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.max_connections:
-            self._refuse(
-                Rejected(503, "Expected fewer connections, but too many are open: try again soon.", retry_after=1)
-            )
+        most = self.limits.max_connections
+        if len(self.connections) > most:
+            sentence = f"Expected at most {most:,} open connections, got one more: try again soon."
+            self._refuse(Rejected(503, sentence, retry_after=1))
         else:
             self._wait()
 

@@ -45,9 +45,8 @@ class Server:
             if count is not None:
                 _check_comparable(asked, count)
             try:
-                self.scorer.answers.check(
-                    ScoreRequest(None, None, None, asked.controls.negative, asked.controls.reference)
-                )
+                controls = asked.controls
+                self.scorer.answers.check(ScoreRequest(None, negative=controls.negative, reference=controls.reference))
             except UsageError as error:
                 raise Rejected(422, str(error)) from error
             scores = await self.engine.score(asked)

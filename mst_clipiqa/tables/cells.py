@@ -2,7 +2,7 @@
 
 CSV does not distinguish text from numbers, and spreadsheets run cells as formulas. So text that begins with one of
 ``= + - @``, a tab or a line end, that looks like a number, or that is empty, gets a single quote in front, which
-makes spreadsheets show it as text; reading removes it. All other text is written unchanged, and so are the numbers of
+makes spreadsheets show it as text; reading removes it. All other text is written unchanged, and so are numbers from
 other programs: ``7.50`` does not become ``7.5``. Names of columns are marked only if spreadsheets would run them.
 """
 

@@ -126,13 +126,13 @@ def is_unicode(text: str) -> bool:
 
 
 def check_once(names: Sequence[str], path: Path) -> None:
-    """Raise a DataError if two columns have one name: one of them would be lost."""
+    """Raise a DataError if two columns have the same name, as one of them would be lost."""
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise DataError(f"Expected each column once in {shown(path)}, got {shown(twice[0])} twice: rename one.")
 
 
 def _problem(error: csv.Error, further: int) -> str:
-    """Return why a row that takes so many further lines is none."""
+    """Return why a row cannot be read; ``further`` counts the lines after its first that it took."""
     if not further and "end of data" not in str(error):
         return f"not a row of CSV ({error})"
     lost = "line is" if further == 1 else f"{further:,} lines are"

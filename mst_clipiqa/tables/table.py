@@ -78,7 +78,7 @@ class TableWriter:
         self.columns = list(columns)
         self._kept = [*self.columns, *hidden]
         self._types = dict(columns) if isinstance(columns, Mapping) else {}
-        check_output(self.path)
+        check_table_output(self.path)
         _check_place(self.path)
         self._journal = Journal(journal_of(self.path), self._kept, key=key, resume=resume, origin=origin)
         self._is_open = True
@@ -164,7 +164,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
         UsageError: unknown suffix, a folder that cannot be made, or not writable.
         TypeError: a value is neither text, a number nor None.
     """
-    check_output(path)
+    check_table_output(path)
     _check_place(path)
     cells = [[plain(row.get(column)) for column in columns] for row in rows]
     try:
@@ -177,7 +177,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
         ) from error
 
 
-def check_output(path: Path) -> None:
+def check_table_output(path: Path) -> None:
     """Raise a UsageError if no table can have this name, or if what writes it is not installed."""
     if _suffix(path, UsageError) == ".parquet":
         parquet.require()  # now, not after hours of work

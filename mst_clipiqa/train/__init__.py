@@ -1,11 +1,11 @@
 """From a rated set to a model folder.
 
 features.py    records, frozen encoders ....... -> rows of features
-recipe.py      flags ........................ -> how to train, checked
+recipe.py      flags .......................... -> how to train, checked
 fit.py         features, ratings, recipe ...... -> the best epoch on validation
 checkpoint.py  the state after an epoch ....... -> a file, and back
 build.py       rated set, split, recipe ....... -> model folder, then its results on the test part
-joining.py     a target, a folder ........... -> the folder's model with this target
+joining.py     a target, a folder ............. -> the folder's model with this target
 contamination  records, hashes ................ -> how much of a test part was seen before
 card.py        configuration, results ......... -> README.md of the folder
 curves.py      history, predictions ........... -> figures

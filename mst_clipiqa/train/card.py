@@ -61,7 +61,7 @@ def _use(config: ModelConfig) -> list[str]:
 
 
 def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
-    """Return the figures of each target that was tested, on images and prompts that nothing had seen.
+    """Return the figures of each target that was tested on images and prompts that had not been seen.
 
     The model-index has no place for a caveat, so a contaminated figure would read there as a result.
     """

@@ -67,7 +67,7 @@ def keep(path: Path, run: TrainingState, identity: dict[str, Any]) -> None:
 
 
 def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:
-    """Return the state in a checkpoint; that of a new training without one.
+    """Return the state in a checkpoint, or that of a new training if there is none.
 
     Raises:
         UsageError: the checkpoint is damaged, or belongs to another training.

@@ -1,7 +1,7 @@
-"""A new target joins the model folder that is already there: all its targets have one pair of encoders and one split.
+"""A new target joins the model that is already in a folder: all targets share one pair of encoders and one split.
 
-With two splits, what one target was tested on another would have been trained on, and nothing in the folder could say
-of an image which part it belongs to.
+With two splits, one target would have been trained on images that another is tested on, and nothing in the folder could
+say which part an image belongs to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, read_json
-from mst_clipiqa.scoring.folders import check_output
+from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
@@ -26,12 +26,12 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
     """Return the model in the folder whose other targets the new one joins; None if there are no others.
 
     Raises:
-        UsageError: the folder holds files that are not those of a model, or its targets have another split.
+        UsageError: the folder holds files that are not those of a model, or its targets were trained on another split.
         ModelError: a file of the folder is damaged, or its model has other encoders.
     """
     if not (job.out / "config.json").is_file():
         if not (job.out / CHECKPOINT).is_file():  # else this training was interrupted
-            check_output(job.out, TRAINING_FILE, SPLIT_FILE, f"{job.target}.png")
+            check_model_output(job.out, TRAINING_FILE, SPLIT_FILE, f"{job.target}.png")
         return None
     older = load(job.out)
     read_training(job.out)

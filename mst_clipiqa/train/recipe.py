@@ -1,4 +1,4 @@
-"""How to train, as numbers within bounds."""
+"""How to train: numbers, each within its bounds."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Recipe:
             check_whole(name, getattr(self, name), low, high)
         for name, most in _REAL_BOUNDS.items():
             check_real(name, getattr(self, name), most)
-        if not self.learning_rates or not all(0 < rate <= 1 for rate in self.learning_rates):  # nor is nan
+        if not self.learning_rates or not all(0 < rate <= 1 for rate in self.learning_rates):  # nan fails too
             got = ",".join(f"{rate:g}" for rate in self.learning_rates)
             raise UsageError(f"Expected learning_rates above 0, up to 1, got {shown(got)}: correct them.")
 
 
 def check_whole(name: str, value: float, low: int, high: int = MAX_SEED) -> None:
-    """Raise UsageError unless a setting is a whole number within bounds, which both belong to them."""
+    """Raise UsageError unless a setting is a plain int from ``low`` to ``high``, which a checkpoint can hold."""
     if type(value) is not int or not low <= value <= high:
         raise UsageError(f"Expected {name} to be a whole number from {low} to {high:,}, got {value}: correct it.")
 

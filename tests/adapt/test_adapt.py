@@ -408,7 +408,7 @@ def test_a_head_that_reads_prompts_is_not_adapted(scorer: Scorer, images: list[P
         return str(found.value)
 
     two = model.config.targets | reads
-    needs = "Expected a target that needs no prompt, for adaptation has none, got"
+    needs = "Expected a target that needs no prompt, as adaptation has none, got"
     prompt = f"{needs} 'correspondence', whose head reads the prompt"
     assert asked("correspondence", two) == f"{prompt}: choose --target quality."
     assert asked("overall", two) == f"{needs} 'overall', which base does not score: choose --target quality."

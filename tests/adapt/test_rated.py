@@ -228,4 +228,6 @@ def test_the_command_says_what_was_labelled_and_left_out(folder: Path, rated: Ra
     assert result.exit_code == 0, result.output
     assert "Labelled: 4 rated images trained with their ratings." in result.stdout
     assert "images got no score and were left out)" in result.stdout
-    assert "There are no intervals for quality and correspondence: those of the model before do not" in result.stdout
+    assert (
+        "There are no intervals for quality and correspondence: those of the original model no longer" in result.stdout
+    )

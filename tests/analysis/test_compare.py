@@ -112,7 +112,7 @@ def test_a_row_that_is_not_one_is_refused(file: str, count: int) -> None:
 def test_a_prompt_that_the_file_does_not_have_is_refused_with_its_own(prompt: str) -> None:
     with pytest.raises(
         UsageError,
-        match=f"Expected a row of 'y/a.png' with the prompt '{prompt}', got 'dog': give its prompt, or omit --prompt.",
+        match=f"Expected a row of 'y/a.png' with the prompt '{prompt}', got 'dog': give that prompt, or omit --prompt.",
     ):
         row_of([TABLE[1], {"file": "z.png", "prompt": "cat"}], "y/a.png", prompt)
 

@@ -223,8 +223,8 @@ def test_scores_of_two_models_are_not_mixed(here: Path, args: list[str]) -> None
     result = call(*args)
     assert (result.exit_code, result.stdout, tree()) == (2, "", before)
     assert result.stderr == (
-        "Error: Expected rows scored by one model, got 'mini', 'ours': score all images with the same one, or keep its "
-        "rows.\n"
+        "Error: Expected rows scored by one model, got 'mini', 'ours': score all images with the same one, or keep the "
+        "rows of one.\n"
     )
 
 
@@ -262,7 +262,7 @@ def test_no_output_replaces_an_input(here: Path, args: list[str]) -> None:
     assert (result.exit_code, result.stdout, tree()) == (2, "", before)
     flag = "--left-out" if "--left-out" in args else "-o"
     assert re.fullmatch(
-        rf"Error: Expected another file for {flag} than the input, got '.*': name a new one\.\n", result.stderr
+        rf"Error: Expected a file other than the input for {flag}, got '.*': name a new one\.\n", result.stderr
     )
 
 

@@ -131,9 +131,12 @@ def test_evaluate_measures_the_agreement_of_a_granularity(folder: Path, tmp_path
         ),
         (
             ["--granularity", "coarse", "--reference", "x.png"],
-            "Expected --granularity fine beside --reference, got coarse",
+            "Expected granularity fine beside a reference image, got coarse: drop one.",
         ),
-        (["--granularity", "auto", "--negative", "blue"], "Expected --granularity fine beside --negative, got auto"),
+        (
+            ["--granularity", "auto", "--negative", "blue"],
+            "Expected granularity fine beside a negative prompt, got auto:0.06: drop one.",
+        ),
         (["--granularity", "auto", "--merge", "3"], "Expected no --merge beside --granularity"),
         (["--granularity-check", "3"], "--granularity-check needs a --granularity below fine"),
     ],

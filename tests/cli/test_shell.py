@@ -229,7 +229,7 @@ def test_a_system_error_without_a_file_is_said(run: Run) -> None:
         raise OSError(28, "No space left on device")
 
     assert run(full).stderr == (
-        "Error: Expected to be able to read and write, got an error of the system: No space left on device.\n"
+        "Error: Expected to be able to read and write, got a system error: No space left on device.\n"
     )
 
 

@@ -270,6 +270,10 @@ def test_the_command_gives_controls_to_its_actors(
     assert sum(isinstance(row["negative_match"], float) for row in rows) == 6
     again = CliRunner().invoke(cli.group, [*args, "--negative", "a cat", "--reference", "3.png"])
     assert again.exit_code == 2 and "Expected controls" in again.stderr
+    other = ["score-cluster", ".", "-o", str(tmp_path / "other"), "--reference", "3.png", "--granularity", "coarse"]
+    result = CliRunner().invoke(cli.group, other)
+    assert result.exit_code == 2 and "Expected granularity fine beside a reference image" in result.stderr
+    assert not (tmp_path / "other").exists()  # refused before any actor starts
 
 
 def test_an_image_that_its_storage_refuses_is_a_row(

@@ -369,10 +369,10 @@ def test_json_holds_everything() -> None:
 @pytest.mark.parametrize(
     ("effects", "sentence"),
     [
-        ((-0.3, 0.2), "t: 'w0' changes it most downwards (-0.30), 'w1' most upwards (+0.20)."),
-        ((-0.3, -0.1), "t: 'w0' changes it most downwards (-0.30); no word raises it."),
-        ((0.3, 0.1), "t: 'w0' changes it most upwards (+0.30); no word lowers it."),
-        ((-0.3, 0.004), "t: 'w0' changes it most downwards (-0.30); no word raises it."),
+        ((-0.3, 0.2), "t: 'w0' lowers it most (-0.30), 'w1' raises it most (+0.20)."),
+        ((-0.3, -0.1), "t: 'w0' lowers it most (-0.30); no word raises it."),
+        ((0.3, 0.1), "t: 'w0' raises it most (+0.30); no word lowers it."),
+        ((-0.3, 0.004), "t: 'w0' lowers it most (-0.30); no word raises it."),
         ((-0.001, 0.004), "t: no word changes it by 0.01 or more."),
     ],
 )
@@ -385,8 +385,8 @@ def test_the_sentence_about_words_says_what_their_signs_say(effects: tuple[float
     ("share", "says"),
     [
         (0.25, "25% of the result comes from the coarse stream"),
-        (1.2, "the streams pull in opposite directions, the coarse one more"),
-        (-0.2, "the streams pull in opposite directions, the fine one more"),
+        (1.2, "the streams pull in opposite directions, the coarse one harder"),
+        (-0.2, "the streams pull in opposite directions, the fine one harder"),
     ],
 )
 def test_the_sentence_about_streams_names_no_share_beyond_the_whole(share: float, says: str) -> None:

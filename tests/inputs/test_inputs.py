@@ -667,7 +667,7 @@ def test_names_on_stdin_open_their_files_however_they_are_spelled(monkeypatch: p
 def test_a_list_beside_the_folder_that_it_is_about_is_refused() -> None:
     tree("d/a.png", l__csv="file,prompt\na.png,a cat\n")
     assert reason_of("l.csv", "d") == (
-        "Expected files relative to the list 'l.csv', found 'a.png' in 'd': name the folder only, with --prompts l.csv."
+        "Expected files relative to the list 'l.csv', found 'a.png' in 'd': name only the folder, with --prompts l.csv."
     )
     tree("a.png")
     assert names("l.csv", "d") == ["a.png", "d/a.png"]

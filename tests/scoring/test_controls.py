@@ -199,7 +199,7 @@ def test_what_a_call_cannot_ask_is_one_sentence(folder: Path) -> None:
         with pytest.raises(ImageError, match="Expected an image"):
             list(MINI.many([image], **asked))
     coarse = Scorer.load("mini", device="cpu", granularity="coarse")
-    with pytest.raises(UsageError, match="Expected granularity fine beside a reference image, got coarse"):
+    with pytest.raises(UsageError, match="Expected granularity fine beside a reference image, got coarse: drop one"):
         coarse(image, reference=image)
 
 

@@ -197,7 +197,7 @@ def test_a_finished_table_leaves_nothing_to_resume(pair: Watched, folder: Path, 
     result = run(folder, output, "--resume")
     assert (result.exit_code, result.stderr) == (
         1,  # as a row failed
-        f"Nothing is left to do: no run of '{output}' is unfinished. Omit --resume to score its images again.\n",
+        f"Nothing is left to do: '{output}' is finished. Omit --resume to score its images again.\n",
     )
     assert (output.read_bytes(), pair.images) == (before, 0)
 

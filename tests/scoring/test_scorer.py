@@ -449,7 +449,7 @@ def test_a_scorer_whose_folder_has_changed_since_is_refused(small_model: Path, t
 
 
 def test_a_scorer_made_of_parts_says_why_it_cannot_be_pickled(scorer: Scorer) -> None:
-    with pytest.raises(UsageError, match=r"Expected a scorer that Scorer\.load made"):
+    with pytest.raises(UsageError, match=r"Expected a scorer made by Scorer\.load"):
         pickle.dumps(scorer)
 
 

@@ -319,7 +319,7 @@ def test_one_connection_too_many_is_refused(slow_address: tuple[str, int]) -> No
         with socket.create_connection(slow_address) as further:
             head, _, body = everything(further).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in head
-        assert json.loads(body)["error"].startswith("Expected fewer connections")
+        assert json.loads(body)["error"].startswith("Expected at most 4 open connections, got one more")
         assert all(everything(one) == b"" for one in opened)  # they are closed at the deadline
     finally:
         for one in opened:

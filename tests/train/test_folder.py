@@ -14,7 +14,7 @@ from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load
-from mst_clipiqa.scoring.folders import check_output, save_pretrained
+from mst_clipiqa.scoring.folders import check_model_output, save_pretrained
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.job import TrainingJob
@@ -113,9 +113,9 @@ def test_nor_does_what_else_writes_a_model(model: Path, tmp_path: Path) -> None:
     assert contents(tmp_path) == {"README.md": b"mine"}
     (tmp_path / "config.json").write_text('{"name": "a web page"}')
     with pytest.raises(UsageError, match=r"which holds a config\.json of something else"):
-        check_output(tmp_path)
-    check_output(model)
-    check_output(tmp_path / "missing")
+        check_model_output(tmp_path)
+    check_model_output(model)
+    check_model_output(tmp_path / "missing")
 
 
 # damaged files ----------------------------------------------------------------------------------------------

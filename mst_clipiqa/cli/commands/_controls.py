@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import prompt_option, stack
-from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.inputs.expand import Inputs
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 CONTROL_FLAGS = ("negative", "negative_from", "reference", "control")
 
-_NEED_FINE = ("negative", "negative_from", "reference")  # which are asked of features that no estimate is made for
 
 control_options = stack(
     prompt_option("--negative", "The negative prompt of every image; adds negative_match, where lower is better."),
@@ -40,11 +38,6 @@ def controls_of(flags: Mapping[str, Any], scorer: Scorer, items: Inputs, paths: 
         return None
     from mst_clipiqa.scoring.controls import Controls
 
-    asked = next((name for name in _NEED_FINE if flags[name] is not None), None)
-    if asked and scorer.encoder.policy.described:
-        raise UsageError(
-            f"Expected --granularity fine beside --{asked.replace('_', '-')}, got {flags['granularity']}: drop one."
-        )
     return Controls(scorer, sources_of(flags, paths), items.columns)
 
 

@@ -17,14 +17,14 @@ def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left
         left_out: of ``--left-out``.
 
     Raises:
-        UsageError: an output is an input, perhaps by a link, or both outputs are one file, or none is possible.
+        UsageError: an output is an input, perhaps by a link; both outputs are one file; or no table can have that name.
     """
-    from mst_clipiqa.tables.table import check_output
+    from mst_clipiqa.tables.table import check_table_output
 
     named = list(inputs)
     for flag, path in (("-o", output), ("--left-out", left_out)):
         if path is not None:
-            check_output(path)
+            check_table_output(path)
             keep_apart(named, path, flag)
     if output is not None and left_out is not None and (output == left_out or _same(output, left_out)):
         raise UsageError(f"Expected two outputs, got {shown(output)} for both: name another for --left-out.")
@@ -33,7 +33,7 @@ def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left
 def keep_apart(inputs: Iterable[str | Path | None], output: Path, flag: str = "-o") -> None:
     """Raise a UsageError if an output is an input, perhaps by a link; "-" and None are no inputs."""
     if any(_same(output, Path(one)) for one in inputs if one is not None):
-        raise UsageError(f"Expected another file for {flag} than the input, got {shown(output)}: name a new one.")
+        raise UsageError(f"Expected a file other than the input for {flag}, got {shown(output)}: name a new one.")
 
 
 def _same(one: Path, other: Path) -> bool:

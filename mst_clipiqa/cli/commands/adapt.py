@@ -55,10 +55,9 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     """Adapt MODEL to other images without their ratings, and keep the result only if it is better.
 
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
-    MODEL on the images as they are. A third of the images that --labels does not train on is held out. If
-    neither their ladders nor SRCC on the ratings of --check become better by more than chance, or one becomes worse,
-    nothing is written, and the exit code is 3. The new model has no intervals
-    for what was adapted.
+    MODEL on the images as they are. A third of the images that --labels does not train on is held out. If neither their
+    ladders nor SRCC on the ratings of --check become better by more than chance, or if one becomes worse, nothing is
+    written, and the exit code is 3. The new model has no intervals for what was adapted.
     """
     from mst_clipiqa.adapt.build import build_adapted, check_new
     from mst_clipiqa.adapt.fit import AdaptRecipe
@@ -115,5 +114,5 @@ def _say(found: Adapted, output: Path) -> None:
     for sentence in found.verdict.not_measured():
         click.echo(sentence)
     changed = " and ".join(found.changed)
-    click.echo(f"There are no intervals for {changed}: those of the model before do not hold any more.")
+    click.echo(f"There are no intervals for {changed}: those of the original model no longer hold.")
     click.echo(f"{len(found.moved)} tensors moved; {sum(found.seconds.values()):.0f} s in all. Saved in {output}.")

@@ -24,9 +24,9 @@ _TOLERANCES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
 def command(quiet: bool, **flags: Any) -> None:
     """Measure what each --granularity of a model costs and changes, on the images of a rated set.
 
-    Ratings are not used, only images and prompts. The prompts are divided into six parts. For each part in turn,
-    the other five decide when an image needs no more than a coarser granularity; the tables show how well that holds
-    for the part.
+    Ratings are not used, only images and prompts. The prompts are divided into six parts. For each part in turn, the
+    other five decide when a coarser granularity is enough for an image; the tables show how well that holds for the
+    part.
     """
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.scoring.folders import pinned_name, trained_folder

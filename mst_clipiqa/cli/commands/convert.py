@@ -26,7 +26,7 @@ def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
     from mst_clipiqa.encoders.clip import CLIPPair
     from mst_clipiqa.errors import UsageError, nearest, shown
     from mst_clipiqa.model_folder import save
-    from mst_clipiqa.scoring.folders import check_output
+    from mst_clipiqa.scoring.folders import check_model_output
     from mst_clipiqa.train.card import card
     from mst_clipiqa.train.convert import convert
 
@@ -34,9 +34,10 @@ def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
         raise UsageError(f"Expected a checkpoint file, found none at {shown(checkpoint)}: check the path.")
     if target not in RATED_TARGETS:
         raise UsageError(
-            f"Expected --target {', '.join(RATED_TARGETS)}, got {shown(target)}{nearest(target, RATED_TARGETS)}."
+            f"Expected --target to be one of {', '.join(RATED_TARGETS)}, got "
+            f"{shown(target)}{nearest(target, RATED_TARGETS)}."
         )
-    check_output(output)
+    check_model_output(output)
     pair = load_encoders(encoders, "cpu", "fp32")
     if not isinstance(pair, CLIPPair):
         raise UsageError(f"Expected a pair of CLIP models, got {encoders!r}: use openai or COARSE,FINE.")

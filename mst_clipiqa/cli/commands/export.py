@@ -13,7 +13,7 @@ from mst_clipiqa.errors import UsageError
 @click.command("export")
 @click.argument("model")
 @click.option("--int8", is_flag=True, help="Multiply matrices in 8 bits, and print how much scores change.")
-@click.option("--check", type=FOLDER, help="Folder of images to compare with torch on, in place of drawn ones.")
+@click.option("--check", type=FOLDER, help="Folder of images to compare with torch on, instead of synthetic ones.")
 @click.option("--encoders", help="Path or hub id of the encoders, if they have moved.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder to write.")
 def command(model: str, int8: bool, check: Path | None, encoders: str | None, output: Path) -> None:

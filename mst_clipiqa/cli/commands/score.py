@@ -83,7 +83,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished
 
-    _check_output(output, flags["resume"])
+    _check_resume(output, flags["resume"])
     check_outputs([*paths, flags["prompts"]], output)
     if output is not None and flags["resume"] and is_finished(output):
         return _say_finished(output)
@@ -143,7 +143,7 @@ def _more_cells(flags: dict[str, Any]) -> Callable[[Item], ScoreRow]:
     return cells
 
 
-def _check_output(output: Path | None, resume: bool) -> None:
+def _check_resume(output: Path | None, resume: bool) -> None:
     from mst_clipiqa.scoring.resume import refuse_unfinished
 
     if resume and output is None:
@@ -158,7 +158,7 @@ def _say_finished(output: Path) -> int:
     from mst_clipiqa.tables.table import stream_table
 
     click.echo(
-        f"Nothing is left to do: no run of {shown(output)} is unfinished. Omit --resume to score its images again.",
+        f"Nothing is left to do: {shown(output)} is finished. Omit --resume to score its images again.",
         err=True,
     )
     return 1 if split_failed(stream_table(output))[1] else 0
@@ -185,7 +185,7 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str,
     how = {"intervals": flags["intervals"], "more": FurtherColumns(_more_cells(flags), flags["controls"])}
     if sink.output is None:
         return _write(_watched(score_rows(scorer, items, **how), sink, flags, scorer), sink, None)
-    from_where = _asked(flags) | origin(scorer, sink.names)  # flags first, to be named before what follows from them
+    from_where = _asked(flags) | origin(scorer, sink.names)  # flags first: a difference is named by its flag
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
             click.echo(f"Resuming after {len(earlier):,} rows of earlier runs.", err=True)
