@@ -48,7 +48,6 @@ def report_data(
         by: columns whose groups are compared, besides generators and prompts.
 
     Raises:
-        UsageError: the rows are of several models.
         DataError: the table is empty or has no scores, or a cell that should hold a number does not.
     """
     if not rows:
