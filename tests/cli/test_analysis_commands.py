@@ -237,6 +237,37 @@ def test_what_compares_no_scores_takes_those_of_two_models(here: Path) -> None:
 @pytest.mark.parametrize(
     "args",
     [
+        ["score", "in", "-o", "in/metadata.csv"],
+        ["score", "in", "-o", "link/metadata.csv"],
+        ["score", "in", "-o", "metadata.jsonl"],
+        ["score", ".", "--recursive", "-o", "in/metadata.csv"],
+        ["rank", "in", "-o", "in/metadata.csv"],
+    ],
+)
+def test_no_output_replaces_prompts_that_are_read_without_being_named(here: Path, args: list[str]) -> None:
+    Path("in/metadata.csv").write_text("file_name,prompt\na.png,a cat\n", encoding="utf-8")
+    Path("metadata.jsonl").write_text('{"file_name": "in/b.png", "prompt": "a cat"}\n', encoding="utf-8")
+    Path("link").symlink_to("in")
+    before = tree()
+    result = call(*args)
+    assert (result.exit_code, result.stdout, tree()) == (2, "", before)
+    assert "Expected another file for -o than the input" in result.stderr
+
+
+@pytest.mark.parametrize("args", [["rank"], ["pick"], ["filter", "--min-quality", "3", "--copy-to", "good", "--yes"]])
+def test_a_familiarity_that_is_text_stops_nothing_that_is_done(here: Path, args: list[str]) -> None:
+    rows = read_table(table(here / "t.csv", ROWS[:3]))
+    with TableWriter("t.csv", COLUMNS) as writer:
+        for row in rows:
+            writer.append({**row, "familiarity": "high"})
+    result = call(args[0], "t.csv", *args[1:])
+    assert (result.exit_code, "Error" in result.stderr) == (0, False)
+    assert result.stdout.count(",high,") >= 2
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
         ["score", "scores.csv", "-o", "scores.csv"],
         ["score", "in", "--prompts", "scores.csv", "-o", "scores.csv"],
         ["score", "scores.csv", "-o", "scores.csv", "--resume"],
