@@ -167,6 +167,10 @@ def test_filter_moves_with_yes_and_never_a_failed_row(here: Path) -> None:
     assert "1 image moved." in result.stderr
 
 
+def test_filter_counts_one_row_as_one(here: Path) -> None:
+    assert "1 row kept, 2 not." in call("filter", "scores.csv", "--min-quality", "3.5").stderr
+
+
 def test_filter_lists(here: Path) -> None:
     before = tree()
     result = call("filter", "scores.csv", "--min-correspondence", "3", "--list")
