@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mst_clipiqa.analysis.rows import Row, number, text
-from mst_clipiqa.errors import shown
+from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
 
 _WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
@@ -30,10 +30,10 @@ def unfamiliar_share(rows: Sequence[Row]) -> float | None:
 def say_unfamiliar(rows: Sequence[Row], names: int = 3) -> str:
     """Return a sentence that counts the unfamiliar images and names the first few; empty if there are none.
 
-    Raises:
-        DataError: a familiarity is not a number.
+    A familiarity that is not a number counts as unknown: this sentence comes after a command's work, which it must not
+    fail.
     """
-    found = [row for row in rows if is_unfamiliar(number(row, "familiarity"))]
+    found = [row for row in rows if _is_known_unfamiliar(row)]
     if not found:
         return ""
     files = ", ".join(shown(text(row, "file"), 80) for row in found[:names])
@@ -43,6 +43,13 @@ def say_unfamiliar(rows: Sequence[Row], names: int = 3) -> str:
         f"{len(found):,} of {len(rows):,} images {are} unlike those that the model was trained on, so {their} less "
         f"certain: {files}{more}."
     )
+
+
+def _is_known_unfamiliar(row: Row) -> bool:
+    try:
+        return is_unfamiliar(number(row, "familiarity"))
+    except DataError:
+        return False
 
 
 def say_many_unfamiliar(shares: Mapping[str, float | None], where: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.tables.cells import as_written
 from mst_clipiqa.tables.lines import open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 
@@ -22,7 +23,7 @@ def json_list(path: Path) -> Iterator[tuple[str, Any, str | None]]:
     if len(text) > _MOST_JSON:
         raise DataError(f"Expected at most {_MOST_JSON:,} characters in {shown(path)}: write JSON lines (.jsonl).")
     try:
-        value = json.loads(text, object_pairs_hook=_Pairs)
+        value = json.loads(text, object_pairs_hook=_Pairs, parse_float=as_written)
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
     if isinstance(value, _Pairs) and _is_row(dict(value)):

@@ -45,9 +45,9 @@ class AsWritten(float):
 
 
 def as_written(text: str) -> float:
-    """Return the number of a text: a float if Python would write it in the same way."""
+    """Return the number of a text: a float if Python would write it in the same way, or if it is too large for one."""
     value = float(text)
-    return value if repr(value) == text else AsWritten(text)
+    return value if repr(value) == text or math.isinf(value) else AsWritten(text)
 
 
 def plain(value: object) -> Cell:
@@ -130,7 +130,7 @@ def to_json(value: object) -> bytes:
 
 
 def from_json(text: str) -> Any:
-    """Return a value of ``to_json``; numbers keep how they were written."""
+    """Return a value of JSON; numbers keep how they were written."""
     return json.loads(text, parse_float=as_written)
 
 

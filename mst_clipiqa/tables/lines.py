@@ -7,7 +7,6 @@ million files does not stop at one stray quote. Delimiter and encoding are those
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.tables.cells import from_json
 from mst_clipiqa.tables.sniff import DELIMITERS, delimiter_of, encoding_of
 
 LONGEST = 16 * 2**20
@@ -87,7 +87,7 @@ def json_lines(path: Path) -> Iterator[Line]:
             if not text.strip():
                 continue
             try:
-                yield Line(number, json.loads(text))
+                yield Line(number, from_json(text))
             except (ValueError, RecursionError) as error:
                 yield Line(number, None, f"not a line of JSON ({error})")
 

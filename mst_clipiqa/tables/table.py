@@ -8,8 +8,8 @@ and Parquet are UTF-8 and hold them as escapes such as ``\\udce9``.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import (
     Cell,
+    as_written,
     csv_cell,
     csv_header,
     csv_line,
@@ -221,9 +222,7 @@ def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
         DataError: there is no such file, it is not a table, or a row is malformed; the message names the line.
     """
     path = Path(path)
-    if path.suffix.lower() == ".tsv":
-        return _read_csv(path)
-    match _suffix(path, DataError):
+    match ".csv" if path.suffix.lower() == ".tsv" else _suffix(path, DataError):
         case ".csv":
             return _read_csv(path)
         case ".jsonl":
@@ -268,10 +267,10 @@ def _value(line: Line, path: Path) -> Any:
 
 
 def _flat(cell: Any, column: str, line: Line, path: Path) -> Cell:
-    if cell is None or isinstance(cell, str | bool) or (isinstance(cell, int) and abs(cell) < 2**64):
+    if cell is None or isinstance(cell, str | float) or (isinstance(cell, int) and abs(cell) < 2**64):  # or a bool
         return cell
-    with contextlib.suppress(TypeError, OverflowError):
-        return float(cell)
+    if isinstance(cell, int) and math.isfinite(number := as_written(str(cell))):
+        return number
     raise DataError(
         f"Expected text, a number or null for {shown(column)} in line {line.number} of {shown(path)}, "
         f"got {shown(json.dumps(cell))}: flatten it."

@@ -5,7 +5,6 @@ Members are never extracted: their names are only shown, and an image is a range
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from mst_clipiqa.errors import shown
-from mst_clipiqa.tables.cells import utf8
+from mst_clipiqa.tables.cells import from_json, utf8
 from mst_clipiqa.tables.names import UNREAD_SUFFIXES, is_image_name
 
 LONGEST_TEXT = 2**20
@@ -181,7 +180,7 @@ def _texts(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -> 
             prompt = text.strip() or None
             continue
         try:
-            tree = json.loads(text)
+            tree = from_json(text)
         except (ValueError, RecursionError):
             tree = None
         if not isinstance(tree, dict):

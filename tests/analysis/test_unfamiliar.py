@@ -26,6 +26,7 @@ def test_the_share_counts_only_rows_with_a_familiarity() -> None:
     assert unfamiliar_share([scored(1, None)]) is None
     with pytest.raises(DataError, match="Expected a number in column 'familiarity', got 'high'"):
         unfamiliar_share([{"familiarity": "high"}])
+    assert say_unfamiliar([{"familiarity": "high"}]) == ""  # a note, after the work
 
 
 @pytest.mark.parametrize(

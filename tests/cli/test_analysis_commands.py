@@ -167,6 +167,10 @@ def test_filter_moves_with_yes_and_never_a_failed_row(here: Path) -> None:
     assert "1 image moved." in result.stderr
 
 
+def test_filter_counts_one_row_as_one(here: Path) -> None:
+    assert "1 row kept, 2 not." in call("filter", "scores.csv", "--min-quality", "3.5").stderr
+
+
 def test_filter_lists(here: Path) -> None:
     before = tree()
     result = call("filter", "scores.csv", "--min-correspondence", "3", "--list")
@@ -232,6 +236,37 @@ def test_what_compares_no_scores_takes_those_of_two_models(here: Path) -> None:
     two_models()
     assert call("gate", "mixed.csv", "--min-count", "3").exit_code == 0
     assert len(csv_of(call("filter", "mixed.csv").stdout)) == 3
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["score", "in", "-o", "in/metadata.csv"],
+        ["score", "in", "-o", "link/metadata.csv"],
+        ["score", "in", "-o", "metadata.jsonl"],
+        ["score", ".", "--recursive", "-o", "in/metadata.csv"],
+        ["rank", "in", "-o", "in/metadata.csv"],
+    ],
+)
+def test_no_output_replaces_prompts_that_are_read_without_being_named(here: Path, args: list[str]) -> None:
+    Path("in/metadata.csv").write_text("file_name,prompt\na.png,a cat\n", encoding="utf-8")
+    Path("metadata.jsonl").write_text('{"file_name": "in/b.png", "prompt": "a cat"}\n', encoding="utf-8")
+    Path("link").symlink_to("in")
+    before = tree()
+    result = call(*args)
+    assert (result.exit_code, result.stdout, tree()) == (2, "", before)
+    assert "Expected a file other than the input for -o" in result.stderr
+
+
+@pytest.mark.parametrize("args", [["rank"], ["pick"], ["filter", "--min-quality", "3", "--copy-to", "good", "--yes"]])
+def test_a_familiarity_that_is_text_stops_nothing_that_is_done(here: Path, args: list[str]) -> None:
+    rows = read_table(table(here / "t.csv", ROWS[:3]))
+    with TableWriter("t.csv", COLUMNS) as writer:
+        for row in rows:
+            writer.append({**row, "familiarity": "high"})
+    result = call(args[0], "t.csv", *args[1:])
+    assert (result.exit_code, "Error" in result.stderr) == (0, False)
+    assert result.stdout.count(",high,") >= 2
 
 
 @pytest.mark.parametrize(

@@ -605,6 +605,16 @@ def test_cells_of_a_list_of_csv_stay_as_they_are() -> None:
     assert Path("t.csv").read_text() == "version,hash,size,note\n7.50,1e5,3.0,'tis\n"
 
 
+@pytest.mark.parametrize("name", ["l.json", "l.jsonl"])
+def test_numbers_of_a_list_of_json_stay_as_they_are(name: str) -> None:
+    tree("a.png")
+    Path(name).write_text('{"file": "a.png", "version": 7.50, "hash": 1E5, "size": 3.0, "huge": 1e999}\n')
+    (item,) = expand(name)
+    with TableWriter("t.csv", list(item.more)) as table:
+        table.append(item.more)
+    assert Path("t.csv").read_text() == "version,hash,size,huge\n7.50,1E5,3,\n"
+
+
 def test_a_row_that_cannot_be_used_keeps_its_other_columns() -> None:
     tree("a.png", l__csv="file,prompt,seed\n,x,1\na.png,x,2\n")
     assert [(item.problem is None, item.more) for item in expand("l.csv")] == [

@@ -64,7 +64,7 @@ def shard(path: Path) -> Path:
         "a/01.json": json.dumps({"caption": "two chairs", "seed": 7, "mos": 3.5}).encode(),
         "a/01.png": IMAGES[1],
         "a/02.png": IMAGES[2],
-        "a/02.json": b'{"prompt": "from the json", "mos": 1}',
+        "a/02.json": b'{"prompt": "from the json", "mos": 1, "version": 7.50}',
         "a/02.txt": b"from the text",
         "a/03.cls": b"3",
         "a/03.png": IMAGES[3],
@@ -79,9 +79,10 @@ def test_a_tar_gives_images_with_their_texts(tmp_path: Path) -> None:
     assert [(row.name, row.cells) for row in rows] == [
         ("a/00.png", {"prompt": "a red fox"}),
         ("a/01.png", {"caption": "two chairs", "seed": 7, "mos": 3.5}),
-        ("a/02.png", {"prompt": "from the text", "mos": 1}),
+        ("a/02.png", {"prompt": "from the text", "mos": 1, "version": 7.5}),
         ("a/03.png", {}),
     ]
+    assert repr(rows[2].cells["version"]) == "7.50"
     assert not any(row.problem for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["s.tar"]  # nothing was unpacked
 
@@ -141,7 +142,7 @@ def test_score_reads_them_as_it_reads_files(scorer: Scorer, tmp_path: Path) -> N
 
 
 def test_columns_may_begin_in_any_sample_of_a_tar(tmp_path: Path) -> None:
-    assert expand(str(shard(tmp_path / "s.tar"))).columns == ["seed", "mos"]
+    assert expand(str(shard(tmp_path / "s.tar"))).columns == ["seed", "mos", "version"]
 
 
 def test_decimal_numbers_and_truth_in_parquet_are_cells(tmp_path: Path) -> None:

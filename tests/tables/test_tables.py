@@ -224,7 +224,9 @@ def test_a_number_stays_as_another_program_wrote_it(text: str, tmp_path: Path) -
     assert repr(copy.deepcopy(row)) == repr(row)  # as it is pickled, too
     if len(text) < 100:  # longer ones are text, as they are larger than any number
         assert row["version"] == float(text)
-        assert written(tmp_path / "t.jsonl", [row], ["version"]).read_text() == f'{{"version": {text}}}\n'
+        lines = written(tmp_path / "t.jsonl", [row], ["version"])
+        assert lines.read_text() == f'{{"version": {text}}}\n'
+        assert written(tmp_path / "t2.csv", read_table(lines), ["version"]).read_text() == foreign.read_text()
         assert read_table(written(tmp_path / "t.parquet", [row], ["version"])) == [{"version": float(text)}]
 
 

@@ -31,8 +31,11 @@ def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left
 
 
 def keep_apart(inputs: Iterable[str | Path | None], output: Path, flag: str = "-o") -> None:
-    """Raise a UsageError if an output is an input, perhaps by a link; "-" and None are no inputs."""
-    if any(_same(output, Path(one)) for one in inputs if one is not None):
+    """Raise a UsageError if an output is an input, perhaps by a link; "-" and None are no inputs.
+
+    Of a folder, the lists that prompts are read from without being named, such as ``metadata.csv``, are inputs too.
+    """
+    if any(_same(output, Path(one)) or _is_list_of(Path(one), output) for one in inputs if one is not None):
         raise UsageError(f"Expected a file other than the input for {flag}, got {shown(output)}: name a new one.")
 
 
@@ -41,3 +44,12 @@ def _same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except (OSError, ValueError):  # one of them does not exist
         return False
+
+
+def _is_list_of(folder: Path, output: Path) -> bool:
+    from mst_clipiqa.inputs.prompt_choice import METADATA
+
+    if output.name not in METADATA or not output.exists() or not folder.is_dir():
+        return False
+    place, folder = output.parent.resolve(), folder.resolve()
+    return place == folder.parent or place.is_relative_to(folder)

@@ -9,6 +9,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FOLDER
 from mst_clipiqa.cli.commands._outputs import check_outputs
+from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
 
 if TYPE_CHECKING:
@@ -58,14 +59,15 @@ def command(
     minimum = {"quality": min_quality, "correspondence": min_correspondence}
     rows = read_source(source, how)
     kept = keep(rows, {name: value for name, value in minimum.items() if value is not None}, invert=invert)
+    found = f"{counted(len(kept.rows), 'row')} kept, {kept.rejected:,} not."
     target = copy_to or move_to
     if target is None:
-        _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not.")
+        _say(found)
         return deliver(kept.rows, kept.left_out, how)
     places = folders_of(source, images)
     planned = plan(kept.rows, rows, places, target, move=move_to is not None, by_name=images is not None)
     results, failed = _do(planned, move_to is not None, yes)
-    _say(f"{len(kept.rows):,} rows kept, {kept.rejected:,} not. {_summary(len(results), move_to is not None, yes)}")
+    _say(f"{found} {_summary(len(results), move_to is not None, yes)}")
     return deliver(results, [*kept.left_out, *planned.left_out, *failed], how)
 
 
