@@ -32,7 +32,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     return {
         "peak_mb": {str(count): mb for count, mb in peaks.items()},
         "ratio": peaks[images] / peaks[small],
-        "bars": {"ratio": 1.15},
+        "bars": {"ratio": 1.1},
     }
 
 

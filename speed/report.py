@@ -95,7 +95,8 @@ def page(found: dict[str, Any]) -> str:
         "# Performance",
         "",
         f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}, torch {machine['torch']}, "
-        f"Python {machine['python']}; each section ends with its date. What was measured with `mini` "
+        f"Python {machine['python']}; each section ends with its date, and with its machine if that was another. "
+        "What was measured with `mini` "
         "before 26 November 2026 is of its earlier weights.",
         "",
         "Every section is the output of one script in `speed/`. The beginning of the script says how it measures; "
