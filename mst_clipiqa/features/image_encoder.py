@@ -145,7 +145,7 @@ class ImageEncoder:
         opening: how images are opened.
 
     Raises:
-        UsageError: ``batch_size`` or ``workers`` is no whole number, or less than 1.
+        UsageError: ``batch_size`` or ``workers`` is not a whole number from 1 to 1,000,000.
     """
 
     def __init__(

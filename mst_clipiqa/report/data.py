@@ -62,7 +62,9 @@ def report_data(
     is_good = [id(row) in good for row in rows]
     scores = _scores(rows, is_good)
     unsure, unsure_by = _uncertainty(rows, is_good)
-    familiarity = _familiarity(rows, is_good)
+    familiarity = [number(row, "familiarity") if ok else None for row, ok in zip(rows, is_good, strict=True)]
+    has_familiarity = any(value is not None for value in familiarity)
+    unfamiliar = [is_unfamiliar(value) for value in familiarity]
     names = _names([text(row, "file") for row in rows])
     saved = {names["prefix"] + name for name in names["file"]} | {text(row, "prompt").strip() for row in rows}
     return {
@@ -83,13 +85,13 @@ def report_data(
         "prompt": _coded([text(row, "prompt").strip() for row in rows]),
         "generator": _coded([text(row, "generator").strip() for row in rows]),
         "reason": _coded([text(row, "reason") for row in rows]),
-        "familiarity": familiarity,
-        "unfamiliar": None if familiarity is None else [int(is_unfamiliar(value)) for value in familiarity],
+        "familiarity": [_rounded(value) for value in familiarity] if has_familiarity else None,
+        "unfamiliar": [int(one) for one in unfamiliar] if has_familiarity else None,
         "extra": _extras(rows),
         "overall": _means(scores, range(len(rows)), _groups(rows)),
-        "generators": _table(rows, scores, is_good, "generator"),
-        "prompts": _table(rows, scores, is_good, "prompt"),
-        "by": [{"column": column, "lines": _table(rows, scores, is_good, column)} for column in by],
+        "generators": _table(rows, scores, is_good, unfamiliar, "generator"),
+        "prompts": _table(rows, scores, is_good, unfamiliar, "prompt"),
+        "by": [{"column": column, "lines": _table(rows, scores, is_good, unfamiliar, column)} for column in by],
         "ranges": {target: list(scale) for target, scale in (ranges or {}).items()},
         "correlation": _correlation(scores),
         "marked": sorted(value for value in saved if value and csv_cell(value) != value),
@@ -164,12 +166,6 @@ def _spread(rows: Sequence[Row]) -> list[float | None] | None:
     return [_rounded(number(row, "quality_spread")) for row in rows]
 
 
-def _familiarity(rows: Sequence[Row], is_good: Sequence[bool]) -> list[float | None] | None:
-    """Return the familiarity of each scored row, 0..1, or None if the table has none."""
-    values = [_rounded(number(row, "familiarity")) if ok else None for row, ok in zip(rows, is_good, strict=True)]
-    return None if all(value is None for value in values) else values
-
-
 def _extras(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the columns that the page does not know, unchanged."""
     known = (
@@ -240,7 +236,11 @@ def _means(
 
 
 def _table(
-    rows: Sequence[Row], scores: dict[str, list[float | None]], is_good: Sequence[bool], column: str
+    rows: Sequence[Row],
+    scores: dict[str, list[float | None]],
+    is_good: Sequence[bool],
+    unfamiliar: Sequence[bool],
+    column: str,
 ) -> list[dict[str, Any]]:
     """Return one line per generator or prompt; images of the same prompt are resampled individually."""
     members: dict[str, list[int]] = {}
@@ -253,7 +253,7 @@ def _table(
             "name": name,
             "rows": len(some),
             "failed": sum(not is_good[i] for i in some),
-            "unfamiliar": sum(is_unfamiliar(number(rows[i], "familiarity")) for i in some if is_good[i]),
+            "unfamiliar": sum(unfamiliar[i] for i in some),
             **_means(scores, some, groups),
         }
         for name, some in members.items()

@@ -144,6 +144,8 @@ def test_unfamiliar_images_are_counted() -> None:
     assert found["familiarity"] == [0.0499, 0.05, None, None]
     assert found["unfamiliar"] == [1, 0, 0, 0]
     assert (found["generators"][0]["unfamiliar"], found["extra"]) == (1, {})
+    near = facts_of([row("a", 2.0, generator="g", familiarity=0.049999)])  # shown as 0.05, and below it
+    assert (near["familiarity"], near["unfamiliar"], near["generators"][0]["unfamiliar"]) == ([0.05], [1], 1)
     without = facts_of(ROWS)
     assert (without["familiarity"], without["unfamiliar"]) == (None, None)
 
