@@ -78,7 +78,7 @@ FIGURES: dict[tuple[str, str], Callable[[dict[str, Any]], Any]] = {
     ("decode", "JPEG files of 512 x 512 decoded per second, times the images that `mini` encodes"): (
         lambda one: _of_row(one["decoding"], {"format": "jpg", "side": 512}, "times_encoding")
     ),
-    ("int8", "rate of the paper's encoders in int8, times that of `auto`"): (
+    ("int8", "rate of the paper's encoders in int8, times that of `auto`, on a CPU where that is fp32"): (
         lambda one: _of_row(one["encoders"], {"encoders": "int8"}, "times_auto")
     ),
     ("shared", "memory of each further process, such as an actor of `score-cluster`, MB"): (

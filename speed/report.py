@@ -63,7 +63,7 @@ def main() -> None:
         start(name, results, more)
     found = load(results)
     draw_claims(found, results / "claims.png")
-    draw_rates(found, results / "rates.png")
+    draw_rates(measured_here(found), results / "rates.png")
     (args.docs / "performance.md").write_text(page(found), encoding="utf-8")
 
 
@@ -88,16 +88,25 @@ def load(results: Path) -> dict[str, Any]:
     }
 
 
+def measured_here(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the results from the page's machine: rates from two machines do not compare."""
+    return {name: one for name, one in found.items() if not _elsewhere(one["machine"], _usual(found))}
+
+
+def _usual(found: dict[str, Any]) -> dict[str, Any]:
+    machine: dict[str, Any] = next(iter(found.values()))["machine"]
+    return machine
+
+
 def page(found: dict[str, Any]) -> str:
     """Return docs/performance.md."""
-    machine = next(iter(found.values()))["machine"]
+    machine = _usual(found)
     lines = [
         "# Performance",
         "",
         f"Measured on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}, torch {machine['torch']}, "
         f"Python {machine['python']}; each section ends with its date, and with its machine if that was another. "
-        "What was measured with `mini` "
-        "before 26 November 2026 is of its earlier weights.",
+        "What was measured with `mini` before 26 November 2026 is of its earlier weights.",
         "",
         "Every section is the output of one script in `speed/`. The beginning of the script says how it measures; "
         "the complete output is in `docs/performance/`. `python -m speed.report` writes this page. Rates depend on the "

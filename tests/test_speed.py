@@ -92,9 +92,9 @@ def test_a_section_from_another_machine_names_it_and_rows_may_have_values_of_the
     assert "on A card, 16 cores of" in page.split("## gpu")[1]
     assert "on A card" not in page.split("## gpu")[0]
     older = usual | {"capability": "AVX2"}
-    newer = report.page(
-        {"cost": {"a": 1, "machine": usual | {"capability": "AVX512"}}, "mini": {"a": 1, "machine": older}}
-    )
+    found = {"cost": {"a": 1, "machine": usual | {"capability": "AVX512"}}, "mini": {"a": 1, "machine": older}}
+    newer = report.page(found)
+    assert list(report.measured_here(found)) == ["cost"]  # what the chart of rates shows
     assert "with AVX2." in newer.split("## mini")[1]
     assert "with AVX2." not in newer.split("## mini")[0]
     assert "| chunk | rate | more |\n|---|---|---|\n| 1 | 2 |  |\n| 3 | 4 | 5 |" in page
