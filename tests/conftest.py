@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports a hub client, which reads it once
+
 import pytest
+import transformers.modeling_utils  # noqa: F401  # before the hook, which would compile all of it anew
 from jaxtyping import install_import_hook
 
 from tests.shapes import checked
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports a hub client, which reads it once
 
 # Tensors are checked against the shapes in annotations while tests run.
 install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")

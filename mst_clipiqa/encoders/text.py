@@ -48,6 +48,8 @@ def padded(
     truncated = [len(row) > length or len(text) > MAX_CHARS for row, text in zip(rows, prompts, strict=True)]
     end = 1 if keep_last else 0
     cut = [row if len(row) <= length else [*row[: length - end], *row[len(row) - end :]] for row in rows]
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in cut], batch_first=True, padding_value=pad)
+    ids = nn.utils.rnn.pad_sequence(
+        [torch.tensor(row, dtype=torch.int64) for row in cut], batch_first=True, padding_value=pad
+    )
     mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in cut]).unsqueeze(1)
     return ids, mask, truncated

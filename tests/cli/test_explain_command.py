@@ -30,8 +30,8 @@ def found() -> Explanation:
     return explain(Scorer.load("mini", device="cpu"), BALL, PROMPT)
 
 
-def test_an_image_and_json_are_written_and_sentences_printed(tmp_path: Path) -> None:
-    result = call(BALL, "--prompt", PROMPT, "-o", tmp_path / "new" / "folder")
+def test_an_image_and_json_are_written_and_sentences_printed(small_model: Path, tmp_path: Path) -> None:
+    result = call(BALL, "--prompt", "a red fox", "--model", small_model, "-o", tmp_path / "new" / "folder")
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "new" / "folder" / "explanation.json").read_text(encoding="utf-8"))
     with Image.open(tmp_path / "new" / "folder" / "explanation.png") as sheet:
@@ -60,8 +60,12 @@ def test_json_on_stdout_is_json_and_nothing_else() -> None:
         ((EXAMPLES / "README.md",), "README.md': Expected"),
         ((BALL, "--prompt", " "), "Expected words in --prompt, got none: write the prompt, or omit the flag."),
         ((BALL, "--target", "beauty"), "Expected a target of quality, correspondence, got 'beauty'."),
-        ((BALL, "--target", "correspondence"), "Expected correspondence to be scored, got none (no prompt"),
-        ((BALL, "-o", BALL / "folder"), "name another folder"),
+        ((BALL, "--target", "correspondence"), "correspondence to be scored, got none (no prompt): give --prompt."),
+        (
+            (BALL, "--target", "correspondence", "--prompt", "xq zv"),
+            "(it reads English)): try another --prompt or --target.",
+        ),
+        ((BALL, "-o", BALL / "folder"), f"{BALL} is a file): name another folder."),
         ((BALL, "--model", "maxi"), "got 'maxi'"),
     ],
 )
@@ -72,9 +76,15 @@ def test_what_stops_it_is_said_in_one_line(args: tuple[str | Path, ...], message
     assert result.stdout == ""
 
 
-def test_the_sheet_takes_any_prompt(found: Explanation) -> None:
+def test_flags_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mst_clipiqa.explain.explain", lambda *_: pytest.fail("the image was encoded"))
+    for flags in (("--target", "correspondence"), ("-o", BALL / "folder"), ("--target", "beauty")):
+        assert call(BALL, *flags).exit_code == 2
+
+
+def test_the_sheet_takes_any_prompt(found: Explanation, small_model: Path) -> None:
     long = "an " + "extraordinarily " * 100 + "\x1b[2J red\u202e ball"
-    scorer = Scorer.load("mini", device="cpu")
+    scorer = Scorer.load(str(small_model), device="cpu")
     sheet = draw_sheet(explain(scorer, Image.new("RGB", (60, 400), "teal"), long))
     assert sheet.width == WIDTH and sheet.height < 4000
     assert len(found.words["correspondence"]) == 7 < MOST_WORDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,13 @@ def test_a_row_is_cut_to_what_is_read_and_padded_behind(rows: list[list[int]], l
         assert ids[i, mask[i]].tolist() == kept  # in order: padding has no place within
         assert mask[i].tolist() == sorted(mask[i].tolist(), reverse=True)
         assert set(ids[i, ~mask[i]].tolist()) <= {PAD}
+
+
+def test_a_text_without_a_token_is_a_row_of_padding() -> None:
+    several: tuple[list[list[int]], ...] = ([[]], [[], [7]])
+    for rows in several:
+        ids, mask, _ = padded(rows, [""] * len(rows), 4, pad=PAD, keep_last=False)
+        assert ids.dtype == torch.int64 and mask.sum(1).tolist() == [len(row) for row in rows]
 
 
 def test_a_text_that_was_cut_before_its_tokens_is_called_cut() -> None:

@@ -88,18 +88,21 @@ def trained(pair: EncoderPair) -> TrainedModel:
 
 
 def check(model: TrainedModel, pair: EncoderPair, set_threads: Callable[[int], None]) -> None:
-    """Score every image alone, then in batches of 2, 3 and 7 in three orders, with each number of threads."""
+    """Score every image alone, then in batches of 2, 3 and 7 and in three orders, with each number of threads.
+
+    Every size meets every order, and both meet every number of threads.
+    """
     set_threads(1)
     pairs = list(zip(images(), PROMPTS, strict=True))
     alone = [next(Scorer(model, ImageEncoder(pair)).many([one])) for one in pairs]
     assert len({score.quality for score in alone}) == len(alone)
-    for count in THREADS:
+    orders = [0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 2, 2, 0, 2, 4, 1, 3, 2, 2]
+    for turn, count in enumerate(THREADS):
         set_threads(count)
-        for size in (2, 3, 7):
-            for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 2, 2, 0, 2, 4, 1, 3, 2, 2]):
-                scores = list(Scorer(model, ImageEncoder(pair, batch_size=size)).many([pairs[i] for i in order]))
-                for i, score in zip(order, scores, strict=True):
-                    assert score == alone[i], f"image {i}, batches of {size} in the order {order}, {count} threads"
+        for size, order in zip((2, 3, 7), orders[turn:] + orders[:turn], strict=True):
+            scores = list(Scorer(model, ImageEncoder(pair, batch_size=size)).many([pairs[i] for i in order]))
+            for i, score in zip(order, scores, strict=True):
+                assert score == alone[i], f"image {i}, batches of {size} in the order {order}, {count} threads"
 
 
 @pytest.mark.parametrize("kind", [trained, zero_shot_model])

@@ -36,10 +36,19 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export") / "pair"
-    assert export(clip, folder, images=drawn()[:4]).images == 4
-    return folder
+def exported(clip: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """Return the folders of both precisions, and what was printed: an export takes seconds."""
+    root, found = tmp_path_factory.mktemp("export"), {}
+    for precision, flags in (("fp32", ["--check", str(EXAMPLES)]), ("int8", ["--int8"])):
+        done = CliRunner().invoke(group, ["export", clip, "-o", str(root / precision), *flags])
+        assert done.exit_code == 0, done.output
+        found[precision] = (root / precision, done.stdout)
+    return found
+
+
+@pytest.fixture
+def made(exported: dict[str, tuple[Path, str]]) -> Path:
+    return exported["fp32"][0]
 
 
 def test_mini_has_nothing_to_export(tmp_path: Path) -> None:
@@ -50,34 +59,37 @@ def test_mini_has_nothing_to_export(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_a_clip_pair_is_exported(clip: str, tmp_path: Path, int8: bool) -> None:
-    images = drawn()[:3]
-    found = export(clip, tmp_path / "out", int8=int8, images=images)
-    assert (found.features < 1e-4) == (not int8)
-    assert set(found.srcc) == {"quality"}
-    scorer = Scorer.load(clip, backend=str(tmp_path / "out"))
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_clip_pair_is_exported(clip: str, exported: dict[str, tuple[Path, str]], precision: str) -> None:
+    folder, images = exported[precision][0], drawn()[:3]
+    scorer = Scorer.load(clip, backend=str(folder))
+    found = agreement(Scorer.load(clip, precision="fp32"), scorer, images)
+    assert found.images == 3 and set(found.srcc) == {"quality"}
+    assert (found.features < 1e-4) == (precision == "fp32")
     together = scorer.encode(images)
     alone = [scorer.encode([image])[0] for image in images]
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a.f_c, b.f_c, atol=1e-5, rtol=1e-5)  # int8 too does not look at its neighbours
         torch.testing.assert_close(a.f_f, b.f_f, atol=1e-5, rtol=1e-5)
-    assert scorer.encoder.encoders.precision == ("onnx-int8" if int8 else "onnx-fp32")
-    graph = pytest.importorskip("onnx").load(tmp_path / "out" / "fine.onnx").graph
+    assert scorer.encoder.encoders.precision == f"onnx-{precision}"
+    graph = pytest.importorskip("onnx").load(folder / "fine.onnx").graph
     kinds = [node.op_type for node in graph.node]
     layers = 2 * 6 + 1  # of each block four in the attention and two in the MLP, and the projection
-    assert kinds.count("MatMulInteger") == (layers if int8 else 0)
+    assert kinds.count("MatMulInteger") == (layers if precision == "int8" else 0)
 
 
-def test_a_difference_is_seen_and_keeps_nothing(clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_is_seen_and_keeps_nothing(
+    clip: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, other = Scorer.load(clip, precision="fp32"), Scorer.load(clip, precision="bf16")
     assert agreement(plain, other, drawn()[:3]).features > 1e-3
-    monkeypatch.setattr(
-        "mst_clipiqa.scoring.onnx_export.agreement", lambda *_: ExportAgreement(3, float("nan"), {}, {})
-    )
+    part = "mst_clipiqa.scoring.onnx_export"
+    monkeypatch.setattr(f"{part}.write_towers", lambda _, folder, __: shutil.copytree(made, folder, dirs_exist_ok=True))
+    assert export(clip, tmp_path / "good", images=drawn()[:2]).images == 2
+    monkeypatch.setattr(f"{part}.agreement", lambda *_: ExportAgreement(3, float("nan"), {}, {}))
     with pytest.raises(ModelError, match=r"Expected features within 0.001 .* so nothing was kept"):
         export(clip, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
 
 
 @pytest.mark.parametrize(
@@ -167,10 +179,9 @@ def test_changed_missing_and_foreign_files_are_refused(made: Path, clip: str, tm
         Scorer.load(clip, backend=str(folder))
 
 
-def test_the_command_says_how_it_agrees(made: Path, clip: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(group, ["export", clip, "-o", str(tmp_path / "out"), "--check", str(EXAMPLES)])
-    assert done.exit_code == 0, done.output
-    assert "quality: largest difference" in done.stdout and "SRCC 1.0000" in done.stdout
+def test_the_command_says_how_it_agrees(exported: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+    made, said = exported["fp32"]
+    assert "quality: largest difference" in said and "SRCC 1.0000" in said
     wrong = CliRunner().invoke(group, ["score", str(EXAMPLES), "--backend", str(made), "--precision", "bf16"])
     assert wrong.exit_code == 2
     assert "Expected no --device or --precision beside an exported --backend" in wrong.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +47,16 @@ def command(image: str, prompt: str | None, output: Path | None, target: str, as
     scorer = load_scorer(how)
     if target not in scorer.ranges:
         raise UsageError(f"Expected a target of {', '.join(scorer.ranges)}, got {target!r}.")
+    if prompt is None and scorer.model.config.targets[target].head != "template":
+        raise _not_scored(target, "no prompt", "give --prompt")
+    if output is not None:
+        _require_place(output)
     try:
         found = explain(scorer, image, prompt)
     except ImageError as error:
         raise ImageError(f"{shown(image)}: {error}") from error
     if target not in found.maps:
-        why = found.score.reason if prompt else "no prompt"
-        raise UsageError(f"Expected {target} to be scored, got none ({why}): give --prompt.")
+        raise _not_scored(target, found.score.reason, "try another --prompt or --target")
     if output is not None:
         _write(found, output, target)
     if as_json:
@@ -60,6 +64,21 @@ def command(image: str, prompt: str | None, output: Path | None, target: str, as
     else:
         for line in _sentences(found, target):
             click.echo(line)
+
+
+def _not_scored(target: str, why: str, what_to_do: str) -> UsageError:
+    return UsageError(f"Expected {target} to be scored, got none ({why}): {what_to_do}.")
+
+
+def _require_place(folder: Path) -> None:
+    """Refuse a folder that cannot be made, before the work that it is for."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise _not_writable(folder, f"{there} is {'read-only' if there.is_dir() else 'a file'}")
+
+
+def _not_writable(folder: Path, why: str) -> UsageError:
+    return UsageError(f"Expected a writable folder, got {folder} ({why}): name another folder.")
 
 
 def _write(found: Explanation, folder: Path, target: str) -> None:
@@ -71,9 +90,7 @@ def _write(found: Explanation, folder: Path, target: str) -> None:
         (folder / "explanation.json").write_text(text, encoding="utf-8")
         draw_sheet(found, target).save(folder / "explanation.png", optimize=True)
     except OSError as error:
-        raise UsageError(
-            f"Expected a writable folder, got {folder} ({error.strerror or error}): name another folder."
-        ) from error
+        raise _not_writable(folder, error.strerror or str(error)) from error
 
 
 def _sentences(found: Explanation, target: str) -> list[str]:
