@@ -63,7 +63,7 @@ def test_json_on_stdout_is_json_and_nothing_else() -> None:
         ((BALL, "--target", "correspondence"), "correspondence to be scored, got none (no prompt): give --prompt."),
         (
             (BALL, "--target", "correspondence", "--prompt", "xq zv"),
-            "(it reads English)): try another --prompt or --target.",
+            "English)): try another --prompt or --target.",
         ),
         ((BALL, "-o", BALL / "folder"), f"{BALL} is a file): name another folder."),
         ((BALL, "--model", "maxi"), "got 'maxi'"),
