@@ -239,7 +239,17 @@ def test_a_teacher_sees_what_the_tower_does() -> None:
     assert (network(pixels.to(torch.bfloat16)) - theirs).abs().mean() < 0.02 * theirs.abs().mean()
 
 
+@pytest.fixture
+def in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in fp32: a CPU without bf16 would take several times as long."""
+    from mini_training import fit as loop
+
+    as_stored = loop.tensor
+    monkeypatch.setattr(loop, "tensor", lambda maps: as_stored(maps).float())
+
+
 @needs_lite0
+@pytest.mark.usefixtures("in_fp32")
 def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mini_training import fit as loop
 
@@ -274,6 +284,7 @@ def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monk
 
 
 @needs_lite0
+@pytest.mark.usefixtures("in_fp32")
 def test_what_is_kept_is_the_mean_of_trainings_that_differ_in_their_order(tmp_path: Path) -> None:
     from mini_training import fit as loop
 
