@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=click.Choice(["skip", "fail"]),
     default="skip",
     show_default=True,
-    help="After a failed row, go on or stop.",
+    help="After a failed row, continue (skip) or stop (fail).",
 )
 @encoding_options
 @click.option("--backend", default="torch", show_default=True, help="Backend: torch, or an exported ONNX folder.")
