@@ -116,6 +116,16 @@ def check_count(name: str, value: object, least: int = 1, most: int | None = Non
         raise UsageError(f"Expected {name} to be at most {most:,}, got {brief(value)}.")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 row" or "2,342 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(share: float, places: int = 0) -> str:
+    """Return a share of 1 as "53 %"."""
+    return f"{100 * share:.{places}f} %"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -128,12 +138,22 @@ def brief(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+_CALLED: dict[str, str] = {}  # files that the user did not name -> what messages call them
+
+
+def show_as(path: object, name: str) -> None:
+    """Let messages call a file of our own, such as the copy of stdin, by a name that the user knows."""
+    _CALLED[str(path)] = name
+
+
 def shown(value: object, limit: int = 160) -> str:
     """Return a foreign name or text for use in a message: quoted, printable, on one line, and not too long.
 
     Control characters, lone surrogates (file names that are not UTF-8) and direction marks come as escapes.
     """
     text = str(value)
+    if text in _CALLED:
+        return _CALLED[text]
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
     return repr(text)

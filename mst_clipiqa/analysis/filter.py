@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mst_clipiqa.analysis.images import ImageFinder, RowImage
+from mst_clipiqa.analysis.images import NOT_FOUND, ImageFinder, RowImage
 from mst_clipiqa.analysis.rows import NO_FILE, LeftOut, Row, need_columns, need_one_model, number, split_failed, text
 from mst_clipiqa.errors import UsageError
 
-NOT_FOUND = "its image is not found"
 NOT_MOVED = "its image is inside another file, from which none is removed: copy it"
 
 

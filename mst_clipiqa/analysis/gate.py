@@ -193,7 +193,9 @@ def _not_worse(change: Change, name: str, margin: float | None) -> Checked:
         words = f"{change.target} {known} worse than in {name} by more than {margin:g}: {change.evidence}"
     else:
         passed, words = True, f"{change.target} is not measurably worse than in {name}: {change.evidence}"
-    return Checked("--not-worse-than", passed, words, change.difference, low, high, limit=-(margin or 0.0))
+    return Checked(
+        "--not-worse-than", passed, words, change.difference, low, high, limit=0.0 - (margin or 0.0)
+    )  # not -0.0
 
 
 def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: bool) -> Checked:

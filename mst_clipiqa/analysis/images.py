@@ -13,6 +13,7 @@ from mst_clipiqa.tables.stored import FileInFile, is_stored, stored_rows
 
 RowImage: TypeAlias = Path | FileInFile
 """What is opened to see the image of a row."""
+NOT_FOUND = "its image is not found"
 _CONTAINERS = (".tar", ".parquet")
 
 

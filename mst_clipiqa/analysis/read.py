@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from mst_clipiqa.analysis.rows import Row
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, show_as, shown
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.table import TABLE_SUFFIXES, read_table
 
@@ -77,5 +77,6 @@ def _from_stdin() -> list[Row]:
         raise UsageError("Expected a table of scores on stdin, got nothing: check the command before the pipe.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"stdin{suffix}"
+        show_as(path, "stdin")
         path.write_bytes(content)
         return list(read_table(path))

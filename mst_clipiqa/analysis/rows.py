@@ -82,6 +82,7 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
     for column in columns:
         if column not in there:
             hint = nearest(column, there) or f"; the columns are: {', '.join(there)}"
+            hint += ": score the images first" if column == "quality" and "status" not in there else ""
             raise UsageError(f"Expected a column {column!r} in the table, found none{hint}.")
 
 

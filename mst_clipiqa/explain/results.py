@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_clipiqa.errors import UsageError, nearest, shown
+from mst_clipiqa.errors import UsageError, nearest, percent, shown
 
 Float32Array = NDArray[np.float32]
 MapStream = Literal["coarse", "fine", "both"]
@@ -42,10 +42,12 @@ class Fusion:
 
     def sentence(self, target: str) -> str:
         """Return the shares as a sentence that begins with the target's name."""
-        whence = f"{self.share:.0%} of the result comes from the coarse stream (mean gate {self.gate:.0%})"
+        whence = f"{percent(self.share)} of the result comes from the coarse stream (mean gate {percent(self.gate)})"
         if not 0 <= self.share <= 1:
             stronger = "coarse" if self.share > 1 else "fine"
-            whence = f"the streams pull in opposite directions, the {stronger} one harder (mean gate {self.gate:.0%})"
+            whence = (
+                f"the streams pull in opposite directions, the {stronger} one harder (mean gate {percent(self.gate)})"
+            )
         return (
             f"{target}: {whence}; "
             f"alone, the coarse stream would give {self.coarse_alone:.2f} and the fine one {self.fine_alone:.2f}."

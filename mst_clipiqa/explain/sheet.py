@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from mst_clipiqa.errors import percent
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
 from mst_clipiqa.explain.results import MapStream
@@ -99,7 +100,7 @@ def _write_levels(page: _Page, found: Explanation) -> None:
         page.text(_MARGIN, level)
         width = round(300 * share)
         page.pen.rectangle((_MARGIN + 80, page.y + 2, _MARGIN + 80 + width, page.y + 16), fill=_BLUE)
-        page.text(_MARGIN + 390, f"{share:.0%}", 14, _GREY)
+        page.text(_MARGIN + 390, percent(share), 14, _GREY)
         page.y += _LINE
     page.y += 8
 
@@ -108,7 +109,7 @@ def _write_streams(page: _Page, found: Explanation) -> None:
     page.text(_MARGIN, "Coarse and fine stream", 16)
     page.y += _LINE
     for name, one in found.fusion.items():
-        page.text(_MARGIN, f"{name}: gate {one.gate:.0%} coarse, share of the result {one.share:.0%} coarse")
+        page.text(_MARGIN, f"{name}: gate {percent(one.gate)} coarse, share of the result {percent(one.share)} coarse")
         page.y += _LINE - 4
         alone = f"scored alone: coarse {one.coarse_alone:.2f}, fine {one.fine_alone:.2f}"
         page.text(_MARGIN, alone, 14, _GREY)
@@ -133,7 +134,7 @@ def _write_words(page: _Page, found: Explanation, name: str) -> None:
         page.pen.rectangle((min(axis, end), page.y + 2, max(axis, end), page.y + 16), fill=colour)
         page.text(axis + half + 10, f"{word.effect:+.2f}", 14)
         if word.attention is not None:
-            page.text(axis + half + 70, f"{word.attention:.0%}", 14, _GREY)
+            page.text(axis + half + 70, percent(word.attention), 14, _GREY)
         page.y += _LINE
     page.y += 8
 

@@ -73,7 +73,7 @@ def _named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = " (addresses on the web are not fetched)" if "://" in os.fspath(path) else ""
         raise ImageError(
-            f"Expected an image, found no file of this name{hint}: check that it is still there."
+            f"Expected an image, found no file of this name{hint}: check the name and its folder."
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise unreadable(error) from error
@@ -82,9 +82,7 @@ def _named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 def _check_kind(info: os.stat_result, max_bytes: int) -> None:
     """Refuse all but ordinary files of a reasonable length."""
     if stat.S_ISDIR(info.st_mode):
-        raise ImageError(
-            "Expected an image, got a folder: name the folder on the command line or give expand() its path."
-        )
+        raise ImageError("Expected an image, got a folder: name a file in it, or score the whole folder.")
     if not stat.S_ISREG(info.st_mode):
         kind = "a named pipe" if stat.S_ISFIFO(info.st_mode) else "a device or socket"
         raise ImageError(f"Expected an image, got {kind}: save the image to an ordinary file first.")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mst_clipiqa.errors import ImageError, UsageError, shown
+from mst_clipiqa.errors import ImageError, UsageError, counted, shown
 from mst_clipiqa.tables.names import UNREAD_SUFFIXES, is_image_name
 
 _NUMBERS = re.compile(r"0*([0-9]+)")
@@ -95,9 +95,8 @@ def check_folder(root: str, recursive: bool) -> None:
     if images or (recursive and any(folder.images or folder.problem for folder in walk(root, recursive=True))):
         return
     hint = "include its subfolders with --recursive" if folders and not recursive else "name another folder"
-    raise UsageError(
-        f"Expected images in {shown(root)}, got none ({len(others):,} other files, {len(folders):,} folders): {hint}."
-    )
+    found = f"{counted(len(others), 'other file')}, {counted(len(folders), 'folder')}"
+    raise UsageError(f"Expected images in {shown(root)}, got none ({found}): {hint}.")
 
 
 def _holds_image(path: str) -> bool:

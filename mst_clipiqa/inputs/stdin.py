@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, show_as
 from mst_clipiqa.tables.names import FILE_COLUMNS
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
@@ -36,6 +36,7 @@ def save_list(folder: Path) -> Path:
         names = [os.fsdecode(name) for name in content.split(b"\0") if name.strip()]
         suffix, content = ".jsonl", "".join(f"{json.dumps(name)}\n" for name in names).encode()
     path = folder / f"stdin{suffix}"
+    show_as(path, "stdin")
     path.write_bytes(content)
     return path
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from mst_clipiqa.analysis.images import RowImage
+from mst_clipiqa.analysis.images import NOT_FOUND, RowImage
 from mst_clipiqa.errors import ImageError
 from mst_clipiqa.features.pipeline import in_order
 from mst_clipiqa.images.decode import open_image
@@ -103,7 +103,7 @@ def _first_step(paths: Sequence[RowImage], budget: int) -> int:
 
 def _thumbnail(path: RowImage | None, side: int, quality: int) -> tuple[str, str]:
     if path is None:
-        return "", "its image is not found"
+        return "", NOT_FOUND
     image, reason = _open(path, side)
     return ("", reason) if image is None else (_encode(image, side, quality), "")
 

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mst_clipiqa.errors import DataError, ModelError, UsageError, shown
+from mst_clipiqa.errors import DataError, ModelError, UsageError, percent, shown
 from mst_clipiqa.evaluate import UNFAMILIAR, Reference
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.fine_estimator import FineEstimator
@@ -201,13 +201,13 @@ class Calibration:
             )
         if found.within < COVERAGE:
             raise UsageError(
-                f"Expected a tolerance that held for {COVERAGE:.0%} of the images that calibration kept below fine, "
-                f"got {asked.tolerance:g}, which held for {found.within:.1%}: {advice}."
+                f"Expected a tolerance that held for {percent(COVERAGE)} of images that calibration kept below fine, "
+                f"got {asked.tolerance:g}, which held for {percent(found.within, 1)}: {advice}."
             )
         if found.time > 1 - LEAST_SAVED:
             raise UsageError(
-                f"Expected a tolerance that saved {LEAST_SAVED:.0%} of the encoders' time in calibration, "
-                f"got {asked.tolerance:g}, which took {found.time:.0%} of it: {advice}."
+                f"Expected a tolerance that saved {percent(LEAST_SAVED)} of the encoders' time in calibration, "
+                f"got {asked.tolerance:g}, which took {percent(found.time)} of it: {advice}."
             )
 
     def save(self, path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.encoders.pair import encode_batches, encode_stream
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, percent
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
@@ -110,7 +110,7 @@ class GranularEncoding:
             errors = torch.stack(self._errors).nan_to_num(0.0)
             some = "1 image, which got its fine scores" if len(errors) == 1 else ""
             some = some or f"{len(errors):,} images, which got their fine scores"
-            text += f" Checked {some}: the largest difference was {errors.max():.1%} of the scale"
+            text += f" Checked {some}: the largest difference was {percent(float(errors.max()), 1)} of the scale"
             if self.asked.kind == "auto":
                 good = int((errors <= self.asked.tolerance).all(dim=1).sum())
                 text += f", and {good:,} were within {self.asked.tolerance:.3g} of it"
@@ -205,12 +205,12 @@ def words_on(calibration: Calibration, asked: Granularity) -> str:
     if asked.kind == "auto":
         found = calibration.promise(asked.tolerance)
         return (
-            f"In calibration, {found.within:.1%} of {found.below:,} images below fine were within "
+            f"In calibration, {percent(found.within, 1)} of {found.below:,} images below fine were within "
             f"{asked.tolerance:g} of the scale of their fine scores."
         )
-    sizes = [f"{target} {size:.1%}" for target, size in calibration.differences(str(asked)).items()]
+    sizes = [f"{target} {percent(size, 1)}" for target, size in calibration.differences(str(asked)).items()]
     most = f"{', '.join(sizes)} of the scale"
-    return f"In calibration, {COVERAGE:.0%} of scores differed from those at fine granularity by at most: {most}."
+    return f"In calibration, {percent(COVERAGE)} of scores differed from those at fine granularity by at most: {most}."
 
 
 def calibration_path(folder: Path | None) -> Path:

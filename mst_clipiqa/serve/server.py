@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from mst_clipiqa.errors import Rejected, UsageError
+from mst_clipiqa.errors import Rejected, UsageError, counted
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest, read_score_request
@@ -57,8 +57,8 @@ class Server:
 
 def _check_comparable(asked: HttpScoreRequest, count: int) -> None:
     """Reject anything but ``count`` images with the same prompt or none: scores of two prompts do not compare."""
-    expected = f"Expected {count} images and at most one prompt"
-    if len(asked.images) != count or asked.count != count:
-        raise Rejected(422, f"{expected}, got {len(asked.images)} images and {asked.count} pairs to score.")
-    if len(set(asked.prompts)) > 1:
-        raise Rejected(422, f"{expected}, got images with different prompts: send one prompt for all of them.")
+    expected = f"Expected {counted(count, 'image')} and at most one prompt"
+    if len(asked.images) != count:
+        raise Rejected(422, f"{expected}, got {counted(len(asked.images), 'image')}: send {count}.")
+    if asked.count != count or len(set(asked.prompts)) > 1:
+        raise Rejected(422, f"{expected}, got different prompts: send one.")

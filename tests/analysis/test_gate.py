@@ -147,6 +147,7 @@ def better(by: float) -> list[dict[str, Any]]:
 
 def test_not_worse_pairs_prompts_and_says_no_more_than_it_measured() -> None:
     (found,) = check_not_worse(FOUR, better(-0.5), "old.csv")
+    assert str(found.limit) == "0.0"  # and not -0.0
     assert (found.passed, found.value) == (False, -0.5)
     assert found.sentence == "quality is worse than in old.csv by 0.50 (95 % 0.50 to 0.50) over 3 prompts"
     (found,) = check_not_worse(FOUR, rows(("cat", 2.5), ("dog", 2.0), ("owl", 4.0)), "old.csv")

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mst_clipiqa.analysis.filter import NOT_FOUND, NOT_MOVED, plan
-from mst_clipiqa.analysis.images import ImageFinder
+from mst_clipiqa.analysis.filter import NOT_MOVED, plan
+from mst_clipiqa.analysis.images import NOT_FOUND, ImageFinder
 from mst_clipiqa.analysis.transfer import foresee, transfer
 from mst_clipiqa.report import write_report
 from tests.serving import png

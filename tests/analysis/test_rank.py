@@ -92,6 +92,11 @@ def test_a_missing_column_names_its_neighbour() -> None:
         rank(TABLE, {"qualty": 1})
 
 
+def test_a_list_without_scores_is_to_be_scored_first() -> None:
+    with pytest.raises(UsageError, match=r"found none; the columns are: file, prompt: score the images first\.$"):
+        rank([{"file": "a.png", "prompt": "a fox"}], {"quality": 1})
+
+
 def test_a_cell_that_is_no_number_names_its_row() -> None:
     with pytest.raises(DataError, match="Expected a number in column 'quality', got 'good' for 'a'"):
         rank([row("a", "good")], {"quality": 1})

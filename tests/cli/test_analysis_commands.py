@@ -130,6 +130,12 @@ def test_stdin_may_be_each_kind_of_table(here: Path, suffix: str) -> None:
     ]
 
 
+def test_a_bad_table_on_stdin_is_called_stdin(here: Path) -> None:
+    result = call("rank", "-", stdin=b"file,quality\na.png,1,2\n")
+    assert result.exit_code == 2
+    assert "Expected 2 cells in line 2 of stdin, got 3" in result.stderr
+
+
 def test_commands_pipe_into_each_other(here: Path) -> None:
     picked = call("pick", "scores.csv", "--by", "correspondence").stdout_bytes
     result = call("filter", "-", "--copy-to", "best", "--yes", stdin=picked)
@@ -478,7 +484,9 @@ def test_images_are_looked_for_only_where_the_flag_says(here: Path) -> None:
     assert page.stderr.splitlines()[1:] == [
         "4 rows are shown without an image or an explanation:",
         "  4 x its image is not found ('in/ü.png', 'in/b.png', 'in/a.png', ...)",
+        "Name the folder that the images are in with --images.",
     ]
+    assert result.stderr.endswith("Name the folder that the images are in with --images.\n")
     found = call("filter", "scores.csv", "--images", "in", "--copy-to", "out", "--yes")
     assert "its image is not found" not in found.stderr
     assert len(list(Path("out").rglob("*.png"))) == 3
@@ -527,7 +535,27 @@ def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any,
     assert max(map(len, lines)) <= width
     assert len([line for line in lines if ".png" in line]) == 3  # no name is broken into two lines
     assert ("generator" in lines[1]) is (width > 60)
-    assert (lines[-1] == "Too wide to show: generator; -o FILE has all columns.") is (width == 60)
+    assert (lines[-1] == "Not shown: generator; -o FILE keeps all columns.") is (width == 60)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_filter_shows_where_images_would_go_on_any_terminal(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int
+) -> None:
+    from mst_clipiqa.cli.commands import _scores
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    names = [f"a-painting-of-a-house-in-the-snow_{i}.png" for i in range(3)]
+    scores = {"quality": 2.5, "correspondence": 3.5}
+    rows: list[dict[str, Any]] = [{"file": f"out/{name}", **scores, "to": f"good/{name}"} for name in names]
+    _scores.write_rows(rows, None, as_json=False)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert lines[:2] == ["In out/", "To good/"] and lines[2].split()[-1] == "to"
+    assert len({line.split()[-1] for line in lines[3:6]}) == 3 and len(lines) == 6
+    assert max(map(len, lines)) <= width
+    _scores.write_rows([], None, as_json=False)
+    assert capsys.readouterr().out == ""  # no row is no table
 
 
 def test_the_folder_of_a_cluster_is_a_table(here: Path) -> None:

@@ -63,7 +63,7 @@ def test_unfamiliar_images_are_fine_with_auto(folder: Path) -> None:
 
 def test_a_run_says_what_it_did(folder: Path, tmp_path: Path) -> None:
     result = run("score", folder / "in/0.png", "-o", tmp_path / "one.csv", "--granularity", "native:1")
-    assert "Granularity: native:1 for 1 of 1 images. In calibration, 95% of scores differed from" in result.stderr
+    assert "Granularity: native:1 for 1 of 1 images. In calibration, 95 % of scores differed from" in result.stderr
     assert "Model mini (native:1)" in result.output
     printed = run("score", folder / "in/0.png", "--json", "--granularity", "coarse", "--granularity-check", 1)
     assert json.loads(printed.stdout)["granularity"] == "fine"

@@ -204,6 +204,21 @@ def test_a_terminal_lists_every_failed_row_and_says_where_the_others_are(
     assert " more" not in table(monkeypatch, capsys, 80, *made[:40])
 
 
+def test_a_terminal_shows_the_answers_that_were_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    asked = {"gate": 0.5, "negative_prompt": "blue", "negative_match": 1.25, "reference": "r.png"}
+    asked |= {"reference_coarse": -0.5, "reference_fine": 0.75, "quality_low": 0.5}
+    row = {"file": "a.png", "prompt": "a red ball on a table"} | asked
+    wide = table(monkeypatch, capsys, 100, row)
+    assert " 1.25 " in wide and " -0.50 " in wide and " 0.75 " in wide and "gate" not in wide
+    assert "Not shown: negative_prompt, reference, quality_low; -o FILE keeps all columns." in wide.splitlines()
+    assert wide.splitlines()[-1] == "Model mini; higher is better, except for negative_match."
+    narrow = table(monkeypatch, capsys, 64, row)
+    assert " 1.25 " in narrow and " 0.75 " not in narrow and "a red ball" in narrow
+    assert "reference_fine" in narrow.partition("Not shown")[2]
+    assert "Not shown" not in table(monkeypatch, capsys, 100, row, output="scores.csv")
+    assert "gate" in table(monkeypatch, capsys, 100, {"file": "a.png", "gate": 0.5})
+
+
 def test_the_end_says_what_was_written_where(folder: Path, tmp_path: Path) -> None:
     (folder / "0.png").write_bytes(b"")
     arguments = ["score", str(folder), "-o", str(tmp_path / "new" / "folder" / "s.csv")]
@@ -212,6 +227,8 @@ def test_the_end_says_what_was_written_where(folder: Path, tmp_path: Path) -> No
     assert re.search(r"Wrote \S+s\.csv, which replaces an older file: 4 images", second.stderr)
     assert "1 row could not be scored" in first.stderr
     assert first.stderr.count("no prompt") == 1 and "3 of 4 images had no prompt" in first.stderr
+    alone = CliRunner().invoke(group, ["score", str(folder / "1.png")])
+    assert "The image has no prompt, so correspondence is not scored: give --prompt or --prompts." in alone.stderr
     assert "no prompt" not in (tmp_path / "new" / "folder" / "s.csv").read_text()
     assert "no prompt" not in CliRunner().invoke(group, [*arguments, "--prompt", "a red car"]).stderr
 

@@ -156,7 +156,7 @@ def test_a_better_predictor_is_told_and_the_sentence_says_so() -> None:
     assert 0 < found.low < found.difference < found.high
     assert found.sentence == (
         f"B is better than A: SRCC {found.a:.3f} for A and {found.b:.3f} for B, difference {found.difference:+.3f} "
-        f"(95% interval {found.low:+.3f} to {found.high:+.3f})."
+        f"(95 % interval {found.low:+.3f} to {found.high:+.3f})."
     )
     swapped = ev.paired_difference(better, x, y, groups)
     assert swapped.better == "a"

@@ -384,7 +384,7 @@ def test_the_sentence_about_words_says_what_their_signs_say(effects: tuple[float
 @pytest.mark.parametrize(
     ("share", "says"),
     [
-        (0.25, "25% of the result comes from the coarse stream"),
+        (0.25, "25 % of the result comes from the coarse stream"),
         (1.2, "the streams pull in opposite directions, the coarse one harder"),
         (-0.2, "the streams pull in opposite directions, the fine one harder"),
     ],

@@ -288,7 +288,7 @@ def test_other_objects(source: Any) -> None:
 
 
 def test_names_without_a_file(tmp_path: Path) -> None:
-    gone = "found no file of this name: check that it is still there"
+    gone = "found no file of this name: check the name and its folder"
     assert gone in reason_of(tmp_path / "gone.png")
     assert gone in reason_of("")
     (tmp_path / "file").write_bytes(b"x")
@@ -340,7 +340,7 @@ def test_the_bytes_of_a_file_are_read_under_the_same_rules(tmp_path: Path) -> No
 
 def test_folders_pipes_sockets_and_devices(tmp_path: Path) -> None:
     (tmp_path / "x.png").mkdir()
-    assert "got a folder: name the folder on the command line" in reason_of(tmp_path / "x.png")
+    assert "got a folder: name a file in it, or score the whole folder" in reason_of(tmp_path / "x.png")
     os.mkfifo(tmp_path / "pipe.png")
     assert "got a named pipe: save the image to an ordinary file" in reason_of(tmp_path / "pipe.png")
     assert "got a device or socket" in reason_of("/dev/zero")

@@ -203,8 +203,8 @@ def test_nothing_to_score() -> None:
     assert "found nothing named 'gone.png': check the name" in reason_of("gone.png")
     assert "found nothing named ''" in reason_of("")
     assert "found nothing named 'a\\x00b'" in reason_of("a\0b")
-    assert "images in 'empty', got none (1 other files, 0 folders): name another folder" in reason_of("empty")
-    assert "got none (0 other files, 1 folders): include its subfolders with --recursive" in reason_of("deep")
+    assert "images in 'empty', got none (1 other file, 0 folders): name another folder" in reason_of("empty")
+    assert "got none (0 other files, 1 folder): include its subfolders with --recursive" in reason_of("deep")
     assert names("deep", recursive=True) == ["deep/sub/a.png"]
     assert "name another folder" in reason_of("none", recursive=True)
     tree("list.csv", "a.png")
@@ -369,6 +369,14 @@ def test_a_list_on_stdin(content: bytes, found: dict[str, str | None], monkeypat
     assert inputs.count() == len(found)
     assert {item.file: item.prompt for item in inputs} == found
     assert all(Path(file).is_file() for file in found)
+
+
+def test_a_bad_line_on_stdin_is_called_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree("a.png")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"file,prompt\na.png,x\na.png,x,y\n")))
+    found = list(expand("-"))
+    assert found[1].file == "line 3 of stdin"
+    assert (found[1].problem or "").startswith("Expected a file in each row, but line 3 of stdin has 3 cells")
 
 
 def test_stdin_without_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mst_clipiqa.cli import group
 from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.mini.pair import MiniPair
-from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError
+from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError, percent
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, native_crops
@@ -440,11 +440,11 @@ def test_a_calibration_that_does_not_hold_is_refused(calibration: Calibration, t
     worse = {name: rows.clone() for name, rows in calibration.measured.items()}
     for rows in worse.values():
         rows[one_part, :, 1] = 1.0
-    with pytest.raises(UsageError, match="Expected a tolerance that held for 95% of the images"):
+    with pytest.raises(UsageError, match="Expected a tolerance that held for 95 % of images"):
         replace(calibration, measured=worse).require(asked)
     slow = replace(calibration.on, costs={"coarse": 0.99, "native:1": 1.2})
     exact = {name: rows * torch.tensor([1.0, 0.0]) for name, rows in calibration.measured.items()}
-    with pytest.raises(UsageError, match="Expected a tolerance that saved 5% of the encoders' time in calibration"):
+    with pytest.raises(UsageError, match="Expected a tolerance that saved 5 % of the encoders' time in calibration"):
         replace(calibration, on=slow, measured=exact).require(asked)
     with pytest.raises(UsageError, match=r"that was calibrated \(coarse, native:1, fine\), got native:4"):
         calibration.require(Granularity("native", 4))
@@ -625,7 +625,7 @@ def test_the_summary_counts_and_checks(
     assert [without_mark(score).targets for score in scores[:3]] == [score.targets for score in fine.many(requests[:3])]
     text = some.encoder.policy.summary()
     assert text.startswith(
-        "Granularity: coarse for 21, fine for 3 of 24 images. In calibration, 95% of scores differed from those at"
+        "Granularity: coarse for 21, fine for 3 of 24 images. In calibration, 95 % of scores differed from those at"
     )
     estimated = list(Scorer.load(model, granularity="coarse").many(requests[:3]))
     most = max(
@@ -633,7 +633,10 @@ def test_the_summary_counts_and_checks(
         for a, b in zip(scores[:3], estimated, strict=True)
         for t in a.targets
     )
-    assert f"Checked 3 images, which got their fine scores: the largest difference was {most:.1%} of the scale." in text
+    assert (
+        f"Checked 3 images, which got their fine scores: the largest difference was {percent(most, 1)} of the scale."
+        in text
+    )
     auto = scorer_with(model, mixed)
     list(auto.many(requests))
     twice = scorer_with(model, made, "coarse", check=1)
@@ -642,7 +645,7 @@ def test_the_summary_counts_and_checks(
     text = twice.encoder.policy.summary()
     assert "fine for 1 of 1 images." in text and "Checked 1 image, which got its fine scores: the" in text
     assert (
-        "In calibration, 100.0% of 30 images below fine were within 0.06 of the scale" in auto.encoder.policy.summary()
+        "In calibration, 100.0 % of 30 images below fine were within 0.06 of the scale" in auto.encoder.policy.summary()
     )
 
 
@@ -654,9 +657,12 @@ def test_calibrating_says_what_each_granularity_changes(calibrating: tuple[Path,
     lines = [line.split("|")[1:-1] for line in result.output.splitlines() if line.startswith("|")]
     table = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
     for name, cost in made.on.costs.items():
-        assert table[name] == [f"{cost:.0%}", *(f"{size:.1%}" for size in made.differences(name).values())]
+        assert table[name] == [
+            percent(cost),
+            *(percent(size, 1) for size in made.differences(name).values()),
+        ]
     found = made.promise(0.06)
-    assert table["0.06"][:3] == [f"{count / found.images:.0%}" for count in found.counts.values()]
+    assert table["0.06"][:3] == [percent(count / found.images) for count in found.counts.values()]
     assert f"Calibrated on 192 images of 48 prompts; saved {folder / CALIBRATION_FILE}." in result.output.replace(
         "\n", ""
     )

@@ -224,14 +224,20 @@ def test_comparing(client: TestClient) -> None:
     a, b = (one["quality"] for one in answer["results"])
     assert answer["comparisons"][0]["difference"] == pytest.approx(a - b, abs=1e-5)
     assert answer["sentences"][0].startswith("Quality: ")
-    assert "Expected 2 images" in said(client.post("/v1/compare", files=both[:1]), 422)
-    assert "bytes that are none" in said(client.post("/v1/compare", files=images(png(), b"no")), 422)
+    assert "Expected 2 images and at most one prompt, got 1 image: send 2." in said(
+        client.post("/v1/compare", files=both[:1]), 422
+    )
+    bad = said(client.post("/v1/compare", files=images(png(), b"no")), 422)
+    assert (
+        bad.startswith("Expected two images, but image B cannot be scored: expected an image (PNG")
+        and "bytes that are none" in bad
+    )
 
 
 def test_scores_for_different_prompts_are_not_compared(client: TestClient) -> None:
     both = images(png(0), png(1))
     two = client.post("/v1/compare", files=both, data={"prompt": ["a fox", "a car"]})
-    assert "at most one prompt, got images with different prompts" in said(two, 422)
+    assert "at most one prompt, got different prompts: send one" in said(two, 422)
     own = {"images": [{"data": b64(png(0)), "prompt": "a fox"}, {"data": b64(png(1))}]}
     assert "different prompts" in said(client.post("/v1/compare", json=own), 422)
     assert client.post("/v1/compare", files=both, data={"prompt": ["a fox"] * 2}).status_code == 200

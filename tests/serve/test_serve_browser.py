@@ -97,8 +97,9 @@ def test_scoring_a_few(page: Page, home: Path) -> None:
     cards = page.locator("#score .card")
     assert [one.inner_text() for one in cards.locator("h2").all()] == [HOSTILE, "bad.png", "huge.png"]
     first = cards.nth(0).inner_text()
-    assert [text in first for text in ("Quality", "of 0 to 5", "90 % interval of", "Correspondence")] == [True] * 4
+    assert [text in first for text in ("Quality", "(0 to 5)", "90 % interval of", "Correspondence")] == [True] * 4
     assert cards.nth(0).locator(".quality .fill").first.evaluate("bar => bar.offsetWidth") > 0
+    assert cards.nth(0).locator(".clamp").get_attribute("title") == "a red fox"
     assert "Expected an image (PNG" in cards.nth(1).inner_text()
     assert "Expected at most 1.0 MB, got 200.0 MB" in cards.nth(2).inner_text()
 
@@ -110,7 +111,7 @@ def test_comparing_two(page: Page, home: Path) -> None:
     choose(page, "#drop-a", home / "0.png")
     choose(page, "#drop-b", home / "bad.png")
     page.get_by_role("button", name="Compare", exact=True).click()
-    status(page, "compare", "Not compared. Expected an image (PNG")
+    status(page, "compare", "Not compared. Expected two images, but image B cannot be scored: expected an image (PNG")
     choose(page, "#drop-b", home / "5.png")
     page.get_by_label("Prompt of both").fill("a red fox")
     page.get_by_role("button", name="Compare", exact=True).click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
+from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,6 +23,7 @@ SHOWN_ROWS = 40
 """Rows of the table on a terminal; the file has them all."""
 SHOWN_FAILURES = 1000
 """Failed rows that are listed after them."""
+_SHORTEST = 16  # columns of a file's name, and of a prompt or reason, before columns of numbers give way
 
 
 @dataclass
@@ -53,6 +56,14 @@ class Seen:
         elif is_failed and len(self.failures) < SHOWN_FAILURES:
             self.failures.append(row)
 
+    def say_no_prompt(self) -> str:
+        """Return how many images have no prompt, and what to do."""
+        if self.without_prompt < self.rows:
+            which = f"{self.without_prompt:,} of {counted(self.rows, 'image')} had no prompt"
+            return f"{which}, so correspondence is empty there: give --prompt or --prompts."
+        which = "The image has no prompt" if self.rows == 1 else "No image has a prompt"
+        return f"{which}, so correspondence is not scored: give --prompt or --prompts."
+
     def summary(self) -> str:
         """Return "2,382 images, 3 failed, 41 s"."""
         seconds = monotonic() - self._began
@@ -62,11 +73,6 @@ class Seen:
         return f"{counted(self.rows, 'image')}, {self.failed:,} failed, {time}"
 
 
-def counted(number: int, noun: str) -> str:
-    """Return "1 row" or "2,342 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def say_written(output: Path, what: str, *, replaced: bool) -> None:
     """Say on stderr that a file was written, and whether it replaced an older one."""
     older = ", which replaces an older file" if replaced else ""
@@ -74,43 +80,70 @@ def say_written(output: Path, what: str, *, replaced: bool) -> None:
 
 
 def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:
-    """Print the first rows and every failed one as a table, with the scale of each score."""
+    """Print the first rows and every failed one as a table: scores with their scale, and answers to controls."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     rows = seen.first + seen.failures
-    targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
     console = Console()
     files = [for_screen(row["file"]) for row in rows]
     folder = common_folder(files)
     is_reason = [row["status"] == "error" or not row["prompt"] for row in rows]
     words = [for_screen(row["reason" if why else "prompt"]) for row, why in zip(rows, is_reason, strict=True)]
-    free = console.width - sum(max(len(name), 7) + 2 for name in targets) - len("gate") - 4
     widest = max(map(columns_of, words), default=0)
-    names = apart([file[len(folder) :] for file in files], max(16, free // 2, free - widest - 1))
+    heads, free = _numbers(rows, scorer, console.width - 3, min(widest, _SHORTEST))
+    names = apart([file[len(folder) :] for file in files], max(_SHORTEST, free // 2, free - widest - 1))
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", no_wrap=True)
-    for name in targets:
-        table.add_column("{}\n{:g}..{:g}".format(name, *scorer.ranges[name]), justify="right", no_wrap=True)
-    table.add_column("gate", justify="right", no_wrap=True)
+    for head in heads.values():
+        table.add_column(head, justify="right", no_wrap=True)
     if widest:
         table.add_column("prompt or reason", overflow="fold")
     for at, row in enumerate(rows):
         if at == len(seen.first):
             table.add_section()
-        numbers = ["" if (value := row.get(name)) is None else f"{value:z.2f}" for name in (*targets, "gate")]
+        numbers = ["" if (value := row.get(name)) is None else f"{value:z.2f}" for name in heads]
         table.add_row(Text(names[at]), *numbers, *([_last(words[at], is_reason[at])] if widest else []))
     if folder:
         console.print(f"In {folder}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
+    for line in _below(seen, rows, heads, scorer, output):
+        console.print(line, highlight=False, markup=False, soft_wrap=output is not None)  # a path stays whole
+
+
+def _numbers(rows: Sequence[ScoreRow], scorer: Scorer, width: int, words: int) -> tuple[dict[str, str], int]:
+    """Return the columns of numbers that fit, each with its heading, and the width that they leave."""
+    from mst_clipiqa.scoring.answers import ANSWERS
+
+    targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
+    heads = {name: "{}\n{:g}..{:g}".format(name, *scorer.ranges[name]) for name in targets}
+    answers = [name for names in ANSWERS for name in names if rows and name in rows[0]]
+    heads |= {name: name.replace("_", "\n") for name in answers} or {"gate": "gate"}
+    widths = [max(map(len, head.split("\n"))) + 3 for head in heads.values()]
+    while len(heads) > len(targets) and sum(widths) + _SHORTEST + words > width:
+        widths.pop()
+        heads.popitem()
+    return heads, width - sum(widths)
+
+
+def _below(
+    seen: Seen, rows: Sequence[ScoreRow], heads: Mapping[str, str], scorer: Scorer, output: Path | None
+) -> Iterator[str]:
+    """Yield what is said below the table: what it leaves out, and how to read it."""
+    from mst_clipiqa.scoring.score_rows import columns
+
+    where = f"{for_screen(output)} has" if output else "-o FILE keeps"
     if more := seen.rows - len(rows):
-        where = f"{for_screen(output)} has them" if output else "-o FILE keeps them"
-        console.print(f"{more:,} more; {where}.", highlight=False, markup=False, soft_wrap=True)
+        yield f"{more:,} more; {where} them."
+    hidden = [for_screen(name) for name in (rows[0] if rows else ()) if name not in heads.keys() | columns(scorer)]
+    if hidden and not output:
+        yield f"Not shown: {', '.join(hidden)}; {where} all columns."
     uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
-    console.print(f"Model {scorer.predictor.name}; higher is better{uncalibrated}.", highlight=False, markup=False)
+    lower = ", except for negative_match" if "negative_match" in heads else ""
+    yield f"Model {scorer.predictor.name}; higher is better{lower}{uncalibrated}."
 
 
 def _last(words: str, is_reason: bool) -> Text:

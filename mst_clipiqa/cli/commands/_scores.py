@@ -19,9 +19,9 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
     stack,
 )
-from mst_clipiqa.cli.commands._score_table import counted, say_written
+from mst_clipiqa.cli.commands._score_table import say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
-from mst_clipiqa.errors import shown
+from mst_clipiqa.errors import counted, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Columns that do not fit on a terminal.
 _WIDE = {"familiarity", "prompt", "reason", "model", "status", "gate", "width", "height"}
 _FIRST = {"file", "quality", "correspondence", "rank"}  # always shown
+_NAMES = {"file": "In", "to": "To"}  # columns of files, and what is said before the folder that all of them are in
 _SHORTEST_NAME = 24  # columns of a file's name, before other columns give way
 _WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
 
@@ -145,10 +146,13 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
 
 def finish(left: Sequence[LeftOut], left_file: Path | None = None, what: str = "left out") -> int:
     """Report on stderr which rows were left out and why, write them to a file if given, and return the exit code."""
+    from mst_clipiqa.analysis.images import NOT_FOUND
     from mst_clipiqa.analysis.rows import say_left_out
 
     for line in say_left_out(left, what):
         click.echo(line, err=True)
+    if any(one.why == NOT_FOUND for one in left):
+        click.echo("Name the folder that the images are in with --images.", err=True)
     if left_file is not None:
         write_rows([{**one.row, "left_out": one.why} for one in left], left_file, as_json=False)
     return 1 if left else 0
@@ -169,27 +173,32 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    if not rows:
+        return
     wanted = [name for name in columns if name not in _WIDE and not name.endswith(_WIDE_ENDS)]
     console = Console(highlight=False)
-    files = [for_screen(row.get("file")) for row in rows]
-    folder = common_folder(files)
-    files = [file[len(folder) :] for file in files]
-    cells = {name: files if name == "file" else [for_screen(row.get(name)) for row in rows] for name in wanted}
+    cells = {name: [for_screen(row.get(name)) for row in rows] for name in wanted}
+    folders = {name: common_folder(cells[name]) for name in _NAMES if name in cells}
+    cells |= {name: [cell[len(folder) :] for cell in cells[name]] for name, folder in folders.items()}
     widths = {name: max(columns_of(cell) for cell in [name, *cells[name]]) + 2 for name in wanted}
-    widths |= {"file": min(widths["file"], _SHORTEST_NAME)} if "file" in widths else {}
+    widths |= {name: min(widths[name], _SHORTEST_NAME) for name in folders}
     shown = list(wanted)
     for name in reversed([name for name in wanted if name not in _FIRST]):
         if sum(widths[one] for one in shown) > console.width:
             shown.remove(name)
-    cells["file"] = apart(files, max(_SHORTEST_NAME, console.width - sum(widths[n] for n in shown if n != "file")) - 2)
+    free = console.width - sum(widths[name] for name in shown if name not in folders)
+    for name in folders:
+        cells[name] = apart(cells[name], max(_SHORTEST_NAME, free // len(folders)) - 2)
     table = Table(box=None, header_style="bold")
     for name in shown:
         is_text = any(isinstance(row.get(name), str) for row in rows)
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=name in _FIRST, overflow="fold")
+        whole = name in _FIRST or name in folders
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=whole, overflow="fold")
     for at in range(len(rows)):
         table.add_row(*(Text(cells[name][at]) for name in shown))
-    if folder:
-        console.print(f"In {folder}", markup=False, soft_wrap=True)
+    for name, where in _NAMES.items():
+        if folders.get(name):
+            console.print(f"{where} {folders[name]}", markup=False, soft_wrap=True)
     console.print(table)
     if hidden := [for_screen(name) for name in wanted if name not in shown]:
-        console.print(f"Too wide to show: {', '.join(hidden)}; -o FILE has all columns.", markup=False, soft_wrap=True)
+        console.print(f"Not shown: {', '.join(hidden)}; -o FILE keeps all columns.", markup=False, soft_wrap=True)

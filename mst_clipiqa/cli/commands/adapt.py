@@ -56,7 +56,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
 
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
     MODEL on the images as they are. A third of the images that --labels does not train on is held out. If neither their
-    ladders nor SRCC on the ratings of --check become better by more than chance, or if one becomes worse, nothing is
+    ladders nor the SRCC on the ratings of --check improves by more than chance, or if either becomes worse, nothing is
     written, and the exit code is 3. The new model has no intervals for what was adapted.
     """
     from mst_clipiqa.adapt.build import build_adapted, check_new

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import data_options, load_scorer, rated_set, whole_encoding_options
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, percent
 
 if TYPE_CHECKING:
     from mst_clipiqa.scoring.calibration import Calibration
@@ -58,15 +58,17 @@ def _say(found: Calibration, path: Path) -> None:
     table = Table("granularity", "encoders' time", *(f"{name}, 95 %" for name in found.on.targets), box=MARKDOWN)
     for name, cost in found.on.costs.items():
         sizes = found.differences(name).values()
-        table.add_row(name, f"{cost:.0%}", *(f"{size:.1%}" for size in sizes))
+        table.add_row(name, percent(cost), *(percent(size, 1) for size in sizes))
     console.print("Differences from scores at fine granularity, as shares of the scale:", table, sep="\n")
     table = Table("tolerance", *found.estimators, "fine", "within", "encoders' time", box=MARKDOWN)
     for tolerance in _TOLERANCES:
         one = found.promise(tolerance)
-        shares = (f"{count / one.images:.0%}" for count in one.counts.values())
-        table.add_row(f"{tolerance:g}", *shares, f"{one.within:.1%}" if one.below else "", f"{one.time:.0%}")
+        shares = (percent(count / one.images) for count in one.counts.values())
+        table.add_row(f"{tolerance:g}", *shares, percent(one.within, 1) if one.below else "", percent(one.time))
     console.print("Images at each granularity with auto, and those below fine within the tolerance:", table, sep="\n")
     on = found.on
     click.echo(f"Calibrated on {on.images:,} images of {on.prompts:,} prompts; saved {path}.")
     if on.seen:
-        click.echo(f"Note: the model was trained on {on.seen:.0%} of them; on others it may differ more.", err=True)
+        click.echo(
+            f"Note: the model was trained on {percent(on.seen)} of them; on others it may differ more.", err=True
+        )

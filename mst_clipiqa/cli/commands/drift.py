@@ -9,7 +9,6 @@ import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.cli.commands._scores import (
     finish,
     generator_option,
@@ -95,7 +94,7 @@ def command(
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
     from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
-    from mst_clipiqa.errors import shown
+    from mst_clipiqa.errors import counted, shown
 
     warn_of_models(found.models)
     for which, prompts in (("old", found.only_old), ("new", found.only_new)):

@@ -9,8 +9,8 @@ import click
 
 from mst_clipiqa.cli.commands._options import FOLDER
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
+from mst_clipiqa.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.filter import TransferPlan
@@ -51,7 +51,6 @@ def command(
     """
     from mst_clipiqa.analysis.filter import keep, plan
     from mst_clipiqa.analysis.read import folders_of
-    from mst_clipiqa.errors import UsageError
 
     if sum([only_list, copy_to is not None, move_to is not None]) > 1:
         raise UsageError("Expected one of --list, --copy-to and --move-to, got several: choose one.")
@@ -95,7 +94,7 @@ def _do(planned: TransferPlan, move: bool, yes: bool) -> tuple[list[Row], list[L
 
 def _summary(count: int, move: bool, yes: bool) -> str:
     command = "moved" if move else "copied"
-    images = f"{count:,} image{'' if count == 1 else 's'}"
+    images = counted(count, "image")
     return f"{images} {command}." if yes else f"{images} would be {command}; nothing was touched: add --yes to do it."
 
 

@@ -24,8 +24,8 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import Seen, counted, print_table, say_written
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_written
+from mst_clipiqa.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.inputs.expand import Item
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=click.Choice(["skip", "fail"]),
     default="skip",
     show_default=True,
-    help="After a failed row, go on or stop.",
+    help="After a failed row, continue (skip) or stop (fail).",
 )
 @encoding_options
 @click.option("--backend", default="torch", show_default=True, help="Backend: torch, or an exported ONNX folder.")
@@ -113,8 +113,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     for note in items.notes:
         click.echo(f"Note: {note}", err=True)
     if seen.without_prompt and scorer.predictor.reads_prompts and not any("prompt" in note for note in items.notes):
-        which = f"{seen.without_prompt:,} of {counted(seen.rows, 'image')} had"
-        click.echo(f"{which} no prompt, so correspondence is empty there: give --prompt or --prompts.", err=True)
+        click.echo(seen.say_no_prompt(), err=True)
     if not quiet and not as_json and (output or sys.stdout.isatty()):
         print_table(seen, scorer, output)
     if seen.failed:

@@ -60,7 +60,9 @@ def command(host: str, port: int, model: str, token: str | None, **flags: Any) -
     with listen(settings) as listener:  # before the model, which takes longer to load
         scorer = load_scorer({"model": model, **flags})
         where = address_of(listener)
-        serve(scorer, settings, listener, lambda: click.echo(f"Serving {model} at {where} (Ctrl+C stops).", err=True))
+        serve(
+            scorer, settings, listener, lambda: click.echo(f"Serving {model} at {where} (Ctrl-C stops it).", err=True)
+        )
 
 
 def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) -> Settings:

@@ -17,7 +17,7 @@ function maps(found, frame, back) {
   const box = make("div", { className: "maps" });
   for (const { stream, words, image } of found.maps) {
     const src = `data:image/webp;base64,${image}`;
-    const name = stream === "both" ? "both views" : `${stream} view`;
+    const name = stream === "both" ? "both streams" : `${stream} stream`;
     const button = make("button", { type: "button", ariaPressed: "false", title: "Enlarge" }, make("img", { src, alt: capital(words) }), name);
     button.addEventListener("click", () => {
       const on = button.ariaPressed === "false";
@@ -54,6 +54,6 @@ function why(row, frame, back) {
     const hint = explained.size && !failed(row) ? [make("p", { className: "soft" }, "Only the best, worst and least certain images have maps and words here; for others, run mst-clipiqa explain.")] : [];
     return [...levels(row, null), ...hint];
   }
-  return [...maps(found, frame, back), ...levels(row, found), make("h3", {}, "Coarse and fine view"),
+  return [...maps(found, frame, back), ...levels(row, found), make("h3", {}, "Coarse and fine stream"),
     make("ul", { className: "said" }, ...found.streams.map((line) => make("li", {}, capital(line)))), ...words(found)];
 }

@@ -122,7 +122,7 @@ function buildOverview() {
   if (data.generators.length) tiles.append(tile(data.generators.length, data.generators.length === 1 ? "generator" : "generators"));
   if (data.unfamiliar) {
     const share = strangers / data.familiarity.filter((value) => value !== null).length;
-    tiles.append(tile(`${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`, "unlike the training images", "scores less certain; 5 % are expected"));
+    tiles.append(tile(`${(100 * share).toFixed(share && share < 0.1 ? 1 : 0)} %`, "unlike the training images", "scores less certain; 5 % are expected"));
   }
   byId("charts").append(...TARGETS.map(histogram));
   if (TARGETS.length === 2) byId("charts").append(scatter());

@@ -12,8 +12,8 @@ const build = {
   failed: failedTable,
 };
 const models = data.extra.model ? [...new Set(data.extra.model.filter(Boolean))] : [];
-byId("summary").textContent = `${count(data.rows, "image")}${failures ? `, ${failures.toLocaleString("en")} of them failed` : ""}` +
-  (data.folder ? ` in ${data.folder}` : "") + (models.length ? `; scored by ${models.join(", ")}` : "");
+byId("summary").textContent = count(data.rows, "image") + (data.folder ? ` in ${data.folder}` : "") +
+  (failures ? `, ${failures.toLocaleString("en")} of them failed` : "") + (models.length ? `; scored by ${models.join(", ")}` : "");
 buildTabs();
 buildViewer();
 showTab(location.hash.slice(2));

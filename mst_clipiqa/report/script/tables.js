@@ -40,7 +40,7 @@ function table(place, lines, columns, caption, start) {
   field.addEventListener("input", () => { find = field.value; fill(); });
   if (lines.length > 20) place.append(make("label", { className: "soft" }, "Search", make("div", { className: "find" }, field)));
   place.append(
-    make("div", { className: "scroll" }, make("table", {}, make("caption", {}, caption), make("thead", {}, heads), body)),
+    make("div", { className: "scroll" }, make("table", {}, make("caption", {}, make("span", {}, caption)), make("thead", {}, heads), body)),
     make("div", { className: "below" }, status, more));
   fill();
 }
@@ -65,7 +65,7 @@ function summaryTable(kind, lines, caption, place = byId(kind + "s")) {
   const columns = [
     { name: capital(kind), value: (line) => line.name, cell: (line) => {
       if (!data[kind] || !data[kind].names) return line.name;
-      const button = make("button", { type: "button", className: "plain", title: "Show these images" }, line.name);
+      const button = make("button", { type: "button", className: "plain", title: "Show these images" }, clamped(line.name));
       button.addEventListener("click", () => goTo({ [kind]: data[kind].names.indexOf(line.name) }));
       return button;
     } },
@@ -75,6 +75,10 @@ function summaryTable(kind, lines, caption, place = byId(kind + "s")) {
   if (strangers) columns.push({ name: "Unfamiliar", number: true, value: (line) => line.unfamiliar, cell: (line) => line.unfamiliar.toLocaleString("en") });
   if (failures) columns.push({ name: "Failed", number: true, value: (line) => line.failed, cell: (line) => line.failed.toLocaleString("en") });
   table(place, lines, columns, caption, TARGETS.length ? { at: 2, sign: -1 } : null);
+}
+/** Return a text that may be long, cut after a few lines. */
+function clamped(text) {
+  return make("span", { className: "clamp", title: text }, text);
 }
 function failedTable() {
   const lines = [...data.ok.keys()].filter(failed), place = byId("failed");
@@ -86,6 +90,6 @@ function failedTable() {
   table(place, lines, [
     { name: "File", value: (row) => data.file[row], cell: (row) => data.file[row] },
     { name: "Reason", value: (row) => coded(data.reason, row), cell: (row) => coded(data.reason, row) },
-    { name: "Prompt", value: (row) => coded(data.prompt, row), cell: (row) => coded(data.prompt, row) },
+    { name: "Prompt", value: (row) => coded(data.prompt, row), cell: (row) => clamped(coded(data.prompt, row)) },
   ], "Rows that could not be scored.", null);
 }

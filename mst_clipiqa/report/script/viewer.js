@@ -36,7 +36,7 @@ function about(row) {
   term("Generator", coded(data.generator, row));
   term("Status", failed(row) ? make("span", { className: "bad" }, "failed") : "scored");
   term(failed(row) ? "Reason" : "Note", coded(data.reason, row));
-  if (data.gate[row] !== null) term("Gate", shares([["coarse view", data.gate[row]], ["fine view", 1 - data.gate[row]]]));
+  if (data.gate[row] !== null) term("Gate", shares([["coarse stream", data.gate[row]], ["fine stream", 1 - data.gate[row]]]));
   if (data.spread && data.spread[row] !== null) term("Spread", `${fixed(data.spread[row])} (standard deviation of the quality levels)`);
   if (data.familiarity && data.familiarity[row] !== null) term("Familiarity", fixed(data.familiarity[row]) + (unfamiliar(row) ? " (unlike the training images, so its scores are less certain)" : ""));
   term("Size", data.size[row]);

@@ -31,7 +31,7 @@ function explanation({ explanation: found, overlays }) {
 
 function figure(map, stream, overlay) {
   const where = worst(map, stream);
-  const caption = `${stream === "both" ? "Both encoders" : `${capital(stream)} encoder`}: most is lost ${where}.`;
+  const caption = `${stream === "both" ? "Both streams" : `${capital(stream)} stream`}: most is lost ${where}.`;
   const shown = make("img", { src: `data:image/webp;base64,${overlay}`, alt: caption });
   return make("figure", {}, shown, make("figcaption", { className: "soft small" }, caption));
 }

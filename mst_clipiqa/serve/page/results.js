@@ -28,7 +28,7 @@ export function card(result, { url = null, file = null, heading = "h3", label = 
   } else {
     parts.push(...targets(result).map((target) => score(result, target)));
     if (result.levels) parts.push(levels(result.levels));
-    parts.push(facts(result));
+    parts.push(...facts(result));
     if (result.reason) parts.push(make("p", { className: "soft" }, `Note: ${result.reason}.`));
     if (file) parts.push(explainButton(file, result));
   }
@@ -42,7 +42,7 @@ function score(result, target) {
   const line = make("p", { className: "line" }, make("b", {}, capital(target)), " ", make("span", { className: "number" }, fixed(value)));
   if (value === null) return make("div", { className: `score ${target}` }, line);
   const words = inWords(result, target);
-  line.append(make("span", { className: "soft" }, ` of ${low} to ${high}`), ...(words ? [" · ", make("span", { className: "word" }, words)] : []));
+  line.append(make("span", { className: "soft" }, ` (${low} to ${high})`), ...(words ? [" · ", make("span", { className: "word" }, words)] : []));
   const share = (x) => 100 * Math.min(1, Math.max(0, (x - low) / (high - low)));
   const bar = make("div", { className: "meter", "aria-hidden": "true" }, make("i", { className: "fill", style: { width: `${share(value)}%` } }));
   const ends = result.intervals[target];
@@ -66,7 +66,8 @@ function levels(shares) {
 
 function facts(result) {
   const size = result.width ? `${result.width} × ${result.height} pixels` : "";
-  const prompt = result.prompt ? `Prompt: ${result.prompt}` : "";
   const known = result.familiarity === null ? "" : `Familiarity: ${fixed(result.familiarity)}`;
-  return make("p", { className: "soft small" }, [prompt, size, known].filter(Boolean).join(" · "));
+  const lines = [make("p", { className: "soft small" }, [size, known].filter(Boolean).join(" · "))];
+  if (result.prompt) lines.unshift(make("p", { className: "soft small clamp", title: result.prompt }, `Prompt: ${result.prompt}`));
+  return lines;
 }
