@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
+from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -60,11 +61,6 @@ class Seen:
             f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
         )
         return f"{counted(self.rows, 'image')}, {self.failed:,} failed, {time}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return "1 row" or "2,342 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def say_written(output: Path, what: str, *, replaced: bool) -> None:

@@ -19,9 +19,9 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
     stack,
 )
-from mst_clipiqa.cli.commands._score_table import counted, say_written
+from mst_clipiqa.cli.commands._score_table import say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
-from mst_clipiqa.errors import shown
+from mst_clipiqa.errors import counted, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row

@@ -9,7 +9,6 @@ import click
 
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.cli.commands._scores import (
     finish,
     generator_option,
@@ -19,6 +18,7 @@ from mst_clipiqa.cli.commands._scores import (
     warn_of_models,
     write_rows,
 )
+from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift

@@ -18,8 +18,7 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
     rated_set,
 )
-from mst_clipiqa.cli.commands._score_table import counted
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.assess import Assessed

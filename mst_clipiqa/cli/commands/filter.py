@@ -9,8 +9,8 @@ import click
 
 from mst_clipiqa.cli.commands._options import FOLDER
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import counted
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
+from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.filter import TransferPlan

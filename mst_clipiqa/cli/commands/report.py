@@ -10,9 +10,9 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE, load_scorer
 from mst_clipiqa.cli.commands._outputs import keep_apart
-from mst_clipiqa.cli.commands._score_table import counted, say_written
+from mst_clipiqa.cli.commands._score_table import say_written
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options, warn_of_models
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row

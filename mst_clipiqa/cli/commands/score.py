@@ -24,8 +24,8 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import Seen, counted, print_table, say_written
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_written
+from mst_clipiqa.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.inputs.expand import Item

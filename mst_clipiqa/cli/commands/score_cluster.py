@@ -25,8 +25,7 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
     size_option,
 )
-from mst_clipiqa.cli.commands._score_table import counted
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, counted
 
 
 @click.command("score-cluster")
