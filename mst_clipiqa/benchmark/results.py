@@ -38,7 +38,7 @@ def summarise(
         runs: its results.
         encoders: source, sha256 and precision of the pair.
         test_set: the other set that was used for testing, if any.
-        unread: the number of images that a prompt head leaves out, because the text encoder does not read their prompts.
+        unread: the number of images left out by the prompt head, because the text encoder does not read the prompt.
     """
     return {
         "data": plan.rated.name,

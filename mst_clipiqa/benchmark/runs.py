@@ -169,8 +169,8 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
 
 def _scored(split: Split, table: FeatureTable, head: Head) -> Split:
     """Return a split without the images that a head does not score."""
-    train, validation, test = (table.scored(part, head) for part in (split.train, split.validation, split.test))
-    return replace(split, train=train, validation=validation, test=test)
+    train, validation = table.scored_parts(split.train, split.validation, head)
+    return replace(split, train=train, validation=validation, test=table.scored(split.test, head))
 
 
 def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: float) -> BenchmarkRun:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from mst_clipiqa.data import PreferenceSet, Record, TrainingPart
-from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate import (
     Evaluation,
     Extras,
@@ -142,7 +141,7 @@ def learn(
         log: called after each epoch.
 
     Raises:
-        DataError: the text encoder reads none of the training prompts.
+        DataError: the text encoder reads too few of the prompts.
     """
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:
@@ -184,12 +183,7 @@ def learn(
 
 def _read(parts: TrainingPart, table: FeatureTable, head: str) -> tuple[TrainingPart, int]:
     """Return the parts without the images that a head does not score, and how many these are."""
-    train, validation = table.scored(parts.train, head), table.scored(parts.validation, head)
-    if parts.train and not train:
-        raise DataError(
-            f"Expected prompts that the text encoder reads, got none in {len(parts.train):,} training images, such as "
-            f"{shown(parts.train[0].prompt)}: choose encoders or a text encoder for their language."
-        )
+    train, validation = table.scored_parts(parts.train, parts.validation, head)
     unread = len(parts.train) + len(parts.validation) - len(train) - len(validation)
     return TrainingPart(train, validation, parts.protocol), unread
 

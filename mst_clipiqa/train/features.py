@@ -74,6 +74,23 @@ class FeatureTable:
         read = self.prompts.read[self.prompt_of[self.rows(records)]].tolist()
         return tuple(record for record, one in zip(records, read, strict=True) if one)
 
+    def scored_parts(
+        self, train: Sequence[Record], validation: Sequence[Record], head: str
+    ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+        """Return the records of both parts that a head scores.
+
+        Raises:
+            DataError: the text encoder reads too few of the prompts to train on the others.
+        """
+        kept = self.scored(train, head), self.scored(validation, head)
+        counts = [len(part) for part in kept]
+        if min(counts) < 2 and sum(counts) < len(train) + len(validation):
+            raise DataError(
+                "Expected at least 2 images to train on and 2 to validate on with prompts that the text encoder reads, "
+                f"got {counts[0]:,} and {counts[1]:,}: choose encoders that read these prompts, or the template head."
+            )
+        return kept
+
     def text(self, rows: Tensor, head: str) -> Text:
         """Return the text input of a batch for a head."""
         if head == "template":

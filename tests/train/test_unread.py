@@ -84,10 +84,15 @@ def test_what_they_hold_changes_no_weight(rated: RatedSet, tmp_path: Path) -> No
     assert weights[0] == weights[1]
 
 
-def test_none_that_is_read_is_one_sentence(rated: RatedSet, tmp_path: Path) -> None:
+def test_too_few_that_are_read_is_one_sentence(rated: RatedSet, tmp_path: Path) -> None:
     all_unread = replace(rated, records=tuple(replace(r, prompt=f"zzz {r.group}") for r in rated.records))
     what = job(all_unread, tmp_path, "prompt")
-    with pytest.raises(DataError, match=r"^Expected prompts that the text encoder reads, got none in \d+ training im"):
+    message = r"^Expected at least 2 images .* with prompts that the text encoder reads, got 0 and 0: choose encoders"
+    with pytest.raises(DataError, match=message):
+        learn(what.split.for_training(), what, ImageEncoder(FakePair()), no_bar)
+    silent = tuple(replace(r, prompt=f"zzz {r.group}") for r in what.split.validation)
+    what = replace(job(rated, tmp_path, "prompt"), split=replace(what.split, train=rated.records, validation=silent))
+    with pytest.raises(DataError, match=rf"reads, got {2 * 30} and 0: choose"):
         learn(what.split.for_training(), what, ImageEncoder(FakePair()), no_bar)
 
 
