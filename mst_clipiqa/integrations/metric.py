@@ -123,6 +123,10 @@ class MSTClipIQAMetric(nn.Module):
         device: torch.device = self.scorer.encoder.encoders.device
         return device
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the scorer alone, which is loaded again: what its encoders prepared cannot be copied."""
+        return _again, (type(self), self.scorer, self.target, self.as_loss)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MSTClipIQAMetric:
         """Move the scorer's encoders with the module, as ``to``, ``cuda`` and ``cpu`` ask."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -171,6 +175,10 @@ def list_models(metric_mode: str | None = None, filter: str = "") -> list[str]: 
         ['mini', 'zero-shot:openai']
     """
     return [name for name in sorted(METRICS) if metric_mode in (None, "NR") and fnmatch(name, filter or "*")]
+
+
+def _again(kind: type[MSTClipIQAMetric], scorer: Scorer, target: str, as_loss: bool | None) -> MSTClipIQAMetric:
+    return kind(scorer, target, as_loss=as_loss)
 
 
 def _target(scorer: Scorer, name: str | None) -> str:
