@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mst_clipiqa.data.sets import OWN_FORMATS
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.errors import counted
@@ -40,8 +41,9 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
     for name, training in trainings.items():
         lines += ["", *_training(name, training)]
     lines += ["", *_use(config)]
-    data = [training["data"] for training in trainings.values() if not _of_pairs_alone(training)]
-    metrics = list(CORRELATIONS) if data or not trainings else []
+    rated = [training["data"] for training in trainings.values() if not _of_pairs_alone(training)]
+    data = [name for name in rated if name not in OWN_FORMATS]  # "csv" would be somebody else's data set on the hub
+    metrics = list(CORRELATIONS) if rated or not trainings else []
     metrics += ["accuracy"] if any(training.get("preferences") for training in trainings.values()) else []
     measured = _measured(trainings)
     return front_matter(config.name, config.encoders.source, data, measured, metrics=metrics) + "\n".join(lines) + "\n"
@@ -117,7 +119,8 @@ def _computed(precision: str | None) -> str:
     if precision is None:
         return ""
     asked, merging, count = precision.partition(MERGE)
-    return f" Features were computed in {asked}" + (
+    kind = asked.partition("-")[0]  # training.json has the rest, by which one int8 differs from another
+    return f" Features were computed in {kind}" + (
         f" with merged tokens: score with `--merge {count}` too." if merging else "."
     )
 
