@@ -58,6 +58,8 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
 
     check_drawing()
     plan = _plan(rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), flags)
+    for note in plan.split(0).notes:
+        click.echo(f"Note: {note}.", err=True)
     encoder = image_encoder(flags["encoders"], flags)
     output.mkdir(parents=True, exist_ok=True)
     prompts = "prompt" in plan.heads

@@ -74,6 +74,8 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     recipe = recipe_of(flags["recipe"], flags["changes"], flags["seed"])
     rated, preferences = _data(flags)
     split = _split(rated, preferences, flags)
+    for note in split.notes:
+        click.echo(f"Note: {note}.", err=True)
     job = TrainingJob(
         rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"], preferences=preferences
     )
