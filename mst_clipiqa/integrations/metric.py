@@ -93,6 +93,7 @@ class MSTClipIQAMetric(nn.Module):
             ImageError: an image cannot be read, or a tensor holds NaN or values outside [0, 1].
             PromptError: a prompt is not text, or the head reads prompts and one is missing or empty; with gradients,
                 also if one is outside the vocabulary.
+            UsageError: a tensor has another shape or holds integers, or there is not one prompt or one per image.
         """
         if isinstance(target, Tensor):
             target = _batch(target)
