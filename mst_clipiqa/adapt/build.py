@@ -44,6 +44,7 @@ class Adapted:
         skipped: images that could not be read, with their reasons.
         labelled: rated images that trained with their ratings.
         changed: targets whose scores may have changed; they no longer have intervals.
+        contaminated: what the model had seen of the ratings that decide, in words; empty for nothing.
     """
 
     verdict: Verdict
@@ -53,6 +54,7 @@ class Adapted:
     skipped: dict[str, str]
     labelled: tuple[Record, ...] = ()
     changed: tuple[str, ...] = ()
+    contaminated: str = ""
 
 
 def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
@@ -111,6 +113,7 @@ def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, 
         data.training.skipped | data.held.skipped,
         data.records,
         tuple(job.scorer.model.config.targets) if moving.features_move else (job.target,),
+        data.rated.contaminated,
     )
 
 
@@ -182,6 +185,7 @@ def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:
         "ladders": asdict(job.plan),
         "images": {"trained": found.images[0], "held_out": found.images[1], "skipped": len(found.skipped)},
         "gate": found.verdict.to_json(),
+        "contaminated": found.contaminated,
         "without_intervals": found.changed,
         "moved": found.moved,
         "seconds": {name: round(value, 1) for name, value in found.seconds.items()},

@@ -37,12 +37,14 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
     ]
     lines += [f"| {kind} | {one[0]:.3f} | {one[1]:.3f} |" for kind, one in ladders["kinds"].items()]
     if gate["ratings"]:
-        head = "| ratings that trained nothing | images | without a score | SRCC before | SRCC after |"
+        head = "| ratings that were not adapted to | images | without a score | SRCC before | SRCC after |"
         lines += ["", head, "|---|---|---|---|---|"]
         lines += [
             f"| {name} | {one['images']} | {one['unscored']} | {one['before']:.4f} | {one['after']:.4f} |"
             for name, one in gate["ratings"].items()
         ]
+        if seen := report.get("contaminated"):
+            lines += ["", f"**{seen.capitalize()}. These figures overstate both models.**"]
     for name, why in gate["unmeasured"].items():
         lines += ["", f"Agreement with the ratings of {name} was not measured: {why}."]
     if not report["check"]:

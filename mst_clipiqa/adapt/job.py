@@ -27,7 +27,7 @@ from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import TrainedModel, image_hash
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.contamination import contamination, seen_by, trained_on
 from mst_clipiqa.train.recipe import check_real
 
 HELD = 3
@@ -74,11 +74,19 @@ class AdaptJob:
 
 @dataclass(frozen=True)
 class RatedMaterial:
-    """Rated images that do not train with their ratings: material, prompts (None without one), target -> ratings."""
+    """Rated images that do not train with their ratings.
+
+    Attributes:
+        material: of the images.
+        prompts: None for an image without one.
+        ratings: target -> ratings in native units.
+        contaminated: what the model had seen of them before, in words; empty for nothing.
+    """
 
     material: Material
     prompts: tuple[str | None, ...] = ()
     ratings: dict[str, np.ndarray] = field(default_factory=dict)
+    contaminated: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,9 @@ def _rated(
         targets += [name for name in job.scorer.model.config.targets if name in job.check.ranges and name != job.target]
     ratings = {name: np.array([record.targets[name] for record in rest]) for name in targets}
     prompts = tuple(record.prompt if (record.prompt or "").strip() else None for record in rest)
-    decides = RatedMaterial(material[torch.tensor(decide, dtype=torch.int64)], prompts, ratings)
+    model = job.scorer.model
+    seen_before = contamination(rest, seen_by(model, model.config.encoders)).label
+    decides = RatedMaterial(material[torch.tensor(decide, dtype=torch.int64)], prompts, ratings, seen_before)
     return (material[torch.tensor(train)] if train else None), y, decides, tuple(records[i] for i in train)
 
 

@@ -170,7 +170,7 @@ def seen_of_table(
     rated: RatedSet,
     model: TrainedModel | None,
 ) -> Contamination:
-    """Return what the model of a table had seen of its images, or that this was not checked.
+    """Return what the model of a table had seen of its images, or that this was not checked; others do not count.
 
     Args:
         rows: the table.
@@ -186,8 +186,9 @@ def seen_of_table(
         return NOT_CHECKED
     # Labels alone do not say where the images are, but a table may.
     records = [
-        r if r.file.is_file() or r.name not in matched else replace(r, file=Path(str(matched[r.name]["file"])))
+        r if r.file.is_file() else replace(r, file=Path(str(matched[r.name]["file"])))
         for r in rated.records
+        if r.name in matched
     ]
     return contamination(records, seen_by(model, model.config.encoders))
 

@@ -14,6 +14,7 @@ from scipy import stats
 
 from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
 from mst_clipiqa.benchmark.runs import PAIR_GAP, BenchmarkPlan, BenchmarkRun
+from mst_clipiqa.errors import counted
 from mst_clipiqa.train.contamination import Contamination
 
 RUN_MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
@@ -21,7 +22,11 @@ _OVER_PROMPTS = ("srcc", "plcc", "rmse")  # to resample KRCC for every split wou
 
 
 def summarise(
-    plan: BenchmarkPlan, runs: Sequence[BenchmarkRun], encoders: dict[str, Any], test_set: str | None
+    plan: BenchmarkPlan,
+    runs: Sequence[BenchmarkRun],
+    encoders: dict[str, Any],
+    test_set: str | None,
+    unread: int = 0,
 ) -> dict[str, Any]:
     """Return all results, ready for JSON.
 
@@ -33,6 +38,7 @@ def summarise(
         runs: its results.
         encoders: source, sha256 and precision of the pair.
         test_set: the other set that was used for testing, if any.
+        unread: the number of images left out by the prompt head, because the text encoder does not read the prompt.
     """
     return {
         "data": plan.rated.name,
@@ -46,6 +52,7 @@ def summarise(
         "splits": plan.splits,
         "test_share": _test_share(plan),
         "protocol": runs[0].protocol,
+        "unread": unread,
         "summary": [
             _line(plan, [run for run in runs if (run.target, run.head) == (target, head)], test_set is not None)
             for target in plan.targets
@@ -91,6 +98,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"`{found['recipe']['name']}`, {splits} split{'s' * (splits != 1)} by {found['split_by']}; "
         f"first: {found['protocol']}.",
         *[f"Tested on {images:,} images of the other set instead of the test part of each split."] * another,
+        *_left_out(found["unread"]),
         _how(found["interval_over"]),
         "",
         "| target | head | SRCC | median | sd of splits | PLCC | KRCC | RMSE | pairs of a prompt rated over "
@@ -104,6 +112,13 @@ def markdown(found: dict[str, Any]) -> str:
     for target in dict.fromkeys(line["target"] for line in found["summary"]):
         lines += ["", *_published(found["tested_on"], target)]
     return "\n".join(lines) + "\n"
+
+
+def _left_out(unread: int) -> list[str]:
+    """Return a sentence on images whose prompt the text encoder does not read, if there are any."""
+    return [f"The prompt head leaves out {counted(unread, 'image')}: the text encoder does not read the prompt."] * (
+        unread > 0
+    )
 
 
 def _how(unit: str) -> str:
@@ -134,7 +149,8 @@ def _line(plan: BenchmarkPlan, own: Sequence[BenchmarkRun], another: bool) -> di
         defined = [value for value in values if math.isfinite(value)] or [math.nan]
         mean, median = float(np.mean(defined)), float(np.median(defined))
         sd = float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
-        line[measure] = {"mean": mean, "low": low, "high": high, "median": median, "sd": sd}
+        known = int(np.isfinite(values).sum())
+        line[measure] = {"mean": mean, "low": low, "high": high, "median": median, "sd": sd, "splits": known}
     leaks = [run.leakage for run in own if run.leakage is not None]
     line["leakage"] = float(np.mean(leaks)) if leaks else None
     line["contaminated"] = _together(own).label
@@ -180,7 +196,8 @@ def _row(line: dict[str, Any]) -> str:
     interval = f"{srcc['low']:.4f} to {srcc['high']:.4f}" if math.isfinite(srcc["low"]) else "no interval"
     leakage = "unknown" if line["leakage"] is None else f"{line['leakage']:.0%}"
     mark = " (contaminated)" if line["contaminated"] else ""
-    ranked = f"{shown(srcc['mean'])} ({interval}){mark}"
+    some = f" of {srcc['splits']} of {line['splits']} splits" if 0 < srcc["splits"] < line["splits"] else ""
+    ranked = f"{shown(srcc['mean'])}{some} ({interval}){mark}"
     cells = [line["target"], line["head"], ranked, shown(srcc["median"]), shown(srcc["sd"])]
     cells += [shown(line[m]["mean"], 3) for m in ("plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")]
     return "| " + " | ".join([*cells, leakage]) + " |"

@@ -151,7 +151,7 @@ def _work(job: RunKey) -> BenchmarkRun:
 def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     """Train on one split and test it; the test part is not used before the weights are fixed."""
     plan, table = bench.plan, bench.table
-    split, scale = plan.split(number), plan.rated.ranges[target]
+    split, scale = _scored(plan.split(number), table, head), plan.rated.ranges[target]
     parts = split.for_training()
     training, validation = (rated_features(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
@@ -160,11 +160,17 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     errors, groups = (q - own.y).numpy(), [record.group for record in split.test]
     if bench.other is None:
         return _measured(bench, split, (target, head, number), q, crossed_coverage(errors, groups))
-    split = replace(split, test=bench.other.table.records)
+    split = replace(split, test=bench.other.table.scored(bench.other.table.records, head))
     other = rated_features(bench.other.table, split.test, target, head, bench.other.ranges[target])
     q = scores(fitted.model, other)
     coverage = coverage_elsewhere(errors, groups, (q - other.y).numpy())
     return _measured(bench, split, (target, head, number), q, coverage)
+
+
+def _scored(split: Split, table: FeatureTable, head: Head) -> Split:
+    """Return a split without the images that a head does not score."""
+    train, validation = table.scored_parts(split.train, split.validation, head)
+    return replace(split, train=train, validation=validation, test=table.scored(split.test, head))
 
 
 def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: float) -> BenchmarkRun:

@@ -33,7 +33,8 @@ def load(
             also the label file itself, except for "imagefolder".
         allow_missing: leave out images that do not exist; ``missing`` then lists them.
         images: if False, only the labels are read.
-        score_range: low and high end of the native scale, for a set of your own; guessed if not given.
+        score_range: low and high end of the native scale of all scores, for a set of your own; guessed for each score
+            if not given.
 
     Returns:
         The records with their scores in native units.
@@ -65,8 +66,10 @@ def load(
             f"Expected the scores of {info.title} in {shown(folder)} (columns {columns}), got label files without "
             "them: check the folder."
         )
-    info = _with_scales(info, ratings, score_range)
-    ranges = native_ranges(ratings, info)
+    if info.scales or score_range is not None:
+        ranges = native_ranges(ratings, info if score_range is None else replace(info, scales=(score_range,)))
+    else:
+        ranges = _guessed_ranges(ratings, info)
     base = folder.parent if folder.is_file() else folder
     rated = RatedSet(
         name=key,
@@ -126,21 +129,21 @@ def _from_table(info: SetInfo, root: Path) -> Labels:
     return labels
 
 
-def _with_scales(info: SetInfo, ratings: Sequence[Rating], given: Range | None) -> SetInfo:
-    """Fill in the scale of a set of your own: the given one, else the smallest common one that fits."""
-    if info.scales:
-        return info
-    if given is not None:
-        return replace(info, scales=(given,))
-    return replace(info, scales=(plain.guess_range([v for r in ratings for v in r.targets.values()]),))
+def _guessed_ranges(ratings: Sequence[Rating], info: SetInfo) -> dict[str, Range]:
+    """Return the smallest common scale that fits the scores of each target of a set of your own."""
+    values = {target: [r.targets[target] for r in ratings if target in r.targets] for target in info.targets}
+    return {target: plain.guess_range(scores) for target, scores in values.items() if scores}
 
 
 def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, guessed: bool) -> list[str]:
     """Return one sentence for each thing that the labels leave open."""
     notes = []
     if guessed and key in OWN_FORMATS:
-        low, high = next(iter(ranges.values()))
-        notes.append(f"the scale {low:g}..{high:g} is guessed from the scores; give the right one if it differs")
+        scales = {target: f"{low:g}..{high:g}" for target, (low, high) in ranges.items()}
+        one = f"the scale {next(iter(scales.values()))} is"
+        each = f"the scales {' and '.join(f'{scale} of {target}' for target, scale in scales.items())} are"
+        said = one if len(set(scales.values())) == 1 else each
+        notes.append(f"{said} guessed from the scores; give the right one if it differs")
     without = sum(r.prompt is None for r in ratings)
     if without:
         notes.append(f"{without} images have no prompt, so it is unknown which images share one")

@@ -12,6 +12,7 @@ from mst_clipiqa.data.record import Range
 from mst_clipiqa.data.sets import PLAIN as INFO
 from mst_clipiqa.data.stored_sets import STORED_FORMATS, stored_labels
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.tables.lines import csv_rows
 from mst_clipiqa.tables.names import is_image_name
 
 ONE_SCORE = ("mos", "gt_score", "score", "mos_score", "mean_opinion_score")
@@ -24,6 +25,7 @@ PART_NAMES = {"train": "train", "training": "train", "val": "validation", "valid
 PART_NAMES |= {"validation": "validation", "dev": "validation", "test": "test", "testing": "test"}
 SCALES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0))
 
+_NOT_TEXT = (".xlsx", ".jsonl", ".parquet")
 _PATTERNS = {
     "csv": ("*.csv",),
     "pyiqa": ("meta_info*.csv",),
@@ -93,8 +95,8 @@ def _metadata(folder: Path) -> list[Path]:
 
 def _positions(path: Path) -> tuple[str, ...]:
     """Name the columns of a table without a header row: image, (prompt,) score."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        narrow = file.readline().count(",") == 1
+    first = None if path.suffix in _NOT_TEXT else next(csv_rows(path), None)
+    narrow = first is not None and len(first.value or ()) == 2
     return ("name", "mos") if narrow else ("name", "prompt", "mos")
 
 
@@ -109,7 +111,7 @@ def _targets(path: Path, rows: Sequence[LabelRow]) -> tuple[dict[str, tuple[str,
     if not targets:
         raise DataError(
             f"Expected a column with scores ({', '.join(ONE_SCORE[:3])}, mos_quality, ...) in {shown(path)}, got the "
-            f"columns {', '.join(first.cells)}: rename the column with the scores to mos."
+            f"columns {', '.join(first.cells)}: rename the column with the scores to mos; higher must be better."
         )
     return targets, ""
 

@@ -157,7 +157,7 @@ def _together(old: Rating, new: Rating) -> Rating:
         if abs(old.targets[target] - new.targets[target]) > SAME:
             raise DataError(
                 f"Expected one {target} score for {old.name}, got {old.targets[target]:g} in {old.where} and "
-                f"{new.targets[target]:g} in {new.where}: remove the wrong one."
+                f"{new.targets[target]:g} in {new.where}: keep one of them, or their mean."
             )
     for what, one, other in (("prompt", old.prompt, new.prompt), ("official part", old.split, new.split)):
         if one is not None and other is not None and one != other:

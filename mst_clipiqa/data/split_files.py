@@ -52,7 +52,7 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
     notes = []
     strangers = sum(name not in known for part in listed.values() for name in part)
     if strangers:
-        notes.append(f"{strangers} names in the split file are not images of this set")
+        notes.append(f"names in the split file that are no image of this set: {strangers:,}")
     return _each_once(found, names, notes), tuple(notes)
 
 
@@ -65,11 +65,11 @@ def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
             unique = list(dict.fromkeys(found[part]))
             twice = [name for name in unique if name in taken]
             if twice:
-                notes.append(f"{len(twice)} images are in two parts and were removed from {part}: {twice[0]}, ...")
+                notes.append(f"images in two parts, removed from {part}: {len(twice):,}, first {twice[0]}")
             parts[part] = [name for name in unique if name not in taken]
             taken.update(unique)
     if len(taken) < len(names):
-        notes.append(f"{len(names) - len(taken)} images are in no part of the split file and are not used")
+        notes.append(f"images in no part of the split file, not used: {len(names) - len(taken):,}")
     return parts
 
 

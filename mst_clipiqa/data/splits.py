@@ -223,5 +223,13 @@ def _words(by: str | Path, seed: int, parts: tuple[Records, Records, Records], t
     if together:
         how += ", identical images kept in one part"
     sizes = " / ".join(f"{len(part):,}" for part in parts)
-    groups = " / ".join(f"{len({record.group for record in part}):,}" for part in parts)
+    if not any(record.prompt_known for part in parts for record in part):
+        return f"{how}: {sizes} images of unknown prompts (train / validation / test)"
+    groups = " / ".join(_prompts(part) for part in parts)
     return f"{how}: {sizes} images of {groups} prompts (train / validation / test)"
+
+
+def _prompts(part: Records) -> str:
+    """Return the number of prompts of a part, or "unknown" if none of its images has a known one."""
+    known = {record.group for record in part if record.prompt_known}
+    return f"{len(known):,}" if known or not part else "unknown"

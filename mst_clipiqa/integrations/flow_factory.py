@@ -93,15 +93,16 @@ class MSTClipIQAReward(PointwiseRewardModel):
             failed=float(given.get("failed", math.nan)),
         )
 
-    def __call__(self, prompt: Sequence[str], image: Sequence[Any] | None = None) -> RewardModelOutput:
+    def __call__(self, prompt: Sequence[str], image: Sequence[Any] | None = None, **others: Any) -> RewardModelOutput:
         """Return the reward of each image, float32 (N,) on the device.
 
         Args:
             prompt: N prompts.
             image: N images, PIL images or float tensors (3, H, W) in [0, 1].
+            others: what else Flow-Factory has of a sample, such as ``video`` and ``condition_images``; not used.
 
         Raises:
-            UsageError: there are no images, as of a video.
+            UsageError: there are no images, as of a video, or not one prompt for each.
         """
         if image is None:
             raise UsageError("Expected images to reward, got none: this model scores images, not videos.")

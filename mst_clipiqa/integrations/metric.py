@@ -93,6 +93,7 @@ class MSTClipIQAMetric(nn.Module):
             ImageError: an image cannot be read, or a tensor holds NaN or values outside [0, 1].
             PromptError: a prompt is not text, or the head reads prompts and one is missing or empty; with gradients,
                 also if one is outside the vocabulary.
+            UsageError: a tensor has another shape or holds integers, or there is not one prompt or one per image.
         """
         if isinstance(target, Tensor):
             target = _batch(target)
@@ -122,6 +123,10 @@ class MSTClipIQAMetric(nn.Module):
     def _device(self) -> torch.device:
         device: torch.device = self.scorer.encoder.encoders.device
         return device
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the scorer alone, which is loaded again: what its encoders prepared cannot be copied."""
+        return _again, (type(self), self.scorer, self.target, self.as_loss)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MSTClipIQAMetric:
         """Move the scorer's encoders with the module, as ``to``, ``cuda`` and ``cpu`` ask."""
@@ -171,6 +176,10 @@ def list_models(metric_mode: str | None = None, filter: str = "") -> list[str]: 
         ['mini', 'zero-shot:openai']
     """
     return [name for name in sorted(METRICS) if metric_mode in (None, "NR") and fnmatch(name, filter or "*")]
+
+
+def _again(kind: type[MSTClipIQAMetric], scorer: Scorer, target: str, as_loss: bool | None) -> MSTClipIQAMetric:
+    return kind(scorer, target, as_loss=as_loss)
 
 
 def _target(scorer: Scorer, name: str | None) -> str:

@@ -53,12 +53,14 @@ class Learnt:
         reference: of the features that it was trained on; None if the validation part is too small.
         widening: its 90 % intervals in native units; None if the validation part is too small.
         seconds: how long training took.
+        unread: how many images were left out, because the text encoder does not read their prompts.
     """
 
     fitted: Fitted
     reference: Reference | None
     widening: Widening | None
     seconds: float
+    unread: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ class TrainingResult:
     """How well the saved model does on the test part.
 
     Attributes:
-        evaluation: all measures; None without ratings.
-        baseline_srcc: SRCC of the generator's mean on the same images; NaN without ratings.
+        evaluation: all measures; None if no rated image was scored.
+        baseline_srcc: SRCC of the generator's mean on the same images; NaN if there are none.
         contamination: how much of the test part had been seen before.
         predictions: scores of the rated images in native units.
         preferences: share of the test pairs that are ordered right; None without pairs.
         lacks: what the validation part was too small for: "intervals", "familiarity".
+        unread: how many images were left out, because the text encoder does not read their prompts.
     """
 
     evaluation: Evaluation | None
@@ -80,6 +83,7 @@ class TrainingResult:
     predictions: tuple[float, ...]
     preferences: PairAccuracy | None = None
     lacks: tuple[str, ...] = ()
+    unread: int = 0
 
 
 def build(
@@ -125,7 +129,8 @@ def learn(
 ) -> Learnt:
     """Encode the training and validation parts, fit and calibrate; the test part cannot be reached from here.
 
-    Half of the validation prompts select the epoch. The other half choose nothing: they calibrate.
+    Half of the validation prompts select the epoch. The other half choose nothing: they calibrate. Images whose prompt
+    the text encoder does not read get no score, so they are left out.
 
     Args:
         parts: training and validation.
@@ -134,11 +139,15 @@ def learn(
         bar: opens a progress bar.
         reference: of the folder's other targets; None makes one from the training part.
         log: called after each epoch.
+
+    Raises:
+        DataError: the text encoder reads too few of the prompts.
     """
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:
         table = encode_records(encoder, records, prompts=job.head == "prompt", progress=advance)
     low, high = job.scale
+    parts, unread = _read(parts, table, job.head)
     selecting, held = halves(parts.validation)
 
     def features(some: Sequence[Record]) -> RatedFeatures:
@@ -169,7 +178,14 @@ def learn(
     alone = job.recipe if job.leave_out and not job.preferences else None
     widening = widen(data, fitted, reference, job.head, alone)
     native = widening and Widening(widening.interval * (high - low) / 4, widening.growth)
-    return Learnt(fitted, reference, native, seconds)
+    return Learnt(fitted, reference, native, seconds, unread)
+
+
+def _read(parts: TrainingPart, table: FeatureTable, head: str) -> tuple[TrainingPart, int]:
+    """Return the parts without the images that a head does not score, and how many these are."""
+    train, validation = table.scored_parts(parts.train, parts.validation, head)
+    unread = len(parts.train) + len(parts.validation) - len(train) - len(validation)
+    return TrainingPart(train, validation, parts.protocol), unread
 
 
 def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult:
@@ -178,10 +194,12 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
     with bar("Testing", len(everything)) as advance:
         table = encode_records(encoder, everything, prompts=job.head == "prompt", progress=advance)
     seen = contamination(everything, seen_by(model, model.config.encoders))
-    preferences = _preferred(model.parts[job.target], table, job) if job.preferences else None
-    test = job.rated_only(everything)
+    scored = table.scored(everything, job.head)
+    unread = len(everything) - len(scored)
+    preferences = _preferred(model.parts[job.target], table, job, scored) if job.preferences else None
+    test = job.rated_only(scored)
     if not test:
-        return TrainingResult(None, math.nan, seen, (), preferences)
+        return TrainingResult(None, math.nan, seen, (), preferences, unread=unread)
     part = rated_features(table, test, job.target, job.head, (low, high))
     q = to_native(scores(model.parts[job.target], part), low, high).numpy()
     has = {"intervals": model.config.targets[job.target].interval is not None, "familiarity": bool(model.reference)}
@@ -200,12 +218,15 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
         tuple(float(value) for value in q),
         preferences,
         tuple(name for name, there in has.items() if not there),
+        unread,
     )
 
 
-def _preferred(part: MSTCLIPIQA, table: FeatureTable, job: TrainingJob) -> PairAccuracy | None:
-    """Return how often the preferred image of a test pair has the higher score; None if there is no such pair."""
-    pairs = job.pairs(job.split.test)
+def _preferred(
+    part: MSTCLIPIQA, table: FeatureTable, job: TrainingJob, scored: Sequence[Record]
+) -> PairAccuracy | None:
+    """Return how often the preferred image of a pair of these has the higher score; None if there is no pair."""
+    pairs = job.pairs(scored)
     if not pairs:
         return None
     found = all_differences(part, pair_features(table, pairs, job.head))
@@ -238,6 +259,7 @@ def _entry(job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, result: Trai
         "citation": job.rated.citation,
         "protocol": job.split.protocol,
         "leakage": job.split.leakage,
+        "unread": learnt.unread + (result.unread if result else 0),
         "head": job.head,
         "recipe": asdict(job.recipe),
         "precision": encoder.encoders.precision,

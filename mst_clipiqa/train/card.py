@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mst_clipiqa.data.sets import OWN_FORMATS
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.encoders.merging import MERGE
+from mst_clipiqa.errors import counted
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
 
@@ -39,8 +41,9 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
     for name, training in trainings.items():
         lines += ["", *_training(name, training)]
     lines += ["", *_use(config)]
-    data = [training["data"] for training in trainings.values() if not _of_pairs_alone(training)]
-    metrics = list(CORRELATIONS) if data or not trainings else []
+    rated = [training["data"] for training in trainings.values() if not _of_pairs_alone(training)]
+    data = [name for name in rated if name not in OWN_FORMATS]  # "csv" would be somebody else's data set on the hub
+    metrics = list(CORRELATIONS) if rated or not trainings else []
     metrics += ["accuracy"] if any(training.get("preferences") for training in trainings.values()) else []
     measured = _measured(trainings)
     return front_matter(config.name, config.encoders.source, data, measured, metrics=metrics) + "\n".join(lines) + "\n"
@@ -68,7 +71,7 @@ def _measured(trainings: dict[str, Any]) -> list[MeasuredResult]:
     found = []
     for name, training in trainings.items():
         test = training["test"]
-        if test is not None and not test["contamination"]["label"] and not _of_pairs_alone(training):
+        if test is not None and test.get("agreement") and not test["contamination"]["label"]:
             values = (test["agreement"][measure] for measure in ("srcc", "plcc"))
             numbers = (float("nan") if value is None else value for value in values)
             found.append(MeasuredResult(name, training["data"], "test", training["protocol"], *numbers))
@@ -106,6 +109,8 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
             "",
             "**Uncalibrated: there were no ratings, so scores only order images; their scale means nothing.**",
         ]
+    if unread := training.get("unread"):
+        lines += ["", f"{counted(unread, 'image')} left out: the text encoder does not read the prompt."]
     return lines + ([] if training["test"] is None else ["", *_test(training)])
 
 
@@ -114,7 +119,8 @@ def _computed(precision: str | None) -> str:
     if precision is None:
         return ""
     asked, merging, count = precision.partition(MERGE)
-    return f" Features were computed in {asked}" + (
+    kind = asked.partition("-")[0]  # training.json has the rest, by which one int8 differs from another
+    return f" Features were computed in {kind}" + (
         f" with merged tokens: score with `--merge {count}` too." if merging else "."
     )
 
@@ -133,33 +139,44 @@ def _selected(best: dict[str, Any]) -> str:
 
 def _test(training: dict[str, Any]) -> list[str]:
     test = training["test"]
-    leaked = training["leakage"]
-    seen = "unknown" if leaked is None else f"{leaked:.0%}"
     agreement, preferences = test.get("agreement"), test.get("preferences")
-    what = f"{agreement['n']} images of {test['groups']} prompts" if agreement else f"{preferences['pairs']} pairs"
-    lines = [
-        f"On the test part ({what}; {training['protocol']}); "
-        f"{seen} of its images have a prompt that was seen in training. Intervals: 95 %, bootstrap over prompts.",
-        "",
-        "| measure | value | interval |",
-        "|---|---|---|",
-    ]
+    if not agreement and not preferences:
+        return ["No image of the test part was scored."]
+    lines = [_tested(training), "", "| measure | value | interval |", "|---|---|---|"]
     for measure, interval in test.get("intervals", {}).items():
-        value, low, high = (_number(interval[key]) for key in ("value", "low", "high"))
-        lines.append(f"| {measure} | {value} | {low} to {high} |")
+        lines.append(f"| {measure} | {_number(interval['value'])} | {_ends(interval)} |")
     if test["baseline_srcc"] is not None:  # None if the generators are unknown
         lines.append(f"| srcc of the generator's mean | {_number(test['baseline_srcc'])} | |")
     two = (("better of two images of one prompt", test.get("pairs")), ("preferred image of a pair", preferences))
     for name, pairs in two:
-        if pairs:
-            low, high = _number(pairs["low"]), _number(pairs["high"])
-            lines.append(f"| {name} | {_number(pairs['accuracy'])} | {low} to {high} |")
+        if pairs and pairs["accuracy"] is not None:
+            lines.append(f"| {name} | {_number(pairs['accuracy'])} | {_ends(pairs)} |")
     if test.get("coverage") is not None:
         lines.append(f"| coverage of the 90 % interval | {test['coverage']:.3f} | |")
     if test["contamination"]["label"]:
         label = test["contamination"]["label"].capitalize()
         lines += ["", f"**{label}. These figures overstate the model, so the model-index omits them.**"]
     return lines
+
+
+def _tested(training: dict[str, Any]) -> str:
+    """Return what was tested on, and whether its prompts had been seen."""
+    test, leaked = training["test"], training["leakage"]
+    agreement, unit = test.get("agreement"), "prompts" if leaked is not None else "images"
+    what = counted(agreement["n"], "image") if agreement else counted(test["preferences"]["pairs"], "pair")
+    if agreement and leaked is not None:
+        what += f" of {counted(test['groups'], 'prompt')}"
+    seen = (
+        "whether their prompts were seen in training is unknown"
+        if leaked is None
+        else f"{leaked:.0%} of its images have a prompt that was seen in training"
+    )
+    return f"On the test part ({what}; {training['protocol']}); {seen}. Intervals: 95 %, bootstrap over {unit}."
+
+
+def _ends(found: dict[str, Any]) -> str:
+    """Return the ends of an interval, or why there is none."""
+    return found.get("undefined") or f"{_number(found['low'])} to {_number(found['high'])}"
 
 
 def _threads(count: int) -> str:

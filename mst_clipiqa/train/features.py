@@ -29,10 +29,12 @@ class PromptBank:
     Attributes:
         tokens: float32 (prompts, L, D), padded with zeros.
         mask: bool (prompts, L), True for real tokens.
+        read: bool (prompts,), whether the text encoder reads the prompt; scoring leaves an image out otherwise.
     """
 
     tokens: Tensor
     mask: Tensor
+    read: Tensor
 
     def select(self, index: Tensor) -> Text:
         """Return the tokens and mask of a batch, cut to its longest prompt."""
@@ -64,6 +66,30 @@ class FeatureTable:
         """Return the rows of some of the records, int64."""
         where = {record.name: i for i, record in enumerate(self.records)}
         return torch.tensor([where[record.name] for record in records], dtype=torch.int64)
+
+    def scored(self, records: Sequence[Record], head: str) -> tuple[Record, ...]:
+        """Return the records that a head scores: all, or those whose prompt the text encoder reads."""
+        if head == "template" or self.prompts is None or self.prompt_of is None:
+            return tuple(records)
+        read = self.prompts.read[self.prompt_of[self.rows(records)]].tolist()
+        return tuple(record for record, one in zip(records, read, strict=True) if one)
+
+    def scored_parts(
+        self, train: Sequence[Record], validation: Sequence[Record], head: str
+    ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+        """Return the records of both parts that a head scores.
+
+        Raises:
+            DataError: the text encoder reads too few of the prompts to train on the others.
+        """
+        kept = self.scored(train, head), self.scored(validation, head)
+        counts = [len(part) for part in kept]
+        if min(counts) < 2 and sum(counts) < len(train) + len(validation):
+            raise DataError(
+                "Expected at least 2 images to train on and 2 to validate on with prompts that the text encoder reads, "
+                f"got {counts[0]:,} and {counts[1]:,}: choose encoders that read these prompts, or the template head."
+            )
+        return kept
 
     def text(self, rows: Tensor, head: str) -> Text:
         """Return the text input of a batch for a head."""
@@ -170,11 +196,13 @@ def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[Pr
             "use the template head, or add the prompts."
         )
     texts = list(dict.fromkeys(read))
-    rows = [prompt.tokens for prompt in PromptEncoder(encoder.encoders, encoder.cache).encode(texts)]
+    encoded = PromptEncoder(encoder.encoders, encoder.cache).encode(texts)
+    rows = [prompt.tokens for prompt in encoded]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
     where = {text: i for i, text in enumerate(texts)}
-    return PromptBank(tokens, mask), torch.tensor([where[words] for words in read])
+    known = torch.tensor([prompt.in_vocabulary for prompt in encoded])
+    return PromptBank(tokens, mask, known), torch.tensor([where[words] for words in read])
 
 
 def rated_features(

@@ -24,7 +24,7 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.model_folder import image_hash
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.contamination import contamination, seen_by
+from mst_clipiqa.train.contamination import contamination, seen_by, trained_on
 from tests.fakes import rated_set
 from tests.small_models import save_small_encoders, save_small_model
 
@@ -134,6 +134,19 @@ def test_a_model_says_which_labels_it_was_trained_on(scorer: Scorer, rated: Rate
     build_adapted(job(scorer, check, tmp_path / "none", files=files))
     card = (tmp_path / "none" / "README.md").read_text()
     assert "without their ratings" in card and "Labelled" not in card
+
+
+@pytest.mark.usefixtures("any_is_kept")
+def test_ratings_that_the_model_had_seen_are_called_so(scorer: Scorer, rated: RatedSet, tmp_path: Path) -> None:
+    seen = dataclasses.replace(scorer.model, trained_on=trained_on(rated.records[:20]))
+    taught = Scorer(seen, scorer.encoder)
+    found = build_adapted(job(taught, rated, tmp_path / "seen"))
+    assert found.contaminated == "contaminated: the model had seen 50% of the images and 50% of the prompts"
+    assert json.loads((tmp_path / "seen" / "adapt.json").read_text())["contaminated"] == found.contaminated
+    card = (tmp_path / "seen" / "README.md").read_text()
+    assert f"**{found.contaminated.capitalize()}. These figures overstate both models.**" in card
+    assert build_adapted(job(scorer, rated, tmp_path / "new")).contaminated == ""
+    assert "overstate" not in (tmp_path / "new" / "README.md").read_text()
 
 
 def prompts_read(rated: RatedSet, count: int) -> RatedSet:

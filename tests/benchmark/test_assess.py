@@ -119,6 +119,22 @@ def test_a_table_names_the_model_whose_training_data_is_checked(rated: RatedSet,
     assert "100% of the prompts" in found.contamination.label
 
 
+def test_rated_images_that_the_table_does_not_score_are_not_counted_as_seen(
+    rated: RatedSet, mini: TrainedModel, tmp_path: Path
+) -> None:
+    made = rated_set(tmp_path, prompts=4)
+    first = {record.group for record in made.records[:8]}
+    taught = [record for record in made.records if record.group in first]
+    seen = dataclasses.replace(mini, trained_on=trained_on(taught))
+    new = [{"file": str(r.file), "quality": r.targets["quality"]} for r in made.records if r.group not in first]
+    (found,) = assess_table(new, made, seen)
+    assert found.contamination.label == ""
+    assert found.unscored == len(taught)
+    both = [*new, {"file": str(taught[0].file), "quality": 3.0}]
+    (found,) = assess_table(both, made, seen)
+    assert found.contamination.label == "contaminated: the model had seen 11% of the images and 11% of the prompts"
+
+
 def test_images_are_looked_for_where_the_table_has_them(rated: RatedSet, mini: TrainedModel, tmp_path: Path) -> None:
     made = rated_set(tmp_path, prompts=3)
     seen = dataclasses.replace(mini, trained_on=TrainedOn(trained_on(made.records).images, frozenset()))

@@ -216,6 +216,14 @@ def test_what_is_undefined_is_not_printed_as_nan(bench: Bench, runs: list[Benchm
     assert "| quality | template | unknown (no interval) | unknown | unknown | unknown |" in text
 
 
+def test_a_mean_over_some_of_the_splits_says_so(bench: Bench, runs: list[BenchmarkRun]) -> None:
+    one = [replace(run, srcc=math.nan) if run.split == 0 else run for run in runs]
+    found = summarise(bench.plan, one, ENCODERS, None)
+    assert f"| quality | template | {runs[1].srcc:.4f} of 1 of 2 splits (no interval) |" in markdown(found)
+    assert found["summary"][0]["srcc"]["splits"] == 1
+    assert " of 2 splits" not in markdown(summarise(bench.plan, runs, ENCODERS, None))
+
+
 def test_a_test_on_other_files_says_so_though_both_sets_are_called_alike(
     bench: Bench, runs: list[BenchmarkRun]
 ) -> None:

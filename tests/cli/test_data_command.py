@@ -109,3 +109,11 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, said: str) -
     assert result.stderr.startswith(f"Error: {said}")
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_label_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        images(tmp_path / part, [f"{part}.png"])
+        write(tmp_path / part / "metadata.csv", "file_name,quality", f"{part}.png,3")
+    result = check("imagefolder", "--root", tmp_path)
+    assert "labels     test/metadata.csv, train/metadata.csv (licence" in result.stdout

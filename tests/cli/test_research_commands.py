@@ -235,3 +235,27 @@ def test_convert_by_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "no.pth").touch()
     result = run("convert", tmp_path / "no.pth", "-o", tmp_path / "m", "--encoders", "mini", code=2)
     assert "Expected a pair of CLIP models, got 'mini'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--target", "quality", "--head", "template"],
+        ["benchmark", "--targets", "quality", "--heads", "template", "--processes", 1],
+    ],
+)
+def test_what_a_split_file_leaves_out_is_said(data: Path, cache: Path, tmp_path: Path, command: list[object]) -> None:
+    names = sorted(path.name for path in data.glob("*.png"))
+    parts = [f"{name},{('train', 'val', 'test')[i % 3]}" for i, name in enumerate(names[2:])]
+    (tmp_path / "split.csv").write_text("\n".join(["file,split", *parts, "gone.png,test"]))
+    asked = ["--data", "csv", "--root", data / "labels.csv", "--range", 0, 5, "--split-by", tmp_path / "split.csv"]
+    found = run(*command, *asked, "-o", tmp_path / "out", "--cache", cache, *QUICK)
+    assert "Note: names in the split file that are no image of this set: 1.\n" in found.stderr
+    assert "Note: images in no part of the split file, not used: 2.\n" in found.stderr
+
+
+def test_a_training_without_a_test_part_says_where_it_is(data: Path, cache: Path, tmp_path: Path) -> None:
+    asked = ["--data", "csv", "--root", data / "labels.csv", "--range", 0, 5, "--target", "quality", "--cache", cache]
+    loud = [flag for flag in QUICK if flag != "--quiet"]
+    found = run("train", *asked, "--head", "template", "--test-share", 0, "-o", tmp_path / "all", *loud)
+    assert found.stdout == f"Saved in {tmp_path / 'all'}; see {tmp_path / 'all' / 'README.md'}.\n"

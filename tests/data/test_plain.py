@@ -198,3 +198,20 @@ def test_same_text_and_prompt_hash_agree_on_what_one_prompt_is() -> None:
         assert prompt_hash(one) != prompt_hash(other)
     # Shipped models list hashes made this way.
     assert prompt_hash("A red  Fox") == hashlib.sha256(b"a red fox").hexdigest()[:16]
+
+
+def test_each_score_has_its_own_guessed_scale(tmp_path: Path) -> None:
+    images(tmp_path, ["a.png", "b.png"])
+    write(tmp_path / "labels.csv", "file,quality,correspondence", "a.png,80,4", "b.png,20,2")
+    found = load("csv", tmp_path)
+    assert found.ranges == {"quality": (0, 100), "correspondence": (0, 5)}
+    assert "the scales 0..100 of quality and 0..5 of correspondence are guessed from the scores; " in found.notes[0]
+    assert load("csv", tmp_path, score_range=(0, 100)).ranges == dict.fromkeys(found.ranges, (0, 100))
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_a_table_without_a_header_may_be_separated_by_other_signs(tmp_path: Path, sign: str) -> None:
+    images(tmp_path, ["a.png", "b.png"])
+    write(tmp_path / "labels.csv", f"a.png{sign}4.5", f"b.png{sign}2")
+    found = load("csv", tmp_path)
+    assert [(r.prompt, r.targets) for r in found.records] == [(None, {"quality": 4.5}), (None, {"quality": 2.0})]

@@ -60,7 +60,7 @@ def test_two_scores_for_any_other_name_are_an_error(tmp_path: Path) -> None:
         load("agiqa-1k", tmp_path, images=False)
     assert str(caught.value) == (
         "Expected one overall score for deepai_0_0_0_0.jpg, got 1 in row 2 of AIGC_MOS_Zscore.xlsx and 4.5 in "
-        "row 10 of AIGC_MOS_Zscore.xlsx: remove the wrong one."
+        "row 10 of AIGC_MOS_Zscore.xlsx: keep one of them, or their mean."
     )
 
 

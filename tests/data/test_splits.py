@@ -238,15 +238,15 @@ def test_an_image_in_two_parts_of_a_file_is_tested_on_only(tmp_path: Path) -> No
     split = make_split(records(), path, validation_share=0)
     assert names(split.test) == given[:2]
     assert names(split.train) == given[2:]
-    assert split.notes == ("1 images are in two parts and were removed from train: 00-1.png, ...",)
+    assert split.notes == ("images in two parts, removed from train: 1, first 00-1.png",)
 
 
 def test_what_a_split_file_leaves_out_or_adds_is_said(tmp_path: Path) -> None:
     given = names(tuple(records()))
     (tmp_path / "split.json").write_text(json.dumps({"train": [*given[3:-2], "other.png"], "test": given[:3]}))
     assert make_split(records(), tmp_path / "split.json").notes == (
-        "1 names in the split file are not images of this set",
-        "2 images are in no part of the split file and are not used",
+        "names in the split file that are no image of this set: 1",
+        "images in no part of the split file, not used: 2",
     )
 
 

@@ -42,6 +42,16 @@ def test_the_rewards_of_a_batch_are_a_tensor_on_the_accelerators_device() -> Non
     assert (model.required_fields, model.use_tensor_inputs) == (("prompt", "image"), False)
 
 
+def test_what_else_is_passed_of_a_sample_is_not_used() -> None:
+    model = flow_factory.MSTClipIQAReward(config(model=toy_scorer(), weights={"quality": 1.0}), ACCELERATOR)
+    images = [draw(0, 0.1), draw(1, 0.9)]
+    alone = model(prompt=["a fox", "a hat"], image=images).rewards
+    others = {"video": None, "audio": None, "condition_images": [[draw(2, 0.5)]] * 2, "condition_videos": None}
+    assert torch.equal(model(prompt=["a fox", "a hat"], image=images, **others).rewards, alone)
+    with pytest.raises(UsageError, match="Expected images to reward, got none"):
+        model(prompt=["a fox"], video=[[draw(0, 0.1)]])
+
+
 def test_the_page_names_the_class_by_its_path() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "reward.md").read_text(encoding="utf-8")
     (path,) = re.findall(r'reward_model: "([\w.]+)"', page)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import runpy
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from mst_clipiqa.scoring.scorer import Scorer
 from tests.closed_form import fill, save_clip
 from tests.fakes import FakePair, draw
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PROMPTS = ["a red fox", "a photo with quality"]
 
 
@@ -304,3 +307,20 @@ def test_the_example_script_raises_a_score_and_says_how_far_from_the_clean_image
         assert raised.size == (64, 64)
     plain = Scorer.load(small_model, device="cpu", precision="fp32")
     assert plain(tmp_path / "raised.png").quality == pytest.approx(found["score"]["raised"])
+
+
+def pickled(metric: MSTClipIQAMetric) -> MSTClipIQAMetric:
+    found = pickle.loads(pickle.dumps(metric))  # noqa: S301 - made a moment ago
+    assert isinstance(found, MSTClipIQAMetric)
+    return found
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
+def test_a_metric_can_be_copied_and_sent_after_use(again: Callable[[MSTClipIQAMetric], MSTClipIQAMetric]) -> None:
+    metric = create_metric("mini", as_loss=True, device="cpu", target="correspondence")
+    images = some_images(1)
+    metric(EXAMPLES / "cat.jpg", "a cat"), metric(images, "a cat")  # the encoders prepare what cannot be copied
+    other = again(metric)
+    assert other is not metric and other.scorer is not metric.scorer
+    assert (other.target, other.as_loss, other.score_range) == ("correspondence", True, "0, 5")
+    assert torch.equal(other(images, "a cat"), metric(images, "a cat"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
+from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
@@ -110,6 +111,21 @@ def test_a_card_says_how_to_score_with_the_model() -> None:
 )
 def test_only_hub_ids_are_base_models(encoders: str, expected: list[str] | None) -> None:
     assert metadata(front_matter("x", encoders, [])).base_model == expected
+
+
+@pytest.mark.parametrize("own", ["csv", "imagefolder", "pyiqa", "parquet", "webdataset"])
+def test_a_set_of_your_own_is_no_data_set_of_the_hub(own: str) -> None:
+    data = metadata(card(CONFIG, "by prompt", {"quality": training() | {"data": own}}))
+    assert (data.datasets, data.metrics) == (None, ["srcc", "plcc"])
+    assert [one.dataset_name for one in data.eval_results or []] == [own, own]
+
+
+def test_a_card_names_the_precision_without_its_digest() -> None:
+    text = card(CONFIG, "by prompt", {"quality": training() | {"precision": "int8-d089f389-pairs"}})
+    assert " Features were computed in int8." in text
+    assert "d089f389" not in text
+    text = card(CONFIG, "by prompt", {"quality": training() | {"precision": f"bf16{MERGE}8"}})
+    assert " Features were computed in bf16 with merged tokens: score with `--merge 8` too." in text
 
 
 def test_figures_of_two_sets_stay_apart() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, FOLDER, encoding_options, load_scorer
+from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, FOLDER, encoding_options, load_scorer, rated_set
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
 
 
 def _check(path: Path | None, score_range: tuple[float, float] | None) -> RatedSet | None:
-    from mst_clipiqa.data import load
-
-    return None if path is None else load("csv", path, allow_missing=True, score_range=score_range)
+    return None if path is None else rated_set("csv", path, score_range, allow_missing=True)
 
 
 def _say(found: Adapted, output: Path) -> None:
@@ -111,6 +109,8 @@ def _say(found: Adapted, output: Path) -> None:
     for name, one in found.verdict.ratings.items():
         left = f" ({one.unscored} images got no score and were left out)" if one.unscored else ""
         click.echo(f"SRCC of {name} with {one.images} ratings{left}: {one.before:.4f} before, {one.after:.4f} after.")
+    if found.contaminated:
+        click.echo(f"{found.contaminated.capitalize()}, so these ratings overstate both models.")
     for sentence in found.verdict.not_measured():
         click.echo(sentence)
     changed = " and ".join(found.changed)

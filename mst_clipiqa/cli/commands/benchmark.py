@@ -58,6 +58,8 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
 
     check_drawing()
     plan = _plan(rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), flags)
+    for note in plan.split(0).notes:
+        click.echo(f"Note: {note}.", err=True)
     encoder = image_encoder(flags["encoders"], flags)
     output.mkdir(parents=True, exist_ok=True)
     prompts = "prompt" in plan.heads
@@ -70,7 +72,9 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
         runs = run_all(bench, flags["processes"] or os.cpu_count() or 1, advance)
     pair = encoder.encoders
     named = {"source": pair.source, "sha256": pair.sha256, "precision": pair.precision}
-    found = summarise(plan, runs, named, other.name if other else None)
+    tables = [table, *([other.table] if other else [])]
+    unread = sum(len(one.records) - len(one.scored(one.records, "prompt")) for one in tables)
+    found = summarise(plan, runs, named, other.name if other else None, unread)
     text = markdown(found)
     write_atomically(output / "results.json", f"{json.dumps(json_ready(found))}\n".encode())
     write_atomically(output / "results.md", text.encode())

@@ -59,7 +59,7 @@ def _print(report: Survey) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{report.name} in {report.root}")
-    labels = ", ".join(Path(path).name for path in report.labels)
+    labels = ", ".join(_under(path, report.root) for path in report.labels)
     _print_facts(
         console,
         [
@@ -78,6 +78,11 @@ def _print(report: Survey) -> None:
     )
     for target in report.targets:
         _print_target(console, target)
+
+
+def _under(path: str, root: str) -> str:
+    """Return the path of a label file below the root; two may have one name."""
+    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else Path(path).name
 
 
 def _print_facts(console: Console, facts: list[tuple[str, str]]) -> None:

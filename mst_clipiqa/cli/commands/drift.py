@@ -18,6 +18,7 @@ from mst_clipiqa.cli.commands._scores import (
     warn_of_models,
     write_rows,
 )
+from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift

@@ -185,13 +185,13 @@ def _print(words: str, found: list[Assessed]) -> None:
     console.print(words)
     for one in found:
         if one.evaluation is None:
-            console.print(f"{one.target}: none of the {one.unscored} images could be scored.")
+            console.print(f"{one.target}: none of {counted(one.unscored, 'image')} could be scored.")
             continue
         table = Table(
             "measure",
             "value",
             f"95 % interval over {one.interval_over}",
-            title=f"{one.target}, {one.evaluation.agreement.n} images",
+            title=f"{one.target}, {counted(one.evaluation.agreement.n, 'image')}",
         )
         for measure, interval in one.evaluation.intervals.items():
             if measure == "rmse" and not one.scaled:
@@ -216,7 +216,7 @@ def _print(words: str, found: list[Assessed]) -> None:
                 "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
             )
         if one.unscored:
-            console.print(f"{one.unscored} images without a score of {one.target} are left out.")
+            console.print(f"{counted(one.unscored, 'image')} without a score of {one.target} left out.")
         if not one.contamination.checked:
             console.print("Not checked for contamination: name the model with --model.")
         elif one.contamination.label:

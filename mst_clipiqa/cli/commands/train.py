@@ -20,11 +20,12 @@ from mst_clipiqa.cli.commands._options import (
     recipe_options,
     trained_encoders_options,
 )
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from mst_clipiqa.data import PreferenceSet, RatedSet, Split
     from mst_clipiqa.train.build import TrainingResult
+    from mst_clipiqa.train.job import TrainingJob
 
 
 @click.command("train")
@@ -73,6 +74,8 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     recipe = recipe_of(flags["recipe"], flags["changes"], flags["seed"])
     rated, preferences = _data(flags)
     split = _split(rated, preferences, flags)
+    for note in split.notes:
+        click.echo(f"Note: {note}.", err=True)
     job = TrainingJob(
         rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"], preferences=preferences
     )
@@ -80,9 +83,9 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     run = f"{output.resolve().name}-{flags['target']}"
     with experiment_log(flags["log"], run, recipe, output) as log:
         result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log)
-    if quiet or result is None:
+    if quiet:
         return
-    for line in _summary(result, flags["target"]):
+    for line in _summary(result, job) if result else []:
         click.echo(line)
     click.echo(f"Saved in {output}; see {output / 'README.md'}.")
 
@@ -122,25 +125,29 @@ def _split(rated: RatedSet, preferences: PreferenceSet | None, flags: dict[str, 
     return make_split(records, by, seed=flags["seed"], together=together, **shares)
 
 
-def _summary(result: TrainingResult, target: str) -> list[str]:
+def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
     """Return what a person wants to know first, in sentences."""
     lines, clean = [], f"; {result.contamination.label}" if result.contamination.label else ""
     if found := result.evaluation:
         known = math.isfinite(result.baseline_srcc)
         baseline = f" (generator's mean alone: SRCC {result.baseline_srcc:.4f})" if known else ""
-        measured = f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f}"
-        lines.append(
-            f"{target} on {found.agreement.n} test images of {found.groups} prompts: {measured}{baseline}{clean}."
-        )
+        correlations = f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f}"
+        why = found.agreement.undefined
+        measured = f"SRCC and PLCC are undefined, as {why}" if why else correlations
+        prompts = "" if job.split.leakage is None else f" of {counted(found.groups, 'prompt')}"
+        images = f"{counted(found.agreement.n, 'test image')}{prompts}"
+        lines.append(f"{job.target} on {images}: {measured}{baseline}{clean}.")
     if pairs := result.preferences:
         ends = pairs.undefined or f"95 % {pairs.low:.4f} to {pairs.high:.4f}"
-        prompts = f"{pairs.pairs} test pairs of {pairs.groups} prompts"
-        lines.append(f"{target} on {prompts}: {pairs.accuracy:.4f} ordered right ({ends}){clean}.")
+        tested = f"{counted(pairs.pairs, 'test pair')} of {counted(pairs.groups, 'prompt')}"
+        lines.append(f"{job.target} on {tested}: {pairs.accuracy:.4f} ordered right ({ends}){clean}.")
+    if result.unread:
+        lines.append(f"{counted(result.unread, 'test image')} left out: the text encoder does not read the prompt.")
     if result.lacks:
         lines.append(
             f"The model has no {' and no '.join(result.lacks)}: half of the validation part calibrates them, and that "
             "takes at least 9 prompts with 20 images. Rate more images, or raise --validation-share."
         )
-    if result.evaluation is None:
+    if not job.has_ratings:
         lines.append("The model is uncalibrated: without ratings, its scores only order images.")
     return lines
