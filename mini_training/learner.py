@@ -61,7 +61,8 @@ class Stream(nn.Module):
         """Return embeddings (batch, D) of K views each.
 
         Args:
-            views: their maps, bf16 (batch, K, h, w, channels), or what ``describe`` returns (batch, K, inputs).
+            views: their maps, bf16 or float32 (batch, K, h, w, channels), or what ``describe`` returns
+                (batch, K, inputs).
         """
         described = views if views.ndim == 3 else self.describe(views)
         embedding: Tensor = self.project(F.dropout(described, self.drop, self.training).mean(1))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
+from mst_clipiqa.encoders.precision import resolve_precision
 from mst_clipiqa.model.preprocess import ViewSpec
 
 VIEW = ViewSpec(
@@ -20,6 +23,9 @@ VIEW = ViewSpec(
 
 FROZEN = 5
 """Blocks of each tower that keep ImageNet's weights: up to stride 8."""
+
+COMPUTED = torch.bfloat16 if resolve_precision("auto", torch.device("cpu")) == "bf16" else torch.float32
+"""The precision of convolutions: bf16 if the CPU has instructions for it, because emulating it takes far longer."""
 
 NOISES = 64
 """Images of pure noise."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from mini_training.data import Rated, open_image, save_json
 from mini_training.distort import KINDS, LADDER, distort
 from mini_training.noise import noise
-from mini_training.plan import FROZEN, NOISES, VIEW
+from mini_training.plan import COMPUTED, FROZEN, NOISES, VIEW
 from mini_training.pretrained import lite0
 from mini_training.scenes import draw, scenes
 from mst_clipiqa.encoders.mini.fused import FusedTower
@@ -108,9 +108,9 @@ def read(work: Path) -> Prepared:
 
 
 def tensor(maps: np.ndarray) -> Tensor:
-    """Return maps as a bf16 tensor of the same shape, channels last; numbers, which are float32, as they are."""
+    """Return maps, kept in bf16, as a tensor in ``COMPUTED``, channels last; numbers, float32, as they are."""
     found = torch.from_numpy(np.array(maps))
-    return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
+    return found.view(torch.bfloat16).to(COMPUTED) if found.dtype == torch.int16 else found
 
 
 def _ladders(generated: int, photos: int) -> tuple[list[int], list[str]]:
@@ -131,15 +131,15 @@ def _write(name: Path, count: int, image: Callable[[int], Image.Image]) -> None:
     if all(path.is_file() for path in paths):
         return
     tower = lite0(TowerConfig(dim=8))
-    fused = FusedTower(tower, torch.bfloat16)
+    fused = FusedTower(tower, COMPUTED)
 
     @torch.inference_mode()
     def one(i: int) -> list[np.ndarray]:
         seen = views(image(i), VIEW)
         if seen.fine is None:
             raise TypeError("Expected native crops.")
-        maps = (fused.first(normalised(v, VIEW, torch.bfloat16), FROZEN) for v in (seen.coarse[None], seen.fine))
-        return [m.permute(0, 2, 3, 1).contiguous().view(torch.int16).numpy() for m in maps]
+        maps = (fused.first(normalised(v, VIEW, COMPUTED), FROZEN) for v in (seen.coarse[None], seen.fine))
+        return [m.permute(0, 2, 3, 1).contiguous().bfloat16().view(torch.int16).numpy() for m in maps]
 
     torch.set_num_threads(1)
     with ThreadPoolExecutor(initializer=lambda: torch.set_num_threads(1)) as pool:

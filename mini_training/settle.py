@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mini_training.fit import Known, Sets, fit
 from mini_training.learner import Learner
-from mini_training.plan import FROZEN, Plan
+from mini_training.plan import COMPUTED, FROZEN, Plan
 from mini_training.prepare import Maps, Prepared, tensor
 from mst_clipiqa.encoders.mini.fused import FusedTower
 
@@ -43,7 +43,7 @@ def _described(learner: Learner, maps: Prepared, kept: Path) -> Prepared:
     They are read from the file ``kept`` if it exists, and else written to it.
     """
     if not kept.is_file():
-        coarse, fine = (FusedTower(stream.shipped(), torch.bfloat16) for stream in (learner.coarse, learner.fine))
+        coarse, fine = (FusedTower(stream.shipped(), COMPUTED) for stream in (learner.coarse, learner.fine))
         found: dict[str, np.ndarray] = {}
         for name in _NAMES:
             images: Maps = getattr(maps, name)

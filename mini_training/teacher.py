@@ -65,7 +65,7 @@ def described(image: Image.Image, networks: Iterable[Network]) -> np.ndarray:
     seen = views(image, VIEW)
     if seen.fine is None:
         raise TypeError("Expected native crops.")
-    of = [normalised(v, VIEW, torch.bfloat16) for v in (seen.coarse[None], seen.fine)]
+    of = [normalised(v, VIEW, plan.COMPUTED) for v in (seen.coarse[None], seen.fine)]
     return torch.cat([network(pixels).mean(0) for network in networks for pixels in of]).numpy()
 
 
@@ -151,7 +151,7 @@ class Network:
     """An EfficientNet-Lite with ImageNet's weights."""
 
     def __init__(self, name: str) -> None:
-        self.layers = {key: value.to(torch.bfloat16) for key, value in folded_state(name).items()}
+        self.layers = {key: value.to(plan.COMPUTED) for key, value in folded_state(name).items()}
         self.blocks = 1 + max(int(key.split(".")[1]) for key in self.layers if key.startswith("blocks."))
 
     def __call__(self, pixels: Tensor) -> Tensor:

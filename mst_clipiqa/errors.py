@@ -157,8 +157,3 @@ def shown(value: object, limit: int = 160) -> str:
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
     return repr(text)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return "1 row" or "2,342 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

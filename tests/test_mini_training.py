@@ -21,7 +21,7 @@ from mini_training.fit import Known, Sets, untrained
 from mini_training.learner import Learner, Prompts, ladder_loss, rated_loss
 from mini_training.noise import KINDS as NOISES
 from mini_training.noise import noise
-from mini_training.plan import FROZEN, REST, TOWERS, Plan, Refining, Weights
+from mini_training.plan import COMPUTED, FROZEN, REST, TOWERS, Plan, Refining, Weights
 from mini_training.prepare import Maps, Prepared, tensor
 from mini_training.pretrained import Gains, lite0
 from mini_training.prompts import Captions
@@ -33,6 +33,7 @@ from mini_training.teacher import KEEP, KEEP_MATCH, Network, match_targets, qual
 from mini_training.trunk import DepthwiseFunction, Trunk, _on_card, _on_cpu
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.towers import Block, Tower, TowerConfig
+from mst_clipiqa.encoders.precision import resolve_precision
 from mst_clipiqa.model.loss import mst_clipiqa_loss, ranking_loss
 from mst_clipiqa.model.mst_clipiqa import Text
 from mst_clipiqa.scoring.folders import MINI_MODEL
@@ -231,25 +232,22 @@ def test_a_target_of_correspondence_hears_more_of_images_with_prompts_alike() ->
     assert not moved(9, alike)[:8].any()
 
 
+def test_maps_are_kept_in_bf16_and_computed_as_the_cpu_does_best() -> None:
+    values = torch.tensor([[1.0, -2.5], [3e4, 0.1]]).bfloat16()
+    found = tensor(values.view(torch.int16).numpy())
+    assert found.dtype == COMPUTED and torch.equal(found, values.to(COMPUTED))
+    assert (torch.bfloat16 == COMPUTED) == (resolve_precision("auto", torch.device("cpu")) == "bf16")
+
+
 @needs_lite0
 def test_a_teacher_sees_what_the_tower_does() -> None:
     network, tower = Network("lite0"), lite0(TowerConfig(dim=8))
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     theirs = tower.numbers(pixels)
-    assert (network(pixels.to(torch.bfloat16)) - theirs).abs().mean() < 0.02 * theirs.abs().mean()
-
-
-@pytest.fixture
-def in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in fp32: a CPU without bf16 would take several times as long."""
-    from mini_training import fit as loop
-
-    as_stored = loop.tensor
-    monkeypatch.setattr(loop, "tensor", lambda maps: as_stored(maps).float())
+    assert (network(pixels.to(COMPUTED)) - theirs).abs().mean() < 0.02 * theirs.abs().mean()
 
 
 @needs_lite0
-@pytest.mark.usefixtures("in_fp32")
 def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mini_training import fit as loop
 
@@ -284,7 +282,6 @@ def test_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monk
 
 
 @needs_lite0
-@pytest.mark.usefixtures("in_fp32")
 def test_what_is_kept_is_the_mean_of_trainings_that_differ_in_their_order(tmp_path: Path) -> None:
     from mini_training import fit as loop
 

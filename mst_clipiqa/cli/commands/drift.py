@@ -95,7 +95,7 @@ def command(
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
     from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
-    from mst_clipiqa.errors import counted, shown
+    from mst_clipiqa.errors import shown
 
     warn_of_models(found.models)
     for which, prompts in (("old", found.only_old), ("new", found.only_new)):
