@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -65,6 +66,15 @@ class Seen:
 def counted(number: int, noun: str) -> str:
     """Return "1 row" or "2,342 rows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def say_notes(notes: Sequence[str], without_prompt: int, rows: int) -> None:
+    """Say on stderr what was noted, and how many images a model that reads prompts scored without one."""
+    for note in notes:
+        click.echo(f"Note: {note}", err=True)
+    if without_prompt and not any("prompt" in note for note in notes):
+        which = f"{without_prompt:,} of {counted(rows, 'image')} had"
+        click.echo(f"{which} no prompt, so correspondence is empty there: give --prompt or --prompts.", err=True)
 
 
 def say_written(output: Path, what: str, *, replaced: bool) -> None:
