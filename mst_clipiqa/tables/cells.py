@@ -135,7 +135,7 @@ def from_json(text: str) -> Any:
 
 
 def nested(value: object) -> str:
-    """Return a list or object of JSON as the text of a cell: numbers as they were written, null for NaN and infinity."""
+    """Return a list or object of JSON as the text of a cell: numbers as they were written, null where not finite."""
     return _json(_finite(value))
 
 
