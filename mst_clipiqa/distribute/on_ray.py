@@ -17,7 +17,7 @@ from mst_clipiqa.errors import MstClipiqaError, UsageError, need, shown
 
 
 class Actor:
-    """A worker as Ray runs it. What stops it is told in words: Ray itself would show the driver only tracebacks."""
+    """A worker as Ray runs it. It returns what stops it in words: Ray would show the driver only tracebacks."""
 
     def __init__(self, work: Work) -> None:
         """Start the worker, or keep why it cannot start."""
