@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import load_weights, misfit
+from mst_clipiqa.encoders.checks import load_weights, misfit, read_json
 from mst_clipiqa.errors import DataError, ModelError, nearest, shown
 from mst_clipiqa.evaluate import Reference, Widening
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -254,14 +254,18 @@ def _config(data: Any, path: Path) -> ModelConfig:
 
 
 def _target(name: str, data: Any, path: Path) -> Target:
-    target = _build(Target, data, path)
+    target = _build(Target, data, path, f"targets.{shown(name)[1:-1]}")
     if not name.isidentifier() or len(name) > 60:
         raise ModelError(f"Expected the name of a target to be an identifier in {path}, got {shown(name)}: rename it.")
-    numbers = (target.low, target.high, 0.0 if target.interval is None else target.interval, target.growth)
     if target.head not in ("template", "prompt", "similarity"):
         raise ModelError(f"Expected head template or prompt for {name} in {path}, got {shown(target.head)}.")
-    if not all(isinstance(n, int | float) for n in numbers) or not target.low < target.high:
-        raise ModelError(f"Expected a scale low < high for {name} in {path}, got {shown(data)}.")
+    if not target.low < target.high:
+        raise ModelError(
+            f"Expected a scale low < high for {name} in {path}, got low {target.low:g} and high {target.high:g}."
+        )
+    for key, value in (("interval", target.interval), ("growth", target.growth)):
+        if value is not None and value < 0:
+            raise ModelError(f"Expected {key} of at least 0 for {name} in {path}, got {value:g}: save the model again.")
     return target
 
 
@@ -275,26 +279,20 @@ def _view(data: Any, path: Path) -> ViewSpec:
     return dataclasses.replace(view, mean=mean, std=std)
 
 
-def _build(kind: type[_C], data: Any, path: Path) -> _C:
-    """Return a dataclass from JSON; an unknown or missing key is an error that names it."""
+def _build(kind: type[_C], data: Any, path: Path, inside: str = "") -> _C:
+    """Return a dataclass from JSON; an unknown or missing key is an error that names it, and what it is inside."""
     if not isinstance(data, dict):
-        raise ModelError(f"Expected an object for {kind.__name__} in {path}, got {shown(data)}: save the model again.")
+        what = inside or kind.__name__
+        raise ModelError(f"Expected an object for {what} in {path}, got {shown(data)}: save the model again.")
+    place = f"{inside} of {path}" if inside else str(path)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise ModelError(f"Expected known keys in {path}, got {shown(key)}{nearest(str(key), fields)}.")
+            raise ModelError(f"Expected known keys in {place}, got {shown(key)}{nearest(str(key), fields)}.")
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in data:
-            raise ModelError(f"Expected the key {name!r} in {path}, but it is missing.")
+            raise ModelError(f"Expected the key {name!r} in {place}, but it is missing.")
     if problem := misfit(kind, data):
-        raise ModelError(f"Expected {problem}, in {path}: save the model again.")
+        raise ModelError(f"Expected {problem}, in {place}: save the model again.")
     return kind(**data)
-
-
-def read_json(data: bytes, path: Path) -> Any:
-    """Return what a JSON file of a model folder holds; ModelError names ``path`` if it is damaged."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: restore it, or start a new folder.") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mst_clipiqa.analysis.rows import Row, number, text
 from mst_clipiqa.errors import DataError, shown
-from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
+from mst_clipiqa.evaluate.caution import UNFAMILIAR
 
 _WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
 _GROUPS_NAMED = 5  # named in a sentence

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path
+from typing import NamedTuple
 
 from mst_clipiqa.distribute.plan import Source, source_of, sources
 from mst_clipiqa.errors import DataError, UsageError, shown
@@ -40,8 +41,22 @@ class Listing:
     each_frame: bool = False
 
 
-def listed(given: str, how: Listing) -> tuple[Iterator[Source], Sequence[str]]:
-    """Return the images of an INPUT, and the names of their further columns.
+class Listed(NamedTuple):
+    """What an INPUT holds.
+
+    Attributes:
+        sources: the images, once, in order.
+        columns: the names of their further columns.
+        notes: returns sentences for the user, complete once all images have been taken.
+    """
+
+    sources: Iterator[Source]
+    columns: Sequence[str]
+    notes: Callable[[], Sequence[str]]
+
+
+def listed(given: str, how: Listing) -> Listed:
+    """Return the images of an INPUT.
 
     Raises:
         UsageError: it names nothing that can be scored, or flags do not go together.
@@ -57,15 +72,17 @@ def listed(given: str, how: Listing) -> tuple[Iterator[Source], Sequence[str]]:
         raise UsageError(f"--frames all needs images in files, got Parquet that holds them: {shown(given)}. Omit it.")
     asked = {"prompt": how.prompt, "prompts": how.prompts, "prompts_from": how.prompts_from}
     items = expand([given], recursive=how.recursive, columns=how.columns, **asked)  # type: ignore[arg-type]
-    return map(source_of, each_frame(items) if how.each_frame else items), items.columns
+    found = map(source_of, each_frame(items) if how.each_frame else items)
+    return Listed(found, items.columns, lambda: items.notes)
 
 
-def _with_prompts(found: Iterable[Source], how: Listing) -> tuple[Iterator[Source], Sequence[str]]:
+def _with_prompts(found: Iterable[Source], how: Listing) -> Listed:
     """Return images with the one prompt, or with theirs in a file of prompts, if either is given."""
     if how.prompt is not None and how.prompts is not None:
         raise UsageError("Expected one of --prompt and --prompts, got both: leave one out.")
     given = PromptFile(how.prompts, by_number=True, columns=how.columns) if how.prompts is not None else None
-    return (_with_prompt(source, how.prompt, given) for source in found), given.columns if given else []
+    sources = (_with_prompt(source, how.prompt, given) for source in found)
+    return Listed(sources, given.columns if given else [], given.notes if given else list)
 
 
 def _with_prompt(source: Source, prompt: str | None, given: PromptFile | None) -> Source:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.distribute.listing import Listing, kinds_of, listed
-from mst_clipiqa.distribute.plan import Partition, partitions, row_key
-from mst_clipiqa.distribute.worker import Work, Worker, load
-from mst_clipiqa.errors import UsageError, need, shown
+from mst_clipiqa.distribute.on_ray import Pool, connected, deal, lacking, need_ray
+from mst_clipiqa.distribute.plan import partitions, row_key
+from mst_clipiqa.distribute.worker import Work, load
+from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.controls import Controls
 from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.resume import check_same
@@ -65,6 +63,8 @@ class ClusterSummary:
         scored: rows that this run scored.
         parts: Parquet files in the output.
         seconds: duration of the run.
+        without_prompt: rows that were scored without a prompt, though the model reads prompts.
+        notes: sentences for the user about what was listed.
     """
 
     rows: int
@@ -72,26 +72,36 @@ class ClusterSummary:
     scored: int
     parts: int
     seconds: float
+    without_prompt: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) -> ClusterSummary:
+def run(
+    job: ClusterJob,
+    advance: Callable[[int], None] = lambda count: None,
+    say: Callable[[str], None] = lambda note: None,
+) -> ClusterSummary:
     """Score the rows that are missing from the output, and return the counts of the whole output.
 
     Args:
         job: what to score, how, and where.
         advance: called with the number of rows done.
+        say: called with a sentence for the user while the run goes on.
 
     Raises:
-        UsageError: ray is missing, the output belongs to another model or options, or rows are missing at the end.
+        UsageError: ray is missing, the output belongs to another model or options, an actor cannot go on, or rows are
+            missing at the end.
     """
-    ray = _ray()
+    ray = need_ray()
+    pool = Pool(job.actors, job.gpus, job.work.threads)
     began = time.monotonic()
     scorer = load(replace(job.work, device="cpu"))  # for its hash: the driver may have no GPU
     work = job.work
     asked = {"device": work.device, "precision": work.precision, "gpus per actor": str(job.gpus)}
     asked |= {"--color": work.color, "--frames": "all" if job.listing.each_frame else work.frame}
     own = columns(scorer, intervals=work.intervals) | ({"frame": int} if job.listing.each_frame else {})
-    found, others = listed(job.given, job.listing)
+    listing = listed(job.given, job.listing)
+    others = listing.columns
     if work.controls is not None:
         controls = work.controls.elsewhere(others)
         own |= Controls(scorer, controls, others).columns
@@ -103,26 +113,30 @@ def run(job: ClusterJob, advance: Callable[[int], None] = lambda count: None) ->
     committed = _committed(job.output)
     done = _done(committed)
     taken = {path.name for path in committed}
-    todo = list(partitions(found, job.part_size, done, taken))
+    todo = list(partitions(listing.sources, job.part_size, done, taken))
     every = (source for part in todo for source in part.sources)
     had["columns"] = kinds_of(more, every, had.get("columns"))
     _write(job.output, had)
     job = replace(job, work=replace(job.work, more=tuple(had["columns"].items()), each_frame=job.listing.each_frame))
     expected = sum(done.values()) + sum(len(part.sources) for part in todo)
     if todo:
-        with _cluster(ray, job):
-            _deal(ray, job, todo, advance)
-    rows, failed, files = _count(job.output)
+        with connected(ray, job.address, pool):
+            if what := lacking(ray, pool):
+                say(f"No machine of the cluster has {what} for an actor: the run waits until one joins.")
+            deal(ray, job.work, todo, pool, advance)
+    rows, failed, without_prompt, files = _count(job.output)
     scored = sum(len(part.sources) for part in todo)
-    summary = ClusterSummary(rows, failed, scored, files, round(time.monotonic() - began, 3))
+    seconds = round(time.monotonic() - began, 3)
     if rows != expected:
         raise UsageError(
             f"Expected {expected:,} rows in {shown(job.output)}, got {rows:,}: start the same command again, or look "
             "for another run that writes there."
         )
-    runs = [*had.get("runs", []), asdict(summary) | {"input": job.given, "actors": job.actors, "address": job.address}]
-    _write(job.output, had | {"state": "complete", "rows": rows, "failed": failed, "parts": files, "runs": runs})
-    return summary
+    counts = {"rows": rows, "failed": failed, "parts": files}
+    now = {"scored": scored, "seconds": seconds, "input": job.given, "actors": job.actors, "address": job.address}
+    _write(job.output, had | {"state": "complete", **counts, "runs": [*had.get("runs", []), counts | now]})
+    unread = without_prompt if scorer.predictor.reads_prompts else 0
+    return ClusterSummary(**counts, scored=scored, seconds=seconds, without_prompt=unread, notes=tuple(listing.notes()))
 
 
 def _prepare(job: ClusterJob) -> dict[str, Any]:
@@ -133,18 +147,22 @@ def _prepare(job: ClusterJob) -> dict[str, Any]:
     path = job.output / RUN_MANIFEST
     try:
         job.output.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            if any(job.output.glob("*.parquet")):
-                raise UsageError(
-                    f"Expected {RUN_MANIFEST} beside the parts in {shown(job.output)}, got none: name another."
-                )
+        is_begun = any(job.output.glob("*.parquet"))
+        if is_begun and not path.exists():
+            raise UsageError(
+                f"Expected {RUN_MANIFEST} beside the parts in {shown(job.output)}, got none: name another."
+            )
+        if not is_begun:  # a run that wrote no part decides nothing about the next one
             _write(job.output, {"state": "running", "origin": now, "versions": _versions()})
         had: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         check_same(had["origin"], now, path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"Expected a folder for the parts at {shown(job.output)}, got {shown(error)}.") from error
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise UsageError(
+            f"Expected a folder for the parts that can be used, got {shown(job.output)} ({why}): name another."
+        ) from error
     for left in job.output.glob(".part-*"):  # of machines that died while writing
         left.unlink(missing_ok=True)
     return had
@@ -169,54 +187,12 @@ def _frame(cell: Cell) -> int | None:
     return int(cell) - 1 if isinstance(cell, int | float) else None
 
 
-def _count(output: Path) -> tuple[int, int, int]:
-    """Return the numbers of committed rows, failed rows and files."""
+def _count(output: Path) -> tuple[int, int, int, int]:
+    """Return the numbers of committed rows, of failed ones, of others without a prompt, and of files."""
     found = _committed(output)
-    states = Counter(row["status"] for path in found for row in stream_table(path))
-    return states.total(), states["error"], len(found)
-
-
-def _deal(ray: Any, job: ClusterJob, todo: list[Partition], advance: Callable[[int], None]) -> None:
-    """Score the partitions on the actor pool, with back-pressure."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars, context.print_on_execution_start = False, False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    wanted = min(job.actors, len(todo))
-    blocks = [{"part": part.to_json()} for part in todo]
-    share: dict[str, float] = {"num_gpus": job.gpus} if job.gpus else {"num_cpus": max(job.work.threads, 1)}
-    counts = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
-        Worker,
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=wanted),
-        fn_constructor_args=(job.work,),
-        **share,
-    )
-    for row in counts.iter_rows():
-        advance(int(row["rows"]))
-
-
-@contextmanager
-def _cluster(ray: Any, job: ClusterJob) -> Iterator[None]:
-    """Join or start a cluster for the block; one that is connected already stays so.
-
-    A local cluster gets cores for all actors: otherwise Ray would wait for cores forever.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        quiet = {"log_to_driver": False, "logging_level": "error"}
-        cores = max(os.cpu_count() or 1, job.actors * max(job.work.threads, 1))
-        own = {"include_dashboard": False, "num_cpus": cores} if job.address == "local" else {}
-        ray.init(address=job.address, **quiet, **own)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"Expected a Ray cluster at {shown(job.address)}, got none ({shown(error)}): check --address."
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    states = Counter((row["status"], row["prompt"] is None) for path in found for row in stream_table(path))
+    failed = states["error", True] + states["error", False]
+    return states.total(), failed, states["ok", True], len(found)
 
 
 def _write(output: Path, manifest: dict[str, Any]) -> None:
@@ -226,8 +202,3 @@ def _write(output: Path, manifest: dict[str, Any]) -> None:
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("mst-clipiqa", "torch", "pillow", "ray")}
     return {"python": platform.python_version(), **packages}
-
-
-def _ray() -> Any:
-    ray, _ = (need(name, extra="ray", otherwise="use score on one machine") for name in ("ray", "ray.data"))
-    return ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 from pathlib import Path
@@ -36,6 +37,14 @@ def misfit(kind: type, data: dict[str, Any]) -> str | None:
         if field.name.endswith("drop") and not 0 <= data.get(field.name, 0) <= 1:
             return f"{field.name} to be a probability, got {repr(data[field.name])[:60]}"
     return None
+
+
+def read_json(data: bytes, path: Path) -> Any:
+    """Return what a JSON file of a model folder holds; ModelError names ``path`` if it is damaged."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: restore it, or start a new folder.") from error
 
 
 def load_weights(raw: bytes, path: Path) -> dict[str, Tensor]:

@@ -7,12 +7,13 @@
     comparison.py   paired_difference: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image
     conformal.py    conformal_halfwidth, interval_coverage
+    caution.py      UNFAMILIAR: below this familiarity a score carries a caution
     familiarity.py  Reference, make_reference: how far features are from those of training
     widening.py     Widening, fit_widening: intervals that widen with that distance
     evaluation.py   evaluate: all of these as one dataclass that converts to JSON
 
-Arrays in, numbers out. Needs only numpy, scipy and the errors of this package. What scoring needs, familiarity and
-widening, is imported at once; the rest when one of its names is first used.
+Arrays in, numbers out. Needs only numpy, scipy and the errors of this package. A file is imported when one of its names
+is first used.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from mst_clipiqa.evaluate.familiarity import UNFAMILIAR, Reference, make_reference
-from mst_clipiqa.evaluate.widening import HeldOut, Widening, fit_widening, grouped_quantile
-
 if TYPE_CHECKING:
     from mst_clipiqa.evaluate.baseline import generator_mean
+    from mst_clipiqa.evaluate.caution import UNFAMILIAR
     from mst_clipiqa.evaluate.comparison import Difference, difference_of, paired_difference
     from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
     from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
+    from mst_clipiqa.evaluate.familiarity import Reference, make_reference
     from mst_clipiqa.evaluate.means import mean_interval
     from mst_clipiqa.evaluate.measures import (
         Agreement,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy, preference_accuracy
     from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap
+    from mst_clipiqa.evaluate.widening import HeldOut, Widening, fit_widening, grouped_quantile
 
 __all__ = [
     "UNFAMILIAR",
@@ -81,12 +82,13 @@ __all__ = [
     "why_undefined",
 ]
 
+_SCORING = ("caution", "familiarity", "widening")  # first, as a name is looked for in this order
 _LATER = ("measures", "conformal", "baseline", "resampling", "means", "pairs", "comparison", "evaluation")
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use."""
-    for module in _LATER if name in __all__ else ():
+    for module in (*_SCORING, *_LATER) if name in __all__ else ():
         found = vars(importlib.import_module(f"{__name__}.{module}"))
         if name in found:
             globals()[name] = found[name]

@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate.caution import UNFAMILIAR
 
-UNFAMILIAR = 0.05
-"""Below this familiarity a score carries a caution: one in twenty images of the training kind does."""
 _COMPONENTS = 128  # principal components of the Mahalanobis distance
 _DISTANCE_WEIGHT = 0.1  # of a squared distance beside the entropy, in nats
 _SHRINKAGE = 0.05  # of the covariance within generators, towards a multiple of the identity

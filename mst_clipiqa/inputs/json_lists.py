@@ -27,13 +27,13 @@ def json_list(path: Path) -> Iterator[tuple[str, Any, str | None]]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
     if isinstance(value, _Pairs) and _is_row(dict(value)):
-        yield f"the object in {shown(path)}", dict(value), None
+        yield f"the object in {shown(path)}", _as_row(value), None
     elif isinstance(value, _Pairs):
         for name, inner in value:
             yield f"{shown(name)} in {shown(path)}", _named(name, inner), None
     elif isinstance(value, list):
         for number, row in enumerate(value, 1):
-            yield f"entry {number} of {shown(path)}", dict(row) if isinstance(row, _Pairs) else row, None
+            yield f"entry {number} of {shown(path)}", _as_row(row) if isinstance(row, _Pairs) else row, None
     else:
         raise DataError(f'Expected {{"file": "prompt", ...}} or a list of objects in {shown(path)}: correct it.')
 
@@ -49,7 +49,7 @@ def _named(name: str, value: Any) -> dict[str, Any]:
     """Return one entry of a JSON object as a row: {file: prompt}, {file: {"prompt": ...}}, {id: {"filename": ...}}."""
     if not isinstance(value, _Pairs):
         return {"file": name, "prompt": value}
-    row = dict(value)
+    row = _as_row(value)
     prompt_at = find_column(names := list(row), (*PROMPT_COLUMNS, _DIFFUSIONDB_PROMPT))
     file_at = find_column(names, FILE_COLUMNS)
     file = row[names[file_at]] if file_at is not None else None
@@ -58,6 +58,17 @@ def _named(name: str, value: Any) -> dict[str, Any]:
         "prompt": row[names[prompt_at]] if prompt_at is not None else None,
         **{other: cell for at, (other, cell) in enumerate(row.items()) if at not in (file_at, prompt_at)},
     }
+
+
+def _as_row(pairs: _Pairs) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in pairs}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with its objects, at any depth, as dicts."""
+    if isinstance(value, _Pairs):
+        return _as_row(value)
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 class _Pairs(list[tuple[str, Any]]):

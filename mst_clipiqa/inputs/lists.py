@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import Any
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.inputs.json_lists import json_list
 from mst_clipiqa.inputs.spelling import on_disk
-from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, from_csv_header, unmarked
+from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, from_csv_header, nested, unmarked
 from mst_clipiqa.tables.lines import check_once, csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 from mst_clipiqa.tables.parquet import stream
@@ -237,7 +236,7 @@ def _others(row: Mapping[str, Cell], file_at: int | None, prompt_at: int | None)
 
 def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
     """Return values of JSON or Parquet as cells; lists and objects as their JSON."""
-    return {name: json.dumps(value) if isinstance(value, list | dict) else count(value) for name, value in row.items()}
+    return {name: nested(value) if isinstance(value, list | dict) else count(value) for name, value in row.items()}
 
 
 def _prompt_alone(row: dict[str, Any]) -> str | None:

@@ -23,15 +23,17 @@ else:
 
 def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
     """Return uvicorn's protocol with a deadline for the head of a request and a limit of connections."""
-    return type("LimitedProtocol", (_LimitedProtocol,), {"limits": limits})
+    return type("LimitedProtocol", (_LimitedProtocol,), {"limits": limits, "lingering": set()})
 
 
 class _LimitedProtocol(HTTPProtocol):
     """One connection."""
 
     limits: Limits
+    lingering: set[_LimitedProtocol]  # refused connections whose requests are still arriving
     _deadline: asyncio.TimerHandle | None = None
     _has_begun = False  # whether a part of a head has arrived
+    _dropped = 0  # bytes of a refused request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, or refuse the connection."""
@@ -45,6 +47,9 @@ class _LimitedProtocol(HTTPProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; the deadline ends once a head is complete, and begins anew with the next one."""
+        if self in self.lingering:
+            self._drop(data)
+            return
         self._has_begun = True
         super().data_received(data)
         if self._is_answering():
@@ -60,6 +65,7 @@ class _LimitedProtocol(HTTPProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the deadline."""
         self._stop_waiting()
+        self.lingering.discard(self)
         super().connection_lost(exc)
 
     def _is_answering(self) -> bool:
@@ -84,9 +90,24 @@ class _LimitedProtocol(HTTPProtocol):
             self.transport.close()
 
     def _refuse(self, error: Rejected) -> None:
-        """Write a response to no request, and close."""
+        """Write a response to no request, and close once the client has sent its request or gone away.
+
+        A client that is still sending when the connection closes sees a broken pipe and not the response. So its
+        request is read and dropped, within the limits of a body's size and time, in as many connections as may be open.
+        """
         response = rejection(error)
         headers = [b"%s: %s" % header for header in (*response.raw_headers, (b"connection", b"close"))]
         lines = [b"HTTP/1.1 %d -" % error.status, *headers, b"", bytes(response.body)]
         self.transport.write(b"\r\n".join(lines))
-        self.transport.close()
+        if len(self.lingering) >= self.limits.max_connections:
+            self.transport.close()
+            return
+        self.connections.discard(self)  # it takes no other's place
+        self.lingering.add(self)
+        self.transport.write_eof()
+        self._deadline = self.loop.call_later(self.limits.seconds, self.transport.close)
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > self.limits.max_bytes:
+            self.transport.close()

@@ -134,6 +134,11 @@ def from_json(text: str) -> Any:
     return json.loads(text, parse_float=as_written)
 
 
+def nested(value: object) -> str:
+    """Return a list or object of JSON as the text of a cell: numbers as they were written, null where not finite."""
+    return _json(_finite(value))
+
+
 def csv_line(cells: Iterable[str]) -> bytes:
     r"""Return one line of CSV in UTF-8, in which lone surrogates become escapes.
 
@@ -158,6 +163,14 @@ def _json(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_json, value)) + "]"
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _runs(text: str) -> bool:

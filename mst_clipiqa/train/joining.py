@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from mst_clipiqa.encoders.checks import read_json
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, read_json
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load
 from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.job import TrainingJob

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +52,7 @@ def call(*args: str | Path, stdin: bytes = b"") -> Result:
 
 
 def table(path: Path, rows: Iterable[tuple[Any, ...]] = ROWS, **more: Any) -> Path:
-    with TableWriter(path, [*COLUMNS, *more]) as writer:
+    with TableWriter(path, list(dict.fromkeys([*COLUMNS, *more]))) as writer:
         for file, prompt, quality, correspondence, status, reason in rows:
             scores = {"file": file, "prompt": prompt, "quality": quality, "correspondence": correspondence}
             rest = {"status": status, "reason": reason, "width": 8, "height": 8, "model": "mini"}
@@ -140,6 +142,22 @@ def test_commands_pipe_into_each_other(here: Path) -> None:
     picked = call("pick", "scores.csv", "--by", "correspondence").stdout_bytes
     result = call("filter", "-", "--copy-to", "best", "--yes", stdin=picked)
     assert (result.exit_code, sorted(path.name for path in Path("best").iterdir())) == (0, ["a.png", "ü.png"])
+
+
+def test_of_commands_that_are_piped_only_the_last_notes_unfamiliar_images(tmp_path: Path) -> None:
+    source = table(tmp_path / "scores.csv", [("a.png", "a cat", 3.5, 2.5, "ok", None)], familiarity=0.01)
+    output = tmp_path / "kept.csv"
+    command = [sys.executable, "-m", "mst_clipiqa"]
+    picked = subprocess.run([*command, "pick", source], capture_output=True, check=True)
+    with output.open("wb") as file:
+        kept = subprocess.run(
+            [*command, "filter", "-"], input=picked.stdout, stdout=file, stderr=subprocess.PIPE, check=True
+        )
+    assert picked.stderr == b""
+    assert kept.stderr.splitlines()[1:] == [
+        b"Note: 1 of 1 images is unlike those that the model was trained on, so its scores are less certain: 'a.png'."
+    ]
+    assert b"a.png" in output.read_bytes()
 
 
 def test_rank_by_weights_and_per_prompt(here: Path) -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mst_clipiqa import cli
-from mst_clipiqa.evaluate.familiarity import UNFAMILIAR
+from mst_clipiqa.evaluate.caution import UNFAMILIAR
 from mst_clipiqa.explain import Explanation, explain
 from mst_clipiqa.explain.sheet import MOST_WORDS, WIDTH, draw_sheet
 from mst_clipiqa.scoring.predictor import UNLIKE_TRAINING

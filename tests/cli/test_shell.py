@@ -53,6 +53,18 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.parametrize("command", ["rank", "pick", "filter"])
+def test_commands_that_only_read_a_table_import_nothing_heavy(command: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("file,quality,prompt,familiarity,status\na.png,3.5,a cat,0.01,ok\n")
+    args = [command, str(tmp_path / "scores.csv"), "-o", str(tmp_path / "out.csv")]
+    done = _python(
+        f"import sys; from mst_clipiqa.cli import group; group({args}, standalone_mode=False);"
+        f"print({HEAVY} & set(sys.modules))"
+    )
+    assert "1 of 1 images is unlike" in done.stderr  # all of its work was done
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_no_garbage_is_collected_while_a_model_is_loaded_nor_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import platform
 import tarfile
 from collections import Counter
 from contextlib import nullcontext
@@ -22,6 +24,7 @@ from mst_clipiqa import cli
 from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, Listing, run
 from mst_clipiqa.distribute.listing import listed
+from mst_clipiqa.distribute.on_ray import Actor, Pool, connected, lacking
 from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources
 from mst_clipiqa.distribute.worker import Work, Worker, _image, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
@@ -108,7 +111,7 @@ def test_parquet_that_holds_its_images_is_read_by_any_machine(tmp_path: Path) ->
     images = [b"one", b"two", b"three"]
     table = pa.table({"image": images, "text": ["a fox", None, "a cat"], "seed": [1, 2, 3]})
     pq.write_table(table, tmp_path / "i.parquet", row_group_size=2)
-    found, columns = listed(str(tmp_path / "i.parquet"), Listing())
+    found, columns, _ = listed(str(tmp_path / "i.parquet"), Listing())
     given = list(found)
     assert [source.prompt for source in given] == ["a fox", None, "a cat"]
     assert (list(columns), [source.more["seed"] for source in given]) == (["seed"], [1, 2, 3])
@@ -233,7 +236,7 @@ def test_an_actor_answers_controls_as_score_does(folder: Path, tmp_path: Path, m
     flags = ["--negative-from", "avoid", "--reference", "like", "--control", "edges:3.png"]
     args = ["score", "list.csv", "--quiet", "--device", "cpu", "--precision", "fp32", "-o", str(tmp_path / "s.csv")]
     assert CliRunner().invoke(cli.group, [*args, *flags]).exit_code == 0
-    found, names = listed(str(folder / "list.csv"), Listing())
+    found, names, _ = listed(str(folder / "list.csv"), Listing())
     part = Partition("part.parquet", tuple(found))
     controls = ControlSources(None, "avoid", "like", "edges:3.png", (Path(),)).elsewhere(names)
     work = replace(WORK, output=str(tmp_path), controls=controls, listed=tuple(names))
@@ -261,7 +264,8 @@ def test_the_command_gives_controls_to_its_actors(
     asked = ["--negative", "a blue car", "--reference", "3.png"]
     result = CliRunner().invoke(cli.group, [*args, *asked])
     assert result.exit_code == 1, result.output + repr(result.exception)
-    assert result.stderr.startswith("1 row could not be scored"), result.stderr + repr(result.exception)
+    no_prompt, failed = result.stderr.splitlines()
+    assert no_prompt.startswith("6 of 7 images had no prompt") and failed.startswith("1 row could not be scored")
     rows = [row for path in (tmp_path / "out.parquet").glob("*.parquet") for row in read_table(path)]
     assert len(rows) == 7
     for row in rows:
@@ -291,17 +295,18 @@ def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker | None) -> None:
     """Let ``run`` do its parts in this process, one after the other, without ray."""
     module = import_module("mst_clipiqa.distribute.run")
 
-    def deal(ray: None, job: ClusterJob, todo: list[Partition], advance: Any) -> None:
-        actor = worker or Worker(job.work)
-        actor.work = job.work
+    def deal(ray: None, work: Work, todo: list[Partition], pool: Pool, advance: Any) -> None:
+        actor = worker or Worker(work)
+        actor.work = work
         for part in todo:
             actor.score(part)
 
     for name, instead in {
-        "_ray": lambda: None,
+        "need_ray": lambda: None,
         "_versions": dict,
-        "_cluster": lambda ray, job: nullcontext(),
-        "_deal": deal,
+        "connected": lambda ray, address, pool: nullcontext(),
+        "lacking": lambda ray, pool: "",
+        "deal": deal,
     }.items():
         monkeypatch.setattr(module, name, instead)
 
@@ -332,10 +337,10 @@ def test_prompts_intervals_and_cache_as_for_score(
     assert [found[name]["prompt"] for name in ("0.png", "1.png")] == ["a red car", None]
     assert found["0.png"]["quality_low"] is not None and found["1.png"]["correspondence"] is None
     assert load(work).encoder.cache is not None
-    (one, *_), _ = listed(str(folder), Listing(prompt="a dog"))
+    (one, *_) = listed(str(folder), Listing(prompt="a dog")).sources
     assert one.prompt == "a dog"
     tar = tar_of(tmp_path / "s.tar", {"0.png": b"image"})
-    assert [source.prompt for source in listed(str(tar), Listing(prompt="a fox"))[0]] == ["a fox"]
+    assert [source.prompt for source in listed(str(tar), Listing(prompt="a fox")).sources] == ["a fox"]
     for named in (folder, tar):
         with pytest.raises(UsageError, match="Expected one of --prompt"):
             listed(str(named), Listing(prompt="a dog", prompts=tmp_path / "p.csv"))
@@ -391,6 +396,114 @@ def test_an_output_that_not_every_machine_sees_is_refused(folder: Path) -> None:
     result = CliRunner().invoke(cli.group, ["score-cluster", str(folder), "-o", "s3://bucket/out"])
     assert result.exit_code == 2
     assert "Expected a folder that every machine sees, got 's3://bucket/out'" in result.stderr
+
+
+def test_what_stops_an_actor_reaches_the_driver_in_words(worker: Worker, folder: Path, tmp_path: Path) -> None:
+    part = Partition("part-1.parquet", tuple(sources(str(folder))))
+    batch = {"part": [part.to_json()]}
+    other = Actor(replace(WORK, device="cuda:99"))
+    told = f"On {platform.node()}: Expected a device that this machine has, got 'cuda:99': use --device auto."
+    assert other(batch) == {"rows": [0], "problem": [told]}
+    actor = Actor(replace(worker.work, output=str(tmp_path / "gone")))
+    (problem,) = actor(batch)["problem"]
+    assert "Expected a folder that parts can be written to, got" in problem and "No such file" in problem
+    (tmp_path / "gone").mkdir()
+    assert actor(batch)["problem"] == [problem]  # it does not go on as if nothing had been
+    assert Actor(replace(worker.work, output=str(tmp_path)))(batch) == {"rows": [7], "problem": [""]}
+
+
+@pytest.mark.parametrize("gpus", [math.nan, math.inf, -1.0, 1.5])
+def test_gpus_that_ray_cannot_give_are_refused(gpus: float) -> None:
+    with pytest.raises(UsageError, match="Expected a whole number of GPUs per actor, or a fraction of one, got"):
+        Pool(1, gpus, 1)
+
+
+class FakeRay:
+    """A cluster, as far as ``connected`` and ``lacking`` look at it."""
+
+    def __init__(self, *machines: dict[str, float]) -> None:
+        self.machines = [{"Alive": True, "Resources": resources} for resources in machines]
+        self.is_up = False
+        self.nodes = lambda: self.machines
+        self.is_initialized = lambda: self.is_up
+
+    def init(self, **how: Any) -> None:
+        if how["address"] == "nowhere":
+            raise ConnectionError("nobody answers")
+        self.is_up = True
+
+    def shutdown(self) -> None:
+        self.is_up = False
+
+
+def test_a_cluster_without_room_for_an_actor_is_named() -> None:
+    ray = FakeRay({"CPU": 4}, {"CPU": 2, "GPU": 1})
+    assert lacking(ray, Pool(9, 0.5, 0)) == "" and lacking(ray, Pool(9, 0, 4)) == ""
+    assert lacking(ray, Pool(1, 2, 0)) == "2 GPUs" and lacking(ray, Pool(1, 0, 8)) == "8 CPUs"
+    ray.machines[1]["Alive"] = False
+    assert lacking(ray, Pool(1, 1, 0)) == "1 GPU"
+
+
+def test_this_machine_is_refused_without_the_gpus_of_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray = FakeRay({"CPU": 4})
+    with connected(ray, "auto", Pool(1, 0.5, 0)):  # a machine with one may join
+        assert ray.is_up
+    for address, said in (
+        ("local", r"Expected enough GPUs on this machine for an actor \(0.5\), got fewer"),
+        ("nowhere", "Expected a Ray cluster at 'nowhere', got none .'nobody answers'.: check --address"),
+    ):
+        with pytest.raises(UsageError, match=said), connected(ray, address, Pool(1, 0.5, 0)):
+            pytest.fail("no actor can start")
+        assert not ray.is_up
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
+@pytest.mark.filterwarnings("ignore")  # ray's own
+def test_an_actor_that_cannot_start_ends_the_run_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    job = ClusterJob(str(folder), output, replace(WORK, output=str(output), device="cuda:99"))
+    with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:99'"):
+        run(job)
+    assert run(replace(job, work=replace(job.work, device="cpu"))).rows == 7  # nothing binds it to the failed run
+
+
+def test_outputs_that_are_inputs_or_other_tables_are_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "metadata.csv").write_text("file_name,prompt\n0.png,a ball\n")
+    (tmp_path / "link").symlink_to(folder)
+    for output, said in (
+        (folder, "Expected a file other than the input for -o, got"),
+        (tmp_path / "link", "Expected a file other than the input for -o, got"),
+        (folder / "metadata.csv", "got the name of another kind of table, "),
+        (tmp_path / "out.jsonl", "name it out.parquet."),
+        ("", "expected a name, got an empty one"),
+    ):
+        result = CliRunner().invoke(cli.group, ["score-cluster", str(folder), "-o", str(output)])
+        assert result.exit_code == 2 and said in result.stderr
+    assert (folder / "metadata.csv").read_text() == "file_name,prompt\n0.png,a ball\n"
+    assert not list(folder.glob("*.parquet")) and not (tmp_path / "out.jsonl").exists()
+
+
+def test_the_command_notes_what_score_notes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(monkeypatch, None)
+    args = [str(folder), "--quiet", "--device", "cpu", "--precision", "fp32"]
+    for more in ([], ["--prompts", str(tmp_path / "p.csv")], ["--prompt", "a ball"]):
+        (tmp_path / "p.csv").write_text("file,prompt\n0.png,a red car\nnone.png,a cat\n")
+        output = tmp_path / f"out{len(more)}{more[:1]}.parquet"
+        wanted = CliRunner().invoke(cli.group, ["score", *args, *more, "-o", str(tmp_path / "s.csv")])
+        found = CliRunner().invoke(cli.group, ["score-cluster", *args, *more, "-o", str(output)])
+        assert (found.exit_code, found.stderr) == (wanted.exit_code, wanted.stderr)
+        assert ("no prompt" in found.stderr) == ("--prompt" not in more)
+
+
+def test_ctrl_c_says_how_to_go_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mst_clipiqa.distribute.run", interrupt)
+    result = CliRunner().invoke(cli.group, ["score-cluster", str(folder), "-o", str(tmp_path / "out"), "--quiet"])
+    assert result.exit_code == 130
+    assert result.stderr == "Stopped. Repeat the command to continue: finished parts are kept.\n"
 
 
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")

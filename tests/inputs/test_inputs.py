@@ -623,6 +623,15 @@ def test_numbers_of_a_list_of_json_stay_as_they_are(name: str) -> None:
     assert Path("t.csv").read_text() == "version,hash,size,huge\n7.50,1E5,3,\n"
 
 
+@pytest.mark.parametrize("name", ["l.json", "l.jsonl"])
+def test_numbers_inside_lists_and_objects_of_json_stay_as_they_are(name: str) -> None:
+    tree("a.png")
+    inner = '{"seed": 12345678901234567890, "cfg": 7.50, "loras": [{"é": 1E5}, [1.10, 3.0]], "huge": HUGE}'
+    Path(name).write_text(f'{{"file": "a.png", "made": {inner.replace("HUGE", "1e999")}}}\n', encoding="utf-8")
+    (item,) = expand(name)
+    assert item.more == {"made": inner.replace("HUGE", "null")}
+
+
 def test_a_row_that_cannot_be_used_keeps_its_other_columns() -> None:
     tree("a.png", l__csv="file,prompt,seed\n,x,1\na.png,x,2\n")
     assert [(item.problem is None, item.more) for item in expand("l.csv")] == [

@@ -327,3 +327,33 @@ def test_one_connection_too_many_is_refused(slow_address: tuple[str, int]) -> No
     with socket.create_connection(slow_address) as connection:
         connection.sendall(HEAD)
         assert b"200 OK" in answer_on(connection)
+
+
+def test_a_refused_client_that_is_uploading_reads_why(slow_address: tuple[str, int]) -> None:
+    body = b"x" * (4 * 2**20)  # more than the buffers of both sides
+    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    opened = [socket.create_connection(slow_address) for _ in range(4)]
+    try:
+        time.sleep(0.1)
+        with socket.create_connection(slow_address) as further:
+            further.sendall(head + body)  # as http.client and requests do: all of it, then the answer
+            found = everything(further)
+        assert found.startswith(b"HTTP/1.1 503 ") and b"Expected at most 4 open connections" in found
+        opened.pop().close()
+        with socket.create_connection(slow_address) as one_of_four:  # the refused one takes no place
+            one_of_four.sendall(HEAD)
+            assert b"200 OK" in answer_on(one_of_four)
+    finally:
+        for one in opened:
+            one.close()
+
+
+def test_a_refused_request_is_not_read_without_end(slow_address: tuple[str, int]) -> None:
+    opened = [socket.create_connection(slow_address) for _ in range(4)]
+    try:
+        time.sleep(0.1)
+        with socket.create_connection(slow_address) as further, pytest.raises(ConnectionError):
+            further.sendall(b"x" * 2**26)
+    finally:
+        for one in opened:
+            one.close()

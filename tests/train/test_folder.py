@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +134,26 @@ def test_a_damaged_training_file_is_one_sentence(rated: RatedSet, copy: Path, da
     with pytest.raises(ModelError, match=message):
         train(job(rated, copy))
     assert (copy / "training.json").read_bytes() == damage
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("best", None, "Expected an object for best of quality in .*, got no such key: restore it"),
+        ("seconds", "12", "Expected a number for seconds of quality in .*, got '12': restore it"),
+        ("seconds", float("nan"), "Expected a number for seconds of quality in .*, got 'nan': restore it"),
+        ("test", [1], r"Expected an object or null for test of quality in .*, got '\[1\]': restore it"),
+        ("data", 3, "Expected text for data of quality in .*, got '3': restore it"),
+    ],
+)
+def test_a_wrong_value_in_the_training_file_is_named(copy: Path, key: str, value: Any, message: str) -> None:
+    file = copy / "training.json"
+    content = json.loads(file.read_text())
+    content["quality"].pop(key)
+    content["quality"] |= {} if value is None else {key: value}
+    file.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=message):
+        read_training(copy)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and no more", None])

@@ -34,6 +34,7 @@ class _NamedPath(click.Path):
 FOLDER = _NamedPath(path_type=Path, file_okay=False)
 FILE = _NamedPath(path_type=Path, dir_okay=False)
 FILE_OR_FOLDER = _NamedPath(path_type=Path)
+PLACE = _NamedPath()  # as written: it may be a URL
 FAILED_GATE = 3
 """Exit code if a condition of ``gate`` or ``drift`` does not hold."""
 

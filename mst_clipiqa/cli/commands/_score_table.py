@@ -56,14 +56,6 @@ class Seen:
         elif is_failed and len(self.failures) < SHOWN_FAILURES:
             self.failures.append(row)
 
-    def say_no_prompt(self) -> str:
-        """Return how many images have no prompt, and what to do."""
-        if self.without_prompt < self.rows:
-            which = f"{self.without_prompt:,} of {counted(self.rows, 'image')} had no prompt"
-            return f"{which}, so correspondence is empty there: give --prompt or --prompts."
-        which = "The image has no prompt" if self.rows == 1 else "No image has a prompt"
-        return f"{which}, so correspondence is not scored: give --prompt or --prompts."
-
     def summary(self) -> str:
         """Return "2,382 images, 3 failed, 41 s"."""
         seconds = monotonic() - self._began
@@ -71,6 +63,23 @@ class Seen:
             f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
         )
         return f"{counted(self.rows, 'image')}, {self.failed:,} failed, {time}"
+
+
+def say_notes(notes: Sequence[str], without_prompt: int, rows: int) -> None:
+    """Say on stderr what was noted, and how many images a model that reads prompts scored without one."""
+    for note in notes:
+        click.echo(f"Note: {note}", err=True)
+    if without_prompt and not any("prompt" in note for note in notes):
+        click.echo(_no_prompt(without_prompt, rows), err=True)
+
+
+def _no_prompt(without: int, rows: int) -> str:
+    """Return how many images have no prompt, and what to do."""
+    if without < rows:
+        which = f"{without:,} of {counted(rows, 'image')} had no prompt"
+        return f"{which}, so correspondence is empty there: give --prompt or --prompts."
+    which = "The image has no prompt" if rows == 1 else "No image has a prompt"
+    return f"{which}, so correspondence is not scored: give --prompt or --prompts."
 
 
 def say_written(output: Path, what: str, *, replaced: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,13 +137,25 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
 
 
 def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
-    """Write the rows and those left out as ``table_options`` say, and return the exit code."""
+    """Write the rows and those left out as ``table_options`` say, and return the exit code.
+
+    Unfamiliar images are noted on stderr, unless the rows go into a pipe: they keep their familiarity and reason, and
+    the last command of the pipe notes those that are left.
+    """
     from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
 
     write_rows(rows, how["output"], how["as_json"])
-    if note := say_unfamiliar(rows):
+    if (how["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
         click.echo(f"Note: {note}", err=True)
     return finish(left, how["left_out"])
+
+
+def _is_piped() -> bool:
+    """Return whether stdout is a pipe to another program."""
+    try:
+        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # no file behind it
+        return False
 
 
 def finish(left: Sequence[LeftOut], left_file: Path | None = None, what: str = "left out") -> int:

@@ -24,7 +24,7 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_written
+from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_notes, say_written
 from mst_clipiqa.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
         return 128 + stop.asked
     if summary := scorer.encoder.policy.summary():
         click.echo(summary, err=True)
-    for note in items.notes:
-        click.echo(f"Note: {note}", err=True)
-    if seen.without_prompt and scorer.predictor.reads_prompts and not any("prompt" in note for note in items.notes):
-        click.echo(seen.say_no_prompt(), err=True)
+    say_notes(items.notes, seen.without_prompt if scorer.predictor.reads_prompts else 0, seen.rows)
     if not quiet and not as_json and (output or sys.stdout.isatty()):
         print_table(seen, scorer, output)
     if seen.failed:

@@ -12,6 +12,7 @@ from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, s
 from mst_clipiqa.cli.commands._options import (
     FILE,
     FOLDER,
+    PLACE,
     batch_options,
     color_option,
     device_options,
@@ -25,12 +26,14 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
     size_option,
 )
-from mst_clipiqa.errors import UsageError, counted
+from mst_clipiqa.cli.commands._outputs import keep_apart
+from mst_clipiqa.cli.commands._score_table import say_notes
+from mst_clipiqa.errors import UsageError, counted, shown
 
 
 @click.command("score-cluster")
 @click.argument("given", metavar="INPUT")
-@click.option("-o", "--output", required=True, help="Folder for the Parquet parts.")
+@click.option("-o", "--output", required=True, type=PLACE, help="Folder for the Parquet parts.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @click.option("--address", default="local", show_default=True, help="Ray cluster: local, auto, or an address.")
 @click.option(
@@ -75,9 +78,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     from mst_clipiqa.distribute import ClusterJob, Listing, run
     from mst_clipiqa.distribute.worker import Work
 
-    if "://" in output:
-        raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
-    folder = Path(output).absolute()
+    folder = _output_folder([given, flags["prompts"]], output)
     names = ["model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals"]
     names += ["color", "max_pixels", "text_encoder", "granularity", "merge"]
     cache = None if flags["cache"] is None else str(flags["cache"].absolute())
@@ -98,11 +99,30 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
         part_size=flags["part_size"],
         listing=listing,
     )
-    with progress("Scoring", quiet=quiet or not sys.stderr.isatty()) as advance:
-        summary = run(job, advance)
+    try:
+        with progress("Scoring", quiet=quiet or not sys.stderr.isatty()) as advance:
+            summary = run(job, advance, lambda note: click.echo(f"Note: {note}", err=True))
+    except KeyboardInterrupt:
+        click.echo("Stopped. Repeat the command to continue: finished parts are kept.", err=True)
+        return 130
+    say_notes(summary.notes, summary.without_prompt, summary.rows)
     if not quiet:
         parts = f"{counted(summary.rows, 'row')} in {counted(summary.parts, 'part')}"
         click.echo(f"{parts}, {summary.scored:,} of them new.", err=True)
     if summary.failed:
         click.echo(f"{counted(summary.failed, 'row')} could not be scored; the table says why.", err=True)
     return 1 if summary.failed else 0
+
+
+def _output_folder(inputs: list[str | Path | None], output: str) -> Path:
+    """Return the output as an absolute path; UsageError for a URL, the name of another kind of table, or an input."""
+    if "://" in output:
+        raise UsageError(f"Expected a folder that every machine sees, got {output!r}: mount it and name the mount.")
+    folder = Path(output)
+    if folder.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
+        raise UsageError(
+            f"Expected a folder for Parquet parts, got the name of another kind of table, {shown(folder)}: name it "
+            f"{folder.stem}.parquet."
+        )
+    keep_apart(inputs, folder)
+    return folder.absolute()
