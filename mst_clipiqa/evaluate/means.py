@@ -1,8 +1,7 @@
 """Intervals of means, differences of means, shares and quantiles over prompts, few or many.
 
 Images of one prompt are not independent, so a prompt is what counts. Percentiles of resampled means are too narrow for
-few prompts: resamples vary by (n - 1) / n of the variance, and their ends are those of a normal distribution, not of
-Student's. Both are made up for, by one factor on the distance from the mean:
+few prompts, so they are widened (``resampling.py``) by a factor on the distance from the mean:
 
     sqrt(n / (n - 1)) t(n - 1) / z
 
@@ -37,7 +36,17 @@ import scipy  # its parts are imported when used: only a quantile needs stats, w
 from numpy.typing import ArrayLike, NDArray
 
 from mst_clipiqa.evaluate.measures import Floats
-from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling, draw_counts, group_index, interval
+from mst_clipiqa.evaluate.resampling import (
+    DEFAULT,
+    Interval,
+    Resampling,
+    draw_counts,
+    group_index,
+    interval,
+    normal,
+    student,
+    widened,
+)
 
 _ROUND = 10**6  # ends of the interval of a share are rounded outwards to multiples of one in so many
 
@@ -52,9 +61,9 @@ def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, h
     """
     x = np.asarray(values, np.float64)
     index = group_index(groups, len(x))
-    means, value, free = _resampled(x, index, how), float(x.mean()), _count(index) - 1
-    found = interval(value, value + _student(free, how) / _normal(how) * (means - value), index, how)
-    return _at_least(found, _student(free, how) * math.sqrt(_variance(x, index)))
+    value = float(x.mean())
+    found = interval(value, widened(value, _resampled(x, index, how), index, how), index, how)
+    return _at_least(found, student(_count(index) - 1, how) * math.sqrt(_variance(x, index)))
 
 
 def unpaired_difference(
@@ -81,13 +90,14 @@ def unpaired_difference(
     for seed, values, groups in ((2 * how.seed, old, old_groups), (2 * how.seed + 1, new, new_groups)):
         x = np.asarray(values, np.float64)
         index = group_index(groups, len(x))
-        sides.append((float(x.mean()), _resampled(x, index, replace(how, seed=seed)), index, _variance(x, index)))
+        means = x.mean() + _full(index) * (_resampled(x, index, replace(how, seed=seed)) - x.mean())
+        sides.append((float(x.mean()), means, index, _variance(x, index)))
     (was, before, first, spread), (now, after, second, other) = sides
     free = [max(_count(index) - 1, 1) for index in (first, second)]
     each = spread**2 / free[0] + other**2 / free[1]
-    end = _student(min((spread + other) ** 2 / each, 2 * min(free)), how) if each > 0 else _normal(how)
+    end = student(min((spread + other) ** 2 / each, 2 * min(free)), how) if each > 0 else normal(how)
     gaps = (after - now) - (before - was)
-    found = interval(now - was, now - was + end / _normal(how) * gaps, min(first, second, key=np.max), how)
+    found = interval(now - was, now - was + end / normal(how) * gaps, min(first, second, key=np.max), how)
     return _at_least(found, end * math.sqrt(spread + other))
 
 
@@ -139,10 +149,13 @@ def quantile_interval(
 
 
 def _resampled(x: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
-    """Return the mean of each resample, times what its distance from the mean lacks: float (resamples,)."""
-    means = np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)])
-    groups = _count(index)
-    return np.asarray(x.mean() + math.sqrt(groups / max(groups - 1, 1)) * (means - x.mean()))
+    """Return the mean of each resample, float (resamples,)."""
+    return np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)])
+
+
+def _full(index: NDArray[np.int64]) -> float:
+    """Return by what resampled means must be further apart for their variance to be that of the mean."""
+    return math.sqrt(_count(index) / max(_count(index) - 1, 1))
 
 
 def _at_least(found: Interval, half: float) -> Interval:
@@ -150,15 +163,6 @@ def _at_least(found: Interval, half: float) -> Interval:
     if found.undefined is not None:
         return found
     return replace(found, low=min(found.low, found.value - half), high=max(found.high, found.value + half))
-
-
-def _student(free: float, how: Resampling) -> float:
-    """Return the upper end of Student's distribution, in its own deviations."""
-    return float(scipy.special.stdtrit(free, (1 + how.level) / 2)) if free > 0 else _normal(how)
-
-
-def _normal(how: Resampling) -> float:
-    return float(scipy.special.ndtri((1 + how.level) / 2))
 
 
 def _variance(x: NDArray[Any], index: NDArray[np.int64]) -> float:
@@ -175,7 +179,7 @@ def _independent(has: NDArray[np.bool_], index: NDArray[np.int64], how: Resampli
     groups, variance = float(1 / (weight @ weight)), _variance(has, index)
     if share in (0.0, 1.0) or variance == 0:
         return groups
-    certain = (_student(images - 1, how) / _student(groups - 1, how)) ** 2
+    certain = (student(images - 1, how) / student(groups - 1, how)) ** 2
     return min(images, share * (1 - share) / variance * certain)
 
 

@@ -23,7 +23,7 @@ def test_a_mean_of_few_prompts_reaches_as_far_as_students_interval(level: float,
 
 
 def test_a_high_level_is_kept_over_few_prompts() -> None:
-    rng, runs, how = np.random.default_rng(0), 2000, Resampling(0.99, 100)
+    rng, runs, how = np.random.default_rng(0), 1200, Resampling(0.99, 50)
     found = [mean_interval(rng.normal(size=4), how=how) for _ in range(runs)]
     assert sum(one.low > 0 or one.high < 0 for one in found) / runs < 0.015
 
