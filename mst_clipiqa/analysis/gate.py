@@ -148,7 +148,8 @@ def check_not_worse(
 ) -> list[Checked]:
     """Check that a table is not worse than an older one, score by score.
 
-    Prompts that are in both are compared; without prompts, files of the same name; else the means of both tables.
+    Prompts that are in both are compared; without prompts, files of the same name; else the means of both tables. A
+    score that only the older table has fails.
 
     Args:
         old, new: rows of the two tables.
@@ -173,7 +174,15 @@ def check_not_worse(
         )
     first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
     found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
-    return [_not_worse(change, name, margin) for change in found.changes]
+    compared = {change.target for change in found.changes}
+    lost = [t for t in TARGETS if t not in compared and any(number(row, t) is not None for row in good[0])]
+    missing = [
+        Checked(
+            "--not-worse-than", False, f"nothing can be compared with the {target} in {name}", limit=-(margin or 0.0)
+        )
+        for target in lost
+    ]
+    return [*(_not_worse(change, name, margin) for change in found.changes), *missing]
 
 
 def is_worse(change: Change) -> bool:

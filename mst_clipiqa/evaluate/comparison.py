@@ -18,6 +18,8 @@ from mst_clipiqa.evaluate.resampling import (
     group_index,
     interval,
     measure_over,
+    possible,
+    widened,
 )
 
 
@@ -76,8 +78,14 @@ def paired_difference(
         values = np.concatenate([over(b, y, counts) - over(a, y, counts) for counts in draw_counts(index, how)])
     else:
         values = np.full(1, np.nan)  # undefined for one of them on all images, so resampling cannot help
-    found = interval(value_b - value_a, values, index, how)
+    found = interval(value_b - value_a, widened(value_b - value_a, values, index, how), index, how, farthest(measure))
     return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
+
+
+def farthest(measure: str) -> tuple[float, float]:
+    """Return the lowest and the highest possible difference of two values of a measure."""
+    low, high = possible(measure)
+    return low - high, high - low
 
 
 def difference_of(

@@ -1,21 +1,27 @@
 """Intervals of means, differences of means, shares and quantiles over prompts, few or many.
 
 Images of one prompt are not independent, so a prompt is what counts. Percentiles of resampled means are too narrow for
-few prompts: resamples vary by (n - 1) / n of the variance, and their ends are those of a normal distribution, not of
-Student's. Both are made up for, by one factor on the distance from the mean:
+few prompts, so they are widened (``resampling.py``) by a factor on the distance from the mean:
 
     sqrt(n / (n - 1)) t(n - 1) / z
 
+Few resamples of few prompts reach far out, so an interval is at least as wide, on each side, as Student's own.
 The values should be spread symmetrically. If they are very skewed, intervals over few prompts stay too narrow.
 
 A share that all or no images have does not vary among resamples, and a quantile is always one of the values.
 Their ends come from the binomial distribution of as many independent images as would be as certain:
 
-    n_eff = p (1 - p) / var(p) (t(images - 1) / t(prompts - 1))^2,    at most the images; the prompts, if p is 0 or 1
+    n_eff = p (1 - p) / var(p) (t(images - 1) / t(m - 1))^2,    at most the images; m, if p is 0 or 1
+    m     = 1 / sum_g w_g^2,                                    w_g: share of prompt g among the images
+
+If all prompts have as many images, m is the number of prompts. If one has most of them, the others say little, and m is
+near 1.
 
 Sources: Hesterberg, "What Teachers Should Know About the Bootstrap" (The American Statistician 69, 2015) for the
 factor; Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
-from survey data" (Survey Methodology 24, 1998) for n_eff.
+from survey data" (Survey Methodology 24, 1998) for n_eff; Kish, "Survey Sampling" (1965) for m; Bell and McCaffrey,
+"Bias reduction in standard errors for linear regression with multi-stage samples" (Survey Methodology 28, 2002) for
+var(p).
 """
 
 from __future__ import annotations
@@ -23,13 +29,24 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import scipy  # its parts are imported when used: only a quantile needs stats, which take half a second
 from numpy.typing import ArrayLike, NDArray
 
 from mst_clipiqa.evaluate.measures import Floats
-from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling, draw_counts, group_index, interval
+from mst_clipiqa.evaluate.resampling import (
+    DEFAULT,
+    Interval,
+    Resampling,
+    draw_counts,
+    group_index,
+    interval,
+    normal,
+    student,
+    widened,
+)
 
 _ROUND = 10**6  # ends of the interval of a share are rounded outwards to multiples of one in so many
 
@@ -44,8 +61,9 @@ def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, h
     """
     x = np.asarray(values, np.float64)
     index = group_index(groups, len(x))
-    means, value = _resampled(x, index, how), float(x.mean())
-    return interval(value, value + _student(_count(index) - 1, how) * (means - value), index, how)
+    value = float(x.mean())
+    found = interval(value, widened(value, _resampled(x, index, how), index, how), index, how)
+    return _at_least(found, student(_count(index) - 1, how) * math.sqrt(_variance(x, index)))
 
 
 def unpaired_difference(
@@ -57,7 +75,8 @@ def unpaired_difference(
 ) -> Interval:
     """Return mean(new) - mean(old) with its interval; both sides are resampled independently.
 
-    The degrees of freedom are Welch's.
+    The degrees of freedom are Welch's, but at most those of two sides as small as the smaller one: if two or three
+    values happen to be alike, Welch's trust the larger side too much.
 
     Args:
         old, new: float (n,) and (m,), at least one value each.
@@ -71,14 +90,15 @@ def unpaired_difference(
     for seed, values, groups in ((2 * how.seed, old, old_groups), (2 * how.seed + 1, new, new_groups)):
         x = np.asarray(values, np.float64)
         index = group_index(groups, len(x))
-        sides.append((float(x.mean()), _resampled(x, index, replace(how, seed=seed)), index))
-    (was, before, first), (now, after, second) = sides
-    spread = [float(means.var()) for means in (before, after)]
-    free = [_count(index) - 1 for index in (first, second)]
-    each = sum(v * v / max(n, 1) for v, n in zip(spread, free, strict=True))
+        means = x.mean() + _full(index) * (_resampled(x, index, replace(how, seed=seed)) - x.mean())
+        sides.append((float(x.mean()), means, index, _variance(x, index)))
+    (was, before, first, spread), (now, after, second, other) = sides
+    free = [max(_count(index) - 1, 1) for index in (first, second)]
+    each = spread**2 / free[0] + other**2 / free[1]
+    end = student(min((spread + other) ** 2 / each, 2 * min(free)), how) if each > 0 else normal(how)
     gaps = (after - now) - (before - was)
-    wide = _student(sum(spread) ** 2 / each, how) if each > 0 else 1.0
-    return interval(now - was, now - was + wide * gaps, min(first, second, key=np.max), how)
+    found = interval(now - was, now - was + end / normal(how) * gaps, min(first, second, key=np.max), how)
+    return _at_least(found, end * math.sqrt(spread + other))
 
 
 def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT) -> Interval:
@@ -93,7 +113,7 @@ def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how
     index, value = group_index(groups, len(x)), float(x.mean())
     if _count(index) < 2:
         return _unknown(value, index, how)
-    size, tail = _independent(x, index, how), (1 - how.level) / 2
+    size, tail = max(_independent(x, index, how), 1 / _ROUND), (1 - how.level) / 2
     hits = value * size
     low = float(scipy.special.betaincinv(hits, size - hits + 1, tail)) if value > 0 else 0.0
     high = float(scipy.special.betaincinv(hits + 1, size - hits, 1 - tail)) if value < 1 else 1.0
@@ -129,28 +149,38 @@ def quantile_interval(
 
 
 def _resampled(x: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
-    """Return the mean of each resample, times what its distance from the mean lacks: float (resamples,)."""
-    means = np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)])
-    groups = _count(index)
-    return np.asarray(x.mean() + math.sqrt(groups / max(groups - 1, 1)) * (means - x.mean()))
+    """Return the mean of each resample, float (resamples,)."""
+    return np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)])
 
 
-def _student(free: float, how: Resampling) -> float:
-    """Return by what the ends of Student's distribution are further out than those of the normal one."""
-    end = (1 + how.level) / 2
-    return float(scipy.special.stdtrit(free, end) / scipy.special.ndtri(end)) if free > 0 else 1.0
+def _full(index: NDArray[np.int64]) -> float:
+    """Return by what resampled means must be further apart for their variance to be that of the mean."""
+    return math.sqrt(_count(index) / max(_count(index) - 1, 1))
+
+
+def _at_least(found: Interval, half: float) -> Interval:
+    """Return an interval whose ends are at least so far from its value, if it has any."""
+    if found.undefined is not None:
+        return found
+    return replace(found, low=min(found.low, found.value - half), high=max(found.high, found.value + half))
+
+
+def _variance(x: NDArray[Any], index: NDArray[np.int64]) -> float:
+    """Return the variance of the mean over groups; a group with many images draws the mean to itself."""
+    weight = np.bincount(index) / len(x)
+    off = np.bincount(index, weights=x - x.mean()) / len(x)
+    return float(off @ (off / (1 - weight))) if len(weight) > 1 else 0.0
 
 
 def _independent(has: NDArray[np.bool_], index: NDArray[np.int64], how: Resampling) -> float:
     """Return how many independent images would be as certain about a share: n_eff."""
-    share, images, groups = float(has.mean()), len(has), _count(index)
-    off = np.bincount(index, weights=has - share)
-    variance = groups / (groups - 1) * float(off @ off) / images**2
+    share, images = float(has.mean()), len(has)
+    weight = np.bincount(index) / images
+    groups, variance = float(1 / (weight @ weight)), _variance(has, index)
     if share in (0.0, 1.0) or variance == 0:
         return groups
-    end = (1 + how.level) / 2
-    certain = (scipy.special.stdtrit(images - 1, end) / scipy.special.stdtrit(groups - 1, end)) ** 2
-    return min(images, float(share * (1 - share) / variance * certain))
+    certain = (student(images - 1, how) / student(groups - 1, how)) ** 2
+    return min(images, share * (1 - share) / variance * certain)
 
 
 def _at(ordered: Floats, q: float) -> float:

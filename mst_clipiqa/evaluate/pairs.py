@@ -6,10 +6,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when used
 from numpy.typing import ArrayLike
 
 from mst_clipiqa.evaluate.measures import Floats, paired
-from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, draw_counts, group_index, interval
+from mst_clipiqa.evaluate.resampling import DEFAULT, ROUNDING, Resampling, draw_counts, group_index, interval, widened
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,9 @@ class PairAccuracy:
 
     Attributes:
         accuracy: the share, 0..1; 0.5 is chance, a tie of the predictions counts half, NaN if there is no pair.
-        low, high: its interval over resampled prompts. If all pairs are right, or none, resamples cannot differ; then
-            it is the exact binomial interval, with one trial per prompt. Both NaN for fewer than two prompts.
+        low, high: its interval over resampled prompts. If all prompts have the same share, such as 1, resamples cannot
+            differ; then it is the exact binomial interval, with one trial per prompt. Both NaN for fewer than two
+            prompts.
         pairs, groups: how many pairs were compared, and of how many prompts.
         threshold: pairs whose ratings differ by this or less are left out, as raters cannot tell them apart.
         undefined: why there is no accuracy or interval; None if there is.
@@ -114,9 +116,11 @@ def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling) ->
 def _pooled(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> PairAccuracy:
     index = np.arange(len(pairs))
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])
-    found = interval(float(hits.sum() / pairs.sum()), values, index, how)
+    value = float(hits.sum() / pairs.sum())
+    found = interval(value, widened(value, values, index, how), index, how, (0.0, 1.0))
     low, high = found.low, found.high
-    if found.undefined is None and found.value in (0.0, 1.0):  # no resample differs, which says nothing of new prompts
-        reach = ((1 - how.level) / 2) ** (1 / len(pairs))
-        low, high = (reach, high) if found.value else (low, 1 - reach)
+    if found.undefined is None and np.ptp(values) < ROUNDING:  # no resample differs, which says nothing of new prompts
+        right, wrong, tail = value * len(pairs), (1 - value) * len(pairs), (1 - how.level) / 2
+        low = float(scipy.special.betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
+        high = float(scipy.special.betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
     return PairAccuracy(found.value, low, high, int(pairs.sum()), len(pairs), threshold, found.undefined)

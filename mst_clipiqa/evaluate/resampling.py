@@ -2,14 +2,21 @@
 
 A resample is a count per image: how often its group was drawn. All resamples of a measure are thus a few matrix
 products over the counts, and two models are compared on identical resamples. scipy has no bootstrap over groups.
+
+Percentiles of resamples of few groups are too narrow: their variance is (n - 1) / n of what it should be, and their
+ends are those of a normal distribution, not of Student's. ``widened`` makes up for both. Its factor is 9 for 2 groups,
+1.2 for 10 and 1.04 for 48. Two things it does not repair: over two groups, intervals of correlations stay too narrow;
+over fewer than about twenty, those of RMSE lie too low.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when used
 from numpy.typing import ArrayLike, NDArray
 
 from mst_clipiqa.errors import DataError, UsageError
@@ -102,11 +109,47 @@ def bootstrap(
         nan = float("nan")
         return Interval(value, nan, nan, how.level, how.resamples, len(set(index.tolist())), why)
     values = np.concatenate([over(x, y, counts) for counts in draw_counts(index, how)])
-    return interval(value, values, index, how)
+    return interval(value, widened(value, values, index, how), index, how, possible(measure))
 
 
-def interval(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
-    """Return the percentile interval of the resampled values, or the reason why there is none."""
+def possible(measure: str) -> tuple[float, float]:
+    """Return the lowest and the highest value that a measure can have."""
+    return (0.0, math.inf) if measure == "rmse" else (-1.0, 1.0)
+
+
+def student(free: float, how: Resampling) -> float:
+    """Return the upper end of Student's distribution at the level, in its own deviations."""
+    return float(scipy.special.stdtrit(free, (1 + how.level) / 2)) if free > 0 else normal(how)
+
+
+def normal(how: Resampling) -> float:
+    """Return the upper end of the normal distribution at the level, in deviations."""
+    return float(scipy.special.ndtri((1 + how.level) / 2))
+
+
+def widened(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
+    """Return resampled values as far from the value as the number of groups asks for; see the module."""
+    groups = int(index.max()) + 1 if index.size else 0
+    factor = math.sqrt(groups / max(groups - 1, 1)) * student(groups - 1, how) / normal(how)
+    return np.asarray(value + factor * (values - value))
+
+
+def interval(
+    value: float,
+    values: Floats,
+    index: NDArray[np.int64],
+    how: Resampling,
+    ends: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
+    """Return the percentile interval of the resampled values, or the reason why there is none.
+
+    Args:
+        value: the measure on all images.
+        values: in each resample.
+        index: the group of each image.
+        how: level, resamples and seed.
+        ends: the lowest and the highest possible value, where the interval is cut off.
+    """
     count = int(index.max()) + 1 if index.size else 0
     defined = values[np.isfinite(values)]
     why = None
@@ -117,7 +160,7 @@ def interval(value: float, values: Floats, index: NDArray[np.int64], how: Resamp
     if why is not None:
         return Interval(value, float("nan"), float("nan"), how.level, how.resamples, count, why)
     low, high = np.quantile(defined, [(1 - how.level) / 2, (1 + how.level) / 2])
-    return Interval(value, float(low), float(high), how.level, how.resamples, count)
+    return Interval(value, max(float(low), ends[0]), min(float(high), ends[1]), how.level, how.resamples, count)
 
 
 def group_index(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:

@@ -27,8 +27,8 @@ def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
     return [{"file": f"{i}.png", "prompt": p, "quality": q, "status": "ok", **more} for i, (p, q) in enumerate(cells)]
 
 
-WIDER = {2: 2**0.5 * 12.7062 / 1.95996, 3: 1.5**0.5 * 4.30265 / 1.95996}
-"""For two and three prompts: sqrt(n / (n - 1)) and the 97.5 % points of Student's and the normal distribution."""
+WIDER = 1.5**0.5 * 4.30265 / 1.95996
+"""For three prompts: sqrt(n / (n - 1)) and the 97.5 % points of Student's and the normal distribution."""
 FOUR = rows(("cat", 1.0), ("cat", 2.0), ("dog", 3.0), ("owl", 4.0))
 FAILED = {"file": "e.png", "prompt": "cat", "status": "error", "reason": "cut off"}
 
@@ -39,12 +39,14 @@ def one(table: Sequence[dict[str, Any]], words: str, measure: Measure = "mean", 
 
 def test_a_mean_is_over_images_and_its_interval_over_prompts() -> None:
     found = one(FOUR, "quality=2.5")
-    # A resample of three prompts is all cat (mean 1.5) or all owl (4) in 1 of 27 cases each, more than 2.5 %.
-    assert (found.low, found.high) == pytest.approx((2.5 - WIDER[3], 2.5 + 1.5 * WIDER[3]), abs=1e-4)
+    # A resample of three prompts is all owl (4) in 1 of 27 cases, more than 2.5 %. None is below cat (1.5), which is
+    # nearer than Student's end: cat, dog and owl have 2, 1 and 1 of four images, and are off by -2, 0.5 and 1.5 in all.
+    deviation = ((2**2 / (1 - 1 / 2) + 0.5**2 / (1 - 1 / 4) + 1.5**2 / (1 - 1 / 4)) / 4**2) ** 0.5
+    assert (found.low, found.high) == pytest.approx((2.5 - 4.30265 * deviation, 2.5 + 1.5 * WIDER), abs=1e-4)
     assert (found.passed, found.value) == (True, 2.5)
-    assert found.sentence == "mean quality is 2.50 (95 % -0.19 to 6.53 over 3 prompts), at least 2.5"
+    assert found.sentence == "mean quality is 2.50 (95 % -1.12 to 6.53 over 3 prompts), at least 2.5"
     above = one(FOUR, "quality=2.501")
-    assert above.sentence == "mean quality is 2.50 (95 % -0.19 to 6.53 over 3 prompts), below 2.501"
+    assert above.sentence == "mean quality is 2.50 (95 % -1.12 to 6.53 over 3 prompts), below 2.501"
     assert not above.passed
 
 
@@ -53,10 +55,10 @@ def test_a_value_just_below_its_limit_does_not_look_equal() -> None:
 
 
 def test_confident_asks_the_lower_end() -> None:
-    assert one(FOUR, "quality=-0.19", confident=True).passed
-    found = one(FOUR, "quality=-0.18", confident=True)
-    assert (found.passed, one(FOUR, "quality=-0.18").passed) == (False, True)
-    assert found.sentence.endswith("over 3 prompts), but not certainly at least -0.18")
+    assert one(FOUR, "quality=-1.13", confident=True).passed
+    found = one(FOUR, "quality=-1.12", confident=True)
+    assert (found.passed, one(FOUR, "quality=-1.12").passed) == (False, True)
+    assert found.sentence.endswith("over 3 prompts), but not certainly at least -1.12")
 
 
 def test_one_prompt_has_no_interval_and_is_never_certain() -> None:
@@ -176,6 +178,16 @@ def test_how_often_an_unchanged_generator_fails(prompts: int, least: float, most
     rng, runs, how = np.random.default_rng(0), 600, Resampling(resamples=300)
     failed = sum(mean_interval(rng.normal(0, 1, prompts), how=how).high < 0 for _ in range(runs))
     assert least < failed / runs < most  # docs/gate.md: about one of 40
+
+
+def test_a_score_that_is_no_longer_there_fails() -> None:
+    old = [{**row, "correspondence": 3.0} for row in FOUR]
+    quality, found = check_not_worse(old, FOUR, "old")
+    assert (quality.passed, found.passed, found.value) == (True, False, None)
+    assert found.sentence == "nothing can be compared with the correspondence in old"
+    elsewhere = [*FOUR, {**old[0], "prompt": "a fox"}]  # it has one, but of none of the old prompts
+    assert [one.passed for one in check_not_worse(old, elsewhere, "old")] == [True, False]
+    assert [one.passed for one in check_not_worse(FOUR, old, "old")] == [True]  # nothing to be worse than
 
 
 def test_one_prompt_is_too_few_to_pass() -> None:

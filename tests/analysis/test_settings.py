@@ -51,8 +51,8 @@ def test_pairs_of_one_prompt_are_resampled_together() -> None:
     lone = [{**row, "seed": 4} for row in both if row["setting"] == "low"]
     (found,) = compare_settings([*seeds, *lone], SettingPairs("setting", "normal", ("seed",)), ["quality"]).effects
     assert (found.pairs, found.prompts, found.difference) == (6, 2, -1.5)
-    # With two prompts resampled, -2 is drawn in 1 of 4 cases; with six images, in 1 of 64.
-    assert (found.low, found.high) == pytest.approx((-6.08407, 3.08407), abs=1e-4)  # 0.5 sqrt(2) 12.7062 / 1.95996
+    # Student's end for two prompts, times the deviation of their mean, 0.5; not that of six images.
+    assert (found.low, found.high) == pytest.approx((-1.5 - 12.7062 / 2, -1.5 + 12.7062 / 2), abs=1e-4)
 
 
 def test_less_is_better_in_negative_match() -> None:
@@ -112,7 +112,7 @@ def test_the_command_says_it_in_sentences_and_in_rows(tmp_path: Path) -> None:
         writer.writerows(some)
     asked = (table, "--from-names", "--baseline", "normal", "--targets", "quality")
     assert call(*asked).stdout == (
-        "sd low against normal: quality -1.50 (95 % -1.59 to -1.41) over 2 prompts: worse.\n"
+        "sd low against normal: quality -1.50 (95 % -1.63 to -1.37) over 2 prompts: worse.\n"
     )
     (row,) = [json.loads(line) for line in call(*asked, "--json").stdout.splitlines()]
     assert (row["generator"], row["pairs"], row["verdict"]) == ("sd", 2, "worse")

@@ -621,7 +621,7 @@ def test_gate_answers_with_one_line_and_a_code(here: Path) -> None:
     result = call("gate", "scores.csv", "--min-mean", "quality=2.8", "--max-failed", "1", "--min-count", "3")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
-        "Passed: mean quality is 2.83 (95 % -0.22 to 8.95 over 2 prompts), at least 2.8; 1 of 4 rows failed, at most 1 "
+        "Passed: mean quality is 2.83 (95 % -3.16 to 8.95 over 2 prompts), at least 2.8; 1 of 4 rows failed, at most 1 "
         "allowed; 3 rows are scored, at least 3 required.\n"
     )
     result = call("gate", "scores.csv", "--min-mean", "quality=2.8", "--max-failed", "0", "--min-share", "quality:3=1")
@@ -664,7 +664,7 @@ def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
     assert "compare the means with --unpaired." in call("drift", "scores.csv", "new.csv").stderr
     result = call("drift", "scores.csv", "new.csv", "--unpaired")
     assert result.stdout.startswith(
-        "New and old do not differ measurably in quality: 0.00 (95 % -3.11 to 3.11) over 2 "
+        "New and old do not differ measurably in quality: 0.00 (95 % -3.10 to 3.10) over 2 "
     )
 
 

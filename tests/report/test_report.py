@@ -84,8 +84,9 @@ def test_the_page_has_the_scale_and_the_groups(tmp_path: Path) -> None:
 def test_means_are_over_what_was_scored() -> None:
     found = facts_of(ROWS)
     # Two groups, prompt a (1, 4) and b (3): resamples reach (1+4)/2 and 3. For two groups, the distance from the mean
-    # is multiplied by sqrt(2) 12.7062 / 1.95996 = 9.1682.
-    assert found["overall"]["quality"] == [2.6667, 1.1386, 5.7227, 3]
+    # is multiplied by sqrt(2) 12.7062 / 1.95996 = 9.1682. Below the mean, Student's end is further away: the values are
+    # off by -1/3 and 1/3 in all, so the deviation of the mean is sqrt((1/9) / (1/3) + (1/9) / (2/3)) / 3 = 0.2357.
+    assert found["overall"]["quality"] == [2.6667, -0.3282, 5.7227, 3]
     assert found["generators"][1] == {
         "name": "mj",
         "rows": 2,

@@ -1,0 +1,72 @@
+"""Intervals of agreement over few prompts: worked out by hand, and how often they are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mst_clipiqa.benchmark.over_prompts import difference_over_prompts, interval_over_prompts
+from mst_clipiqa.evaluate import bootstrap, pair_accuracy, paired_difference
+from mst_clipiqa.evaluate.resampling import Resampling, widened
+
+FACTOR = 2**0.5 * 12.7062 / 1.95996
+"""For two prompts: sqrt(n / (n - 1)) and the 97.5 % points of Student's and the normal distribution."""
+Images = tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]
+
+
+def images(rng: np.random.Generator, prompts: int, each: int = 6) -> Images:
+    """Return two predictors that are equally good, ratings and prompts; half of each variance is the prompt's."""
+    groups = np.repeat(np.arange(prompts), each)
+
+    def one() -> np.ndarray:
+        return np.asarray(rng.normal(size=prompts)[groups] + rng.normal(size=len(groups)))
+
+    mos = one()
+    return 0.8 * mos + 0.6 * one(), 0.8 * mos + 0.6 * one(), mos, groups.tolist()
+
+
+def test_resampled_values_are_moved_away_from_the_value() -> None:
+    index, values = np.array([0, 0, 1]), np.array([0.4, 0.5, 0.7])
+    assert widened(0.5, values, index, Resampling()) == pytest.approx(0.5 + FACTOR * (values - 0.5), abs=1e-4)
+    many = widened(0.5, values, np.arange(1000), Resampling())
+    assert many == pytest.approx(values, abs=1e-3)
+
+
+def test_rmse_of_two_prompts() -> None:
+    found = bootstrap([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.1, 1.1], ["a", "a", "b", "b"], "rmse")
+    value = (1.105) ** 0.5  # resamples reach 1 and 1.1
+    assert (found.low, found.high) == pytest.approx(
+        (value - FACTOR * (value - 1), value + FACTOR * (1.1 - value)), abs=1e-4
+    )
+
+
+def test_an_interval_stays_within_what_is_possible() -> None:
+    x, other, mos, groups = images(np.random.default_rng(0), 2)
+    found = [bootstrap(x, mos, groups, measure) for measure in ("srcc", "plcc", "krcc")]
+    found.append(interval_over_prompts([x, other], mos, [str(one) for one in groups]))
+    assert all(-1 <= one.low < one.high <= 1 for one in found)
+    assert bootstrap(x, mos, groups, "rmse").low >= 0
+    accuracy = pair_accuracy(x, mos, groups)
+    assert 0 <= accuracy.low < accuracy.high <= 1
+    assert -2 <= paired_difference(x, -x, mos, groups).low < 0
+
+
+def test_prompts_with_the_same_share_of_right_pairs_leave_it_uncertain() -> None:
+    found = pair_accuracy([1.0, 2.0, 3.0, 4.0, 6.0, 5.0] * 2, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0] * 2, ["a"] * 6 + ["b"] * 6)
+    assert found.accuracy == pytest.approx(14 / 15)
+    assert (found.low, found.high) == pytest.approx((0.1265, 1.0), abs=1e-4)  # of two trials
+
+
+@pytest.mark.parametrize("prompts", [3, 4, 10])
+@pytest.mark.parametrize("compare", ["splits", "one"])
+def test_of_two_equal_predictors_none_is_better_more_often_than_it_says(prompts: int, compare: str) -> None:
+    rng, runs, how = np.random.default_rng(prompts), 200, Resampling(resamples=150)
+    named = 0
+    for _ in range(runs):
+        a, b, mos, groups = images(rng, prompts)
+        if compare == "one":
+            found = paired_difference(a, b, mos, groups, how=how)
+        else:
+            found = difference_over_prompts([a], [b], mos, [str(one) for one in groups], how)
+        named += found.better is not None
+    assert named / runs < 0.075

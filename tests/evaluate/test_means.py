@@ -1,0 +1,54 @@
+"""means: intervals over few prompts, over prompts of unequal size, and at high levels miss as often as they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
+from mst_clipiqa.evaluate.resampling import Resampling
+
+ONE_PROMPT_HAS_MOST = ["a"] * 90 + [f"b{i}" for i in range(10)]
+
+
+@pytest.mark.parametrize("level", [0.9, 0.99, 0.999])
+@pytest.mark.parametrize("prompts", [2, 3, 4, 6])
+def test_a_mean_of_few_prompts_reaches_as_far_as_students_interval(level: float, prompts: int) -> None:
+    values = np.random.default_rng(prompts).normal(size=prompts)
+    found = mean_interval(values, how=Resampling(level, 500))
+    low, high = stats.t.interval(level, prompts - 1, values.mean(), values.std(ddof=1) / prompts**0.5)
+    assert found.low <= low + 1e-9
+    assert found.high >= high - 1e-9
+
+
+def test_a_high_level_is_kept_over_few_prompts() -> None:
+    rng, runs, how = np.random.default_rng(0), 1200, Resampling(0.99, 50)
+    found = [mean_interval(rng.normal(size=4), how=how) for _ in range(runs)]
+    assert sum(one.low > 0 or one.high < 0 for one in found) / runs < 0.015
+
+
+def test_two_prompts_beside_many_are_not_trusted_as_if_they_were_many() -> None:
+    rng, runs, how = np.random.default_rng(0), 1000, Resampling(resamples=100)
+    found = [unpaired_difference(rng.normal(size=2), rng.normal(size=20), how=how) for _ in range(runs)]
+    assert sum(one.low > 0 or one.high < 0 for one in found) / runs < 0.06
+
+
+def test_a_prompt_with_most_images_leaves_a_share_and_a_quantile_uncertain() -> None:
+    reach = np.array([True] * 89 + [False] + [True, False] * 5)
+    found = share_interval(reach, ONE_PROMPT_HAS_MOST)
+    assert (found.low, found.high) == (0.0, 1.0)  # of eleven prompts, nearly all that is seen is one
+    assert share_interval(reach).low > 0.85  # of a hundred
+    assert quantile_interval(np.arange(100.0), 0.5, ONE_PROMPT_HAS_MOST).undefined == "too few for an interval"
+
+
+@pytest.mark.parametrize("largest", [20, 180])
+def test_a_share_misses_as_seldom_where_one_prompt_is_larger(largest: int) -> None:
+    rng, runs, prompts = np.random.default_rng(3), 400, 20
+    index = np.repeat(np.arange(prompts), [largest] + [1] * (prompts - 1))
+    missed = 0
+    for _ in range(runs):
+        values = rng.normal(size=prompts)[index] + rng.normal(size=len(index))  # half of the variance is the prompt's
+        found = share_interval(values > 0, index.tolist())
+        missed += not found.low <= 0.5 <= found.high
+    assert missed / runs < 0.06
