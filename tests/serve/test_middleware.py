@@ -231,16 +231,18 @@ def test_the_command_serves_until_it_is_told_to_stop(stop: signal.Signals) -> No
     command = [sys.executable, "-m", "mst_clipiqa", "serve", "--port", "0"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MST_CLIPIQA_TOKEN": TOKEN}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        found = re.fullmatch(
-            r"Serving mini at (http://127\.0\.0\.1:\d+) \(Ctrl\+C stops\)\.\n", process.stderr.readline()
-        )
-        assert found
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        answer = httpx2.post(f"{found[1]}/v1/score", files=IMAGE, headers=headers, timeout=60, trust_env=False)
-        assert answer.status_code == 200
-        process.send_signal(stop)
-        out, errors = process.communicate(timeout=30)
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.fullmatch(r"Serving mini at (http://127\.0\.0\.1:\d+) \(Ctrl-C stops it\)\.\n", line)
+            assert found, line
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            answer = httpx2.post(f"{found[1]}/v1/score", files=IMAGE, headers=headers, timeout=60, trust_env=False)
+            assert answer.status_code == 200
+            process.send_signal(stop)
+            out, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, out, errors) == (0, "", "")
 
 
