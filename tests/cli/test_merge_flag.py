@@ -78,7 +78,7 @@ def test_every_command_with_a_precision_has_it() -> None:
 def test_every_command_refuses_it_for_mini_in_one_sentence(
     name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["mst_clipiqa.distribute.run"], "_ray", lambda: None)
+    monkeypatch.setattr(sys.modules["mst_clipiqa.distribute.run"], "need_ray", lambda: None)
     where = {"images": images, "image": next(images.glob("*.png")), "out": tmp_path / "out"}
     where["rated"] = f"--data csv --root {images} --range 0 5"  # type: ignore[assignment]
     flags = FLAGS[name].format(**where).split()
