@@ -39,6 +39,12 @@ def small_model(small_encoders: Path) -> Path:
 
 
 @pytest.fixture
+def few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explain with 9 windows in place of 64, where a test does not look at the map."""
+    monkeypatch.setattr("mst_clipiqa.explain.maps.GRID", 3)
+
+
+@pytest.fixture
 def no_collection() -> Iterator[None]:
     """Collect no garbage meanwhile: where nesting is deepest, a finaliser would fail, and the test with it."""
     gc.disable()

@@ -43,6 +43,7 @@ def test_an_image_and_json_are_written_and_sentences_printed(small_model: Path, 
     assert result.stderr == ""
 
 
+@pytest.mark.usefixtures("few_windows")
 def test_json_on_stdout_is_json_and_nothing_else() -> None:
     result = call(BALL, "--json")
     assert result.exit_code == 0, result.output
@@ -69,6 +70,7 @@ def test_json_on_stdout_is_json_and_nothing_else() -> None:
         ((BALL, "--model", "maxi"), "got 'maxi'"),
     ],
 )
+@pytest.mark.usefixtures("few_windows")
 def test_what_stops_it_is_said_in_one_line(args: tuple[str | Path, ...], message: str) -> None:
     result = call(*args)
     assert result.exit_code == 2

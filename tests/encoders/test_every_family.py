@@ -65,6 +65,7 @@ def test_every_family_is_tested(every: Folders) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.usefixtures("few_windows")
 def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, tmp_path: Path) -> None:
     pair, out, cache = ",".join(map(str, every[family])), tmp_path / "model", ["--cache", tmp_path / "cache"]
     rated = ["--data", "csv", "--root", data, "--range", 0, 5]
