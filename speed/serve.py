@@ -218,7 +218,8 @@ async def measure(
     port: int, pid: int, work: list[Any], rate: Callable[[float], float], args: argparse.Namespace
 ) -> tuple[list[Tally], list[float], list[Any]]:
     """Return what clients saw and the rate of ``score``, turn by turn, and the server's memory."""
-    await load(port, work, args.clients, args.warm_up)
+    for _ in range(args.turns):  # clients come and go before anything counts, too
+        await load(port, work, args.clients, args.warm_up / args.turns)
     samples: list[tuple[float, float]] = []
     watch = asyncio.create_task(watched(pid, samples))
     tallies, alone = [], []
