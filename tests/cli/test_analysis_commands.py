@@ -649,6 +649,20 @@ def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
     assert call("drift", "worse.csv", "scores.csv", "--fail-if-worse").exit_code == 1  # only a failed row
 
 
+def test_gate_and_drift_fail_where_a_score_is_no_longer_there(here: Path) -> None:
+    table(here / "less.csv", [(f, p, q, None, s, r) for f, p, q, _, s, r in ROWS[:3]])
+    table(here / "more.csv", ROWS[:3])
+    assert call("gate", "less.csv", "--not-worse-than", "more.csv").exit_code == 3
+    result = call("drift", "more.csv", "less.csv", "--fail-if-worse")
+    assert result.exit_code == 3
+    assert result.stderr == (
+        "Warning: nothing in the new table can be compared with the correspondence in the old one.\n"
+    )
+    assert call("drift", "more.csv", "less.csv").exit_code == 0
+    for command in (["gate", "more.csv", "--not-worse-than", "less.csv"], ["drift", "less.csv", "more.csv"]):
+        assert call(*command).exit_code == 0  # nothing to be worse than
+
+
 def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:
     rows = [(f"in/{maker}_{i}.png", f"p{i}", float(i), 1.0, "ok", "") for maker in "abc" for i in range(4)]
     table(here / "many.csv", rows)
