@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mst_clipiqa.errors import percent
 from mst_clipiqa.evaluate import measures
 from mst_clipiqa.evaluate.measures import paired
 from mst_clipiqa.evaluate.resampling import (
@@ -131,7 +130,7 @@ def _sentence(
         difference, low, high = -difference, -high, -low
     figures = (
         f"{name} {a:.3f} for A and {b:.3f} for B, difference {difference:+z.3f} "
-        f"({percent(level)} interval {low:+z.3f} to {high:+z.3f})"
+        f"({100 * level:g} % interval {low:+z.3f} to {high:+z.3f})"
     )
     if better is None:
         return f"No measurable difference between A and B: {figures}."

@@ -75,7 +75,7 @@ def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path
     base += ["--precision", "fp32"]
     found = json.loads(run(*base).stdout)
     assert found["protocol"].startswith("test part")
-    assert "0% of them have a prompt that was seen in training" in found["protocol"]
+    assert "0 % of them have a prompt that was seen in training" in found["protocol"]
     trained = json.loads((model / "training.json").read_text())
     quality, correspondence = found["targets"]
     want = trained["quality"]["test"]["agreement"]["srcc"]
@@ -85,7 +85,7 @@ def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path
     assert "srcc" in correspondence["agreement"]
     run(*base, "--fail-on-contamination")
     seen = json.loads(run(*base, "--split", "train", "--fail-on-contamination", code=1).stdout)
-    assert seen["targets"][0]["contaminated"].startswith("contaminated: the model had seen 100% of the images")
+    assert seen["targets"][0]["contaminated"].startswith("contaminated: the model had seen 100 % of the images")
 
 
 def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
     rated_set,
 )
-from mst_clipiqa.errors import UsageError, counted
+from mst_clipiqa.errors import UsageError, counted, percent
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.assess import Assessed
@@ -168,7 +168,9 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
-    leaked = "" if images.leakage is None else f"; {images.leakage:.0%} of them have a prompt that was seen in training"
+    leaked = (
+        "" if images.leakage is None else f"; {percent(images.leakage)} of them have a prompt that was seen in training"
+    )
     return _said(images.protocol + leaked, scorer), found
 
 
