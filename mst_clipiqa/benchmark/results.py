@@ -116,7 +116,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def _left_out(unread: int) -> list[str]:
     """Return a sentence on images whose prompt the text encoder does not read, if there are any."""
-    return [f"The prompt head leaves out {counted(unread, 'image')}: the text encoder does not read the prompt."] * (
+    return [f"The prompt head leaves out {counted(unread, 'image')} whose prompt the text encoder does not read."] * (
         unread > 0
     )
 

@@ -110,7 +110,7 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
             "**Uncalibrated: there were no ratings, so scores only order images; their scale means nothing.**",
         ]
     if unread := training.get("unread"):
-        lines += ["", f"{counted(unread, 'image')} left out: the text encoder does not read the prompt."]
+        lines += ["", f"Left out: {counted(unread, 'image')} whose prompt the text encoder does not read."]
     return lines + ([] if training["test"] is None else ["", *_test(training)])
 
 
