@@ -18,7 +18,6 @@ from mst_clipiqa.evaluate.resampling import (
     interval,
     measure_over,
     possible,
-    widened,
 )
 
 
@@ -77,7 +76,7 @@ def paired_difference(
         values = np.concatenate([over(b, y, counts) - over(a, y, counts) for counts in draw_counts(index, how)])
     else:
         values = np.full(1, np.nan)  # undefined for one of them on all images, so resampling cannot help
-    found = interval(value_b - value_a, widened(value_b - value_a, values, index, how), index, how, farthest(measure))
+    found = interval(value_b - value_a, values, index, how, farthest(measure))
     return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
 
 
