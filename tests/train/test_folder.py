@@ -61,12 +61,12 @@ def swapped(what: TrainingJob) -> TrainingJob:
 
 def test_a_second_target_needs_the_split_of_the_first(rated: RatedSet, copy: Path) -> None:
     before = contents(copy)
-    message = r"^Expected the split of quality in .*copy \(random split by prompt.*\), got another \(another\): give"
+    message = r"^Expected the split of 'quality' in .*copy \(random split by prompt.*\), got another \(another\): give"
     with pytest.raises(UsageError, match=message):
         train(swapped(job(rated, copy, "prompt", "correspondence")))
     assert contents(copy) == before
     (copy / "split.json").unlink()  # whether it was the same cannot be known
-    with pytest.raises(UsageError, match=r"^Expected the split of quality in .*copy \(unknown\), got another"):
+    with pytest.raises(UsageError, match=r"^Expected the split of 'quality' in .*copy \(unknown\), got another"):
         train(job(rated, copy, "prompt", "correspondence"))
 
 
@@ -139,11 +139,12 @@ def test_a_damaged_training_file_is_one_sentence(rated: RatedSet, copy: Path, da
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("best", None, "Expected an object for best of quality in .*, got no such key: restore it"),
-        ("seconds", "12", "Expected a number for seconds of quality in .*, got '12': restore it"),
-        ("seconds", float("nan"), "Expected a number for seconds of quality in .*, got 'nan': restore it"),
-        ("test", [1], r"Expected an object or null for test of quality in .*, got '\[1\]': restore it"),
-        ("data", 3, "Expected text for data of quality in .*, got '3': restore it"),
+        ("best", None, "Expected an object for best of 'quality' in .*, got no such key: restore it"),
+        ("seconds", "12", "Expected a number for seconds of 'quality' in .*, got '12': restore it"),
+        ("seconds", float("nan"), "Expected a number for seconds of 'quality' in .*, got 'nan': restore it"),
+        ("test", [1], r"Expected an object or null for test of 'quality' in .*, got '\[1\]': restore it"),
+        ("threads", True, "Expected a number for threads of 'quality' in .*, got 'True': restore it"),
+        ("data", 3, "Expected text for data of 'quality' in .*, got '3': restore it"),
     ],
 )
 def test_a_wrong_value_in_the_training_file_is_named(copy: Path, key: str, value: Any, message: str) -> None:
