@@ -82,7 +82,7 @@ __all__ = [
     "why_undefined",
 ]
 
-_FILES = (  # in the order in which a name is looked for, so what scoring needs comes first
+_IN_ORDER = (  # the files, in the order in which a name is looked for, so what scoring needs comes first
     *("caution", "familiarity", "widening"),
     *("measures", "conformal", "baseline", "resampling", "means", "pairs", "comparison", "evaluation"),
 )
@@ -90,7 +90,7 @@ _FILES = (  # in the order in which a name is looked for, so what scoring needs 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use."""
-    for module in _FILES if name in __all__ else ():
+    for module in _IN_ORDER if name in __all__ else ():
         found = vars(importlib.import_module(f"{__name__}.{module}"))
         if name in found:
             globals()[name] = found[name]

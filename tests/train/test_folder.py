@@ -61,12 +61,12 @@ def swapped(what: TrainingJob) -> TrainingJob:
 
 def test_a_second_target_needs_the_split_of_the_first(rated: RatedSet, copy: Path) -> None:
     before = contents(copy)
-    message = r"^Expected the split of 'quality' in .*copy \(random split by prompt.*\), got another \(another\): give"
+    message = r"^Expected the split of quality in .*copy \(random split by prompt.*\), got another \(another\): give"
     with pytest.raises(UsageError, match=message):
         train(swapped(job(rated, copy, "prompt", "correspondence")))
     assert contents(copy) == before
     (copy / "split.json").unlink()  # whether it was the same cannot be known
-    with pytest.raises(UsageError, match=r"^Expected the split of 'quality' in .*copy \(unknown\), got another"):
+    with pytest.raises(UsageError, match=r"^Expected the split of quality in .*copy \(unknown\), got another"):
         train(job(rated, copy, "prompt", "correspondence"))
 
 

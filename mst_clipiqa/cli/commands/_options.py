@@ -36,7 +36,7 @@ FILE = _NamedPath(path_type=Path, dir_okay=False)
 FILE_OR_FOLDER = _NamedPath(path_type=Path)
 PLACE = _NamedPath()  # as written: it may be a URL
 FAILED_GATE = 3
-"""Exit code if a condition of ``gate`` or ``drift`` does not hold."""
+"""Exit code if a condition of ``gate`` or ``drift`` does not hold, or ``adapt`` made nothing better."""
 
 
 def stack(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
