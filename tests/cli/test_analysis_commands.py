@@ -279,7 +279,7 @@ def test_no_output_replaces_prompts_that_are_read_without_being_named(here: Path
     before = tree()
     result = call(*args)
     assert (result.exit_code, result.stdout, tree()) == (2, "", before)
-    assert "Expected a file other than the input for -o" in result.stderr
+    assert "Expected an output other than the input for -o" in result.stderr
 
 
 @pytest.mark.parametrize("args", [["rank"], ["pick"], ["filter", "--min-quality", "3", "--copy-to", "good", "--yes"]])
@@ -321,7 +321,7 @@ def test_no_output_replaces_an_input(here: Path, args: list[str]) -> None:
     assert (result.exit_code, result.stdout, tree()) == (2, "", before)
     flag = "--left-out" if "--left-out" in args else "-o"
     assert re.fullmatch(
-        rf"Error: Expected a file other than the input for {flag}, got '.*': name a new one\.\n", result.stderr
+        rf"Error: Expected an output other than the input for {flag}, got '.*': name a new one\.\n", result.stderr
     )
 
 
