@@ -138,22 +138,12 @@ def brief(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-_CALLED: dict[str, str] = {}  # files that the user did not name -> what messages call them
-
-
-def show_as(path: object, name: str) -> None:
-    """Let messages call a file of our own, such as the copy of stdin, by a name that the user knows."""
-    _CALLED[str(path)] = name
-
-
 def shown(value: object, limit: int = 160) -> str:
     """Return a foreign name or text for use in a message: quoted, printable, on one line, and not too long.
 
     Control characters, lone surrogates (file names that are not UTF-8) and direction marks come as escapes.
     """
     text = str(value)
-    if text in _CALLED:
-        return _CALLED[text]
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
     return repr(text)

@@ -254,9 +254,9 @@ def _config(data: Any, path: Path) -> ModelConfig:
 
 
 def _target(name: str, data: Any, path: Path) -> Target:
-    target = _build(Target, data, path, f"targets.{shown(name)[1:-1]}")
     if not name.isidentifier() or len(name) > 60:
         raise ModelError(f"Expected the name of a target to be an identifier in {path}, got {shown(name)}: rename it.")
+    target = _build(Target, data, path, f"targets.{name}")
     if target.head not in ("template", "prompt", "similarity"):
         raise ModelError(f"Expected head template or prompt for {name} in {path}, got {shown(target.head)}.")
     if not target.low < target.high:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mst_clipiqa.errors import counted
 from mst_clipiqa.model_folder import ModelConfig
 
 
@@ -26,7 +27,7 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
         *_labelled(report),
         f"- Parameters that moved: {len(report['moved'])} tensors, listed in adapt.json.",
         f"- Time: {report['seconds']['encoding']} s to encode and {report['seconds']['adapting']} s to adapt, "
-        f"on {report['threads']} thread{'' if report['threads'] == 1 else 's'}.",
+        f"on {counted(report['threads'], 'thread')}.",
         f"- **There are no intervals** for {' and '.join(report['without_intervals'])}: those of the first model "
         "no longer hold. Only `mst-clipiqa train` on rated images makes new ones.",
         "",

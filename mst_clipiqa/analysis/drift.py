@@ -22,7 +22,7 @@ from mst_clipiqa.analysis.pairing import (
     unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import unfamiliar_share
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError, UsageError
@@ -127,6 +127,7 @@ class Drift:
         only_old, only_new: prompts that the other table does not have, with what else a pair shares, in order; empty
             unless prompts are paired.
         lone_groups: generators or categories that only one table has, or without anything to compare.
+        lost: scores that the old table has and nothing in the new one can be compared with.
         left_out: failed rows of both tables and, if prompts are paired, rows without one.
         models: the models named in the two tables; scores of different models do not compare.
     """
@@ -135,6 +136,7 @@ class Drift:
     only_old: list[str]
     only_new: list[str]
     lone_groups: list[str]
+    lost: list[str]
     left_out: list[LeftOut]
     models: list[str]
 
@@ -156,7 +158,8 @@ def drift(
 
     Args:
         old, new: rows of the two tables of scores.
-        targets: scores to compare; one that is missing from either table is left out.
+        targets: scores to compare; one that is missing from either table is left out, and named if only the old one
+            has it.
         by: columns that divide the rows into groups ("generator"); each group is also compared on its own.
         how: level, resamples and seed.
         pair_by: what makes a pair.
@@ -188,6 +191,8 @@ def drift(
             f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
             "two tables with the same scores."
         )
+    compared = {change.target for change in changes}
+    lost = [t for t in targets if t not in compared and any(number(row, t) is not None for row in good_old)]
     lone = []
     for column in by:
         for group in _in_order(text(row, column) for row in (*good_old, *good_new)):
@@ -201,6 +206,7 @@ def drift(
         _without(before, after) if by_prompt else [],
         _without(after, before) if by_prompt else [],
         lone,
+        lost,
         [*left_old, *left_new, *silent],
         models_of((*good_old, *good_new)),
     )

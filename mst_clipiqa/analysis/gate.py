@@ -174,15 +174,11 @@ def check_not_worse(
         )
     first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
     found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
-    compared = {change.target for change in found.changes}
-    lost = [t for t in TARGETS if t not in compared and any(number(row, t) is not None for row in good[0])]
-    missing = [
-        Checked(
-            "--not-worse-than", False, f"nothing can be compared with the {target} in {name}", limit=-(margin or 0.0)
-        )
-        for target in lost
+    lost = [f"nothing can be compared with the {target} in {name}" for target in found.lost]
+    return [
+        *(_not_worse(change, name, margin) for change in found.changes),
+        *(Checked("--not-worse-than", False, words, limit=_lowest(margin)) for words in lost),
     ]
-    return [*(_not_worse(change, name, margin) for change in found.changes), *missing]
 
 
 def is_worse(change: Change) -> bool:
@@ -202,9 +198,12 @@ def _not_worse(change: Change, name: str, margin: float | None) -> Checked:
         words = f"{change.target} {known} worse than in {name} by more than {margin:g}: {change.evidence}"
     else:
         passed, words = True, f"{change.target} is not measurably worse than in {name}: {change.evidence}"
-    return Checked(
-        "--not-worse-than", passed, words, change.difference, low, high, limit=0.0 - (margin or 0.0)
-    )  # not -0.0
+    return Checked("--not-worse-than", passed, words, change.difference, low, high, _lowest(margin))
+
+
+def _lowest(margin: float | None) -> float:
+    """Return the lowest difference that passes; 0.0 and not -0.0."""
+    return -margin if margin else 0.0
 
 
 def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: bool) -> Checked:

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from mst_clipiqa.analysis.rows import Row
-from mst_clipiqa.errors import UsageError, show_as, shown
+from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.inputs.stdin import as_stdin
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.table import TABLE_SUFFIXES, read_table
 
@@ -77,6 +78,8 @@ def _from_stdin() -> list[Row]:
         raise UsageError("Expected a table of scores on stdin, got nothing: check the command before the pipe.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"stdin{suffix}"
-        show_as(path, "stdin")
         path.write_bytes(content)
-        return list(read_table(path))
+        try:
+            return list(read_table(path))
+        except DataError as error:
+            raise DataError(as_stdin(str(error), path)) from error

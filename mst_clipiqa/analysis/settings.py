@@ -12,7 +12,7 @@ from mst_clipiqa.analysis.pairing import prompt_of, shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, need_one_model, number, split_failed, text
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
-from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
@@ -61,7 +61,7 @@ class SettingEffect:
     def sentence(self) -> str:
         """Return the effect in words."""
         who = " ".join(filter(None, (self.generator, self.setting)))
-        over = f"over {self.prompts:,} prompt{'' if self.prompts == 1 else 's'}"
+        over = f"over {counted(self.prompts, 'prompt')}"
         value = f"{who} against {self.baseline}: {self.target} {self.difference:+z.2f}"
         if self.verdict == "unknown":
             return f"{value} {over}, too few for an interval."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mst_clipiqa.analysis.rows import Row, number, text
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, percent, shown
 from mst_clipiqa.evaluate.caution import UNFAMILIAR
 
 _WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
@@ -63,7 +63,7 @@ def say_many_unfamiliar(shares: Mapping[str, float | None], where: str) -> str:
     if not many:
         return ""
     some = sorted(many, key=lambda group: (group != "", -many[group]))[:_GROUPS_NAMED]
-    whose = [f"{100 * many[one]:.0f} % of {f'those of {shown(one, 40)}' if one else 'all images'}" for one in some]
+    whose = [f"{percent(many[one])} of {f'those of {shown(one, 40)}' if one else 'all images'}" for one in some]
     listed = " and ".join(filter(None, (", ".join(whose[:-1]), whose[-1])))
     return (
         f"In {where}, {listed} are unlike those that the model was trained on, so a mean or a difference may be "

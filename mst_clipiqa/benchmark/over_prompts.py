@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mst_clipiqa.data.record import ALONE
 from mst_clipiqa.evaluate import Difference, Interval, Resampling, difference_of, measures
+from mst_clipiqa.evaluate.comparison import farthest
 from mst_clipiqa.evaluate.measures import Floats, paired
-from mst_clipiqa.evaluate.resampling import DEFAULT, draw_counts, group_index, interval, measure_over, possible, widened
+from mst_clipiqa.evaluate.resampling import DEFAULT, draw_counts, group_index, interval, measure_over, possible
 
 
 def interval_over_prompts(
@@ -39,8 +40,7 @@ def interval_over_prompts(
         DataError: the lengths differ, or a value is not finite.
     """
     index = group_index(groups, len(groups))
-    value, drawn = _resampled(predictions, mos, index, measure, how)
-    return interval(value, widened(value, drawn, index, how), index, how, possible(measure))
+    return interval(*_resampled(predictions, mos, index, measure, how), index, how, possible(measure))
 
 
 def difference_over_prompts(
@@ -59,8 +59,7 @@ def difference_over_prompts(
     """
     index = group_index(groups, len(groups))
     (value_a, drawn_a), (value_b, drawn_b) = (_resampled(side, mos, index, "srcc", how) for side in (a, b))
-    gap = value_b - value_a
-    found = interval(gap, widened(gap, drawn_b - drawn_a, index, how), index, how, (-2.0, 2.0))
+    found = interval(value_b - value_a, drawn_b - drawn_a, index, how, farthest("srcc"))
     return difference_of("srcc", (value_a, value_b), (found.low, found.high), how.level, found.undefined)
 
 

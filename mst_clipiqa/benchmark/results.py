@@ -14,7 +14,7 @@ from scipy import stats
 
 from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
 from mst_clipiqa.benchmark.runs import PAIR_GAP, BenchmarkPlan, BenchmarkRun
-from mst_clipiqa.errors import counted
+from mst_clipiqa.errors import counted, percent
 from mst_clipiqa.train.contamination import Contamination
 
 RUN_MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
@@ -95,15 +95,15 @@ def markdown(found: dict[str, Any]) -> str:
         f"# Benchmark on {found['tested_on']}" + f", trained on {source}" * another,
         "",
         f"Encoders `{encoders['source']}` (sha256 `{encoders['sha256'][:16]}`, {encoders['precision']}), recipe "
-        f"`{found['recipe']['name']}`, {splits} split{'s' * (splits != 1)} by {found['split_by']}; "
+        f"`{found['recipe']['name']}`, {counted(splits, 'split')} by {found['split_by']}; "
         f"first: {found['protocol']}.",
         *[f"Tested on {images:,} images of the other set instead of the test part of each split."] * another,
         *_left_out(found["unread"]),
         _how(found["interval_over"]),
         "",
         "| target | head | SRCC | median | sd of splits | PLCC | KRCC | RMSE | pairs of a prompt rated over "
-        f"{found['pair_gap']:.0%} of the scale apart | 90 % interval covers | mean of generator and setting alone | "
-        "prompts seen in training |",
+        f"{percent(found['pair_gap'])} of the scale apart | 90 % interval covers | mean of generator and setting alone "
+        "| prompts seen in training |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(line) for line in found["summary"]]
@@ -116,7 +116,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def _left_out(unread: int) -> list[str]:
     """Return a sentence on images whose prompt the text encoder does not read, if there are any."""
-    return [f"The prompt head leaves out {counted(unread, 'image')}: the text encoder does not read the prompt."] * (
+    return [f"The prompt head leaves out {counted(unread, 'image')} whose prompt the text encoder does not read."] * (
         unread > 0
     )
 
@@ -194,7 +194,7 @@ def _row(line: dict[str, Any]) -> str:
 
     srcc = line["srcc"]
     interval = f"{srcc['low']:.4f} to {srcc['high']:.4f}" if math.isfinite(srcc["low"]) else "no interval"
-    leakage = "unknown" if line["leakage"] is None else f"{line['leakage']:.0%}"
+    leakage = "unknown" if line["leakage"] is None else percent(line["leakage"])
     mark = " (contaminated)" if line["contaminated"] else ""
     some = f" of {srcc['splits']} of {line['splits']} splits" if 0 < srcc["splits"] < line["splits"] else ""
     ranked = f"{shown(srcc['mean'])}{some} ({interval}){mark}"

@@ -13,7 +13,7 @@ from mst_clipiqa.data.ratings import Labels, Rating, merge, native_ranges, ratin
 from mst_clipiqa.data.record import ImageFile, Range, RatedSet, Record
 from mst_clipiqa.data.sets import OWN_FORMATS, SETS, SetInfo, set_name
 from mst_clipiqa.data.stored_sets import STORED_FORMATS
-from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.errors import DataError, UsageError, counted, shown
 
 
 def load(
@@ -125,7 +125,7 @@ def _from_table(info: SetInfo, root: Path) -> Labels:
             else:
                 labels.ratings.append(rating(row, info, file.split))
     if left_out:
-        labels.notes.append(f"{left_out} images are left out, because they were generated from an image, not from text")
+        labels.notes.append(f"left out: {counted(left_out, 'image')} generated from an image, not from text")
     return labels
 
 
@@ -146,7 +146,7 @@ def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, 
         notes.append(f"{said} guessed from the scores; give the right one if it differs")
     without = sum(r.prompt is None for r in ratings)
     if without:
-        notes.append(f"{without} images have no prompt, so it is unknown which images share one")
+        notes.append(f"no prompt for {counted(without, 'image')}, so it is unknown which images share one")
     return notes
 
 
@@ -166,7 +166,7 @@ def with_images(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
         )
     notes = rated.notes
     if missing:
-        notes += (f"{len(missing)} of {len(rated)} images are missing and left out",)
+        notes += (f"missing and left out: {len(missing):,} of {counted(len(rated), 'image')}",)
     records = tuple(replace(r, file=files[r.name]) for r in rated.records if r.name in files)
     return replace(rated, records=records, missing=missing, notes=notes)
 

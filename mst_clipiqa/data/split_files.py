@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from mst_clipiqa.data.label_files import LabelRow, read_rows
 from mst_clipiqa.data.plain import PART_NAMES
 from mst_clipiqa.data.sets import PLAIN
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, counted, shown
 
 Parts = dict[str, list[str]]
 
@@ -52,7 +52,7 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
     notes = []
     strangers = sum(name not in known for part in listed.values() for name in part)
     if strangers:
-        notes.append(f"names in the split file that are no image of this set: {strangers:,}")
+        notes.append(f"the split file has {counted(strangers, 'name')} of no image of this set")
     return _each_once(found, names, notes), tuple(notes)
 
 
@@ -65,11 +65,12 @@ def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
             unique = list(dict.fromkeys(found[part]))
             twice = [name for name in unique if name in taken]
             if twice:
-                notes.append(f"images in two parts, removed from {part}: {len(twice):,}, first {twice[0]}")
+                images = counted(len(twice), "image")
+                notes.append(f"{images} of two parts removed from {part} (the first: {shown(twice[0])})")
             parts[part] = [name for name in unique if name not in taken]
             taken.update(unique)
     if len(taken) < len(names):
-        notes.append(f"images in no part of the split file, not used: {len(names) - len(taken):,}")
+        notes.append(f"the split file leaves out {counted(len(names) - len(taken), 'image')}")
     return parts
 
 

@@ -40,7 +40,7 @@ class Actor:
 
 
 def _in_words(error: Exception, output: str) -> str:
-    if not isinstance(error, OSError) or isinstance(error, MstClipiqaError):
+    if not isinstance(error, OSError):
         return str(error)
     why = error.strerror or str(error)
     return f"Expected a folder that parts can be written to, got {shown(output)} ({why}): free it, and start again."

@@ -31,7 +31,7 @@ def misfit(kind: type, data: dict[str, Any]) -> str | None:
     """
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if field.name in data and not _fits(data[field.name], hints[field.name]):
+        if field.name in data and not fits(data[field.name], hints[field.name]):
             wanted = str(field.type).replace("typing.", "")
             return f"{field.name} to be {wanted}, got {repr(data[field.name])[:60]}"
         if field.name.endswith("drop") and not 0 <= data.get(field.name, 0) <= 1:
@@ -66,22 +66,23 @@ def check_finite(state: dict[str, Tensor], what: str) -> None:
             raise ModelError(f"Expected finite weights in {what}, got NaN or infinity in {name}: fetch the file again.")
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a value from JSON is of a type; numbers are finite, and no bool is one."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
+        return any(fits(value, arg) for arg in args)
     if origin is Literal:  # the allowed words are checked by the class itself
         return type(value) is str
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) > MOST:
             return False
         wanted = [args[0]] * len(value) if args[1:] == (...,) else list(args)
-        return len(wanted) == len(value) and all(_fits(*pair) for pair in zip(value, wanted, strict=True))
+        return len(wanted) == len(value) and all(fits(*pair) for pair in zip(value, wanted, strict=True))
     if hint is float:
         return _is_number(value) and math.isfinite(value)
     if hint is int:
         return type(value) is int and abs(value) <= MOST
-    return hint not in (str, bool, type(None)) or type(value) is hint
+    return hint not in (str, bool, dict, type(None)) or type(value) is hint
 
 
 def _is_number(value: Any) -> bool:

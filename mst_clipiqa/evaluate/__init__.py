@@ -82,13 +82,15 @@ __all__ = [
     "why_undefined",
 ]
 
-_SCORING = ("caution", "familiarity", "widening")  # first, as a name is looked for in this order
-_LATER = ("measures", "conformal", "baseline", "resampling", "means", "pairs", "comparison", "evaluation")
+_IN_ORDER = (  # the files, in the order in which a name is looked for, so what scoring needs comes first
+    *("caution", "familiarity", "widening"),
+    *("measures", "conformal", "baseline", "resampling", "means", "pairs", "comparison", "evaluation"),
+)
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use."""
-    for module in (*_SCORING, *_LATER) if name in __all__ else ():
+    for module in _IN_ORDER if name in __all__ else ():
         found = vars(importlib.import_module(f"{__name__}.{module}"))
         if name in found:
             globals()[name] = found[name]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mst_clipiqa.errors import percent
 from mst_clipiqa.evaluate import measures
 from mst_clipiqa.evaluate.measures import paired
 from mst_clipiqa.evaluate.resampling import (
@@ -19,7 +18,6 @@ from mst_clipiqa.evaluate.resampling import (
     interval,
     measure_over,
     possible,
-    widened,
 )
 
 
@@ -78,7 +76,7 @@ def paired_difference(
         values = np.concatenate([over(b, y, counts) - over(a, y, counts) for counts in draw_counts(index, how)])
     else:
         values = np.full(1, np.nan)  # undefined for one of them on all images, so resampling cannot help
-    found = interval(value_b - value_a, widened(value_b - value_a, values, index, how), index, how, farthest(measure))
+    found = interval(value_b - value_a, values, index, how, farthest(measure))
     return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
 
 
@@ -131,7 +129,7 @@ def _sentence(
         difference, low, high = -difference, -high, -low
     figures = (
         f"{name} {a:.3f} for A and {b:.3f} for B, difference {difference:+z.3f} "
-        f"({percent(level)} interval {low:+z.3f} to {high:+z.3f})"
+        f"({100 * level:g} % interval {low:+z.3f} to {high:+z.3f})"
     )
     if better is None:
         return f"No measurable difference between A and B: {figures}."

@@ -44,8 +44,8 @@ from mst_clipiqa.evaluate.resampling import (
     group_index,
     interval,
     normal,
+    percentiles,
     student,
-    widened,
 )
 
 _ROUND = 10**6  # ends of the interval of a share are rounded outwards to multiples of one in so many
@@ -62,7 +62,7 @@ def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, h
     x = np.asarray(values, np.float64)
     index = group_index(groups, len(x))
     value = float(x.mean())
-    found = interval(value, widened(value, _resampled(x, index, how), index, how), index, how)
+    found = interval(value, _resampled(x, index, how), index, how)
     return _at_least(found, student(_count(index) - 1, how) * math.sqrt(_variance(x, index)))
 
 
@@ -97,7 +97,7 @@ def unpaired_difference(
     each = spread**2 / free[0] + other**2 / free[1]
     end = student(min((spread + other) ** 2 / each, 2 * min(free)), how) if each > 0 else normal(how)
     gaps = (after - now) - (before - was)
-    found = interval(now - was, now - was + end / normal(how) * gaps, min(first, second, key=np.max), how)
+    found = percentiles(now - was, now - was + end / normal(how) * gaps, min(first, second, key=np.max), how)
     return _at_least(found, end * math.sqrt(spread + other))
 
 

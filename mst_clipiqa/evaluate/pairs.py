@@ -10,7 +10,7 @@ import scipy  # its parts are imported when used
 from numpy.typing import ArrayLike
 
 from mst_clipiqa.evaluate.measures import Floats, paired
-from mst_clipiqa.evaluate.resampling import DEFAULT, ROUNDING, Resampling, draw_counts, group_index, interval, widened
+from mst_clipiqa.evaluate.resampling import DEFAULT, ROUNDING, Resampling, draw_counts, group_index, interval
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _pooled(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> P
     index = np.arange(len(pairs))
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])
     value = float(hits.sum() / pairs.sum())
-    found = interval(value, widened(value, values, index, how), index, how, (0.0, 1.0))
+    found = interval(value, values, index, how, (0.0, 1.0))
     low, high = found.low, found.high
     if found.undefined is None and np.ptp(values) < ROUNDING:  # no resample differs, which says nothing of new prompts
         right, wrong, tail = value * len(pairs), (1 - value) * len(pairs), (1 - how.level) / 2

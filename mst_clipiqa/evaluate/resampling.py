@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy  # its parts are imported when used
@@ -109,7 +109,7 @@ def bootstrap(
         nan = float("nan")
         return Interval(value, nan, nan, how.level, how.resamples, len(set(index.tolist())), why)
     values = np.concatenate([over(x, y, counts) for counts in draw_counts(index, how)])
-    return interval(value, widened(value, values, index, how), index, how, possible(measure))
+    return interval(value, values, index, how, possible(measure))
 
 
 def possible(measure: str) -> tuple[float, float]:
@@ -141,7 +141,7 @@ def interval(
     how: Resampling,
     ends: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
-    """Return the percentile interval of the resampled values, or the reason why there is none.
+    """Return the interval of resampled values, widened for few groups, or the reason why there is none.
 
     Args:
         value: the measure on all images.
@@ -150,6 +150,12 @@ def interval(
         how: level, resamples and seed.
         ends: the lowest and the highest possible value, where the interval is cut off.
     """
+    found = percentiles(value, widened(value, values, index, how), index, how)
+    return replace(found, low=max(found.low, ends[0]), high=min(found.high, ends[1])) if not found.undefined else found
+
+
+def percentiles(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
+    """Return the percentile interval of values, or the reason why there is none; arguments as for ``interval``."""
     count = int(index.max()) + 1 if index.size else 0
     defined = values[np.isfinite(values)]
     why = None
@@ -160,7 +166,7 @@ def interval(
     if why is not None:
         return Interval(value, float("nan"), float("nan"), how.level, how.resamples, count, why)
     low, high = np.quantile(defined, [(1 - how.level) / 2, (1 + how.level) / 2])
-    return Interval(value, max(float(low), ends[0]), min(float(high), ends[1]), how.level, how.resamples, count)
+    return Interval(value, float(low), float(high), how.level, how.resamples, count)
 
 
 def group_index(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ from mst_clipiqa.inputs.prompt_choice import (
     in_unicode,
 )
 from mst_clipiqa.inputs.prompts import PromptFile
-from mst_clipiqa.inputs.stdin import save_list
+from mst_clipiqa.inputs.stdin import save_list, saved_entries
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
 
@@ -157,15 +157,15 @@ class _Walker:
             found = self.prompts.read[source.rstrip("/")] = self.prompts.metadata(source.rstrip("/"))
             self.more |= dict.fromkeys(found.columns if found else ())
         elif path.suffix.lower() in LISTS:
-            first = next(entries(path, columns=self._columns(path)), None)
+            named = None if self._is_saved(path) else source
+            first = next(self._entries(path), None)
             if first is None:
-                raise UsageError(f"Expected a list of images, got one without rows: {shown(source)}.")
-            if found_in := elsewhere(first, folders):
                 raise UsageError(
-                    f"Expected files relative to the list {shown(source)}, found {shown(first.file)} in "
-                    f"{shown(found_in)}: name only the folder, with --prompts {source}."
+                    f"Expected a list of images, got one without rows: {shown(named) if named else 'stdin'}."
                 )
-            self.more |= dict.fromkeys(other_columns(path, self._columns(path)))
+            if problem := elsewhere(first, folders, named):
+                raise UsageError(problem)
+            self.more |= dict.fromkeys(other_columns(path, self.columns))
 
     def check_prompts(self, given: PromptFile, sources: Iterable[str]) -> None:
         """Refuse, before any work, a file of prompts that is about none of the images."""
@@ -186,16 +186,18 @@ class _Walker:
         weakref.finalize(self, shutil.rmtree, self.stdin, ignore_errors=True)
         return str(save_list(self.stdin))
 
-    def _columns(self, path: Path) -> ListColumns:
-        """Return the columns of a list; files that stdin names are relative to the current folder."""
-        return replace(self.columns, home=Path()) if path.parent == self.stdin else self.columns
+    def _is_saved(self, path: Path) -> bool:
+        return path.parent == self.stdin
+
+    def _entries(self, path: Path) -> Iterator[Entry]:
+        return saved_entries(path, self.columns) if self._is_saved(path) else entries(path, columns=self.columns)
 
     def count(self, source: str) -> int:
         """Return the number of items of a source."""
         path = Path(source)
         if path.is_dir():
             return sum(len(found.images) + bool(found.problem) for found in walk(source, recursive=self.recursive))
-        return sum(1 for _ in entries(path, columns=self._columns(path))) if path.suffix.lower() in LISTS else 1
+        return sum(1 for _ in self._entries(path)) if path.suffix.lower() in LISTS else 1
 
     def _paths(self, sources: Iterable[str]) -> Iterator[str]:
         for source in sources:
@@ -204,7 +206,7 @@ class _Walker:
                 for folder in walk(source, recursive=self.recursive):
                     yield from (f"{folder.path}/{name}" for name in folder.images)
             elif path.suffix.lower() in LISTS:
-                yield from (entry.path for entry in entries(path, columns=self._columns(path)) if entry.path)
+                yield from (entry.path for entry in self._entries(path) if entry.path)
             else:
                 yield source
 
@@ -268,7 +270,7 @@ class _Walker:
 
     def _in_list(self, path: Path) -> Iterator[Item]:
         try:
-            for entry in entries(path, columns=self._columns(path)):
+            for entry in self._entries(path):
                 if entry.path is None or entry.problem:
                     where = in_unicode(entry.path or entry.where)
                     problem = f"Expected a file in each row, but {entry.problem}."
@@ -278,7 +280,8 @@ class _Walker:
                     item = self._item(entry.path, find, entry.more)
                     yield replace(item, path=None, stored=entry.stored) if entry.stored else item
         except DataError as error:  # the rows before it have been scored, so this becomes a row too
-            yield Item(in_unicode(str(path)), None, problem=str(error))
+            name = "stdin" if self._is_saved(path) else in_unicode(str(path))
+            yield Item(name, None, problem=str(error))
 
     def _item(self, path: str, find: PromptFinder, more: Mapping[str, Cell] | None = None) -> Item:
         given = self.prompts.given

@@ -36,11 +36,24 @@ def unread_prompts(folder: str, paths: Sequence[str], others: Sequence[str]) -> 
     return "", []
 
 
-def elsewhere(entry: Entry, folders: Sequence[str]) -> str:
-    """Return the folder that has the file of a list, if it is not where the list says; else nothing."""
+def elsewhere(entry: Entry, folders: Sequence[str], named: str | None) -> str:
+    """Return what is wrong if the file of a list is not where the list says but in one of the folders; else nothing.
+
+    Args:
+        entry: of the list.
+        folders: those named beside it.
+        named: the list; None for stdin.
+    """
     if entry.stored is not None or entry.file is None or entry.path is None or Path(entry.path).exists():
         return ""
-    return next((folder for folder in folders if Path(folder, entry.file).is_file()), "")
+    found = next((folder for folder in folders if Path(folder, entry.file).is_file()), None)
+    if found is None:
+        return ""
+    home = "the current folder" if named is None else f"the list {shown(named)}"
+    return (
+        f"Expected files relative to {home}, found {shown(entry.file)} in {shown(found)}: name only the folder, with "
+        f"--prompts {named or 'and the list in a file'}."
+    )
 
 
 def left_out(others: Sequence[str], used: Sequence[str]) -> str:

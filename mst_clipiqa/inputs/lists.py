@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, counted, shown
 from mst_clipiqa.inputs.json_lists import json_list
 from mst_clipiqa.inputs.spelling import on_disk
 from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, from_csv_header, nested, unmarked
@@ -139,7 +139,7 @@ def _from_csv(path: Path, need_prompt: bool, by_number: bool, columns: ListColum
         if line.problem:
             yield Entry(where, problem=f"{where} is {line.problem}")
         elif len(line.value) != len(names):
-            has = f"{where} has {len(line.value)} cell{'' if len(line.value) == 1 else 's'} instead of {len(names)}"
+            has = f"{where} has {counted(len(line.value), 'cell')} instead of {len(names)}"
             yield Entry(where, problem=f"{has}: quote cells that hold {line.delimiter}")
         else:
             cells = [unmarked(cell) for cell in line.value] if is_ours else line.value

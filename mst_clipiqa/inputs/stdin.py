@@ -6,9 +6,12 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from mst_clipiqa.errors import UsageError, show_as
+from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.inputs.lists import Entry, ListColumns, entries
 from mst_clipiqa.tables.names import FILE_COLUMNS
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
@@ -36,9 +39,23 @@ def save_list(folder: Path) -> Path:
         names = [os.fsdecode(name) for name in content.split(b"\0") if name.strip()]
         suffix, content = ".jsonl", "".join(f"{json.dumps(name)}\n" for name in names).encode()
     path = folder / f"stdin{suffix}"
-    show_as(path, "stdin")
     path.write_bytes(content)
     return path
+
+
+def saved_entries(path: Path, columns: ListColumns) -> Iterator[Entry]:
+    """Yield the entries of a saved list; its names are relative to the current folder, and messages call it stdin."""
+    try:
+        for entry in entries(path, columns=replace(columns, home=Path())):
+            where, problem = as_stdin(entry.where, path), entry.problem and as_stdin(entry.problem, path)
+            yield replace(entry, where=where, problem=problem)
+    except DataError as error:
+        raise type(error)(as_stdin(str(error), path)) from error
+
+
+def as_stdin(message: str, path: Path) -> str:
+    """Return a message about the copy of stdin at a path, of which the user knows nothing, as one about stdin."""
+    return message.replace(shown(path), "stdin")
 
 
 def _suffix(content: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from mst_clipiqa.data.sets import OWN_FORMATS
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.encoders.merging import MERGE
-from mst_clipiqa.errors import counted
+from mst_clipiqa.errors import counted, percent
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
 
@@ -98,7 +98,7 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
         "",
         f"Trained on {source} "
         f"with the `{recipe['name']}` recipe, "
-        f"seed {recipe['seed']}, in {training['seconds']} s on {_threads(training['threads'])}. "
+        f"seed {recipe['seed']}, in {training['seconds']} s on {counted(training['threads'], 'thread')}. "
         f"Epoch {best['epoch']} at learning rate {best['learning_rate']:g} was selected on the validation part "
         f"({_selected(best)}); the test part was not used for selection.{_computed(training.get('precision'))}",
         "",
@@ -110,7 +110,7 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
             "**Uncalibrated: there were no ratings, so scores only order images; their scale means nothing.**",
         ]
     if unread := training.get("unread"):
-        lines += ["", f"{counted(unread, 'image')} left out: the text encoder does not read the prompt."]
+        lines += ["", f"Left out: {counted(unread, 'image')} whose prompt the text encoder does not read."]
     return lines + ([] if training["test"] is None else ["", *_test(training)])
 
 
@@ -169,7 +169,7 @@ def _tested(training: dict[str, Any]) -> str:
     seen = (
         "whether their prompts were seen in training is unknown"
         if leaked is None
-        else f"{leaked:.0%} of its images have a prompt that was seen in training"
+        else f"{percent(leaked)} of its images have a prompt that was seen in training"
     )
     return f"On the test part ({what}; {training['protocol']}); {seen}. Intervals: 95 %, bootstrap over {unit}."
 
@@ -177,10 +177,6 @@ def _tested(training: dict[str, Any]) -> str:
 def _ends(found: dict[str, Any]) -> str:
     """Return the ends of an interval, or why there is none."""
     return found.get("undefined") or f"{_number(found['low'])} to {_number(found['high'])}"
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.encoders.checks import read_json
+from mst_clipiqa.encoders.checks import fits, read_json
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.evaluate import json_ready
 from mst_clipiqa.tables.atomic import write_atomically
 
 TRAINING_FILE = "training.json"
-_NAMES_OF_KINDS = {str: "text", dict: "an object", float: "a number"}
-_KEYS: dict[str, tuple[type, ...]] = {  # what each key of an entry may hold
-    **dict.fromkeys(("data", "licence", "protocol", "head"), (str,)),
-    **dict.fromkeys(("threads", "seconds"), (float,)),
-    **dict.fromkeys(("recipe", "best"), (dict,)),
-    "leakage": (float, type(None)),
-    "test": (dict, type(None)),
+_KEYS: dict[str, Any] = {  # what each key of an entry may hold
+    **dict.fromkeys(("data", "licence", "protocol", "head"), str),
+    **dict.fromkeys(("threads", "seconds"), float),
+    **dict.fromkeys(("recipe", "best"), dict),
+    "leakage": float | None,
+    "test": dict | None,
+}
+_IN_WORDS: dict[Any, str] = {
+    str: "text",
+    float: "a number",
+    dict: "an object",
+    float | None: "a number or null",
+    dict | None: "an object or null",
 }
 
 
@@ -38,21 +43,14 @@ def read_training(folder: Path) -> dict[str, Any]:
             f"Expected the training of each target in {path}, got {shown(found)}: restore it, or start a new folder."
         )
     for target, entry in found.items():
-        for key, kinds in _KEYS.items():
-            if key not in entry or not _fits(entry[key], kinds):
-                wanted = " or ".join(_NAMES_OF_KINDS.get(kind, "null") for kind in kinds)
+        for key, kind in _KEYS.items():
+            if key not in entry or not fits(entry[key], kind):
                 got = shown(entry[key]) if key in entry else "no such key"
                 raise ModelError(
-                    f"Expected {wanted} for {key} of {shown(target)[1:-1]} in {path}, got {got}: restore it, or start "
-                    "a new folder."
+                    f"Expected {_IN_WORDS[kind]} for {key} of {shown(target)} in {path}, got {got}: restore it, or "
+                    "start a new folder."
                 )
     return found
-
-
-def _fits(value: object, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return float in kinds
-    return isinstance(value, kinds) and (not isinstance(value, float) or math.isfinite(value))
 
 
 def write_training(folder: Path, target: str, entry: dict[str, Any]) -> None:

@@ -124,7 +124,7 @@ def test_a_model_says_which_labels_it_was_trained_on(scorer: Scorer, rated: Rate
     model = Scorer.load(tmp_path / "out", device="cpu", precision="fp32").model
     seen = seen_by(model, model.config.encoders)
     label = contamination(found.labelled, seen).label
-    assert label == "contaminated: the model had seen 100% of the images and 100% of the prompts"
+    assert label == "contaminated: the model had seen 100 % of the images and 100 % of the prompts"
     assert contamination([record for record in check.records if record.name not in names], seen).label == ""
     report = json.loads((tmp_path / "out" / "adapt.json").read_text())
     assert set(report["labelled"]) == names
@@ -141,7 +141,7 @@ def test_ratings_that_the_model_had_seen_are_called_so(scorer: Scorer, rated: Ra
     seen = dataclasses.replace(scorer.model, trained_on=trained_on(rated.records[:20]))
     taught = Scorer(seen, scorer.encoder)
     found = build_adapted(job(taught, rated, tmp_path / "seen"))
-    assert found.contaminated == "contaminated: the model had seen 50% of the images and 50% of the prompts"
+    assert found.contaminated == "contaminated: the model had seen 50 % of the images and 50 % of the prompts"
     assert json.loads((tmp_path / "seen" / "adapt.json").read_text())["contaminated"] == found.contaminated
     card = (tmp_path / "seen" / "README.md").read_text()
     assert f"**{found.contaminated.capitalize()}. These figures overstate both models.**" in card

@@ -95,28 +95,28 @@ def test_encoders_in_a_folder_are_known_by_their_hash(mini: TrainedModel, tmp_pa
     rated = dataclasses.replace(images, records=tuple(seen))
     found = assess(Scorer(plain, ImageEncoder(pair)), rated, choose(rated, "all", None), lambda _: None)
     assert found[0].contamination.by == ("its encoders",)
-    assert "100% of the prompts" in found[0].contamination.label
+    assert "100 % of the prompts" in found[0].contamination.label
 
 
 def test_prompts_alone_contaminate(rated: RatedSet) -> None:
     records = [dataclasses.replace(r, file=Path(__file__)) for r in rated.records]
     seen = TrainedOn(frozenset(["0" * 16]), trained_on(records[:1]).prompts)
     assert contamination(records, {"the model": seen}).label == (
-        "contaminated: the model had seen 0% of the images and 25% of the prompts"
+        "contaminated: the model had seen 0 % of the images and 25 % of the prompts"
     )
 
 
 def test_without_prompts_nothing_is_said_of_them(rated: RatedSet) -> None:
     records = [dataclasses.replace(r, file=Path(__file__), prompt=None) for r in rated.records]
     label = contamination(records, {"the model": trained_on(records)}).label
-    assert label == "contaminated: the model had seen 100% of the images"
+    assert label == "contaminated: the model had seen 100 % of the images"
 
 
 def test_a_table_names_the_model_whose_training_data_is_checked(rated: RatedSet, mini: TrainedModel) -> None:
     rows = [row | {"model": "mini"} for row in perfect(rated)]
     (found,) = assess_table(rows, rated)
     assert found.contamination.by == ("the model", "its encoders")
-    assert "100% of the prompts" in found.contamination.label
+    assert "100 % of the prompts" in found.contamination.label
 
 
 def test_rated_images_that_the_table_does_not_score_are_not_counted_as_seen(
@@ -132,7 +132,7 @@ def test_rated_images_that_the_table_does_not_score_are_not_counted_as_seen(
     assert found.unscored == len(taught)
     both = [*new, {"file": str(taught[0].file), "quality": 3.0}]
     (found,) = assess_table(both, made, seen)
-    assert found.contamination.label == "contaminated: the model had seen 11% of the images and 11% of the prompts"
+    assert found.contamination.label == "contaminated: the model had seen 11 % of the images and 11 % of the prompts"
 
 
 def test_images_are_looked_for_where_the_table_has_them(rated: RatedSet, mini: TrainedModel, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_command_tells_clean_from_not_checked(rated: RatedSet, mini: Trained
     base = [labels, "--range", 0, 5]
     text = " ".join(run("evaluate", scores, *base).stdout.split())  # lines break where the terminal ends
     assert "Contaminated: the model and its encoders had seen" in text
-    assert "100% of the prompts" in text
+    assert "100 % of the prompts" in text
     run("evaluate", scores, *base, "--fail-on-contamination", code=1)
     assert "Not checked for contamination" in run("evaluate", unknown, *base).stdout
     assert '"not checked"' in run("evaluate", unknown, *base, "--json").stdout

@@ -77,7 +77,7 @@ def test_processes_change_nothing(bench: Bench, runs: list[BenchmarkRun]) -> Non
 def test_encoders_that_have_seen_the_test_part_are_named_everywhere(bench: Bench, rated: RatedSet) -> None:
     seen = replace(bench, seen=trained_on(rated.records), plan=replace(bench.plan, splits=1, heads=("template",)))
     found = summarise(seen.plan, run_all(seen), ENCODERS, None)
-    label = "contaminated: its encoders had seen 100% of the images and 100% of the prompts"
+    label = "contaminated: its encoders had seen 100 % of the images and 100 % of the prompts"
     assert {line["contaminated"] for line in found["summary"]} == {label}
     assert {run["contaminated"] for run in found["runs"]} == {label}
     assert label.capitalize() in markdown(found)

@@ -44,7 +44,7 @@ def test_the_standard_deviation_is_that_of_the_splits(bench: Bench, runs: list[B
 
 def test_the_columns_say_which_pairs_and_which_baseline(bench: Bench, runs: list[BenchmarkRun]) -> None:
     text = markdown(summarise(bench.plan, runs, ENCODERS, None))
-    assert "| pairs of a prompt rated over 10% of the scale apart |" in text
+    assert "| pairs of a prompt rated over 10 % of the scale apart |" in text
     assert "| mean of generator and setting alone |" in text
     run, (low, high) = runs[0], bench.plan.rated.ranges["quality"]
     counted = pair_accuracy(run.predictions, run.mos, run.groups, 0.1 * (high - low))

@@ -279,7 +279,7 @@ def test_no_output_replaces_prompts_that_are_read_without_being_named(here: Path
     before = tree()
     result = call(*args)
     assert (result.exit_code, result.stdout, tree()) == (2, "", before)
-    assert "Expected a file other than the input for -o" in result.stderr
+    assert "Expected an output other than the input for -o" in result.stderr
 
 
 @pytest.mark.parametrize("args", [["rank"], ["pick"], ["filter", "--min-quality", "3", "--copy-to", "good", "--yes"]])
@@ -321,7 +321,7 @@ def test_no_output_replaces_an_input(here: Path, args: list[str]) -> None:
     assert (result.exit_code, result.stdout, tree()) == (2, "", before)
     flag = "--left-out" if "--left-out" in args else "-o"
     assert re.fullmatch(
-        rf"Error: Expected a file other than the input for {flag}, got '.*': name a new one\.\n", result.stderr
+        rf"Error: Expected an output other than the input for {flag}, got '.*': name a new one\.\n", result.stderr
     )
 
 
@@ -647,6 +647,20 @@ def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
     assert call("gate", "scores.csv", "--not-worse-than", "worse.csv").exit_code == 0
     assert call("drift", "scores.csv", "worse.csv", "--fail-if-worse").exit_code == 3
     assert call("drift", "worse.csv", "scores.csv", "--fail-if-worse").exit_code == 1  # only a failed row
+
+
+def test_gate_and_drift_fail_where_a_score_is_no_longer_there(here: Path) -> None:
+    table(here / "less.csv", [(f, p, q, None, s, r) for f, p, q, _, s, r in ROWS[:3]])
+    table(here / "more.csv", ROWS[:3])
+    assert call("gate", "less.csv", "--not-worse-than", "more.csv").exit_code == 3
+    result = call("drift", "more.csv", "less.csv", "--fail-if-worse")
+    assert result.exit_code == 3
+    assert result.stderr == (
+        "Warning: nothing in the new table can be compared with the correspondence in the old one.\n"
+    )
+    assert call("drift", "more.csv", "less.csv").exit_code == 0
+    for command in (["gate", "more.csv", "--not-worse-than", "less.csv"], ["drift", "less.csv", "more.csv"]):
+        assert call(*command).exit_code == 0  # nothing to be worse than
 
 
 def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:

@@ -66,7 +66,7 @@ def test_json_on_stdout_is_json_and_nothing_else() -> None:
             (BALL, "--target", "correspondence", "--prompt", "xq zv"),
             "English)): try another --prompt or --target.",
         ),
-        ((BALL, "-o", BALL / "folder"), f"{BALL} is a file): name another folder."),
+        ((BALL, "-o", BALL / "folder"), f"{str(BALL)!r} is a file): name another folder."),
         ((BALL, "--model", "maxi"), "got 'maxi'"),
     ],
 )

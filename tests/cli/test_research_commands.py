@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mst_clipiqa.cli import group
+from mst_clipiqa.cli.commands._options import rated_set as loaded_set
 from tests.fakes import rated_set
 
 QUICK = ["--set", "epochs=2", "--set", "learning_rates=1e-3", "--quiet", "--precision", "fp32"]
@@ -75,7 +76,7 @@ def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path
     base += ["--precision", "fp32"]
     found = json.loads(run(*base).stdout)
     assert found["protocol"].startswith("test part")
-    assert "0% of them have a prompt that was seen in training" in found["protocol"]
+    assert "0 % of them have a prompt that was seen in training" in found["protocol"]
     trained = json.loads((model / "training.json").read_text())
     quality, correspondence = found["targets"]
     want = trained["quality"]["test"]["agreement"]["srcc"]
@@ -85,7 +86,7 @@ def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path
     assert "srcc" in correspondence["agreement"]
     run(*base, "--fail-on-contamination")
     seen = json.loads(run(*base, "--split", "train", "--fail-on-contamination", code=1).stdout)
-    assert seen["targets"][0]["contaminated"].startswith("contaminated: the model had seen 100% of the images")
+    assert seen["targets"][0]["contaminated"].startswith("contaminated: the model had seen 100 % of the images")
 
 
 def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -> None:
@@ -250,8 +251,20 @@ def test_what_a_split_file_leaves_out_is_said(data: Path, cache: Path, tmp_path:
     (tmp_path / "split.csv").write_text("\n".join(["file,split", *parts, "gone.png,test"]))
     asked = ["--data", "csv", "--root", data / "labels.csv", "--range", 0, 5, "--split-by", tmp_path / "split.csv"]
     found = run(*command, *asked, "-o", tmp_path / "out", "--cache", cache, *QUICK)
-    assert "Note: names in the split file that are no image of this set: 1.\n" in found.stderr
-    assert "Note: images in no part of the split file, not used: 2.\n" in found.stderr
+    assert "Note: the split file has 1 name of no image of this set.\n" in found.stderr
+    assert "Note: the split file leaves out 2 images.\n" in found.stderr
+
+
+def test_notes_on_a_rated_set_are_said_once(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = sorted(path.name for path in data.glob("*.png"))[:3]
+    for name in names[1:]:
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    (tmp_path / "labels.csv").write_text("\n".join(["file,quality", *(f"{name},{i}" for i, name in enumerate(names))]))
+    loaded_set("csv", tmp_path / "labels.csv", (0.0, 5.0), allow_missing=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "Note: no prompt for 3 images, so it is unknown which images share one.",
+        "Note: missing and left out: 1 of 3 images.",
+    ]
 
 
 def test_a_training_without_a_test_part_says_where_it_is(data: Path, cache: Path, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_aigiqa_20k_brings_scores_prompts_and_parts_together(tmp_path: Path) -> 
     assert records["SD1.5_0001.png"].prompt == "a red house"
     assert records["SD1.5_0001.png"].targets == {"overall": 4.5}
     assert Counter(r.split for r in rated.records) == {"train": 4, "validation": 2, "test": 1}
-    assert rated.notes == ("1 images have no prompt, so it is unknown which images share one",)
+    assert rated.notes == ("no prompt for 1 image, so it is unknown which images share one",)
     assert rated.ranges == {"overall": (0.0, 5.0)}
 
 
@@ -385,7 +385,7 @@ def test_pku_leaves_out_images_made_from_images(tmp_path: Path) -> None:
     names = pku_aigiqa_4k(tmp_path, first=["0.jpg,a cat,MJ_0_00.jpg,3,3,3,9"])
     rated = load("pku-aigiqa-4k", tmp_path, images=False)
     assert [r.name for r in rated.records] == names
-    assert rated.notes == ("1 images are left out, because they were generated from an image, not from text",)
+    assert rated.notes == ("left out: 1 image generated from an image, not from text",)
 
 
 # every set --------------------------------------------------------------------------------------------------
@@ -430,7 +430,7 @@ def test_missing_images_may_be_left_out_and_are_counted(tmp_path: Path) -> None:
     rated = load("agiqa-3k", tmp_path, allow_missing=True)
     assert [r.name for r in rated.records] == names[7:]
     assert rated.missing == tuple(names[:7])
-    assert "7 of 18 images are missing and left out" in rated.notes
+    assert "missing and left out: 7 of 18 images" in rated.notes
 
 
 def test_no_image_at_all_is_an_error_even_then(tmp_path: Path) -> None:

@@ -238,15 +238,15 @@ def test_an_image_in_two_parts_of_a_file_is_tested_on_only(tmp_path: Path) -> No
     split = make_split(records(), path, validation_share=0)
     assert names(split.test) == given[:2]
     assert names(split.train) == given[2:]
-    assert split.notes == ("images in two parts, removed from train: 1, first 00-1.png",)
+    assert split.notes == ("1 image of two parts removed from train (the first: '00-1.png')",)
 
 
 def test_what_a_split_file_leaves_out_or_adds_is_said(tmp_path: Path) -> None:
     given = names(tuple(records()))
     (tmp_path / "split.json").write_text(json.dumps({"train": [*given[3:-2], "other.png"], "test": given[:3]}))
     assert make_split(records(), tmp_path / "split.json").notes == (
-        "names in the split file that are no image of this set: 1",
-        "images in no part of the split file, not used: 2",
+        "the split file has 1 name of no image of this set",
+        "the split file leaves out 2 images",
     )
 
 

@@ -472,8 +472,8 @@ def test_outputs_that_are_inputs_or_other_tables_are_refused(folder: Path, tmp_p
     (folder / "metadata.csv").write_text("file_name,prompt\n0.png,a ball\n")
     (tmp_path / "link").symlink_to(folder)
     for output, said in (
-        (folder, "Expected a file other than the input for -o, got"),
-        (tmp_path / "link", "Expected a file other than the input for -o, got"),
+        (folder, "Expected an output other than the input for -o, got"),
+        (tmp_path / "link", "Expected an output other than the input for -o, got"),
         (folder / "metadata.csv", "got the name of another kind of table, "),
         (tmp_path / "out.jsonl", "name it out.parquet."),
         ("", "expected a name, got an empty one"),

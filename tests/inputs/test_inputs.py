@@ -379,6 +379,29 @@ def test_a_bad_line_on_stdin_is_called_stdin(monkeypatch: pytest.MonkeyPatch) ->
     assert (found[1].problem or "").startswith("Expected a file in each row, but line 3 of stdin has 3 cells")
 
 
+@pytest.mark.parametrize(
+    ("content", "beside", "words"),
+    [
+        (b"file,prompt\n", [], "got one without rows: stdin."),
+        (b"file,file\na.png,b.png\n", [], "Expected each column once in stdin, got"),
+        (
+            b"file,prompt\na.png,x\n",
+            ["d"],
+            "Expected files relative to the current folder, found 'a.png' in 'd': name only the folder, with --prompts "
+            "and the list in a file.",
+        ),
+    ],
+)
+def test_a_bad_list_on_stdin_is_called_stdin(
+    content: bytes, beside: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree("d/a.png")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with pytest.raises(UsageError) as caught:
+        expand(["-", *beside])
+    assert words in str(caught.value)
+
+
 def test_stdin_without_names(monkeypatch: pytest.MonkeyPatch) -> None:
     for content, words in ((b" \n", "got nothing"), (b"\x89PNG\r\n", "got an image")):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))

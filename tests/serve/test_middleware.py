@@ -256,17 +256,21 @@ def slow_address() -> Iterator[tuple[str, int]]:
         yield host, int(port)
 
 
+def connected(address: tuple[str, int]) -> socket.socket:
+    """Return a connection that gives up where a test would wait forever."""
+    return socket.create_connection(address, timeout=10)
+
+
 def everything(connection: socket.socket) -> bytes:
     """Return what comes until the other side closes."""
-    connection.settimeout(10)
     return b"".join(iter(lambda: connection.recv(4096), b""))
 
 
 def answer_on(connection: socket.socket) -> bytes:
     """Return one answer of /healthz."""
     found = b""
-    while not found.endswith(b'{"status":"ok"}'):
-        found += connection.recv(4096)
+    while not found.endswith(b'{"status":"ok"}') and (more := connection.recv(4096)):
+        found += more
     return found
 
 
@@ -278,7 +282,7 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def test_a_head_that_never_ends_is_given_up(slow_address: tuple[str, int], before: bytes, sent: bytes) -> None:
     if before and not sent:
         pytest.skip("uvicorn keeps it alive for the next request")
-    with socket.create_connection(slow_address) as connection:
+    with connected(slow_address) as connection:
         if before:
             connection.sendall(before)
             assert b"200 OK" in answer_on(connection)
@@ -295,7 +299,7 @@ def test_a_head_that_never_ends_is_given_up(slow_address: tuple[str, int], befor
 
 
 def test_a_head_that_trickles_in_is_given_up_too(slow_address: tuple[str, int]) -> None:
-    with socket.create_connection(slow_address) as connection:
+    with connected(slow_address) as connection:
         for byte in HEAD:
             time.sleep(0.05)  # more often than the deadline
             try:
@@ -307,7 +311,7 @@ def test_a_head_that_trickles_in_is_given_up_too(slow_address: tuple[str, int]) 
 
 
 def test_a_connection_lives_on_between_requests(slow_address: tuple[str, int]) -> None:
-    with socket.create_connection(slow_address) as connection:
+    with connected(slow_address) as connection:
         for _ in range(2):
             connection.sendall(HEAD)
             assert b"200 OK" in answer_on(connection)
@@ -315,10 +319,10 @@ def test_a_connection_lives_on_between_requests(slow_address: tuple[str, int]) -
 
 
 def test_one_connection_too_many_is_refused(slow_address: tuple[str, int]) -> None:
-    opened = [socket.create_connection(slow_address) for _ in range(4)]
+    opened = [connected(slow_address) for _ in range(4)]
     try:
         time.sleep(0.1)
-        with socket.create_connection(slow_address) as further:
+        with connected(slow_address) as further:
             head, _, body = everything(further).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in head
         assert json.loads(body)["error"].startswith("Expected at most 4 open connections, got one more")
@@ -326,7 +330,7 @@ def test_one_connection_too_many_is_refused(slow_address: tuple[str, int]) -> No
     finally:
         for one in opened:
             one.close()
-    with socket.create_connection(slow_address) as connection:
+    with connected(slow_address) as connection:
         connection.sendall(HEAD)
         assert b"200 OK" in answer_on(connection)
 
@@ -334,15 +338,15 @@ def test_one_connection_too_many_is_refused(slow_address: tuple[str, int]) -> No
 def test_a_refused_client_that_is_uploading_reads_why(slow_address: tuple[str, int]) -> None:
     body = b"x" * (4 * 2**20)  # more than the buffers of both sides
     head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
-    opened = [socket.create_connection(slow_address) for _ in range(4)]
+    opened = [connected(slow_address) for _ in range(4)]
     try:
         time.sleep(0.1)
-        with socket.create_connection(slow_address) as further:
+        with connected(slow_address) as further:
             further.sendall(head + body)  # as http.client and requests do: all of it, then the answer
             found = everything(further)
         assert found.startswith(b"HTTP/1.1 503 ") and b"Expected at most 4 open connections" in found
         opened.pop().close()
-        with socket.create_connection(slow_address) as one_of_four:  # the refused one takes no place
+        with connected(slow_address) as one_of_four:  # the refused one takes no place
             one_of_four.sendall(HEAD)
             assert b"200 OK" in answer_on(one_of_four)
     finally:
@@ -351,10 +355,10 @@ def test_a_refused_client_that_is_uploading_reads_why(slow_address: tuple[str, i
 
 
 def test_a_refused_request_is_not_read_without_end(slow_address: tuple[str, int]) -> None:
-    opened = [socket.create_connection(slow_address) for _ in range(4)]
+    opened = [connected(slow_address) for _ in range(4)]
     try:
         time.sleep(0.1)
-        with socket.create_connection(slow_address) as further, pytest.raises(ConnectionError):
+        with connected(slow_address) as further, pytest.raises(ConnectionError):
             further.sendall(b"x" * 2**26)
     finally:
         for one in opened:

@@ -139,11 +139,12 @@ def test_a_damaged_training_file_is_one_sentence(rated: RatedSet, copy: Path, da
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("best", None, "Expected an object for best of quality in .*, got no such key: restore it"),
-        ("seconds", "12", "Expected a number for seconds of quality in .*, got '12': restore it"),
-        ("seconds", float("nan"), "Expected a number for seconds of quality in .*, got 'nan': restore it"),
-        ("test", [1], r"Expected an object or null for test of quality in .*, got '\[1\]': restore it"),
-        ("data", 3, "Expected text for data of quality in .*, got '3': restore it"),
+        ("best", None, "Expected an object for best of 'quality' in .*, got no such key: restore it"),
+        ("seconds", "12", "Expected a number for seconds of 'quality' in .*, got '12': restore it"),
+        ("seconds", float("nan"), "Expected a number for seconds of 'quality' in .*, got 'nan': restore it"),
+        ("test", [1], r"Expected an object or null for test of 'quality' in .*, got '\[1\]': restore it"),
+        ("threads", True, "Expected a number for threads of 'quality' in .*, got 'True': restore it"),
+        ("data", 3, "Expected text for data of 'quality' in .*, got '3': restore it"),
     ],
 )
 def test_a_wrong_value_in_the_training_file_is_named(copy: Path, key: str, value: Any, message: str) -> None:

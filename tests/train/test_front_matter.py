@@ -73,12 +73,12 @@ def test_what_was_not_measured_is_not_claimed() -> None:
 
 def test_a_figure_of_images_that_were_seen_is_no_result() -> None:
     seen = training()
-    seen["test"] = seen["test"] | {"contamination": {"label": "contaminated: the model had seen 3% of the prompts"}}  # type: ignore[operator]
+    seen["test"] = seen["test"] | {"contamination": {"label": "contaminated: the model had seen 3 % of the prompts"}}  # type: ignore[operator]
     text = card(CONFIG, "by prompt", {"quality": seen, "correspondence": training()})
     data = metadata(text)
     assert data.eval_results is not None
     assert {one.metric_name for one in data.eval_results} == {"SRCC of correspondence", "PLCC of correspondence"}
-    assert "**Contaminated: the model had seen 3% of the prompts. These figures overstate the model, so" in text
+    assert "**Contaminated: the model had seen 3 % of the prompts. These figures overstate the model, so" in text
     assert metadata(card(CONFIG, "by prompt", {"quality": seen})).eval_results is None
 
 

@@ -404,11 +404,11 @@ def test_what_a_model_has_seen_is_seen_again(rated: RatedSet, tmp_path: Path) ->
     assert contamination(what.split.test, seen).label == ""
     learnt = contamination(what.split.train, seen)
     assert (learnt.images, learnt.prompts) == (1.0, 1.0)
-    assert learnt.label == "contaminated: the model had seen 100% of the images and 100% of the prompts"
+    assert learnt.label == "contaminated: the model had seen 100 % of the images and 100 % of the prompts"
     chosen_by = contamination(what.split.validation, seen)  # they selected the epoch
     assert (chosen_by.images, chosen_by.prompts) == (1.0, 1.0)
     prompts = {"the model": replace(seen["the model"], images=frozenset())}
-    assert contamination(what.split.train, prompts).label.endswith("0% of the images and 100% of the prompts")
+    assert contamination(what.split.train, prompts).label.endswith("0 % of the images and 100 % of the prompts")
     mixed: list[Record] = [*what.split.train[:4], *what.split.test[:4]]
     assert contamination(mixed, seen).images == 0.5
 

@@ -58,9 +58,9 @@ def test_the_card_and_evaluate_measure_the_same_images(rated: RatedSet, tmp_path
     assert result.evaluation.agreement.rmse == pytest.approx(again.evaluation.agreement.rmse, abs=1e-4)
     entry = json.loads((what.out / "training.json").read_text())["correspondence"]
     assert entry["unread"] == sum(unread.values())
-    said = f"{sum(unread.values())} images left out: the text encoder does not read the prompt."
+    said = f"Left out: {sum(unread.values())} images whose prompt the text encoder does not read."
     assert said in (what.out / "README.md").read_text()
-    assert f"{unread['test']} test images left out: the text encoder does not read the prompt." in _summary(
+    assert f"Left out: {unread['test']} test images whose prompt the text encoder does not read." in _summary(
         result, what
     )
 
@@ -116,5 +116,5 @@ def test_a_benchmark_leaves_them_out_for_the_prompt_head_alone_and_says_so(rated
     assert set(prompt.names) == set(template.names) - unread
     encoders = {"source": "fake", "sha256": "f" * 64, "precision": "fp32"}
     text = markdown(summarise(plan, [template, prompt], encoders, None, len(unread)))
-    assert f"The prompt head leaves out {len(unread)} images: the text encoder does not read the prompt." in text
+    assert f"The prompt head leaves out {len(unread)} images whose prompt the text encoder does not read." in text
     assert "leaves out" not in markdown(summarise(plan, [template, prompt], encoders, None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +36,7 @@ FILE = _NamedPath(path_type=Path, dir_okay=False)
 FILE_OR_FOLDER = _NamedPath(path_type=Path)
 PLACE = _NamedPath()  # as written: it may be a URL
 FAILED_GATE = 3
-"""Exit code if a condition of ``gate`` or ``drift`` does not hold."""
+"""Exit code if a condition of ``gate`` or ``drift`` does not hold, or ``adapt`` made nothing better."""
 
 
 def stack(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
@@ -190,11 +190,14 @@ def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, al
     from mst_clipiqa.data import load
 
     rated = load(data, root, allow_missing=allow_missing, score_range=score_range)
-    for note in rated.notes:
-        click.echo(f"Note: {note}", err=True)
-    if rated.missing:
-        click.echo(f"Note: {len(rated.missing)} images are missing and left out.", err=True)
+    say_data_notes(rated.notes)
     return rated
+
+
+def say_data_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what the readers of a rated set, a split or pairs noted; their notes are without a period."""
+    for note in notes:
+        click.echo(f"Note: {note}.", err=True)
 
 
 def list_columns(flags: Mapping[str, Any]) -> ListColumns:

@@ -36,7 +36,7 @@ def keep_apart(inputs: Iterable[str | Path | None], output: Path, flag: str = "-
     Of a folder, the lists that prompts are read from without being named, such as ``metadata.csv``, are inputs too.
     """
     if any(_same(output, Path(one)) or _is_list_of(Path(one), output) for one in inputs if one is not None):
-        raise UsageError(f"Expected a file other than the input for {flag}, got {shown(output)}: name a new one.")
+        raise UsageError(f"Expected an output other than the input for {flag}, got {shown(output)}: name a new one.")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -65,8 +65,8 @@ class Seen:
         return f"{counted(self.rows, 'image')}, {self.failed:,} failed, {time}"
 
 
-def say_notes(notes: Sequence[str], without_prompt: int, rows: int) -> None:
-    """Say on stderr what was noted, and how many images a model that reads prompts scored without one."""
+def say_notes(notes: Sequence[str], without_prompt: int = 0, rows: int = 0) -> None:
+    """Say on stderr what was noted, and how many of the rows a model that reads prompts scored without one."""
     for note in notes:
         click.echo(f"Note: {note}", err=True)
     if without_prompt and not any("prompt" in note for note in notes):

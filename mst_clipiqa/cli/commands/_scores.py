@@ -21,7 +21,7 @@ from mst_clipiqa.cli.commands._options import (
     prompts_from_option,
     stack,
 )
-from mst_clipiqa.cli.commands._score_table import say_written
+from mst_clipiqa.cli.commands._score_table import say_notes, say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
 from mst_clipiqa.errors import counted, shown
 
@@ -103,8 +103,7 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
         for row in score_rows(scorer, items, intervals=intervals, more=FurtherColumns(more)):
             rows.append(row)
             advance(1)
-    for note in items.notes:
-        click.echo(f"Note: {note}", err=True)
+    say_notes(items.notes)
     return rows
 
 
@@ -146,7 +145,7 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
 
     write_rows(rows, how["output"], how["as_json"])
     if (how["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
-        click.echo(f"Note: {note}", err=True)
+        say_notes([note])
     return finish(left, how["left_out"])
 
 

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, FOLDER, encoding_options, load_scorer, rated_set
+from mst_clipiqa.cli.commands._options import (
+    FAILED_GATE,
+    FILE_OR_FOLDER,
+    FOLDER,
+    encoding_options,
+    load_scorer,
+    rated_set,
+)
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.adapt.build import Adapted
     from mst_clipiqa.data import RatedSet
-
-REFUSED = 3
-"""Exit code if the adapted model is no better."""
 
 
 @click.command("adapt")
@@ -89,7 +93,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
         found = build_adapted(job, lambda label, total: progress(label, total, quiet=quiet))
     except NotBetter as error:
         click.echo(f"{error}", err=True)
-        return REFUSED
+        return FAILED_GATE
     if not quiet:
         _say(found, output)
     return 0

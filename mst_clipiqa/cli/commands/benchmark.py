@@ -18,6 +18,7 @@ from mst_clipiqa.cli.commands._options import (
     rated_set,
     recipe_of,
     recipe_options,
+    say_data_notes,
     trained_encoders_options,
 )
 
@@ -58,8 +59,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
 
     check_drawing()
     plan = _plan(rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), flags)
-    for note in plan.split(0).notes:
-        click.echo(f"Note: {note}.", err=True)
+    say_data_notes(plan.split(0).notes)
     encoder = image_encoder(flags["encoders"], flags)
     output.mkdir(parents=True, exist_ok=True)
     prompts = "prompt" in plan.heads

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fail-if-worse",
     is_flag=True,
-    help="Exit with 3 if NEW is measurably worse overall, or if there is too little evidence to tell.",
+    help="Exit with 3 if NEW is measurably worse overall, lacks a score of OLD, or has too little evidence to tell.",
 )
 @generator_option
 @table_options
@@ -88,8 +88,8 @@ def command(
         write_rows([change.to_row() for change in found.changes], output, as_json)
     _say(found, pair_by)
     code = finish(found.left_out, left_out)
-    overall = [change for change in found.changes if not change.group]
-    return FAILED_GATE if fail_if_worse and any(map(is_worse, overall)) else code
+    is_bad = found.lost or any(is_worse(change) for change in found.changes if not change.group)
+    return FAILED_GATE if fail_if_worse and is_bad else code
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
@@ -98,6 +98,8 @@ def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     from mst_clipiqa.errors import shown
 
     warn_of_models(found.models)
+    for target in found.lost:
+        click.echo(f"Warning: nothing in the new table can be compared with the {target} in the old one.", err=True)
     for which, prompts in (("old", found.only_old), ("new", found.only_new)):
         if prompts:
             some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")

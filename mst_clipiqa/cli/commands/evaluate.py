@@ -18,7 +18,7 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
     rated_set,
 )
-from mst_clipiqa.errors import UsageError, counted
+from mst_clipiqa.errors import UsageError, counted, percent
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.assess import Assessed
@@ -168,8 +168,10 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
-    leaked = "" if images.leakage is None else f"; {images.leakage:.0%} of them have a prompt that was seen in training"
-    return _said(images.protocol + leaked, scorer), found
+    protocol = images.protocol
+    if images.leakage is not None:
+        protocol += f"; {percent(images.leakage)} of them have a prompt that was seen in training"
+    return _said(protocol, scorer), found
 
 
 def _said(protocol: str, scorer: Scorer) -> str:
@@ -185,7 +187,7 @@ def _print(words: str, found: list[Assessed]) -> None:
     console.print(words)
     for one in found:
         if one.evaluation is None:
-            console.print(f"{one.target}: none of {counted(one.unscored, 'image')} could be scored.")
+            console.print(f"{one.target}: no image could be scored, of {one.unscored:,}.")
             continue
         table = Table(
             "measure",
@@ -216,7 +218,7 @@ def _print(words: str, found: list[Assessed]) -> None:
                 "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
             )
         if one.unscored:
-            console.print(f"{counted(one.unscored, 'image')} without a score of {one.target} left out.")
+            console.print(f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}.")
         if not one.contamination.checked:
             console.print("Not checked for contamination: name the model with --model.")
         elif one.contamination.label:

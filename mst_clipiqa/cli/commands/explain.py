@@ -74,11 +74,11 @@ def _require_place(folder: Path) -> None:
     """Refuse a folder that cannot be made, before the work that it is for."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise _not_writable(folder, f"{there} is {'read-only' if there.is_dir() else 'a file'}")
+        raise _not_writable(folder, f"{shown(there)} is {'read-only' if there.is_dir() else 'a file'}")
 
 
 def _not_writable(folder: Path, why: str) -> UsageError:
-    return UsageError(f"Expected a writable folder, got {folder} ({why}): name another folder.")
+    return UsageError(f"Expected a writable folder, got {shown(folder)} ({why}): name another folder.")
 
 
 def _write(found: Explanation, folder: Path, target: str) -> None:

@@ -101,7 +101,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     )
     try:
         with progress("Scoring", quiet=quiet or not sys.stderr.isatty()) as advance:
-            summary = run(job, advance, lambda note: click.echo(f"Note: {note}", err=True))
+            summary = run(job, advance, lambda note: say_notes([note]))
     except KeyboardInterrupt:
         click.echo("Stopped. Repeat the command to continue: finished parts are kept.", err=True)
         return 130

@@ -18,6 +18,7 @@ from mst_clipiqa.cli.commands._options import (
     rated_set,
     recipe_of,
     recipe_options,
+    say_data_notes,
     trained_encoders_options,
 )
 from mst_clipiqa.errors import UsageError, counted
@@ -74,8 +75,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     recipe = recipe_of(flags["recipe"], flags["changes"], flags["seed"])
     rated, preferences = _data(flags)
     split = _split(rated, preferences, flags)
-    for note in split.notes:
-        click.echo(f"Note: {note}.", err=True)
+    say_data_notes(split.notes)
     job = TrainingJob(
         rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"], preferences=preferences
     )
@@ -99,8 +99,7 @@ def _data(flags: dict[str, Any]) -> tuple[RatedSet, PreferenceSet | None]:
     preferences = None
     if flags["pairs"] is not None:
         preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
-        for note in preferences.images.notes:
-            click.echo(f"Note: {note}.", err=True)
+        say_data_notes(preferences.images.notes)
     if flags["data"]:
         return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), preferences
     if preferences is None:
@@ -142,7 +141,7 @@ def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
         tested = f"{counted(pairs.pairs, 'test pair')} of {counted(pairs.groups, 'prompt')}"
         lines.append(f"{job.target} on {tested}: {pairs.accuracy:.4f} ordered right ({ends}){clean}.")
     if result.unread:
-        lines.append(f"{counted(result.unread, 'test image')} left out: the text encoder does not read the prompt.")
+        lines.append(f"Left out: {counted(result.unread, 'test image')} whose prompt the text encoder does not read.")
     if result.lacks:
         lines.append(
             f"The model has no {' and no '.join(result.lacks)}: half of the validation part calibrates them, and that "
