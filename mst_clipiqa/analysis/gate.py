@@ -177,9 +177,7 @@ def check_not_worse(
     compared = {change.target for change in found.changes}
     lost = [t for t in TARGETS if t not in compared and any(number(row, t) is not None for row in good[0])]
     missing = [
-        Checked(
-            "--not-worse-than", False, f"nothing can be compared with the {target} in {name}", limit=-(margin or 0.0)
-        )
+        Checked("--not-worse-than", False, f"nothing can be compared with the {target} in {name}", limit=_limit(margin))
         for target in lost
     ]
     return [*(_not_worse(change, name, margin) for change in found.changes), *missing]
@@ -202,9 +200,11 @@ def _not_worse(change: Change, name: str, margin: float | None) -> Checked:
         words = f"{change.target} {known} worse than in {name} by more than {margin:g}: {change.evidence}"
     else:
         passed, words = True, f"{change.target} is not measurably worse than in {name}: {change.evidence}"
-    return Checked(
-        "--not-worse-than", passed, words, change.difference, low, high, limit=0.0 - (margin or 0.0)
-    )  # not -0.0
+    return Checked("--not-worse-than", passed, words, change.difference, low, high, limit=_limit(margin))
+
+
+def _limit(margin: float | None) -> float:
+    return 0.0 - (margin or 0.0)  # not -0.0
 
 
 def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: bool) -> Checked:

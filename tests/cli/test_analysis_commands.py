@@ -686,6 +686,13 @@ def seeded(path: Path, *cells: tuple[str, int, float]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("flag", ["--margin", "--level"])
+def test_a_limit_that_is_no_number_is_refused(here: Path, flag: str) -> None:
+    found = call("gate", table(here / "s.csv"), "--not-worse-than", here / "s.csv", flag, "nan")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert f"Invalid value for '{flag}': nan is not a number." in found.stderr
+
+
 def test_drift_and_gate_pair_by_a_column_as_compare_settings_does(tmp_path: Path) -> None:
     old = seeded(tmp_path / "old.csv", ("cat", 1, 2.0), ("cat", 2, 5.0), ("dog", 1, 3.0))
     new = seeded(tmp_path / "new.csv", ("cat", 1, 2.5), ("dog", 1, 3.5), ("dog", 7, 0.0))

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, FOLDER, encoding_options, load_scorer, rated_set
+from mst_clipiqa.cli.commands._options import (
+    FILE_OR_FOLDER,
+    FOLDER,
+    NumberRange,
+    encoding_options,
+    load_scorer,
+    rated_set,
+)
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ REFUSED = 3
     "--labels",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 0.9),
+    type=NumberRange(0, 0.9),
     help="Share of the rated images to train on.",
 )
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
@@ -45,7 +52,7 @@ REFUSED = 3
     "--anchor",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     help="Weight of staying near the scores of MODEL.",
 )
 @click.option("--seed", default=0, show_default=True, help="Random seed.")
