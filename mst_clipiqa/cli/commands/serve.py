@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import (
-    NumberRange,
-    granularity_option,
-    load_scorer,
-    model_options,
-    service_options,
-    stack,
-)
+from mst_clipiqa.cli.commands._options import granularity_option, load_scorer, model_options, service_options, stack
 from mst_clipiqa.errors import UsageError, missing
 
 if TYPE_CHECKING:
@@ -33,7 +26,7 @@ _HIGHEST = 1e12  # of any of these that is no whole number
 
 
 def _limit(name: str, value: float, text: str) -> Callable[[Any], Any]:
-    kind = click.IntRange(min=1) if isinstance(value, int) else NumberRange(min=0, min_open=True)
+    kind = click.IntRange(min=1) if isinstance(value, int) else click.FloatRange(min=0, min_open=True)
     return click.option(name, type=kind, default=value, show_default=True, help=text)
 
 
