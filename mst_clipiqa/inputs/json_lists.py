@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import DataError, shown
-from mst_clipiqa.tables.cells import as_written
+from mst_clipiqa.tables.cells import TOO_DEEP, as_written
 from mst_clipiqa.tables.lines import open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 
@@ -27,15 +27,24 @@ def json_list(path: Path) -> Iterator[tuple[str, Any, str | None]]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
     if isinstance(value, _Pairs) and _is_row(dict(value)):
-        yield f"the object in {shown(path)}", _as_row(value), None
+        yield _read(f"the object in {shown(path)}", _as_row, value)
     elif isinstance(value, _Pairs):
         for name, inner in value:
-            yield f"{shown(name)} in {shown(path)}", _named(name, inner), None
+            yield _read(f"{shown(name)} in {shown(path)}", _named, name, inner)
     elif isinstance(value, list):
         for number, row in enumerate(value, 1):
-            yield f"entry {number} of {shown(path)}", _as_row(row) if isinstance(row, _Pairs) else row, None
+            where = f"entry {number} of {shown(path)}"
+            yield _read(where, _as_row, row) if isinstance(row, _Pairs) else (where, row, None)
     else:
         raise DataError(f'Expected {{"file": "prompt", ...}} or a list of objects in {shown(path)}: correct it.')
+
+
+def _read(where: str, convert: Callable[..., Any], *args: Any) -> tuple[str, Any, str | None]:
+    """Return where a row is, the row, and why it cannot be read."""
+    try:
+        return where, convert(*args), None
+    except RecursionError:
+        return where, None, TOO_DEEP
 
 
 def _is_row(value: dict[str, Any]) -> bool:

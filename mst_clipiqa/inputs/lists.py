@@ -12,7 +12,7 @@ from typing import Any
 from mst_clipiqa.errors import DataError, counted, shown
 from mst_clipiqa.inputs.json_lists import json_list
 from mst_clipiqa.inputs.spelling import on_disk
-from mst_clipiqa.tables.cells import Cell, count, from_csv_cell, from_csv_header, nested, unmarked
+from mst_clipiqa.tables.cells import TOO_DEEP, Cell, count, from_csv_cell, from_csv_header, nested, unmarked
 from mst_clipiqa.tables.lines import check_once, csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 from mst_clipiqa.tables.parquet import stream
@@ -195,7 +195,11 @@ def _from_objects(
             prompt_at = find_column(names, columns.prompts)
             prompt = value[names[prompt_at]] if prompt_at is not None else None
             from_here = Path() if set(names) >= _OURS else home
-            yield _entry(where, from_here, value[names[file_at]], prompt, _others(_cells(value), file_at, prompt_at))
+            cells = _cells(value)
+            if cells is None:
+                yield Entry(where, problem=f"{where} is {TOO_DEEP}")
+            else:
+                yield _entry(where, from_here, value[names[file_at]], prompt, _others(cells, file_at, prompt_at))
         else:
             yield Entry(where, problem=f'{where} is not an object such as {{"file": ..., "prompt": ...}}')
 
@@ -218,8 +222,10 @@ def _from_stored(path: Path, columns: ListColumns) -> Iterator[Entry]:
         names = list(row.cells)
         prompt_at = find_column(names, columns.prompts)
         prompt = row.cells[names[prompt_at]] if prompt_at is not None else None
-        entry = _entry(where, path, row.name, prompt, _others(_cells(row.cells), None, prompt_at))
-        yield replace(entry, stored=row.image, path=f"{path}/{row.name}", problem=row.problem or entry.problem)
+        cells = _cells(row.cells)
+        entry = _entry(where, path, row.name, prompt, _others(cells or {}, None, prompt_at))
+        problem = row.problem or entry.problem or (f"{where} is {TOO_DEEP}" if cells is None else None)
+        yield replace(entry, stored=row.image, path=f"{path}/{row.name}", problem=problem)
 
 
 def _others(row: Mapping[str, Cell], file_at: int | None, prompt_at: int | None) -> dict[str, Cell]:
@@ -234,9 +240,12 @@ def _others(row: Mapping[str, Cell], file_at: int | None, prompt_at: int | None)
     }
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
-    """Return values of JSON or Parquet as cells; lists and objects as their JSON."""
-    return {name: nested(value) if isinstance(value, list | dict) else count(value) for name, value in row.items()}
+def _cells(row: Mapping[str, Any]) -> dict[str, Cell] | None:
+    """Return values of JSON or Parquet as cells; lists and objects as their JSON, or None if they are too deep."""
+    try:
+        return {name: nested(value) if isinstance(value, list | dict) else count(value) for name, value in row.items()}
+    except RecursionError:
+        return None
 
 
 def _prompt_alone(row: dict[str, Any]) -> str | None:

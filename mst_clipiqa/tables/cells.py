@@ -18,6 +18,8 @@ from typing import Any, Self, TypeAlias
 Cell: TypeAlias = str | float | int | None
 """What a table can hold: text, a number, true or false (a bool, which is an int), or None for a missing value."""
 
+TOO_DEEP = "nested too deeply"
+"""Why a row of JSON cannot be read whose lists and objects are nested hundreds of levels deep."""
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as long as a seed of 64 bits
 _RUNS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
@@ -135,7 +137,11 @@ def from_json(text: str) -> Any:
 
 
 def nested(value: object) -> str:
-    """Return a list or object of JSON as the text of a cell: numbers as they were written, null where not finite."""
+    """Return a list or object of JSON as the text of a cell: numbers as they were written, null where not finite.
+
+    Raises:
+        RecursionError: it is nested too deeply, which json notices only if it is much deeper.
+    """
     return _json(_finite(value))
 
 

@@ -184,6 +184,7 @@ def test_a_score_that_is_no_longer_there_fails() -> None:
     old = [{**row, "correspondence": 3.0} for row in FOUR]
     quality, found = check_not_worse(old, FOUR, "old")
     assert (quality.passed, found.passed, found.value) == (True, False, None)
+    assert str(found.limit) == str(quality.limit) == "0.0"  # not -0.0
     assert found.sentence == "nothing can be compared with the correspondence in old"
     elsewhere = [*FOUR, {**old[0], "prompt": "a fox"}]  # it has one, but of none of the old prompts
     assert [one.passed for one in check_not_worse(old, elsewhere, "old")] == [True, False]

@@ -195,6 +195,12 @@ def test_filter_counts_one_row_as_one(here: Path) -> None:
     assert "1 row kept, 2 not." in call("filter", "scores.csv", "--min-quality", "3.5").stderr
 
 
+def test_filter_that_keeps_nothing_is_a_table_for_the_next_command(here: Path) -> None:
+    nothing = call("filter", table(here / "scores.csv"), "--min-quality", "99")
+    assert nothing.stdout == "file\n"
+    assert call("rank", "-", stdin=nothing.stdout_bytes).exit_code == 0
+
+
 def test_filter_lists(here: Path) -> None:
     before = tree()
     result = call("filter", "scores.csv", "--min-correspondence", "3", "--list")
@@ -698,6 +704,13 @@ def seeded(path: Path, *cells: tuple[str, int, float]) -> Path:
     lines = ["prompt,seed,quality", *(",".join(map(str, cell)) for cell in cells)]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.mark.parametrize("flag", ["--margin", "--level"])
+def test_a_limit_that_is_no_number_is_refused(here: Path, flag: str) -> None:
+    found = call("gate", table(here / "s.csv"), "--not-worse-than", here / "s.csv", flag, "nan")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert f"Invalid value for '{flag}': nan is not a number." in found.stderr
 
 
 def test_drift_and_gate_pair_by_a_column_as_compare_settings_does(tmp_path: Path) -> None:

@@ -655,6 +655,16 @@ def test_numbers_inside_lists_and_objects_of_json_stay_as_they_are(name: str) ->
     assert item.more == {"made": inner.replace("HUGE", "null")}
 
 
+@pytest.mark.parametrize(("name", "where"), [("l.json", "entry 1"), ("l.jsonl", "line 1")])
+def test_a_row_of_json_that_is_nested_too_deeply_is_a_row_with_its_reason(name: str, where: str) -> None:
+    tree("a.png")
+    rows = [f'{{"file": "a.png", "made": {"[" * depth}{"]" * depth}}}' for depth in (900, 9)]
+    Path(name).write_text("[{},{}]".format(*rows) if name == "l.json" else "\n".join(rows))
+    deep, fine = expand(name)
+    assert deep.problem == f"Expected a file in each row, but {where} of '{name}' is nested too deeply."
+    assert (fine.problem, fine.more) == (None, {"made": "[" * 9 + "]" * 9})
+
+
 def test_a_row_that_cannot_be_used_keeps_its_other_columns() -> None:
     tree("a.png", l__csv="file,prompt,seed\n,x,1\na.png,x,2\n")
     assert [(item.problem is None, item.more) for item in expand("l.csv")] == [

@@ -122,12 +122,12 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
     from mst_clipiqa.tables.cells import count
     from mst_clipiqa.tables.table import write_table
 
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["file"]  # a table has a header
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:
         replaced = output.exists()
-        write_table(output, columns or ["file"], whole)
+        write_table(output, columns, whole)
         say_written(output, counted(len(whole), "row"), replaced=replaced)
     elif sys.stdout.isatty() and not as_json:
         _print(whole, columns)
@@ -174,7 +174,7 @@ def finish(left: Sequence[LeftOut], left_file: Path | None = None, what: str = "
 def _to_stdout(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool) -> None:
     from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 
-    if columns and not as_json:
+    if not as_json:
         click.echo(csv_header(columns), nl=False)
     write = json_row if as_json else csv_row
     click.echo(b"".join(write(row, columns) for row in rows), nl=False)

@@ -11,6 +11,7 @@ from mst_clipiqa.cli.commands._options import (
     FAILED_GATE,
     FILE_OR_FOLDER,
     FOLDER,
+    NumberRange,
     encoding_options,
     load_scorer,
     rated_set,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     "--labels",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 0.9),
+    type=NumberRange(0, 0.9),
     help="Share of the rated images to train on.",
 )
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     "--anchor",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     help="Weight of staying near the scores of MODEL.",
 )
 @click.option("--seed", default=0, show_default=True, help="Random seed.")

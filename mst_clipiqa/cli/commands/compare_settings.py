@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.cli.commands._options import NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import finish, pair_by_option, read_source, table_options, write_rows
 
@@ -23,7 +24,7 @@ from mst_clipiqa.cli.commands._scores import finish, pair_by_option, read_source
     show_default=True,
     help="Columns of numbers to compare; higher is better, except for negative_match.",
 )
-@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
+@click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
 @table_options
 def command(

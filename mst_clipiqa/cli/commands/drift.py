@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FAILED_GATE
+from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
     finish,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.argument("new")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also compare each group in this column; repeatable.")
 @pair_by_option
-@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
+@click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
 @click.option("--unpaired", is_flag=True, help="Compare the means of all prompts, even if the tables share none.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FAILED_GATE
+from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
     json_option,
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 @click.option("--not-worse-than", "old", metavar="OLD", help="Older scores; fail if SOURCE is measurably worse.")
 @click.option(
     "--margin",
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     help="With --not-worse-than: fail unless a loss larger than this can be excluded; a smaller one passes.",
 )
 @pair_by_option
 @click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
-@click.option("--level", default=95.0, show_default=True, type=click.FloatRange(50, 99.9), help="Confidence, in %.")
+@click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %.")
 @click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
 @output_option
 @json_option

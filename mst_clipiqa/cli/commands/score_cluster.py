@@ -13,6 +13,7 @@ from mst_clipiqa.cli.commands._options import (
     FILE,
     FOLDER,
     PLACE,
+    NumberRange,
     batch_options,
     color_option,
     device_options,
@@ -43,7 +44,7 @@ from mst_clipiqa.errors import UsageError, counted, shown
     "--gpus-per-actor",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     help="GPUs per actor, or a fraction of one.",
 )
 @click.option(
