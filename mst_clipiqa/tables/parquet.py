@@ -40,11 +40,15 @@ def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Seq
 
 
 def _kind(value: str | float | int) -> type:
-    """Return the type that holds one value; text holds whole numbers that are too large for a float."""
+    """Return the type that holds one value.
+
+    Text holds whole numbers that are too large for a float, and those beyond a signed integer of 64 bits that an unsigned
+    one would hold, such as seeds, all of whose digits matter.
+    """
     if isinstance(value, str | bool):
         return type(value)
-    if isinstance(value, int) and abs(value) < 2**63:
-        return int
+    if isinstance(value, int) and abs(value) < 2**64:
+        return int if abs(value) < 2**63 else str
     try:
         float(value)
     except OverflowError:

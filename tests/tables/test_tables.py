@@ -285,6 +285,12 @@ def test_parquet_takes_any_whole_number_and_any_name(tmp_path: Path) -> None:
     assert read_table(path) == [{"huge": str(10**400), "\\udce9": 1}, {"huge": "7", "\\udce9": None}]
 
 
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
+def test_parquet_keeps_the_digits_of_a_seed(tmp_path: Path, seed: int) -> None:
+    path = written(tmp_path / "t.parquet", [{"seed": seed}, {"seed": 7}], ["seed"])
+    assert read_table(path) == [{"seed": str(seed)}, {"seed": "7"}]
+
+
 def test_parquet_is_written_and_read_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("mst_clipiqa.tables.parquet.ROW_GROUP", 10)
