@@ -42,8 +42,8 @@ def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Seq
 def _kind(value: str | float | int) -> type:
     """Return the type that holds one value.
 
-    Text holds whole numbers that are too large for a float, and those beyond a signed integer of 64 bits that an unsigned
-    one would hold, such as seeds, all of whose digits matter.
+    Text holds whole numbers that are too large for a float. It also holds those that need all 64 bits of an unsigned
+    integer: they may be seeds, all of whose digits matter.
     """
     if isinstance(value, str | bool):
         return type(value)
