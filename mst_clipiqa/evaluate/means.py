@@ -41,6 +41,8 @@ from mst_clipiqa.evaluate.resampling import (
     Interval,
     Resampling,
     draw_counts,
+    full_spread,
+    group_count,
     group_index,
     interval,
     normal,
@@ -63,7 +65,7 @@ def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, h
     index = group_index(groups, len(x))
     value = float(x.mean())
     found = interval(value, _resampled(x, index, how), index, how)
-    return _at_least(found, student(_count(index) - 1, how) * math.sqrt(_variance(x, index)))
+    return _at_least(found, student(group_count(index) - 1, how) * math.sqrt(_variance(x, index)))
 
 
 def unpaired_difference(
@@ -90,10 +92,10 @@ def unpaired_difference(
     for seed, values, groups in ((2 * how.seed, old, old_groups), (2 * how.seed + 1, new, new_groups)):
         x = np.asarray(values, np.float64)
         index = group_index(groups, len(x))
-        means = x.mean() + _full(index) * (_resampled(x, index, replace(how, seed=seed)) - x.mean())
+        means = x.mean() + full_spread(index) * (_resampled(x, index, replace(how, seed=seed)) - x.mean())
         sides.append((float(x.mean()), means, index, _variance(x, index)))
     (was, before, first, spread), (now, after, second, other) = sides
-    free = [max(_count(index) - 1, 1) for index in (first, second)]
+    free = [max(group_count(index) - 1, 1) for index in (first, second)]
     each = spread**2 / free[0] + other**2 / free[1]
     end = student(min((spread + other) ** 2 / each, 2 * min(free)), how) if each > 0 else normal(how)
     gaps = (after - now) - (before - was)
@@ -111,14 +113,14 @@ def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how
     """
     x = np.asarray(has, bool)
     index, value = group_index(groups, len(x)), float(x.mean())
-    if _count(index) < 2:
+    if group_count(index) < 2:
         return _unknown(value, index, how)
     size, tail = max(_independent(x, index, how), 1 / _ROUND), (1 - how.level) / 2
     hits = value * size
     low = float(scipy.special.betaincinv(hits, size - hits + 1, tail)) if value > 0 else 0.0
     high = float(scipy.special.betaincinv(hits + 1, size - hits, 1 - tail)) if value < 1 else 1.0
     low, high = math.floor(low * _ROUND) / _ROUND, math.ceil(high * _ROUND) / _ROUND
-    return Interval(value, low, high, how.level, 0, _count(index))
+    return Interval(value, low, high, how.level, 0, group_count(index))
 
 
 def quantile_interval(
@@ -137,7 +139,7 @@ def quantile_interval(
     x = np.asarray(values, np.float64)
     ordered, index = np.sort(x), group_index(groups, len(x))
     value = _at(ordered, q)
-    if _count(index) < 2:
+    if group_count(index) < 2:
         return _unknown(value, index, how)
     size, tail = math.floor(_independent(x <= value, index, how)), (1 - how.level) / 2
     below, above = (float(end) for end in scipy.stats.binom.ppf([tail, 1 - tail], size, q))
@@ -145,17 +147,12 @@ def quantile_interval(
     if size < 1 or below < 1 or above > size:
         return _unknown(value, index, how)
     low = ordered[max(math.floor(len(x) * below / size), 1) - 1]
-    return Interval(value, float(low), _at(ordered, above / size), how.level, 0, _count(index))
+    return Interval(value, float(low), _at(ordered, above / size), how.level, 0, group_count(index))
 
 
 def _resampled(x: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
     """Return the mean of each resample, float (resamples,)."""
     return np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)])
-
-
-def _full(index: NDArray[np.int64]) -> float:
-    """Return by what resampled means must be further apart for their variance to be that of the mean."""
-    return math.sqrt(_count(index) / max(_count(index) - 1, 1))
 
 
 def _at_least(found: Interval, half: float) -> Interval:
@@ -189,10 +186,6 @@ def _at(ordered: Floats, q: float) -> float:
     return float(ordered[min(max(place, 1), len(ordered)) - 1])
 
 
-def _count(index: NDArray[np.int64]) -> int:
-    return int(index.max()) + 1 if index.size else 0
-
-
 def _unknown(value: float, index: NDArray[np.int64], how: Resampling) -> Interval:
     nan = float("nan")
-    return Interval(value, nan, nan, how.level, 0, _count(index), "too few for an interval")
+    return Interval(value, nan, nan, how.level, 0, group_count(index), "too few for an interval")

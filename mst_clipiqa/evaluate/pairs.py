@@ -10,7 +10,15 @@ import scipy  # its parts are imported when used
 from numpy.typing import ArrayLike
 
 from mst_clipiqa.evaluate.measures import Floats, paired
-from mst_clipiqa.evaluate.resampling import DEFAULT, ROUNDING, Resampling, draw_counts, group_index, interval
+from mst_clipiqa.evaluate.resampling import (
+    DEFAULT,
+    ROUNDING,
+    Resampling,
+    draw_counts,
+    group_count,
+    group_index,
+    interval,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def pair_accuracy(
     x, y = paired(predictions, mos)
     index = group_index(groups, len(x))
     order = np.argsort(index, kind="stable")
-    count = int(index.max()) + 1 if index.size else 0
+    count = group_count(index)
     hits, pairs = np.zeros(count), np.zeros(count)
     largest = int(np.bincount(index).max()) if index.size else 0
     for step in range(1, largest):  # covers every pair of a group: their distance in the sorted order is one of these
@@ -94,7 +102,7 @@ def preference_accuracy(
     x, y = paired(differences, preferred)
     index = group_index(groups, len(x))
     told = y != 0.5
-    count = int(index.max()) + 1 if index.size else 0
+    count = group_count(index)
     hit = (np.sign(x[told]) * np.sign(y[told] - 0.5) + 1) / 2
     hits = np.bincount(index[told], weights=hit, minlength=count).astype(np.float64)
     pairs = np.bincount(index[told], minlength=count).astype(np.float64)

@@ -127,10 +127,14 @@ def normal(how: Resampling) -> float:
     return float(scipy.special.ndtri((1 + how.level) / 2))
 
 
+def full_spread(index: NDArray[np.int64]) -> float:
+    """Return by what resampled values must be further apart for their variance to be that of the value."""
+    return math.sqrt(group_count(index) / max(group_count(index) - 1, 1))
+
+
 def widened(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
     """Return resampled values as far from the value as the number of groups asks for; see the module."""
-    groups = int(index.max()) + 1 if index.size else 0
-    factor = math.sqrt(groups / max(groups - 1, 1)) * student(groups - 1, how) / normal(how)
+    factor = full_spread(index) * student(group_count(index) - 1, how) / normal(how)
     return np.asarray(value + factor * (values - value))
 
 
@@ -156,7 +160,7 @@ def interval(
 
 def percentiles(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
     """Return the percentile interval of values, or the reason why there is none; arguments as for ``interval``."""
-    count = int(index.max()) + 1 if index.size else 0
+    count = group_count(index)
     defined = values[np.isfinite(values)]
     why = None
     if count < 2:
@@ -183,10 +187,15 @@ def group_index(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
 
 
+def group_count(index: NDArray[np.int64]) -> int:
+    """Return how many groups there are, from what ``group_index`` returns."""
+    return int(index.max()) + 1 if index.size else 0
+
+
 def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
     """Yield counts, float (some resamples, n): how often each image was drawn in each resample."""
     generator = np.random.default_rng(how.seed)
-    groups = int(index.max()) + 1 if index.size else 0
+    groups = group_count(index)
     step = max(1, COUNTS_AT_ONCE // max(len(index), 1))
     for start in range(0, how.resamples if groups else 0, step):
         rows = min(step, how.resamples - start)

@@ -21,8 +21,8 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
 def save_list(folder: Path) -> Path:
     """Save what stdin holds as a list in a folder, and return its path.
 
-    Its format shows in its first bytes; names end in line ends or, as of ``find -print0``, in NUL. The
-    latter may contain line ends, so they are saved as JSON lines.
+    Its format shows in its first bytes. Names end in line ends or, from ``find -print0``, in NUL; the latter may
+    contain line ends, so they are saved as JSON lines.
 
     Raises:
         UsageError: stdin is empty, or holds an image.

@@ -33,7 +33,7 @@ class _NamedPath(click.Path):
 
 
 class NumberRange(click.FloatRange):
-    """A number within limits, which nan passes by, as it compares with none."""
+    """A number within limits; click's own type lets nan through, as every comparison with it is false."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
