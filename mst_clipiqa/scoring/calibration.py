@@ -31,8 +31,8 @@ from mst_clipiqa.tables.atomic import write_atomically
 LEAST_SAVED = 0.05
 """Share of the encoders' time that a tolerance must save."""
 _FEWEST_BELOW = 20  # images below fine from which a share can be estimated
-CALIBRATION_FORMAT = "2"
-"""Of the file; 1 had limits on e in place of a price."""
+CALIBRATION_FORMAT = "3"
+"""Of the file; 1 had limits on e in place of a price, 2 had estimates that are linear in x."""
 PARTS = 6
 """Parts of the prompts."""
 _ADVICE = "run mst-clipiqa calibrate on rated images, or use --granularity fine"
@@ -215,7 +215,8 @@ class Calibration:
         tensors = {f"reference.{name}": torch.from_numpy(a) for name, a in self.reference.to_arrays().items()}
         tensors |= {"is_familiar": self.is_familiar, "part": self.part.to(torch.uint8)}
         for name, estimator in self.estimators.items():
-            tensors |= {f"{name}.weight": estimator.weight.half(), f"{name}.spread": estimator.spread.half()}
+            tensors |= {f"{name}.{kind}": getattr(estimator, kind).half() for kind in ("landmarks", "weight", "spread")}
+            tensors[f"{name}.width"] = estimator.width
             tensors[f"{name}.measured"] = self.measured[name].half()
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         about = {"calibration_format": CALIBRATION_FORMAT, "on": json.dumps(asdict(self.on))}
@@ -284,13 +285,15 @@ def _read(tensors: Mapping[str, Tensor], on: CalibratedOn, model: TrainedModel) 
     fits &= set(on.costs) == set(names)
     fits &= all(0 < cost < math.inf for cost in on.costs.values())
     for name in names:
-        weight, spread, measured = (tensors[f"{name}.{kind}"] for kind in ("weight", "spread", "measured"))
+        kinds = ("landmarks", "width", "weight", "spread")
+        landmarks, width, weight, spread = found = [tensors[f"{name}.{kind}"].float() for kind in kinds]
         inputs = encoders.dim + (0 if name == names[0] else dim_f)
-        fits &= weight.shape == (inputs + 1, dim_f) and spread.shape[1:] == (dim_f,)
-        fits &= measured.shape == (len(part), targets, 2)
-        if not fits or not weight.isfinite().all() or not spread.isfinite().all():
+        fits &= landmarks.shape[1:] == (inputs,) and width.shape == () and bool((width > 0).all())
+        fits &= weight.shape == (inputs + len(landmarks) + 1, dim_f) and spread.shape[1:] == (dim_f,)
+        fits &= tensors[f"{name}.measured"].shape == (len(part), targets, 2)
+        if not fits or not all(tensor.isfinite().all() for tensor in found):
             raise ValueError(f"numbers of {name} that do not fit it")
-        estimators[name] = FineEstimator(weight.float(), spread.float())
+        estimators[name] = FineEstimator(landmarks, width, weight, spread)
     arrays = {k.removeprefix("reference."): v.numpy() for k, v in tensors.items() if k.startswith("reference.")}
     measured_all = {name: tensors[f"{name}.measured"].float() for name in names}
     return Calibration(estimators, measured_all, is_familiar, part, Reference.from_arrays(arrays), on)

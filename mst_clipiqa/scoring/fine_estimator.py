@@ -1,11 +1,14 @@
 """What a part of the views says about f_f, and by how much scores then depend on the rest.
 
 x    = f_c at coarse granularity, [f_c ; f_K] at native:K, where f_K is the fine feature of K crops
-f_f' = A x + b                estimate of the fine feature (ridge regression)
+k_j  = exp(-|x - l_j|^2 / w)  nearness to each of some of the images that fit the estimate
+f_f' = A x + B k + b          estimate of the fine feature (ridge regression)
 s'   = score(f_c, f_f')       through the same fusion and heads, so any prompt works
 e    = |R ds/df_f|            deviation of the score, to first order: R^T R is the covariance of f_f - f_f'
 
 The slope is taken at the estimate from f_c alone, so that e of every granularity is known before any crop is encoded.
+
+Source: Williams and Seeger, "Using the Nystroem Method to Speed Up Kernel Machines", 2001, for k.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from torch import Tensor
 
 from mst_clipiqa.scoring.predictor import Predictor
 
-_RIDGE = 100.0
+_RIDGE, _RIDGE_NEAR = 100.0, 0.3  # of A and b, and of B
+_LANDMARKS = 256
 _DIRECTIONS = 64  # of the covariance of residuals
 
 
@@ -27,30 +31,46 @@ class FineEstimator:
     """The estimate of one granularity.
 
     Attributes:
-        weight: A and b, float32 (inputs + 1, D_f).
+        landmarks: l, float32 (landmarks, inputs).
+        width: w, float32 ().
+        weight: A, B and b, float32 (inputs + landmarks + 1, D_f).
         spread: R, float32 (directions, D_f).
     """
 
+    landmarks: Tensor
+    width: Tensor
     weight: Tensor
     spread: Tensor
 
     def fine(self, x: Tensor) -> Tensor:
         """Return f_f', float32 (batch, D_f), of x, float32 (batch, inputs); no row depends on another."""
-        x = x.double()
-        return (x @ self.weight[:-1].double() + self.weight[-1].double()).float()
+        return (_inputs(x, self.landmarks, self.width) @ self.weight.double()).float()
 
 
-def fit_weight(x: Tensor, f_f: Tensor) -> Tensor:
-    """Return A and b, float32 (inputs + 1, D_f), rounded as a file holds them.
+def fit_estimator(x: Tensor, f_f: Tensor, spread: Tensor) -> FineEstimator:
+    """Return the estimator that some images fit, with numbers rounded as a file holds them.
 
     Args:
-        x: what is seen of the images that fit them, float32 (images, inputs).
+        x: what is seen of the images, float32 (images, inputs).
         f_f: float32 (images, D_f).
+        spread: R, float32 (directions, D_f).
     """
-    ones = torch.cat([x, torch.ones(len(x), 1)], dim=1).double()
-    a = ones.T @ ones + _RIDGE * torch.eye(ones.shape[1], dtype=torch.float64)
-    weight: Tensor = torch.linalg.solve(a, ones.T @ f_f.double())
-    return weight.half().float()
+    landmarks = x[torch.linspace(0, len(x) - 1, min(_LANDMARKS, len(x))).round().long()].half().float()
+    apart = torch.pdist(landmarks.double()) ** 2
+    width = apart.median().clamp(min=torch.finfo(torch.float32).tiny).float()  # images may be all alike
+    seen = _inputs(x, landmarks, width)
+    ridge = torch.full((seen.shape[1],), _RIDGE, dtype=torch.float64)
+    ridge[x.shape[1] : -1] = _RIDGE_NEAR
+    weight = torch.linalg.solve(seen.T @ seen + torch.diag(ridge), seen.T @ f_f.double())
+    return FineEstimator(landmarks, width, weight.half().float(), spread)
+
+
+def _inputs(x: Tensor, landmarks: Tensor, width: Tensor) -> Tensor:
+    """Return [x ; k ; 1], float64 (batch, inputs + landmarks + 1)."""
+    x = x.double()
+    # Not by matrix products, whose rounding depends on the batch.
+    apart = torch.cdist(x, landmarks.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+    return torch.cat([x, torch.exp(-apart / width.double()), torch.ones(len(x), 1)], dim=1)
 
 
 def fit_spread(rest: Tensor) -> Tensor:

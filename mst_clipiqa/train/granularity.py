@@ -23,7 +23,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder, Viewed, stacked
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import Views, views
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, like, owner_of
-from mst_clipiqa.scoring.fine_estimator import FineEstimator, deviations, fit_spread, fit_weight, values
+from mst_clipiqa.scoring.fine_estimator import deviations, fit_estimator, fit_spread, values
 from mst_clipiqa.scoring.granular_encoding import fine_pixels
 from mst_clipiqa.scoring.granularity import COARSE, FINE, cheaper_than_fine
 from mst_clipiqa.scoring.predictor import Predictor
@@ -183,7 +183,7 @@ def fit_calibration(
     inputs = {COARSE: f_c} | {name: torch.cat([f_c, f], dim=1) for name, f in features.f_f.items() if name != FINE}
     guesses = {name: _by_others(x, f_f, part) for name, x in inputs.items()}
     spreads = {name: fit_spread(f_f - guess) for name, guess in guesses.items()}
-    estimators = {name: FineEstimator(fit_weight(x, f_f), spreads[name]) for name, x in inputs.items()}
+    estimators = {name: fit_estimator(x, f_f, spreads[name]) for name, x in inputs.items()}
     prompts = [record.prompt for record in records]
     true = values(predictor, f_c, f_f, prompts)
     e = deviations(spreads, predictor, f_c, guesses[COARSE], prompts)
@@ -202,7 +202,7 @@ def _by_others(x: Tensor, f_f: Tensor, part: Tensor) -> Tensor:
     found = torch.zeros_like(f_f)
     for i in range(PARTS):
         own = part == i
-        found[own] = FineEstimator(fit_weight(x[~own], f_f[~own]), f_f[:0]).fine(x[own])
+        found[own] = fit_estimator(x[~own], f_f[~own], f_f[:0]).fine(x[own])
     return found
 
 

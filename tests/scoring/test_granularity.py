@@ -719,9 +719,9 @@ def test_a_calibration_of_another_model_is_refused(model: Path, small_model: Pat
 
 def test_a_calibration_of_an_earlier_format_is_refused(small_model: Path, made: Calibration, tmp_path: Path) -> None:
     made.save(path := tmp_path / CALIBRATION_FILE)
-    path.write_bytes(path.read_bytes().replace(b'"calibration_format":"2"', b'"calibration_formal":"2"'))
+    path.write_bytes(path.read_bytes().replace(b'"calibration_format":"3"', b'"calibration_formal":"2"'))
     with pytest.raises(
-        ModelError, match=r"Expected a calibration of format 2 in .*, got '1': run mst-clipiqa calibrate"
+        ModelError, match=r"Expected a calibration of format 3 in .*, got '1': run mst-clipiqa calibrate"
     ):
         Calibration.load(path, Scorer.load(small_model).model)
 
