@@ -13,13 +13,29 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports a hub client, which reads it once
 
 import pytest
-import transformers.modeling_utils  # noqa: F401  # before the hook, which would compile all of it anew
-from jaxtyping import install_import_hook
 
-from tests.shapes import checked
 
-# Tensors are checked against the shapes in annotations while tests run.
-install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Before the first test is imported: check tensors against the shapes in annotations while tests run.
+
+    The process that deals tests out to others collects none, so they need not wait for it to import all this.
+    """
+    if isinstance(collector, pytest.Session):
+        import transformers.modeling_utils  # noqa: F401  # before the hook, which would compile all of it anew
+        from jaxtyping import install_import_hook
+
+        from tests.shapes import checked
+
+        install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once() -> Iterator[None]:
+    from tests.made_once import make_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        make_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

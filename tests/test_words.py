@@ -12,6 +12,7 @@ import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ PLAIN = {
     r"\blikes best\b|\b(who )?hears? of\b|\bnot sure how sure\b|\bwhat of an?\b": "plain words",
     r"\bspoilt\b|\bpictures?\b|\bthe judge\b|\bverbs\b": "distorted, image, predictor, commands",
 }
+ANY = re.compile("|".join(PLAIN), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ def sources() -> dict[str, str]:
 SOURCES = sources()
 
 
+@lru_cache(1)
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def words_of(name: str) -> list[str]:
     """Return the lower-case words of an identifier, flag or key: "SkipVerb", "skip_verb" -> ["skip", "verb"]."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
@@ -83,7 +90,7 @@ def words_of(name: str) -> list[str]:
 
 def names(source: str) -> Iterator[tuple[int, str]]:
     """Yield every identifier, and every string that could be a flag, a column or a key."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         line = getattr(node, "lineno", 0)
         match node:
             case ast.Attribute(value=ast.Name(id="platform")):
@@ -113,7 +120,7 @@ def replaced(source: str) -> list[str]:
 def defined(source: str) -> list[str]:
     """Return the classes and the constants, aliases and other capitalised names that a file defines at its top."""
     found = []
-    tree = ast.parse(source)
+    tree = parsed(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             found.append(node.name)
@@ -146,15 +153,18 @@ def prose(node: ast.AST | None) -> str | None:
 
 
 def texts(source: str) -> Iterator[Text]:
-    """Yield docstrings, comments, help texts, and messages to a person."""
+    """Yield docstrings, help texts, messages to a person, and comments if one may not be plain."""
     helps: set[ast.stmt] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.FunctionDef):
             helps |= {node.body[0]} if is_command(node) else set()
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield Text(node.lineno, "help" if node in helps else "docstring", node.value.value)
         if isinstance(node, ast.Call):
             yield from texts_of_call(node)
+    after_signs = (line.partition("#")[2] for line in source.split("\n"))
+    if not any(ANY.search(" ".join(words.split())) for words in after_signs):
+        return  # whatever of it is a comment: to find those takes longer than all the rest
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield Text(token.start[0], "comment", token.string.lstrip("# "))
@@ -200,8 +210,8 @@ def badly_put(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", [file for file in SOURCES if file != SELF])
-def test_replaced_words_do_not_come_back(file: str) -> None:
-    assert replaced(SOURCES[file]) == []
+def test_replaced_words_do_not_come_back_and_prose_is_plain(file: str) -> None:
+    assert [*replaced(SOURCES[file]), *badly_put(SOURCES[file])] == []
 
 
 @pytest.mark.parametrize("source", ["class Judge: pass", "skip_verb = 1", "f(picture=1)", "x['pictures']", "a.guard"])
@@ -218,11 +228,6 @@ def test_a_second_definition_is_noticed() -> None:
     assert twice({"a.py": "class Part: pass\nx = 1", "b.py": "Part = int\nx = 2", "c.py": "FILE = 1"}) == {
         "Part": ["a.py", "b.py"]
     }
-
-
-@pytest.mark.parametrize("file", [file for file in SOURCES if file != SELF])
-def test_prose_is_plain(file: str) -> None:
-    assert badly_put(SOURCES[file]) == []
 
 
 @pytest.mark.parametrize(
