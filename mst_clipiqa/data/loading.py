@@ -144,6 +144,10 @@ def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, 
         each = f"the scales {' and '.join(f'{scale} of {target}' for target, scale in scales.items())} are"
         said = one if len(set(scales.values())) == 1 else each
         notes.append(f"{said} guessed from the scores; give the right one if it differs")
+    counts = {target: sum(target in r.targets for r in ratings) for target in ranges}
+    if min(counts.values()) < len(ratings):
+        each = " and ".join(f"{count:,} a rating of {target}" for target, count in counts.items())
+        notes.append(f"of {counted(len(ratings), 'image')}, {each.replace(' a rating', ' have a rating', 1)}")
     without = sum(r.prompt is None for r in ratings)
     if without:
         notes.append(f"no prompt for {counted(without, 'image')}, so it is unknown which images share one")

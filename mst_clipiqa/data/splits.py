@@ -12,10 +12,10 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mst_clipiqa.data.record import Record, same_text
+from mst_clipiqa.data.record import Record, rated_for, same_text
 from mst_clipiqa.data.split_files import read_parts
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.tables.atomic import write_atomically
@@ -59,6 +59,23 @@ class Split:
     def for_training(self) -> TrainingPart:
         """Return the split without its test part."""
         return TrainingPart(self.train, self.validation, self.protocol)
+
+    def rated(self, target: str) -> Split:
+        """Return the split with only the images that have a rating of a target; it is the same for all targets."""
+        train, validation, test = (rated_for(part, target) for part in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
+
+    def check_rated(self, target: str, *, tests: bool = False) -> None:
+        """Raise DataError unless two images of each part have a rating of a target; the test part counts if asked."""
+        found = self.rated(target)
+        parts = {"train": found.train, "validate": found.validation} | ({"test": found.test} if tests else {})
+        if min(map(len, parts.values())) < 2:
+            to = " and ".join(f"to {what} on" for what in parts)
+            got = ", ".join(f"{len(part):,} to {what} on" for what, part in parts.items())
+            raise DataError(
+                f"Expected at least 2 images with a rating of {target} {to}, got {got}: rate more images, or choose "
+                "another split."
+            )
 
     @property
     def leakage(self) -> float | None:

@@ -102,12 +102,15 @@ def build(
 
     Raises:
         UsageError: the folder holds files that are not those of a model, or another split.
+        DataError: too few images have a rating of the target.
         ModelError: a file of the folder is damaged, or its model has other encoders.
     """
+    if not job.preferences:
+        job.split.check_rated(job.target)
     older = older_model(job, encoder)
     job.out.mkdir(parents=True, exist_ok=True)
     kept = older.reference if older else None  # the intervals of the other targets depend on it
-    learnt = learn(job.split.for_training(), job, encoder, bar, kept, log=log)
+    learnt = learn(job.usable.for_training(), job, encoder, bar, kept, log=log)
     saved = joined(job, encoder, older, (_target(job, learnt), learnt.fitted.model, learnt.reference))
     save(saved, job.out, card(saved.config, job.split.protocol, {}))
     job.split.save(job.out / SPLIT_FILE)
@@ -190,7 +193,9 @@ def _read(parts: TrainingPart, table: FeatureTable, head: str) -> tuple[Training
 
 def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult:
     """Score the test part with a saved model, and report how much of it had been seen before."""
-    everything, (low, high) = job.split.test, job.scale
+    everything, (low, high) = job.usable.test, job.scale
+    if not everything:
+        return TrainingResult(None, math.nan, contamination((), {}), ())
     with bar("Testing", len(everything)) as advance:
         table = encode_records(encoder, everything, prompts=job.head == "prompt", progress=advance)
     seen = contamination(everything, seen_by(model, model.config.encoders))
@@ -258,7 +263,9 @@ def _entry(job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, result: Trai
         "licence": job.rated.licence,
         "citation": job.rated.citation,
         "protocol": job.split.protocol,
-        "leakage": job.split.leakage,
+        "leakage": job.usable.leakage,
+        "images": {part: len(names) for part, names in job.split.names().items()},
+        "rated": {part: len(names) for part, names in job.split.rated(job.target).names().items()},
         "unread": learnt.unread + (result.unread if result else 0),
         "head": job.head,
         "recipe": asdict(job.recipe),

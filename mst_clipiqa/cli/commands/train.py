@@ -133,9 +133,11 @@ def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
         correlations = f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f}"
         why = found.agreement.undefined
         measured = f"SRCC and PLCC are undefined, as {why}" if why else correlations
-        prompts = "" if job.split.leakage is None else f" of {counted(found.groups, 'prompt')}"
+        prompts = "" if job.usable.leakage is None else f" of {counted(found.groups, 'prompt')}"
         images = f"{counted(found.agreement.n, 'test image')}{prompts}"
         lines.append(f"{job.target} on {images}: {measured}{baseline}{clean}.")
+    elif job.has_ratings:
+        lines.append(f"Not tested on ratings: no test image has both a rating and a score of {job.target}.")
     if pairs := result.preferences:
         ends = pairs.undefined or f"95 % {pairs.low:.4f} to {pairs.high:.4f}"
         tested = f"{counted(pairs.pairs, 'test pair')} of {counted(pairs.groups, 'prompt')}"
