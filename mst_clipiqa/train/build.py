@@ -25,6 +25,7 @@ from mst_clipiqa.evaluate import (
     evaluate,
     generator_mean,
     preference_accuracy,
+    rmse,
     srcc,
 )
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -70,6 +71,7 @@ class TrainingResult:
     Attributes:
         evaluation: all measures; None if no rated image was scored.
         baseline_srcc: SRCC of the generator's mean on the same images; NaN if there are none.
+        mean_rmse: RMSE of the mean rating of the training images on the same images; NaN if there are none.
         contamination: how much of the test part had been seen before.
         predictions: scores of the rated images in native units.
         preferences: share of the test pairs that are ordered right; None without pairs.
@@ -84,6 +86,7 @@ class TrainingResult:
     preferences: PairAccuracy | None = None
     lacks: tuple[str, ...] = ()
     unread: int = 0
+    mean_rmse: float = math.nan
 
 
 def build(
@@ -224,6 +227,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
         preferences,
         tuple(name for name, there in has.items() if not there),
         unread,
+        rmse(np.full(len(mos), np.mean([r.targets[job.target] for r in learnt_from])), mos),
     )
 
 
