@@ -122,18 +122,8 @@ def make_split(
         >>> split = make_split(rated.records, seed=3)  # doctest: +SKIP
         >>> train(split.for_training())  # doctest: +SKIP
     """
-    ordered = tuple(sorted(records, key=lambda r: r.name))
-    if not (0 <= test_share < 1 and 0 <= validation_share < 1):
-        raise UsageError(
-            f"Expected test_share and validation_share from 0 to below 1, got {test_share:g} and {validation_share:g}: "
-            "correct them."
-        )
-    if len({record.name for record in ordered}) < len(ordered):
-        raise DataError("Expected records with different names, got one name twice: split one set at a time.")
-    if together and str(by) not in ("prompt", "image"):
-        raise UsageError(
-            f"Expected a split by prompt or image to keep images together, got the fixed split {str(by)!r}."
-        )
+    ordered = _sorted(records)
+    _check(ordered, by, test_share, validation_share, together)
     notes: tuple[str, ...] = ()
     match str(by):
         case "prompt" | "image":
@@ -151,6 +141,23 @@ def make_split(
     if not train:
         raise DataError("Expected images to train on, got none after the split: choose smaller shares.")
     return Split(train, validation, test, _words(by, seed, (train, validation, test), bool(together)), notes)
+
+
+def _check(
+    records: Records, by: str | Path, test_share: float, validation_share: float, together: Sequence[Sequence[Record]]
+) -> None:
+    """Raise what ``make_split`` says of its arguments."""
+    if not (0 <= test_share < 1 and 0 <= validation_share < 1):
+        raise UsageError(
+            f"Expected test_share and validation_share from 0 to below 1, got {test_share:g} and {validation_share:g}: "
+            "correct them."
+        )
+    if len({record.name for record in records}) < len(records):
+        raise DataError("Expected records with different names, got one name twice: split one set at a time.")
+    if together and str(by) not in ("prompt", "image"):
+        raise UsageError(
+            f"Expected a split by prompt or image to keep images together, got the fixed split {str(by)!r}."
+        )
 
 
 def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
@@ -226,7 +233,7 @@ def _from_file(records: Records, path: Path) -> tuple[dict[str, Records], tuple[
     return {part: tuple(by_name[name] for name in names) for part, names in listed.items()}, notes
 
 
-def _sorted(records: Records) -> Records:
+def _sorted(records: Iterable[Record]) -> Records:
     return tuple(sorted(records, key=lambda r: r.name))
 
 
