@@ -10,7 +10,9 @@ import pytest
 
 from mini_training import __main__ as command
 from mini_training.measure import _drop
+from mst_clipiqa.cli import group
 from mst_clipiqa.evaluate import mean_interval
+from mst_clipiqa.scoring.folders import MINI_MODEL
 
 NAMES = ("prepare", "development", "final", "leave_out", "no_photographs", "card", "calibrate", "reliability", "pin")
 
@@ -53,10 +55,10 @@ def test_stages_run_in_order_whatever_order_they_are_named_in(monkeypatch: pytes
 
 def test_calibrate_writes_beside_what_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[list[str]] = []
-    monkeypatch.setattr(command.group, "main", lambda args, standalone_mode: seen.append(args))
+    monkeypatch.setattr(group, "main", lambda args, standalone_mode: seen.append(args))
     command._calibrate(command.Paths(tmp_path, tmp_path, tmp_path, tmp_path))
     (args,) = seen
-    assert args[:3] == ["calibrate", "--model", str(command.MINI_MODEL)] and str(tmp_path) in args
+    assert args[:3] == ["calibrate", "--model", str(MINI_MODEL)] and str(tmp_path) in args
 
 
 def test_the_fall_with_a_wrong_prompt_has_the_interval_of_means() -> None:
