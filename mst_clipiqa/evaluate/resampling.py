@@ -37,7 +37,7 @@ ROUNDING = 1e-12
 MOST_UNDEFINED = 0.1
 """An interval is given if at most this share of the resamples is undefined (all drawn values equal)."""
 
-_LARGEST = 700.0
+_LARGEST_LOG = 700.0
 """Logarithm of about the largest number that a float holds."""
 
 MOST_FOR_KRCC = 5000
@@ -176,7 +176,7 @@ def interval_of(measure: str, value: float, values: Floats, index: NDArray[np.in
     if measure != "rmse" or not (values > 0).all():  # a resample without any error has no logarithm
         return interval(value, values, index, how, possible(measure))
     found = interval(math.log(value), 2 * math.log(value) - np.log(values), index, how)
-    low, high = (math.exp(min(end, _LARGEST)) for end in (found.low, found.high))
+    low, high = (math.exp(min(end, _LARGEST_LOG)) for end in (found.low, found.high))
     return replace(found, value=value, low=low, high=high)
 
 
