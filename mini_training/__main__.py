@@ -1,9 +1,9 @@
 """From the rated images to the shipped folder.
 
-    python -m mini_training --data DIR --live DIR --kodak DIR [--work DIR] [--stage prepare development final ...]
+    python -m mini_training --data DIR --live DIR --kodak DIR [--changed TEXT] [--work DIR] [--stage NAME ...]
 
-Without ``--stage``: all of them. A stage resumes where it was stopped. Everything but the shipped folder goes to the
-work folder.
+Without ``--stage``: all of them, so that one command makes all that ships; without ``--changed``, all but ``pin``. A
+stage resumes where it was stopped. What does not ship goes to the work folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mini_training import pin, reliability
 from mini_training.card import card
 from mini_training.data import Rated, read_rated, save_json
 from mini_training.familiarity import add_familiarity
@@ -35,24 +36,29 @@ from mini_training.robust import ladders, noises
 from mini_training.settle import settle
 from mini_training.ship import Place, finish, seen_by, ship
 from mini_training.teacher import describe
+from mst_clipiqa.cli import group
 from mst_clipiqa.encoders.int8_weights import sum_bits
 from mst_clipiqa.encoders.mini.pair import load_mini_pair
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
 
-STAGES = ("prepare", "development", "final", "leave-out", "no-photographs", "card")
+STAGES = (
+    *("prepare", "development", "final", "leave-out", "no-photographs"),  # hours
+    *("card", "calibrate", "reliability", "pin"),
+)
 LOOKS = 19
 """How often figures of these encoders on the development prompts were looked at."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Inputs and outputs."""
+    """Inputs and outputs, and the sentence for the changelog."""
 
     data: Path
     live: Path
     kodak: Path
     work: Path
+    changed: str = ""
 
 
 def main() -> None:
@@ -62,13 +68,18 @@ def main() -> None:
     parser.add_argument("--live", type=Path, required=True, help="LIVE in the Wild: data.csv and images/")
     parser.add_argument("--kodak", type=Path, required=True, help="the Kodak photographs, for measuring only")
     parser.add_argument("--work", type=Path, default=Path("work-out"))
-    parser.add_argument("--stage", nargs="*", choices=STAGES, default=STAGES)
+    parser.add_argument("--changed", default="", help="one sentence on what changed, for the changelog; pin needs it")
+    parser.add_argument("--stage", nargs="*", choices=STAGES)
     args = parser.parse_args()
-    paths = Paths(args.data, args.live, args.kodak, args.work)
+    stages = args.stage or (STAGES if args.changed.strip() else STAGES[:-1])
+    if "pin" in stages and not args.changed.strip():
+        parser.error("Expected --changed with one sentence on what changed: give it, or leave out the stage pin.")
+    paths = Paths(args.data, args.live, args.kodak, args.work, args.changed.strip())
     paths.work.mkdir(parents=True, exist_ok=True)
-    run = dict(zip(STAGES, (_prepare, _development, _final, _leave_out, _no_photographs, _card), strict=True))
+    trainings = _prepare, _development, _final, _leave_out, _no_photographs
+    run = dict(zip(STAGES, (*trainings, _card, _calibrate, _reliability, _pin), strict=True))
     for stage in STAGES:
-        if stage in args.stage:
+        if stage in stages:
             start = time.perf_counter()
             run[stage](paths)
             print(f"{stage}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
@@ -142,6 +153,22 @@ def _card(paths: Paths) -> None:
     found["megabytes"] = sum(path.stat().st_size for path in MINI_MODEL.rglob("*") if path.is_file()) / 1e6
     save_json(MINI_MODEL / "figures.json", found)
     finish(MINI_MODEL, card(found, familiarity))
+
+
+def _calibrate(paths: Paths) -> None:
+    """Measure what each granularity of what ships costs and changes; until then it refuses ``--granularity``."""
+    where = ["--model", str(MINI_MODEL), "--data", "agiqa-3k", "--root", str(paths.data)]
+    group.main(["calibrate", *where, "--allow-missing", "--quiet"], standalone_mode=False)
+
+
+def _reliability(paths: Paths) -> None:
+    """Measure how often comparisons are right, by the models that left something out."""
+    reliability.renew(paths.data, paths.work)
+
+
+def _pin(paths: Paths) -> None:
+    """Pin the scores of ``examples/`` and name the change in the changelog."""
+    pin.renew(paths.changed)
 
 
 def _int8(ranges: str, rated: Rated, paths: Paths) -> dict[str, Any]:

@@ -17,7 +17,16 @@ import numpy as np
 
 from mini_training.data import Rated, read_rated, unseen
 from mini_training.robust import ladders, noises
-from mst_clipiqa.evaluate import bootstrap, generator_mean, pair_accuracy, paired_difference, plcc, rmse, srcc
+from mst_clipiqa.evaluate import (
+    bootstrap,
+    generator_mean,
+    mean_interval,
+    pair_accuracy,
+    paired_difference,
+    plcc,
+    rmse,
+    srcc,
+)
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -151,15 +160,11 @@ def _shuffled(prompts: list[str], groups: np.ndarray) -> list[str]:
     return out
 
 
-def _drop(drop: np.ndarray, ids: np.ndarray, draws: int = 1000) -> dict[str, float]:
+def _drop(drop: np.ndarray, ids: np.ndarray) -> dict[str, float]:
     """Return the mean fall of correspondence with a wrong prompt, and its 95 % interval over prompts."""
     kept = ~np.isnan(drop)
-    _, index = np.unique(ids[kept], return_inverse=True)
-    total, count = np.bincount(index, drop[kept]), np.bincount(index)
-    rng = np.random.default_rng(0)
-    picked = rng.integers(0, len(total), (draws, len(total)))
-    low, high = np.quantile(total[picked].sum(1) / count[picked].sum(1), [0.025, 0.975])
-    return {"fall": float(drop[kept].mean()), "low": float(low), "high": float(high), "n": int(kept.sum())}
+    found = mean_interval(drop[kept], ids[kept].tolist())
+    return {"fall": found.value, "low": found.low, "high": found.high, "n": int(kept.sum())}
 
 
 if __name__ == "__main__":

@@ -85,13 +85,18 @@ def with_change(changelog: str, pin: str, note: str) -> str:
 def main() -> None:
     if len(sys.argv) != 2 or not sys.argv[1].strip():
         sys.exit('Expected one sentence on what changed: python -m mini_training.pin "What changed."')
+    renew(sys.argv[1].strip())
+
+
+def renew(changed: str) -> None:
+    """Pin the scores of today, and name the change in the changelog with one sentence."""
     pin = pin_of_today()
     if PINNED.is_file():
         changes = differences(json.loads(PINNED.read_text(encoding="utf-8")), pin)
         print("largest changes:", ", ".join(f"{name} {value:.4f}" for name, value in changes.items()), file=sys.stderr)
     PINNED.write_text(json.dumps(pin, indent=1) + "\n", encoding="utf-8")
     changelog = CHANGELOG.read_text(encoding="utf-8")
-    CHANGELOG.write_text(with_change(changelog, short_hash(pin), sys.argv[1].strip()), encoding="utf-8")
+    CHANGELOG.write_text(with_change(changelog, short_hash(pin), changed), encoding="utf-8")
     print(f"Wrote {PINNED.name} and the line of pin {short_hash(pin)} in {CHANGELOG.name}.", file=sys.stderr)
 
 

@@ -58,14 +58,19 @@ class TwoTables:
 
 
 def main() -> None:
-    """Measure, and write JSON and page."""
+    """Read the flags, and renew the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="AGIQA-3K: data.csv and images/")
     parser.add_argument("--work", type=Path, default=Path("work-out"), help="work folder of the training")
     args = parser.parse_args()
-    rated = read_rated(args.data)
+    renew(args.data, args.work)
+
+
+def renew(data: Path, work: Path) -> None:
+    """Measure, and write JSON and page; ``work`` is the work folder of the training."""
+    rated = read_rated(data)
     names = ("development", *sorted(set(rated.generators)))
-    found = measured(rated, [dict(np.load(args.work / f"{name}.npz")) for name in names])
+    found = measured(rated, [dict(np.load(work / f"{name}.npz")) for name in names])
     save_json(RESULTS, found)
     PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
 

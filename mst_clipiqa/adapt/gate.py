@@ -139,18 +139,19 @@ def rating_gain(
     Args:
         before: float (n,), NaN for an image that the model gives no score; such images are left out on both sides.
         after: float (n,).
-        ratings: float (n,).
+        ratings: float (n,), NaN for an image without a rating of the target; it does not count.
         prompts: (n,), None for an image without one.
 
     Raises:
         DataError: an image that had a score before has none that is finite after.
     """
-    scored = np.isfinite(before)
-    count = int(scored.sum())
+    rated = np.isfinite(ratings)
+    scored = rated & np.isfinite(before)
+    count, of = int(scored.sum()), int(rated.sum())
     if count < FEWEST_SCORED:
-        return f"it needs {FEWEST_SCORED} rated images with a score, got {count} of {len(before)}"
+        return f"it needs {FEWEST_SCORED} rated images with a score, got {count} of {of}"
     if why := why_undefined(before[scored], ratings[scored]):
         return why
     own = [prompt for prompt, has in zip(prompts, scored, strict=True) if has]
     found = paired_difference(before[scored], after[scored], ratings[scored], None if None in own else own)
-    return RatingGain(count, found.a, found.b, found.low, found.high, len(before) - count)
+    return RatingGain(count, found.a, found.b, found.low, found.high, of - count)

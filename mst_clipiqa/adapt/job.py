@@ -19,7 +19,7 @@ from mst_clipiqa.adapt.fit import AdaptRecipe
 from mst_clipiqa.adapt.ladders import LadderPlan, Ladders, make_ladders, prepare_files
 from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders, MovingFusion, parse
 from mst_clipiqa.adapt.signal import Signal
-from mst_clipiqa.data import RatedSet, Record
+from mst_clipiqa.data import RatedSet, Record, rated_for
 from mst_clipiqa.encoders.adapter import start
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
@@ -79,7 +79,7 @@ class RatedMaterial:
     Attributes:
         material: of the images.
         prompts: None for an image without one.
-        ratings: target -> ratings in native units.
+        ratings: target -> ratings in native units, float (n,); NaN for an image without one.
         contaminated: what the model had seen of them before, in words; empty for nothing.
     """
 
@@ -188,21 +188,23 @@ def _rated(
     """
     if job.check is None:
         return None, torch.zeros(0), RatedMaterial(Material(torch.zeros(0), torch.zeros(0))), ()
-    if job.target not in job.check.ranges:
+    if not rated_for(job.check.records, job.target):
         raise UsageError(f"Expected ratings of {job.target} in the rated set, got {', '.join(job.check.targets)}.")
-    kept, material, _ = prepare_files(job.scorer.encoder, [one.file for one in job.check.records], moving.prepare, bar)
-    records = [job.check.records[i] for i in kept]
-    chosen = _labelled(records, job.labels)
-    train = sorted(chosen)
-    seen = {records[i].sha256 for i in train}
-    decide = [i for i in range(len(records)) if i not in chosen and (not seen or records[i].sha256 not in seen)]
-    low, high = job.check.ranges[job.target]
-    y = to_head(torch.tensor([records[i].targets[job.target] for i in train]), low, high)
-    rest = [records[i] for i in decide]
     targets = [job.target]
     if moving.features_move:  # then every target may change
         targets += [name for name in job.scorer.model.config.targets if name in job.check.ranges and name != job.target]
-    ratings = {name: np.array([record.targets[name] for record in rest]) for name in targets}
+    usable = [record for record in job.check.records if not record.targets.keys().isdisjoint(targets)]
+    kept, material, _ = prepare_files(job.scorer.encoder, [one.file for one in usable], moving.prepare, bar)
+    records = [usable[i] for i in kept]
+    chosen = _labelled(records, job.target, job.labels)
+    train = sorted(chosen)
+    seen, groups = {records[i].sha256 for i in train}, {records[i].group for i in train}
+    free = [i for i, record in enumerate(records) if record.group not in groups]
+    decide = [i for i in free if not seen or records[i].sha256 not in seen]
+    low, high = job.check.ranges[job.target]
+    y = to_head(torch.tensor([records[i].targets[job.target] for i in train]), low, high)
+    rest = [records[i] for i in decide]
+    ratings = {name: np.array([record.targets.get(name, np.nan) for record in rest]) for name in targets}
     prompts = tuple(record.prompt if (record.prompt or "").strip() else None for record in rest)
     model = job.scorer.model
     seen_before = contamination(rest, seen_by(model, model.config.encoders)).label
@@ -210,14 +212,15 @@ def _rated(
     return (material[torch.tensor(train)] if train else None), y, decides, tuple(records[i] for i in train)
 
 
-def _labelled(records: Sequence[Record], share: float) -> set[int]:
-    """Return which records train: whole prompts, drawn by their names, up to a share of all."""
+def _labelled(records: Sequence[Record], target: str, share: float) -> set[int]:
+    """Return which of the records with a rating of the target train: whole prompts, by name, up to a share of them."""
+    rated = [i for i, record in enumerate(records) if target in record.targets]
     groups: dict[str, list[int]] = {}
-    for i, record in enumerate(records):
-        groups.setdefault(record.group, []).append(i)
+    for i in rated:
+        groups.setdefault(records[i].group, []).append(i)
     chosen: set[int] = set()
     for group in sorted(groups, key=lambda name: zlib.crc32(name.encode())):
-        if len(chosen) + len(groups[group]) > share * len(records):
+        if len(chosen) + len(groups[group]) > share * len(rated):
             break
         chosen |= set(groups[group])
     return chosen

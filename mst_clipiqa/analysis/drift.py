@@ -169,10 +169,7 @@ def drift(
         DataError: there is nothing to compare, or a cell is not a number where one is needed.
     """
     also = pair_by.also
-    if pair_by.first == "none" and also:
-        raise UsageError("Expected no --pair-by beside --unpaired, which makes no pairs: drop one.")
-    for rows in (old, new):
-        need_columns(rows, (*by, *also))
+    _check(old, new, by, pair_by)
     (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
     folders = folder_of(old), folder_of(new)
     chosen = pair_by.first or choose_pairing(good_old, good_new, folders)
@@ -181,24 +178,16 @@ def drift(
     before, after = (_in_order(_named(row, also) for row in rows if prompt_of(row)) for rows in (good_old, good_new))
     tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
     changes = _changes(tables, targets, "", how, chosen)
-    if not changes and also:
-        raise DataError(
-            f"Expected scored rows of the same {' and '.join((chosen, *also))} in both tables, got none: give other "
-            "columns for --pair-by, or leave it out."
-        )
     if not changes:
-        raise DataError(
-            f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
-            "two tables with the same scores."
-        )
+        raise _nothing_scored(targets, chosen, also)
     compared = {change.target for change in changes}
     lost = [t for t in targets if t not in compared and any(number(row, t) is not None for row in good_old)]
     lone = []
-    for column in by:
-        for group in _in_order(text(row, column) for row in (*good_old, *good_new)):
-            found = _changes(tables.only(column, group), targets, group or f"no {column}", how, chosen)
-            changes += found
-            lone += [] if found else [group or f"no {column}"]
+    for column, group in _groups((*good_old, *good_new), by):
+        name = group or f"no {column}"
+        found = _changes(tables.only(column, group), targets, name, how, chosen)
+        changes += found
+        lone += [] if found else [name]
     by_prompt = chosen == "prompt"
     silent = [LeftOut(row, WITHOUT_PROMPT) for row in (*good_old, *good_new) if by_prompt and not prompt_of(row)]
     return Drift(
@@ -210,6 +199,32 @@ def drift(
         [*left_old, *left_new, *silent],
         models_of((*good_old, *good_new)),
     )
+
+
+def _check(old: Sequence[Row], new: Sequence[Row], by: Sequence[str], pair_by: PairBy) -> None:
+    """Raise what ``drift`` says of its arguments."""
+    if pair_by.first == "none" and pair_by.also:
+        raise UsageError("Expected no --pair-by beside --unpaired, which makes no pairs: drop one.")
+    for rows in (old, new):
+        need_columns(rows, (*by, *pair_by.also))
+
+
+def _nothing_scored(targets: Sequence[str], chosen: Pairing, also: Sequence[str]) -> DataError:
+    """Return the error of tables whose pairs have no scores."""
+    if also:
+        return DataError(
+            f"Expected scored rows of the same {' and '.join((chosen, *also))} in both tables, got none: give other "
+            "columns for --pair-by, or leave it out."
+        )
+    return DataError(
+        f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
+        "two tables with the same scores."
+    )
+
+
+def _groups(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each column and each of its values, in order."""
+    return [(column, group) for column in by for group in _in_order(text(row, column) for row in rows)]
 
 
 def _named(row: Row, also: Sequence[str]) -> str:

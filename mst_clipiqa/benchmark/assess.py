@@ -11,7 +11,7 @@ from typing import Any
 
 from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.benchmark.over_prompts import unit_of
-from mst_clipiqa.data import RatedSet, Record, leakage, make_split
+from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
 from mst_clipiqa.model_folder import EncoderRef, TrainedModel, load
@@ -32,7 +32,8 @@ class Assessed:
         target: the name of the score.
         evaluation: all measures; None if no image was scored.
         contamination: how much of the images had been seen in training.
-        unscored: how many images have no score.
+        unscored: how many images with a rating have no score.
+        unrated: how many images have no rating of this target; they do not count.
         interval_over: what the intervals are over: "prompts", or "images" if no image has a known prompt.
         scaled: whether the scores are in the units of the ratings. If not, RMSE and mean scores are NaN.
     """
@@ -43,6 +44,7 @@ class Assessed:
     unscored: int
     interval_over: str = "prompts"
     scaled: bool = True
+    unrated: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,20 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
     if not targets:
         ours, theirs = ", ".join(scorer.model.config.targets), ", ".join(rated.targets)
         raise UsageError(f"Expected a target that both the model ({ours}) and the set ({theirs}) have, got none.")
-    scores = []
-    for _, score in scorer.stream(ScoreRequest(r.file, (r.prompt or "").strip() or None, r) for r in images.records):
+    records, scores = [r for r in images.records if not r.targets.keys().isdisjoint(targets)], []
+    advance(len(images.records) - len(records))
+    for _, score in scorer.stream(ScoreRequest(r.file, (r.prompt or "").strip() or None, r) for r in records):
         scores.append(score)
         advance(1)
     pair = scorer.encoder.encoders
-    seen = contamination(images.records, seen_by(scorer.model, EncoderRef(pair.source, pair.sha256, pair.dim)))
+    known = seen_by(scorer.model, EncoderRef(pair.source, pair.sha256, pair.dim))
     found = []
     for target in targets:
-        rows = [(r, s.targets[target], s.intervals.get(target)) for r, s in zip(images.records, scores, strict=True)]
+        rows = [(r, s.targets[target], s.intervals.get(target)) for r, s in zip(records, scores, strict=True)]
         scales = scorer.ranges[target], rated.ranges[target]
         values = {r.name: _rescaled(v, *scales) for r, v, _ in rows if v is not None}
         bands = {r.name: tuple(_rescaled(e, *scales) for e in i) for r, _, i in rows if i}
+        seen = contamination(rated_for(images.records, target), known)
         found.append(_measured(target, images.records, values, bands, seen))
     return _some(found)
 
@@ -133,13 +137,13 @@ def assess_table(
         raise UsageError(f"Expected a column {' or '.join(rated.targets)} with values in the scores, got none.")
     matched = match_rows(rows, rated.records)
     wrote = model_of_table(rows, model)
-    seen = seen_of_table(rows, matched, rated, wrote)
     found = []
     for target in columns:
         values = {name: float(row[target]) for name, row in matched.items() if row.get(target) is not None}
         own = wrote.config.targets.get(target) if wrote else None
         if own:
             values = {name: _rescaled(v, (own.low, own.high), rated.ranges[target]) for name, v in values.items()}
+        seen = seen_of_table(rows, matched, rated_for(rated.records, target), wrote)
         one = _measured(target, rated.records, values, {}, seen)
         found.append(one if own else _without_units(one))
     return _some(found)
@@ -167,7 +171,7 @@ def model_of_table(rows: Sequence[Mapping[str, Any]], model: TrainedModel | None
 def seen_of_table(
     rows: Sequence[Mapping[str, Any]],
     matched: Mapping[str, Mapping[str, Any]],
-    rated: RatedSet,
+    records: Sequence[Record],
     model: TrainedModel | None,
 ) -> Contamination:
     """Return what the model of a table had seen of its images, or that this was not checked; others do not count.
@@ -175,7 +179,7 @@ def seen_of_table(
     Args:
         rows: the table.
         matched: name of an image -> its row.
-        rated: the images.
+        records: the images.
         model: what wrote the table; None: mini if the table says so, else it is not checked.
 
     Raises:
@@ -185,12 +189,12 @@ def seen_of_table(
     if model is None:
         return NOT_CHECKED
     # Labels alone do not say where the images are, but a table may.
-    records = [
+    found = [
         r if r.file.is_file() else replace(r, file=Path(str(matched[r.name]["file"])))
-        for r in rated.records
+        for r in records
         if r.name in matched
     ]
-    return contamination(records, seen_by(model, model.config.encoders))
+    return contamination(found, seen_by(model, model.config.encoders))
 
 
 def _measured(
@@ -200,9 +204,11 @@ def _measured(
     bands: Mapping[str, tuple[float, ...]],
     seen: Contamination,
 ) -> Assessed:
-    scored = [record for record in records if record.name in values]
+    rated = rated_for(records, target)
+    unrated = len(records) - len(rated)
+    scored = [record for record in rated if record.name in values]
     if not scored:
-        return Assessed(target, None, seen, len(records))
+        return Assessed(target, None, seen, len(rated), unrated=unrated)
     tables = {
         name: labels
         for name, labels in (("generator", [r.generator for r in scored]), ("style", [r.style for r in scored]))
@@ -213,7 +219,7 @@ def _measured(
     mos, groups = [r.targets[target] for r in scored], [r.group for r in scored]
     evaluation = evaluate([values[r.name] for r in scored], mos, groups, Extras(tables, band))
     over = unit_of([r.name for r in scored], groups)
-    return Assessed(target, evaluation, seen, len(records) - len(scored), over)
+    return Assessed(target, evaluation, seen, len(rated) - len(scored), over, unrated=unrated)
 
 
 def _rescaled(value: float, own: tuple[float, float], theirs: tuple[float, float]) -> float:

@@ -86,7 +86,8 @@ def assess_pair_table(
         raise UsageError(f"Expected a column {' or '.join(TARGETS)} with values in the scores, got none.")
     matched = _rows_of(preferences, rows)
     targets = {name: {target: number(row, target) for target in columns} for name, row in matched.items()}
-    return _compared(preferences.pairs, targets, columns, seen_of_table(rows, matched, preferences.images, model))
+    seen = seen_of_table(rows, matched, preferences.images.records, model)
+    return _compared(preferences.pairs, targets, columns, seen)
 
 
 def _rows_of(preferences: PreferenceSet, rows: Sequence[Row]) -> dict[str, Row]:

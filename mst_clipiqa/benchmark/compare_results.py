@@ -48,7 +48,7 @@ def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, heads: tu
         return difference_over_prompts(ours, theirs, first["mos"], first["groups"])
     pairs = [_paired(*runs) for runs in zip(left, right, strict=True)]
     before, after = (np.array([srcc(pair[side], pair[2]) for pair in pairs]) for side in (0, 1))
-    low, high = interval_over_splits((after - before).tolist(), a["test_share"], (-2.0, 2.0))
+    low, high = interval_over_splits((after - before).tolist(), a["test_share"][target], (-2.0, 2.0))
     return difference_of("srcc", (float(before.mean()), float(after.mean())), (low, high))
 
 

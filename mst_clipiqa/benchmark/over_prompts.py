@@ -16,7 +16,7 @@ from mst_clipiqa.data.record import ALONE
 from mst_clipiqa.evaluate import Difference, Interval, Resampling, difference_of, measures
 from mst_clipiqa.evaluate.comparison import farthest
 from mst_clipiqa.evaluate.measures import Floats, paired
-from mst_clipiqa.evaluate.resampling import DEFAULT, draw_counts, group_index, interval, measure_over, possible
+from mst_clipiqa.evaluate.resampling import DEFAULT, draw_counts, group_index, interval, interval_of, measure_over
 
 
 def interval_over_prompts(
@@ -40,7 +40,7 @@ def interval_over_prompts(
         DataError: the lengths differ, or a value is not finite.
     """
     index = group_index(groups, len(groups))
-    return interval(*_resampled(predictions, mos, index, measure, how), index, how, possible(measure))
+    return interval_of(measure, *_resampled(predictions, mos, index, measure, how), index, how)
 
 
 def difference_over_prompts(

@@ -14,6 +14,7 @@ from scipy import stats
 
 from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
 from mst_clipiqa.benchmark.runs import PAIR_GAP, BenchmarkPlan, BenchmarkRun
+from mst_clipiqa.data import rated_for
 from mst_clipiqa.errors import counted, percent
 from mst_clipiqa.train.contamination import Contamination
 
@@ -50,7 +51,8 @@ def summarise(
         "recipe": asdict(plan.recipe),
         "split_by": plan.split_by,
         "splits": plan.splits,
-        "test_share": _test_share(plan),
+        "rated": {target: len(rated_for(plan.rated.records, target)) for target in plan.targets},
+        "test_share": {target: _test_share(plan, target) for target in plan.targets},
         "protocol": runs[0].protocol,
         "unread": unread,
         "summary": [
@@ -90,14 +92,15 @@ def markdown(found: dict[str, Any]) -> str:
     """Return the tables of a benchmark: ours with intervals, then the published results, each with its protocol."""
     encoders, splits, another = found["encoders"], found["splits"], found["another_set"]
     source = f"another {found['data']}" if found["tested_on"] == found["data"] else found["data"]
-    images = max(run["images"] for run in found["runs"])
+    tested = {run["target"]: run["images"] for run in found["runs"] if run["split"] == 0}
     lines = [
         f"# Benchmark on {found['tested_on']}" + f", trained on {source}" * another,
         "",
         f"Encoders `{encoders['source']}` (sha256 `{encoders['sha256'][:16]}`, {encoders['precision']}), recipe "
         f"`{found['recipe']['name']}`, {counted(splits, 'split')} by {found['split_by']}; "
         f"first: {found['protocol']}.",
-        *[f"Tested on {images:,} images of the other set instead of the test part of each split."] * another,
+        *_rated(found["rated"]),
+        *[f"Tested on {_of_each(tested)} of the other set instead of the test part of each split."] * another,
         *_left_out(found["unread"]),
         _how(found["interval_over"]),
         "",
@@ -112,6 +115,20 @@ def markdown(found: dict[str, Any]) -> str:
     for target in dict.fromkeys(line["target"] for line in found["summary"]):
         lines += ["", *_published(found["tested_on"], target)]
     return "\n".join(lines) + "\n"
+
+
+def _rated(counts: dict[str, int]) -> list[str]:
+    """Return a sentence on how many images have a rating of each target, if the targets differ."""
+    if len(set(counts.values())) == 1:
+        return []
+    return [f"Rated: {_of_each(counts)}; each target is trained and tested on its own."]
+
+
+def _of_each(counts: dict[str, int]) -> str:
+    """Return how many images each target has, or all of them if that is one number."""
+    if len(set(counts.values())) == 1:
+        return counted(next(iter(counts.values())), "image")
+    return " and ".join(f"{counted(count, 'image')} ({target})" for target, count in counts.items())
 
 
 def _left_out(unread: int) -> list[str]:
@@ -132,14 +149,14 @@ def _how(unit: str) -> str:
     )
 
 
-def _test_share(plan: BenchmarkPlan) -> float:
-    """Return the share of the split set's images that a test part holds, 0..1."""
-    return len(plan.split(0).test) / len(plan.rated)
+def _test_share(plan: BenchmarkPlan, target: str) -> float:
+    """Return the share of the split set's images with a rating of a target that a test part holds, 0..1."""
+    return len(plan.split(0).rated(target).test) / len(rated_for(plan.rated.records, target))
 
 
 def _line(plan: BenchmarkPlan, own: Sequence[BenchmarkRun], another: bool) -> dict[str, Any]:
     """Return the summary of the runs of one target and head."""
-    share = _test_share(plan)
+    share = _test_share(plan, own[0].target)
     line: dict[str, Any] = {"target": own[0].target, "head": own[0].head, "splits": len(own)}
     for measure in RUN_MEASURES:
         values = [getattr(run, measure) for run in own]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.benchmark.coverage import coverage_elsewhere, crossed_coverage
-from mst_clipiqa.data import RatedSet, Record, Split, make_split
+from mst_clipiqa.data import RatedSet, Record, Split, make_split, rated_for
 from mst_clipiqa.evaluate import (
     Resampling,
     agreement,
@@ -151,7 +151,7 @@ def _work(job: RunKey) -> BenchmarkRun:
 def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     """Train on one split and test it; the test part is not used before the weights are fixed."""
     plan, table = bench.plan, bench.table
-    split, scale = _scored(plan.split(number), table, head), plan.rated.ranges[target]
+    split, scale = _scored(plan.split(number).rated(target), table, head), plan.rated.ranges[target]
     parts = split.for_training()
     training, validation = (rated_features(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
@@ -160,7 +160,7 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     errors, groups = (q - own.y).numpy(), [record.group for record in split.test]
     if bench.other is None:
         return _measured(bench, split, (target, head, number), q, crossed_coverage(errors, groups))
-    split = replace(split, test=bench.other.table.scored(bench.other.table.records, head))
+    split = replace(split, test=bench.other.table.scored(rated_for(bench.other.table.records, target), head))
     other = rated_features(bench.other.table, split.test, target, head, bench.other.ranges[target])
     q = scores(fitted.model, other)
     coverage = coverage_elsewhere(errors, groups, (q - other.y).numpy())

@@ -18,7 +18,7 @@ from __future__ import annotations
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.data.loading import load, with_images
 from mst_clipiqa.data.preferences import Preference, PreferenceSet, load_preferences
-from mst_clipiqa.data.record import RatedSet, Record, same_text
+from mst_clipiqa.data.record import RatedSet, Record, rated_for, same_text
 from mst_clipiqa.data.sets import RATED_TARGETS, SETS, SetInfo, set_name
 from mst_clipiqa.data.splits import Split, TrainingPart, leakage, make_split
 
@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "load_preferences",
     "make_split",
+    "rated_for",
     "same_text",
     "set_name",
     "with_images",

@@ -48,15 +48,7 @@ def load(
         {'quality': (0.0, 5.0), 'correspondence': (0.0, 5.0)}
     """
     key, folder = set_name(name), Path(root)
-    if score_range is not None and key not in OWN_FORMATS:
-        raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
-    if score_range is not None:
-        _check_range(*score_range)
-    is_own_file = key in OWN_FORMATS and key != "imagefolder" and folder.is_file()
-    if not folder.is_dir() and not is_own_file:
-        raise DataError(
-            f"Expected the folder of {key}, found no folder {shown(folder)}: give the folder that holds the set."
-        )
+    _check(key, folder, score_range)
     info = SETS[key]
     labels = _read(key, folder)
     ratings, more = merge(labels.ratings, info)
@@ -66,10 +58,7 @@ def load(
             f"Expected the scores of {info.title} in {shown(folder)} (columns {columns}), got label files without "
             "them: check the folder."
         )
-    if info.scales or score_range is not None:
-        ranges = native_ranges(ratings, info if score_range is None else replace(info, scales=(score_range,)))
-    else:
-        ranges = _guessed_ranges(ratings, info)
+    ranges = _ranges(ratings, info, score_range)
     base = folder.parent if folder.is_file() else folder
     rated = RatedSet(
         name=key,
@@ -82,6 +71,19 @@ def load(
         labels=tuple(labels.files),
     )
     return with_images(rated, allow_missing=allow_missing) if images else rated
+
+
+def _check(key: str, folder: Path, score_range: Range | None) -> None:
+    """Raise what ``load`` says of its arguments."""
+    if score_range is not None and key not in OWN_FORMATS:
+        raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
+    if score_range is not None:
+        _check_range(*score_range)
+    is_own_file = key in OWN_FORMATS and key != "imagefolder" and folder.is_file()
+    if not folder.is_dir() and not is_own_file:
+        raise DataError(
+            f"Expected the folder of {key}, found no folder {shown(folder)}: give the folder that holds the set."
+        )
 
 
 def _check_range(low: float, high: float) -> None:
@@ -129,6 +131,13 @@ def _from_table(info: SetInfo, root: Path) -> Labels:
     return labels
 
 
+def _ranges(ratings: Sequence[Rating], info: SetInfo, score_range: Range | None) -> dict[str, Range]:
+    """Return the scale of each target: known, given, or guessed."""
+    if info.scales or score_range is not None:
+        return native_ranges(ratings, info if score_range is None else replace(info, scales=(score_range,)))
+    return _guessed_ranges(ratings, info)
+
+
 def _guessed_ranges(ratings: Sequence[Rating], info: SetInfo) -> dict[str, Range]:
     """Return the smallest common scale that fits the scores of each target of a set of your own."""
     values = {target: [r.targets[target] for r in ratings if target in r.targets] for target in info.targets}
@@ -144,6 +153,10 @@ def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, 
         each = f"the scales {' and '.join(f'{scale} of {target}' for target, scale in scales.items())} are"
         said = one if len(set(scales.values())) == 1 else each
         notes.append(f"{said} guessed from the scores; give the right one if it differs")
+    counts = {target: sum(target in r.targets for r in ratings) for target in ranges}
+    if min(counts.values()) < len(ratings):
+        each = " and ".join(f"{count:,} a rating of {target}" for target, count in counts.items())
+        notes.append(f"of {counted(len(ratings), 'image')}, {each.replace(' a rating', ' have a rating', 1)}")
     without = sum(r.prompt is None for r in ratings)
     if without:
         notes.append(f"no prompt for {counted(without, 'image')}, so it is unknown which images share one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence
 from pathlib import Path
 
 from mst_clipiqa.data.label_files import LabelRow, find_labels, read_rows
@@ -101,24 +101,29 @@ def _positions(path: Path) -> tuple[str, ...]:
 
 
 def _targets(path: Path, rows: Sequence[LabelRow]) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Find the columns with scores: target -> column, and a note if a name had to be interpreted."""
-    first = rows[0]
-    targets = {target: columns for target, columns in INFO.targets.items() if first.get(columns) is not None}
-    one = next((column for column in ONE_SCORE if column in first.cells), None)
+    """Find the columns with scores: target -> columns, and a note if a name had to be interpreted."""
+    every = _columns(rows)
+    targets = {target: columns for target, columns in INFO.targets.items() if not every.isdisjoint(columns)}
+    one = next((column for column in ONE_SCORE if column in every), None)
     if one is not None and "quality" not in targets:
         note = f"column {one!r} of {path.name} is read as quality"
         return {"quality": (one,), **targets}, note
     if not targets:
         raise DataError(
             f"Expected a column with scores ({', '.join(ONE_SCORE[:3])}, mos_quality, ...) in {shown(path)}, got the "
-            f"columns {', '.join(first.cells)}: rename the column with the scores to mos; higher must be better."
+            f"columns {', '.join(every)}: rename the column with the scores to mos; higher must be better."
         )
     return targets, ""
 
 
+def _columns(rows: Sequence[LabelRow]) -> KeysView[str]:
+    """Return the columns of all rows, in order: a row of JSON may lack some."""
+    return dict.fromkeys(column for row in rows for column in row.cells).keys()
+
+
 def _split_column(rows: Sequence[LabelRow]) -> tuple[str | None, str]:
     """Find the column with the official split; pyiqa's files have many random splits beside it."""
-    columns = list(rows[0].cells)
+    columns = _columns(rows)
     plain = [column for column in SPLIT_COLUMNS if column in columns]
     if plain:
         return plain[0], ""
@@ -140,14 +145,16 @@ def _check_name(row: LabelRow) -> None:
 def _rating(
     row: LabelRow, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None
 ) -> Rating:
+    """Return what a row says; of several scores it may lack some, but not all."""
     name = (row.get(INFO.file_column) or "").replace("\\", "/")
-    said = row.cells[part].casefold() if part else ""
+    said = (row.get((part,)) or "").casefold() if part else ""
+    has = {target: columns for target, columns in targets.items() if row.get(columns)} or targets
     return Rating(
         name=below + name.removeprefix("./"),
         where=row.where,
-        targets={target: number(row, columns, name) for target, columns in targets.items()},
+        targets={target: number(row, columns, name) for target, columns in has.items()},
         prompt=plain_prompt(row.get(INFO.prompt_column)),
-        deviations={t: value for t, value in deviations(row, INFO).items() if t in targets},
+        deviations={t: value for t, value in deviations(row, INFO).items() if t in has},
         split=PART_NAMES.get(said) if said else split,
         style=row.get(("style",)) or "",
         group=row.get(GROUP_COLUMNS) or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,6 +108,11 @@ class RatedSet:
     def generators(self) -> tuple[str, ...]:
         """Return the generators, each once, sorted."""
         return tuple(sorted({record.generator for record in self.records}))
+
+
+def rated_for(records: Iterable[Record], target: str) -> tuple[Record, ...]:
+    """Return the records that have a rating of a target."""
+    return tuple(record for record in records if target in record.targets)
 
 
 def same_text(prompt: str) -> str:

@@ -12,10 +12,10 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mst_clipiqa.data.record import Record, same_text
+from mst_clipiqa.data.record import Record, rated_for, same_text
 from mst_clipiqa.data.split_files import read_parts
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.tables.atomic import write_atomically
@@ -59,6 +59,23 @@ class Split:
     def for_training(self) -> TrainingPart:
         """Return the split without its test part."""
         return TrainingPart(self.train, self.validation, self.protocol)
+
+    def rated(self, target: str) -> Split:
+        """Return the split with only the images that have a rating of a target; it is the same for all targets."""
+        train, validation, test = (rated_for(part, target) for part in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
+
+    def check_rated(self, target: str, *, tests: bool = False) -> None:
+        """Raise DataError unless two images of each part have a rating of a target; the test part counts if asked."""
+        found = self.rated(target)
+        parts = {"train": found.train, "validate": found.validation} | ({"test": found.test} if tests else {})
+        if min(map(len, parts.values())) < 2:
+            to = " and ".join(f"to {what} on" for what in parts)
+            got = ", ".join(f"{len(part):,} to {what} on" for what, part in parts.items())
+            raise DataError(
+                f"Expected at least 2 images with a rating of {target} {to}, got {got}: rate more images, or choose "
+                "another split."
+            )
 
     @property
     def leakage(self) -> float | None:
@@ -105,18 +122,8 @@ def make_split(
         >>> split = make_split(rated.records, seed=3)  # doctest: +SKIP
         >>> train(split.for_training())  # doctest: +SKIP
     """
-    ordered = tuple(sorted(records, key=lambda r: r.name))
-    if not (0 <= test_share < 1 and 0 <= validation_share < 1):
-        raise UsageError(
-            f"Expected test_share and validation_share from 0 to below 1, got {test_share:g} and {validation_share:g}: "
-            "correct them."
-        )
-    if len({record.name for record in ordered}) < len(ordered):
-        raise DataError("Expected records with different names, got one name twice: split one set at a time.")
-    if together and str(by) not in ("prompt", "image"):
-        raise UsageError(
-            f"Expected a split by prompt or image to keep images together, got the fixed split {str(by)!r}."
-        )
+    ordered = _sorted(records)
+    _check(ordered, by, test_share, validation_share, together)
     notes: tuple[str, ...] = ()
     match str(by):
         case "prompt" | "image":
@@ -134,6 +141,23 @@ def make_split(
     if not train:
         raise DataError("Expected images to train on, got none after the split: choose smaller shares.")
     return Split(train, validation, test, _words(by, seed, (train, validation, test), bool(together)), notes)
+
+
+def _check(
+    records: Records, by: str | Path, test_share: float, validation_share: float, together: Sequence[Sequence[Record]]
+) -> None:
+    """Raise what ``make_split`` says of its arguments."""
+    if not (0 <= test_share < 1 and 0 <= validation_share < 1):
+        raise UsageError(
+            f"Expected test_share and validation_share from 0 to below 1, got {test_share:g} and {validation_share:g}: "
+            "correct them."
+        )
+    if len({record.name for record in records}) < len(records):
+        raise DataError("Expected records with different names, got one name twice: split one set at a time.")
+    if together and str(by) not in ("prompt", "image"):
+        raise UsageError(
+            f"Expected a split by prompt or image to keep images together, got the fixed split {str(by)!r}."
+        )
 
 
 def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
@@ -209,7 +233,7 @@ def _from_file(records: Records, path: Path) -> tuple[dict[str, Records], tuple[
     return {part: tuple(by_name[name] for name in names) for part, names in listed.items()}, notes
 
 
-def _sorted(records: Records) -> Records:
+def _sorted(records: Iterable[Record]) -> Records:
     return tuple(sorted(records, key=lambda r: r.name))
 
 

@@ -77,8 +77,8 @@ def unpaired_difference(
 ) -> Interval:
     """Return mean(new) - mean(old) with its interval; both sides are resampled independently.
 
-    The degrees of freedom are Welch's, but at most those of two sides as small as the smaller one: if two or three
-    values happen to be alike, Welch's trust the larger side too much.
+    The degrees of freedom are Welch's, but at most those of sides whose values are spread alike: if the two or three
+    values of a small side happen to be alike, Welch's trust the larger side too much.
 
     Args:
         old, new: float (n,) and (m,), at least one value each.
@@ -95,9 +95,9 @@ def unpaired_difference(
         means = x.mean() + full_spread(index) * (_resampled(x, index, replace(how, seed=seed)) - x.mean())
         sides.append((float(x.mean()), means, index, _variance(x, index)))
     (was, before, first, spread), (now, after, second, other) = sides
-    free = [max(group_count(index) - 1, 1) for index in (first, second)]
-    each = spread**2 / free[0] + other**2 / free[1]
-    end = student(min((spread + other) ** 2 / each, 2 * min(free)), how) if each > 0 else normal(how)
+    counts = group_count(first), group_count(second)
+    free = min(_welch((spread, other), counts), _welch((1 / counts[0], 1 / counts[1]), counts))
+    end = student(free, how) if spread + other > 0 else normal(how)
     gaps = (after - now) - (before - was)
     found = percentiles(now - was, now - was + end / normal(how) * gaps, min(first, second, key=np.max), how)
     return _at_least(found, end * math.sqrt(spread + other))
@@ -148,6 +148,12 @@ def quantile_interval(
         return _unknown(value, index, how)
     low = ordered[max(math.floor(len(x) * below / size), 1) - 1]
     return Interval(value, float(low), _at(ordered, above / size), how.level, 0, group_count(index))
+
+
+def _welch(variances: tuple[float, float], counts: tuple[int, int]) -> float:
+    """Return Welch's degrees of freedom of a difference of two means with these variances, over so many groups."""
+    each = sum(variance**2 / max(count - 1, 1) for variance, count in zip(variances, counts, strict=True))
+    return sum(variances) ** 2 / each if each > 0 else math.inf
 
 
 def _resampled(x: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:

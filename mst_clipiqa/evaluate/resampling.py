@@ -5,8 +5,13 @@ products over the counts, and two models are compared on identical resamples. sc
 
 Percentiles of resamples of few groups are too narrow: their variance is (n - 1) / n of what it should be, and their
 ends are those of a normal distribution, not of Student's. ``widened`` makes up for both. Its factor is 9 for 2 groups,
-1.2 for 10 and 1.04 for 48. Two things it does not repair: over two groups, intervals of correlations stay too narrow;
-over fewer than about twenty, those of RMSE lie too low.
+1.2 for 10 and 1.04 for 48. It does not repair that, over two groups, intervals of correlations stay too narrow.
+
+RMSE is a scale: what resampling tells of it is a ratio, resample / all images, which is spread like all images / truth.
+Its ends are therefore those of value^2 / resample (the basic bootstrap of its logarithm). Percentiles of RMSE itself
+would lie too low: the root of a resampled mean is too small on average, and a few large errors make the upper tail.
+
+Source: Davison and Hinkley, "Bootstrap Methods and their Application" (1997), sections 5.2 and 5.3.
 """
 
 from __future__ import annotations
@@ -31,6 +36,9 @@ ROUNDING = 1e-12
 
 MOST_UNDEFINED = 0.1
 """An interval is given if at most this share of the resamples is undefined (all drawn values equal)."""
+
+_LARGEST_LOG = 700.0
+"""Logarithm of about the largest number that a float holds."""
 
 MOST_FOR_KRCC = 5000
 """KRCC is resampled for at most this many images: its cost grows with the number of pairs."""
@@ -109,7 +117,7 @@ def bootstrap(
         nan = float("nan")
         return Interval(value, nan, nan, how.level, how.resamples, len(set(index.tolist())), why)
     values = np.concatenate([over(x, y, counts) for counts in draw_counts(index, how)])
-    return interval(value, values, index, how, possible(measure))
+    return interval_of(measure, value, values, index, how)
 
 
 def possible(measure: str) -> tuple[float, float]:
@@ -156,6 +164,20 @@ def interval(
     """
     found = percentiles(value, widened(value, values, index, how), index, how)
     return replace(found, low=max(found.low, ends[0]), high=min(found.high, ends[1])) if not found.undefined else found
+
+
+def interval_of(measure: str, value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
+    """Return the interval of a measure of agreement; see the module for that of RMSE.
+
+    Args:
+        measure: "srcc", "plcc", "krcc" or "rmse".
+        value, values, index, how: as for ``interval``.
+    """
+    if measure != "rmse" or not (values > 0).all():  # a resample without any error has no logarithm
+        return interval(value, values, index, how, possible(measure))
+    found = interval(math.log(value), 2 * math.log(value) - np.log(values), index, how)
+    low, high = (math.exp(min(end, _LARGEST_LOG)) for end in (found.low, found.high))
+    return replace(found, value=value, low=low, high=high)
 
 
 def percentiles(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:

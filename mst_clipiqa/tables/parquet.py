@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mst_clipiqa.errors import DataError, need, shown
-from mst_clipiqa.tables.cells import Cell, csv_cell, utf8
+from mst_clipiqa.tables.cells import AsWritten, Cell, csv_cell, utf8
 
 ROW_GROUP = 10_000
 """Rows per row group, which is what is held in memory at once."""
@@ -42,18 +42,14 @@ def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Seq
 def _kind(value: str | float | int) -> type:
     """Return the type that holds one value.
 
-    Text holds whole numbers that are too large for a float. It also holds those that need all 64 bits of an unsigned
-    integer: they may be seeds, all of whose digits matter.
+    Text holds whole numbers that are too large for a signed integer of 64 bits: they may be seeds or other numbers that
+    name something, all of whose digits matter.
     """
     if isinstance(value, str | bool):
         return type(value)
-    if isinstance(value, int) and abs(value) < 2**64:
+    if isinstance(value, int):
         return int if abs(value) < 2**63 else str
-    try:
-        float(value)
-    except OverflowError:
-        return str
-    return float
+    return str if isinstance(value, AsWritten) and value.written.removeprefix("-").isdecimal() else float
 
 
 def _widest(types: set[type], wanted: type | None) -> type:

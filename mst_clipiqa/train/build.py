@@ -25,6 +25,7 @@ from mst_clipiqa.evaluate import (
     evaluate,
     generator_mean,
     preference_accuracy,
+    rmse,
     srcc,
 )
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -70,6 +71,7 @@ class TrainingResult:
     Attributes:
         evaluation: all measures; None if no rated image was scored.
         baseline_srcc: SRCC of the generator's mean on the same images; NaN if there are none.
+        mean_rmse: RMSE of the mean rating of the training images on the same images; NaN if there are none.
         contamination: how much of the test part had been seen before.
         predictions: scores of the rated images in native units.
         preferences: share of the test pairs that are ordered right; None without pairs.
@@ -84,6 +86,7 @@ class TrainingResult:
     preferences: PairAccuracy | None = None
     lacks: tuple[str, ...] = ()
     unread: int = 0
+    mean_rmse: float = math.nan
 
 
 def build(
@@ -102,12 +105,15 @@ def build(
 
     Raises:
         UsageError: the folder holds files that are not those of a model, or another split.
+        DataError: too few images have a rating of the target.
         ModelError: a file of the folder is damaged, or its model has other encoders.
     """
+    if not job.preferences:
+        job.split.check_rated(job.target)
     older = older_model(job, encoder)
     job.out.mkdir(parents=True, exist_ok=True)
     kept = older.reference if older else None  # the intervals of the other targets depend on it
-    learnt = learn(job.split.for_training(), job, encoder, bar, kept, log=log)
+    learnt = learn(job.usable.for_training(), job, encoder, bar, kept, log=log)
     saved = joined(job, encoder, older, (_target(job, learnt), learnt.fitted.model, learnt.reference))
     save(saved, job.out, card(saved.config, job.split.protocol, {}))
     job.split.save(job.out / SPLIT_FILE)
@@ -190,7 +196,9 @@ def _read(parts: TrainingPart, table: FeatureTable, head: str) -> tuple[Training
 
 def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult:
     """Score the test part with a saved model, and report how much of it had been seen before."""
-    everything, (low, high) = job.split.test, job.scale
+    everything, (low, high) = job.usable.test, job.scale
+    if not everything:
+        return TrainingResult(None, math.nan, contamination((), {}), ())
     with bar("Testing", len(everything)) as advance:
         table = encode_records(encoder, everything, prompts=job.head == "prompt", progress=advance)
     seen = contamination(everything, seen_by(model, model.config.encoders))
@@ -219,6 +227,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
         preferences,
         tuple(name for name, there in has.items() if not there),
         unread,
+        rmse(np.full(len(mos), np.mean([r.targets[job.target] for r in learnt_from])), mos),
     )
 
 
@@ -258,7 +267,9 @@ def _entry(job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, result: Trai
         "licence": job.rated.licence,
         "citation": job.rated.citation,
         "protocol": job.split.protocol,
-        "leakage": job.split.leakage,
+        "leakage": job.usable.leakage,
+        "images": {part: len(names) for part, names in job.split.names().items()},
+        "rated": {part: len(names) for part, names in job.split.rated(job.target).names().items()},
         "unread": learnt.unread + (result.unread if result else 0),
         "head": job.head,
         "recipe": asdict(job.recipe),

@@ -63,6 +63,8 @@ def widen(
 ) -> Widening | None:
     """Return the intervals of a fitted model, on the head's scale 1..5; None with too few held-out prompts.
 
+    The images that selected the epoch also choose the growth; those held out choose nothing.
+
     Args:
         data: what calibrates.
         fitted: the model.
@@ -80,7 +82,9 @@ def widen(
         part = recipe and _without(name, data, fitted, head, recipe)
         if part:
             left_out.append(part)
-    return fit_widening(known, left_out)
+    selecting = data.known.validation
+    choosing = _held_out(fitted, data.features(selecting), selecting, reference) if selecting else None
+    return fit_widening(known, left_out, choosing=choosing)
 
 
 def _without(name: str, data: Calibrating, fitted: Fitted, head: Head, recipe: Recipe) -> HeldOut | None:

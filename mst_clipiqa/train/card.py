@@ -109,6 +109,9 @@ def _training(name: str, training: dict[str, Any]) -> list[str]:
             "",
             "**Uncalibrated: there were no ratings, so scores only order images; their scale means nothing.**",
         ]
+    if (rated := training.get("rated")) and rated != training["images"] and not _of_pairs_alone(training):
+        parts = " / ".join(f"{rated[part]:,} of {of:,}" for part, of in training["images"].items())
+        lines += ["", f"Images with a rating of {name}, the only ones used: {parts} (train / validation / test)."]
     if unread := training.get("unread"):
         lines += ["", f"Left out: {counted(unread, 'image')} whose prompt the text encoder does not read."]
     return lines + ([] if training["test"] is None else ["", *_test(training)])

@@ -24,6 +24,7 @@ from mst_clipiqa.train.features import PairFeatures, RatedFeatures
 from mst_clipiqa.train.identity import identity_of
 from mst_clipiqa.train.preferences import all_differences, bradley_terry_loss, differences, share_right
 from mst_clipiqa.train.recipe import Recipe
+from mst_clipiqa.train.scale import fit_line, start_at_mean
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def fit(
     if run.best is None or run.best_model is None or not _finite(run.best_model):
         raise UsageError("Expected a training that converges, got weights that are not finite: lower learning_rates.")
     model.load_state_dict(run.best_model)
+    if _has_scale(training, head, recipe):
+        fit_line(model, predict(model, training), training.y)
     return Fitted(model.eval().requires_grad_(False), run.best, tuple(run.history))
 
 
@@ -107,7 +110,7 @@ def _epochs(
 ) -> Iterator[Epoch]:
     """Train with one learning rate; ``run`` is up to date whenever an epoch is yielded."""
     rate = recipe.learning_rates[run.rate]
-    model, optimiser = _start(run, (training.f_c.shape[1], training.f_f.shape[1]), head, recipe)
+    model, optimiser = _start(run, training, head, recipe)
     while run.epoch < recipe.epochs and run.stale < recipe.patience:
         generator = torch.Generator().manual_seed(recipe.seed * 100_003 + run.epoch)
         batches, losses = _batches(training, recipe.batch_size, generator), []
@@ -134,14 +137,16 @@ def _epochs(
 
 
 def _start(
-    run: TrainingState, sizes: tuple[int, int], head: Head, recipe: Recipe
+    run: TrainingState, training: RatedFeatures, head: Head, recipe: Recipe
 ) -> tuple[MSTCLIPIQA, torch.optim.Optimizer]:
     """Return the model and the optimiser, initialised from the seed or restored from the run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = MSTCLIPIQA(sizes[0], head, sizes[1])
+        model = MSTCLIPIQA(training.f_c.shape[1], head, training.f_f.shape[1])
     if recipe.identity_start:
         _identity_start(model)
+    if _has_scale(training, head, recipe):
+        start_at_mean(model, predict(model, training), training.y)
     kind = torch.optim.AdamW if recipe.decoupled else torch.optim.Adam
     rate = recipe.learning_rates[run.rate]
     optimiser = kind(model.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True)  # one pass over memory
@@ -149,6 +154,11 @@ def _start(
         model.load_state_dict(run.model)
         optimiser.load_state_dict(run.optimiser)
     return model, optimiser
+
+
+def _has_scale(training: RatedFeatures, head: Head, recipe: Recipe) -> bool:
+    """Return whether the ratings put the scores on their scale; those of a template head cannot leave it."""
+    return recipe.on_scale and head == "prompt" and len(training) > 0
 
 
 @torch.no_grad()

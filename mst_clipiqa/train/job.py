@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from mst_clipiqa.data import Preference, PreferenceSet, RatedSet, Record, Split
+from mst_clipiqa.data import Preference, PreferenceSet, RatedSet, Record, Split, rated_for
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.model.mst_clipiqa import Head
 from mst_clipiqa.train.recipe import Recipe
@@ -51,14 +52,27 @@ class TrainingJob:
         """Return the native range of the target."""
         return self.rated.ranges[self.target]
 
+    @cached_property
+    def usable(self) -> Split:
+        """Return the split with only the images that have a rating of the target or are in a pair."""
+        if not self.preferences:
+            return self.split.rated(self.target)
+        in_pairs = {record.name for record in self.preferences.images.records}
+
+        def usable(part: Sequence[Record]) -> tuple[Record, ...]:
+            return tuple(r for r in part if self.target in r.targets or r.name in in_pairs)
+
+        train, validation, test = map(usable, (self.split.train, self.split.validation, self.split.test))
+        return replace(self.split, train=train, validation=validation, test=test)
+
     @property
     def has_ratings(self) -> bool:
         """Return whether there are ratings, without which scores are not calibrated."""
-        return any(self.target in record.targets for record in self.rated.records)
+        return bool(rated_for(self.rated.records, self.target))
 
     def rated_only(self, records: Sequence[Record]) -> list[Record]:
         """Return the records with a rating."""
-        return [record for record in records if self.target in record.targets]
+        return list(rated_for(records, self.target))
 
     def pairs(self, records: Sequence[Record]) -> tuple[Preference, ...]:
         """Return the pairs among some records."""

@@ -73,7 +73,7 @@ def joined(
         learnt: the target, its fusion and head, and the reference of the features.
     """
     target, part, reference = learnt
-    seen = trained_on([*job.split.train, *job.split.validation])
+    seen = trained_on([*job.usable.train, *job.usable.validation])
     if older is None:
         pair = encoder.encoders
         fine = None if pair.dim_fine == pair.dim else pair.dim_fine

@@ -20,6 +20,7 @@ from mst_clipiqa.data import Preference
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.train.features import FeatureTable, PairFeatures
+from mst_clipiqa.train.scale import transform
 
 SLOPE = 2.0
 """s: with 2, the better of two images that are one level apart is preferred in 88 % of cases."""
@@ -75,5 +76,4 @@ def put_on_scale(model: MSTCLIPIQA, pairs: PairFeatures) -> None:
     q = torch.cat([model(pairs.f_c[r], pairs.f_f[r], pairs.text(r)).q for r in rows.split(1024)])
     middle, reach = (q.max() + q.min()) / 2, (q.max() - q.min()) / 2
     scale = min(1.0, _REACH / max(reach.item(), 1e-6))
-    model.head.w_o.weight.mul_(scale)
-    model.head.w_o.bias.copy_((model.head.w_o.bias - middle) * scale + _MIDDLE)
+    transform(model, scale, _MIDDLE - scale * middle.item())

@@ -31,6 +31,7 @@ class Recipe:
     identity_start: bool  # W_c and W_f start as the identity if they are square, the gate at one half
     ranking_weight: float = 1.0  # lambda
     margin: float = 0.1  # on the scale 1..5
+    on_scale: bool = False  # a prompt head starts at the mean rating and ends on the line that fits the ratings best
     seed: int = 0  # same seed, machine and threads: same weights, bit for bit
 
     def __post_init__(self) -> None:
@@ -59,7 +60,7 @@ def check_real(name: str, value: float, most: float) -> None:
 PAPER = Recipe("paper", (5e-6,), 1e-3, False, 8, 20, 20, False, False)
 """The published recipe and loss (section 4.1), except that the epoch is selected on a validation part."""
 
-FAST = Recipe("fast", (1e-3,), 1e-2, True, 128, 24, 6, True, True)
-"""Ours: the same loss from a zero-shot start, with fewer and larger steps."""
+FAST = Recipe("fast", (1e-3,), 1e-2, True, 128, 24, 6, True, True, on_scale=True)
+"""Ours: the same loss from a zero-shot start, with fewer and larger steps, and scores on the scale of the ratings."""
 
 RECIPES = {"paper": PAPER, "fast": FAST}

@@ -244,3 +244,25 @@ def test_the_command_says_what_was_labelled_and_left_out(folder: Path, rated: Ra
     assert (
         "There are no intervals for quality and correspondence: those of the original model no longer" in result.stdout
     )
+
+
+def test_an_image_counts_for_the_ratings_that_it_has(scorer: Scorer, rated: RatedSet, tmp_path: Path) -> None:
+    def some(number: int, targets: dict[str, float]) -> dict[str, float]:
+        gone = "quality" if number % 4 == 0 else "correspondence" if number % 4 == 1 else ""
+        return {name: value for name, value in targets.items() if name != gone}
+
+    records = tuple(dataclasses.replace(r, targets=some(i, r.targets)) for i, r in enumerate(rated.records))
+    partial = dataclasses.replace(rated, records=records)
+    what = job(scorer, partial, tmp_path / "m", train="norm", labels=0.4)
+    data = prepare_data(what, moving_of(what))
+    with_quality = [r for r in records if "quality" in r.targets]
+    assert 0 < len(data.records) <= 0.4 * len(with_quality)
+    assert all("quality" in record.targets for record in data.records)
+    trained = {record.group for record in data.records}
+    rest = [record for record in records if record.group not in trained]
+    for name, ratings in data.rated.ratings.items():
+        assert [float(value) for value in ratings[np.isfinite(ratings)]] == [
+            r.targets[name] for r in rest if name in r.targets
+        ]
+    found = rating_gain(np.arange(8.0), np.arange(8.0), np.array([1, np.nan, 2, 3, np.nan, 4, 5, 6]), [None] * 8)
+    assert isinstance(found, RatingGain) and (found.images, found.unscored) == (6, 0)

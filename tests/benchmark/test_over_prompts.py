@@ -45,7 +45,7 @@ class World:
             {"target": "quality", "head": "template", "split": i, "predictions": one.tolist(), **same}
             for i, one in enumerate(predictions)
         ]
-        return {"data": "x", "tested_on": "y", "split_by": "prompt", "test_share": 0.2, "runs": runs}
+        return {"data": "x", "tested_on": "y", "split_by": "prompt", "test_share": {"quality": 0.2}, "runs": runs}
 
 
 def test_one_split_has_the_interval_of_its_model() -> None:

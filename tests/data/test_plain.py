@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mst_clipiqa.data import load, same_text
+from mst_clipiqa.data import load, rated_for, same_text
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.model_folder import prompt_hash
 from tests.rated_files import images, write
@@ -215,3 +215,61 @@ def test_a_table_without_a_header_may_be_separated_by_other_signs(tmp_path: Path
     write(tmp_path / "labels.csv", f"a.png{sign}4.5", f"b.png{sign}2")
     found = load("csv", tmp_path)
     assert [(r.prompt, r.targets) for r in found.records] == [(None, {"quality": 4.5}), (None, {"quality": 2.0})]
+
+
+def test_a_row_may_lack_one_of_two_scores(tmp_path: Path) -> None:
+    write(
+        tmp_path / "labels.csv",
+        "file,prompt,quality,correspondence,std_quality,std_correspondence",
+        "a.png,a cat,3.5,,0.5,0.4",
+        "b.png,a cat,,2.5,,0.3",
+        "c.png,a dog,4,1,0.2,0.1",
+    )
+    images(tmp_path, ["a.png", "b.png", "c.png"])
+    rated = load("csv", tmp_path)
+    assert [r.targets for r in rated.records] == [
+        {"quality": 3.5},
+        {"correspondence": 2.5},
+        {"quality": 4.0, "correspondence": 1.0},
+    ]
+    assert [r.deviations for r in rated.records] == [
+        {"quality": 0.5},
+        {"correspondence": 0.3},
+        {"quality": 0.2, "correspondence": 0.1},
+    ]
+    assert "of 3 images, 2 have a rating of quality and 2 a rating of correspondence" in rated.notes
+    assert [r.name for r in rated_for(rated.records, "quality")] == ["a.png", "c.png"]
+
+
+def test_two_rows_of_one_image_may_have_one_score_each(tmp_path: Path) -> None:
+    write(tmp_path / "labels.csv", "file,quality,correspondence", "a.png,3,", "a.png,,2", "b.png,1,1")
+    rated = load("csv", tmp_path, images=False)
+    assert [r.targets for r in rated.records] == [
+        {"quality": 3.0, "correspondence": 2.0},
+        {"quality": 1.0, "correspondence": 1.0},
+    ]
+    assert not any("have a rating" in note for note in rated.notes)
+
+
+def test_a_row_without_any_score_is_an_error_as_before(tmp_path: Path) -> None:
+    write(tmp_path / "labels.csv", "file,quality,correspondence", "a.png,3,2", "b.png,,")
+    with pytest.raises(DataError, match=r"Expected a number in column 'quality' in line 3 of labels.csv \(b.png\)"):
+        load("csv", tmp_path, images=False)
+    write(tmp_path / "labels.csv", "file,quality,correspondence", "a.png,3,2", "b.png,,bad")
+    with pytest.raises(DataError, match=r"Expected a number in column 'correspondence' in line 3 .* got 'bad'"):
+        load("csv", tmp_path, images=False)
+
+
+def test_rows_of_json_may_lack_a_key(tmp_path: Path) -> None:
+    write(
+        tmp_path / "metadata.jsonl",
+        '{"file_name": "a.png", "quality": 3}',
+        '{"file_name": "b.png", "quality": 2, "correspondence": 4, "split": "test"}',
+        '{"file_name": "c.png", "correspondence": 1, "split": "train"}',
+    )
+    rated = load("imagefolder", tmp_path, images=False)
+    assert [(r.targets, r.split) for r in rated.records] == [
+        ({"quality": 3.0}, None),
+        ({"quality": 2.0, "correspondence": 4.0}, "test"),
+        ({"correspondence": 1.0}, "train"),
+    ]

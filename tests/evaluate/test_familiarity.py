@@ -138,6 +138,29 @@ def test_generators_left_out_widen_the_intervals_and_each_counts_the_same() -> N
     assert np.mean(inside) == pytest.approx(0.9, abs=0.01)
 
 
+def test_other_images_choose_the_growth_and_the_known_ones_only_the_interval() -> None:
+    known, choosing = held_out(40, 3, 0.0, prompts=20), held_out(4000, 0, 2.0)
+    found = fit_widening(known, choosing=choosing)
+    assert found is not None
+    alone = fit_widening(choosing)
+    assert alone is not None and found.growth == alone.growth > 0
+    ratios = np.abs(known.residuals) / (1 + found.growth * known.excess)
+    assert found.interval == grouped_quantile(ratios, known.groups, 0.9)
+    few = fit_widening(held_out(100, 0, 2.0), choosing=held_out(8, 0, 2.0, prompts=8))
+    assert few is not None and few.growth == 0.0  # too few to choose by
+
+
+def test_new_prompts_are_covered_as_often_as_promised_by_few() -> None:
+    runs = 200
+    inside = []
+    for seed in range(runs):
+        known, choosing, new = (held_out(n, 3 * seed + i, 0.0, prompts=n) for i, n in enumerate((19, 19, 60)))
+        found = fit_widening(known, choosing=choosing)
+        assert found is not None
+        inside.append((np.abs(new.residuals) <= found.halfwidth(new.excess)).mean())
+    assert np.mean(inside) > 0.88  # if the known images chose the growth too, 0.863
+
+
 def test_too_few_prompts_give_no_interval() -> None:
     assert fit_widening(held_out(100, 0, 0.0, prompts=8)) is None
     assert fit_widening(held_out(100, 0, 0.0, prompts=9)) is not None

@@ -35,9 +35,24 @@ def test_resampled_values_are_moved_away_from_the_value() -> None:
 def test_rmse_of_two_prompts() -> None:
     found = bootstrap([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.1, 1.1], ["a", "a", "b", "b"], "rmse")
     value = (1.105) ** 0.5  # resamples reach 1 and 1.1
-    assert (found.low, found.high) == pytest.approx(
-        (value - FACTOR * (value - 1), value + FACTOR * (1.1 - value)), abs=1e-4
-    )
+    assert found.value == pytest.approx(value)
+    assert (found.low, found.high) == pytest.approx((value * (value / 1.1) ** FACTOR, value * value**FACTOR), abs=1e-4)
+    exact = bootstrap([1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.1, 2.1], ["a", "a", "b", "b"], "rmse")
+    assert exact.low == 0 and exact.value < exact.high < 1  # a resample without any error: no ratio
+    none = bootstrap([1.0, 2.0], [1.0, 2.0], None, "rmse")
+    assert (none.low, none.high) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("prompts", [5, 10])
+def test_rmse_over_few_prompts_is_missed_as_often_on_either_side(prompts: int) -> None:
+    rng, runs, how = np.random.default_rng(prompts), 400, Resampling(resamples=150)
+    groups = np.repeat(np.arange(prompts), 4)
+    above = below = 0
+    for _ in range(runs):
+        errors = rng.normal(size=prompts)[groups] / 2 + rng.normal(size=len(groups)) * 0.75**0.5
+        found = bootstrap(errors, np.zeros(len(errors)), groups.tolist(), "rmse", how)
+        above, below = above + (found.high < 1), below + (found.low > 1)  # the true RMSE is 1
+    assert above / runs < 0.05 and below / runs < 0.05
 
 
 def test_an_interval_stays_within_what_is_possible() -> None:

@@ -98,7 +98,11 @@ def _plan(rated: RatedSet, flags: dict[str, Any]) -> BenchmarkPlan:
     if by not in ("prompt", "image"):
         splits = 1  # a fixed split is one split
     together = tuple(identical(rated.records)) if by in ("prompt", "image") else ()
-    return BenchmarkPlan(rated, heads, targets, splits, by, recipe_of(flags["recipe"], flags["changes"]), together)
+    plan = BenchmarkPlan(rated, heads, targets, splits, by, recipe_of(flags["recipe"], flags["changes"]), together)
+    for split in map(plan.split, range(splits)):
+        for target in targets:
+            split.check_rated(target, tests=flags["test_data"] is None)
+    return plan
 
 
 def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], quiet: bool) -> OtherSet | None:

@@ -52,8 +52,9 @@ def _read(path: Path) -> dict[str, Any]:
 
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found.get("runs"), list):
+        kinds = {"runs": list, "test_share": dict}
+        if isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
             return found
     except (OSError, ValueError) as error:
         raise DataError(f"Expected results.json of a benchmark in {path}, got {error}.") from error
-    raise DataError(f"Expected results.json of a benchmark in {path}, got another file.")
+    raise DataError(f"Expected results.json of a benchmark in {path}, got another file, or one of an earlier version.")

@@ -66,6 +66,7 @@ def command(tables: tuple[Path, ...], as_json: bool, **flags: Any) -> int:
             {
                 "target": a.target,
                 "unscored": a.unscored,
+                "unrated": a.unrated,
                 "contaminated": a.contamination.label,
                 "interval_over": a.interval_over,
                 **(a.evaluation.to_json() if a.evaluation else {}),
@@ -219,6 +220,8 @@ def _print(words: str, found: list[Assessed]) -> None:
             )
         if one.unscored:
             console.print(f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}.")
+        if one.unrated:
+            console.print(f"Left out: {counted(one.unrated, 'image')} without a rating of {one.target}.")
         if not one.contamination.checked:
             console.print("Not checked for contamination: name the model with --model.")
         elif one.contamination.label:

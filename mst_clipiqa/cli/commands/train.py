@@ -133,9 +133,17 @@ def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
         correlations = f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f}"
         why = found.agreement.undefined
         measured = f"SRCC and PLCC are undefined, as {why}" if why else correlations
-        prompts = "" if job.split.leakage is None else f" of {counted(found.groups, 'prompt')}"
+        prompts = "" if job.usable.leakage is None else f" of {counted(found.groups, 'prompt')}"
         images = f"{counted(found.agreement.n, 'test image')}{prompts}"
         lines.append(f"{job.target} on {images}: {measured}{baseline}{clean}.")
+        if found.agreement.rmse > result.mean_rmse:
+            advice = "" if job.recipe.on_scale or job.head == "template" else ", or train with --set on_scale=true"
+            lines.append(
+                f"The RMSE, {found.agreement.rmse:.3f}, is above that of the mean rating, {result.mean_rmse:.3f}: "
+                f"compare scores with each other only{advice}."
+            )
+    elif job.has_ratings:
+        lines.append(f"Not tested on ratings: no test image has both a rating and a score of {job.target}.")
     if pairs := result.preferences:
         ends = pairs.undefined or f"95 % {pairs.low:.4f} to {pairs.high:.4f}"
         tested = f"{counted(pairs.pairs, 'test pair')} of {counted(pairs.groups, 'prompt')}"
