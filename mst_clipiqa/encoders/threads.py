@@ -116,7 +116,7 @@ def return_freed_memory() -> bool:
 
 
 def _from_c(name: str) -> Callable[..., int]:
-    """Return a function of the C library, or one that does nothing and returns 0 where there is none of this name."""
+    """Return a function of the C library, or one that does nothing and returns 0 if it has none of this name."""
     try:
         found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):  # TypeError: on Windows
