@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 
 from speed import serve
 from speed.machine import machine
+from speed.resident import resident_mb, watched
 
 MOST = 1.0
 """MB per minute."""
@@ -61,7 +61,7 @@ def soak_serve(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     samples: list[tuple[float, float]] = []
 
     async def loaded(port: int, pid: int) -> serve.Tally:
-        watch = asyncio.create_task(serve.watched(pid, samples))
+        watch = asyncio.create_task(watched(pid, samples))
         tally = await serve.load(port, work, args.clients, 60 * args.minutes)
         watch.cancel()
         return tally
@@ -80,13 +80,11 @@ def soak_score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         path.write_bytes(path.read_bytes()[:100])  # some images are damaged
     command = [sys.executable, "-m", "speed.soak", "score", "--loop", str(folder), "--minutes", str(args.minutes)]
     samples: list[tuple[float, float]] = []
-    page = os.sysconf("SC_PAGE_SIZE") / 1e6
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout is None or process.stdout.readline() != "ready\n":
             raise SystemExit("Expected the process that scores to start, but it ended.")
         while process.poll() is None:
-            pages = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
-            samples.append((time.perf_counter(), int(pages) * page))
+            samples.append((time.perf_counter(), resident_mb(process.pid)))
             time.sleep(1)
         said = json.loads(process.stdout.read())
     samples = [one for one in samples if one[1]]  # a process that has ended has no memory

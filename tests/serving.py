@@ -47,10 +47,12 @@ def b64(data: bytes) -> str:
 
 
 @contextmanager
-def running(scorer: Scorer, settings: Settings) -> Iterator[str]:
-    """Serve in a thread; yield the address."""
+def running(scorer: Scorer, settings: Settings, loop: str = "auto") -> Iterator[str]:
+    """Serve in a thread, on an event loop that uvicorn knows by this name; yield the address."""
     listener = listen(settings)
-    server = uvicorn.Server(config_of(scorer, settings))
+    config = config_of(scorer, settings)
+    config.loop = loop
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

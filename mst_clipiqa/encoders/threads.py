@@ -102,8 +102,23 @@ def reuse_freed_memory() -> bool:
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
+    mallopt = _from_c("mallopt")
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, _FREE))
+
+
+def return_freed_memory() -> bool:
+    """Let glibc return the freed memory that it keeps, whatever thread freed it; return whether it had any.
+
+    It looks at every free block, and the next batch gets its memory page by page: this is for times without work.
+    Nothing happens with another malloc.
+    """
+    return bool(_from_c("malloc_trim")(0))
+
+
+def _from_c(name: str) -> Callable[..., int]:
+    """Return a function of the C library, or one that does nothing and returns 0 if it has none of this name."""
+    try:
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError, TypeError):  # TypeError: on Windows
+        return lambda *_: 0
+    return found

@@ -4,7 +4,7 @@
 
     settings.py    token, threads, limits
     run.py         binds the address, runs uvicorn, stops gracefully
-    connections.py refuses too many connections, and slow ones
+    connections.py refuses too many connections, and slow or oversized ones
     app.py         the routes
     middleware.py  checks host, origin and token; adds headers; counts
     server.py      what the routes share: body -> engine -> scores

@@ -1,43 +1,48 @@
-"""Limits on connections: how many are open at once, and how long one may take to send the head of a request.
+"""Limits on connections: how many are open, how long one may take to send a head and to take its answers.
 
-uvicorn has no deadline for the head of a request, and its limit of concurrency refuses requests, not connections, so
-that connections without a request would use it up. Everything after the head is the application's (``reading.py``).
+uvicorn has no deadline for either, no limit for the size of a head, and its limit of concurrency refuses requests, not
+connections, so that connections without a request would use it up. What lies between head and answer is the
+application's (``reading.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.serve.responses import rejection
 from mst_clipiqa.serve.settings import Limits
 
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.h11_impl import H11Protocol as HTTPProtocol
-else:
-    HTTPProtocol = AutoHTTPProtocol  # with httptools, if that is installed
+GRACE = 3
+"""Seconds beyond the limit for a request that it may take when the server stops."""
+_MAX_HEAD = 2**16  # bytes of a head, beside what arrives together with its end
+_SLOWEST = 2**11  # bytes per second that a client must take of its answers
 
 
 def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol with a deadline for the head of a request and a limit of connections."""
+    """Return uvicorn's protocol with these limits."""
     return type("LimitedProtocol", (_LimitedProtocol,), {"limits": limits, "lingering": set()})
 
 
-class _LimitedProtocol(HTTPProtocol):
+class _LimitedProtocol(HttpToolsProtocol):
     """One connection."""
 
     limits: Limits
     lingering: set[_LimitedProtocol]  # refused connections whose requests are still arriving
-    _deadline: asyncio.TimerHandle | None = None
-    _has_begun = False  # whether a part of a head has arrived
+    _deadline: asyncio.TimerHandle | None = None  # for the head, or for a refused request
+    _taking: asyncio.TimerHandle | None = None  # the deadline for the client to take what waits for it
+    _untaken = 0  # bytes that waited for the client when this deadline began
+    _in_head = False  # whether a part of a head has arrived
+    _unparsed = 0  # bytes since the last part of a request that was complete
     _dropped = 0  # bytes of a refused request
+    _answering: RequestResponseCycle | None = None  # the first of the requests whose answers are due
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, or refuse the connection."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so that pause_writing is called for any byte that waits
         most = self.limits.max_connections
         if len(self.connections) > most:
             sentence = f"Expected at most {most:,} open connections, got one more: try again soon."
@@ -50,26 +55,77 @@ class _LimitedProtocol(HTTPProtocol):
         if self in self.lingering:
             self._drop(data)
             return
-        self._has_begun = True
+        self._unparsed += len(data)
         super().data_received(data)
-        if self._is_answering():
+        if self._unparsed > _MAX_HEAD and not self.transport.is_closing():
+            self._refuse_head()
+        elif self._is_answering():
             self._stop_waiting()
         elif self._deadline is None:
             self._wait()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open for the answers to a client that has sent everything."""
+        if not self._is_answering() or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; an answer that is due would be mistaken for this one, so that both are left out."""
+        if self._is_answering():
+            self.transport.abort()
+        else:
+            self._refuse(Rejected(400, "Expected a request in HTTP/1.1, got other bytes: use an HTTP client."))
+
+    def on_message_begin(self) -> None:
+        """Count the bytes of a new head."""
+        super().on_message_begin()
+        self._in_head, self._unparsed = True, 0
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer, in turn."""
+        super().on_headers_complete()
+        self._in_head, self._unparsed = False, 0
+        self._answering = self._answering or self.cycle
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a part of a body on."""
+        super().on_body(body)
+        self._unparsed = 0
+
     def on_response_complete(self) -> None:
         """Wait for the next request as long as uvicorn keeps a connection alive."""
+        self._answering = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        self._has_begun = False
+
+    def pause_writing(self) -> None:
+        """Give the client time to take what waits for it."""
+        super().pause_writing()
+        self._expect_taking()
+
+    def resume_writing(self) -> None:
+        """Write on: nothing waits for the client."""
+        super().resume_writing()
+        self._stop_taking()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Forget the deadlines, and leave out the rest of the answers."""
         self._stop_waiting()
+        self._stop_taking()
         self.lingering.discard(self)
+        if self._answering is not None:  # uvicorn tells only the last request, and the first would go on writing
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Finish what has begun; what takes too long ends before uvicorn gives up on it and logs that."""
+        super().shutdown()
+        self.loop.call_later(self.limits.seconds + GRACE, self.transport.abort)
+
     def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._answering is not None
 
     def _wait(self) -> None:
         self._deadline = self.loop.call_later(self.limits.seconds, self._late)
@@ -83,11 +139,35 @@ class _LimitedProtocol(HTTPProtocol):
         self._deadline = None
         if self._is_answering() or self.transport.is_closing():
             return
-        if self._has_begun:
+        if self._in_head:
             seconds = f"{self.limits.seconds:g} seconds"
             self._refuse(Rejected(408, f"Expected a whole request within {seconds}, got a part of it: send it faster."))
         else:
-            self.transport.close()
+            self.transport.close()  # nothing has come, or the rest of a request that has its answer
+
+    def _expect_taking(self) -> None:
+        self._untaken = self.transport.get_write_buffer_size()
+        self._taking = self.loop.call_later(self.limits.seconds, self._check_taking)
+
+    def _check_taking(self) -> None:
+        """Abort where the client took too little of what waits for it; to close would wait for it forever."""
+        taken = self._untaken - self.transport.get_write_buffer_size()
+        if taken < _SLOWEST * self.limits.seconds:
+            self.transport.abort()
+        else:
+            self._expect_taking()
+
+    def _stop_taking(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def _refuse_head(self) -> None:
+        if self._in_head and not self._is_answering():
+            most = f"Expected a head of at most {_MAX_HEAD:,} bytes"
+            self._refuse(Rejected(431, f"{most}, got more: send fewer or shorter headers."))
+        else:
+            self.transport.abort()  # the trailer of a body without end, or a head while an answer is due
 
     def _refuse(self, error: Rejected) -> None:
         """Write a response to no request, and close once the client has sent its request or gone away.
@@ -105,6 +185,7 @@ class _LimitedProtocol(HTTPProtocol):
         self.connections.discard(self)  # it takes no other's place
         self.lingering.add(self)
         self.transport.write_eof()
+        self._stop_waiting()
         self._deadline = self.loop.call_later(self.limits.seconds, self.transport.close)
 
     def _drop(self, data: bytes) -> None:

@@ -23,7 +23,7 @@ from typing import TypeVar
 import torch
 from async_batcher.batcher import AsyncBatcher
 
-from mst_clipiqa.encoders.threads import batches_at_once, compute_with
+from mst_clipiqa.encoders.threads import batches_at_once, compute_with, return_freed_memory
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import Failed, Opened
 from mst_clipiqa.scoring.answers import agreement
@@ -34,6 +34,7 @@ from mst_clipiqa.serve.form import Upload
 from mst_clipiqa.serve.metrics import Metrics
 from mst_clipiqa.serve.settings import Limits
 
+_IDLE = 3.0  # seconds without work, after which freed memory is returned
 _Value = TypeVar("_Value")
 
 
@@ -64,6 +65,7 @@ class Engine:
         self.waiting = 0
         self._opening = dataclasses.replace(scorer.encoder.opening, max_pixels=limits.max_pixels)
         self._pace = 0.1  # seconds per score, of late
+        self._idle: asyncio.TimerHandle | None = None
         self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
         at_once = batches_at_once(scorer.encoder.encoders.device)
         all_cores = partial(compute_with, torch.get_num_threads())
@@ -95,6 +97,7 @@ class Engine:
 
     async def close(self) -> None:
         """Finish the batches under way, and stop the threads."""
+        self._set_idle(False)
         await self._batches.stop(timeout=self.limits.seconds)
         self._openers.shutdown(cancel_futures=True)
         self._encoders.shutdown(cancel_futures=True)
@@ -144,11 +147,20 @@ class Engine:
             )
         self.waiting += count
         self.metrics.waiting.set(self.waiting)
+        self._set_idle(False)
         try:
             yield
         finally:
             self.waiting -= count
             self.metrics.waiting.set(self.waiting)
+            self._set_idle(not self.waiting)
+
+    def _set_idle(self, idle: bool) -> None:
+        """Return freed memory after a while without work: else what the largest load needed is kept."""
+        if self._idle is not None:
+            self._idle.cancel()
+        wait = asyncio.get_running_loop().call_later
+        self._idle = wait(_IDLE, self._openers.submit, return_freed_memory) if idle else None
 
     async def _in_time(self, work: asyncio.Future[_Value]) -> _Value:
         try:

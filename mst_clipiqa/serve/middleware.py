@@ -92,7 +92,8 @@ class RequestMiddleware:
         except Rejected as error:
             await rejection(error)(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # uvicorn leaves the body out
+            await self.app(asked, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = HTTPConnection(scope).headers

@@ -100,7 +100,8 @@ async def chunks(request: Request, limits: Limits, reservation: Reservation) -> 
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > _MAX_LENGTH_DIGITS or int(declared) > limits.max_bytes):
-        await _linger(request, limits)
+        if request.headers.get("expect", "").lower() != "100-continue":  # who asks first has sent no body yet
+            await _linger(request, limits)
         raise _too_large("more" if len(declared) > _MAX_LENGTH_DIGITS else f"{int(declared):,}", limits)
     end = asyncio.get_running_loop().time() + limits.seconds
     total, is_more = 0, True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from PIL import Image
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
-from mst_clipiqa.serve.connections import protocol_of
+from mst_clipiqa.serve.connections import GRACE, protocol_of
 from mst_clipiqa.serve.middleware import is_loopback
 from mst_clipiqa.serve.settings import Settings
 
@@ -71,7 +72,7 @@ def config_of(scorer: Scorer, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(settings.limits.seconds) + 5,
+        timeout_graceful_shutdown=math.ceil(settings.limits.seconds) + GRACE + 2,
         ws="none",
     )
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from mst_clipiqa.encoders.threads import batches_at_once, compute_with, on_one_core, side_by_side
+from mst_clipiqa.encoders.threads import (
+    batches_at_once,
+    compute_with,
+    on_one_core,
+    return_freed_memory,
+    side_by_side,
+)
 
 CPU = torch.device("cpu")
 
@@ -68,3 +78,40 @@ def test_two_batches_at_once_need_two_cores() -> None:
     assert batches_at_once(torch.device("cuda")) == 1
     compute_with(1)
     assert batches_at_once(CPU) == 1
+
+
+RETURNS = """
+from pathlib import Path
+from mst_clipiqa.encoders.threads import return_freed_memory, reuse_freed_memory
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+def work():
+    blocks = [b'x' * (2**20 + i) for i in range(200)]
+    kept.append(bytearray(2**10))  # at the end of the heap, so that what lies before stays
+    del blocks
+
+kept = []
+assert reuse_freed_memory()
+work()
+before = resident_mb()
+assert return_freed_memory()
+print(before - resident_mb())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_returned() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    result = subprocess.run([sys.executable, "-c", RETURNS], capture_output=True, text=True, check=True, env=env)
+    assert float(result.stdout) > 150
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_another_c_library_keeps_its_memory(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def no_library(_: None) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    assert not return_freed_memory()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,10 +20,9 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.metrics import Metrics
 from mst_clipiqa.serve.middleware import RequestMiddleware
-from mst_clipiqa.serve.settings import Limits, Settings
-from tests.serving import b64, png, running, toy_scorer
+from mst_clipiqa.serve.settings import Settings
+from tests.serving import b64, png, toy_scorer
 
-SLOW = Limits(seconds=0.4, max_connections=4)
 TOKEN = "correct-horse-battery"
 IMAGE = [("image", ("a.png", png()))]
 
@@ -244,122 +241,3 @@ def test_the_command_serves_until_it_is_told_to_stop(stop: signal.Signals) -> No
         finally:
             process.kill()
     assert (process.returncode, out, errors) == (0, "", "")
-
-
-# ------------------------------------------------------------------------------------------------ connections
-
-
-@pytest.fixture(scope="module")
-def slow_address() -> Iterator[tuple[str, int]]:
-    with running(toy_scorer(), Settings(port=0, limits=SLOW)) as where:
-        host, _, port = where.removeprefix("http://").partition(":")
-        yield host, int(port)
-
-
-def connected(address: tuple[str, int]) -> socket.socket:
-    """Return a connection that gives up where a test would wait forever."""
-    return socket.create_connection(address, timeout=10)
-
-
-def everything(connection: socket.socket) -> bytes:
-    """Return what comes until the other side closes."""
-    return b"".join(iter(lambda: connection.recv(4096), b""))
-
-
-def answer_on(connection: socket.socket) -> bytes:
-    """Return one answer of /healthz."""
-    found = b""
-    while not found.endswith(b'{"status":"ok"}') and (more := connection.recv(4096)):
-        found += more
-    return found
-
-
-HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-@pytest.mark.parametrize("sent", [b"", HEAD[:5], HEAD[:-2]])
-@pytest.mark.parametrize("before", [b"", HEAD])
-def test_a_head_that_never_ends_is_given_up(slow_address: tuple[str, int], before: bytes, sent: bytes) -> None:
-    if before and not sent:
-        pytest.skip("uvicorn keeps it alive for the next request")
-    with connected(slow_address) as connection:
-        if before:
-            connection.sendall(before)
-            assert b"200 OK" in answer_on(connection)
-        began = time.monotonic()
-        connection.sendall(sent)
-        found = everything(connection)
-        assert 0.3 < time.monotonic() - began < 5
-    if not sent:
-        assert found == b""
-        return
-    head, _, body = found.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 408 ") and b"connection: close" in head
-    assert json.loads(body)["error"].startswith("Expected a whole request within 0.4 seconds, got a part of it")
-
-
-def test_a_head_that_trickles_in_is_given_up_too(slow_address: tuple[str, int]) -> None:
-    with connected(slow_address) as connection:
-        for byte in HEAD:
-            time.sleep(0.05)  # more often than the deadline
-            try:
-                connection.sendall(bytes([byte]))
-            except OSError:
-                break
-        else:
-            pytest.fail("the whole head arrived")
-
-
-def test_a_connection_lives_on_between_requests(slow_address: tuple[str, int]) -> None:
-    with connected(slow_address) as connection:
-        for _ in range(2):
-            connection.sendall(HEAD)
-            assert b"200 OK" in answer_on(connection)
-            time.sleep(0.6)  # more than the deadline
-
-
-def test_one_connection_too_many_is_refused(slow_address: tuple[str, int]) -> None:
-    opened = [connected(slow_address) for _ in range(4)]
-    try:
-        time.sleep(0.1)
-        with connected(slow_address) as further:
-            head, _, body = everything(further).partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in head
-        assert json.loads(body)["error"].startswith("Expected at most 4 open connections, got one more")
-        assert all(everything(one) == b"" for one in opened)  # they are closed at the deadline
-    finally:
-        for one in opened:
-            one.close()
-    with connected(slow_address) as connection:
-        connection.sendall(HEAD)
-        assert b"200 OK" in answer_on(connection)
-
-
-def test_a_refused_client_that_is_uploading_reads_why(slow_address: tuple[str, int]) -> None:
-    body = b"x" * (4 * 2**20)  # more than the buffers of both sides
-    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
-    opened = [connected(slow_address) for _ in range(4)]
-    try:
-        time.sleep(0.1)
-        with connected(slow_address) as further:
-            further.sendall(head + body)  # as http.client and requests do: all of it, then the answer
-            found = everything(further)
-        assert found.startswith(b"HTTP/1.1 503 ") and b"Expected at most 4 open connections" in found
-        opened.pop().close()
-        with connected(slow_address) as one_of_four:  # the refused one takes no place
-            one_of_four.sendall(HEAD)
-            assert b"200 OK" in answer_on(one_of_four)
-    finally:
-        for one in opened:
-            one.close()
-
-
-def test_a_refused_request_is_not_read_without_end(slow_address: tuple[str, int]) -> None:
-    opened = [connected(slow_address) for _ in range(4)]
-    try:
-        time.sleep(0.1)
-        with connected(slow_address) as further, pytest.raises(ConnectionError):
-            further.sendall(b"x" * 2**26)
-    finally:
-        for one in opened:
-            one.close()

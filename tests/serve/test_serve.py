@@ -440,6 +440,28 @@ def test_requests_of_many_clients_are_batched() -> None:
 # ------------------------------------------------------------------------------------------------ what else is asked
 
 
+def test_freed_memory_is_returned_once_there_is_no_work(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[str] = []
+    monkeypatch.setattr("mst_clipiqa.serve.engine._IDLE", 1.0)
+    monkeypatch.setattr("mst_clipiqa.serve.engine.return_freed_memory", lambda: returned.append("all"))
+
+    async def ask() -> None:
+        engine = Engine(scorer, Limits(), Metrics(), 2)
+        one = HttpScoreRequest((Upload("", png()),), ((None,),))
+        for _ in range(3):
+            await engine.score(one)
+            await asyncio.sleep(0.1)
+        assert returned == []
+        await asyncio.sleep(1.5)
+        assert returned == ["all"]
+        await engine.score(one)
+        await engine.close()
+        await asyncio.sleep(1.2)
+        assert returned == ["all"]
+
+    asyncio.run(ask())
+
+
 def test_nothing_is_written_to_disk(
     client: TestClient, scorer: Scorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
