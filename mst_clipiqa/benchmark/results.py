@@ -92,7 +92,9 @@ def markdown(found: dict[str, Any]) -> str:
     """Return the tables of a benchmark: ours with intervals, then the published results, each with its protocol."""
     encoders, splits, another = found["encoders"], found["splits"], found["another_set"]
     source = f"another {found['data']}" if found["tested_on"] == found["data"] else found["data"]
-    tested = {run["target"]: run["images"] for run in found["runs"] if run["split"] == 0}
+    tested: dict[str, int] = {}  # a prompt head may leave out some
+    for run in found["runs"]:
+        tested[run["target"]] = max(run["images"], tested.get(run["target"], 0))
     lines = [
         f"# Benchmark on {found['tested_on']}" + f", trained on {source}" * another,
         "",

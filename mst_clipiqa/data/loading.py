@@ -155,8 +155,8 @@ def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, 
         notes.append(f"{said} guessed from the scores; give the right one if it differs")
     counts = {target: sum(target in r.targets for r in ratings) for target in ranges}
     if min(counts.values()) < len(ratings):
-        each = " and ".join(f"{count:,} a rating of {target}" for target, count in counts.items())
-        notes.append(f"of {counted(len(ratings), 'image')}, {each.replace(' a rating', ' have a rating', 1)}")
+        each = ", ".join(f"{count:,} with a rating of {target}" for target, count in counts.items())
+        notes.append(f"{counted(len(ratings), 'image')}: {each}")
     without = sum(r.prompt is None for r in ratings)
     if without:
         notes.append(f"no prompt for {counted(without, 'image')}, so it is unknown which images share one")

@@ -148,7 +148,11 @@ def _rating(
     """Return what a row says; of several scores it may lack some, but not all."""
     name = (row.get(INFO.file_column) or "").replace("\\", "/")
     said = (row.get((part,)) or "").casefold() if part else ""
-    has = {target: columns for target, columns in targets.items() if row.get(columns)} or targets
+    has = {target: columns for target, columns in targets.items() if row.get(columns)}
+    if not has:
+        raise DataError(
+            f"Expected a rating of {' or '.join(targets)} in {row.where} ({name}), got none: add one or remove the row."
+        )
     return Rating(
         name=below + name.removeprefix("./"),
         where=row.where,

@@ -65,15 +65,18 @@ class Split:
         train, validation, test = (rated_for(part, target) for part in (self.train, self.validation, self.test))
         return replace(self, train=train, validation=validation, test=test)
 
-    def check_rated(self, target: str, *, tests: bool = False) -> None:
-        """Raise DataError unless two images of each part have a rating of a target; the test part counts if asked."""
-        found = self.rated(target)
-        parts = {"train": found.train, "validate": found.validation} | ({"test": found.test} if tests else {})
-        if min(map(len, parts.values())) < 2:
-            to = " and ".join(f"to {what} on" for what in parts)
-            got = ", ".join(f"{len(part):,} to {what} on" for what, part in parts.items())
+    def check_rated(self, target: str, *parts: str) -> None:
+        """Raise DataError unless at least two images of each of these parts have a rating of a target.
+
+        Args:
+            target: the name of the score.
+            parts: of "train", "validation" and "test".
+        """
+        counts = {part: len(rated_for(getattr(self, part), target)) for part in parts}
+        if min(counts.values()) < 2:
             raise DataError(
-                f"Expected at least 2 images with a rating of {target} {to}, got {got}: rate more images, or choose "
+                f"Expected at least 2 images with a rating of {target} in each part of the split that is used, got "
+                f"{', '.join(f'{count:,} ({part})' for part, count in counts.items())}: rate more images, or choose "
                 "another split."
             )
 

@@ -71,7 +71,7 @@ class TrainingResult:
     Attributes:
         evaluation: all measures; None if no rated image was scored.
         baseline_srcc: SRCC of the generator's mean on the same images; NaN if there are none.
-        mean_rmse: RMSE of the mean rating of the training images on the same images; NaN if there are none.
+        mean_rmse: RMSE of the mean rating of the other parts on the same images; NaN if there are none.
         contamination: how much of the test part had been seen before.
         predictions: scores of the rated images in native units.
         preferences: share of the test pairs that are ordered right; None without pairs.
@@ -109,7 +109,9 @@ def build(
         ModelError: a file of the folder is damaged, or its model has other encoders.
     """
     if not job.preferences:
-        job.split.check_rated(job.target)
+        job.split.check_rated(job.target, "train", "validation")
+    elif job.has_ratings:  # pairs can select the epoch, but only ratings give the scale
+        job.split.check_rated(job.target, "train")
     older = older_model(job, encoder)
     job.out.mkdir(parents=True, exist_ok=True)
     kept = older.reference if older else None  # the intervals of the other targets depend on it

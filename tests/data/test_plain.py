@@ -237,7 +237,7 @@ def test_a_row_may_lack_one_of_two_scores(tmp_path: Path) -> None:
         {"correspondence": 0.3},
         {"quality": 0.2, "correspondence": 0.1},
     ]
-    assert "of 3 images, 2 have a rating of quality and 2 a rating of correspondence" in rated.notes
+    assert "3 images: 2 with a rating of quality, 2 with a rating of correspondence" in rated.notes
     assert [r.name for r in rated_for(rated.records, "quality")] == ["a.png", "c.png"]
 
 
@@ -248,12 +248,14 @@ def test_two_rows_of_one_image_may_have_one_score_each(tmp_path: Path) -> None:
         {"quality": 3.0, "correspondence": 2.0},
         {"quality": 1.0, "correspondence": 1.0},
     ]
-    assert not any("have a rating" in note for note in rated.notes)
+    assert not any("a rating of" in note for note in rated.notes)
 
 
-def test_a_row_without_any_score_is_an_error_as_before(tmp_path: Path) -> None:
+def test_a_row_without_any_score_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "labels.csv", "file,quality,correspondence", "a.png,3,2", "b.png,,")
-    with pytest.raises(DataError, match=r"Expected a number in column 'quality' in line 3 of labels.csv \(b.png\)"):
+    with pytest.raises(
+        DataError, match=r"a rating of quality or correspondence in line 3 of labels.csv \(b.png\), got none:"
+    ):
         load("csv", tmp_path, images=False)
     write(tmp_path / "labels.csv", "file,quality,correspondence", "a.png,3,2", "b.png,,bad")
     with pytest.raises(DataError, match=r"Expected a number in column 'correspondence' in line 3 .* got 'bad'"):

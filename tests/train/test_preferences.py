@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mst_clipiqa.data import PreferenceSet, RatedSet, load_preferences, make_split
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
@@ -152,6 +152,17 @@ def test_ratings_beside_pairs_calibrate_and_share_no_prompt_across_parts(
     target = load(tmp_path / "model").config.targets["quality"]
     assert (target.calibrated, target.low, target.high) == (True, 0.0, 5.0)
     assert "and pairs of pairs.csv, " in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_ratings_beside_pairs_that_train_nothing_are_refused(
+    preferences: PreferenceSet, rated: RatedSet, tmp_path: Path
+) -> None:
+    trained_on = {r.name for r in job(preferences, tmp_path / "model", rated).split.train}
+    unrated = tuple(replace(r, targets={"other": 1.0}) if r.name in trained_on else r for r in rated.records)
+    what = job(preferences, tmp_path / "model", replace(rated, records=unrated))
+    with pytest.raises(DataError, match=r"2 images with a rating of quality in each part .* got 0 \(train\): rate"):
+        build(what, ImageEncoder(FakePair()), no_bar)
+    assert not what.out.exists()
 
 
 @pytest.fixture(scope="module")

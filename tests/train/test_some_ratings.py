@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_images_without_the_rating_change_no_weight(rated: RatedSet, folder: Pat
 
 def test_too_few_ratings_are_refused_before_anything_is_encoded(rated: RatedSet, tmp_path: Path) -> None:
     few = without(rated, "quality", keep=2)
-    message = r"at least 2 images with a rating of quality to train on and to validate on, got \d to train on, 0 to"
+    message = r"at least 2 images with a rating of quality in each .* used, got \d \(train\), 0 \(validation\): rate"
     with pytest.raises(DataError, match=message):
         build(job(few, tmp_path / "m", "quality"), ImageEncoder(FakePair()), no_bar)
     assert not (tmp_path / "m").exists()
@@ -174,8 +175,30 @@ def test_a_benchmark_refuses_a_target_with_too_few_ratings(rated: RatedSet, tmp_
         for i, r in enumerate(rated.records):
             lines.writerow([r.file, r.prompt, 1 + i % 3, 2 if i < 2 else ""])
     flags = ["--root", str(tmp_path / "labels.csv"), "--splits", "2", "-o", str(tmp_path / "out"), "--quiet"]
-    result = CliRunner().invoke(group, ["benchmark", "--data", "csv", *flags])
-    assert result.exit_code == 1 or result.exit_code == 2
-    assert "Expected at least 2 images with a rating of correspondence to train on" in result.output
-    assert "and to test on, got" in result.output
+    few = CliRunner().invoke(group, ["benchmark", "--data", "csv", *flags])
+    assert few.exit_code == 2
+    assert "Expected at least 2 images with a rating of correspondence in each part" in few.output
+    assert re.search(r"got \d \(train\), \d \(validation\), \d \(test\): rate", few.output)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_benchmark_refuses_another_set_with_too_few_ratings(rated: RatedSet, tmp_path: Path) -> None:
+    for name, count in (("own", len(rated)), ("other", 1)):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(["file", "prompt", "quality", "correspondence"])
+            for i, r in enumerate(rated.records):
+                lines.writerow([r.file, r.prompt, 1 + i % 3, 2 if i < count else ""])
+    flags = ["--root", str(tmp_path / "own.csv"), "--test-data", "csv", "--test-root", str(tmp_path / "other.csv")]
+    result = CliRunner().invoke(group, ["benchmark", "--data", "csv", *flags, "-o", str(tmp_path / "out"), "--quiet"])
+    assert result.exit_code == 2
+    assert "Expected at least 2 images with a rating of correspondence in csv, got 1: rate" in result.output
+
+
+def test_images_of_another_set_are_counted_by_the_head_that_tests_most(rated: RatedSet) -> None:
+    table = encode_records(ImageEncoder(FakePair()), rated.records, prompts=False)
+    plan = BenchmarkPlan(rated, ("template",), ("quality",), 2, "prompt", QUICK)
+    runs = run_all(Bench(plan, table, TrainedOn(), OtherSet("other", table, rated.ranges)))
+    fewer = [replace(run, head="prompt", images=run.images - 3) for run in runs]
+    found = summarise(plan, [*runs, *fewer], {"source": "fake", "sha256": "f" * 64, "precision": "fp32"}, "other")
+    assert f"Tested on {runs[0].images} images of the other set" in markdown(found)

@@ -99,9 +99,10 @@ def _plan(rated: RatedSet, flags: dict[str, Any]) -> BenchmarkPlan:
         splits = 1  # a fixed split is one split
     together = tuple(identical(rated.records)) if by in ("prompt", "image") else ()
     plan = BenchmarkPlan(rated, heads, targets, splits, by, recipe_of(flags["recipe"], flags["changes"]), together)
+    parts = ("train", "validation") if flags["test_data"] else ("train", "validation", "test")
     for split in map(plan.split, range(splits)):
         for target in targets:
-            split.check_rated(target, tests=flags["test_data"] is None)
+            split.check_rated(target, *parts)
     return plan
 
 
@@ -109,7 +110,8 @@ def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], qu
     """Return the set to test on, where it is another one."""
     from mst_clipiqa.benchmark.runs import OtherSet
     from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.errors import UsageError
+    from mst_clipiqa.data import rated_for
+    from mst_clipiqa.errors import DataError, UsageError
     from mst_clipiqa.train.features import encode_records
 
     if flags["test_data"] is None and flags["test_root"] is None:
@@ -119,6 +121,12 @@ def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], qu
     rated = rated_set(flags["test_data"], flags["test_root"], None, flags["allow_missing"])
     if absent := [target for target in plan.targets if target not in rated.ranges]:
         raise UsageError(f"Expected the target {absent[0]} in {rated.name}, which has {', '.join(rated.targets)}.")
+    for target, count in {target: len(rated_for(rated.records, target)) for target in plan.targets}.items():
+        if count < 2:
+            raise DataError(
+                f"Expected at least 2 images with a rating of {target} in {rated.name}, got {count}: rate more images, "
+                "or leave it out with --targets."
+            )
     with progress("Encoding the test set", len(rated), quiet=quiet) as advance:
         table = encode_records(encoder, rated.records, prompts="prompt" in plan.heads, progress=advance)
     return OtherSet(rated.name, table, rated.ranges)
