@@ -3,7 +3,8 @@
     python -m speed.granularity [--root AGIQA-3K] [--in-its-place FOLDER]
 
 With --root, agreement is measured by a model that is calibrated on the prompts that it was trained on, and tested on
-the others. As ``mini`` was trained on all of them, --in-its-place takes one that left some out; without it, the test
+the others. As ``mini`` was trained on all of them, --in-its-place takes one that left some out, such as the development
+model of ``python -m mini_training``: each training of it agrees with people a little more or less. Without it, the test
 part of a split is used, and ``trained_on_test_prompts`` says so. ``within`` is the share of test images below fine with
 scores that are all within the tolerance. Rates are those of ``mini`` with the calibration that ships, on the test
 images as JPEG files of 512 x 512, files to scores; fine and each other granularity take turns, and the median ratio is

@@ -15,18 +15,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports a hub client, whic
 import pytest
 
 
-def pytest_collectstart(collector: pytest.Collector) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
     """Before the first test is imported: check tensors against the shapes in annotations while tests run.
 
-    The process that deals tests out to others collects none, so they need not wait for it to import all this.
+    A process that deals tests out to others imports none, so they need not wait for it to import all this.
     """
-    if isinstance(collector, pytest.Session):
-        import transformers.modeling_utils  # noqa: F401  # before the hook, which would compile all of it anew
-        from jaxtyping import install_import_hook
+    if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
+        return
+    import transformers.modeling_utils  # noqa: F401  # before the hook, which would compile all of it anew
+    from jaxtyping import install_import_hook
 
-        from tests.shapes import checked
+    from tests.shapes import checked
 
-        install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")
+    install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")
 
 
 @pytest.fixture(scope="session", autouse=True)

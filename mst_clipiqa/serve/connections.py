@@ -88,6 +88,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._unparsed = False, 0
         self._answering = self._answering or self.cycle
+        if self.cycle.waiting_for_100_continue:  # a body that is refused may never come: the next head is not it
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of a body on."""
