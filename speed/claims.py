@@ -65,8 +65,8 @@ CLAIMS = {
         "clients, HTTP and the server share the cores with the encoders",
     ),
     ("serve", "memory_mb_per_minute"): (
-        "memory that `serve` gains per minute, MB",
-        "load comes and goes in this run; under steady load memory levels off",
+        "memory that `serve` gains per minute, MB: the slope plus its standard error",
+        "the slope is uncertain: memory goes up and down from turn to turn",
     ),
     ("serve", "errors"): ("requests to `serve` without a score", ""),
     ("serve", "scores_not_equal"): ("scores of `serve` that differ from those of `score`", ""),
