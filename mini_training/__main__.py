@@ -46,7 +46,7 @@ STAGES = (
     *("prepare", "development", "final", "leave-out", "no-photographs"),  # hours
     *("card", "calibrate", "reliability", "pin"),
 )
-LOOKS = 19
+LOOKS = 20
 """How often figures of these encoders on the development prompts were looked at."""
 
 

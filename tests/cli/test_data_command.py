@@ -30,7 +30,7 @@ def test_all_there(root: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "18 of 18 rated images found\n" in result.stdout
     assert (
-        "2 images in 1 sets are the same file (1 of the sets across prompts): "
+        "2 images in 1 set are the same file (1 of the sets across prompts): "
         "sd1.5_normal_001.jpg = sd1.5_normal_004.jpg" in result.stdout
     )
     assert "sd1.5 12, xl2.2 6" in result.stdout
@@ -38,6 +38,15 @@ def test_all_there(root: Path) -> None:
     assert "    0.5 .. 1            5 ████████████████████████████████████████\n" in result.stdout
     assert "      2 .. 2.5          0 \n" not in result.stdout
     assert result.stderr == ""
+
+
+def test_one_score_is_one(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,quality,correspondence\na.jpg,2,\nb.jpg,3,1\n")
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    result = check("csv", "--root", tmp_path / "labels.csv", "--range", "0", "5")
+    assert "quality on 0..5: 2 scores, " in result.stdout
+    assert "correspondence on 0..5: 1 score, " in result.stdout
 
 
 def test_images_missing(root: Path) -> None:

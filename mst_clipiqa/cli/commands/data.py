@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mst_clipiqa.errors import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -101,9 +103,9 @@ def _images(report: Survey) -> str:
 def _identical(report: Survey) -> str:
     if not report.identical:
         return "no two images"
-    count = sum(len(names) for names in report.identical)
+    images, sets = sum(map(len, report.identical)), counted(len(report.identical), "set")
     return (
-        f"{count} images in {len(report.identical)} sets are the same file ({report.identical_across_prompts} of "
+        f"{images} images in {sets} are the same file ({report.identical_across_prompts} of "
         f"the sets across prompts): {'; '.join(' = '.join(names) for names in report.identical[:5])}"
         f"{'; ...' if len(report.identical) > 5 else ''}"
     )
@@ -113,7 +115,7 @@ def _print_target(console: Console, target: TargetSurvey) -> None:
     """Print one target's figures and a bar for each tenth of its scale."""
     low, high = target.score_range
     console.print(
-        f"\n{target.target} on {low:g}..{high:g}: {target.count:,} scores, lowest {target.minimum:.3f}, "
+        f"\n{target.target} on {low:g}..{high:g}: {counted(target.count, 'score')}, lowest {target.minimum:.3f}, "
         f"mean {target.mean:.3f} (sd {target.sd:.3f}), highest {target.maximum:.3f}"
     )
     step, most = (high - low) / len(target.histogram), max(target.histogram)
