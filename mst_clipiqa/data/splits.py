@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,7 +62,11 @@ class Split:
 
     def rated(self, target: str) -> Split:
         """Return the split with only the images that have a rating of a target; it is the same for all targets."""
-        train, validation, test = (rated_for(part, target) for part in (self.train, self.validation, self.test))
+        return self.only(lambda record: target in record.targets)
+
+    def only(self, keep: Callable[[Record], bool]) -> Split:
+        """Return the split with only the images that are to be kept."""
+        train, validation, test = (tuple(filter(keep, part)) for part in (self.train, self.validation, self.test))
         return replace(self, train=train, validation=validation, test=test)
 
     def check_rated(self, target: str, *parts: str) -> None:

@@ -8,7 +8,7 @@ e    = |R ds/df_f|            deviation of the score, to first order: R^T R is t
 
 The slope is taken at the estimate from f_c alone, so that e of every granularity is known before any crop is encoded.
 
-Source: Williams and Seeger, "Using the Nystroem Method to Speed Up Kernel Machines", 2001, for k.
+Source: Williams and Seeger, "Using the Nyström Method to Speed Up Kernel Machines", 2001, for k.
 """
 
 from __future__ import annotations

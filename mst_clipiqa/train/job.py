@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -58,12 +58,7 @@ class TrainingJob:
         if not self.preferences:
             return self.split.rated(self.target)
         in_pairs = {record.name for record in self.preferences.images.records}
-
-        def usable(part: Sequence[Record]) -> tuple[Record, ...]:
-            return tuple(r for r in part if self.target in r.targets or r.name in in_pairs)
-
-        train, validation, test = map(usable, (self.split.train, self.split.validation, self.split.test))
-        return replace(self.split, train=train, validation=validation, test=test)
+        return self.split.only(lambda record: self.target in record.targets or record.name in in_pairs)
 
     @property
     def has_ratings(self) -> bool:

@@ -12,8 +12,12 @@ from mst_clipiqa.scoring.fine_estimator import FineEstimator, fit_estimator
 NO_SPREAD = torch.zeros(0, 5)
 
 
+def drawn(*size: int, seed: int = 0) -> Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
 def seen(images: int, seed: int = 0) -> Tensor:
-    return torch.randn(images, 3, generator=torch.Generator().manual_seed(seed))
+    return drawn(images, 3, seed=seed)
 
 
 def bent(x: Tensor) -> Tensor:
@@ -22,7 +26,7 @@ def bent(x: Tensor) -> Tensor:
 
 
 def test_the_estimate_is_its_formula() -> None:
-    landmarks, width, weight = seen(2, 1), torch.tensor(0.7), torch.randn(3 + 2 + 1, 5)
+    landmarks, width, weight = seen(2, 1), torch.tensor(0.7), drawn(3 + 2 + 1, 5)
     x = seen(4, 2)
     k = np.exp(-((x.numpy()[:, None] - landmarks.numpy()[None]) ** 2).sum(2) / width.item())
     expected = x.numpy() @ weight[:3].numpy() + k @ weight[3:5].numpy() + weight[5].numpy()
@@ -31,7 +35,7 @@ def test_the_estimate_is_its_formula() -> None:
 
 
 def test_a_linear_relation_is_found() -> None:
-    x, a = 30 * seen(400), torch.randn(3, 5)
+    x, a = 30 * seen(400), drawn(3, 5, seed=6)
     got = fit_estimator(x, x @ a + 1, NO_SPREAD).fine(y := 30 * seen(50, 1))
     assert (got - (y @ a + 1)).abs().max() < 0.02 * (y @ a).std()
 
@@ -46,7 +50,7 @@ def test_a_bent_relation_is_found_as_well() -> None:
 
 
 def test_batch_mates_change_nothing() -> None:
-    x = torch.randn(64, 300, generator=torch.Generator().manual_seed(3))
+    x = drawn(64, 300, seed=3)
     estimator = fit_estimator(x, x[:, :40].sin(), torch.zeros(0, 40))
     together = estimator.fine(x)
     assert torch.equal(together, torch.cat([estimator.fine(x[i : i + 1]) for i in range(64)]))
