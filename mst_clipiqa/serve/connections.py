@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mst_clipiqa.errors import Rejected
@@ -56,7 +57,8 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._drop(data)
             return
         self._unparsed += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._unparsed > _MAX_HEAD and not self.transport.is_closing():
             self._refuse_head()
         elif self._is_answering():
@@ -85,6 +87,8 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer, in turn."""
+        if self._asks_for_another_protocol():
+            return
         super().on_headers_complete()
         self._in_head, self._unparsed = False, 0
         self._answering = self._answering or self.cycle
@@ -95,6 +99,11 @@ class _LimitedProtocol(HttpToolsProtocol):
         """Pass a part of a body on."""
         super().on_body(body)
         self._unparsed = 0
+
+    def on_message_complete(self) -> None:
+        """Tell the application that it has the whole body."""
+        if not self._asks_for_another_protocol():
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next request as long as uvicorn keeps a connection alive."""
@@ -125,6 +134,33 @@ class _LimitedProtocol(HttpToolsProtocol):
         """Finish what has begun; what takes too long ends before uvicorn gives up on it and logs that."""
         super().shutdown()
         self.loop.call_later(self.limits.seconds + GRACE, self.transport.abort)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what came; who asks for another protocol, such as ``curl --http2``, is answered in this one.
+
+        The parser stops after such a head, and would leave out the body. So the head comes again, without asking.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                if self._asks_for_another_protocol():
+                    data = self._head_again() + data[stopped.args[0] :]
+                    self.parser = httptools.HttpRequestParser(self)  # the old one may have read its last head
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                    continue
+            except httptools.HttpParserError as error:
+                self.send_400_response(str(error))
+            return
+
+    def _asks_for_another_protocol(self) -> bool:
+        asks: bool = self.parser.should_upgrade()
+        return asks and self.parser.get_method() != b"CONNECT"
+
+    def _head_again(self) -> bytes:
+        start = self.parser.get_method(), self.url, self.parser.get_http_version().encode()
+        headers = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([b"%s %s HTTP/%s" % start, *headers, b"", b""])
 
     def _is_answering(self) -> bool:
         return self._answering is not None

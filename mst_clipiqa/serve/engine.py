@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -98,7 +98,9 @@ class Engine:
     async def close(self) -> None:
         """Finish the batches under way, and stop the threads."""
         self._set_idle(False)
-        await self._batches.stop(timeout=self.limits.seconds)
+        with suppress(TimeoutError):  # whoever still waits then has had the time that was promised
+            # A second more, as the batcher looks only once a second whether it should stop.
+            await self._batches.stop(timeout=self.limits.seconds + 1)
         self._openers.shutdown(cancel_futures=True)
         self._encoders.shutdown(cancel_futures=True)
 

@@ -252,6 +252,13 @@ def test_the_server_stops_whatever_its_clients_do(loop: str, log: list[str]) -> 
     assert log == []
 
 
+def test_a_server_that_has_scored_stops_in_silence(loop: str, log: list[str]) -> None:
+    with running(toy_scorer(), Settings(port=0, limits=SLOW), loop) as where, connected(address_of(where)) as client:
+        client.sendall(post(FORM, b"Connection: close"))
+        assert b'"status":"ok"' in everything(client)
+    assert log == []
+
+
 # ------------------------------------------------------------------------------------------------ unusual requests
 
 
@@ -372,3 +379,38 @@ def test_what_is_no_request_does_not_answer_another(slow_address: tuple[str, int
         connection.sendall(post(FORM) + b"\x00 no request\r\n\r\n")
         with suppress(ConnectionError):
             assert everything(connection) == b""
+
+
+UPGRADES = [
+    (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk"),  # curl --http2
+    (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: eA=="),
+]
+
+
+@pytest.mark.parametrize("headers", UPGRADES)
+@pytest.mark.parametrize("size", [None, 7])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(
+    slow_address: tuple[str, int], log: list[str], headers: tuple[bytes, ...], size: int | None
+) -> None:
+    requests = [get(b"/healthz", *headers), post(FORM, *headers), get(b"/healthz", *headers, b"Connection: close")]
+    sent = b"".join(requests)
+    with connected(slow_address) as connection:
+        for place in range(0, len(sent), size or len(sent)):
+            connection.sendall(sent[place : place + (size or len(sent))])
+        found = everything(connection)
+    assert found.count(b"HTTP/1.1 200 ") == found.count(b"HTTP/1.1 ") == 3
+    assert found.count(b'{"status":"ok"}') == 2 and found.count(b'"results":') == 1
+    assert not log
+
+
+def test_many_questions_for_another_protocol_are_as_many_requests(slow_address: tuple[str, int]) -> None:
+    with connected(slow_address) as connection:
+        connection.sendall(get(b"/healthz", *UPGRADES[0]) * 500 + get(b"/healthz", b"Connection: close"))
+        assert everything(connection).count(b"HTTP/1.1 200 ") == 501
+
+
+@pytest.mark.parametrize("target", [b"localhost:443", b"/healthz"])
+def test_a_tunnel_is_refused(slow_address: tuple[str, int], target: bytes) -> None:
+    with connected(slow_address) as connection:
+        connection.sendall(get(target, *UPGRADES[0], b"Connection: close").replace(b"GET", b"CONNECT"))
+        assert everything(connection).startswith(b"HTTP/1.1 4")
