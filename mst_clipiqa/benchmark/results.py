@@ -106,12 +106,8 @@ def markdown(found: dict[str, Any]) -> str:
         *_left_out(found["unread"]),
         _how(found["interval_over"]),
         "",
-        "| target | head | SRCC | median | sd of splits | PLCC | KRCC | RMSE | pairs of a prompt rated over "
-        f"{percent(found['pair_gap'])} of the scale apart | 90 % interval covers | mean of generator and setting alone "
-        "| prompts seen in training |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *_table([_column(line, found["pair_gap"]) for line in found["summary"]]),
     ]
-    lines += [_row(line) for line in found["summary"]]
     labels = sorted({line["contaminated"] for line in found["summary"]} - {""})
     lines += ["", *(f"**{label.capitalize()}**" for label in labels)] if labels else []
     for target in dict.fromkeys(line["target"] for line in found["summary"]):
@@ -142,12 +138,11 @@ def _left_out(unread: int) -> list[str]:
 
 def _how(unit: str) -> str:
     """Return what the figures of the table are, given what their intervals are over."""
-    rest = "median and standard deviation of the splits."
     if unit == "splits":
-        return f"Mean over splits with a 95 % interval corrected for their overlap; {rest}"
+        return "Means over splits; the 95 % interval is corrected for their overlap."
     return (
-        f"Mean over splits with a 95 % interval over {unit}, as all splits share the test images: it covers other "
-        f"{unit} for the models trained here, not other training; {rest}"
+        f"Means over splits, with a 95 % interval over {unit}, as all splits share the test images: it covers other "
+        f"{unit} for the models trained here, not other training."
     )
 
 
@@ -207,19 +202,37 @@ def _mean(shares: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _row(line: dict[str, Any]) -> str:
+def _table(columns: list[dict[str, str]]) -> list[str]:
+    """Return a table with a column for each target and head, and a row for each figure: it reads well as text too."""
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
+
+
+def _column(line: dict[str, Any], pair_gap: float) -> dict[str, str]:
+    """Return the figures of one target and head, each under its name."""
+
     def shown(value: float, digits: int = 4) -> str:
         return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
 
-    srcc = line["srcc"]
+    srcc, means = line["srcc"], {name: shown(line[name]["mean"], 3) for name in RUN_MEASURES}
     interval = f"{srcc['low']:.4f} to {srcc['high']:.4f}" if math.isfinite(srcc["low"]) else "no interval"
-    leakage = "unknown" if line["leakage"] is None else percent(line["leakage"])
     mark = " (contaminated)" if line["contaminated"] else ""
     some = f" of {srcc['splits']} of {line['splits']} splits" if 0 < srcc["splits"] < line["splits"] else ""
-    ranked = f"{shown(srcc['mean'])}{some} ({interval}){mark}"
-    cells = [line["target"], line["head"], ranked, shown(srcc["median"]), shown(srcc["sd"])]
-    cells += [shown(line[m]["mean"], 3) for m in ("plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")]
-    return "| " + " | ".join([*cells, leakage]) + " |"
+    return {
+        "": f"{line['target']}, {line['head']} head",
+        "SRCC (95 % interval)": f"{shown(srcc['mean'])}{some} ({interval}){mark}",
+        "SRCC: median of splits": shown(srcc["median"]),
+        "SRCC: standard deviation of splits": shown(srcc["sd"]),
+        "PLCC": means["plcc"],
+        "KRCC": means["krcc"],
+        "RMSE": means["rmse"],
+        f"right pairs of a prompt rated over {percent(pair_gap)} of the scale apart": means["pair_accuracy"],
+        "ratings inside 90 % intervals": means["coverage"],
+        "SRCC of the mean of generator and setting alone": means["baseline_srcc"],
+        "prompts seen in training": "unknown" if line["leakage"] is None else percent(line["leakage"]),
+    }
 
 
 def _published(data: str, target: str) -> list[str]:

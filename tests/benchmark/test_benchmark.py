@@ -25,6 +25,7 @@ from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.recipe import FAST
+from tests.benchmark.tables import cells_of
 from tests.fakes import FakePair, rated_set
 
 QUICK = replace(FAST, learning_rates=(3e-3,), epochs=5, batch_size=16)
@@ -128,11 +129,14 @@ def test_summary_and_tables(bench: Bench, runs: list[BenchmarkRun]) -> None:
     own = [r.srcc for r in runs if (r.target, r.head) == (line["target"], line["head"])]
     assert line["srcc"]["mean"] == pytest.approx(sum(own) / 2)
     text = markdown(found)
-    assert text.count("\n| quality |") == 2
+    cells = cells_of(text)
+    assert cells[""] == [f"{one['target']}, {one['head']} head" for one in found["summary"]]
+    assert sum(name.startswith("quality, ") for name in cells[""]) == 2
     assert "No published figures are known to us for quality on toy." in text
     assert f"Encoders `fake` (sha256 `{'f' * 16}`, fp32)" in text
-    others = [f"{line[measure]['mean']:.3f}" for measure in ("plcc", "krcc", "rmse")]
-    assert f"| {line['srcc']['sd']:.4f} | {' | '.join(others)} |" in text
+    assert cells["SRCC: standard deviation of splits"][0] == f"{line['srcc']['sd']:.4f}"
+    for measure in ("plcc", "krcc", "rmse"):
+        assert cells[measure.upper()] == [f"{one[measure]['mean']:.3f}" for one in found["summary"]]
     assert json.loads(json.dumps(json_ready(found)))["splits"] == 2
 
 
@@ -203,7 +207,10 @@ def test_one_split_has_no_interval_and_no_deviation(bench: Bench, runs: list[Ben
     first = [run for run in runs if run.split == 0]
     text = markdown(summarise(replace(bench.plan, splits=1), first, ENCODERS, None))
     assert "nan" not in text
-    assert f"| {first[0].srcc:.4f} (no interval) | {first[0].srcc:.4f} | unknown |" in text
+    cells = cells_of(text)
+    assert cells["SRCC (95 % interval)"][0] == f"{first[0].srcc:.4f} (no interval)"
+    assert cells["SRCC: median of splits"][0] == f"{first[0].srcc:.4f}"
+    assert cells["SRCC: standard deviation of splits"][0] == "unknown"
     assert ", 1 split by prompt; first:" in text
     plan = replace(bench.plan, splits=1, targets=("quality",), heads=("template",))
     alone = summarise(plan, first[:1], ENCODERS, None)
@@ -213,13 +220,18 @@ def test_one_split_has_no_interval_and_no_deviation(bench: Bench, runs: list[Ben
 def test_what_is_undefined_is_not_printed_as_nan(bench: Bench, runs: list[BenchmarkRun]) -> None:
     text = markdown(summarise(bench.plan, [replace(run, srcc=math.nan, plcc=math.nan) for run in runs], ENCODERS, None))
     assert "nan" not in text
-    assert "| quality | template | unknown (no interval) | unknown | unknown | unknown |" in text
+    cells = cells_of(text)
+    assert cells[""][0] == "quality, template head" and cells["SRCC (95 % interval)"][0] == "unknown (no interval)"
+    for name in ("SRCC: median of splits", "SRCC: standard deviation of splits", "PLCC"):
+        assert cells[name][0] == "unknown"
 
 
 def test_a_mean_over_some_of_the_splits_says_so(bench: Bench, runs: list[BenchmarkRun]) -> None:
     one = [replace(run, srcc=math.nan) if run.split == 0 else run for run in runs]
     found = summarise(bench.plan, one, ENCODERS, None)
-    assert f"| quality | template | {runs[1].srcc:.4f} of 1 of 2 splits (no interval) |" in markdown(found)
+    cells = cells_of(markdown(found))
+    assert cells[""][0] == "quality, template head"
+    assert cells["SRCC (95 % interval)"][0] == f"{runs[1].srcc:.4f} of 1 of 2 splits (no interval)"
     assert found["summary"][0]["srcc"]["splits"] == 1
     assert " of 2 splits" not in markdown(summarise(bench.plan, runs, ENCODERS, None))
 

@@ -16,6 +16,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.recipe import FAST
+from tests.benchmark.tables import cells_of
 from tests.fakes import FakePair, rated_set
 
 QUICK = replace(FAST, learning_rates=(3e-3,), epochs=5, batch_size=16)
@@ -39,13 +40,15 @@ def test_the_standard_deviation_is_that_of_the_splits(bench: Bench, runs: list[B
     two = [replace(run, srcc=values[run.split]) for run in runs]
     found = summarise(bench.plan, two, ENCODERS, None)
     assert found["summary"][0]["srcc"]["sd"] == pytest.approx(0.2 / math.sqrt(2))
-    assert "| sd of splits |" in markdown(found)
+    assert cells_of(markdown(found))["SRCC: standard deviation of splits"] == ["0.1414"]
 
 
-def test_the_columns_say_which_pairs_and_which_baseline(bench: Bench, runs: list[BenchmarkRun]) -> None:
-    text = markdown(summarise(bench.plan, runs, ENCODERS, None))
-    assert "| pairs of a prompt rated over 10 % of the scale apart |" in text
-    assert "| mean of generator and setting alone |" in text
+def test_the_table_says_which_pairs_and_which_baseline(bench: Bench, runs: list[BenchmarkRun]) -> None:
+    found = summarise(bench.plan, runs, ENCODERS, None)
+    cells, line = cells_of(markdown(found)), found["summary"][0]
+    right = cells["right pairs of a prompt rated over 10 % of the scale apart"]
+    assert right == [f"{line['pair_accuracy']['mean']:.3f}"]
+    assert cells["SRCC of the mean of generator and setting alone"] == [f"{line['baseline_srcc']['mean']:.3f}"]
     run, (low, high) = runs[0], bench.plan.rated.ranges["quality"]
     counted = pair_accuracy(run.predictions, run.mos, run.groups, 0.1 * (high - low))
     assert run.pair_accuracy == counted.accuracy
