@@ -66,6 +66,6 @@ def say_many_unfamiliar(shares: Mapping[str, float | None], where: str) -> str:
     whose = [f"{percent(many[one])} of {f'those of {shown(one, 40)}' if one else 'all images'}" for one in some]
     listed = " and ".join(filter(None, (", ".join(whose[:-1]), whose[-1])))
     return (
-        f"In {where}, {listed} are unlike those that the model was trained on, so a mean or a difference may be "
-        "the model's error."
+        f"In {where}, {listed} are unlike those that the model was trained on, so a mean or a difference may come "
+        "from the model's errors."
     )

@@ -122,7 +122,7 @@ def group() -> None:
     """Score generated images: how good they look, and how well they show their prompt.
 
     Data goes to stdout, progress to stderr. Exit codes: 0 success, 1 some rows failed, 2 wrong usage,
-    3 a condition does not hold (gate, drift --fail-if-worse).
+    3 a condition does not hold (gate, drift --fail-if-worse) or the adapted model is no better (adapt).
     """
 
 

@@ -205,8 +205,8 @@ def words_on(calibration: Calibration, asked: Granularity) -> str:
     if asked.kind == "auto":
         found = calibration.promise(asked.tolerance)
         return (
-            f"In calibration, {percent(found.within, 1)} of {found.below:,} images below fine were within "
-            f"{asked.tolerance:g} of the scale of their fine scores."
+            f"In calibration, {percent(found.within, 1)} of {found.below:,} images below fine had no score that "
+            f"changed by more than {asked.tolerance:g} of its scale."
         )
     sizes = [f"{target} {percent(size, 1)}" for target, size in calibration.differences(str(asked)).items()]
     most = f"{', '.join(sizes)} of the scale"

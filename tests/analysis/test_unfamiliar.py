@@ -88,5 +88,5 @@ def test_a_table_is_cautioned_above_a_tenth() -> None:
     assert say_many_unfamiliar({"": 0.1, "sdxl": None}, "the new table") == ""
     assert say_many_unfamiliar({"": 0.23, "a": 0.02, "b": 0.3, "c": 0.61}, "the new table") == (
         "In the new table, 23 % of all images, 61 % of those of 'c' and 30 % of those of 'b' are unlike those "
-        "that the model was trained on, so a mean or a difference may be the model's error."
+        "that the model was trained on, so a mean or a difference may come from the model's errors."
     )

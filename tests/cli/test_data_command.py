@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mst_clipiqa.cli import group
+from mst_clipiqa.data import SETS
 from tests.rated_files import agiqa_1k, agiqa_3k, images, write
 
 
@@ -126,3 +127,8 @@ def test_label_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         write(tmp_path / part / "metadata.csv", "file_name,quality", f"{part}.png,3")
     result = check("imagefolder", "--root", tmp_path)
     assert "labels     test/metadata.csv, train/metadata.csv (licence" in result.stdout
+
+
+def test_the_help_names_every_set() -> None:
+    words = check("--help").output.replace(",", " ").replace(";", " ").replace(".", " ").split()
+    assert [name for name in SETS if name not in words] == []

@@ -34,8 +34,8 @@ def command() -> None:
 def check(name: str, root: Path, score_range: tuple[float, float] | None, as_json: bool) -> int:
     """Check the rated set NAME in a folder.
 
-    NAME is agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k or pku-aigiqa-4k; for a set of your own, csv, imagefolder or
-    pyiqa. Exit code 1 means that images are missing, 2 that the labels cannot be read.
+    NAME is agiqa-1k, agiqa-3k, aigciqa2023, aigiqa-20k or pku-aigiqa-4k; for a set of your own, csv, imagefolder,
+    pyiqa, parquet or webdataset. Exit code 1 means that images are missing, 2 that the labels cannot be read.
     """
     from dataclasses import replace
 

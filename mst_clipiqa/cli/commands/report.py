@@ -61,7 +61,7 @@ def command(
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is
     scored first. The page has a gallery to sort, search and filter; distributions; generators, prompts and the
     groups of --by with intervals; and the failed rows. If --model is the model that scored the table, bars run over
-    its scale, and the best, worst and least sure images open with an explanation. Names are shown without the
+    its scale, and the best, worst and least certain images open with an explanation. Names are shown without the
     folder that all images are in. Exit code 1 means that something is missing from the page; stderr says what and
     why.
     """
