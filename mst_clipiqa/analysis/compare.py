@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.analysis.rows import Row, number, text
 from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
+from mst_clipiqa.analysis.verdict import decimals
 from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class Comparison:
             return f"{name}: the same score, {self.a:z.2f}."
         better, worse = names if self.difference > 0 else names[::-1]
         high, low = max(self.a, self.b), min(self.a, self.b)
-        start = f"{name}: {better} is ahead of {worse} by {abs(self.difference):z.2f} ({high:z.2f} against {low:z.2f})"
+        digits = decimals(self.difference)
+        gap, scores = f"{abs(self.difference):.{digits}f}", f"{high:z.{digits}f} against {low:z.{digits}f}"
+        start = f"{name}: {better} is ahead of {worse} by {gap} ({scores})"
         if self.verdict == "no interval":
             return f"{start}; there is no probability, because the table has no intervals: score with --intervals."
         if self.probability is None:

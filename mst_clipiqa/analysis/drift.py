@@ -16,15 +16,14 @@ from mst_clipiqa.analysis.pairing import (
     difference_of_sides,
     folder_of,
     plural_of,
-    prompt_of,
     shared_by,
     side_of,
     unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompt_of, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import unfamiliar_share
-from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
+from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
@@ -83,13 +82,14 @@ class Change:
     @property
     def evidence(self) -> str:
         """Return the difference in words, with its interval and what was compared."""
-        return f"{self.difference:z.2f} ({100 * self.level:g} % {self.low:z.2f} to {self.high:z.2f}) {self.over}"
+        return f"{written(self.difference, self.low, self.high, self.level)} {self.over}"
 
     def sentence(self) -> str:
         """Return the change in words."""
         who = f"{self.group}: new" if self.group else "New"
         if self.verdict == "unknown":
-            return f"{who} minus old is {self.difference:z.2f} in {self.target} {self.over}, too few for an interval."
+            minus = f"{self.difference:z.{decimals(self.difference)}f}"
+            return f"{who} minus old is {minus} in {self.target} {self.over}, too few for an interval."
         if self.verdict == "no difference":
             return f"{who} and old do not differ measurably in {self.target}: {self.evidence}."
         return f"{who} is {self.verdict} in {self.target} by {self.size}."
@@ -98,7 +98,7 @@ class Change:
     def size(self) -> str:
         """Return the absolute difference in words, as ``evidence`` does."""
         low, high = (self.low, self.high) if self.difference > 0 else (-self.high, -self.low)
-        return f"{abs(self.difference):z.2f} ({100 * self.level:g} % {low:z.2f} to {high:z.2f}) {self.over}"
+        return f"{written(abs(self.difference), low, high, self.level)} {self.over}"
 
     def to_row(self) -> dict[str, Any]:
         """Return the change as a row of a table; an undefined interval is empty."""

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa.analysis.frames import mean_of_frames
-from mst_clipiqa.analysis.rows import LARGEST, LeftOut, Row, need_columns, need_one_model, number, split_failed, text
+from mst_clipiqa.analysis.rows import (
+    LARGEST,
+    LeftOut,
+    Row,
+    need_columns,
+    need_one_model,
+    number,
+    prompt_of,
+    split_failed,
+)
 from mst_clipiqa.errors import UsageError
 
 WITHOUT_PROMPT = "no prompt"
@@ -75,8 +84,8 @@ def rank(
     groups: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for row in good:
         value, why = _value(row, weights)
-        prompt = text(row, "prompt") if per_prompt else ""
-        if per_prompt and not prompt.strip():
+        prompt = prompt_of(row) if per_prompt else ""
+        if per_prompt and not prompt:
             why = WITHOUT_PROMPT
         if why:
             left.append(LeftOut(row, why))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
 from mst_clipiqa.tables.cells import AsWritten
 
 Row = Mapping[str, Any]
@@ -18,6 +17,7 @@ GeneratorFrom = Literal["column", "name", "folder"]
 NO_FILE = "the row names no file"
 LARGEST = 1e30
 """No score is larger; the square of its square is still finite."""
+_REASONS_NAMED = 20  # each on a line
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ def text(row: Row, column: str) -> str:
     if isinstance(cell, bool):
         return str(cell).lower()
     return "" if cell is None else str(cell)
+
+
+def prompt_of(row: Row) -> str:
+    """Return the prompt of a row without spaces around it; empty if there is none."""
+    return text(row, "prompt").strip()
 
 
 def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
@@ -155,12 +160,18 @@ def _is_file(path: Path) -> bool:
 
 
 def say_left_out(left: Sequence[LeftOut], what: str = "left out", names: int = 3) -> list[str]:
-    """Return lines that say how many rows were left out (or ``what``), by reason, with the first few names."""
+    """Return lines that say how many rows were left out (or ``what``): the commonest reasons, with the first names."""
     if not left:
         return []
+    by_reason: dict[str, list[Row]] = {}
+    for one in left:
+        by_reason.setdefault(one.why, []).append(one.row)
+    commonest = sorted(by_reason.items(), key=lambda found: -len(found[1]))
     lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} {what}:"]
-    for why, count in Counter(one.why for one in left).most_common():
-        files = [shown(text(one.row, "file"), 80) for one in left if one.why == why]
-        more = ", ..." if count > names else ""
-        lines.append(f"  {count:,} x {why} ({', '.join(files[:names])}{more})")
+    for why, rows in commonest[:_REASONS_NAMED]:
+        files = ", ".join(shown(text(row, "file"), 80) for row in rows[:names])
+        lines.append(f"  {len(rows):,} x {why} ({files}{', ...' if len(rows) > names else ''})")
+    if others := commonest[_REASONS_NAMED:]:
+        count = sum(len(rows) for _, rows in others)
+        lines.append(f"  {count:,} more for {counted(len(others), 'other reason')}")
     return lines

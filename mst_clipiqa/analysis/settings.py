@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.analysis.pairing import prompt_of, shared_by
+from mst_clipiqa.analysis.pairing import shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, need_one_model, number, split_failed, text
-from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
+from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, need_one_model, number, prompt_of, split_failed, text
+from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
@@ -62,12 +62,11 @@ class SettingEffect:
         """Return the effect in words."""
         who = " ".join(filter(None, (self.generator, self.setting)))
         over = f"over {counted(self.prompts, 'prompt')}"
-        value = f"{who} against {self.baseline}: {self.target} {self.difference:+z.2f}"
+        what = f"{who} against {self.baseline}: {self.target}"
         if self.verdict == "unknown":
-            return f"{value} {over}, too few for an interval."
-        bounds = f"({100 * self.level:g} % {self.low:+z.2f} to {self.high:+z.2f}) {over}"
+            return f"{what} {self.difference:+z.{decimals(self.difference)}f} {over}, too few for an interval."
         end = "no difference found" if self.verdict == "no difference" else self.verdict
-        return f"{value} {bounds}: {end}."
+        return f"{what} {written(self.difference, self.low, self.high, self.level, '+')} {over}: {end}."
 
     def to_row(self) -> dict[str, Any]:
         """Return the effect as a row of a table; an undefined interval is empty."""

@@ -1,4 +1,4 @@
-"""What an interval of a difference says: better, worse, no difference, or nothing."""
+"""What an interval of a difference says: better, worse, no difference, or nothing; and how it is written."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ def verdict_of(low: float, high: float) -> str:
     if low > 0:
         return "better"
     return "worse" if high < 0 else "no difference"
+
+
+def decimals(*values: float) -> int:
+    """Return how many decimals, 2 to 6, tell different values apart, from each other and from zero.
+
+    Example:
+        >>> decimals(0.25, -0.5), decimals(0.012, 0.004), decimals(0.0, 0.0)
+        (2, 3, 2)
+    """
+    exact = {0.0, *(round(value, 6) for value in values)}
+    return next((n for n in range(2, 6) if len({round(value, n) for value in exact}) == len(exact)), 6)
+
+
+def written(value: float, low: float, high: float, level: float, sign: str = "") -> str:
+    """Return a difference with its interval, as "0.41 (95 % 0.22 to 0.60)"; ``sign`` "+" marks what is positive."""
+    form = f"{sign}z.{decimals(value, low, high)}f"
+    return f"{value:{form}} ({100 * level:g} % {low:{form}} to {high:{form}})"
 
 
 def interval_cells(low: float, high: float, verdict: str) -> dict[str, float | str | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import os
 import sys
 from contextlib import suppress
@@ -111,6 +112,12 @@ def _replace_closed() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
 
 
+def _escape_what_cannot_be_written() -> None:
+    """Let stdout write what its encoding lacks, and names that are not Unicode, as escapes, as stderr does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _forget_stdout() -> None:
     """Point stdout at /dev/null, so that the interpreter's last flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -133,6 +140,7 @@ def main() -> None:
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "4m")
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
     _replace_closed()
+    _escape_what_cannot_be_written()
     try:
         group(prog_name="mst-clipiqa")
     except SystemExit as end:

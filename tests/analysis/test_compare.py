@@ -124,3 +124,9 @@ def test_a_table_without_intervals_says_what_it_lacks() -> None:
     assert "calibrated" not in found.sentence()
     empty = {"quality_low": None, "quality_high": None}  # score --intervals with a model that has none
     assert one({**scored(4, None), **empty}, {**scored(3, None), **empty}).verdict == "uncalibrated"
+
+
+def test_a_small_difference_has_the_decimals_that_show_it() -> None:
+    assert (
+        one(scored(2.504), scored(2.5)).sentence().startswith("Quality: A is ahead of B by 0.004 (2.504 against 2.500)")
+    )

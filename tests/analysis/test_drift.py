@@ -221,7 +221,15 @@ def test_pairs_that_cannot_be_are_refused() -> None:
 
 def test_zero_has_no_sign() -> None:
     cells = [(f"p{i}", float(i)) for i in range(9)]
-    (change,) = drift(rows(*cells), rows(*((p, q - 1e-4) for p, q in cells))).changes
-    assert "-0.00" not in change.evidence
-    (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 1e-4))).changes
+    (change,) = drift(rows(*cells), rows(*((p, q - 1e-8) for p, q in cells))).changes
+    assert change.evidence == "0.00 (95 % 0.00 to 0.00) over 9 prompts"
+    (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 1e-8))).changes
     assert change.sentence().startswith("New minus old is 0.00 in quality")
+
+
+def test_a_small_difference_is_not_written_as_zero() -> None:
+    cells = [(f"p{i}", float(i)) for i in range(9)]
+    (change,) = drift(rows(*cells), rows(*((p, q - 1e-4) for p, q in cells))).changes
+    assert change.sentence() == "New is worse in quality by 0.0001 (95 % 0.0001 to 0.0001) over 9 prompts."
+    (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 0.004))).changes
+    assert change.sentence().startswith("New minus old is -0.004 in quality")

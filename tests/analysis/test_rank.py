@@ -170,3 +170,20 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
         "  1 x no prompt ('a\\nb')",
     ]
     assert say_left_out([]) == []
+
+
+def test_the_commonest_reasons_are_named_and_the_others_counted() -> None:
+    left = [LeftOut({"file": f"{i}.png"}, f"it has {i} bytes") for i in range(50_000)]  # in seconds, not hours
+    lines = say_left_out([*left, LeftOut({"file": "x.png"}, "it has 7 bytes")])
+    assert lines[:3] == [
+        "50,001 rows are left out:",
+        "  2 x it has 7 bytes ('7.png', 'x.png')",
+        "  1 x it has 0 bytes ('0.png')",
+    ]
+    assert lines[20:] == ["  1 x it has 19 bytes ('19.png')", "  49,980 more for 49,980 other reasons"]
+    assert say_left_out(left[:21])[-1] == "  1 more for 1 other reason"
+
+
+def test_spaces_around_a_prompt_make_no_other_prompt() -> None:
+    rows = [{"file": f"{i}", "prompt": prompt, "quality": i} for i, prompt in enumerate(["a cat", " a cat", "a cat "])]
+    assert places(rank(rows, {"quality": 1}, per_prompt=True).rows) == [("2", 1), ("1", 2), ("0", 3)]

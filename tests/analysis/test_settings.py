@@ -119,3 +119,9 @@ def test_the_command_says_it_in_sentences_and_in_rows(tmp_path: Path) -> None:
     missing = call(*asked[:-1], "correspondence")
     assert missing.exit_code == 2
     assert "Expected a column 'correspondence'" in missing.stderr
+
+
+def test_a_small_effect_is_not_written_as_zero() -> None:
+    table = rows(normal=[3.0] * 5, fast=[2.999] * 5)
+    (effect,) = compare_settings(table, SettingPairs("setting", "normal"), ["quality"]).effects
+    assert effect.sentence() == ("fast against normal: quality -0.001 (95 % -0.001 to -0.001) over 5 prompts: worse.")

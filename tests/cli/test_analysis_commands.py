@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,7 @@ COLUMNS = [
     "height",
     "model",
 ]
+SCORES = {"quality": 2.3456, "correspondence": 3.4567}
 ROWS = [
     ("in/a.png", "cat", 2.0, 4.0, "ok", None),
     ("in/b.png", "cat", 3.0, 1.0, "ok", None),
@@ -195,9 +197,35 @@ def test_filter_counts_one_row_as_one(here: Path) -> None:
     assert "1 row kept, 2 not." in call("filter", "scores.csv", "--min-quality", "3.5").stderr
 
 
+@pytest.mark.parametrize("flag", ["--min-quality", "--min-correspondence"])
+def test_no_image_is_above_or_below_a_limit_that_is_no_number(here: Path, flag: str) -> None:
+    result = call("filter", "scores.csv", flag, "nan", "--invert", "--move-to", "rejects", "--yes")
+    assert (result.exit_code, Path("rejects").exists()) == (2, False)
+    assert "nan is not a number." in result.stderr
+
+
+def test_ctrl_c_stops_a_move_after_the_image_and_writes_where_it_went(here: Path) -> None:
+    from mst_clipiqa.analysis import transfer
+
+    place = transfer.place
+
+    def interrupted(*args: Any, **how: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return place(*args, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer, "place", interrupted)
+        stopped = call("filter", "scores.csv", "--move-to", "out", "--yes")
+    assert (stopped.exit_code, [row["to"] for row in csv_of(stopped.stdout)]) == (130, ["out/a.png"])
+    assert "1 image moved.\nStopped. 2 images not moved: repeat the command to go on.\n" in stopped.stderr
+    assert set(tree()) >= {"out/a.png", "in/b.png", "in/ü.png"} and "in/a.png" not in tree()
+    again = call("filter", "scores.csv", "--move-to", "out", "--yes")
+    assert [row["to"] for row in csv_of(again.stdout)] == ["out/b.png", "out/ü.png"]
+
+
 def test_filter_that_keeps_nothing_is_a_table_for_the_next_command(here: Path) -> None:
     nothing = call("filter", table(here / "scores.csv"), "--min-quality", "99")
-    assert nothing.stdout == "file\n"
+    assert nothing.stdout == ",".join(COLUMNS) + "\n"
     assert call("rank", "-", stdin=nothing.stdout_bytes).exit_code == 0
 
 
@@ -562,6 +590,27 @@ def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any,
     assert (lines[-1] == "Not shown: generator; -o FILE keeps all columns.") is (width == 60)
 
 
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(20, ["file", "quality", "rank"]), (40, ["file", "quality", "rank"]), (50, ["file", *SCORES, "rank"])],
+)
+def test_no_number_is_cut_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int, shown: list[str]
+) -> None:
+    from mst_clipiqa.cli.commands import _scores
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    rows = [{"file": f"a-painting-of-a-house-in-the-snow_{i}.png", **SCORES, "rank": 1000 + i} for i in range(3)]
+    _scores.write_rows(rows, None, as_json=False)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert lines[0].split() == shown
+    numbers = ["2.346", "3.457"][: len(shown) - 2]
+    assert [line.split()[1:] for line in lines[1:4]] == [[*numbers, str(1000 + i)] for i in range(3)]
+    assert (lines[4:] == ["Not shown: correspondence; -o FILE keeps all columns."]) is ("correspondence" not in shown)
+    assert max(map(len, lines[:4])) <= max(width, 27)
+
+
 @pytest.mark.parametrize("width", [80, 160])
 def test_filter_shows_where_images_would_go_on_any_terminal(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int
@@ -726,3 +775,16 @@ def test_drift_and_gate_pair_by_a_column_as_compare_settings_does(tmp_path: Path
     assert "--pair-by needs --not-worse-than: name the older scores, or omit it." in result.stderr
     result = call("drift", old, new, "--pair-by", "seed", "--unpaired")
     assert (result.exit_code, "drop one" in result.stderr) == (2, True)
+
+
+def test_a_group_cannot_steer_the_screen(here: Path) -> None:
+    for name in ("old.csv", "new.csv"):
+        table(here / name, [(f"{i}.png", f"p{i}", 2.0 + i, 1.0, "ok", None) for i in range(3)], generator="x\x1b[2J\ny")
+    printed = call("drift", "old.csv", "new.csv", "--by", "generator", "--by", "model").stdout
+    assert "x\ufffd[2J\ufffdy: new and old do not differ measurably in quality" in printed
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "-1"])
+def test_the_size_of_a_page_is_a_number(here: Path, size: str) -> None:
+    result = call("report", "scores.csv", "--max-mb", size)
+    assert (result.exit_code, "Invalid value for '--max-mb'" in result.stderr) == (2, True)

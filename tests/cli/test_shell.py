@@ -39,8 +39,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return with_body
 
 
-def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,12 @@ cli.main()
         process.stdin.close()  # only now does the command write
         stderr = process.stderr.read()
     assert (process.returncode, stderr) == (141, b"")
+
+
+def test_what_an_encoding_lacks_is_written_as_an_escape(tmp_path: Path) -> None:
+    code = "import sys; from mst_clipiqa import cli; sys.argv = ['', '--version']\ntry: cli.main()\nexcept SystemExit: "
+    done = _python(code + r"print('e\u0301\U0001f600\udcff')", PYTHONIOENCODING="ascii:strict")
+    assert done.stdout.splitlines()[-1] == r"e\u0301\U0001f600\udcff", done.stderr
 
 
 def test_the_module_is_the_command() -> None:

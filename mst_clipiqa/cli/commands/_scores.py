@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ _WIDE = {"familiarity", "prompt", "reason", "model", "status", "gate", "width", 
 _FIRST = {"file", "quality", "correspondence", "rank"}  # always shown
 _NAMES = {"file": "In", "to": "To"}  # columns of files, and what is said before the folder that all of them are in
 _SHORTEST_NAME = 24  # columns of a file's name, before other columns give way
+_LEAST_NAME = 12  # the same on a narrow terminal, before correspondence gives way
 _WIDE_ENDS = ("_low", "_high", "_spread", "_bad", "_poor", "_fair", "_good", "_perfect")
 
 output_option = click.option(
@@ -117,12 +118,15 @@ def warn_of_models(models: Sequence[str]) -> None:
         )
 
 
-def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
-    """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe."""
+def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, columns: Iterable[str] = ()) -> None:
+    """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe.
+
+    ``columns`` come first, even if no row has them.
+    """
     from mst_clipiqa.tables.cells import count
     from mst_clipiqa.tables.table import write_table
 
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["file"]  # a table has a header
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)])) or ["file"]  # a header needs one
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:
@@ -135,15 +139,17 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
         _to_stdout(whole, columns, as_json)
 
 
-def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]) -> int:
+def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any], source: Sequence[Row]) -> int:
     """Write the rows and those left out as ``table_options`` say, and return the exit code.
 
+    They keep the columns of ``source``, the rows that the command read, even if none of them is left.
     Unfamiliar images are noted on stderr, unless the rows go into a pipe: they keep their familiarity and reason, and
     the last command of the pipe notes those that are left.
     """
     from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
 
-    write_rows(rows, how["output"], how["as_json"])
+    columns = dict.fromkeys(name for row in source for name in row)
+    write_rows(rows, how["output"], how["as_json"], columns)
     if (how["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
         say_notes([note])
     return finish(left, how["left_out"])
@@ -180,6 +186,16 @@ def _to_stdout(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_jso
     click.echo(b"".join(write(row, columns) for row in rows), nl=False)
 
 
+def _fitting(wanted: Sequence[str], widths: Mapping[str, int], width: int) -> list[str]:
+    """Return the columns of a table that fit: further columns give way first, from the last on."""
+    shown = list(wanted)
+    for name in reversed([name for name in wanted if name not in _FIRST]):
+        if sum(widths[one] for one in shown) > width:
+            shown.remove(name)
+    least = sum(min(widths[one], _LEAST_NAME) if one in _NAMES else widths[one] for one in shown)
+    return [name for name in shown if name != "correspondence" or least <= width]
+
+
 def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print a table that fits the terminal: names give way first, then further columns, from the last on."""
     from rich.console import Console
@@ -194,14 +210,12 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     folders = {name: common_folder(cells[name]) for name in _NAMES if name in cells}
     cells |= {name: [cell[len(folder) :] for cell in cells[name]] for name, folder in folders.items()}
     widths = {name: max(columns_of(cell) for cell in [name, *cells[name]]) + 2 for name in wanted}
-    widths |= {name: min(widths[name], _SHORTEST_NAME) for name in folders}
-    shown = list(wanted)
-    for name in reversed([name for name in wanted if name not in _FIRST]):
-        if sum(widths[one] for one in shown) > console.width:
-            shown.remove(name)
-    free = console.width - sum(widths[name] for name in shown if name not in folders)
+    shown = _fitting(wanted, widths | {name: min(widths[name], _SHORTEST_NAME) for name in folders}, console.width)
+    numbers = sum(widths[name] for name in shown if name not in folders)
+    name_width = max(_LEAST_NAME, (console.width - numbers) // max(1, len(folders.keys() & set(shown))))
     for name in folders:
-        cells[name] = apart(cells[name], max(_SHORTEST_NAME, free // len(folders)) - 2)
+        cells[name] = apart(cells[name], name_width - 2)
+    console = Console(highlight=False, width=max(console.width, numbers + _LEAST_NAME))  # no number is ever cut
     table = Table(box=None, header_style="bold")
     for name in shown:
         is_text = any(isinstance(row.get(name), str) for row in rows)

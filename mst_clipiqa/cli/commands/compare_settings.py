@@ -10,6 +10,7 @@ import click
 from mst_clipiqa.cli.commands._options import NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import finish, pair_by_option, read_source, table_options, write_rows
+from mst_clipiqa.cli.commands._screen import for_screen
 
 
 @click.command("compare-settings")
@@ -61,7 +62,7 @@ def command(
     )
     if output is None and not as_json:
         for effect in found.effects:
-            click.echo(effect.sentence())
+            click.echo(for_screen(effect.sentence()))
     else:
         write_rows([effect.to_row() for effect in found.effects], output, as_json)
     if found.unpaired:

@@ -18,6 +18,7 @@ from mst_clipiqa.cli.commands._scores import (
     warn_of_models,
     write_rows,
 )
+from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def command(
         is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does
         for change in found.changes:
             if not (is_all and change.group):
-                click.echo(change.sentence())
+                click.echo(for_screen(change.sentence()))
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json)
     _say(found, pair_by)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER
+from mst_clipiqa.cli.commands._options import FOLDER, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
 from mst_clipiqa.errors import UsageError, counted
@@ -15,12 +15,13 @@ from mst_clipiqa.errors import UsageError, counted
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.filter import TransferPlan
     from mst_clipiqa.analysis.rows import LeftOut, Row
+    from mst_clipiqa.scoring.resume import Stop
 
 
 @click.command("filter")
 @click.argument("source")
-@click.option("--min-quality", type=float, help="Lowest quality to keep.")
-@click.option("--min-correspondence", type=float, help="Lowest correspondence to keep.")
+@click.option("--min-quality", type=NumberRange(), help="Lowest quality to keep.")
+@click.option("--min-correspondence", type=NumberRange(), help="Lowest correspondence to keep.")
 @click.option("--invert", is_flag=True, help="Keep the other rows instead: those that score too low.")
 @click.option("--list", "only_list", is_flag=True, help="Only write the rows (the default).")
 @click.option("--copy-to", type=FOLDER, help="Copy the images of the kept rows to this folder.")
@@ -47,10 +48,11 @@ def command(
 
     Images keep their subfolders. Nothing is ever overwritten: if a name is taken, the new file gets a number
     (cat-2.png). The column "to" says where each image went, or would go without --yes. Images inside tar and Parquet
-    files can be copied.
+    files can be copied. Ctrl-C finishes the current image and writes the rows so far (exit code 130).
     """
     from mst_clipiqa.analysis.filter import keep, plan
     from mst_clipiqa.analysis.read import folders_of
+    from mst_clipiqa.scoring.resume import Stop
 
     if sum([only_list, copy_to is not None, move_to is not None]) > 1:
         raise UsageError("Expected one of --list, --copy-to and --move-to, got several: choose one.")
@@ -62,16 +64,20 @@ def command(
     target = copy_to or move_to
     if target is None:
         _say(found)
-        return deliver(kept.rows, kept.left_out, how)
+        return deliver(kept.rows, kept.left_out, how, rows)
     places = folders_of(source, images)
     planned = plan(kept.rows, rows, places, target, move=move_to is not None, by_name=images is not None)
-    results, failed = _do(planned, move_to is not None, yes)
+    with Stop.listening(yes) as stop:
+        results, failed = _do(planned, move_to is not None, yes, stop)
     _say(f"{found} {_summary(len(results), move_to is not None, yes)}")
-    return deliver(results, [*kept.left_out, *planned.left_out, *failed], how)
+    if rest := len(planned.moves) - len(results) - len(failed):
+        _say(f"Stopped. {counted(rest, 'image')} not {'moved' if move_to else 'copied'}: repeat the command to go on.")
+    code = deliver(results, [*kept.left_out, *planned.left_out, *failed], how, rows)
+    return 128 + stop.asked if rest else code
 
 
-def _do(planned: TransferPlan, move: bool, yes: bool) -> tuple[list[Row], list[LeftOut]]:
-    """Carry out a plan, or only say where things would go."""
+def _do(planned: TransferPlan, move: bool, yes: bool, stop: Stop) -> tuple[list[Row], list[LeftOut]]:
+    """Carry out a plan until asked to stop, or only say where things would go."""
     from mst_clipiqa.analysis.rows import LeftOut
     from mst_clipiqa.analysis.transfer import foresee, transfer
     from mst_clipiqa.cli.progress import progress
@@ -89,6 +95,8 @@ def _do(planned: TransferPlan, move: bool, yes: bool) -> tuple[list[Row], list[L
                 failed.append(LeftOut(row, f"not {'moved' if move else 'copied'}: {outcome.reason}"))
             else:
                 done.append({**row, "to": str(outcome.to)})
+            if stop.asked:
+                break
     return done, failed
 
 

@@ -26,5 +26,6 @@ def command(source: str, number: int, by: str, **how: Any) -> int:
 
     check_outputs([source, how["prompts"]], how["output"], how["left_out"])
     weights = parse_weights(by)
-    ranked = rank(read_source(source, how), weights, top=number, per_prompt=True)
-    return deliver(ranked.rows, ranked.left_out, how)
+    rows = read_source(source, how)
+    ranked = rank(rows, weights, top=number, per_prompt=True)
+    return deliver(ranked.rows, ranked.left_out, how, rows)

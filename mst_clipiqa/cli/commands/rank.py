@@ -29,5 +29,6 @@ def command(source: str, by: str, top: int | None, per_prompt: bool, **how: Any)
 
     check_outputs([source, how["prompts"]], how["output"], how["left_out"])
     weights = parse_weights(by)
-    ranked = rank(read_source(source, how), weights, top=top, per_prompt=per_prompt)
-    return deliver(ranked.rows, ranked.left_out, how)
+    rows = read_source(source, how)
+    ranked = rank(rows, weights, top=top, per_prompt=per_prompt)
+    return deliver(ranked.rows, ranked.left_out, how, rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, load_scorer
+from mst_clipiqa.cli.commands._options import FILE, NumberRange, load_scorer
 from mst_clipiqa.cli.commands._outputs import keep_apart
 from mst_clipiqa.cli.commands._score_table import say_written
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options, warn_of_models
@@ -37,7 +37,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 @click.option("--images", type=_FOLDER, help="Folder to look for the images in; by default here and beside the table.")
 @click.option("--no-images", is_flag=True, help="Leave out the images.")
 @click.option("--title", help="Heading of the page; default: the table's name.")
-@click.option("--max-mb", default=38.0, show_default=True, help="Largest size of the page; thumbnails shrink to fit.")
+@click.option(
+    "--max-mb",
+    default=38.0,
+    show_default=True,
+    type=NumberRange(0, 1e6),
+    help="Largest size of the page; thumbnails shrink to fit.",
+)
 @click.option("--explain", type=click.IntRange(0), show_default=f"{EACH}", help="Images to explain per list.")
 @click.option(
     "--by", metavar="COLUMN[,COLUMN]", help="Also compare the groups of these columns, such as steps,sampler."
