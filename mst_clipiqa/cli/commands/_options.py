@@ -122,7 +122,6 @@ frames_option = click.option(
 )
 
 
-_SCALE = "Lowest and highest value of your rating scale."
 device_options = stack(
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
     click.option(
@@ -177,19 +176,21 @@ model_options = stack(
     click.option("--encoders", help="Path or hub id of the encoders, if they have moved."),
     text_encoder_option,
 )
-data_options = stack(
-    click.option("--data", required=True, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
-    click.option("--root", type=FILE_OR_FOLDER, required=True, help="Folder of labels and images."),
-    click.option("--range", "score_range", type=(float, float), help=_SCALE),
-    click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
-)
-# The same where a rated set is not needed.
-rated_options = stack(
-    click.option("--data", help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
-    click.option("--root", type=FILE_OR_FOLDER, help="Folder of labels and images."),
-    click.option("--range", "score_range", type=(float, float), help=_SCALE),
-    click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
-)
+
+
+def _data_options(*, required: bool) -> Callable[[_F], _F]:
+    return stack(
+        click.option("--data", required=required, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
+        click.option("--root", required=required, type=FILE_OR_FOLDER, help="Folder of labels and images."),
+        click.option(
+            "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale."
+        ),
+        click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
+    )
+
+
+data_options = _data_options(required=True)
+optional_data_options = _data_options(required=False)  # where pairs will do
 recipe_options = stack(
     click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
     click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
@@ -216,6 +217,12 @@ def list_columns(flags: Mapping[str, Any]) -> ListColumns:
     from mst_clipiqa.inputs.lists import ListColumns
 
     return ListColumns(flags["file_column"], flags["prompt_column"])
+
+
+def listing_of(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how images are listed and where their prompts are, as ``expand`` and ``Listing`` take it."""
+    asked = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
+    return asked | {"columns": list_columns(flags)}
 
 
 def open_cache(folder: Path | None) -> Cache | None:

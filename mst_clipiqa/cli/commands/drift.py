@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
+from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
     finish,
     generator_option,
     pair_by_option,
     read_source,
+    resampling_of,
+    resampling_options,
     table_options,
     warn_of_models,
     write_rows,
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 @click.argument("new")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also compare each group in this column; repeatable.")
 @pair_by_option
-@click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %.")
-@click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
+@resampling_options
 @click.option("--unpaired", is_flag=True, help="Compare the means of all prompts, even if the tables share none.")
 @click.option(
     "--fail-if-worse",
@@ -44,11 +45,8 @@ def command(
     new: str,
     by: tuple[str, ...],
     pair_by: tuple[str, ...],
-    level: float,
-    seed: int,
     unpaired: bool,
     fail_if_worse: bool,
-    generator_from: str,
     output: Path | None,
     as_json: bool,
     left_out: Path | None,
@@ -66,18 +64,13 @@ def command(
     from mst_clipiqa.analysis.drift import drift
     from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.pairing import PairBy
-    from mst_clipiqa.analysis.rows import with_generator
-    from mst_clipiqa.evaluate.resampling import Resampling
 
     check_outputs([old, new, how["prompts"]], output, left_out)
-    before, after = (
-        with_generator(read_source(source, how), generator_from)  # type: ignore[arg-type]
-        for source in (old, new)
-    )
+    before, after = (read_source(source, how) for source in (old, new))
     if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
         by = ("generator",)
-    sampled = Resampling(level / 100, resamples=2000, seed=seed)
-    found = drift(before, after, by=by, how=sampled, pair_by=PairBy("none" if unpaired else None, pair_by))
+    pairing = PairBy("none" if unpaired else None, pair_by)
+    found = drift(before, after, by=by, how=resampling_of(how), pair_by=pairing)
     if output is None and not as_json:
         groups = {change.group for change in found.changes if change.group}
         is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does

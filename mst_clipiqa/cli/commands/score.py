@@ -16,8 +16,8 @@ from mst_clipiqa.cli.commands._options import (
     encoding_options,
     frames_option,
     granularity_option,
-    list_columns,
     list_options,
+    listing_of,
     load_scorer,
     model_options,
     prompt_option,
@@ -88,8 +88,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     if output is not None and flags["resume"] and is_finished(output):
         return _say_finished(output)
     replaced = output is not None and output.exists()
-    source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    items = expand(paths, **source, columns=list_columns(flags))
+    items = expand(paths, **listing_of(flags))
     scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
     from mst_clipiqa.scoring.score_rows import columns  # imported here, as it imports torch: load_scorer does so faster
 

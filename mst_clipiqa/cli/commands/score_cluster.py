@@ -19,8 +19,8 @@ from mst_clipiqa.cli.commands._options import (
     device_options,
     frames_option,
     granularity_option,
-    list_columns,
     list_options,
+    listing_of,
     merge_option,
     model_options,
     prompt_option,
@@ -88,8 +88,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     controls = None if all(flags[name] is None for name in CONTROL_FLAGS) else sources_of(flags, [given])
     own = {name: flags[name] for name in names}
     work = Work(output=str(folder), cache=cache, frame=frame, controls=controls, **own)
-    asked = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    listing = Listing(**asked, columns=list_columns(flags), each_frame=all_frames)
+    listing = Listing(**listing_of(flags), each_frame=all_frames)
     job = ClusterJob(
         given,
         folder,

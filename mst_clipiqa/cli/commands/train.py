@@ -14,7 +14,7 @@ from mst_clipiqa.cli.commands._options import (
     FOLDER,
     encoding_options,
     image_encoder,
-    rated_options,
+    optional_data_options,
     rated_set,
     recipe_of,
     recipe_options,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@rated_options
+@optional_data_options
 @click.option(
     "--pairs",
     type=FILE,
