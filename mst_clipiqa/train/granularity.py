@@ -151,7 +151,7 @@ def calibrated_on(scorer: Scorer, records: Sequence[Record], data: str, costs: d
         data,
         len(records),
         len({record.group for record in records}),
-        contamination(records, seen_by(model, model.config.encoders)).images or 0.0,
+        contamination(records, seen_by(model)).images or 0.0,
         scorer.encoder.encoders.precision,
         costs,
     )
