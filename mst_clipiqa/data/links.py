@@ -27,6 +27,7 @@ class Links(Generic[_Key]):
 
     def first(self, key: _Key) -> _Key:
         """Return the key that stands for the group of a key; a key without links stands for itself."""
-        while (above := self._parent.setdefault(key, key)) != key:
-            key = self._parent[key] = self._parent[above]  # halves the way for the next search
+        while self._parent.setdefault(key, key) != key:
+            self._parent[key] = self._parent[self._parent[key]]  # halves the way for the next search
+            key = self._parent[key]
         return key
