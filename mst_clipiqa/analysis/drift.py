@@ -16,13 +16,12 @@ from mst_clipiqa.analysis.pairing import (
     difference_of_sides,
     folder_of,
     plural_of,
-    prompt_of,
     shared_by,
     side_of,
     unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompt_of, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import unfamiliar_share
 from mst_clipiqa.analysis.verdict import interval_cells, verdict_of
 from mst_clipiqa.errors import DataError, UsageError

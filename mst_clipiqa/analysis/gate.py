@@ -12,8 +12,8 @@ from typing import Any, Literal
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.frames import mean_of_frames
-from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of, plural_of, prompt_of, unit_of
-from mst_clipiqa.analysis.rows import Row, models_of, need_columns, need_one_model, number, split_failed
+from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of, plural_of, unit_of
+from mst_clipiqa.analysis.rows import Row, models_of, need_columns, need_one_model, number, prompt_of, split_failed
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval
 from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
-from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.analysis.rows import Row, number, prompt_of, text
 from mst_clipiqa.evaluate.means import mean_interval, unpaired_difference
 from mst_clipiqa.evaluate.resampling import Interval, Resampling
 
@@ -69,11 +69,6 @@ def choose_pairing(old: Sequence[Row], new: Sequence[Row], folders: tuple[str, s
         return "none"
     first, second = ({name_in(row, top) for row in rows} - {""} for rows, top in zip((old, new), folders, strict=True))
     return "file" if first & second else "none"
-
-
-def prompt_of(row: Row) -> str:
-    """Return the prompt of a row without spaces around it; empty if there is none."""
-    return text(row, "prompt").strip()
 
 
 def folder_of(rows: Sequence[Row]) -> str:

@@ -70,6 +70,16 @@ def text(row: Row, column: str) -> str:
     return "" if cell is None else str(cell)
 
 
+def prompt_of(row: Row) -> str:
+    """Return the prompt of a row without spaces around it; empty if there is none."""
+    return text(row, "prompt").strip()
+
+
+def column_names(rows: Iterable[Row]) -> list[str]:
+    """Return the columns that any of the rows has, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
 def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
     """Check that a table has the columns that are needed; an empty table passes.
 
@@ -78,7 +88,7 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
     """
     if not rows:
         return
-    there = list(dict.fromkeys(name for row in rows for name in row))
+    there = column_names(rows)
     for column in columns:
         if column not in there:
             hint = nearest(column, there) or f"; the columns are: {', '.join(there)}"

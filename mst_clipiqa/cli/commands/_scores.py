@@ -133,10 +133,11 @@ def warn_of_models(models: Sequence[str]) -> None:
 
 def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool) -> None:
     """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe."""
+    from mst_clipiqa.analysis.rows import column_names
     from mst_clipiqa.tables.cells import count
     from mst_clipiqa.tables.table import write_table
 
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["file"]  # a table has a header
+    columns = column_names(rows) or ["file"]  # a table has a header
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:
