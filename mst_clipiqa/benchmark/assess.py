@@ -15,11 +15,12 @@ from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.evaluate import Evaluation
 from mst_clipiqa.model_folder import TrainedModel, load
+from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.agreement import evaluate_records
-from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, mini_folder, seen_by
+from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, seen_by
 from mst_clipiqa.train.training_file import read_training
 
 SPLIT_PARTS = ("train", "validation", "test", "all")
@@ -162,7 +163,7 @@ def model_of_table(rows: Sequence[Mapping[str, Any]], model: TrainedModel | None
     names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
     if model is None and names != {"mini"}:
         return None
-    model = model or load(mini_folder())
+    model = model or load(MINI_MODEL)
     if not names <= {None, "", model.config.name}:
         raise UsageError(f"Expected a table of {model.config.name}, got one of {shown(names)}: name its model.")
     return model

@@ -21,6 +21,7 @@ from mst_clipiqa.model_folder import (
     load_trained_on,
     prompt_hash,
 )
+from mst_clipiqa.scoring.folders import MINI_MODEL
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def encoders_trained_on(source: str, sha256: str) -> TrainedOn:
         source: the name or folders of the pair; a folder may hold a record of what the pair was trained on.
         sha256: the hash of the pair, by which mini's is known wherever it lies.
     """
-    if source == "mini" or sha256 == load(mini_folder()).config.encoders.sha256:
-        return load_trained_on(mini_folder())
+    if source == "mini" or sha256 == load(MINI_MODEL).config.encoders.sha256:
+        return load_trained_on(MINI_MODEL)
     return union(load_trained_on(Path(part)) for part in source.split(","))
 
 
@@ -111,10 +112,3 @@ def seen_by(model: TrainedModel, encoders: EncoderPair | None = None) -> dict[st
     """
     pair = encoders or model.config.encoders
     return {"the model": model.trained_on, "its encoders": encoders_trained_on(pair.source, pair.sha256)}
-
-
-def mini_folder() -> Path:
-    """Return the folder of the model that ships."""
-    from mst_clipiqa.encoders.mini.pair import MINI
-
-    return MINI.parent
