@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
     from mst_clipiqa.features.image_encoder import ImageEncoder
     from mst_clipiqa.inputs.lists import ListColumns
+    from mst_clipiqa.scoring.loading import ScoreOptions
     from mst_clipiqa.scoring.scorer import Scorer
     from mst_clipiqa.train.recipe import Recipe
 
@@ -236,18 +237,24 @@ def open_cache(folder: Path | None) -> Cache | None:
 
 def load_scorer(how: Mapping[str, Any]) -> Scorer:
     """Return the scorer that flags describe: ``model``, and those fields of ``ScoreOptions`` that are among them."""
-    import dataclasses
-
     with collected_later():
-        from mst_clipiqa.scoring.loading import ScoreOptions
         from mst_clipiqa.scoring.scorer import Scorer
 
-        named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys()
-        fields = {name: how[name] for name in named} | {"cache": open_cache(how["cache"]) if "cache" in named else None}
-        scorer = Scorer.load(how["model"], ScoreOptions(**fields))
+        cache = open_cache(how["cache"]) if "cache" in how else None
+        scorer = Scorer.load(how["model"], score_options(how), cache=cache)
     if not all(target.calibrated for target in scorer.model.config.targets.values()):
         click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
     return scorer
+
+
+def score_options(how: Mapping[str, Any]) -> ScoreOptions:
+    """Return the fields of ``ScoreOptions`` that are among flags, without the cache."""
+    import dataclasses
+
+    from mst_clipiqa.scoring.loading import ScoreOptions
+
+    named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys() - {"cache"}
+    return ScoreOptions(**{name: how[name] for name in named})
 
 
 def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
