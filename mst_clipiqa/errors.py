@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from types import ModuleType
 
@@ -136,6 +136,16 @@ def brief(value: object, limit: int = 60) -> str:
     """Return a Python value of any type as it is written, on one line, and not too long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def some_of(names: Sequence[object], most: int = 3, limit: int = 60) -> str:
+    """Return the first few names for use in a message, each as ``shown`` has it.
+
+    Example:
+        >>> some_of(["a", "b", "c", "d"])
+        "'a', 'b', 'c', ..."
+    """
+    return ", ".join(shown(name, limit) for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
 def shown(value: object, limit: int = 160) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.errors import DataError, UsageError, nearest, shown, some_of
 from mst_clipiqa.tables.cells import AsWritten
 
 Row = Mapping[str, Any]
@@ -109,10 +109,9 @@ def need_one_model(rows: Iterable[Row]) -> None:
     """
     models = models_of(split_failed(rows)[0])
     if len(models) > 1:
-        names = ", ".join(shown(name, 60) for name in models[:3]) + (", ..." if len(models) > 3 else "")
         raise UsageError(
-            f"Expected rows scored by one model, got {names}: score all images with the same one, or keep the rows "
-            "of one."
+            f"Expected rows scored by one model, got {some_of(models)}: score all images with the same one, or keep "
+            "the rows of one."
         )
 
 
@@ -170,7 +169,6 @@ def say_left_out(left: Sequence[LeftOut], what: str = "left out", names: int = 3
         return []
     lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} {what}:"]
     for why, count in Counter(one.why for one in left).most_common():
-        files = [shown(text(one.row, "file"), 80) for one in left if one.why == why]
-        more = ", ..." if count > names else ""
-        lines.append(f"  {count:,} x {why} ({', '.join(files[:names])}{more})")
+        files = [text(one.row, "file") for one in left if one.why == why]
+        lines.append(f"  {count:,} x {why} ({some_of(files, names, 80)})")
     return lines

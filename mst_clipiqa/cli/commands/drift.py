@@ -20,7 +20,7 @@ from mst_clipiqa.cli.commands._scores import (
     warn_of_models,
     write_rows,
 )
-from mst_clipiqa.errors import counted
+from mst_clipiqa.errors import counted, shown, some_of
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift
@@ -88,18 +88,16 @@ def command(
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
     from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
-    from mst_clipiqa.errors import shown
 
     warn_of_models(found.models)
     for target in found.lost:
         click.echo(f"Warning: nothing in the new table can be compared with the {target} in the old one.", err=True)
     for which, prompts in (("old", found.only_old), ("new", found.only_new)):
         if prompts:
-            some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")
             what = counted(len(prompts), "combination" if pair_by else "prompt")
             what += f" of {' and '.join(('prompt', *pair_by))}" if pair_by else ""
             be = "are" if len(prompts) > 1 else "is"
-            click.echo(f"{what} {be} only in the {which} table and left out: {some}", err=True)
+            click.echo(f"{what} {be} only in the {which} table and left out: {some_of(prompts)}", err=True)
     for which in ("old", "new"):
         shares = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
         if warning := say_many_unfamiliar(shares, f"the {which} table"):
