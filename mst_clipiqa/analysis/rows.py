@@ -163,12 +163,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def say_left_out(left: Sequence[LeftOut], what: str = "left out", names: int = 3) -> list[str]:
+def say_left_out(left: Sequence[LeftOut], what: str = "left out") -> list[str]:
     """Return lines that say how many rows were left out (or ``what``), by reason, with the first few names."""
     if not left:
         return []
     lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} {what}:"]
     for why, count in Counter(one.why for one in left).most_common():
         files = [text(one.row, "file") for one in left if one.why == why]
-        lines.append(f"  {count:,} x {why} ({some_of(files, names, 80)})")
+        lines.append(f"  {count:,} x {why} ({some_of(files, 80)})")
     return lines

@@ -48,6 +48,10 @@ class AlreadyScored:
     score: Any
 
 
+ImagePrompts: TypeAlias = tuple[str | None, ...] | None
+"""What an image will be scored against; None if that is not known yet."""
+
+
 @dataclass(frozen=True)
 class Viewed:
     """An image ready for the encoders.
@@ -65,7 +69,7 @@ class Viewed:
     width: int
     height: int
     key: str | None
-    prompts: tuple[str | None, ...] | None = None
+    prompts: ImagePrompts = None
     note: str = ""
 
 
@@ -93,7 +97,7 @@ class EncodingPolicy(Protocol):
     def key(self, granularity: str | None) -> str:
         """Return the part of a cache key that features of a granularity have."""
 
-    def cached(self, get: Callable[[str], Encoded | None], prompts: tuple[str | None, ...] | None) -> Encoded | None:
+    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
         """Return what ``encode`` would, from the cache: ``get`` finds an image's features by a part of their key."""
 
     def summary(self) -> str:
@@ -122,7 +126,7 @@ class FullEncoding:
         """Return nothing: the key is the image's own."""
         return ""
 
-    def cached(self, get: Callable[[str], Encoded | None], prompts: tuple[str | None, ...] | None) -> Encoded | None:
+    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
         """Return the features of the whole image, if the cache has them."""
         return get("")
 
@@ -219,9 +223,7 @@ class ImageEncoder:
                 found.append(one)
         return found
 
-    def open(
-        self, image: Any, prompts: tuple[str | None, ...] | None = None, *, max_pixels: int | None = None
-    ) -> Opened:
+    def open(self, image: Any, prompts: ImagePrompts = None, *, max_pixels: int | None = None) -> Opened:
         """Return an image's features from the cache, or its views; safe to call from many threads at once.
 
         Args:

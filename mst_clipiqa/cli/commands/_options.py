@@ -205,20 +205,20 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
         from mst_clipiqa.scoring.scorer import Scorer
 
         cache = open_cache(how["cache"]) if "cache" in how else None
-        scorer = Scorer.load(how["model"], score_options(how), cache=cache)
+        scorer = Scorer.load(how["model"], score_options(how, cache))
     if not all(target.calibrated for target in scorer.model.config.targets.values()):
         click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
     return scorer
 
 
-def score_options(how: Mapping[str, Any]) -> ScoreOptions:
-    """Return the fields of ``ScoreOptions`` that are among flags, without the cache."""
+def score_options(how: Mapping[str, Any], cache: Cache | None = None) -> ScoreOptions:
+    """Return a cache and the other fields of ``ScoreOptions`` that are among flags."""
     import dataclasses
 
     from mst_clipiqa.scoring.loading import ScoreOptions
 
     named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys() - {"cache"}
-    return ScoreOptions(**{name: how[name] for name in named})
+    return ScoreOptions(**{name: how[name] for name in named}, cache=cache)
 
 
 def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from mst_clipiqa.data import RatedSet
     from mst_clipiqa.train.recipe import Recipe
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def _data_options(*, required: bool) -> Callable[[_F], _F]:
+def _data_options(*, required: bool) -> Callable[[Any], Any]:
     return stack(
         click.option("--data", required=required, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
         click.option("--root", required=required, type=FILE_OR_FOLDER, help="Folder of labels and images."),
