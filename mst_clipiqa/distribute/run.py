@@ -39,7 +39,7 @@ class ClusterJob:
         address: "local" for this machine only, "auto" for the cluster it belongs to, or a cluster's address.
         actors: number of actors, each with its own model.
         gpus: GPUs per actor; a fraction shares one.
-        part: images per Parquet file.
+        part_size: images per Parquet file.
         listing: how the INPUT is read.
         origin: what determines the rows; ``run`` fills it in.
     """
