@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from types import ModuleType
 
@@ -132,10 +132,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def brief(value: object, limit: int = 60) -> str:
+def brief(value: object) -> str:
     """Return a Python value of any type as it is written, on one line, and not too long."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def some_of(names: Sequence[object], limit: int = 60) -> str:
+    """Return the first three names for use in a message, each as ``shown`` has it.
+
+    Example:
+        >>> some_of(["a", "b", "c", "d"])
+        "'a', 'b', 'c', ..."
+    """
+    return ", ".join(shown(name, limit) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def shown(value: object, limit: int = 160) -> str:

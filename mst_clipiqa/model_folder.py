@@ -125,10 +125,10 @@ def save(model: TrainedModel, folder: Path, card: str) -> None:
         for name, tensor in part.state_dict().items()
     }
     reference = None if model.reference is None else safetensors.numpy.save(model.reference.to_arrays())
-    config = dataclasses.asdict(model.config) | {"reference": _sha256(reference) if reference else ""}
-    seen = {name: sorted(getattr(model.trained_on, name)) for name in ("images", "prompts")}
+    named = hashlib.sha256(reference).hexdigest() if reference else ""
+    config = dataclasses.asdict(model.config) | {"reference": named}
     write_atomically(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    write_atomically(folder / "trained_on.json", (json.dumps(seen) + "\n").encode())
+    save_trained_on(model.trained_on, folder)
     write_card(folder, card)
     if reference:
         write_atomically(folder / REFERENCE_FILE, reference)
@@ -167,7 +167,7 @@ def _reference(config: ModelConfig, folder: Path) -> Reference | None:
     path = folder / REFERENCE_FILE
     if not path.is_file():
         raise ModelError(f"Expected {path.name} beside config.json at {folder}, got none: copy the whole folder.")
-    if _sha256(raw := path.read_bytes()) != config.reference:
+    if hashlib.sha256(raw := path.read_bytes()).hexdigest() != config.reference:
         raise ModelError(f"Expected the {path.name} that config.json names in {folder}, got another: copy both files.")
     try:
         found = Reference.from_arrays({name: array.numpy() for name, array in load_weights(raw, path).items()})
@@ -178,8 +178,10 @@ def _reference(config: ModelConfig, folder: Path) -> Reference | None:
     return found
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def save_trained_on(seen: TrainedOn, folder: Path) -> None:
+    """Write what a model or encoders were trained on into their folder."""
+    lists = {"images": sorted(seen.images), "prompts": sorted(seen.prompts)}
+    write_atomically(folder / "trained_on.json", (json.dumps(lists) + "\n").encode())
 
 
 def load_trained_on(folder: Path) -> TrainedOn:

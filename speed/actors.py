@@ -103,8 +103,10 @@ def actors(args: argparse.Namespace, folder: Path, output: Path) -> dict[str, An
     """Return what the actors scored in a folder, and how fast."""
     from mst_clipiqa.distribute import ClusterJob, run
     from mst_clipiqa.distribute.worker import Work
+    from mst_clipiqa.scoring.loading import ScoreOptions
 
-    work = Work(str(output), "mini", None, "auto", "auto", args.batch_size, args.workers, args.threads)
+    options = ScoreOptions(batch_size=args.batch_size, workers=args.workers)
+    work = Work(str(output), "mini", options, threads=args.threads)
     watch = Watch()
     watch.start()
     began = time.time()

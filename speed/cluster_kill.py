@@ -30,6 +30,7 @@ from mst_clipiqa.distribute import ClusterJob, run
 from mst_clipiqa.distribute.worker import Work
 from mst_clipiqa.errors import MstClipiqaError
 from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.table import read_table
@@ -97,7 +98,7 @@ def trial(root: Path, images: int, bad: int, part: int) -> dict[str, Any]:
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-    work = Work(str(output), "mini", None, "cpu", "fp32", 32, 1, 1)
+    work = Work(str(output), "mini", ScoreOptions("cpu", "fp32", 32, workers=1), threads=1)
     job = ClusterJob(str(folder), output, work, actors=2, part_size=part)
     killer = Killer(cluster, node, output, -(-images // part), before)
     killer.start()

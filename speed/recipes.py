@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mst_clipiqa.cli.commands._options import recipe_of
+from mst_clipiqa.cli.commands._rated import recipe_of
 from mst_clipiqa.data import identical, load, make_split
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.features.cache import Cache

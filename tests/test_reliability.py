@@ -14,7 +14,7 @@ from mini_training.familiarity import known_errors
 from mini_training.reliability import HeldOutScores, TwoTables
 from mini_training.reliability_page import PAGE, RESULTS, written
 from mst_clipiqa.analysis.compare import SURE
-from mst_clipiqa.train.contamination import mini_folder
+from mst_clipiqa.scoring.folders import MINI_MODEL
 from tests.test_mini_protocol import rated
 
 
@@ -37,7 +37,7 @@ def test_the_page_shows_what_was_measured() -> None:
     found, text = json.loads(RESULTS.read_text(encoding="utf-8")), PAGE.read_text(encoding="utf-8")
     assert written(text, found) == text
     assert f"the {max(line['prompts'] for line in found['drift']['quality'])} prompts used here" in text
-    known = json.loads((mini_folder() / "familiarity.json").read_text(encoding="utf-8"))
+    known = json.loads((MINI_MODEL / "familiarity.json").read_text(encoding="utf-8"))
     assert len(known["unfamiliar"]) == 1 + 6 and "and six that had never seen one of the generators" in text
     assert found["images"] == known["intervals"]["quality"]["new prompts"]["images"]
     lines = [line for kinds in found["compare"].values() for rows in kinds.values() for line in rows]

@@ -27,7 +27,7 @@ from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
 from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.tables.atomic import write_atomically
-from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.contamination import trained_on, union
 
 REPORT = "adapt.json"
 
@@ -158,8 +158,7 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
     }
     config = dataclasses.replace(config, name=job.out.resolve().name, targets=targets, reference="")
     seen = frozenset(image_hash(path.read_bytes()) for path in job.files if str(path) not in found.skipped)
-    older, rated = model.trained_on, trained_on(found.labelled)
-    together = TrainedOn(older.images | seen | rated.images, older.prompts | rated.prompts)
+    together = union([model.trained_on, TrainedOn(seen), trained_on(found.labelled)])
     reference = None if moving.features_move else model.reference
     saved = dataclasses.replace(model, config=config, trained_on=together, reference=reference)
     report = summary(job, found)

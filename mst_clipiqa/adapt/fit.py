@@ -15,6 +15,7 @@ from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.train.recipe import check_real, check_whole
 
 _MOST_STEPS, _MOST_WEIGHT = 1_000_000, 1e6
+_AT_ONCE = 64  # images whose versions are scored together
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ def adapt(
 
 
 @torch.no_grad()
-def output_of(moving: Moving, material: Material, images: int = 64) -> Answers:
-    """Return the answers for all versions of images, computed ``images`` at a time."""
-    every = [_output(moving, material[rows]) for rows in torch.arange(len(material.coarse)).split(images)]
+def output_of(moving: Moving, material: Material) -> Answers:
+    """Return the answers for all versions of images."""
+    every = [_output(moving, material[rows]) for rows in torch.arange(len(material.coarse)).split(_AT_ONCE)]
     p = torch.cat([one.p for one in every if one.p is not None]) if every and every[0].p is not None else None
     return Answers(torch.cat([one.q for one in every]), p)
 

@@ -206,8 +206,7 @@ def _rated(
     rest = [records[i] for i in decide]
     ratings = {name: np.array([record.targets.get(name, np.nan) for record in rest]) for name in targets}
     prompts = tuple(record.prompt if (record.prompt or "").strip() else None for record in rest)
-    model = job.scorer.model
-    seen_before = contamination(rest, seen_by(model, model.config.encoders)).label
+    seen_before = contamination(rest, seen_by(job.scorer.model)).label
     decides = RatedMaterial(material[torch.tensor(decide, dtype=torch.int64)], prompts, ratings, seen_before)
     return (material[torch.tensor(train)] if train else None), y, decides, tuple(records[i] for i in train)
 

@@ -20,9 +20,9 @@ SPREAD = 0.3
 _LEAST_CHANCE = 1e-8
 
 
-def fidelity_loss(better: Tensor, worse: Tensor, spread: float = SPREAD) -> Tensor:
+def fidelity_loss(better: Tensor, worse: Tensor) -> Tensor:
     """Return the mean fidelity loss of pairs whose order is certain, a scalar; better, worse: float (pairs,)."""
-    p = torch.special.ndtr((better - worse) / (2**0.5 * spread))
+    p = torch.special.ndtr((better - worse) / (2**0.5 * SPREAD))
     loss: Tensor = (1 - (p + _LEAST_CHANCE).sqrt()).mean()
     return loss
 

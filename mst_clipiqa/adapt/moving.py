@@ -23,10 +23,10 @@ from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.encoders.mini.towers import Tower
-from mst_clipiqa.encoders.pair import EncoderPair, encode_views
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.features.image_encoder import Viewed, stacked
+from mst_clipiqa.features.image_encoder import Viewed, encode_viewed
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Output, Text
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
@@ -105,10 +105,7 @@ class MovingFusion:
 
     def prepare(self, viewed: Sequence[Viewed]) -> Material:
         """Return the features of some images."""
-        coarse = stacked([one.coarse for one in viewed], self.encoders.device)
-        crops = [one.fine for one in viewed if one.fine is not None]
-        fine = stacked(crops, self.encoders.device) if crops else None
-        return Material(*(f.cpu().clone() for f in encode_views(self.encoders, coarse, fine)))
+        return Material(*(f.clone() for f in encode_viewed(self.encoders, viewed)))
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the weights and biases of the fusion."""

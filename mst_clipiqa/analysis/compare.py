@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.analysis.rows import Row, number, prompt_of, text
 from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
 from mst_clipiqa.analysis.verdict import decimals
 from mst_clipiqa.errors import UsageError, shown
@@ -130,7 +130,7 @@ def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
     Raises:
         UsageError: no row matches, or several do.
     """
-    fitting = [row for row in rows if prompt is None or text(row, "prompt").strip() == prompt.strip()]
+    fitting = [row for row in rows if prompt is None or prompt_of(row) == prompt.strip()]
     found = _named(fitting, file)
     if not found and (others := _named(rows, file)):
         prompts = ", ".join(dict.fromkeys(shown(text(row, "prompt"), 60) for row in others[:3]))
@@ -187,9 +187,13 @@ def _compare(target: str, a: _Side, b: _Side, doubt: str = "uncalibrated") -> Co
 
 
 def _arm(value: float, ends: tuple[float, float] | None) -> float | None:
-    """Return the longer arm of an interval: the scale's end may cut the other."""
-    arm = 0.0 if ends is None else max(value - ends[0], ends[1] - value)
+    arm = 0.0 if ends is None else longer_arm(value, ends)
     return arm if arm > 0 else None
+
+
+def longer_arm(value: float, ends: tuple[float, float]) -> float:
+    """Return the longer arm of an interval of a score: the scale's end may cut the other."""
+    return max(value - ends[0], ends[1] - value)
 
 
 def probability(difference: float, half_a: float, half_b: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
+from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown, some_of
 from mst_clipiqa.tables.cells import AsWritten
 
 Row = Mapping[str, Any]
@@ -75,6 +75,11 @@ def prompt_of(row: Row) -> str:
     return text(row, "prompt").strip()
 
 
+def column_names(rows: Iterable[Row]) -> list[str]:
+    """Return the columns that any of the rows has, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
 def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
     """Check that a table has the columns that are needed; an empty table passes.
 
@@ -83,7 +88,7 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
     """
     if not rows:
         return
-    there = list(dict.fromkeys(name for row in rows for name in row))
+    there = column_names(rows)
     for column in columns:
         if column not in there:
             hint = nearest(column, there) or f"; the columns are: {', '.join(there)}"
@@ -104,10 +109,9 @@ def need_one_model(rows: Iterable[Row]) -> None:
     """
     models = models_of(split_failed(rows)[0])
     if len(models) > 1:
-        names = ", ".join(shown(name, 60) for name in models[:3]) + (", ..." if len(models) > 3 else "")
         raise UsageError(
-            f"Expected rows scored by one model, got {names}: score all images with the same one, or keep the rows "
-            "of one."
+            f"Expected rows scored by one model, got {some_of(models)}: score all images with the same one, or keep "
+            "the rows of one."
         )
 
 
@@ -159,7 +163,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def say_left_out(left: Sequence[LeftOut], what: str = "left out", names: int = 3) -> list[str]:
+def say_left_out(left: Sequence[LeftOut], what: str = "left out") -> list[str]:
     """Return lines that say how many rows were left out (or ``what``): the commonest reasons, with the first names."""
     if not left:
         return []
@@ -169,8 +173,7 @@ def say_left_out(left: Sequence[LeftOut], what: str = "left out", names: int = 3
     commonest = sorted(by_reason.items(), key=lambda found: -len(found[1]))
     lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} {what}:"]
     for why, rows in commonest[:_REASONS_NAMED]:
-        files = ", ".join(shown(text(row, "file"), 80) for row in rows[:names])
-        lines.append(f"  {len(rows):,} x {why} ({files}{', ...' if len(rows) > names else ''})")
+        lines.append(f"  {len(rows):,} x {why} ({some_of([text(row, 'file') for row in rows], 80)})")
     if others := commonest[_REASONS_NAMED:]:
         count = sum(len(rows) for _, rows in others)
         lines.append(f"  {count:,} more for {counted(len(others), 'other reason')}")

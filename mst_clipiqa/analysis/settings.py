@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.pairing import shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, need_one_model, number, prompt_of, split_failed, text
@@ -16,7 +17,6 @@ from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
-SETTING_TARGETS = ("quality", "correspondence")
 WITHOUT_SETTING = "no setting"
 LOWER_BETTER = ("negative_match",)
 """Columns of a table of scores of which less is better; of all others, more."""
@@ -124,7 +124,7 @@ def with_names(rows: Sequence[Row]) -> list[Row]:
 
 
 def compare_settings(
-    rows: Sequence[Row], pairing: SettingPairs, targets: Sequence[str] = SETTING_TARGETS, how: Resampling = DEFAULT
+    rows: Sequence[Row], pairing: SettingPairs, targets: Sequence[str] = TARGETS, how: Resampling = DEFAULT
 ) -> SettingsReport:
     """Compare each setting with the baseline, over images of the same generator and prompt.
 

@@ -9,7 +9,7 @@ from mst_clipiqa.errors import DataError, percent, shown
 from mst_clipiqa.evaluate.caution import UNFAMILIAR
 
 _WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
-_GROUPS_NAMED = 5  # named in a sentence
+_IMAGES_NAMED, _GROUPS_NAMED = 3, 5  # in a sentence
 
 
 def is_unfamiliar(familiarity: float | None) -> bool:
@@ -27,7 +27,7 @@ def unfamiliar_share(rows: Sequence[Row]) -> float | None:
     return sum(map(is_unfamiliar, known)) / len(known) if known else None
 
 
-def say_unfamiliar(rows: Sequence[Row], names: int = 3) -> str:
+def say_unfamiliar(rows: Sequence[Row]) -> str:
     """Return a sentence that counts the unfamiliar images and names the first few; empty if there are none.
 
     A familiarity that is not a number counts as unknown: this sentence comes after a command's work, which it must not
@@ -36,8 +36,8 @@ def say_unfamiliar(rows: Sequence[Row], names: int = 3) -> str:
     found = [row for row in rows if _is_known_unfamiliar(row)]
     if not found:
         return ""
-    files = ", ".join(shown(text(row, "file"), 80) for row in found[:names])
-    more = f" and {len(found) - names:,} more" if len(found) > names else ""
+    files = ", ".join(shown(text(row, "file"), 80) for row in found[:_IMAGES_NAMED])
+    more = f" and {len(found) - _IMAGES_NAMED:,} more" if len(found) > _IMAGES_NAMED else ""
     are, their = ("are", "their scores are") if len(found) > 1 else ("is", "its scores are")
     return (
         f"{len(found):,} of {len(rows):,} images {are} unlike those that the model was trained on, so {their} less "

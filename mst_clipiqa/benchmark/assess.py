@@ -13,12 +13,14 @@ from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.benchmark.over_prompts import unit_of
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
 from mst_clipiqa.errors import DataError, UsageError, shown
-from mst_clipiqa.evaluate import Evaluation, Extras, evaluate
-from mst_clipiqa.model_folder import EncoderRef, TrainedModel, load
+from mst_clipiqa.evaluate import Evaluation
+from mst_clipiqa.model_folder import TrainedModel, load
+from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, mini_folder, seen_by
+from mst_clipiqa.train.agreement import evaluate_records
+from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, seen_by
 from mst_clipiqa.train.training_file import read_training
 
 SPLIT_PARTS = ("train", "validation", "test", "all")
@@ -105,8 +107,7 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
     for _, score in scorer.stream(ScoreRequest(r.file, (r.prompt or "").strip() or None, r) for r in records):
         scores.append(score)
         advance(1)
-    pair = scorer.encoder.encoders
-    known = seen_by(scorer.model, EncoderRef(pair.source, pair.sha256, pair.dim))
+    known = seen_by(scorer.model, scorer.encoder.encoders)
     found = []
     for target in targets:
         rows = [(r, s.targets[target], s.intervals.get(target)) for r, s in zip(records, scores, strict=True)]
@@ -143,7 +144,7 @@ def assess_table(
         own = wrote.config.targets.get(target) if wrote else None
         if own:
             values = {name: _rescaled(v, (own.low, own.high), rated.ranges[target]) for name, v in values.items()}
-        seen = seen_of_table(rows, matched, rated_for(rated.records, target), wrote)
+        seen = seen_of_table(matched, rated_for(rated.records, target), wrote)
         one = _measured(target, rated.records, values, {}, seen)
         found.append(one if own else _without_units(one))
     return _some(found)
@@ -162,30 +163,22 @@ def model_of_table(rows: Sequence[Mapping[str, Any]], model: TrainedModel | None
     names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
     if model is None and names != {"mini"}:
         return None
-    model = model or load(mini_folder())
+    model = model or load(MINI_MODEL)
     if not names <= {None, "", model.config.name}:
         raise UsageError(f"Expected a table of {model.config.name}, got one of {shown(names)}: name its model.")
     return model
 
 
 def seen_of_table(
-    rows: Sequence[Mapping[str, Any]],
-    matched: Mapping[str, Mapping[str, Any]],
-    records: Sequence[Record],
-    model: TrainedModel | None,
+    matched: Mapping[str, Mapping[str, Any]], records: Sequence[Record], model: TrainedModel | None
 ) -> Contamination:
     """Return what the model of a table had seen of its images, or that this was not checked; others do not count.
 
     Args:
-        rows: the table.
         matched: name of an image -> its row.
         records: the images.
-        model: what wrote the table; None: mini if the table says so, else it is not checked.
-
-    Raises:
-        UsageError: the table is not of this model.
+        model: as ``model_of_table`` returns it.
     """
-    model = model_of_table(rows, model)
     if model is None:
         return NOT_CHECKED
     # Labels alone do not say where the images are, but a table may.
@@ -194,7 +187,7 @@ def seen_of_table(
         for r in records
         if r.name in matched
     ]
-    return contamination(found, seen_by(model, model.config.encoders))
+    return contamination(found, seen_by(model))
 
 
 def _measured(
@@ -209,16 +202,10 @@ def _measured(
     scored = [record for record in rated if record.name in values]
     if not scored:
         return Assessed(target, None, seen, len(rated), unrated=unrated)
-    tables = {
-        name: labels
-        for name, labels in (("generator", [r.generator for r in scored]), ("style", [r.style for r in scored]))
-        if any(labels)
-    }
     whole = all(r.name in bands for r in scored)
     band = ([bands[r.name][0] for r in scored], [bands[r.name][1] for r in scored]) if whole else None
-    mos, groups = [r.targets[target] for r in scored], [r.group for r in scored]
-    evaluation = evaluate([values[r.name] for r in scored], mos, groups, Extras(tables, band))
-    over = unit_of([r.name for r in scored], groups)
+    evaluation = evaluate_records([values[r.name] for r in scored], scored, target, band)
+    over = unit_of([r.name for r in scored], [r.group for r in scored])
     return Assessed(target, evaluation, seen, len(rated) - len(scored), over, unrated=unrated)
 
 

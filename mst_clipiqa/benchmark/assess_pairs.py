@@ -8,13 +8,13 @@ from typing import Any
 
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.rows import Row, number, text
-from mst_clipiqa.benchmark.assess import AssessedPart, seen_of_table
+from mst_clipiqa.benchmark.assess import AssessedPart, model_of_table, seen_of_table
 from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.data import Preference, PreferenceSet, Record
 from mst_clipiqa.data.record import same_text
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import PairAccuracy, json_ready, preference_accuracy
-from mst_clipiqa.model_folder import EncoderRef, TrainedModel
+from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import Contamination, contamination, seen_by
@@ -60,8 +60,7 @@ def assess_pairs(
     for request, score in scorer.stream(ScoreRequest(r.file, r.prompt, r.name) for r in records):
         targets[request.tag or ""] = score.targets
         advance(1)
-    pair = scorer.encoder.encoders
-    seen = contamination(records, seen_by(scorer.model, EncoderRef(pair.source, pair.sha256, pair.dim)))
+    seen = contamination(records, seen_by(scorer.model, scorer.encoder.encoders))
     return _compared(pairs, targets, list(scorer.model.config.targets), seen)
 
 
@@ -86,7 +85,7 @@ def assess_pair_table(
         raise UsageError(f"Expected a column {' or '.join(TARGETS)} with values in the scores, got none.")
     matched = _rows_of(preferences, rows)
     targets = {name: {target: number(row, target) for target in columns} for name, row in matched.items()}
-    seen = seen_of_table(rows, matched, preferences.images.records, model)
+    seen = seen_of_table(matched, preferences.images.records, model_of_table(rows, model))
     return _compared(preferences.pairs, targets, columns, seen)
 
 

@@ -21,12 +21,11 @@ from mst_clipiqa.data import RatedSet, Record, Split, make_split, rated_for
 from mst_clipiqa.evaluate import (
     Resampling,
     agreement,
-    generator_mean,
     pair_accuracy,
-    srcc,
 )
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn
+from mst_clipiqa.train.agreement import baseline_srcc
 from mst_clipiqa.train.calibrate import scores
 from mst_clipiqa.train.contamination import Contamination, contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, rated_features
@@ -181,9 +180,6 @@ def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: floa
     mos = np.array([record.targets[target] for record in split.test])
     groups = [record.group for record in split.test]
     learnt = [*split.train, *split.validation]
-    baseline = generator_mean(
-        [r.targets[target] for r in learnt], [r.setting for r in learnt], [r.setting for r in split.test]
-    )
     found = agreement(predicted, mos)
     # A split says itself what its parts share; another set may hold the same images under other names.
     seen = ({"the model": trained_on(learnt)} if bench.other else {}) | {"its encoders": bench.seen}
@@ -198,7 +194,7 @@ def _measured(bench: Bench, split: Split, job: RunKey, q: Tensor, coverage: floa
         rmse=found.rmse,
         pair_accuracy=pair_accuracy(predicted, mos, groups, PAIR_GAP * (high - low), _FEW_RESAMPLES).accuracy,
         coverage=coverage,
-        baseline_srcc=srcc(baseline, mos),
+        baseline_srcc=baseline_srcc(learnt, split.test, target),
         contamination=contamination(split.test, seen),
         names=tuple(record.name for record in split.test),
         groups=tuple(groups),

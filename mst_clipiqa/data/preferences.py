@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.data.links import Links
 from mst_clipiqa.data.record import RatedSet, Record, same_text
 from mst_clipiqa.errors import DataError, nearest, shown
 from mst_clipiqa.tables.table import stream_table
@@ -78,50 +79,71 @@ def load_preferences(
     """
     rows = list(stream_table(path))
     _check_columns(path, rows)
-    name = f"pairs of {path.name}"
-    folders = [path.parent] if root is None else [root, path.parent]
-    known: dict[tuple[str, str], Record] = {}
-    seen: Counter[str] = Counter()
-    missing: list[str] = []
-    pairs = []
-    for number, row in enumerate(rows, 1):
-        where = f"row {number} of {shown(path.name)}"
-        prompt = _text(row.get("prompt")).strip()
-        files = [_text(row[column]).replace("\\", "/").strip() for column in _PAIR_COLUMNS[:2]]
-        if not all(files) or files[0] == files[1]:
-            raise DataError(f"Expected two images in {where}, got {shown(' and '.join(files))}: correct the row.")
-        preferred, strength = _preferred(row["preferred"], where), _strength(row.get("strength"), where)
-        for file in files:
-            key = (file, prompt)
-            if key not in known:
-                found = next((folder / file for folder in folders if (folder / file).is_file()), None)
-                missing += [] if found or not images else [file]
-                seen[file] += 1
-                unique = f"{_OF_PAIRS}{file}" + (f"#{seen[file]}" if seen[file] > 1 else "")
-                group = f"{name}/{same_text(prompt)}"
-                known[key] = Record(unique, found or path.parent / file, prompt or None, group, "", {})
-        a, b = (known[file, prompt] for file in files)
-        pairs.append(Preference(a, b, preferred, strength))
-    gone = set(missing)
-    if gone and not allow_missing:
-        are = "1 of them is" if len(gone) == 1 else f"{len(gone):,} of them are"
+    found = _Images(path, root)
+    pairs = [_pair(row, f"row {number} of {shown(path.name)}", found) for number, row in enumerate(rows, 1)]
+    absent = found.absent if images else {}
+    files = list(dict.fromkeys(absent.values()))
+    if files and not allow_missing:
+        are = "1 of them is" if len(files) == 1 else f"{len(files):,} of them are"
         raise DataError(
-            f"Expected the images of {shown(path.name)} in {shown(folders[0])}, but {are} missing, first "
-            f"{shown(missing[0])}: give their folder with --root, or allow missing images (--allow-missing)."
+            f"Expected the images of {shown(path.name)} in {shown(found.folders[0])}, but {are} missing, first "
+            f"{shown(files[0])}: give their folder with --root, or allow missing images (--allow-missing)."
         )
-    names = {record.name for (file, _), record in known.items() if file in gone}
-    kept = [pair for pair in pairs if names.isdisjoint((pair.a.name, pair.b.name))]
+    kept = [pair for pair in pairs if absent.keys().isdisjoint((pair.a.name, pair.b.name))]
     if not kept:
         raise DataError(f"Expected pairs of images in {shown(path)}, got none: add rows.")
-    return _as_set(name, path, kept, tuple(sorted(gone)))
+    return _as_set(found.name, path, kept, tuple(sorted(files)))
+
+
+class _Images:
+    """The images of a table, each once with each of its prompts.
+
+    Attributes:
+        name: of the set that they are.
+        folders: where they are looked for.
+        absent: name of the record of an image that does not exist -> its file as the table names it.
+    """
+
+    def __init__(self, path: Path, root: Path | None) -> None:
+        self.name = f"pairs of {path.name}"
+        self.folders = [path.parent] if root is None else [root, path.parent]
+        self.absent: dict[str, str] = {}
+        self._records: dict[tuple[str, str], Record] = {}
+        self._prompts: Counter[str] = Counter()  # how many a file has so far
+
+    def record(self, file: str, prompt: str) -> Record:
+        """Return the record of an image with a prompt, which may be empty; a new one if there is none."""
+        if (file, prompt) not in self._records:
+            found = next((folder / file for folder in self.folders if (folder / file).is_file()), None)
+            self._prompts[file] += 1
+            name = f"{_OF_PAIRS}{file}" + (f"#{self._prompts[file]}" if self._prompts[file] > 1 else "")
+            if found is None:
+                self.absent[name] = file
+            group = f"{self.name}/{same_text(prompt)}"
+            place = found or self.folders[-1] / file
+            self._records[file, prompt] = Record(name, place, prompt or None, group, "", {})
+        return self._records[file, prompt]
+
+
+def _pair(row: Mapping[str, Any], where: str, images: _Images) -> Preference:
+    """Return the pair of a row; DataError if the row is bad."""
+    prompt = _text(row.get("prompt")).strip()
+    files = [_text(row[column]).replace("\\", "/").strip() for column in _PAIR_COLUMNS[:2]]
+    if not all(files) or files[0] == files[1]:
+        raise DataError(f"Expected two images in {where}, got {shown(' and '.join(files))}: correct the row.")
+    preferred, strength = _preferred(row["preferred"], where), _strength(row.get("strength"), where)
+    a, b = (images.record(file, prompt) for file in files)
+    return Preference(a, b, preferred, strength)
 
 
 def _as_set(name: str, path: Path, pairs: list[Preference], missing: tuple[str, ...]) -> PreferenceSet:
     """Give images without a prompt the group of those that pairs link them to, and collect every image once."""
-    group_of = _linked(pairs)
+    links = Links[str]()
+    for pair in pairs:
+        links.link(pair.a.name, pair.b.name)
 
     def grouped(record: Record) -> Record:
-        return record if record.prompt else replace(record, group=f"{name}/linked to {group_of(record.name)}")
+        return record if record.prompt else replace(record, group=f"{name}/linked to {links.first(record.name)}")
 
     records = {record.name: grouped(record) for pair in pairs for record in (pair.a, pair.b)}
     linked = tuple(replace(pair, a=records[pair.a.name], b=records[pair.b.name]) for pair in pairs)
@@ -129,21 +151,6 @@ def _as_set(name: str, path: Path, pairs: list[Preference], missing: tuple[str, 
     notes = (f"{count} pairs are left out",) if missing else ()
     images = RatedSet(name, path.parent, tuple(records.values()), {}, missing, notes, labels=(path,))
     return PreferenceSet(images, linked)
-
-
-def _linked(pairs: Iterable[Preference]) -> Callable[[str], str]:
-    """Return a function from an image to the name that all images have which pairs link to it."""
-    parent: dict[str, str] = {}
-
-    def top(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for pair in pairs:
-        parent[top(pair.b.name)] = top(pair.a.name)
-    return top
 
 
 def _check_columns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

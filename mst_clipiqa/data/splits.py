@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mst_clipiqa.data.links import Links
 from mst_clipiqa.data.record import Record, rated_for, same_text
 from mst_clipiqa.data.split_files import read_parts
 from mst_clipiqa.errors import DataError, UsageError
@@ -188,24 +189,18 @@ def _prompt_keys(record: Record) -> list[Hashable]:
 
 def _units(records: Records, together: Sequence[Sequence[Record]], *, by_prompt: bool) -> dict[str, Records]:
     """Join the records that must stay together: key of the unit -> its records. The keys are stable names."""
-    parent: dict[Hashable, Hashable] = {}
-
-    def top(key: Hashable) -> Hashable:
-        while parent.setdefault(key, key) != key:
-            key = parent[key]
-        return key
-
+    links = Links[Hashable]()
     for record in records:
         for key in _prompt_keys(record) if by_prompt else []:
-            parent[top(key)] = top(("name", record.name))
+            links.link(("name", record.name), key)
     present = {record.name for record in records}
     for same in together:
-        keys = [("name", record.name) for record in same if record.name in present]
-        for key in keys[1:]:
-            parent[top(key)] = top(keys[0])
+        names = [record.name for record in same if record.name in present]
+        for name in names[1:]:
+            links.link(("name", names[0]), ("name", name))
     joined: dict[Hashable, list[Record]] = defaultdict(list)
     for record in records:
-        joined[top(("name", record.name))].append(record)
+        joined[links.first(("name", record.name))].append(record)
     return {min(r.group if by_prompt else r.name for r in unit): tuple(unit) for unit in joined.values()}
 
 

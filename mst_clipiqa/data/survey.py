@@ -21,7 +21,7 @@ class TargetSurvey:
         target: its name.
         score_range: the ends of the native scale.
         count: number of scores.
-        minimum: the lowest score; likewise mean, maximum and sd (standard deviation, 0 for one score).
+        minimum, mean, maximum, sd: of the scores; sd is their standard deviation, 0 for one score.
         histogram: number of scores in each of ten equal steps of the scale.
     """
 
@@ -42,16 +42,16 @@ class Survey:
     Attributes:
         name: of the set.
         root: its folder.
-        rated: number of rated images; ``found`` of them exist.
+        rated, found: number of rated images, and of those that exist.
         missing: names of the others.
         prompts: number of known prompts.
         without_prompt: number of images without one.
-        generators: generator -> number of images; likewise splits.
+        generators, splits: generator, or part of the published split -> number of images.
         targets: one survey per target.
         identical: sets of names of byte-identical images.
         identical_across_prompts: how many of these sets would cross a split by prompt.
         notes: what the reader did, one sentence each.
-        labels: the label files; likewise licence and citation.
+        labels, licence, citation: the label files, and what the set's authors ask for.
     """
 
     name: str

@@ -70,8 +70,14 @@ def listed(given: str, how: Listing) -> Listed:
         return _with_prompts(sources(given, recursive=how.recursive), how)
     if how.each_frame and path.suffix.lower() == ".parquet" and path.is_file() and is_stored(path):
         raise UsageError(f"--frames all needs images in files, got Parquet that holds them: {shown(given)}. Omit it.")
-    asked = {"prompt": how.prompt, "prompts": how.prompts, "prompts_from": how.prompts_from}
-    items = expand([given], recursive=how.recursive, columns=how.columns, **asked)  # type: ignore[arg-type]
+    items = expand(
+        [given],
+        recursive=how.recursive,
+        prompt=how.prompt,
+        prompts=how.prompts,
+        prompts_from=how.prompts_from,
+        columns=how.columns,
+    )
     found = map(source_of, each_frame(items) if how.each_frame else items)
     return Listed(found, items.columns, lambda: items.notes)
 

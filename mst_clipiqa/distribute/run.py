@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from mst_clipiqa.scoring.controls import Controls
 from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
@@ -38,7 +39,7 @@ class ClusterJob:
         address: "local" for this machine only, "auto" for the cluster it belongs to, or a cluster's address.
         actors: number of actors, each with its own model.
         gpus: GPUs per actor; a fraction shares one.
-        part: images per Parquet file.
+        part_size: images per Parquet file.
         listing: how the INPUT is read.
         origin: what determines the rows; ``run`` fills it in.
     """
@@ -95,20 +96,10 @@ def run(
     ray = need_ray()
     pool = Pool(job.actors, job.gpus, job.work.threads)
     began = time.monotonic()
-    scorer = load(replace(job.work, device="cpu"))  # for its hash: the driver may have no GPU
-    work = job.work
-    asked = {"device": work.device, "precision": work.precision, "gpus per actor": str(job.gpus)}
-    asked |= {"--color": work.color, "--frames": "all" if job.listing.each_frame else work.frame}
-    own = columns(scorer, intervals=work.intervals) | ({"frame": int} if job.listing.each_frame else {})
+    on_cpu = replace(job.work.options, device="cpu")
+    scorer = load(replace(job.work, options=on_cpu))  # for its hash: the driver may have no GPU
     listing = listed(job.given, job.listing)
-    others = listing.columns
-    if work.controls is not None:
-        controls = work.controls.elsewhere(others)
-        own |= Controls(scorer, controls, others).columns
-        asked |= {"controls": str(replace(controls, folders=()))}
-        work = replace(work, controls=controls, listed=tuple(others))
-    more = [name for name in others if name not in own]
-    job = replace(job, work=replace(work, sha256=sha256(scorer)), origin=origin(scorer, [*own, *more]) | asked)
+    job, more = _settled(job, scorer, listing.columns)
     had = _prepare(job)
     committed = _committed(job.output)
     done = _done(committed)
@@ -117,7 +108,7 @@ def run(
     every = (source for part in todo for source in part.sources)
     had["columns"] = kinds_of(more, every, had.get("columns"))
     _write(job.output, had)
-    job = replace(job, work=replace(job.work, more=tuple(had["columns"].items()), each_frame=job.listing.each_frame))
+    job = replace(job, work=replace(job.work, more=tuple(had["columns"].items())))
     expected = sum(done.values()) + sum(len(part.sources) for part in todo)
     if todo:
         with connected(ray, job.address, pool):
@@ -137,6 +128,23 @@ def run(
     _write(job.output, had | {"state": "complete", **counts, "runs": [*had.get("runs", []), counts | now]})
     unread = without_prompt if scorer.predictor.reads_prompts else 0
     return ClusterSummary(**counts, scored=scored, seconds=seconds, without_prompt=unread, notes=tuple(listing.notes()))
+
+
+def _settled(job: ClusterJob, scorer: Scorer, others: Sequence[str]) -> tuple[ClusterJob, list[str]]:
+    """Return the job with what determines its rows, and those of the list's columns ``others`` that its rows keep."""
+    work, each_frame = job.work, job.listing.each_frame
+    how = work.options
+    asked = {"device": how.device, "precision": how.precision, "gpus per actor": str(job.gpus)}
+    asked |= {"--color": how.color, "--frames": "all" if each_frame else how.frame}
+    own = columns(scorer, intervals=work.intervals) | ({"frame": int} if each_frame else {})
+    if work.controls is not None:
+        controls = work.controls.elsewhere(others)
+        own |= Controls(scorer, controls, others).columns
+        asked |= {"controls": str(replace(controls, folders=()))}
+        work = replace(work, controls=controls, listed=tuple(others))
+    more = [name for name in others if name not in own]
+    work = replace(work, each_frame=each_frame, sha256=sha256(scorer))
+    return replace(job, work=work, origin=origin(scorer, [*own, *more]) | asked), more
 
 
 def _prepare(job: ClusterJob) -> dict[str, Any]:

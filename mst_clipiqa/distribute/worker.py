@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,7 +14,7 @@ from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.files import MAX_BYTES
-from mst_clipiqa.images.options import MAX_PIXELS, Frame
+from mst_clipiqa.images.options import Frame
 from mst_clipiqa.scoring.controls import Controls, ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.reloading import sha256
@@ -33,24 +33,14 @@ class Work:
 
     output: str
     model: str
-    encoders: str | None
-    device: str
-    precision: str
-    batch_size: int | None  # None: as for score
-    workers: int
-    threads: int  # of torch; 0 leaves it to torch
-    intervals: bool = False
+    options: ScoreOptions = field(default_factory=ScoreOptions)  # without a cache, which each actor opens for itself
+    threads: int = 0  # of torch; 0 leaves it to torch
     cache: str | None = None  # folder of the feature cache, on every machine
-    color: str = "srgb"
-    frame: str = "first"
-    max_pixels: int = MAX_PIXELS
+    intervals: bool = False
     each_frame: bool = False  # whether rows have a column frame
     more: tuple[tuple[str, str], ...] = ()  # further columns and their kinds
     controls: ControlSources | None = None  # where controls come from, if any
     listed: tuple[str, ...] = ()  # columns of the list, from which controls may come
-    text_encoder: str | None = None
-    granularity: str = "fine"
-    merge: int = 0
     sha256: str = ""  # of model, encoders and calibration: the same on every machine
 
 
@@ -108,22 +98,7 @@ class Worker:
 
 def load(work: Work) -> Scorer:
     """Return the scorer that an actor uses."""
-    cache = Cache(Path(work.cache)) if work.cache else None
-    options = ScoreOptions(
-        work.device,
-        work.precision,
-        work.batch_size,
-        work.workers,
-        encoders=work.encoders,
-        text_encoder=work.text_encoder,
-        cache=cache,
-        color=work.color,
-        frame=work.frame,
-        max_pixels=work.max_pixels,
-        granularity=work.granularity,
-        merge=work.merge,
-    )
-    return Scorer.load(work.model, options)
+    return Scorer.load(work.model, work.options, cache=Cache(Path(work.cache)) if work.cache else None)
 
 
 def _image(source: Source) -> object:

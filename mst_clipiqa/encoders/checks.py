@@ -59,6 +59,29 @@ def load_weights(raw: bytes, path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def load_pickled(path: Path, inside: str = "") -> dict[str, Tensor]:
+    """Return the finite tensors of a file that ``torch.save`` wrote; no code in it is run.
+
+    Args:
+        path: of the file.
+        inside: the key under which the tensors may be, such as "model_state_dict".
+
+    Raises:
+        ModelError: the file holds anything else, or cannot be read.
+    """
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on foreign bytes the reader raises nearly every type there is
+        kind = type(error).__name__
+        raise ModelError(f"Expected plain tensors in {path}, got something else ({kind}): do not trust it.") from error
+    if isinstance(state, dict) and isinstance(state.get(inside), dict):
+        state = state[inside]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"Expected a dictionary of tensors in {path}, got another object: give a file of weights.")
+    check_finite(state, str(path))
+    return state
+
+
 def check_finite(state: dict[str, Tensor], what: str) -> None:
     """Raise ModelError naming the first tensor of ``state`` that holds a NaN or an infinity."""
     for name, tensor in state.items():

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
-from mst_clipiqa.encoders.checks import check_finite, load_weights
+from mst_clipiqa.encoders.checks import load_pickled, load_weights
 from mst_clipiqa.encoders.families import Family, Pooling
 from mst_clipiqa.encoders.files import TOKENIZER, WEIGHTS, EncoderFiles, Fetch, read_json
 from mst_clipiqa.encoders.load import load
@@ -173,26 +173,14 @@ def _dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
         )
     with torch.device("meta"):
         linear = nn.Linear(wide, narrow, bias=config.get("bias", True) is not False)
+    weights = load_weights(path.read_bytes(), path) if path.suffix == ".safetensors" else load_pickled(path)
     try:
         linear.load_state_dict(
-            {key.removeprefix("linear."): value.float() for key, value in _read(path).items()}, assign=True
+            {key.removeprefix("linear."): value.float() for key, value in weights.items()}, assign=True
         )
     except RuntimeError as error:
         raise ModelError(f"Expected the weights of a dense layer in {path}, got {shown(error)}.") from error
     return linear, _ACTIVATIONS[activation]()
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_weights(path.read_bytes(), path)
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on foreign bytes the reader raises nearly every type there is
-        raise ModelError(f"Expected plain tensors in {path}, got {type(error).__name__}: do not trust it.") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"Expected a dictionary of tensors in {path}, got another object.")
-    check_finite(state, str(path))
-    return state
 
 
 def _weights(folder: Path) -> Path:

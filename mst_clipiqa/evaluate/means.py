@@ -68,30 +68,23 @@ def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, h
     return _at_least(found, student(group_count(index) - 1, how) * math.sqrt(_variance(x, index)))
 
 
-def unpaired_difference(
-    old: ArrayLike,
-    new: ArrayLike,
-    old_groups: Sequence[Hashable] | None = None,
-    new_groups: Sequence[Hashable] | None = None,
-    how: Resampling = DEFAULT,
-) -> Interval:
+def unpaired_difference(old: ArrayLike, new: ArrayLike, how: Resampling = DEFAULT) -> Interval:
     """Return mean(new) - mean(old) with its interval; both sides are resampled independently.
 
     The degrees of freedom are Welch's, but at most those of sides whose values are spread alike: if the two or three
     values of a small side happen to be alike, Welch's trust the larger side too much.
 
     Args:
-        old, new: float (n,) and (m,), at least one value each.
-        old_groups, new_groups: the group (prompt) of each value; None: each value is its own group.
+        old, new: float (n,) and (m,), at least one value each, such as the mean of each prompt.
         how: level, resamples and seed.
 
     Returns:
-        The difference; ``groups`` is the smaller number of groups, and with fewer than two there is no interval.
+        The difference; ``groups`` is the smaller number of values, and with fewer than two there is no interval.
     """
     sides = []
-    for seed, values, groups in ((2 * how.seed, old, old_groups), (2 * how.seed + 1, new, new_groups)):
+    for seed, values in ((2 * how.seed, old), (2 * how.seed + 1, new)):
         x = np.asarray(values, np.float64)
-        index = group_index(groups, len(x))
+        index = group_index(None, len(x))
         means = x.mean() + full_spread(index) * (_resampled(x, index, replace(how, seed=seed)) - x.mean())
         sides.append((float(x.mean()), means, index, _variance(x, index)))
     (was, before, first, spread), (now, after, second, other) = sides

@@ -25,6 +25,7 @@ from mst_clipiqa.images.decode import check_size, open_image
 from mst_clipiqa.images.files import StoredImage, read_image
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import Views, ViewSpec, views
+from mst_clipiqa.model.shapes import CoarseEmbeddings, FineEmbeddings
 
 _Item = TypeVar("_Item")
 
@@ -47,6 +48,10 @@ class AlreadyScored:
     score: Any
 
 
+ImagePrompts: TypeAlias = tuple[str | None, ...] | None
+"""What an image will be scored against; None if that is not known yet."""
+
+
 @dataclass(frozen=True)
 class Viewed:
     """An image ready for the encoders.
@@ -64,7 +69,7 @@ class Viewed:
     width: int
     height: int
     key: str | None
-    prompts: tuple[str | None, ...] | None = None
+    prompts: ImagePrompts = None
     note: str = ""
 
 
@@ -92,7 +97,7 @@ class EncodingPolicy(Protocol):
     def key(self, granularity: str | None) -> str:
         """Return the part of a cache key that features of a granularity have."""
 
-    def cached(self, get: Callable[[str], Encoded | None], prompts: tuple[str | None, ...] | None) -> Encoded | None:
+    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
         """Return what ``encode`` would, from the cache: ``get`` finds an image's features by a part of their key."""
 
     def summary(self) -> str:
@@ -114,17 +119,14 @@ class FullEncoding:
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return f_c and f_f of each image."""
-        coarse = stacked([one.coarse for one in viewed], self.encoders.device)
-        crops = [one.fine for one in viewed if one.fine is not None]
-        fine = stacked(crops, self.encoders.device) if crops else None
-        f_c, f_f = (f.cpu() for f in encode_views(self.encoders, coarse, fine))
+        f_c, f_f = encode_viewed(self.encoders, viewed)
         return [Encoded(f_c[i], f_f[i], one.width, one.height, one.note) for i, one in enumerate(viewed)]
 
     def key(self, granularity: str | None) -> str:
         """Return nothing: the key is the image's own."""
         return ""
 
-    def cached(self, get: Callable[[str], Encoded | None], prompts: tuple[str | None, ...] | None) -> Encoded | None:
+    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
         """Return the features of the whole image, if the cache has them."""
         return get("")
 
@@ -221,9 +223,7 @@ class ImageEncoder:
                 found.append(one)
         return found
 
-    def open(
-        self, image: Any, prompts: tuple[str | None, ...] | None = None, *, max_pixels: int | None = None
-    ) -> Opened:
+    def open(self, image: Any, prompts: ImagePrompts = None, *, max_pixels: int | None = None) -> Opened:
         """Return an image's features from the cache, or its views; safe to call from many threads at once.
 
         Args:
@@ -274,6 +274,14 @@ def needed_side(view: ViewSpec) -> int:
 def _suffix(opening: OpenOptions) -> str:
     """Return the part of a cache key that says how images were opened; frames need none, as they are not cached."""
     return ("-fast" if opening.reduce_to else "") + ("-srgb" if opening.color == "srgb" else "")
+
+
+def encode_viewed(pair: EncoderPair, viewed: Sequence[Viewed]) -> tuple[CoarseEmbeddings, FineEmbeddings]:
+    """Return f_c and f_f of images with all their views, float32 (images, D) and (images, D_f), on the CPU."""
+    coarse = stacked([one.coarse for one in viewed], pair.device)
+    crops = [one.fine for one in viewed if one.fine is not None]
+    f_c, f_f = encode_views(pair, coarse, stacked(crops, pair.device) if crops else None)
+    return f_c.cpu(), f_f.cpu()
 
 
 def stacked(pixels: Sequence[Tensor], device: torch.device) -> Tensor:

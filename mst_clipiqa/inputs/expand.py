@@ -83,8 +83,8 @@ def expand(
         recursive: include subfolders.
         prompt: the prompt of every image.
         prompts: a file with the prompts: a list like those (see ``prompts.PromptFile``).
-        columns: which columns hold files and prompts.
         prompts_from: where else to find each image's prompt: one of ``beside.PROMPT_SOURCES``.
+        columns: which columns hold files and prompts.
 
     Returns:
         Inputs: an iterator over the items; its ``notes`` are complete at the end.

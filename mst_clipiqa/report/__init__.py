@@ -1,6 +1,7 @@
 """One self-contained page from a table of scores: images, distributions, generators, prompts, failures.
 
-    data.py         rows -> what the page shows: columns, means with intervals, best, worst and least certain images
+    data.py         rows -> what the page shows: of each image, and the overview
+    overview.py     rows -> means with intervals, of all and of groups; best, worst and least certain images
     thumbnails.py   images -> small WebP files, as large as the page's size limit allows
     explanations.py some rows -> the explanations of their images
     page.py         data, thumbnails and explanations -> one HTML file that may not use a network

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.analysis.images import RowImage
-from mst_clipiqa.analysis.rows import LeftOut, Row, number, text
+from mst_clipiqa.analysis.rows import LeftOut, Row, number, prompt_of, text
 from mst_clipiqa.errors import ImageError, PromptError
 from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.page import to_block
@@ -101,7 +101,7 @@ def _block(row: Row, path: RowImage | None, scorer: Scorer) -> str:
     """Return one explanation; PromptError if its score differs from the table's."""
     from mst_clipiqa.explain import explain
 
-    explained = explain(scorer, path, text(row, "prompt").strip() or None)
+    explained = explain(scorer, path, prompt_of(row) or None)
     for name, now in explained.score.targets.items():
         then, (low, high) = number(row, name), explained.score.ranges[name]
         if now is not None and then is not None and abs(now - then) > SCORE_TOLERANCE * (high - low):

@@ -14,9 +14,8 @@ from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapsho
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import ModelError, UsageError, brief, shown
-from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save
+from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save, save_trained_on
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE
-from mst_clipiqa.tables.atomic import write_atomically
 
 MINI_MODEL = MINI.parent
 ZERO_SHOT = "zero-shot:"
@@ -154,8 +153,7 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
         if (brought / file).is_file():  # not all encoders can compute in int8
             shutil.copyfile(brought / file, folder / ENCODER_FOLDER / file)
     seen = load_trained_on(MINI_MODEL if brought == MINI else brought)
-    lists = {name: sorted(getattr(seen, name)) for name in ("images", "prompts")}
-    write_atomically(folder / ENCODER_FOLDER / "trained_on.json", (json.dumps(lists) + "\n").encode())
+    save_trained_on(seen, folder / ENCODER_FOLDER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +174,7 @@ class HubUpload:
 
 
 def push_to_hub(model: TrainedModel, source: str, repo: str, how: HubUpload) -> str:
-    """HubUpload what ``save_pretrained`` writes; returns the address of the commit.
+    """Upload what ``save_pretrained`` writes; returns the address of the commit.
 
     Raises:
         UsageError: the encoders are on this machine only, or the hub cannot be reached or refuses.

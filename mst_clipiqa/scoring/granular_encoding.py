@@ -18,7 +18,7 @@ from torch import Tensor
 from mst_clipiqa.encoders.pair import encode_batches, encode_stream
 from mst_clipiqa.errors import UsageError, percent
 from mst_clipiqa.features.cache import Encoded
-from mst_clipiqa.features.image_encoder import Viewed, stacked
+from mst_clipiqa.features.image_encoder import ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
 from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.fine_estimator import deviations, values
@@ -29,7 +29,6 @@ from mst_clipiqa.scoring.risk import COVERAGE
 UNLIKE_CALIBRATION = (
     "the image is unlike those of the calibration, so its scores may differ more from those at fine granularity"
 )
-ImagePrompts = tuple[str | None, ...] | None
 
 
 class GranularEncoding:

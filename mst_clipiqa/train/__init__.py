@@ -5,6 +5,7 @@ recipe.py      flags .......................... -> how to train, checked
 fit.py         features, ratings, recipe ...... -> the best epoch on validation
 checkpoint.py  the state after an epoch ....... -> a file, and back
 build.py       rated set, split, recipe ....... -> model folder, then its results on the test part
+agreement.py   scores, records ............... -> agreement with the ratings, and that of a baseline
 joining.py     a target, a folder ............. -> the folder's model with this target
 contamination  records, hashes ................ -> how much of a test part was seen before
 card.py        configuration, results ......... -> README.md of the folder

@@ -18,20 +18,17 @@ import torch
 from mst_clipiqa.data import PreferenceSet, Record, TrainingPart
 from mst_clipiqa.evaluate import (
     Evaluation,
-    Extras,
     PairAccuracy,
     Reference,
     Widening,
-    evaluate,
-    generator_mean,
     preference_accuracy,
     rmse,
-    srcc,
 )
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native
 from mst_clipiqa.model_folder import Target, TrainedModel, save, write_card
+from mst_clipiqa.train.agreement import baseline_srcc, evaluate_records
 from mst_clipiqa.train.calibrate import Calibrating, describe, halves, scores, widen
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.checkpoint import Epoch
@@ -203,7 +200,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
         return TrainingResult(None, math.nan, contamination((), {}), ())
     with bar("Testing", len(everything)) as advance:
         table = encode_records(encoder, everything, prompts=job.head == "prompt", progress=advance)
-    seen = contamination(everything, seen_by(model, model.config.encoders))
+    seen = contamination(everything, seen_by(model))
     scored = table.scored(everything, job.head)
     unread = len(everything) - len(scored)
     preferences = _preferred(model.parts[job.target], table, job, scored) if job.preferences else None
@@ -214,16 +211,10 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
     q = to_native(scores(model.parts[job.target], part), low, high).numpy()
     has = {"intervals": model.config.targets[job.target].interval is not None, "familiarity": bool(model.reference)}
     mos = [record.targets[job.target] for record in test]
-    band = _band(model, job.target, part, q)
-    tables = {"generator": [r.generator for r in test], "style": [r.style for r in test]}
-    extras = Extras({name: labels for name, labels in tables.items() if any(labels)}, band)
     learnt_from = job.rated_only([*job.split.train, *job.split.validation])
-    baseline = generator_mean(
-        [r.targets[job.target] for r in learnt_from], [r.setting for r in learnt_from], [r.setting for r in test]
-    )
     return TrainingResult(
-        evaluate(q, mos, [r.group for r in test], extras),
-        srcc(baseline, mos),
+        evaluate_records(q, test, job.target, _band(model, job.target, part, q)),
+        baseline_srcc(learnt_from, test, job.target),
         seen,
         tuple(float(value) for value in q),
         preferences,

@@ -6,21 +6,22 @@ overstates the model, so it is labelled wherever it is shown.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mst_clipiqa.data import Record
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import percent
 from mst_clipiqa.model_folder import (
     HASH_DIGITS,
-    EncoderRef,
     TrainedModel,
     TrainedOn,
     load,
     load_trained_on,
     prompt_hash,
 )
+from mst_clipiqa.scoring.folders import MINI_MODEL
 
 
 @dataclass(frozen=True)
@@ -61,22 +62,27 @@ def contamination(records: Sequence[Record], seen: dict[str, TrainedOn]) -> Cont
     """
     if not records:
         return Contamination(0.0, 0.0, ())
-    images = frozenset().union(*(t.images for t in seen.values()))
-    prompts = frozenset().union(*(t.prompts for t in seen.values()))
-    files = {r.name: r.sha256[:HASH_DIGITS] for r in records if r.file.is_file()} if images else {}
+    whole = union(seen.values())
+    files = {r.name: r.sha256[:HASH_DIGITS] for r in records if r.file.is_file()} if whole.images else {}
     texts = {r.name: prompt_hash(r.prompt) for r in records if r.prompt}
     by = [
         who
         for who, t in seen.items()
         if not t.images.isdisjoint(files.values()) or not t.prompts.isdisjoint(texts.values())
     ]
-    of_images = _share(files.values(), images) if images else 0.0
-    return Contamination(of_images, _share(texts.values(), prompts), tuple(by))
+    of_images = _share(files.values(), whole.images) if whole.images else 0.0
+    return Contamination(of_images, _share(texts.values(), whole.prompts), tuple(by))
 
 
 def _share(hashes: Collection[str], seen: frozenset[str]) -> float | None:
     """Return the share of some hashes that had been seen; None if there are no hashes."""
     return sum(h in seen for h in hashes) / len(hashes) if hashes else None
+
+
+def union(seen: Iterable[TrainedOn]) -> TrainedOn:
+    """Return what several models, or parts of one, have seen together."""
+    some = list(seen)
+    return TrainedOn(frozenset().union(*(t.images for t in some)), frozenset().union(*(t.prompts for t in some)))
 
 
 def trained_on(records: Sequence[Record]) -> TrainedOn:
@@ -92,19 +98,17 @@ def encoders_trained_on(source: str, sha256: str) -> TrainedOn:
         source: the name or folders of the pair; a folder may hold a record of what the pair was trained on.
         sha256: the hash of the pair, by which mini's is known wherever it lies.
     """
-    if source == "mini" or sha256 == load(mini_folder()).config.encoders.sha256:
-        return load_trained_on(mini_folder())
-    seen = [load_trained_on(Path(part)) for part in source.split(",")]
-    return TrainedOn(frozenset().union(*(t.images for t in seen)), frozenset().union(*(t.prompts for t in seen)))
+    if source == "mini" or sha256 == load(MINI_MODEL).config.encoders.sha256:
+        return load_trained_on(MINI_MODEL)
+    return union(load_trained_on(Path(part)) for part in source.split(","))
 
 
-def seen_by(model: TrainedModel, encoders: EncoderRef) -> dict[str, TrainedOn]:
-    """Return what a model and its encoders have seen, as ``contamination`` takes it."""
-    return {"the model": model.trained_on, "its encoders": encoders_trained_on(encoders.source, encoders.sha256)}
+def seen_by(model: TrainedModel, encoders: EncoderPair | None = None) -> dict[str, TrainedOn]:
+    """Return what a model and its encoders have seen, as ``contamination`` takes it.
 
-
-def mini_folder() -> Path:
-    """Return the folder of the model that ships."""
-    from mst_clipiqa.encoders.mini.pair import MINI
-
-    return MINI.parent
+    Args:
+        model: the model.
+        encoders: its encoders if they are loaded, perhaps from another place than the model names.
+    """
+    pair = encoders or model.config.encoders
+    return {"the model": model.trained_on, "its encoders": encoders_trained_on(pair.source, pair.sha256)}

@@ -7,12 +7,11 @@ same names; the frozen ones are compared with the given encoders, then dropped.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import check_finite
+from mst_clipiqa.encoders.checks import load_pickled
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.errors import ModelError
@@ -38,7 +37,6 @@ def convert(checkpoint: Path, encoders: CLIPPair, name: str, target: str = "qual
         ModelError: the file is not such a checkpoint, or it has other encoders.
     """
     state = _read(checkpoint)
-    check_finite(state, str(checkpoint))
     _check_encoders(state, encoders, checkpoint)
     trained = {key: value for key, value in state.items() if not key.startswith(_FROZEN)}
     head: Head = "template" if "head.temperature" in trained else "prompt"
@@ -58,19 +56,7 @@ def convert(checkpoint: Path, encoders: CLIPPair, name: str, target: str = "qual
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"Expected a checkpoint file, found none at {path}: check the path.")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on foreign bytes the reader raises nearly every type there is
-        raise ModelError(
-            f"Expected a checkpoint of plain tensors in {path}, got something else "
-            f"({type(error).__name__}): do not trust it, and download it again."
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("model_state_dict"), dict):
-        state = state["model_state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(
-            f"Expected a dictionary of tensors in {path}, got another object: give a training's .pth file."
-        )
+    state = load_pickled(path, inside="model_state_dict")
     if not any(key.startswith("gff.") for key in state):
         raise ModelError(f"Expected gff.* among the weights in {path}, got none: it is not an MST-CLIPIQA checkpoint.")
     return state

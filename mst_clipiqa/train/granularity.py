@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.data import Record
@@ -19,9 +18,8 @@ from mst_clipiqa.encoders.pair import EncoderPair, encode_stream
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import UNFAMILIAR, Reference, make_reference
 from mst_clipiqa.features.cache import Encoded
-from mst_clipiqa.features.image_encoder import ImageEncoder, Viewed, stacked
+from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder, ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.mstfe import Stream
-from mst_clipiqa.model.preprocess import Views, views
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, like, owner_of
 from mst_clipiqa.scoring.fine_estimator import deviations, fit_estimator, fit_spread, values
 from mst_clipiqa.scoring.granular_encoding import fine_pixels
@@ -50,20 +48,15 @@ class GranularFeatures:
     costs: dict[str, float]
 
 
-class _EveryGranularity:
+class _EveryGranularity(FullEncoding):
     """An encoding policy: f_f holds the fine features of all granularities, one after the other."""
 
-    in_turn = False
     described = "every granularity"
 
     def __init__(self, encoders: EncoderPair) -> None:
-        self.encoders = encoders
+        super().__init__(encoders)
         self.names = [*cheaper_than_fine(encoders.view)[1:], FINE]
         self.timed: Sequence[Viewed] = ()
-
-    def views(self, image: Image.Image) -> Views:
-        """Return all views."""
-        return views(image, self.encoders.view)
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return f_c, and the fine features of each granularity side by side."""
@@ -82,13 +75,9 @@ class _EveryGranularity:
         """Return a part of a key that no other features have; nothing is cached."""
         return "-every"
 
-    def cached(self, get: Callable[[str], Encoded | None], prompts: tuple[str | None, ...] | None) -> Encoded | None:
+    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
         """Return None: nothing is cached."""
         return None
-
-    def summary(self) -> str:
-        """Return nothing."""
-        return ""
 
     def costs(self) -> dict[str, float]:
         """Return the time of each granularity as a share of that of fine, measured while nothing is decoded."""
@@ -151,7 +140,7 @@ def calibrated_on(scorer: Scorer, records: Sequence[Record], data: str, costs: d
         data,
         len(records),
         len({record.group for record in records}),
-        contamination(records, seen_by(model, model.config.encoders)).images or 0.0,
+        contamination(records, seen_by(model)).images or 0.0,
         scorer.encoder.encoders.precision,
         costs,
     )

@@ -13,9 +13,9 @@ from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load
 from mst_clipiqa.scoring.folders import check_model_output
-from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.contamination import trained_on, union
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
 
@@ -81,5 +81,5 @@ def joined(
         config = ModelConfig(job.out.resolve().name, encoders, {job.target: target}, pair.view)
         return TrainedModel(config, {job.target: part}, seen, reference=reference)
     config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
-    together = TrainedOn(older.trained_on.images | seen.images, older.trained_on.prompts | seen.prompts)
-    return TrainedModel(config, {**older.parts, job.target: part}, together, reference=reference)
+    parts = {**older.parts, job.target: part}
+    return TrainedModel(config, parts, union([older.trained_on, seen]), reference=reference)

@@ -122,7 +122,7 @@ def test_a_model_says_which_labels_it_was_trained_on(scorer: Scorer, rated: Rate
     names = {record.name for record in found.labelled}
     assert len(names) == 4
     model = Scorer.load(tmp_path / "out", device="cpu", precision="fp32").model
-    seen = seen_by(model, model.config.encoders)
+    seen = seen_by(model)
     label = contamination(found.labelled, seen).label
     assert label == "contaminated: the model had seen 100 % of the images and 100 % of the prompts"
     assert contamination([record for record in check.records if record.name not in names], seen).label == ""

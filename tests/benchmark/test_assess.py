@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from mst_clipiqa.benchmark.assess import assess, assess_table, choose
 from mst_clipiqa.cli import group
 from mst_clipiqa.data import RatedSet, Record
-from mst_clipiqa.encoders.mini import pair as mini_pair
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import zero_shot
@@ -83,7 +82,8 @@ def mini(rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     config = ModelConfig("mini", EncoderRef("mini", "f" * 64, DIM), {"quality": Target("template", 0.0, 5.0)})
     model = TrainedModel(config, {"quality": zero_shot(DIM)}, TrainedOn(frozenset(), prompts))
     save(model, tmp_path / "mini", "card")
-    monkeypatch.setattr(mini_pair, "MINI", tmp_path / "mini" / "encoders")
+    for module in ("benchmark.assess", "train.contamination"):
+        monkeypatch.setattr(f"mst_clipiqa.{module}.MINI_MODEL", tmp_path / "mini")
     return model
 
 

@@ -14,6 +14,7 @@ from mst_clipiqa import Scorer
 from mst_clipiqa.cli import COMMANDS, group
 from mst_clipiqa.distribute.worker import Work, load
 from mst_clipiqa.scoring.granularity import unmarked
+from mst_clipiqa.scoring.loading import ScoreOptions
 from tests.closed_form import save_clip
 from tests.fakes import rated_set
 
@@ -112,7 +113,7 @@ def test_a_model_is_trained_on_merged_tokens_and_its_card_says_so(images: Path, 
     whole, merged = (run(*evaluate, "--merge", count).stdout for count in (0, 20))
     assert whole != merged
     scorer = Scorer.load(out, device="cpu", precision="fp32", merge=20)
-    actor = load(Work("out", str(out), None, "cpu", "fp32", 8, 2, 0, merge=20))
+    actor = load(Work("out", str(out), ScoreOptions(device="cpu", precision="fp32", merge=20)))
     image = next(images.glob("*.png"))
     assert scorer(image).model == "model (merge:20)" and actor(image) == scorer(image)
 

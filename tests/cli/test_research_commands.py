@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mst_clipiqa.cli import group
-from mst_clipiqa.cli.commands._options import rated_set as loaded_set
+from mst_clipiqa.cli.commands._rated import rated_set as loaded_set
 from tests.fakes import rated_set
 
 QUICK = ["--set", "epochs=2", "--set", "learning_rates=1e-3", "--quiet", "--precision", "fp32"]

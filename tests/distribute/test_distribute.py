@@ -31,12 +31,14 @@ from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.scoring.controls import ControlSources
+from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.tables.table import TableWriter, read_table
 from tests.fakes import draw
 
 HAS_RAY = find_spec("ray") is not None
-WORK = Work("", "mini", None, "cpu", "fp32", 8, 1, 1)
+WORK = Work("", "mini", ScoreOptions(device="cpu", precision="fp32", batch_size=8, workers=1), threads=1)
+ON_NO_GPU = replace(WORK, options=replace(WORK.options, device="cuda:99"))
 
 
 @pytest.fixture
@@ -401,7 +403,7 @@ def test_an_output_that_not_every_machine_sees_is_refused(folder: Path) -> None:
 def test_what_stops_an_actor_reaches_the_driver_in_words(worker: Worker, folder: Path, tmp_path: Path) -> None:
     part = Partition("part-1.parquet", tuple(sources(str(folder))))
     batch = {"part": [part.to_json()]}
-    other = Actor(replace(WORK, device="cuda:99"))
+    other = Actor(ON_NO_GPU)
     told = f"On {platform.node()}: Expected a device that this machine has, got 'cuda:99': use --device auto."
     assert other(batch) == {"rows": [0], "problem": [told]}
     actor = Actor(replace(worker.work, output=str(tmp_path / "gone")))
@@ -462,10 +464,10 @@ def test_this_machine_is_refused_without_the_gpus_of_an_actor(monkeypatch: pytes
 @pytest.mark.filterwarnings("ignore")  # ray's own
 def test_an_actor_that_cannot_start_ends_the_run_in_a_sentence(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"
-    job = ClusterJob(str(folder), output, replace(WORK, output=str(output), device="cuda:99"))
+    job = ClusterJob(str(folder), output, replace(ON_NO_GPU, output=str(output)))
     with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:99'"):
         run(job)
-    assert run(replace(job, work=replace(job.work, device="cpu"))).rows == 7  # nothing binds it to the failed run
+    assert run(replace(job, work=replace(WORK, output=str(output)))).rows == 7  # nothing binds it to the failed run
 
 
 def test_outputs_that_are_inputs_or_other_tables_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -520,4 +522,4 @@ def test_a_rerun_does_what_is_missing_and_refuses_another_model(folder: Path, tm
     manifest = json.loads((output / RUN_MANIFEST).read_text())
     assert manifest["state"] == "complete" and manifest["rows"] == 7 and len(manifest["runs"]) == 3
     with pytest.raises(UsageError, match=r"Expected precision 'fp32' as in .*, got 'bf16'"):
-        run(replace(job, work=replace(job.work, precision="bf16")))
+        run(replace(job, work=replace(job.work, options=replace(WORK.options, precision="bf16"))))

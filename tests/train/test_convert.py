@@ -87,7 +87,7 @@ def test_other_files_and_other_encoders_are_refused(
     with pytest.raises(ModelError, match="Expected a checkpoint file, found none"):
         convert(path, pair, "x")
     path.write_bytes(b"junk")
-    with pytest.raises(ModelError, match="Expected a checkpoint of plain tensors"):
+    with pytest.raises(ModelError, match=r"Expected plain tensors in .*\.pth, got something else"):
         convert(path, pair, "x")
     torch.save({"a": print}, path)
     with pytest.raises(ModelError, match="do not trust it"):

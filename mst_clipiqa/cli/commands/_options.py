@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mst_clipiqa.cli.garbage import collected_later
-from mst_clipiqa.errors import UsageError, nearest, shown
+from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from mst_clipiqa.data import RatedSet
     from mst_clipiqa.features.cache import Cache
     from mst_clipiqa.features.image_encoder import ImageEncoder
     from mst_clipiqa.inputs.lists import ListColumns
+    from mst_clipiqa.scoring.loading import ScoreOptions
     from mst_clipiqa.scoring.scorer import Scorer
-    from mst_clipiqa.train.recipe import Recipe
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -122,7 +121,6 @@ frames_option = click.option(
 )
 
 
-_SCALE = "Lowest and highest value of your rating scale."
 device_options = stack(
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
     click.option(
@@ -177,38 +175,6 @@ model_options = stack(
     click.option("--encoders", help="Path or hub id of the encoders, if they have moved."),
     text_encoder_option,
 )
-data_options = stack(
-    click.option("--data", required=True, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
-    click.option("--root", type=FILE_OR_FOLDER, required=True, help="Folder of labels and images."),
-    click.option("--range", "score_range", type=(float, float), help=_SCALE),
-    click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
-)
-# The same where a rated set is not needed.
-rated_options = stack(
-    click.option("--data", help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
-    click.option("--root", type=FILE_OR_FOLDER, help="Folder of labels and images."),
-    click.option("--range", "score_range", type=(float, float), help=_SCALE),
-    click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
-)
-recipe_options = stack(
-    click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
-    click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
-)
-
-
-def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, allow_missing: bool) -> RatedSet:
-    """Return a rated set; notes of its reader go to stderr."""
-    from mst_clipiqa.data import load
-
-    rated = load(data, root, allow_missing=allow_missing, score_range=score_range)
-    say_data_notes(rated.notes)
-    return rated
-
-
-def say_data_notes(notes: Iterable[str]) -> None:
-    """Say on stderr what the readers of a rated set, a split or pairs noted; their notes are without a period."""
-    for note in notes:
-        click.echo(f"Note: {note}.", err=True)
 
 
 def list_columns(flags: Mapping[str, Any]) -> ListColumns:
@@ -216,6 +182,12 @@ def list_columns(flags: Mapping[str, Any]) -> ListColumns:
     from mst_clipiqa.inputs.lists import ListColumns
 
     return ListColumns(flags["file_column"], flags["prompt_column"])
+
+
+def listing_of(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how images are listed and where their prompts are, as ``expand`` and ``Listing`` take it."""
+    asked = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
+    return asked | {"columns": list_columns(flags)}
 
 
 def open_cache(folder: Path | None) -> Cache | None:
@@ -229,18 +201,24 @@ def open_cache(folder: Path | None) -> Cache | None:
 
 def load_scorer(how: Mapping[str, Any]) -> Scorer:
     """Return the scorer that flags describe: ``model``, and those fields of ``ScoreOptions`` that are among them."""
-    import dataclasses
-
     with collected_later():
-        from mst_clipiqa.scoring.loading import ScoreOptions
         from mst_clipiqa.scoring.scorer import Scorer
 
-        named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys()
-        fields = {name: how[name] for name in named} | {"cache": open_cache(how["cache"]) if "cache" in named else None}
-        scorer = Scorer.load(how["model"], ScoreOptions(**fields))
+        cache = open_cache(how["cache"]) if "cache" in how else None
+        scorer = Scorer.load(how["model"], score_options(how, cache))
     if not all(target.calibrated for target in scorer.model.config.targets.values()):
         click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
     return scorer
+
+
+def score_options(how: Mapping[str, Any], cache: Cache | None = None) -> ScoreOptions:
+    """Return a cache and the other fields of ``ScoreOptions`` that are among flags."""
+    import dataclasses
+
+    from mst_clipiqa.scoring.loading import ScoreOptions
+
+    named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys() - {"cache"}
+    return ScoreOptions(**{name: how[name] for name in named}, cache=cache)
 
 
 def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
@@ -254,34 +232,3 @@ def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
     opening = OpenOptions(how["max_pixels"], color=how["color"])
     cache = open_cache(how["cache"])
     return ImageEncoder(pair, batch_size=how["batch_size"], workers=how["workers"], cache=cache, opening=opening)
-
-
-def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:
-    """Return a recipe by name with ``FIELD=VALUE`` changes; UsageError for what it does not have."""
-    import dataclasses
-
-    from mst_clipiqa.train.recipe import RECIPES
-
-    if name not in RECIPES:
-        raise UsageError(f"Expected the recipe fast or paper, got {name!r}{nearest(name, RECIPES)}.")
-    recipe = dataclasses.replace(RECIPES[name], seed=seed)
-    for change in changes:
-        field, found, text = change.partition("=")
-        fields = [f.name for f in dataclasses.fields(recipe) if f.name not in ("name", "seed")]
-        if not found or field not in fields:
-            raise UsageError(f"Expected --set FIELD=VALUE with a field of {', '.join(fields)}, got {change!r}.")
-        recipe = dataclasses.replace(recipe, **{field: _value(field, text, getattr(recipe, field))})
-    return recipe
-
-
-def _value(field: str, text: str, like: Any) -> Any:
-    """Return a flag's text as the type of the field's present value."""
-    try:
-        if isinstance(like, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if isinstance(like, tuple):
-            return tuple(float(part) for part in text.split(","))
-        return type(like)(text)
-    except (KeyError, ValueError) as error:
-        example = ",".join(map(str, like)) if isinstance(like, tuple) else str(like).lower()
-        raise UsageError(f"Expected a value like {example} for {field}, got {text!r}.") from error

@@ -13,9 +13,10 @@ import click
 
 from mst_clipiqa.cli.commands._options import (
     FILE,
+    NumberRange,
     encoding_options,
-    list_columns,
     list_options,
+    listing_of,
     load_scorer,
     prompt_option,
     prompts_from_option,
@@ -27,6 +28,7 @@ from mst_clipiqa.errors import counted, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import LeftOut, Row
+    from mst_clipiqa.evaluate.resampling import Resampling
 
 # Columns that do not fit on a terminal.
 _WIDE = {"familiarity", "prompt", "reason", "model", "status", "gate", "width", "height"}
@@ -50,6 +52,10 @@ generator_option = click.option(
 )
 pair_by_option = click.option(
     "--pair-by", multiple=True, metavar="COLUMN", help="Column that a pair must share, such as seed; repeatable."
+)
+resampling_options = stack(
+    click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %."),
+    click.option("--seed", default=0, show_default=True, help="Random seed for the resampling."),
 )
 by_option = click.option(
     "--by",
@@ -76,13 +82,22 @@ table_options = stack(output_option, json_option, left_out_option, source_option
 def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
     """Return the rows of a table, of stdin ("-"), or of a folder, which is scored now.
 
-    ``how`` holds the values of ``source_options``; ``intervals`` adds those of a folder's scores.
+    ``how`` holds the values of ``source_options`` and, where a command has it, of ``generator_option``; ``intervals``
+    adds those of a folder's scores.
     """
     from mst_clipiqa.analysis.read import is_parts, read_scores
+    from mst_clipiqa.analysis.rows import with_generator
 
-    if not Path(source).is_dir() or is_parts(Path(source)):
-        return read_scores(source)
-    return _score_folder(source, how, intervals)
+    is_table = not Path(source).is_dir() or is_parts(Path(source))
+    rows = read_scores(source) if is_table else _score_folder(source, how, intervals)
+    return with_generator(rows, how.get("generator_from", "column"))
+
+
+def resampling_of(flags: Mapping[str, Any]) -> Resampling:
+    """Return how the intervals of a comparison are made; ``flags`` has the values of ``resampling_options``."""
+    from mst_clipiqa.evaluate.resampling import Resampling
+
+    return Resampling(flags["level"] / 100, resamples=2000, seed=flags["seed"])
 
 
 def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[Row]:
@@ -90,8 +105,7 @@ def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[
     from mst_clipiqa.inputs.expand import Item, expand
     from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow, columns, score_rows
 
-    asked = {name: how[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    items = expand(folder, **asked, columns=list_columns(how))
+    items = expand(folder, **listing_of(how))
     scorer = load_scorer(how)
     rows: list[Row] = []
     with progress("Scoring", items.count() if sys.stderr.isatty() else None) as advance:
@@ -118,15 +132,16 @@ def warn_of_models(models: Sequence[str]) -> None:
         )
 
 
-def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, columns: Iterable[str] = ()) -> None:
+def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, first: Iterable[str] = ()) -> None:
     """Write rows to a file, or to stdout: a table for a person, CSV or JSON lines for a pipe.
 
-    ``columns`` come first, even if no row has them.
+    The columns ``first`` come first, even if no row has them.
     """
+    from mst_clipiqa.analysis.rows import column_names
     from mst_clipiqa.tables.cells import count
     from mst_clipiqa.tables.table import write_table
 
-    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)])) or ["file"]  # a header needs one
+    columns = list(dict.fromkeys([*first, *column_names(rows)])) or ["file"]  # a table has a header
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
     if output is not None:

@@ -14,8 +14,8 @@ from mst_clipiqa.cli.commands._options import (
     NumberRange,
     encoding_options,
     load_scorer,
-    rated_set,
 )
+from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,15 +12,11 @@ import click
 from mst_clipiqa.cli.commands._options import (
     FILE_OR_FOLDER,
     FOLDER,
-    data_options,
     encoding_options,
     image_encoder,
-    rated_set,
-    recipe_of,
-    recipe_options,
-    say_data_notes,
     trained_encoders_options,
 )
+from mst_clipiqa.cli.commands._rated import data_options, rated_set, recipe_of, recipe_options, say_data_notes
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.runs import BenchmarkPlan, BenchmarkRun, OtherSet

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import data_options, load_scorer, rated_set, whole_encoding_options
+from mst_clipiqa.cli.commands._options import load_scorer, whole_encoding_options
+from mst_clipiqa.cli.commands._rated import data_options, rated_set
 from mst_clipiqa.errors import UsageError, percent
 
 if TYPE_CHECKING:

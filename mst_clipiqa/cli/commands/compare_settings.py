@@ -7,9 +7,16 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._scores import finish, pair_by_option, read_source, table_options, write_rows
+from mst_clipiqa.cli.commands._scores import (
+    finish,
+    pair_by_option,
+    read_source,
+    resampling_of,
+    resampling_options,
+    table_options,
+    write_rows,
+)
 from mst_clipiqa.cli.commands._screen import for_screen
 
 
@@ -25,8 +32,7 @@ from mst_clipiqa.cli.commands._screen import for_screen
     show_default=True,
     help="Columns of numbers to compare; higher is better, except for negative_match.",
 )
-@click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %.")
-@click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
+@resampling_options
 @table_options
 def command(
     source: str,
@@ -35,8 +41,6 @@ def command(
     from_names: bool,
     pair_by: tuple[str, ...],
     targets: str,
-    level: float,
-    seed: int,
     output: Path | None,
     as_json: bool,
     left_out: Path | None,
@@ -49,7 +53,6 @@ def command(
     """
     from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
     from mst_clipiqa.errors import shown
-    from mst_clipiqa.evaluate.resampling import Resampling
 
     check_outputs([source, how["prompts"]], output, left_out)
     rows = read_source(source, how)
@@ -58,7 +61,7 @@ def command(
         with_names(rows) if from_names else rows,
         SettingPairs(by, baseline, pair_by),
         columns,
-        Resampling(level / 100, resamples=2000, seed=seed),
+        resampling_of(how),
     )
     if output is None and not as_json:
         for effect in found.effects:

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
+from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
     finish,
     generator_option,
     pair_by_option,
     read_source,
+    resampling_of,
+    resampling_options,
     table_options,
     warn_of_models,
     write_rows,
 )
 from mst_clipiqa.cli.commands._screen import for_screen
-from mst_clipiqa.errors import counted
+from mst_clipiqa.errors import counted, shown, some_of
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
 @click.argument("new")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also compare each group in this column; repeatable.")
 @pair_by_option
-@click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %.")
-@click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
+@resampling_options
 @click.option("--unpaired", is_flag=True, help="Compare the means of all prompts, even if the tables share none.")
 @click.option(
     "--fail-if-worse",
@@ -45,11 +46,8 @@ def command(
     new: str,
     by: tuple[str, ...],
     pair_by: tuple[str, ...],
-    level: float,
-    seed: int,
     unpaired: bool,
     fail_if_worse: bool,
-    generator_from: str,
     output: Path | None,
     as_json: bool,
     left_out: Path | None,
@@ -67,18 +65,13 @@ def command(
     from mst_clipiqa.analysis.drift import drift
     from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.pairing import PairBy
-    from mst_clipiqa.analysis.rows import with_generator
-    from mst_clipiqa.evaluate.resampling import Resampling
 
     check_outputs([old, new, how["prompts"]], output, left_out)
-    before, after = (
-        with_generator(read_source(source, how), generator_from)  # type: ignore[arg-type]
-        for source in (old, new)
-    )
+    before, after = (read_source(source, how) for source in (old, new))
     if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
         by = ("generator",)
-    sampled = Resampling(level / 100, resamples=2000, seed=seed)
-    found = drift(before, after, by=by, how=sampled, pair_by=PairBy("none" if unpaired else None, pair_by))
+    pairing = PairBy("none" if unpaired else None, pair_by)
+    found = drift(before, after, by=by, how=resampling_of(how), pair_by=pairing)
     if output is None and not as_json:
         groups = {change.group for change in found.changes if change.group}
         is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does
@@ -96,18 +89,16 @@ def command(
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
     from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
-    from mst_clipiqa.errors import shown
 
     warn_of_models(found.models)
     for target in found.lost:
         click.echo(f"Warning: nothing in the new table can be compared with the {target} in the old one.", err=True)
     for which, prompts in (("old", found.only_old), ("new", found.only_new)):
         if prompts:
-            some = ", ".join(shown(prompt, 60) for prompt in prompts[:3]) + (", ..." if len(prompts) > 3 else "")
             what = counted(len(prompts), "combination" if pair_by else "prompt")
             what += f" of {' and '.join(('prompt', *pair_by))}" if pair_by else ""
             be = "are" if len(prompts) > 1 else "is"
-            click.echo(f"{what} {be} only in the {which} table and left out: {some}", err=True)
+            click.echo(f"{what} {be} only in the {which} table and left out: {some_of(prompts)}", err=True)
     for which in ("old", "new"):
         shares = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
         if warning := say_many_unfamiliar(shares, f"the {which} table"):

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import (
-    FILE,
-    FILE_OR_FOLDER,
-    encoding_options,
-    granularity_option,
-    load_scorer,
-    rated_set,
-)
+from mst_clipiqa.cli.commands._options import FILE, FILE_OR_FOLDER, encoding_options, granularity_option, load_scorer
+from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.errors import UsageError, counted, percent
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from mst_clipiqa.benchmark.assess import Assessed
     from mst_clipiqa.benchmark.assess_pairs import AssessedPairs
+    from mst_clipiqa.evaluate import Evaluation
     from mst_clipiqa.model_folder import TrainedModel
     from mst_clipiqa.scoring.scorer import Scorer
 
@@ -190,22 +187,7 @@ def _print(words: str, found: list[Assessed]) -> None:
         if one.evaluation is None:
             console.print(f"{one.target}: no image could be scored, of {one.unscored:,}.")
             continue
-        table = Table(
-            "measure",
-            "value",
-            f"95 % interval over {one.interval_over}",
-            title=f"{one.target}, {counted(one.evaluation.agreement.n, 'image')}",
-        )
-        for measure, interval in one.evaluation.intervals.items():
-            if measure == "rmse" and not one.scaled:
-                continue
-            ends = interval.undefined or f"{interval.low:.4f} to {interval.high:.4f}"
-            table.add_row(measure, _number(interval.value, 4), ends)
-        if (pairs := one.evaluation.pairs) and not pairs.undefined:
-            table.add_row("better of two of a prompt", f"{pairs.accuracy:.4f}", f"{pairs.low:.4f} to {pairs.high:.4f}")
-        if one.evaluation.coverage is not None:
-            table.add_row("90 % intervals cover", f"{one.evaluation.coverage:.4f}", "")
-        console.print(table)
+        console.print(_measures(one, one.evaluation))
         for name, lines in one.evaluation.tables.items():
             scores = ["mean score"] * one.scaled
             inner = Table(name, "images", "mean rating", *scores, "srcc")
@@ -214,18 +196,39 @@ def _print(words: str, found: list[Assessed]) -> None:
                 values = (_number(v, 3) for v in (*means, line.agreement.srcc))
                 inner.add_row(line.label or "(none)", str(line.agreement.n), *values)
             console.print(inner)
-        if not one.scaled:
-            console.print(
-                "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
-            )
-        if one.unscored:
-            console.print(f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}.")
-        if one.unrated:
-            console.print(f"Left out: {counted(one.unrated, 'image')} without a rating of {one.target}.")
-        if not one.contamination.checked:
-            console.print("Not checked for contamination: name the model with --model.")
-        elif one.contamination.label:
-            console.print(one.contamination.label.capitalize() + ".")
+        for sentence in _notes(one):
+            console.print(sentence)
+
+
+def _measures(one: Assessed, found: Evaluation) -> Table:
+    """Return the table of what was measured over all images."""
+    from rich.table import Table
+
+    over = f"95 % interval over {one.interval_over}"
+    table = Table("measure", "value", over, title=f"{one.target}, {counted(found.agreement.n, 'image')}")
+    for measure, interval in found.intervals.items():
+        if measure != "rmse" or one.scaled:
+            ends = interval.undefined or f"{interval.low:.4f} to {interval.high:.4f}"
+            table.add_row(measure, _number(interval.value, 4), ends)
+    if (pairs := found.pairs) and not pairs.undefined:
+        table.add_row("better of two of a prompt", f"{pairs.accuracy:.4f}", f"{pairs.low:.4f} to {pairs.high:.4f}")
+    if found.coverage is not None:
+        table.add_row("90 % intervals cover", f"{found.coverage:.4f}", "")
+    return table
+
+
+def _notes(one: Assessed) -> Iterator[str]:
+    """Yield what limits the figures of a target, one sentence each."""
+    if not one.scaled:
+        yield "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
+    if one.unscored:
+        yield f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}."
+    if one.unrated:
+        yield f"Left out: {counted(one.unrated, 'image')} without a rating of {one.target}."
+    if not one.contamination.checked:
+        yield "Not checked for contamination: name the model with --model."
+    elif one.contamination.label:
+        yield one.contamination.label.capitalize() + "."
 
 
 def _number(value: float, digits: int) -> str:

@@ -14,6 +14,8 @@ from mst_clipiqa.cli.commands._scores import (
     output_option,
     pair_by_option,
     read_source,
+    resampling_of,
+    resampling_options,
     source_options,
     write_rows,
 )
@@ -22,7 +24,6 @@ from mst_clipiqa.errors import UsageError, shown
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.gate import Checked
     from mst_clipiqa.analysis.rows import Row
-    from mst_clipiqa.evaluate.resampling import Resampling
 
 
 @click.command("gate")
@@ -50,8 +51,7 @@ if TYPE_CHECKING:
 )
 @pair_by_option
 @click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
-@click.option("--level", default=95.0, show_default=True, type=NumberRange(50, 99.9), help="Confidence, in %.")
-@click.option("--seed", default=0, show_default=True, help="Random seed for the resampling.")
+@resampling_options
 @output_option
 @json_option
 @source_options
@@ -65,8 +65,6 @@ def command(source: str, old: str | None, **flags: Any) -> int:
     Failed rows count only for --max-failed. Intervals are over prompts, or images without a prompt. OLD is compared
     prompt by prompt if it shares prompts with SOURCE; if there are no prompts, by file name; otherwise by its mean.
     """
-    from mst_clipiqa.evaluate.resampling import Resampling
-
     names = ("min_mean", "min_quantile", "min_share", "max_failed", "min_count")
     if flags["margin"] is not None and old is None:
         raise UsageError("--margin needs --not-worse-than: name the older scores, or omit it.")
@@ -77,8 +75,7 @@ def command(source: str, old: str | None, **flags: Any) -> int:
             "Expected a condition, got none: give one such as --min-mean quality=2.8, or --not-worse-than OLD."
         )
     check_outputs([source, old, flags["prompts"]], flags["output"])
-    how = Resampling(flags["level"] / 100, resamples=2000, seed=flags["seed"])
-    checked = _checked(source, old, flags, how)
+    checked = _checked(source, old, flags)
     failed = [one for one in checked if not one.passed]
     as_rows = flags["output"] is not None or flags["as_json"]
     if as_rows:
@@ -88,7 +85,7 @@ def command(source: str, old: str | None, **flags: Any) -> int:
     return FAILED_GATE if failed else 0
 
 
-def _checked(source: str, old: str | None, flags: dict[str, Any], how: Resampling) -> Sequence[Checked]:
+def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Checked]:
     from mst_clipiqa.analysis.gate import (
         check_count,
         check_failures,
@@ -97,6 +94,7 @@ def _checked(source: str, old: str | None, flags: dict[str, Any], how: Resamplin
         parse_threshold,
     )
 
+    how = resampling_of(flags)
     thresholds = [
         *(parse_threshold("mean", words) for words in flags["min_mean"]),
         *(parse_threshold("quantile", words) for words in flags["min_quantile"]),

@@ -59,7 +59,6 @@ def command(
     max_mb: float,
     explain: int | None,
     by: str | None,
-    generator_from: str,
     **how: Any,
 ) -> int:
     """Write the scores of SOURCE as one page that opens in any browser, offline.
@@ -72,14 +71,14 @@ def command(
     why.
     """
     from mst_clipiqa.analysis.read import folders_of
-    from mst_clipiqa.analysis.rows import models_of, need_columns, split_failed, with_generator
+    from mst_clipiqa.analysis.rows import models_of, need_columns, split_failed
     from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.report import ReportOptions, write_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"Expected a page whose name ends in .html, got {shown(output)}: name another output.")
     keep_apart([source, how["prompts"]], output)
-    rows = with_generator(read_source(source, how, intervals=True), generator_from)  # type: ignore[arg-type]
+    rows = read_source(source, how, intervals=True)
     if columns := [name for name in (by or "").split(",") if name.strip()]:
         need_columns(rows, columns)
     scorer = _scorer_of(rows, how)

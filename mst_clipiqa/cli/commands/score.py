@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from mst_clipiqa.cli.commands._options import (
     encoding_options,
     frames_option,
     granularity_option,
-    list_columns,
     list_options,
+    listing_of,
     load_scorer,
     model_options,
     prompt_option,
@@ -30,7 +31,7 @@ from mst_clipiqa.errors import UsageError, counted, shown
 if TYPE_CHECKING:
     from mst_clipiqa.inputs.expand import Item
     from mst_clipiqa.scoring.resume import Stop
-    from mst_clipiqa.scoring.score_rows import ScoreRow
+    from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow
     from mst_clipiqa.scoring.scorer import Scorer
     from mst_clipiqa.tables.table import TableWriter
 
@@ -88,10 +89,10 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     if output is not None and flags["resume"] and is_finished(output):
         return _say_finished(output)
     replaced = output is not None and output.exists()
-    source = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    items = expand(paths, **source, columns=list_columns(flags))
+    items = expand(paths, **listing_of(flags))
     scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
-    from mst_clipiqa.scoring.score_rows import columns  # imported here, as it imports torch: load_scorer does so faster
+    # Imported here, as it imports torch: load_scorer does so faster.
+    from mst_clipiqa.scoring.score_rows import FurtherColumns, columns
 
     controls = controls_of(flags, scorer, items, paths)
     names = columns(scorer, intervals=flags["intervals"]) | _more_columns(flags)
@@ -101,10 +102,10 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
         click.echo(f"Note: the list's {', '.join(taken)} is left out: the table has its own.", err=True)
     names |= dict.fromkeys(passed, int)  # or whatever holds their values
     total = items.count() if sys.stderr.isatty() and not quiet else None
-    flags |= {"passed": passed, "controls": controls}
+    further = FurtherColumns(_more_cells(passed, flags["keep_metadata"]), controls)
     try:
         with Stop.listening(output is not None) as stop, progress("Scoring", total, quiet=quiet) as advance:
-            seen = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), flags)
+            seen = _scored(scorer, items, _Sink(names, output, as_json, stop, advance), further, flags)
     except Stopped as stopped:
         click.echo(f"Stopped. Repeat the command with --resume to continue. {stopped}", err=True)
         return 128 + stop.asked
@@ -127,14 +128,14 @@ def _more_columns(flags: dict[str, Any]) -> dict[str, type]:
     return ({"frame": int} if flags["frame"] == "all" else {}) | (METADATA_COLUMNS if flags["keep_metadata"] else {})
 
 
-def _more_cells(flags: dict[str, Any]) -> Callable[[Item], ScoreRow]:
-    """Return a function from an item to the cells of those columns."""
+def _more_cells(passed: list[str], keep_metadata: bool) -> Callable[[Item], ScoreRow]:
+    """Return a function from an item to the cells of those columns, and of those that are passed on from its list."""
     from mst_clipiqa.scoring.metadata_columns import metadata_row
 
     def cells(item: Item) -> ScoreRow:
         row: ScoreRow = {} if item.frame is None else {"frame": item.frame + 1}
-        row |= {name: item.more.get(name) for name in flags["passed"]}
-        return row | (metadata_row(item) if flags["keep_metadata"] else {})
+        row |= {name: item.more.get(name) for name in passed}
+        return row | (metadata_row(item) if keep_metadata else {})
 
     return cells
 
@@ -171,22 +172,21 @@ class _Sink:
     advance: Callable[[int], None]
 
 
-def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, flags: dict[str, Any]) -> Seen:
+def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, further: FurtherColumns, flags: dict[str, Any]) -> Seen:
     """Score items, write the rows, and return what the terminal needs of them."""
     from mst_clipiqa.inputs.each_frame import each_frame
     from mst_clipiqa.scoring.resume import table_of
-    from mst_clipiqa.scoring.score_rows import FurtherColumns, origin, score_rows
+    from mst_clipiqa.scoring.score_rows import origin, score_rows
 
     items = each_frame(items) if flags["frame"] == "all" else items
-    how = {"intervals": flags["intervals"], "more": FurtherColumns(_more_cells(flags), flags["controls"])}
+    scored = partial(score_rows, scorer, items, intervals=flags["intervals"], more=further)
     if sink.output is None:
-        return _write(_watched(score_rows(scorer, items, **how), sink, flags, scorer), sink, None)
+        return _write(_watched(scored(), sink, flags, scorer), sink, None)
     from_where = _asked(flags) | origin(scorer, sink.names)  # flags first: a difference is named by its flag
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
             click.echo(f"Resuming after {len(earlier):,} rows of earlier runs.", err=True)
-        rows = score_rows(scorer, items, **how, stamped=True, earlier=earlier)
-        return _write(_watched(rows, sink, flags, scorer), sink, table)
+        return _write(_watched(scored(stamped=True, earlier=earlier), sink, flags, scorer), sink, table)
 
 
 def _asked(flags: dict[str, Any]) -> dict[str, str]:

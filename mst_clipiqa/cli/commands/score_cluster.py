@@ -19,12 +19,13 @@ from mst_clipiqa.cli.commands._options import (
     device_options,
     frames_option,
     granularity_option,
-    list_columns,
     list_options,
+    listing_of,
     merge_option,
     model_options,
     prompt_option,
     prompts_from_option,
+    score_options,
     size_option,
 )
 from mst_clipiqa.cli.commands._outputs import keep_apart
@@ -80,16 +81,17 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     from mst_clipiqa.distribute.worker import Work
 
     folder = _output_folder([given, flags["prompts"]], output)
-    names = ["model", "encoders", "device", "precision", "batch_size", "workers", "threads", "intervals"]
-    names += ["color", "max_pixels", "text_encoder", "granularity", "merge"]
-    cache = None if flags["cache"] is None else str(flags["cache"].absolute())
     all_frames = flags["frame"] == "all"
-    frame = "first" if all_frames else flags["frame"]
-    controls = None if all(flags[name] is None for name in CONTROL_FLAGS) else sources_of(flags, [given])
-    own = {name: flags[name] for name in names}
-    work = Work(output=str(folder), cache=cache, frame=frame, controls=controls, **own)
-    asked = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    listing = Listing(**asked, columns=list_columns(flags), each_frame=all_frames)
+    work = Work(
+        str(folder),
+        flags["model"],
+        score_options(flags | {"frame": "first" if all_frames else flags["frame"]}),
+        threads=flags["threads"],
+        cache=None if flags["cache"] is None else str(flags["cache"].absolute()),
+        intervals=flags["intervals"],
+        controls=None if all(flags[name] is None for name in CONTROL_FLAGS) else sources_of(flags, [given]),
+    )
+    listing = Listing(**listing_of(flags), each_frame=all_frames)
     job = ClusterJob(
         given,
         folder,

@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import (
-    FILE,
-    FOLDER,
-    encoding_options,
-    image_encoder,
-    rated_options,
-    rated_set,
-    recipe_of,
-    recipe_options,
-    say_data_notes,
-    trained_encoders_options,
-)
+from mst_clipiqa.cli.commands._options import FILE, FOLDER, encoding_options, image_encoder, trained_encoders_options
+from mst_clipiqa.cli.commands._rated import optional_data_options, rated_set, recipe_of, recipe_options, say_data_notes
 from mst_clipiqa.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -30,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@rated_options
+@optional_data_options
 @click.option(
     "--pairs",
     type=FILE,

@@ -1,0 +1,81 @@
+"""Flags of the commands on rated sets: which set, and how to train on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, stack
+from mst_clipiqa.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from mst_clipiqa.data import RatedSet
+    from mst_clipiqa.train.recipe import Recipe
+
+
+def _data_options(*, required: bool) -> Callable[[Any], Any]:
+    return stack(
+        click.option("--data", required=required, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
+        click.option("--root", required=required, type=FILE_OR_FOLDER, help="Folder of labels and images."),
+        click.option(
+            "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale."
+        ),
+        click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
+    )
+
+
+data_options = _data_options(required=True)
+optional_data_options = _data_options(required=False)  # where pairs will do
+recipe_options = stack(
+    click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
+    click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
+)
+
+
+def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, allow_missing: bool) -> RatedSet:
+    """Return a rated set; notes of its reader go to stderr."""
+    from mst_clipiqa.data import load
+
+    rated = load(data, root, allow_missing=allow_missing, score_range=score_range)
+    say_data_notes(rated.notes)
+    return rated
+
+
+def say_data_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what the readers of a rated set, a split or pairs noted; their notes are without a period."""
+    for note in notes:
+        click.echo(f"Note: {note}.", err=True)
+
+
+def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:
+    """Return a recipe by name with ``FIELD=VALUE`` changes; UsageError for what it does not have."""
+    import dataclasses
+
+    from mst_clipiqa.train.recipe import RECIPES
+
+    if name not in RECIPES:
+        raise UsageError(f"Expected the recipe fast or paper, got {name!r}{nearest(name, RECIPES)}.")
+    recipe = dataclasses.replace(RECIPES[name], seed=seed)
+    for change in changes:
+        field, found, text = change.partition("=")
+        fields = [f.name for f in dataclasses.fields(recipe) if f.name not in ("name", "seed")]
+        if not found or field not in fields:
+            raise UsageError(f"Expected --set FIELD=VALUE with a field of {', '.join(fields)}, got {change!r}.")
+        recipe = dataclasses.replace(recipe, **{field: _value(field, text, getattr(recipe, field))})
+    return recipe
+
+
+def _value(field: str, text: str, like: Any) -> Any:
+    """Return a flag's text as the type of the field's present value."""
+    try:
+        if isinstance(like, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(like, tuple):
+            return tuple(float(part) for part in text.split(","))
+        return type(like)(text)
+    except (KeyError, ValueError) as error:
+        example = ",".join(map(str, like)) if isinstance(like, tuple) else str(like).lower()
+        raise UsageError(f"Expected a value like {example} for {field}, got {text!r}.") from error
