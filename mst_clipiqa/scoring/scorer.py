@@ -114,9 +114,10 @@ class Scorer:
         """Write the model to a folder, with its card; small encoders go with it, so that it needs no other file.
 
         Raises:
-            UsageError: the model is zero-shot, which has nothing to save.
+            UsageError: the model is zero-shot, which has nothing to save, or the folder cannot be written or holds
+                files of something else.
         """
-        folders.save_pretrained(self.model, self.encoder.encoders.source, Path(folder))
+        folders.save_pretrained(self.model, self.encoder.encoders.source, folder)
 
     def push_to_hub(
         self,
