@@ -201,7 +201,8 @@ def _part(name: str, target: Target, encoders: EncoderRef, weights: Mapping[str,
     head: Literal["prompt", "template"] = "prompt" if target.head == "prompt" else "template"
     own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
     with torch.device("meta"):  # shapes only, no memory, until they match those of the file
-        want = MSTCLIPIQA(encoders.dim, head, encoders.dim_fine).state_dict()
+        part = MSTCLIPIQA(encoders.dim, head, encoders.dim_fine)
+    want = part.state_dict()
     for key, tensor in want.items():
         if key not in own:
             raise ModelError(f"Expected the weight {name}.{key} in {folder}, but it is missing: save the model again.")
@@ -215,8 +216,7 @@ def _part(name: str, target: Target, encoders: EncoderRef, weights: Mapping[str,
             f"Expected no weight {name}.{shown(left[0])[1:-1]} for a {target.head} head in {folder}: "
             "save the model again."
         )
-    part = MSTCLIPIQA(encoders.dim, head, encoders.dim_fine)
-    part.load_state_dict(own)
+    part.load_state_dict(own, assign=True)  # not copied: torch may have another default precision
     return part.float().eval().requires_grad_(False)
 
 

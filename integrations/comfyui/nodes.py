@@ -85,7 +85,8 @@ class KeepBest:
         rewards, info = RewardScorer(loaded(model), weights=weights).rewards(sources(images), prompt.strip() or None)
         order = [place for place in (-rewards).argsort(kind="stable").tolist() if not math.isnan(rewards[place])]
         if not order:
-            raise ImageError(f"expected an image that can be scored, got none: {'; '.join(set(info['reason']))}")
+            why = "; ".join(dict.fromkeys(info["reason"])) or "there is none"
+            raise ImageError(f"expected an image that can be scored, got none: {why}")
         text = "\n".join(f"image {place + 1}: {rewards[place]:.3f}" for place in order[:k])
         return images[order[:k]], text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -27,6 +27,17 @@ def without_tf32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
+def own_settings(device: torch.device) -> Iterator[None]:
+    """Compute on a device without the autocast and the default device that the caller's thread may have.
+
+    Training loops call metrics and rewards inside an autocast, and generators often set a default device.
+    """
+    new_on_cpu = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    with new_on_cpu, torch.autocast("cpu", enabled=False), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def resolve_device(device: str) -> torch.device:

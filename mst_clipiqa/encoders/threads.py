@@ -18,6 +18,8 @@ from typing import Literal, TypeVar
 
 import torch
 
+from mst_clipiqa.encoders.precision import own_settings
+
 ENCODERS = 4
 """The most threads that encode at once: each needs memory of its own."""
 
@@ -31,6 +33,7 @@ _Kind = Literal["chunks", "rows"]
 
 _pools: dict[tuple[_Kind, int, int], ThreadPoolExecutor] = {}  # kept, as what a thread sets up costs time
 _making = Lock()
+_is_forked = False
 
 
 def batches_at_once(device: torch.device) -> int:
@@ -53,6 +56,7 @@ def side_by_side(
     """
 
     @torch.inference_mode()  # which is each thread's own
+    @own_settings(device)
     def one(task: _Task) -> _Found:
         return work(task)
 
@@ -83,10 +87,21 @@ def _pool(kind: _Kind, threads: int, each: int) -> ThreadPoolExecutor:
         return _pools[key]
 
 
+def apart_after_fork(work: Callable[[], _Found]) -> _Found:
+    """Return what ``work`` returns; a forked process calls it in a new thread.
+
+    There the old thread would wait forever for the threads with which it shared products before the fork.
+    """
+    if not _is_forked:
+        return work()
+    with ThreadPoolExecutor(1, "mst-clipiqa-forked") as new:
+        return new.submit(work).result()
+
+
 def _forget_pools() -> None:
     """Forget what a forked process does not have: threads, and a lock that one of them may have held."""
-    global _making
-    _making = Lock()
+    global _making, _is_forked
+    _making, _is_forked = Lock(), True
     _pools.clear()
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
+from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.encoders.threads import batches_at_once, compute_with
 from mst_clipiqa.errors import ImageError, UsageError, check_count
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
@@ -251,7 +252,8 @@ class ImageEncoder:
     def encode_opened(self, opened: Sequence[Opened]) -> list[Encoded | Failed | AlreadyScored]:
         """Return what ``open`` gave, with views turned into features; at most a batch of them."""
         viewed = [one for one in opened if isinstance(one, Viewed)]
-        encoded = self.policy.encode(viewed) if viewed else []
+        with own_settings(self.encoders.device):
+            encoded = self.policy.encode(viewed) if viewed else []
         if self.cache is not None and viewed:
             pairs = [(one.key, new) for one, new in zip(viewed, encoded, strict=True)]
             kept = [(key + self.policy.key(new.granularity), new) for key, new in pairs if key and not new.note]

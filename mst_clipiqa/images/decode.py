@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _EARLY = ("truncat", "incomplete", "requires a buffer", "no more images")  # how parsers say "cut off"
 _LOST = {"iCCP": UNUSABLE, "tRNS": "its transparency is damaged and was left out"}
+_CLOSED = "Expected an open image, got a closed one: open it again, or call load() on it before it is closed."
 _TINY = 16  # pixels: an image with a shorter side than this holds too little to be judged
 
 
@@ -88,7 +89,9 @@ def open_image(source: Source, options: OpenOptions | None = None, **changes: An
         number, source = source.number, source.source
     if isinstance(source, Image.Image):
         return _from_image(source, how)
-    if isinstance(source, bytes | bytearray | memoryview):
+    if isinstance(source, memoryview):
+        source = source.tobytes()  # its bytes may lie apart
+    if isinstance(source, bytes | bytearray):
         check_length(len(source), how.max_bytes)
         return _decode(io.BytesIO(source), how, number)
     if isinstance(source, str | os.PathLike | StoredImage):
@@ -125,6 +128,8 @@ def frames_in(path: Named) -> int:
 
 def _read(file: Any, max_bytes: int) -> bytes:
     """Return the rest of an open file."""
+    if isinstance(file, io.TextIOBase):
+        raise ImageError("Expected an open file that gives bytes, got str: open it in binary mode.")
     with _translated("file"):
         data = file.read(max_bytes + 1)
     if not isinstance(data, bytes):
@@ -141,6 +146,8 @@ def _from_image(image: Image.Image, how: OpenOptions) -> OpenedImage:
     """Return a copy of a PIL image, which stays as it was, except that it is loaded."""
     check_size(image.size, how.max_pixels)
     with _translated("PIL"), quiet():
+        if isinstance(image, ImageFile.ImageFile) and image.fp is None and image.tile:
+            raise ValueError("closed before it was read")
         image.load()
         rgb, cautions = _in_rgb(image, how)
         turned = upright(rgb, orientation(image))
@@ -252,6 +259,8 @@ def _translated(kind: str) -> Iterator[None]:
     except Exception as error:  # parsers raise nearly every type there is
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(error) from error
+        if isinstance(error, ValueError) and "closed" in str(error):
+            raise ImageError(_CLOSED) from error
         early = isinstance(error, EOFError) or any(word in str(error).lower() for word in _EARLY)
         state = "ends too early" if early else "is damaged or of a rare kind"
         raise ImageError(f"Expected a whole {kind} image, got one that {state}: save or download it again.") from error

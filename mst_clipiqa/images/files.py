@@ -69,13 +69,15 @@ def _read_stored(image: StoredImage, max_bytes: int) -> bytes:
 def _named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn a system error about a path into an ImageError."""
     try:
+        if not isinstance(name := os.fspath(path), str):
+            raise TypeError(f"a name in {type(name).__name__}, not in text")
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = " (addresses on the web are not fetched)" if "://" in os.fspath(path) else ""
         raise ImageError(
             f"Expected an image, found no file of this name{hint}: check the name and its folder."
         ) from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, TypeError, ValueError) as error:  # not OSError: a name that no file can have
         raise unreadable(error) from error
 
 
@@ -97,7 +99,7 @@ def check_length(length: int, max_bytes: int) -> None:
         raise ImageError(f"Expected at most {max_bytes:,} bytes, got {length:,}: save it smaller, or raise max_bytes.")
 
 
-def unreadable(error: OSError | ValueError) -> ImageError:
+def unreadable(error: OSError | TypeError | ValueError) -> ImageError:
     """Return what the system says about a file as an ImageError."""
     why = (isinstance(error, OSError) and error.strerror) or str(error)
     return ImageError(f"Expected an image, but the file cannot be read ({why}): check its name, permissions and disk.")

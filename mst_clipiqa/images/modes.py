@@ -135,7 +135,7 @@ def from_tensor(tensor: torch.Tensor) -> Image.Image:
         raise ImageError(f"Expected a tensor (3, H, W), got {shape}: give one RGB image, channels first.")
     if not tensor.is_floating_point():
         raise ImageError(f"Expected a float tensor in [0, 1], got {tensor.dtype}: divide it by 255.")
-    return Image.fromarray(_bytes_of(tensor.detach().cpu().float().numpy()).transpose(1, 2, 0).copy())
+    return Image.fromarray(_bytes_of(tensor.detach().cpu().float().resolve_neg().numpy()).transpose(1, 2, 0).copy())
 
 
 def check_dense(tensor: torch.Tensor) -> None:

@@ -98,13 +98,21 @@ class MSTClipIQAMetric(nn.Module):
         if isinstance(target, Tensor):
             target = _batch(target)
             prompts = prompt_list(prompt, len(target))
-            needed = target.requires_grad and torch.is_grad_enabled()
-            if self.differentiable is not None and (self.as_loss or needed):
+            if self.differentiable is not None and self._has_gradients(target):
                 scores: Tensor = self.differentiable(target.to(self._device), prompts)
                 return scores.unsqueeze(1).to(target.device)
             return self._exact(target.detach().cpu(), prompts).to(target.device)
         images = list(target) if isinstance(target, list | tuple) else [target]
-        return self._exact(images, prompt_list(prompt, len(images)))
+        prompts = prompt_list(prompt, len(images))
+        wanted = [image.device for image in images if isinstance(image, Tensor) and self._has_gradients(image)]
+        if not wanted:
+            return self._exact(images, prompts)
+        return torch.cat([self(image, [one]).to(wanted[0]) for image, one in zip(images, prompts, strict=True)])
+
+    def _has_gradients(self, images: Tensor) -> bool:
+        """Return whether scores of a tensor are computed with gradients."""
+        needed = self.as_loss is None and images.requires_grad and torch.is_grad_enabled()
+        return bool(self.as_loss or needed)
 
     def _exact(self, images: Iterable[Any], prompts: list[str | None]) -> Tensor:
         """Return what the scorer says, float32 (N, 1)."""
@@ -117,7 +125,7 @@ class MSTClipIQAMetric(nn.Module):
             if value is None and request.prompt is None:
                 raise PromptError(MISSING_PROMPT)
             values.append(math.nan if value is None else value)
-        return torch.tensor(values, dtype=torch.float32).unsqueeze(1)
+        return torch.tensor(values, dtype=torch.float32, device="cpu").unsqueeze(1)
 
     @property
     def _device(self) -> torch.device:
@@ -129,9 +137,9 @@ class MSTClipIQAMetric(nn.Module):
         return _again, (type(self), self.scorer, self.target, self.as_loss)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MSTClipIQAMetric:
-        """Move the scorer's encoders with the module, as ``to``, ``cuda`` and ``cpu`` ask."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        where = self.get_buffer("_where").device
+        """Move the scorer's encoders with the module, as ``to``, ``cuda`` and ``cpu`` ask; the precision stays."""
+        where = fn(self.get_buffer("_where")).device
+        super()._apply(lambda tensor: tensor.to(where), recurse)  # type: ignore[no-untyped-call]
         if where != self._device:
             self.scorer.to(where)
         return self

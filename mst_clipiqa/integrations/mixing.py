@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mst_clipiqa.errors import UsageError, brief, nearest
+from mst_clipiqa.scoring.score import is_one_prompt
 
 HALF_AND_HALF: Mapping[str, float] = {"quality": 0.5, "correspondence": 0.5}
 QUALITY_ALONE: Mapping[str, float] = {"quality": 1.0}
 
-Prompts: TypeAlias = str | Sequence[str | None] | None
+Prompts: TypeAlias = str | Iterable[str | None] | None
 """One prompt for all images, or one per image."""
 RewardInfo: TypeAlias = dict[str, Any]
 """What goes with rewards: target -> float32 (N,) in native units, and "reason" -> a list of N sentences."""
@@ -31,7 +31,7 @@ class RewardMix:
     With weights that are positive and add up to 1, rewards are in [0, 1].
 
     Attributes:
-        weights: target -> w_t; targets that are not named do not count.
+        weights: target -> w_t; targets with the weight 0, and those that are not named, do not count.
         failed: the reward of an image for which a target with a weight is missing: the image could not be read, the
             prompt is empty or lies outside the vocabulary, or there is none. NaN by default, so that it cannot be
             taken for a bad image.
@@ -41,7 +41,7 @@ class RewardMix:
     failed: float = math.nan
 
     def check(self, ranges: Mapping[str, Sequence[float]]) -> None:
-        """Raise a UsageError unless the weights are finite and belong to targets in ``ranges``."""
+        """Raise a UsageError unless weights are finite and of targets in ``ranges``, and ``failed`` is a number."""
         if not isinstance(self.weights, Mapping):
             raise UsageError(f'Expected weights such as {{"quality": 1.0}}, got {brief(self.weights)}.')
         if not any(self.weights.values()):
@@ -50,11 +50,18 @@ class RewardMix:
             if name not in ranges:
                 known = ", ".join(ranges)
                 raise UsageError(
-                    f"Expected weights of the model's targets ({known}), got one of {name!r}{nearest(name, ranges)}: "
-                    "give other weights, or another model."
+                    f"Expected weights of the model's targets ({known}), got one of {name!r}"
+                    f"{nearest(str(name), ranges)}: give other weights, or another model."
                 )
             if not isinstance(weight, int | float | np.number) or not math.isfinite(weight):
                 raise UsageError(f"Expected a finite weight of {name}, got {brief(weight)}.")
+        if not isinstance(self.failed, int | float | np.number):
+            raise UsageError(f"Expected failed to be a number, which may be NaN, got {brief(self.failed)}.")
+
+    @property
+    def counted(self) -> list[str]:
+        """The targets with a weight."""
+        return [name for name, weight in self.weights.items() if weight]
 
     def reward(self, scores: Mapping[str, float | None], ranges: Mapping[str, Sequence[float]]) -> float:
         """Return the reward of one image from its scores in native units.
@@ -68,8 +75,8 @@ class RewardMix:
             nan
         """
         total = 0.0
-        for name, weight in self.weights.items():
-            value = scores.get(name)
+        for name in self.counted:
+            weight, value = self.weights[name], scores.get(name)
             if value is None:
                 return self.failed
             low, high = ranges[name]
@@ -102,7 +109,7 @@ def mixed(
 
 def _reason(score: OneScore, prompt: str | None, mix: RewardMix) -> str:
     """Return the reason of a score, and which targets with a weight are missing because there is no prompt."""
-    missing = [name for name in mix.weights if score.targets.get(name) is None]
+    missing = [name for name in mix.counted if score.targets.get(name) is None]
     if prompt is not None or not missing or not any(value is not None for value in score.targets.values()):
         return score.reason
     why = f"the prompt is empty or missing, so {' and '.join(missing)} cannot be scored"
@@ -144,10 +151,7 @@ def prompt_list(prompts: Prompts, count: int) -> list[str | None]:
     Raises:
         UsageError: the number of prompts is another.
     """
-    if prompts is None or isinstance(prompts, str | bytes | os.PathLike):
-        each: Sequence[Any] = [prompts] * count
-    elif len(prompts) != count:
-        raise UsageError(f"Expected one prompt or one per image ({count}), got {len(prompts)}.")
-    else:
-        each = prompts
+    each: list[Any] = [prompts] * count if is_one_prompt(prompts) else list(cast("Iterable[Any]", prompts))
+    if len(each) != count:
+        raise UsageError(f"Expected one prompt or one per image ({count}), got {len(each)}.")
     return [None if isinstance(prompt, str) and not prompt.strip() else prompt for prompt in each]

@@ -9,7 +9,7 @@ import math
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -56,7 +56,7 @@ class RemoteRewards:
     seconds: float = 60.0
 
     def __call__(
-        self, images: Any, prompts: Sequence[str], metadata: Any = None
+        self, images: Any, prompts: Iterable[str], metadata: Any = None
     ) -> tuple[NDArray[np.float32], RewardInfo]:
         """Return the rewards of images, float32 (N,), and what they were mixed from; ``metadata`` is ignored.
 

@@ -13,7 +13,8 @@ What a reward is made of is always a ``RewardMix``; nothing here is differentiab
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_clipiqa.errors import ImageError, UsageError
+from mst_clipiqa.errors import ImageError, check_count
 from mst_clipiqa.integrations.mixing import (
     HALF_AND_HALF,
     QUALITY_ALONE,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RewardMix", "RewardScorer", "mst_clipiqa_remote_score", "mst_clipiqa_score", "pick_best"]
 
-RewardFunction: TypeAlias = Callable[[Any, Sequence[str], Any], tuple[NDArray[np.float32], RewardInfo]]
+RewardFunction: TypeAlias = Callable[[Any, Iterable[str], Any], tuple[NDArray[np.float32], RewardInfo]]
 """(images, prompts, metadata) -> (rewards (N,), info)."""
 
 
@@ -76,7 +77,7 @@ def mst_clipiqa_score(
     """
     scorer = RewardScorer(model, device, weights=weights, failed=failed)
 
-    def score(images: Any, prompts: Sequence[str], metadata: Any = None) -> tuple[NDArray[np.float32], RewardInfo]:
+    def score(images: Any, prompts: Iterable[str], metadata: Any = None) -> tuple[NDArray[np.float32], RewardInfo]:
         return scorer.rewards(images, prompts)
 
     return score
@@ -109,12 +110,15 @@ class RewardScorer:
 
     def rewards(self, images: Any, prompts: Prompts) -> tuple[NDArray[np.float32], RewardInfo]:
         """Return the rewards of images, float32 (N,), and what they were mixed from (``mst_clipiqa_score``)."""
+        return self._scored(images, prompts, self.mix)
+
+    def _scored(self, images: Any, prompts: Prompts, mix: RewardMix) -> tuple[NDArray[np.float32], RewardInfo]:
         sources = image_list(images)
         texts = prompt_list(prompts, len(sources))
         pairs = zip(sources, texts, strict=True)
         scored = self.scorer.stream(ScoreRequest[None](image, prompt) for image, prompt in pairs)
         scores = [OneScore(score.targets, score.reason) for _, score in scored]
-        return mixed(scores, texts, self.mix, self.scorer.ranges)
+        return mixed(scores, texts, mix, self.scorer.ranges)
 
     def score(self, prompt: str, images: Any) -> float | list[float]:
         """Return the reward of an image, or a list of those of several images, for one prompt."""
@@ -123,10 +127,10 @@ class RewardScorer:
 
     def inference_rank(self, prompt: str, images: Any) -> tuple[list[int], list[float]]:
         """Return the rank of each image, 1 for the best, and the rewards; failed images come last."""
-        rewards = self.rewards(images, prompt)[0]
+        rewards = self._scored(images, prompt, replace(self.mix, failed=math.nan))[0]
         ranks = np.empty(len(rewards), dtype=int)
         ranks[_best_first(rewards)] = np.arange(1, len(rewards) + 1)
-        return ranks.tolist(), [float(reward) for reward in rewards]
+        return ranks.tolist(), [self.mix.failed if math.isnan(reward) else float(reward) for reward in rewards]
 
 
 def pick_best(
@@ -147,11 +151,10 @@ def pick_best(
         weights: what to choose by (``RewardMix``); quality and correspondence in equal parts by default.
 
     Raises:
-        UsageError: ``n`` is less than 1, or the weights do not fit the model.
+        UsageError: ``n`` is not a whole number of at least 1, or the weights do not fit the model.
         ImageError: no image could be scored; the message has the first reason.
     """
-    if n < 1:
-        raise UsageError(f"Expected to pick at least one image, got n={n}.")
+    check_count("n", n)
     default = QUALITY_ALONE if prompt is None else HALF_AND_HALF
     chooser = RewardScorer(scorer or _mini(), weights=default if weights is None else weights)
     sources = image_list(images)

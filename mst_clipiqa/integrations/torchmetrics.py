@@ -110,6 +110,13 @@ class MSTClipIQAScore(Metric):
         self.count += len(values)
         self.failed += len(sources) - len(values)
 
+    def forward(self, images: Any, prompts: Prompts = None) -> Tensor:
+        """Add images to the mean as ``update`` does; returns their own mean, float32."""
+        before = self.reason
+        mean: Tensor = super().forward(images, prompts)  # which resets, and then adds up
+        self.reason = self.reason or before
+        return mean
+
     def compute(self) -> Tensor:
         """Return the mean score, float32, or NaN if no image could be scored."""
         return self.total / self.count

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.errors import ImageError, PromptError, UsageError
 from mst_clipiqa.features.cache import EncodedPrompt
 from mst_clipiqa.images.modes import check_dense, check_ends
@@ -24,7 +25,7 @@ from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.pixel_views import coarse_pixels, fine_pixels, normalised_pixels
-from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, UNKNOWN_WORDS
+from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, NOT_TEXT, UNKNOWN_WORDS
 from mst_clipiqa.scoring.scorer import Scorer
 
 MISSING_PROMPT = "expected a prompt per image for a head that reads prompts, got none: give it"
@@ -46,15 +47,17 @@ class DifferentiableTarget(nn.Module):
     def __init__(self, scorer: Scorer, target: str) -> None:
         super().__init__()
         self.encoders: Any = scorer.encoder.encoders
+        device = self.encoders.device
         if not hasattr(self.encoders, "embed"):
             raise UsageError("Expected encoders that torch computes, got exported ones: load them without a backend.")
         self.kind = scorer.model.config.targets[target].head
         self.low, self.high = scorer.ranges[target]
         self.prompts = scorer.predictor.prompts
-        part = scorer.model.parts.get(target) or zero_shot(self.encoders.dim, self.encoders.dim_fine)
-        self.part = copy.deepcopy(part).requires_grad_(False).to(self.encoders.device)
+        with own_settings(device):
+            part = scorer.model.parts.get(target) or zero_shot(self.encoders.dim, self.encoders.dim_fine)
+        self.part = copy.deepcopy(part).requires_grad_(False).to(device)
         # A clone, as tensors made for inference only cannot be part of a graph.
-        self.register_buffer("templates", scorer.predictor.templates.clone().to(self.encoders.device), persistent=False)
+        self.register_buffer("templates", scorer.predictor.templates.clone().to(device), persistent=False)
 
     def forward(self, images: Tensor, prompts: Sequence[str | None]) -> Tensor:
         """Return scores in native units, float (N,).
@@ -65,11 +68,19 @@ class DifferentiableTarget(nn.Module):
 
         Raises:
             ImageError: the images are not such a tensor, or hold NaN or values outside [0, 1].
-            PromptError: the head needs a prompt, and one is missing, empty or outside the vocabulary.
+            PromptError: a prompt is not text, or the head needs one, and it is missing, empty or outside the
+                vocabulary.
         """
+        for prompt in prompts:
+            if prompt is not None and not isinstance(prompt, str):
+                raise PromptError(NOT_TEXT.format(type(prompt).__name__))
         images = _checked(images, self.templates.dtype)
         if not len(images):
             return images.flatten(1).sum(dim=1)
+        with own_settings(images.device):
+            return self._scores(images, prompts)
+
+    def _scores(self, images: Tensor, prompts: Sequence[str | None]) -> Tensor:
         f_c, f_f = (feature.to(self.templates.dtype) for feature in self.features(images))
         if self.kind == "template":
             return self._native(self.part(f_c, f_f, Text(templates=self.templates)).q)

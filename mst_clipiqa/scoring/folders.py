@@ -82,7 +82,7 @@ def check_model_output(folder: Path, *others: str) -> None:
     there = [name for name in (*_WRITTEN, *others) if (folder / name).exists()]
     if there and not _is_model(folder):
         raise UsageError(
-            f"Expected a new folder or that of a model, got {folder}, which holds a {there[0]} of something else: "
+            f"Expected a new folder or that of a model, got {folder}, which holds {there[0]} of something else: "
             "choose another folder."
         )
 
@@ -117,7 +117,7 @@ def encoder_source(folder: Path, trained: TrainedModel) -> str:
     return str(brought)
 
 
-def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
+def save_pretrained(model: TrainedModel, source: str, folder: str | Path) -> None:
     """Write a model folder, with its card and, if they are small, its encoders.
 
     Args:
@@ -126,11 +126,24 @@ def save_pretrained(model: TrainedModel, source: str, folder: Path) -> None:
         folder: made if missing; files of an older model in it are replaced.
 
     Raises:
-        UsageError: the model is zero-shot, or the folder holds files that are not those of a model.
+        UsageError: the model is zero-shot, or the folder cannot be written or holds files that are not those of a
+            model.
     """
-    check_model_output(folder)
     if model.config.name.startswith(ZERO_SHOT):
         raise UsageError("Expected a trained model to save, got zero-shot, which has no weights: train one.")
+    if not str(folder):
+        raise UsageError("Expected a folder to save the model in, got an empty name: give one such as 'my-model'.")
+    try:
+        check_model_output(Path(folder), ENCODER_FOLDER)
+        _write(model, source, Path(folder))
+    except OSError as error:
+        raise UsageError(
+            f"Expected a folder that the model can be saved in, got {shown(folder)} ({error.strerror or error}): "
+            "choose another, or make room."
+        ) from error
+
+
+def _write(model: TrainedModel, source: str, folder: Path) -> None:
     card, others = f"# {model.config.name}\n", []
     if model.folder is not None and model.config.encoders.adapter and model.folder.resolve() != folder.resolve():
         folder.mkdir(parents=True, exist_ok=True)

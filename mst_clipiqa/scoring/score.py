@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
@@ -166,6 +166,11 @@ def as_request(one: Any, asked: Mapping[str, Any]) -> ScoreRequest[Any]:
         return one
     image, prompt = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
     return ScoreRequest(image, prompt, **asked)
+
+
+def is_one_prompt(prompts: object) -> bool:
+    """Return whether this is one prompt, of whatever type, and not several; a score says what is not text."""
+    return isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable) or getattr(prompts, "ndim", 1) == 0
 
 
 def checked(score: Score) -> Score:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import torch
 
 from mst_clipiqa.encoders.hub import HubAccess
-from mst_clipiqa.encoders.precision import resolve_device
+from mst_clipiqa.encoders.precision import own_settings, resolve_device
+from mst_clipiqa.encoders.threads import apart_after_fork
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
@@ -25,7 +26,7 @@ from mst_clipiqa.scoring.answers import ControlAnswers
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
-from mst_clipiqa.scoring.score import Asked, Score, ScoreRequest, Tag, as_request, checked
+from mst_clipiqa.scoring.score import Asked, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
 
 if TYPE_CHECKING:
     from mst_clipiqa.images.decode import Source
@@ -71,7 +72,8 @@ class Scorer:
 
     @classmethod
     def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
-        scorer = cls(*load_parts(model, folder, options))
+        with own_settings(torch.device("cpu")):
+            scorer = cls(*apart_after_fork(lambda: load_parts(model, folder, options)))
         scorer._source = LoadedFrom(cls, str(model) if folder is None else folder.absolute(), options)
         return scorer
 
@@ -112,9 +114,10 @@ class Scorer:
         """Write the model to a folder, with its card; small encoders go with it, so that it needs no other file.
 
         Raises:
-            UsageError: the model is zero-shot, which has nothing to save.
+            UsageError: the model is zero-shot, which has nothing to save, or the folder cannot be written or holds
+                files of something else.
         """
-        folders.save_pretrained(self.model, self.encoder.encoders.source, Path(folder))
+        folders.save_pretrained(self.model, self.encoder.encoders.source, folder)
 
     def push_to_hub(
         self,
@@ -197,7 +200,7 @@ class Scorer:
         more = self.answers.asked(**asked)
         one_image = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
         sources = [images] if one_image else list(images)
-        one_prompt = isinstance(prompt, str | bytes) or not isinstance(prompt, Iterable)  # of any type: rows say which
+        one_prompt = is_one_prompt(prompt)
         prompts = [prompt] if one_prompt else list(prompt)
         if one_image and len(prompts) > 1:
             encoded = self.encode(sources)[0]

@@ -645,3 +645,31 @@ def test_names_in_messages_are_printable(value: object, expected: str) -> None:
 
 def test_long_names_in_messages_are_shortened() -> None:
     assert shown("a" * 10_000 + ".png", limit=20) == f"'{'a' * 10}...{'a' * 6}.png'"
+
+
+class _NameInBytes:
+    def __fspath__(self) -> bytes:
+        return b"a.png"
+
+
+def test_odd_sources_get_a_reason_and_never_stop_a_run() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "PNG")
+    apart = bytearray(2 * len(file.getvalue()))
+    apart[::2] = file.getvalue()
+    assert open_image(memoryview(apart)[::2]).width == 32
+    assert open_image(torch._neg_view(-torch.full((3, 20, 20), 0.2))).image.getpixel((0, 0)) == (51, 51, 51)
+    closed = io.BytesIO(file.getvalue())
+    closed.close()
+    with Image.open(io.BytesIO(file.getvalue())) as unread:
+        pass
+    read = Image.open(io.BytesIO(file.getvalue()))
+    read.load()
+    read.close()
+    for source in (closed, unread, read):
+        with pytest.raises(ImageError, match="got a closed one: open it again"):
+            open_image(source)
+    with pytest.raises(ImageError, match="got str: open it in binary mode"):
+        open_image(io.StringIO("text"))  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="a name in bytes, not in text"):
+        open_image(_NameInBytes())  # type: ignore[arg-type]

@@ -324,3 +324,28 @@ def test_a_metric_can_be_copied_and_sent_after_use(again: Callable[[MSTClipIQAMe
     assert other is not metric and other.scorer is not metric.scorer
     assert (other.target, other.as_loss, other.score_range) == ("correspondence", True, "0, 5")
     assert torch.equal(other(images, "a cat"), metric(images, "a cat"))
+
+
+@pytest.mark.parametrize("convert", ["half", "bfloat16", "double"])
+def test_converting_a_module_that_holds_the_metric_leaves_its_precision(scorer: Scorer, convert: str) -> None:
+    metric = MSTClipIQAMetric(scorer, as_loss=True)
+    want = metric(some_images())
+    getattr(torch.nn.ModuleList([metric]), convert)()
+    assert torch.equal(metric(some_images()), want)
+
+
+def test_a_list_of_tensors_has_gradients_too(scorer: Scorer) -> None:
+    images = [some_images(1)[0].requires_grad_(), some_images(1, (64, 80))[0].requires_grad_()]
+    metric = MSTClipIQAMetric(scorer, "correspondence")
+    scores = metric(images, PROMPTS)
+    scores.sum().backward()
+    each = torch.cat([metric(image, prompt) for image, prompt in zip(images, PROMPTS, strict=True)])
+    assert scores.shape == (2, 1) and torch.equal(scores, each)
+    assert all(image.grad is not None and image.grad.abs().max() > 0 for image in images)
+    assert not MSTClipIQAMetric(scorer, as_loss=False)(images).requires_grad
+
+
+def test_what_is_not_text_is_no_prompt_of_a_loss_either(scorer: Scorer) -> None:
+    for as_loss in (False, True):
+        with pytest.raises(PromptError, match="expected the prompt as text, got int"):
+            MSTClipIQAMetric(scorer, as_loss=as_loss)(some_images(), [1, 2])

@@ -158,7 +158,7 @@ def test_pick_best_says_why_there_is_nothing_to_pick(scorer: Scorer, arrays: np.
         pick_best([b"no image"], "a red fox", scorer=scorer)
     with pytest.raises(ImageError, match="got none: there is none"):
         pick_best([], "a red fox", scorer=scorer)
-    with pytest.raises(UsageError, match="n=0"):
+    with pytest.raises(UsageError, match=r"Expected n to be a whole number of at least 1, got 0\."):
         pick_best(list(arrays), "a red fox", n=0, scorer=scorer)
 
 
@@ -278,3 +278,35 @@ def test_a_busy_server_is_asked_again(
     monkeypatch.setattr(remote, "_TRIES", 2)
     with pytest.raises(UsageError, match="got status 503: Too many"):
         fn(arrays[:1], ["a red fox"], None)
+
+
+def test_prompts_may_come_from_a_generator_and_one_number_is_no_prompt(scorer: Scorer, arrays: np.ndarray) -> None:
+    fn = mst_clipiqa_score(model=scorer)
+    want = fn(arrays, PROMPTS, {})[0]
+    np.testing.assert_array_equal(fn(arrays, (prompt for prompt in PROMPTS), {})[0], want)
+    assert fn(arrays[:1], 5, {})[1]["reason"] == [  # type: ignore[arg-type]
+        "expected the prompt as text, got int: write it as text, or leave it out"
+    ]
+
+
+def test_a_failed_image_ranks_last_whatever_its_reward(scorer: Scorer, arrays: np.ndarray) -> None:
+    ranks, rewards = RewardScorer(scorer, failed=9.0).inference_rank(PROMPTS[0], [b"no image", arrays[0], arrays[1]])
+    assert ranks[0] == 3 and sorted(ranks[1:]) == [1, 2]
+    assert rewards[0] == 9.0
+
+
+def test_a_target_without_a_weight_need_not_be_scored(scorer: Scorer, arrays: np.ndarray) -> None:
+    rewards, info = RewardScorer(scorer, weights={"quality": 1.0, "correspondence": 0.0}).rewards(arrays, None)
+    alone = RewardScorer(scorer, weights={"quality": 1.0}).rewards(arrays, None)[0]
+    np.testing.assert_array_equal(rewards, alone)
+    assert info["reason"] == [""] * 4
+
+
+def test_rewards_refuse_a_failure_that_is_no_number_and_a_count_that_is_not_whole(scorer: Scorer) -> None:
+    with pytest.raises(UsageError, match=r"Expected failed to be a number, which may be NaN, got 'x'\."):
+        RewardScorer(scorer, failed="x")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"Expected weights of the model's targets .*, got one of 1: give"):
+        RewardScorer(scorer, weights={1: 1.0})  # type: ignore[dict-item]
+    for n in (1.5, "2", 0):
+        with pytest.raises(UsageError, match="Expected n to be a whole number of at least 1"):
+            pick_best([b""], n=n, scorer=scorer)  # type: ignore[arg-type]

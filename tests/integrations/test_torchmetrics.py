@@ -126,3 +126,13 @@ def test_two_processes_agree_on_the_value_of_one(scorer: Scorer, tmp_path: Path)
             rank.kill()
     assert [rank.exitcode for rank in ranks] == [0, 0]
     assert found[0] == found[1] == (pytest.approx(alone.compute().item(), rel=1e-6), 5, 1)
+
+
+def test_a_later_batch_does_not_hide_why_an_earlier_image_failed(scorer: Scorer) -> None:
+    metric = MSTClipIQAScore(scorer)
+    metric([*images(1), b"no image"])
+    mean = metric(images(1))
+    assert mean == scorer(images(1)[0]).quality
+    assert metric.failed == 1 and "got bytes that are none of these" in metric.reason
+    metric.reset()
+    assert metric.reason == ""

@@ -508,3 +508,26 @@ def test_scores_with_gradients_are_those_of_the_same_features(small_model: Path,
                 differentiable(images, [prompts[0], unread])
         else:
             assert torch.equal(differentiable(images, [prompts[0], unread]), found)
+
+
+def test_saving_says_why_a_folder_cannot_be_used(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer.load(small_model, device="cpu")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="Expected a folder to save the model in, got an empty name"):
+        scorer.save_pretrained("")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("mine")
+    for folder in ("file", "file/below"):
+        with pytest.raises(UsageError, match=rf"Expected a folder that the model can be saved in, got '{folder}' \("):
+            scorer.save_pretrained(folder)
+    other = tmp_path / "other" / "encoders"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text("mine")
+    with pytest.raises(UsageError, match="which holds encoders of something else"):
+        scorer.save_pretrained(other.parent)
+    assert (other / "config.json").read_text() == "mine" and len(list(other.parent.iterdir())) == 1
+    scorer.save_pretrained("new")
+    scorer.save_pretrained("new")
+    assert Scorer.load("new", device="cpu")(draw(0, 0.2)) == scorer(draw(0, 0.2))

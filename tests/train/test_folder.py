@@ -107,14 +107,14 @@ def test_an_interrupted_training_may_have_left_files(rated: RatedSet, tmp_path: 
 
 def test_nor_does_what_else_writes_a_model(model: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
-    message = r"^Expected a new folder or that of a model, got .*, which holds a README\.md of something else: choose"
+    message = r"^Expected a new folder or that of a model, got .*, which holds README\.md of something else: choose"
     with pytest.raises(UsageError, match=message):
         save_pretrained(load(model), "fake", tmp_path)
     with pytest.raises(UsageError, match=message):
         check_new(tmp_path)
     assert contents(tmp_path) == {"README.md": b"mine"}
     (tmp_path / "config.json").write_text('{"name": "a web page"}')
-    with pytest.raises(UsageError, match=r"which holds a config\.json of something else"):
+    with pytest.raises(UsageError, match=r"which holds config\.json of something else"):
         check_model_output(tmp_path)
     check_model_output(model)
     check_model_output(tmp_path / "missing")

@@ -1,0 +1,100 @@
+"""What a caller has set for torch changes no score: autocast, the default device and precision, a fork."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mst_clipiqa.integrations.metric import create_metric
+from mst_clipiqa.scoring.score import Score
+from mst_clipiqa.scoring.scorer import Scorer
+from tests.fakes import draw
+
+PROMPT = "a red fox"
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def precision(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in the caller's own thread, as on a machine with one core or with a GPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def default_precision(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def score(model: Path, precision: str) -> Score:
+    (found,) = Scorer.load(model, device="cpu", precision=precision)([np.asarray(draw(0, 0.2))], PROMPT)
+    return found
+
+
+def test_an_autocast_around_a_scorer_changes_nothing(small_model: Path, precision: str) -> None:
+    with one_thread():
+        want = score(small_model, precision)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert score(small_model, precision) == want
+
+
+def test_a_default_device_is_not_used(small_model: Path, precision: str) -> None:
+    with one_thread():
+        want = score(small_model, precision)
+        with torch.device("meta"):  # stands for a card
+            assert score(small_model, precision) == want
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_default_precision_does_not_round_the_weights(small_model: Path, dtype: torch.dtype) -> None:
+    want = score(small_model, "fp32")
+    with default_precision(dtype):
+        assert score(small_model, "fp32") == want
+
+
+@pytest.mark.parametrize("target", ["quality", "correspondence"])
+def test_a_loss_keeps_its_precision_and_its_device(small_model: Path, target: str) -> None:
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    loss = create_metric(small_model, as_loss=True, device="cpu", target=target)
+    want = loss(images, PROMPT)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(images, PROMPT), want)
+    with torch.device("meta"):
+        assert torch.equal(loss(images, PROMPT), want)
+        assert torch.equal(create_metric(small_model, as_loss=True, device="cpu", target=target)(images, PROMPT), want)
+        assert loss([images[0]], PROMPT).device == torch.device("cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has threads")
+def test_a_forked_process_can_load_a_scorer() -> None:
+    """It used to wait forever for threads of its parent; mini is large enough to need them."""
+    scorer = Scorer.load("mini", device="cpu")
+    image = np.asarray(draw(0, 0.2))
+    context = multiprocessing.get_context("fork")
+    with one_thread():
+        torch.set_num_threads(2)
+        want = scorer(image, PROMPT)
+        torch.rand(1 << 20).isfinite().all()  # in parallel, so that there are threads to wait for
+        with context.Pool(1) as pool:
+            (found,) = pool.map_async(scorer, [image]).get(60)
+    assert found.quality == want.quality
