@@ -122,10 +122,10 @@ def prepare_data(job: AdaptJob, moving: Moving, bar: Bar = no_bar) -> AdaptData:
     parts = split(job.files, known)
     training, held = (make_ladders(encoder, some, job.plan, moving.prepare, bar) for some in parts)
     if min(len(training), len(held)) < FEWEST // HELD:
-        found = f"{len(training) + len(held)} that can be read"
+        found, what = f"{len(training) + len(held)} that can be read", "add images"
         if own := sum(_hash(path) in known for path in training.files) if known else 0:
-            found += f", of which {own} train with their ratings: lower --labels or add images"
-        raise UsageError(f"Expected at least {FEWEST} images to adapt to, got {found}.")
+            found, what = f"{found}, of which {own} train with their ratings", "lower --labels or add images"
+        raise UsageError(f"Expected at least {FEWEST} images to adapt to, got {found}: {what}.")
     return AdaptData(training, held, labelled, y, rated, records)
 
 
