@@ -161,10 +161,10 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
     Unfamiliar images are noted on stderr, unless the rows go into a pipe: they keep their familiarity and reason, and
     the last command of the pipe notes those that are left.
     """
+    from mst_clipiqa.analysis.rows import column_names
     from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
 
-    columns = dict.fromkeys(name for row in source for name in row)
-    write_rows(rows, how["output"], how["as_json"], columns)
+    write_rows(rows, how["output"], how["as_json"], column_names(source))
     if (how["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
         say_notes([note])
     return finish(left, how["left_out"])
