@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 from PIL import Image
 from ray.cluster_utils import Cluster
 
 from mst_clipiqa.distribute import ClusterJob, run
+from mst_clipiqa.distribute.on_ray import need_ray
 from mst_clipiqa.distribute.worker import Work
 from mst_clipiqa.errors import MstClipiqaError
 from mst_clipiqa.inputs.expand import expand
@@ -91,10 +91,10 @@ class Killer(threading.Thread):
 
 def trial(root: Path, images: int, bad: int, part: int) -> dict[str, Any]:
     """Run the cluster with two deaths, again if it gives up, and compare."""
-    folder, output = root / "images", root / "out.parquet"
+    ray, folder, output = need_ray(), root / "images", root / "out.parquet"
     draw(folder, images, bad)
     before = set(workers(set()))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")

@@ -86,6 +86,7 @@ def test_a_loss_keeps_its_precision_and_its_device(small_model: Path, target: st
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has threads")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on
 def test_a_forked_process_can_load_a_scorer() -> None:
     """It used to wait forever for threads of its parent; mini is large enough to need them."""
     scorer = Scorer.load("mini", device="cpu")
