@@ -28,7 +28,7 @@ class ScoreResult(BaseModel):
     quality: float | None = Field(description="How good the image looks; higher is better.")
     correspondence: float | None = Field(description="How well it shows its prompt; null without a prompt.")
     gate: float | None = Field(description="Mean share of the coarse encoder, 0 to 1.")
-    familiarity: float | None = Field(description="How like the training images it is, 0 to 1; below 0.05 is unlike.")
+    familiarity: float | None = Field(description="Likeness to the training images, 0 to 1; unlike them below 0.05.")
     status: str = Field(description="ok or error.")
     reason: str | None = Field(description="Why a score is missing or less certain.")
     width: int | None
@@ -41,7 +41,9 @@ class ScoreResult(BaseModel):
     reference_fine: float | None = Field(None, description="The same in the fine stream.")
     edge_agreement: float | None = Field(None, description="-1 to 1. If a control map was sent.")
     words: dict[str, str] = Field(description="Quality and correspondence as a word; calibrated models only.")
-    intervals: dict[str, tuple[float, float]] = Field(description="Contains the human rating in 90 % of cases.")
+    intervals: dict[str, tuple[float, float]] = Field(
+        description="Contains the human rating in 90 % of cases, for images like those it was calibrated on."
+    )
     levels: list[float] | None = Field(description="Probabilities of the five quality levels, bad to perfect.")
 
 
