@@ -1,6 +1,8 @@
 """Predictions against mean opinion scores: agreement, intervals, comparisons, coverage.
 
-    measures.py     srcc, plcc, plcc_logistic4, plcc_logistic5, krcc, rmse
+    measures.py     srcc, plcc, krcc, rmse
+    logistic.py     plcc_logistic4, plcc_logistic5: PLCC after a logistic fit
+    agreements.py   agreement: all of these but the last
     resampling.py   bootstrap: resamples prompts, not images
     means.py        mean_interval, unpaired_difference, share_interval, quantile_interval: over few prompts or many
     pairs.py        pair_accuracy, preference_accuracy: the better of two images of one prompt
@@ -22,24 +24,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mst_clipiqa.evaluate.agreements import Agreement, agreement
     from mst_clipiqa.evaluate.baseline import generator_mean
     from mst_clipiqa.evaluate.caution import UNFAMILIAR
     from mst_clipiqa.evaluate.comparison import Difference, difference_of, paired_difference
     from mst_clipiqa.evaluate.conformal import conformal_halfwidth, interval_coverage
     from mst_clipiqa.evaluate.evaluation import Evaluation, Extras, LabelAgreement, evaluate, json_ready, table
     from mst_clipiqa.evaluate.familiarity import Reference, make_reference
+    from mst_clipiqa.evaluate.logistic import plcc_logistic4, plcc_logistic5
     from mst_clipiqa.evaluate.means import mean_interval
-    from mst_clipiqa.evaluate.measures import (
-        Agreement,
-        agreement,
-        krcc,
-        plcc,
-        plcc_logistic4,
-        plcc_logistic5,
-        rmse,
-        srcc,
-        why_undefined,
-    )
+    from mst_clipiqa.evaluate.measures import krcc, plcc, rmse, srcc, why_undefined
     from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy, preference_accuracy
     from mst_clipiqa.evaluate.resampling import Interval, Resampling, bootstrap
     from mst_clipiqa.evaluate.widening import HeldOut, Widening, fit_widening, grouped_quantile
@@ -84,7 +78,18 @@ __all__ = [
 
 _IN_ORDER = (  # the files, in the order in which a name is looked for, so what scoring needs comes first
     *("caution", "familiarity", "widening"),
-    *("measures", "conformal", "baseline", "resampling", "means", "pairs", "comparison", "evaluation"),
+    *(
+        "measures",
+        "logistic",
+        "agreements",
+        "conformal",
+        "baseline",
+        "resampling",
+        "means",
+        "pairs",
+        "comparison",
+        "evaluation",
+    ),
 )
 
 

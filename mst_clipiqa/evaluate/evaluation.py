@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate.agreements import Agreement, agreement
 from mst_clipiqa.evaluate.conformal import interval_coverage
-from mst_clipiqa.evaluate.measures import Agreement, agreement, paired
+from mst_clipiqa.evaluate.measures import paired
 from mst_clipiqa.evaluate.pairs import PairAccuracy, pair_accuracy
 from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling, bootstrap
 

@@ -6,9 +6,11 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -85,8 +87,41 @@ def test_a_logistic_fit_does_not_lose_against_none() -> None:
         rng = np.random.default_rng(seed)
         mos = rng.uniform(0, 5, 60)
         predictions = mos + rng.normal(0, 1.5, 60)
-        assert ev.plcc_logistic4(predictions, mos) >= ev.plcc(predictions, mos) - 0.01
-        assert ev.plcc_logistic5(predictions, mos) >= ev.plcc(predictions, mos) - 1e-6
+        assert ev.plcc_logistic4(predictions, mos) >= ev.plcc(predictions, mos) - 1e-6
+        assert ev.plcc_logistic5(predictions, mos) >= ev.plcc_logistic4(predictions, mos) - 1e-3
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 6.0])
+def test_a_logistic_fit_finds_the_best_curve(noise: float) -> None:
+    """SciPy's fit of all four parameters at once, begun from many places, finds no better one."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(3, 1, 200)
+    mos = 5 / (1 + np.exp(-2 * (x - 3))) + rng.normal(0, noise, 200)
+    found, best = ev.plcc_logistic4(x, mos), 0.0
+    for slope in (0.1, 0.5, 2.0, 8.0):
+        for middle in (1.0, 3.0, 5.0):
+            start = [5 / slope, slope, middle, 2.5 - 2.5 / slope]
+            curve = scipy.optimize.least_squares(lambda b: _logistic(x, b) - mos, start, method="lm", max_nfev=300).x
+            best = max(best, abs(ev.plcc(_logistic(x, curve), mos)))
+    assert found == pytest.approx(best, abs=1e-4)
+
+
+def test_a_nearly_straight_relation_keeps_its_plcc() -> None:
+    """The four parameters grow without bound here, and a search over all of them stops before it converges."""
+    x = np.linspace(1, 5, 50)
+    mos = 0.8 * x + np.tile([0.2, -0.2], 25)
+    for fit in (ev.plcc_logistic4, ev.plcc_logistic5):
+        assert ev.plcc(x, mos) - 1e-6 < fit(x, mos) < ev.plcc(x, mos) + 0.001
+
+
+def test_where_a_curve_saturates_nothing_but_rounding_is_no_fit() -> None:
+    x = np.array([-1e3, *np.linspace(0, 1, 20)])
+    mos = np.array([3.0, *np.tile([2.0, 4.0], 10)])
+    assert 0 <= ev.plcc_logistic4(x, mos) < 0.6
+
+
+def _logistic(x: Any, b: Any) -> Any:
+    return b[0] / (1 + np.exp(-np.clip(b[1] * (x - b[2]), -500, 500))) + b[3]
 
 
 def test_too_few_images_for_a_logistic_fit() -> None:
