@@ -114,11 +114,12 @@ def _strips(scores: dict[str, Values], unsure: Values | None) -> list[dict[str, 
     """Return the rows that the overview shows as images."""
     strips = []
     for target, values in scores.items():
-        if best := _ordered(values):
-            strips += [
-                {"name": f"Best {target}", "by": target, "rows": best[:STRIP_LENGTH]},
-                {"name": f"Worst {target}", "by": target, "rows": best[::-1][:STRIP_LENGTH]},
-            ]
+        best = _ordered(values)
+        half = (len(best) + 1) // 2  # so that no image of a small table is both among the best and among the worst
+        ends = {"Best": best[:half], "Worst": best[half:][::-1]}
+        strips += [
+            {"name": f"{end} {target}", "by": target, "rows": rows[:STRIP_LENGTH]} for end, rows in ends.items() if rows
+        ]
     if unsure is not None:
         strips.append({"name": "Least certain", "by": "unsure", "rows": _ordered(unsure)[:STRIP_LENGTH]})
     return strips

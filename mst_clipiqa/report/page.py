@@ -79,7 +79,11 @@ class Page:
         """The page up to its data; its hashes allow only this style and this script."""
         css, js = _part("page.css"), _javascript()
         return Template(_part("page.html")).substitute(
-            title=html.escape(self.data["title"]), css=css, css_hash=_hash(css), js_hash=_hash(js)
+            title=html.escape(self.data["title"]),
+            summary=_summary(self.data),
+            css=css,
+            css_hash=_hash(css),
+            js_hash=_hash(js),
         )
 
     @cached_property
@@ -132,6 +136,17 @@ def to_block(value: object) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _summary(data: ReportData) -> str:
+    """Return the counts and means in one line, for a browser that does not run the script."""
+    facts = [f"{data['rows']:,} image" + "s" * (data["rows"] != 1), f"{data['ok'].count(0):,} failed"]
+    for target, (mean, low, high, _) in data["overall"].items():
+        if mean is not None:
+            scale = " ({:g} to {:g})".format(*data["ranges"][target]) if target in data["ranges"] else ""
+            interval = "" if low is None else f", 95 % interval {low:.2f} to {high:.2f}"
+            facts.append(f"mean {target}{scale} {mean:.2f}{interval}")
+    return "; ".join(facts) + "."
 
 
 @cache

@@ -283,3 +283,15 @@ def test_the_documentation_needs_no_other_server(browser: Browser, address: str)
     assert complaints == []
     assert all(url.startswith((address, "data:")) for url in asked)
     page.close()
+
+
+def test_a_wide_page_is_aligned_and_a_prompt_runs_in_its_direction(browser: Browser, address: str, home: Path) -> None:
+    for page in opened(browser, address, viewport={"width": 1600, "height": 900}):
+        left = "node => node.getBoundingClientRect().left + parseFloat(getComputedStyle(node).paddingLeft)"
+        assert abs(page.locator("header").evaluate(left) - page.locator("main").evaluate(left)) < 1
+        page.fill("#score-prompt", "قطة حمراء")
+        assert page.locator("#score-prompt").evaluate("node => getComputedStyle(node).direction") == "rtl"
+        choose(page, "#score", home / "0.png")
+        page.get_by_role("button", name="Score", exact=True).click()
+        status(page, "score", "1 image scored")
+        assert page.inner_text("#score .card bdi") == "قطة حمراء"

@@ -40,6 +40,9 @@ class NumberRange(click.FloatRange):
             self.fail(f"{value} is not a number.", param, ctx)
         return found
 
+    def _describe_range(self) -> str:  # click says x<=None of a range without ends
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 FOLDER = _NamedPath(path_type=Path, file_okay=False)
 FILE = _NamedPath(path_type=Path, dir_okay=False)
@@ -97,8 +100,7 @@ size_option = click.option(
     "max_pixels",
     type=float,
     callback=_pixels,
-    show_default="179",
-    help="Largest image in megapixels.",
+    help="Largest image in megapixels; default: 179.",
 )
 
 
@@ -135,7 +137,7 @@ merge_option = click.option(
     help="Merge R tokens per block of CLIP's image encoders: faster, and scores change.",
 )
 batch_options = stack(
-    click.option("--batch-size", type=int, show_default="32; 128 for CLIP on a CUDA card", help="Images per batch."),
+    click.option("--batch-size", type=int, help="Images per batch; default: 32, or 128 for CLIP on a CUDA card."),
     click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
 )
 _reading_options = stack(

@@ -16,6 +16,7 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
 )
 from mst_clipiqa.cli.commands._rated import rated_set
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.data import RatedSet
 
 
-@click.command("adapt")
+@click.command("adapt", cls=SectionedCommand)
 @click.argument("model")
 @click.option("--images", required=True, type=FILE_OR_FOLDER, help="Folder or list of images to adapt to.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")

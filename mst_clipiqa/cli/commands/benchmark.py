@@ -17,6 +17,7 @@ from mst_clipiqa.cli.commands._options import (
     trained_encoders_options,
 )
 from mst_clipiqa.cli.commands._rated import data_options, rated_set, recipe_of, recipe_options, say_data_notes
+from mst_clipiqa.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.runs import BenchmarkPlan, BenchmarkRun, OtherSet
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.features.image_encoder import ImageEncoder
 
 
-@click.command("benchmark")
+@click.command("benchmark", cls=SectionedCommand)
 @data_options
 @trained_encoders_options
 @click.option("--heads", default="template,prompt", show_default=True, help="Heads to train.")

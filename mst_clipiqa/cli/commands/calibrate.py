@@ -9,6 +9,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import load_scorer, whole_encoding_options
 from mst_clipiqa.cli.commands._rated import data_options, rated_set
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, percent
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _TOLERANCES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=SectionedCommand)
 @data_options
 @click.option("--model", required=True, help="Model folder, where the result is stored.")
 @whole_encoding_options

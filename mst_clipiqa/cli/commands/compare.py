@@ -11,6 +11,7 @@ import click
 from mst_clipiqa.cli.commands._options import encoding_options, load_scorer, prompt_option
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import ImageError, PromptError, shown
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.scoring.score import Score
 
 
-@click.command("compare")
+@click.command("compare", cls=SectionedCommand)
 @click.argument("a")
 @click.argument("b")
 @prompt_option("--prompt", "Prompt of both images; without it, only quality is compared.")

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE
+from mst_clipiqa.cli.sections import SectionedCommand
 
 
-@click.command("compare-results")
+@click.command("compare-results", cls=SectionedCommand)
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of sentences.")

@@ -18,9 +18,10 @@ from mst_clipiqa.cli.commands._scores import (
     write_rows,
 )
 from mst_clipiqa.cli.commands._screen import for_screen
+from mst_clipiqa.cli.sections import SectionedCommand
 
 
-@click.command("compare-settings")
+@click.command("compare-settings", cls=SectionedCommand)
 @click.argument("source")
 @click.option("--by", default="setting", show_default=True, metavar="COLUMN", help="Column of settings, such as steps.")
 @click.option("--baseline", required=True, help="Setting that all others are compared with.")

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from mst_clipiqa.cli.commands._options import FILE, FOLDER
+from mst_clipiqa.cli.sections import SectionedCommand
 
 
-@click.command("convert")
+@click.command("convert", cls=SectionedCommand)
 @click.argument("checkpoint", type=FILE)
 @click.option("-o", "--output", type=FOLDER, required=True, help="Model folder to write.")
 @click.option(

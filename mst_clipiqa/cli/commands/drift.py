@@ -21,13 +21,14 @@ from mst_clipiqa.cli.commands._scores import (
     write_rows,
 )
 from mst_clipiqa.cli.commands._screen import for_screen
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import counted, shown, some_of
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift
 
 
-@click.command("drift")
+@click.command("drift", cls=SectionedCommand)
 @click.argument("old")
 @click.argument("new")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also compare each group in this column; repeatable.")

@@ -12,6 +12,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE, FILE_OR_FOLDER, encoding_options, granularity_option, load_scorer
 from mst_clipiqa.cli.commands._rated import rated_set
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, percent
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.scoring.scorer import Scorer
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=SectionedCommand)
 @click.argument("tables", nargs=-1, metavar="[SCORES [LABELS]]", type=click.Path(path_type=Path))
 @click.option("--model", help="Model: mini, a folder or ORG/NAME[@REVISION] of the hub.")
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")

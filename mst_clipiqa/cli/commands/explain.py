@@ -19,13 +19,14 @@ from mst_clipiqa.cli.commands._options import (
     prompt_option,
     size_option,
 )
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import ImageError, UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.explain import Explanation
 
 
-@click.command("explain")
+@click.command("explain", cls=SectionedCommand)
 @click.argument("image", type=click.Path())
 @prompt_option("--prompt", "Prompt of the image.")
 @model_options

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from mst_clipiqa.cli.commands._options import FOLDER
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError
 
 
-@click.command("export")
+@click.command("export", cls=SectionedCommand)
 @click.argument("model")
 @click.option("--int8", is_flag=True, help="Multiply matrices in 8 bits, and print how much scores change.")
 @click.option("--check", type=FOLDER, help="Folder of images to compare with torch on, instead of synthetic ones.")

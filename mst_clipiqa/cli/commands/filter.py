@@ -10,6 +10,7 @@ import click
 from mst_clipiqa.cli.commands._options import FOLDER, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.scoring.resume import Stop
 
 
-@click.command("filter")
+@click.command("filter", cls=SectionedCommand)
 @click.argument("source")
 @click.option("--min-quality", type=NumberRange(), help="Lowest quality to keep.")
 @click.option("--min-correspondence", type=NumberRange(), help="Lowest correspondence to keep.")

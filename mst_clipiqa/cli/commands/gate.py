@@ -19,6 +19,7 @@ from mst_clipiqa.cli.commands._scores import (
     source_options,
     write_rows,
 )
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.analysis.rows import Row
 
 
-@click.command("gate")
+@click.command("gate", cls=SectionedCommand)
 @click.argument("source")
 @click.option("--min-mean", multiple=True, metavar="COLUMN=VALUE", help="Lowest mean, such as quality=2.8; repeatable.")
 @click.option(

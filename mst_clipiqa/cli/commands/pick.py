@@ -8,9 +8,10 @@ import click
 
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, table_options
+from mst_clipiqa.cli.sections import SectionedCommand
 
 
-@click.command("pick")
+@click.command("pick", cls=SectionedCommand)
 @click.argument("source")
 @click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="Images to keep per prompt.")
 @by_option

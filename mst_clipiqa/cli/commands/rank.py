@@ -8,9 +8,10 @@ import click
 
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, table_options
+from mst_clipiqa.cli.sections import SectionedCommand
 
 
-@click.command("rank")
+@click.command("rank", cls=SectionedCommand)
 @click.argument("source")
 @by_option
 @click.option("-k", "--top", type=click.IntRange(1), help="Keep the best K, or K per prompt with --per-prompt.")

@@ -12,6 +12,7 @@ from mst_clipiqa.cli.commands._options import FILE, NumberRange, load_scorer
 from mst_clipiqa.cli.commands._outputs import keep_apart
 from mst_clipiqa.cli.commands._score_table import say_written
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options, warn_of_models
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ EACH = 2
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
-@click.command("report")
+@click.command("report", cls=SectionedCommand)
 @click.argument("source")
 @click.option(
     "-o",
@@ -44,7 +45,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
     type=NumberRange(0, 1e6),
     help="Largest size of the page; thumbnails shrink to fit.",
 )
-@click.option("--explain", type=click.IntRange(0), show_default=f"{EACH}", help="Images to explain per list.")
+@click.option("--explain", type=click.IntRange(0), help=f"Images to explain per list; default: {EACH}.")
 @click.option(
     "--by", metavar="COLUMN[,COLUMN]", help="Also compare the groups of these columns, such as steps,sampler."
 )

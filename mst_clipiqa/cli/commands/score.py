@@ -26,6 +26,7 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_notes, say_written
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.tables.table import TableWriter
 
 
-@click.command("score")
+@click.command("score", cls=SectionedCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--recursive", is_flag=True, help="Include subfolders.")
 @prompt_option("--prompt", "The prompt of every image.")

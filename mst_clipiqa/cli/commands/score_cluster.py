@@ -30,10 +30,11 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._outputs import keep_apart
 from mst_clipiqa.cli.commands._score_table import say_notes
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown
 
 
-@click.command("score-cluster")
+@click.command("score-cluster", cls=SectionedCommand)
 @click.argument("given", metavar="INPUT")
 @click.option("-o", "--output", required=True, type=PLACE, help="Folder for the Parquet parts.")
 @click.option("--recursive", is_flag=True, help="Include subfolders.")

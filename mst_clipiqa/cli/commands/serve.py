@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import granularity_option, load_scorer, model_options, service_options, stack
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, missing
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _limit(name: str, value: float, text: str) -> Callable[[Any], Any]:
     return click.option(name, type=kind, default=value, show_default=True, help=text)
 
 
-@click.command("serve")
+@click.command("serve", cls=SectionedCommand)
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; only a local one needs no --token."
 )

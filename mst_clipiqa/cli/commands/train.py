@@ -11,6 +11,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE, FOLDER, encoding_options, image_encoder, trained_encoders_options
 from mst_clipiqa.cli.commands._rated import optional_data_options, rated_set, recipe_of, recipe_options, say_data_notes
+from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mst_clipiqa.train.job import TrainingJob
 
 
-@click.command("train")
+@click.command("train", cls=SectionedCommand)
 @optional_data_options
 @click.option(
     "--pairs",

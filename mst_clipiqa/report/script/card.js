@@ -1,9 +1,10 @@
 // An image as a card.
+const KEY = `On each image, ${TARGETS.map((name) => `${name[0].toUpperCase()} is ${name}`).join(" and ")}.`;
 function meter(name, row) {
   const value = data[name][row];
   if (value === null) return null;
   const bar = make("i", {}, make("i", { style: { width: `${100 * scale[name].share(value)}%` } }));
-  return make("span", { className: `meter ${name}` }, `${name[0].toUpperCase()} ${fixed(value)}`, bar);
+  return make("span", { className: `meter ${name}`, title: `${name} ${fixed(value)}` }, `${name[0].toUpperCase()} ${fixed(value)}`, bar);
 }
 function label(row) {
   const parts = [data.file[row]];
@@ -20,9 +21,9 @@ function card(row, open) {
   const mark = signs ? make("span", { className: "mark" }, signs) : null;
   const words = make("span", { className: "words" },
     failed(row)
-      ? make("span", { className: "line bad" }, "failed: " + coded(data.reason, row))
+      ? make("span", { className: "two-lines bad" }, "failed: " + coded(data.reason, row))
       : make("span", { className: "meters" }, ...TARGETS.map((name) => meter(name, row))),
-    make("span", { className: "line" }, coded(data.prompt, row) || "no prompt"),
+    make("span", { className: failed(row) ? "line" : "two-lines", ...foreign(coded(data.prompt, row)) }, coded(data.prompt, row) || "no prompt"),
     make("span", { className: "line soft" }, data.file[row]));
   const node = make("button", { type: "button", className: "card", title: data.file[row] }, frame, mark, words);
   node.setAttribute("aria-label", label(row));

@@ -1,6 +1,7 @@
 // Helpers that the report and the server's page share. Foreign text goes on screen as text, never as markup.
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 export const fixed = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+export const signed = (value) => (Math.abs(value) < 0.005 ? "" : value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 export const capital = (word) => word[0].toUpperCase() + word.slice(1);
 
 /** Make an element from properties and children; a string child becomes text. */

@@ -2,8 +2,6 @@
 const explained = new Set(data.explained);
 const perCent = (thousandths) => `${(thousandths / 10).toFixed(thousandths < 100 ? 1 : 0)} %`;
 
-const signed = (value) => (Math.abs(value) < 0.005 ? "" : value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
-
 /** Return the probability of each quality level: name, bar, number. */
 function levels(row, found) {
   const shares = (data.levels && data.levels[row]) || (found && found.levels);

@@ -1,14 +1,17 @@
 // Images: only the cards on screen exist.
 const cards = new Map(); // place in the list -> list item
 let active = 0; // the place that Tab reaches; the arrow keys move it
+const WORDS = 5.4; // rem: the height of .words in page.css
 const grid = { columns: 1, width: 0, height: 0, gap: 12 };
+const PRINTED = 200; // images on paper
+let printing = false;
 
 function layout() {
   const gallery = byId("gallery"), room = gallery.clientWidth;
   if (!room) return;
   grid.columns = Math.max(2, Math.floor((room + grid.gap) / (190 + grid.gap)));
   grid.width = (room - grid.gap * (grid.columns - 1)) / grid.columns;
-  grid.height = grid.width + 4.7 * parseFloat(getComputedStyle(document.documentElement).fontSize);
+  grid.height = grid.width + WORDS * parseFloat(getComputedStyle(document.documentElement).fontSize);
   gallery.style.height = `${Math.ceil(list.length / grid.columns) * (grid.height + grid.gap)}px`;
   for (const [place, item] of cards) position(item, place);
   render();
@@ -22,8 +25,8 @@ function render() {
   const gallery = byId("gallery"), step = grid.height + grid.gap, spare = 2;
   if (!grid.width || shownTab !== "images") return;
   const above = -gallery.getBoundingClientRect().top;
-  const first = Math.max(0, Math.floor(above / step) - spare) * grid.columns;
-  const last = Math.min(list.length, (Math.ceil((above + innerHeight) / step) + spare) * grid.columns);
+  const first = printing ? 0 : Math.max(0, Math.floor(above / step) - spare) * grid.columns;
+  const last = Math.min(list.length, printing ? PRINTED : (Math.ceil((above + innerHeight) / step) + spare) * grid.columns);
   for (const [place, item] of cards) {
     if ((place < first || place >= last) && !item.contains(document.activeElement)) { item.remove(); cards.delete(place); }
   }
@@ -75,6 +78,8 @@ function galleryKeys(event) {
 function buildImages() {
   buildFilters();
   byId("gallery").addEventListener("keydown", galleryKeys);
+  if (TARGETS.length) byId("count").after(make("p", { className: "soft key" }, KEY));
+  byId("gallery").dataset.more = `At most ${PRINTED} images are printed.`;
   let asked = false;
   const soon = (work) => () => {
     if (asked) return;
@@ -83,5 +88,6 @@ function buildImages() {
   };
   addEventListener("scroll", soon(render), { passive: true });
   addEventListener("resize", soon(layout));
+  for (const when of ["beforeprint", "afterprint"]) addEventListener(when, () => { printing = when === "beforeprint"; render(); });
   refresh();
 }

@@ -5,6 +5,8 @@ function tile(value, words, more, tint = "") {
   return make("div", { className: `tile ${tint}` }, make("b", {}, value), words,
     more ? make("span", { className: "soft" }, make("br"), more) : null);
 }
+/** Return what a click does; it is not printed. */
+const hint = (words) => make("span", { className: "hint" }, ` ${words}`);
 function histogram(name) {
   const ends = scale[name], bins = Math.max(1, Math.round((ends.high - ends.low) / ends.step));
   const counts = new Array(bins).fill(0), lowest = new Array(bins).fill(Infinity), highest = new Array(bins).fill(-Infinity);
@@ -29,7 +31,7 @@ function histogram(name) {
   return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}${inScale(name)}: how many images`),
     rove(make("div", { className: "bars", role: "group", ariaLabel: `Histogram of ${name}, arrow keys move` }, ...bars)),
     make("div", { className: "ends" }, ...[ends.low, middle, ends.high].map((end) => make("span", {}, fixed(end)))),
-    make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}. Click a bar to see its images.`));
+    make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}.`, hint("Click a bar to see its images.")));
 }
 
 const PALETTE = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#0c8599", "#e03131", "#f08c00", "#868e96"];
@@ -75,6 +77,9 @@ function scatter() {
       pen.fillText(+tick.toFixed(3), 4, y(tick) + 4);
     }
     pen.stroke();
+    pen.fillText("↑ correspondence", x(across.low) + 6, y(up.high) + 14);
+    pen.textAlign = "right";
+    pen.fillText("quality →", x(across.high) - 6, y(up.low) - 6);
     pen.globalAlpha = Math.max(0.25, Math.min(0.9, 60 / Math.sqrt(rows.length)));
     const radius = rows.length > 3000 ? 1.8 : 3;
     points = rows.map((row) => [x(data.quality[row]), y(data.correspondence[row]), row]);
@@ -104,7 +109,7 @@ function scatter() {
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   return make("div", { className: "chart" }, make("h2", {}, "Quality against correspondence"), canvas, legend,
-    make("p", { className: "soft" }, words + "."));
+    make("p", { className: "soft" }, words + ".", hint("Click a point to see its image.")));
 }
 function strip({ name, by, rows }) {
   const cards = make("div", { className: "strip", role: "list" });
@@ -115,19 +120,23 @@ function strip({ name, by, rows }) {
 }
 function buildOverview() {
   const tiles = byId("tiles");
-  tiles.append(tile(data.rows.toLocaleString("en"), data.rows === 1 ? "image" : "images",
+  const of = [["prompt", data.prompts], ["generator", data.generators]].filter(([, lines]) => lines.length);
+  tiles.append(tile(data.rows.toLocaleString("en"),
+    [data.rows === 1 ? "image" : "images", ...of.map(([word, lines]) => count(lines.length, word))].join(", "),
     failures ? `${failures.toLocaleString("en")} failed` : "none failed"));
   for (const name of TARGETS) tiles.append(tile(fixed(data.overall[name][0]), `mean ${name}${inScale(name)}`, bounds(data.overall[name]), name));
-  if (data.prompts.length) tiles.append(tile(data.prompts.length.toLocaleString("en"), data.prompts.length === 1 ? "prompt" : "prompts"));
-  if (data.generators.length) tiles.append(tile(data.generators.length, data.generators.length === 1 ? "generator" : "generators"));
   if (data.unfamiliar) {
     const share = strangers / data.familiarity.filter((value) => value !== null).length;
     tiles.append(tile(`${(100 * share).toFixed(share && share < 0.1 ? 1 : 0)} %`, "unlike the training images", "scores less certain; 5 % are expected"));
   }
+  if (!TARGETS.length) {
+    byId("strips").append(make("p", {}, "No image has a score, so there is nothing to show here."), ...reasons());
+    return;
+  }
   byId("charts").append(...TARGETS.map(histogram));
-  if (TARGETS.length === 2) byId("charts").append(scatter());
-  byId("strips").append(...data.strips.map(strip));
-  if (!data.unsure && TARGETS.length) {
+  if (data.quality.filter((value, row) => value !== null && data.correspondence[row] !== null).length > 1) byId("charts").append(scatter());
+  byId("strips").append(make("p", { className: "soft key" }, KEY), ...data.strips.map(strip));
+  if (!data.unsure) {
     byId("strips").append(make("p", { className: "soft" },
       "Least certain: the table has no uncertainty per image; score with --intervals."));
   }

@@ -13,7 +13,7 @@ const build = {
 };
 const models = data.extra.model ? [...new Set(data.extra.model.filter(Boolean))] : [];
 byId("summary").textContent = count(data.rows, "image") + (data.folder ? ` in ${data.folder}` : "") +
-  (failures ? `, ${failures.toLocaleString("en")} of them failed` : "") + (models.length ? `; scored by ${models.join(", ")}` : "");
+  (failures ? `, ${failures === data.rows ? "all" : `${failures.toLocaleString("en")} of them`} failed` : "") + (models.length ? `; scored by ${models.join(", ")}` : "");
 buildTabs();
 buildViewer();
 showTab(location.hash.slice(2));

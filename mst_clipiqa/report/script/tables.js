@@ -69,24 +69,29 @@ function summaryTable(kind, lines, caption, place = byId(kind + "s")) {
       button.addEventListener("click", () => goTo({ [kind]: data[kind].names.indexOf(line.name) }));
       return button;
     } },
+    ...TARGETS.map(meanColumn), // before the count: on a phone they are on screen
     { name: "Images", number: true, value: (line) => line.rows, cell: (line) => line.rows.toLocaleString("en") },
-    ...TARGETS.map(meanColumn),
   ];
   if (strangers) columns.push({ name: "Unfamiliar", number: true, value: (line) => line.unfamiliar, cell: (line) => line.unfamiliar.toLocaleString("en") });
   if (failures) columns.push({ name: "Failed", number: true, value: (line) => line.failed, cell: (line) => line.failed.toLocaleString("en") });
-  table(place, lines, columns, caption, TARGETS.length ? { at: 2, sign: -1 } : null);
+  table(place, lines, columns, caption, TARGETS.length ? { at: 1, sign: -1 } : null);
 }
 /** Return a text that may be long, cut after a few lines. */
 function clamped(text) {
-  return make("span", { className: "clamp", title: text }, text);
+  return make("span", { className: "clamp", ...foreign(text) }, text);
+}
+/** Return the reasons why rows failed, the most frequent first. */
+function reasons() {
+  const often = new Map();
+  for (const row of data.ok.keys()) if (failed(row)) often.set(coded(data.reason, row), (often.get(coded(data.reason, row)) || 0) + 1);
+  const lines = [...often].sort((a, b) => b[1] - a[1]).slice(0, 20);
+  if (!lines.length) return [];
+  return [make("h2", {}, "Why rows failed"), make("ul", {}, ...lines.map(([why, n]) => make("li", {}, `${n.toLocaleString("en")} × ${why || "no reason given"}`)))];
 }
 function failedTable() {
   const lines = [...data.ok.keys()].filter(failed), place = byId("failed");
   if (!lines.length) { place.append(make("p", {}, "No row failed.")); return; }
-  const reasons = new Map();
-  for (const row of lines) reasons.set(coded(data.reason, row), (reasons.get(coded(data.reason, row)) || 0) + 1);
-  const often = [...reasons].sort((a, b) => b[1] - a[1]);
-  place.append(make("h2", {}, "Why"), make("ul", {}, ...often.slice(0, 20).map(([why, n]) => make("li", {}, `${n.toLocaleString("en")} × ${why || "no reason given"}`))));
+  place.append(...reasons());
   table(place, lines, [
     { name: "File", value: (row) => data.file[row], cell: (row) => data.file[row] },
     { name: "Reason", value: (row) => coded(data.reason, row), cell: (row) => coded(data.reason, row) },

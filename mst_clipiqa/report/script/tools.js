@@ -26,6 +26,8 @@ function scaleOf(name) {
   return { low, high, step: (high - low) / 20, share: (value) => Math.min(1, Math.max(0, (value - low) / (high - low))) };
 }
 const scale = Object.fromEntries(TARGETS.map((name) => [name, scaleOf(name)]));
+// Properties of a text in any language: it runs in its own direction, and a tooltip has all of it.
+const foreign = (text) => ({ dir: "auto", title: text });
 const inScale = (name) => (data.ranges[name] ? ` (${data.ranges[name].join(" to ")})` : "");
 
 // Thumbnails are in blocks at the end of the file; a block is split when one of its images is first shown.

@@ -29,19 +29,30 @@ function about(row) {
   const term = (name, value) => value !== "" && value !== null && value !== undefined && terms.append(make("dt", {}, name), make("dd", {}, value));
   for (const name of TARGETS) {
     const both = data.low_high[name] ? data.low_high[name][row] : [null, null];
-    const words = fixed(data[name][row]) + (both[0] === null ? "" : ` (90 % interval ${fixed(both[0])} to ${fixed(both[1])})`);
-    term(capital(name), make("span", {}, words, data[name][row] === null ? null : meterBar(name, row)));
+    const words = fixed(data[name][row]) + (both[0] === null ? "" : `, 90 % interval ${fixed(both[0])} to ${fixed(both[1])}`);
+    term(capital(name) + inScale(name), make("span", {}, words, data[name][row] === null ? null : meterBar(name, row)));
   }
-  term("Prompt", coded(data.prompt, row));
+  term("Prompt", foldable(coded(data.prompt, row)));
   term("Generator", coded(data.generator, row));
   term("Status", failed(row) ? make("span", { className: "bad" }, "failed") : "scored");
   term(failed(row) ? "Reason" : "Note", coded(data.reason, row));
   if (data.gate[row] !== null) term("Gate", shares([["coarse stream", data.gate[row]], ["fine stream", 1 - data.gate[row]]]));
   if (data.spread && data.spread[row] !== null) term("Spread", `${fixed(data.spread[row])} (standard deviation of the quality levels)`);
-  if (data.familiarity && data.familiarity[row] !== null) term("Familiarity", fixed(data.familiarity[row]) + (unfamiliar(row) ? " (unlike the training images, so its scores are less certain)" : ""));
-  term("Size", data.size[row]);
-  for (const [name, values] of Object.entries(data.extra)) term(name === "model" ? "Model" : name, values[row] === null ? "" : String(values[row]));
+  if (data.familiarity && data.familiarity[row] !== null) term("Familiarity (0 to 1)", fixed(data.familiarity[row]) + (unfamiliar(row) ? " (unlike the training images, so its scores are less certain)" : ""));
+  term("Size", data.size[row] && `${data.size[row]} pixels`);
+  for (const [name, values] of Object.entries(data.extra)) term(name === "model" ? "Model" : name, foldable(values[row] === null ? "" : String(values[row])));
   return [make("h2", { id: "viewer-name" }, data.file[row]), terms];
+}
+/** Return a text in its own direction; a long one is cut off until a button is clicked. */
+function foldable(text) {
+  if (!text) return "";
+  const words = make("span", { dir: "auto", style: { display: "block" } }, text);
+  if (text.length <= 400) return words;
+  words.style.display = "";
+  words.className = "clamp";
+  const all = make("button", { type: "button" }, "Show all");
+  all.addEventListener("click", () => { words.className = ""; words.tabIndex = -1; words.focus(); all.remove(); });
+  return make("div", { className: "long" }, words, all);
 }
 function original(row) {
   const link = data.link[row] && make("a", { href: data.link[row], target: "_blank", rel: "noopener noreferrer" }, "Open the original file");

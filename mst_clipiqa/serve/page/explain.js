@@ -1,7 +1,7 @@
 // Why an image got its score.
 
 import { call, form } from "./api.js";
-import { capital, make } from "./tools.js";
+import { capital, make, signed } from "./tools.js";
 
 /** Return a button that fetches an explanation and is replaced by it. */
 export function explainButton(file, result) {
@@ -55,6 +55,6 @@ function wordList(target, words) {
   const rows = words.map((one) => make("li", {},
     make("span", {}, one.word),
     make("span", { className: "meter both-ways", "aria-hidden": "true" }, bar(one)),
-    make("span", { className: "number" }, `${one.effect < 0 ? "−" : "+"}${Math.abs(one.effect).toFixed(2)}`)));
+    make("span", { className: "number" }, signed(one.effect))));
   return make("div", {}, make("h3", {}, `What each word adds to ${target}`), make("ul", { className: `levels ${target}` }, ...rows));
 }

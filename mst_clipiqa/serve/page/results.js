@@ -68,6 +68,6 @@ function facts(result) {
   const size = result.width ? `${result.width} × ${result.height} pixels` : "";
   const known = result.familiarity === null ? "" : `Familiarity: ${fixed(result.familiarity)}`;
   const lines = [make("p", { className: "soft small" }, [size, known].filter(Boolean).join(" · "))];
-  if (result.prompt) lines.unshift(make("p", { className: "soft small clamp", title: result.prompt }, `Prompt: ${result.prompt}`));
+  if (result.prompt) lines.unshift(make("p", { className: "soft small clamp", title: result.prompt }, "Prompt: ", make("bdi", {}, result.prompt)));
   return lines;
 }
