@@ -84,8 +84,9 @@ def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:
         ) from error
     if known != identity:
         different = sorted(key for key in identity if known.get(key) != identity[key])
+        is_one = different in (["head"], ["recipe"])
         raise UsageError(
-            f"Expected a checkpoint of this training in {path}, but its {', '.join(different)} differ: "
+            f"Expected a checkpoint of this training in {path}, but its {', '.join(different)} {'differs' if is_one else 'differ'}: "
             "choose another folder, or delete the file to start over."
         )
     return run
