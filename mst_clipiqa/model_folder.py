@@ -25,7 +25,7 @@ from mst_clipiqa.errors import DataError, ModelError, nearest, shown
 from mst_clipiqa.evaluate import Reference, Widening
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
-from mst_clipiqa.tables.atomic import write_atomically
+from mst_clipiqa.tables.atomic import write_together
 
 MODEL_FORMAT = 1
 REFERENCE_FILE = "reference.safetensors"
@@ -110,34 +110,34 @@ def prompt_hash(prompt: str) -> str:
     return hashlib.sha256(same_text(prompt).encode("utf-8", "replace")).hexdigest()[:HASH_DIGITS]
 
 
-def save(model: TrainedModel, folder: Path, card: str) -> None:
-    """Write a model folder; each file is replaced atomically.
+def save(model: TrainedModel, folder: Path, card: str, others: Mapping[str, bytes] | None = None) -> None:
+    """Write a model folder; its files appear together, so that a kill leaves the older model or the new one.
 
     Args:
         model: what to write.
         folder: created if missing; files of an older model in it are replaced.
         card: the text of README.md: data, protocol, results.
+        others: name -> content of files that belong to this model besides.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {
         f"{target}.{name}": tensor.detach().contiguous().cpu()
         for target, part in model.parts.items()
         for name, tensor in part.state_dict().items()
     }
-    reference = None if model.reference is None else safetensors.numpy.save(model.reference.to_arrays())
-    named = hashlib.sha256(reference).hexdigest() if reference else ""
+    files = {
+        **(others or {}),
+        "model.safetensors": safetensors.torch.save(weights, metadata={"format": "pt"}),
+        "trained_on.json": trained_on_json(model.trained_on),
+        "README.md": card.encode(),
+    }
+    if model.reference is not None:
+        files[REFERENCE_FILE] = safetensors.numpy.save(model.reference.to_arrays())
+    named = hashlib.sha256(files[REFERENCE_FILE]).hexdigest() if REFERENCE_FILE in files else ""
     config = dataclasses.asdict(model.config) | {"reference": named}
-    write_atomically(folder / "model.safetensors", safetensors.torch.save(weights, metadata={"format": "pt"}))
-    save_trained_on(model.trained_on, folder)
-    write_card(folder, card)
-    if reference:
-        write_atomically(folder / REFERENCE_FILE, reference)
-    write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-
-
-def write_card(folder: Path, card: str) -> None:
-    """Write the README.md of a model folder."""
-    write_atomically(folder / "README.md", card.encode())
+    files["config.json"] = (json.dumps(config, indent=2) + "\n").encode()
+    write_together({folder / name: data for name, data in files.items()})
+    if not named:
+        (folder / REFERENCE_FILE).unlink(missing_ok=True)  # of an older model
 
 
 def load(folder: Path) -> TrainedModel:
@@ -178,10 +178,9 @@ def _reference(config: ModelConfig, folder: Path) -> Reference | None:
     return found
 
 
-def save_trained_on(seen: TrainedOn, folder: Path) -> None:
-    """Write what a model or encoders were trained on into their folder."""
-    lists = {"images": sorted(seen.images), "prompts": sorted(seen.prompts)}
-    write_atomically(folder / "trained_on.json", (json.dumps(lists) + "\n").encode())
+def trained_on_json(seen: TrainedOn) -> bytes:
+    """Return ``trained_on.json``: what a model or encoders were trained on."""
+    return (json.dumps({"images": sorted(seen.images), "prompts": sorted(seen.prompts)}) + "\n").encode()
 
 
 def load_trained_on(folder: Path) -> TrainedOn:

@@ -26,7 +26,6 @@ from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
 from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.scoring.predictor import Predictor
-from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.contamination import trained_on, union
 
 REPORT = "adapt.json"
@@ -162,11 +161,8 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
     reference = None if moving.features_move else model.reference
     saved = dataclasses.replace(model, config=config, trained_on=together, reference=reference)
     report = summary(job, found)
-    job.out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_atomically(job.out / name, content)
-    write_atomically(job.out / REPORT, (json.dumps(report, indent=1) + "\n").encode())
-    save(saved, job.out, adapted_card(saved.config, report))
+    files[REPORT] = (json.dumps(report, indent=1) + "\n").encode()
+    save(saved, job.out, adapted_card(saved.config, report), files)
 
 
 def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:

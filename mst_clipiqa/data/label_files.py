@@ -24,7 +24,7 @@ class LabelRow:
 
     Attributes:
         where: the line and the file, for messages: "line 3 of data.csv".
-        cells: column in lower case -> text.
+        cells: column in lower case, with underscores for spaces -> text.
     """
 
     where: str
@@ -128,7 +128,7 @@ def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], heade
         if not any(cells):
             continue
         if columns is None:
-            first = [cell.casefold() for cell in cells]
+            first = ["_".join(cell.casefold().split()) for cell in cells]
             if not (names_an_image(cells) or (header and header not in first)):
                 columns = first
                 continue
@@ -137,8 +137,21 @@ def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], heade
             raise DataError(
                 f"Expected {len(columns)} cells in {where}, got {len(cells)}: quote cells that hold {line.delimiter}."
             )
-        rows.append(LabelRow(where, dict(zip(columns, cells, strict=True))))
+        rows.append(LabelRow(where, _cells_of(columns, cells, where)))
     return rows
+
+
+def _cells_of(columns: Sequence[str], cells: Sequence[str], where: str) -> dict[str, str]:
+    """Return column -> cell; DataError if two columns of one name differ, as nobody knows which one is meant."""
+    found: dict[str, str] = {}
+    for column, cell in zip(columns, cells, strict=True):
+        if column and found.get(column, cell) != cell:
+            raise DataError(
+                f"Expected one column {shown(column)} in {where}, got two, which hold {shown(found[column])} and "
+                f"{shown(cell)}: rename one of them."
+            )
+        found[column] = cell
+    return found
 
 
 def _text(cell: str, where: str) -> str:

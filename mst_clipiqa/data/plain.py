@@ -158,7 +158,7 @@ def _rating(
         where=row.where,
         targets={target: number(row, columns, name) for target, columns in has.items()},
         prompt=plain_prompt(row.get(INFO.prompt_column)),
-        deviations={t: value for t, value in deviations(row, INFO).items() if t in has},
+        deviations={t: value for t, value in deviations(row, INFO, name).items() if t in has},
         split=PART_NAMES.get(said) if said else split,
         style=row.get(("style",)) or "",
         group=row.get(GROUP_COLUMNS) or None,

@@ -97,15 +97,15 @@ def rating(row: LabelRow, info: SetInfo, split: str | None = None) -> Rating:
         where=row.where,
         targets={t: number(row, c, name) for t, c in info.targets.items() if row.get(c) is not None},
         prompt=plain_prompt(row.get(info.prompt_column)),
-        deviations=deviations(row, info),
+        deviations=deviations(row, info, name),
         split=split,
         style=style,
     )
 
 
-def deviations(row: LabelRow, info: SetInfo) -> dict[str, float]:
-    """Return the standard deviations in a row; empty cells are left out."""
-    return {t: number(row, c, t) for t, c in info.deviations.items() if row.get(c)}
+def deviations(row: LabelRow, info: SetInfo, name: str) -> dict[str, float]:
+    """Return the standard deviations in the row of an image; empty cells are left out."""
+    return {t: number(row, c, name) for t, c in info.deviations.items() if row.get(c)}
 
 
 def plain_prompt(text: str | None) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +14,7 @@ from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapsho
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import ModelError, UsageError, brief, shown
-from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save, save_trained_on
+from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save, trained_on_json
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE
 
 MINI_MODEL = MINI.parent
@@ -22,9 +22,14 @@ ZERO_SHOT = "zero-shot:"
 ENCODER_FOLDER = "encoders"
 """The folder beside a model's weights that holds its encoders, if they are small enough to go with it."""
 
+_SEEN = "trained_on.json"
+_ENCODERS = (*SMALL_FILES, RANGES_FILE)  # not all encoders can compute in int8
+_OF_TRAINING = ("training.json", "split.json", "adapt.json")
+"""What ``train`` and ``adapt`` write about their work; a saved copy has none of it."""
+
 _NEEDED = ("config.json", "model.safetensors")
-_WRITTEN = (*_NEEDED, "README.md", "trained_on.json")
-_ADDED = ("README.md", "trained_on.json", REFERENCE_FILE, CALIBRATION_FILE, *ADAPTER_FILES)
+_WRITTEN = (*_NEEDED, "README.md", _SEEN)
+_ADDED = ("README.md", _SEEN, REFERENCE_FILE, CALIBRATION_FILE, *ADAPTER_FILES)
 _WANTED = (*_NEEDED, *_ADDED, f"{ENCODER_FOLDER}/*.json")
 _DOWNLOADED = (*_WANTED, f"{ENCODER_FOLDER}/*.safetensors")
 
@@ -144,29 +149,41 @@ def save_pretrained(model: TrainedModel, source: str, folder: str | Path) -> Non
 
 
 def _write(model: TrainedModel, source: str, folder: Path) -> None:
-    card, others = f"# {model.config.name}\n", []
-    if model.folder is not None and model.config.encoders.adapter and model.folder.resolve() != folder.resolve():
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ADAPTER_FILES:
-            shutil.copyfile(model.folder / name, folder / name)
+    card, others = f"# {model.config.name}\n", _encoder_files(source)
     if model.folder is not None:
-        others = [path for name in model.config.targets if (path := model.folder / f"{name}.png").is_file()]
         written = model.folder / "README.md"
         card = written.read_text(encoding="utf-8", errors="replace") if written.is_file() else card
-        others += [path for path in (model.folder / CALIBRATION_FILE,) if path.is_file()]
-    save(model, folder, card)
-    for other in others:  # curves, which the card shows, and the calibration
-        if other.parent.resolve() != folder.resolve():
-            shutil.copyfile(other, folder / other.name)
+        names = [*(ADAPTER_FILES if model.config.encoders.adapter else ()), CALIBRATION_FILE]
+        names += [f"{target}.png" for target in model.config.targets]  # curves, which the card shows
+        others |= {name: path.read_bytes() for name in names if (path := model.folder / name).is_file()}
+    is_another = model.folder is None or model.folder.resolve() != folder.resolve()
+    older = _files_of_older(folder) if is_another else []
+    save(model, folder, card, others)
+    for name in older:
+        if name not in others:
+            (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it may hold files that are not ours
+        (folder / ENCODER_FOLDER).rmdir()
+
+
+def _encoder_files(source: str) -> dict[str, bytes]:
+    """Return what goes into a model folder of small encoders, name -> content; empty for others."""
     brought = _small(source)
-    if brought is None or brought.resolve() == (folder / ENCODER_FOLDER).resolve():
-        return
-    (folder / ENCODER_FOLDER).mkdir(exist_ok=True)
-    for file in (*SMALL_FILES, RANGES_FILE):
-        if (brought / file).is_file():  # not all encoders can compute in int8
-            shutil.copyfile(brought / file, folder / ENCODER_FOLDER / file)
+    if brought is None:
+        return {}
     seen = load_trained_on(MINI_MODEL if brought == MINI else brought)
-    save_trained_on(seen, folder / ENCODER_FOLDER)
+    found = {name: path.read_bytes() for name in _ENCODERS if (path := brought / name).is_file()}
+    return {f"{ENCODER_FOLDER}/{name}": data for name, data in (found | {_SEEN: trained_on_json(seen)}).items()}
+
+
+def _files_of_older(folder: Path) -> list[str]:
+    """Return the names of files that may describe the model in a folder and would not fit another one."""
+    if not _is_model(folder):
+        return []
+    targets = json.loads((folder / "config.json").read_bytes())["targets"]
+    encoders = [f"{ENCODER_FOLDER}/{name}" for name in (*_ENCODERS, _SEEN)]
+    curves = [f"{target}.png" for target in targets if str(target).isidentifier()]
+    return [*ADAPTER_FILES, CALIBRATION_FILE, *_OF_TRAINING, *encoders, *curves]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +45,43 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that appears whole or not at all; see ``atomic``."""
     with atomic(path) as file:
         file.write(data)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files of which each describes the others: all are written before the first appears under its name.
+
+    Args:
+        files: path -> content; they appear in this order. Folders are made if missing.
+
+    Raises:
+        OSError: the disk is full or gone; then all are as they were.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in reversed(list(files)):  # the stack is left in reverse order
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(atomic(path))
+            file.write(files[path])
+            file.flush()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove unfinished files that killed processes of this machine left in a folder."""
+    if os.name != "posix":  # elsewhere a process cannot be looked for without harm
+        return
+    for path in folder.glob(f".*.{platform.node()}.*.part"):
+        number = path.name.split(".")[-2]
+        if number.isdecimal() and not _runs(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it belongs to another user
+        pass
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -27,7 +27,7 @@ from mst_clipiqa.evaluate import (
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native
-from mst_clipiqa.model_folder import Target, TrainedModel, save, write_card
+from mst_clipiqa.model_folder import Target, TrainedModel, save
 from mst_clipiqa.train.agreement import baseline_srcc, evaluate_records
 from mst_clipiqa.train.calibrate import Calibrating, describe, halves, scores, widen
 from mst_clipiqa.train.card import card
@@ -37,7 +37,7 @@ from mst_clipiqa.train.curves import draw_history
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import Fitted, fit
 from mst_clipiqa.train.job import TrainingJob
-from mst_clipiqa.train.joining import CHECKPOINT, SPLIT_FILE, joined, older_model
+from mst_clipiqa.train.joining import CHECKPOINT, SPLIT_FILE, config_of, finish, joined, make_way, older_model
 from mst_clipiqa.train.preferences import all_differences, pair_features, put_on_scale
 from mst_clipiqa.train.training_file import read_training, write_training
 
@@ -101,7 +101,8 @@ def build(
         The result; None if the split has no test part.
 
     Raises:
-        UsageError: the folder holds files that are not those of a model, or another split.
+        UsageError: the folder holds files that are not those of a model, or another split; or another process saves a
+            model there meanwhile.
         DataError: too few images have a rating of the target.
         ModelError: a file of the folder is damaged, or its model has other encoders.
     """
@@ -109,18 +110,19 @@ def build(
         job.split.check_rated(job.target, "train", "validation")
     elif job.has_ratings:  # pairs can select the epoch, but only ratings give the scale
         job.split.check_rated(job.target, "train")
-    older = older_model(job, encoder)
+    older, config = older_model(job, encoder), config_of(job.out)
     job.out.mkdir(parents=True, exist_ok=True)
     kept = older.reference if older else None  # the intervals of the other targets depend on it
     learnt = learn(job.usable.for_training(), job, encoder, bar, kept, log=log)
+    make_way(job.out, config, job.target)
     saved = joined(job, encoder, older, (_target(job, learnt), learnt.fitted.model, learnt.reference))
-    save(saved, job.out, card(saved.config, job.split.protocol, {}))
+    others = {name: entry for name, entry in read_training(job.out).items() if older and name != job.target}
+    save(saved, job.out, card(saved.config, job.split.protocol, others))
     job.split.save(job.out / SPLIT_FILE)
     result = measure(saved, job, encoder, bar) if job.split.test else None
     write_training(job.out, job.target, _entry(job, encoder, learnt, result))
     draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
-    write_card(job.out, card(saved.config, job.split.protocol, read_training(job.out)))
-    (job.out / CHECKPOINT).unlink(missing_ok=True)
+    finish(job.out, card(saved.config, job.split.protocol, read_training(job.out)))
     return result
 
 

@@ -84,8 +84,9 @@ def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:
         ) from error
     if known != identity:
         different = sorted(key for key in identity if known.get(key) != identity[key])
+        what = f"{', '.join(different)} {'differs' if different in (['head'], ['recipe']) else 'differ'}"
         raise UsageError(
-            f"Expected a checkpoint of this training in {path}, but its {', '.join(different)} differ: "
+            f"Expected a checkpoint of this training in {path}, but its {what}: "
             "choose another folder, or delete the file to start over."
         )
     return run

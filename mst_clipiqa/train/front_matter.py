@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mst_clipiqa.encoders import named_encoders
 from mst_clipiqa.encoders.hub import HUB_ID
@@ -86,7 +87,7 @@ def front_matter(
         tags=list(TAGS),
         datasets=list(dict.fromkeys(data)) or None,
         metrics=list(metrics),
-        base_model=[part for part in named if HUB_ID.fullmatch(part)] or None,
+        base_model=[part for part in named if HUB_ID.fullmatch(part) and not Path(part).exists()] or None,
         model_name=name if results else None,
         eval_results=results or None,
     )

@@ -7,6 +7,7 @@ say which part an image belongs to.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from mst_clipiqa.encoders.checks import read_json
 from mst_clipiqa.errors import ModelError, UsageError
@@ -14,13 +15,18 @@ from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load
+from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.folders import check_model_output
+from mst_clipiqa.scoring.granular_encoding import calibration_path
+from mst_clipiqa.tables.atomic import remove_leftovers, write_atomically
+from mst_clipiqa.train.card import card
 from mst_clipiqa.train.contamination import trained_on, union
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
 
 CHECKPOINT = "checkpoint.pt"
 SPLIT_FILE = "split.json"
+EDITED_CARD = "README.old.md"
 
 
 def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
@@ -83,3 +89,61 @@ def joined(
     config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
     parts = {**older.parts, job.target: part}
     return TrainedModel(config, parts, union([older.trained_on, seen]), reference=reference)
+
+
+def config_of(folder: Path) -> bytes:
+    """Return the content of config.json, by which another process's save shows; empty without one."""
+    path = folder / "config.json"
+    return path.read_bytes() if path.is_file() else b""
+
+
+def edited_card(folder: Path, target: str) -> str | None:
+    """Return the card of a model folder if somebody has edited it; None if it is as ``train`` wrote it.
+
+    Args:
+        folder: may be missing, or hold no model.
+        target: whose training may have been killed before its results went into the card.
+    """
+    written = folder / "README.md"
+    if not config_of(folder) or not written.is_file():
+        return None
+    config, entries = load(folder).config, read_training(folder)
+    path = folder / SPLIT_FILE
+    split = read_json(path.read_bytes(), path) if path.is_file() else {}
+    protocol = str(split.get("protocol", "")) if isinstance(split, dict) else ""
+    without = {name: entry for name, entry in entries.items() if name != target}
+    text = written.read_text(encoding="utf-8", errors="replace")
+    return None if text in (card(config, protocol, some) for some in (entries, without)) else text
+
+
+def make_way(folder: Path, config: bytes, target: str) -> None:
+    """Prepare a folder for the new model: a card that somebody has edited moves to another name.
+
+    Args:
+        folder: where the model goes.
+        config: ``config_of`` the folder when this training began.
+        target: what was trained.
+
+    Raises:
+        UsageError: another process has saved a model there since, which this one would replace.
+    """
+    if config_of(folder) != config:
+        raise UsageError(
+            f"Expected {folder} as it was when this training began, got a model that another process has saved there "
+            "since: run the command again."
+        )
+    text = edited_card(folder, target)
+    if text is not None:
+        write_atomically(folder / EDITED_CARD, text.encode())
+
+
+def finish(folder: Path, text: str) -> None:
+    """Write the card, and remove what is of no more use: checkpoint, leftovers of kills, an older calibration."""
+    write_atomically(folder / "README.md", text.encode())
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    remove_leftovers(folder)
+    path = calibration_path(folder)
+    try:
+        Calibration.load(path, load(folder))
+    except ModelError:  # it was measured on other weights
+        path.unlink(missing_ok=True)

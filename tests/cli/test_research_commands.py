@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def model(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     run(*base, "--target", "quality", "--head", "template", "--validation-share", 0.3)
     run(*base, "--target", "correspondence", "--head", "prompt", "--validation-share", 0.3)
     return out
+
+
+def test_train_says_where_an_edited_card_went(model: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(model, tmp_path / "toy")
+    again = ["--data", "csv", "--root", data, "--range", 0, 5, "-o", out, "--cache", cache, *QUICK, "--quiet"]
+    again += ["--target", "quality", "--head", "template", "--validation-share", 0.3]
+    assert "README" not in run("train", *again).stderr
+    (out / "README.md").write_text("My own words.")
+    assert (
+        f"Note: README.md had been edited; that text is now in {out / 'README.old.md'}." in run("train", *again).stderr
+    )
+    assert (out / "README.old.md").read_text() == "My own words."
 
 
 def test_train_makes_a_folder_of_two_targets_that_scores(model: Path, data: Path, tmp_path: Path) -> None:

@@ -275,3 +275,25 @@ def test_rows_of_json_may_lack_a_key(tmp_path: Path) -> None:
         ({"quality": 2.0, "correspondence": 4.0}, "test"),
         ({"correspondence": 1.0}, "train"),
     ]
+
+
+def test_column_names_may_have_spaces_for_underscores(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "Image  Name,MOS Quality,Mos Align", "a.png,3.5,2")
+    (record,) = load("csv", tmp_path, images=False).records
+    assert (record.name, record.targets) == ("a.png", {"quality": 3.5, "correspondence": 2.0})
+
+
+def test_two_columns_of_one_name_must_agree(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "file,mos,MOS,", "a.png,3,3,x", "b.png,3,4,y")
+    message = r"^Expected one column 'mos' in line 3 of mine\.csv, got two, which hold '3' and '4': rename one of them"
+    with pytest.raises(DataError, match=message):
+        load("csv", tmp_path, images=False)
+    write(tmp_path / "mine.csv", "file,mos,MOS,,", "a.png,3,3,x,y", "b.png,4,4,y,z")
+    assert [r.targets["quality"] for r in load("csv", tmp_path, images=False).records] == [3.0, 4.0]
+
+
+def test_a_wrong_deviation_is_said_of_its_image(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "file,quality,std_quality", "a.png,3,nan")
+    message = r"^Expected a number in column 'std_quality' in line 2 of mine\.csv \(a\.png\), got 'nan'"
+    with pytest.raises(DataError, match=message):
+        load("csv", tmp_path, images=False)

@@ -21,33 +21,12 @@ from mst_clipiqa.train.build import build
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import read_training, write_training
-from tests.fakes import FakePair, rated_set
+from tests.fakes import FakePair
 from tests.train.test_train import job, no_bar
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return rated_set(tmp_path_factory.mktemp("rated"), prompts=16)
 
 
 def train(what: TrainingJob) -> None:
     build(what, ImageEncoder(FakePair()), no_bar)
-
-
-@pytest.fixture(scope="module")
-def model(rated: RatedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("models") / "toy"
-    train(job(rated, out))
-    return out
-
-
-@pytest.fixture
-def copy(model: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "copy"
-    folder.mkdir()
-    for path in model.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

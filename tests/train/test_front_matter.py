@@ -146,3 +146,11 @@ def test_the_card_of_mini_begins_with_its_figures() -> None:
         measured = figures["development"][target]
         assert values[f"SRCC of {target}"] == round(measured["srcc"]["value"], 4)
         assert values[f"PLCC of {target}"] == round(measured["plcc"], 4)
+
+
+def test_a_folder_that_reads_like_a_hub_id_is_no_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "encoders" / "coarse").mkdir(parents=True)
+    text = front_matter("mine", "encoders/coarse,openai/clip-vit-base-patch16", [])
+    assert "encoders/coarse" not in text
+    assert "- openai/clip-vit-base-patch16" in text or "base_model: openai/clip-vit-base-patch16" in text

@@ -94,7 +94,7 @@ def test_stop_and_resume_ends_in_the_same_weights(
 
 def test_a_checkpoint_of_another_training_is_refused(rated: RatedSet, table: FeatureTable, tmp_path: Path) -> None:
     fitted(rated, table, "template", QUICK, tmp_path / "c.pt")
-    with pytest.raises(UsageError, match=r"Expected a checkpoint of this training in .*c\.pt, but its recipe differ"):
+    with pytest.raises(UsageError, match=r"Expected a checkpoint of this training in .*c\.pt, but its recipe differs:"):
         fitted(rated, table, "template", replace(QUICK, margin=0.2), tmp_path / "c.pt")
 
 
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_another_target_or_encoder_is_refused(
     parts = [rated_features(table, p, "quality", "template", (0, 5)) for p in (split.train, split.validation)]
     fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
     parts[which] = other(parts[which])
-    with pytest.raises(UsageError, match=rf"checkpoint of this training in .*c\.pt, but its {differs} differ"):
+    with pytest.raises(UsageError, match=rf"checkpoint of this training in .*c\.pt, but its {differs} differs?:"):
         fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
 
 
@@ -436,7 +436,7 @@ def test_a_checkpoint_of_other_prompts_is_refused(
     fitted(rated, table, head, replace(QUICK, epochs=1), tmp_path / "c.pt")
     prompts = replace(table.prompts, tokens=table.prompts.tokens.flip(0))
     other = replace(table, prompts=prompts, templates=table.templates.flip(0))
-    with pytest.raises(UsageError, match="but its texts differ"):
+    with pytest.raises(UsageError, match="but its texts differ:"):
         fitted(rated, other, head, replace(QUICK, epochs=1), tmp_path / "c.pt")
 
 

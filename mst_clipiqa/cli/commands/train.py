@@ -60,6 +60,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     from mst_clipiqa.train.curves import check_drawing
     from mst_clipiqa.train.experiment_log import check_log, experiment_log
     from mst_clipiqa.train.job import TrainingJob
+    from mst_clipiqa.train.joining import EDITED_CARD, edited_card
 
     check_drawing()
     check_log(flags["log"])
@@ -71,9 +72,12 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
         rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"], preferences=preferences
     )
     encoder = image_encoder(flags["encoders"], flags)
+    edited = edited_card(output, job.target) is not None
     run = f"{output.resolve().name}-{flags['target']}"
     with experiment_log(flags["log"], run, recipe, output) as log:
         result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log)
+    if edited:
+        click.echo(f"Note: README.md had been edited; that text is now in {output / EDITED_CARD}.", err=True)
     if quiet:
         return
     for line in _summary(result, job) if result else []:

@@ -1,0 +1,32 @@
+"""A rated set, a model folder trained on it, and a copy of that folder for each test that changes it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mst_clipiqa.data import RatedSet
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.train.build import build
+from tests.fakes import FakePair, rated_set
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
+    return rated_set(tmp_path_factory.mktemp("rated"), prompts=16)
+
+
+@pytest.fixture(scope="module")
+def model(rated: RatedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.train.test_train import job, no_bar
+
+    out = tmp_path_factory.mktemp("models") / "toy"
+    build(job(rated, out), ImageEncoder(FakePair()), no_bar)
+    return out
+
+
+@pytest.fixture
+def copy(model: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(model, tmp_path / "copy")
