@@ -111,7 +111,7 @@ def prompt_hash(prompt: str) -> str:
 
 
 def save(model: TrainedModel, folder: Path, card: str, others: Mapping[str, bytes] | None = None) -> None:
-    """Write a model folder; its files appear together, so that a kill leaves the older model or the new one.
+    """Write a model folder: all its files first, then their names, so that a kill while writing spoils nothing.
 
     Args:
         model: what to write.

@@ -50,11 +50,13 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_together(files: Mapping[Path, bytes]) -> None:
     """Write files of which each describes the others: all are written before the first appears under its name.
 
+    Only a kill during the renames, which follow right after one another, leaves some files new and others old.
+
     Args:
         files: path -> content; they appear in this order. Folders are made if missing.
 
     Raises:
-        OSError: the disk is full or gone; then all are as they were.
+        OSError: the disk is full; then all are as they were.
     """
     with contextlib.ExitStack() as stack:
         for path in reversed(list(files)):  # the stack is left in reverse order

@@ -77,7 +77,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     with experiment_log(flags["log"], run, recipe, output) as log:
         result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log)
     if edited:
-        click.echo(f"Note: README.md had been edited; that text is now in {output / EDITED_CARD}.", err=True)
+        click.echo(f"Note: README.md was not as train writes it; its text is now in {output / EDITED_CARD}.", err=True)
     if quiet:
         return
     for line in _summary(result, job) if result else []:
