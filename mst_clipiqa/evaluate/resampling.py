@@ -221,9 +221,8 @@ def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
     step = max(1, COUNTS_AT_ONCE // max(len(index), 1))
     for start in range(0, how.resamples if groups else 0, step):
         rows = min(step, how.resamples - start)
-        counts = np.empty((rows, groups), dtype=np.uint32)
-        for resample in counts:
-            resample[:] = np.bincount(generator.integers(groups, size=groups), minlength=groups)
+        drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
         by_group = np.asfortranarray(counts, dtype=np.float64)
         # Image by image in memory, so that sums over them add up in one order, whatever a group holds.
         yield by_group if groups == len(index) else np.take(by_group.T, index, axis=0).T
