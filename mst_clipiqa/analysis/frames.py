@@ -17,6 +17,8 @@ def mean_of_frames(rows: Sequence[Row], columns: Collection[str]) -> list[Row]:
         columns: scores, of which the mean over the frames is taken, and of their intervals' ends; all other cells are
             the first frame's.
     """
+    if not any(_FRAME in row for row in rows):  # as in nearly every table
+        return list(rows)
     groups: dict[tuple[str, ...], list[Row]] = {}
     for place, row in enumerate(rows):
         is_frame = text(row, _FRAME).strip() if _FRAME in row else ""

@@ -14,7 +14,7 @@ from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of, plural_of, unit_of
 from mst_clipiqa.analysis.rows import Row, models_of, need_columns, need_one_model, number, prompt_of, split_failed
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, counted, shown
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval
 from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling
 
@@ -131,10 +131,28 @@ def check_failures(rows: Sequence[Row], most: str) -> Checked:
     return Checked("--max-failed", passed, f"{counts}, at most {most.strip()} allowed", failed, limit=float(limit))
 
 
-def check_count(rows: Sequence[Row], least: int) -> Checked:
-    """Check how many rows have been scored."""
-    scored = len(split_failed(rows)[0])
-    words = f"{scored:,} row{' is' if scored == 1 else 's are'} scored, at least {least:,} required"
+def check_count(rows: Sequence[Row], least: int, columns: Sequence[str] = ()) -> Checked:
+    """Check how many rows have been scored.
+
+    Args:
+        rows: the table.
+        least: the lowest number that passes.
+        columns: what the other conditions are about: a row counts if it has a value, and the column with the fewest
+            decides. Without any, a row counts if it has any score, or if the table has no column of scores.
+
+    Raises:
+        DataError: a cell is not a number where one is needed.
+    """
+    good = split_failed(rows)[0]
+    if columns:
+        counts = {column: sum(number(row, column) is not None for row in good) for column in columns}
+        column = min(counts, key=lambda name: counts[name])
+        scored, what = counts[column], f" {'has' if counts[column] == 1 else 'have'} a value of {column}"
+    else:
+        scores = [target for target in TARGETS if any(target in row for row in good)]
+        scored = sum(not scores or any(number(row, target) is not None for target in scores) for row in good)
+        what = f" {'is' if scored == 1 else 'are'} scored"
+    words = f"{counted(scored, 'row')}{what}, at least {least:,} required"
     return Checked("--min-count", scored >= least, words, scored, limit=least)
 
 

@@ -76,7 +76,8 @@ def folder_of(rows: Sequence[Row]) -> str:
 
     Failed rows count too: which folder it is must not depend on which images failed.
     """
-    files = map(_path, rows)
+    # Of many files in one folder, one is taken apart: that is slow.
+    files = map(PurePosixPath, {_beside(file): file for file in map(_posix, rows)}.values())
     folders = [str(file.parent) for file in files if file.name]
     mixed = len({folder.startswith("/") for folder in folders}) != 1  # of these, or of none, there is no common folder
     return "" if mixed else os.path.commonpath(folders)
@@ -84,12 +85,18 @@ def folder_of(rows: Sequence[Row]) -> str:
 
 def name_in(row: Row, folder: str) -> str:
     """Return the file of a row below the folder; empty if the row names no file."""
-    file = _path(row)
+    file = PurePosixPath(_posix(row))
     return str(file.relative_to(folder)) if file.name else ""
 
 
-def _path(row: Row) -> PurePosixPath:
-    return PurePosixPath(text(row, "file").replace("\\", "/"))
+def _posix(row: Row) -> str:
+    return text(row, "file").replace("\\", "/")
+
+
+def _beside(file: str) -> tuple[str, str, bool]:
+    """Return what is equal for files of one folder."""
+    folder, slash, name = file.rpartition("/")
+    return folder, slash, name in ("", ".")  # in "a/b/" and "a/b/." the file is b
 
 
 def unit_of(prompts: int, values: int) -> str:
@@ -118,17 +125,23 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, als
         also: further columns that a pair must share.
     """
     values: dict[Key, list[float]] = {}
-    prompts = set()
+    prompts = 0
     for place, row in enumerate(rows):
-        value, prompt = number(row, target), prompt_of(row)
-        name = {"prompt": prompt, "file": name_in(row, folder), "none": prompt or f"\0{place}"}[pairing]
-        if value is None or not name:
+        value = number(row, target)
+        if value is None:
             continue
-        key = (name, *shared_by(row, also))
-        values.setdefault(key, []).append(value)
-        if prompt and pairing != "file":
-            prompts.add(key)
-    return Side({key: math.fsum(some) / len(some) for key, some in values.items()}, len(prompts))
+        prompt = prompt_of(row)
+        name = name_in(row, folder) if pairing == "file" else prompt
+        if pairing == "none" and not prompt:
+            name = f"\0{place}"
+        if not name:
+            continue
+        key = (name, *shared_by(row, also)) if also else (name,)
+        if key not in values:
+            values[key] = []
+            prompts += bool(prompt) and pairing != "file"
+        values[key].append(value)
+    return Side({key: math.fsum(some) / len(some) for key, some in values.items()}, prompts)
 
 
 def difference_of_sides(old: Side, new: Side, pairing: Pairing, how: Resampling) -> tuple[Side, Side, Interval] | None:

@@ -7,14 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mst_clipiqa.analysis.rows import Row
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.stdin import as_stdin
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
-from mst_clipiqa.tables.table import TABLE_SUFFIXES, read_table
+from mst_clipiqa.tables.reading import TABLE_SUFFIXES, Table, read_table
 
 
-def read_scores(source: str | Path) -> list[Row]:
+def read_scores(source: str | Path) -> Table:
     """Return the rows of a table of scores.
 
     Args:
@@ -36,7 +35,7 @@ def read_scores(source: str | Path) -> list[Row]:
             f"Expected a table of scores ({', '.join(TABLE_SUFFIXES)}), a folder of images, or - for stdin, "
             f"got {found}: {shown(path)}."
         )
-    return list(read_table(path))
+    return read_table(path)
 
 
 def folders_of(source: str | Path, images: Path | None) -> list[Path]:
@@ -54,7 +53,7 @@ def is_parts(path: Path) -> bool:
     return path.is_dir() and ((path / RUN_MANIFEST).is_file() or any(path.glob("part-*.parquet")))
 
 
-def _from_parts(folder: Path) -> list[Row]:
+def _from_parts(folder: Path) -> Table:
     manifest = folder / RUN_MANIFEST
     try:
         state = json.loads(manifest.read_text(encoding="utf-8"))["state"] if manifest.is_file() else "complete"
@@ -67,10 +66,11 @@ def _from_parts(folder: Path) -> list[Row]:
             f"Expected the parts of a finished run in {shown(folder)}, got those of an unfinished one: repeat its "
             "score-cluster command."
         )
-    return [row for path in sorted(folder.glob("part-*.parquet")) for row in read_table(path)]
+    parts = [read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
+    return Table((row for part in parts for row in part), dict.fromkeys(name for part in parts for name in part.head))
 
 
-def _from_stdin() -> list[Row]:
+def _from_stdin() -> Table:
     """Return the rows of a table on stdin; its first bytes show its format."""
     content = sys.stdin.buffer.read()
     suffix = ".parquet" if content.startswith(b"PAR1") else ".jsonl" if content.lstrip()[:1] == b"{" else ".csv"
@@ -80,6 +80,6 @@ def _from_stdin() -> list[Row]:
         path = Path(folder) / f"stdin{suffix}"
         path.write_bytes(content)
         try:
-            return list(read_table(path))
+            return read_table(path)
         except DataError as error:
             raise DataError(as_stdin(str(error), path)) from error

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown, some_of
 from mst_clipiqa.tables.cells import AsWritten
+from mst_clipiqa.tables.reading import Table
 
 Row = Mapping[str, Any]
 GeneratorFrom = Literal["column", "name", "folder"]
@@ -63,6 +64,8 @@ def number(row: Row, column: str) -> float | None:
 def text(row: Row, column: str) -> str:
     """Return a cell as text; empty if there is none."""
     cell = row.get(column)
+    if type(cell) is str:  # nearly always
+        return cell
     if isinstance(cell, float) and not isinstance(cell, AsWritten) and cell.is_integer():
         return str(int(cell))  # a prompt such as 1984, which another program wrote as a number
     if isinstance(cell, bool):
@@ -76,8 +79,12 @@ def prompt_of(row: Row) -> str:
 
 
 def column_names(rows: Iterable[Row]) -> list[str]:
-    """Return the columns that any of the rows has, in order."""
-    return list(dict.fromkeys(name for row in rows for name in row))
+    """Return the columns that any of the rows has, or the head of their table, in order."""
+    names = dict.fromkeys(rows.head if isinstance(rows, Table) else ())
+    for row in rows:
+        if not row.keys() <= names.keys():
+            names |= dict.fromkeys(row)
+    return list(names)
 
 
 def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
@@ -115,7 +122,7 @@ def need_one_model(rows: Iterable[Row]) -> None:
         )
 
 
-def with_generator(rows: Iterable[Row], where: GeneratorFrom) -> list[Row]:
+def with_generator(rows: Sequence[Row], where: GeneratorFrom) -> Sequence[Row]:
     """Return the rows with a column ``generator``.
 
     Args:
@@ -124,7 +131,7 @@ def with_generator(rows: Iterable[Row], where: GeneratorFrom) -> list[Row]:
             "folder" takes the name of the file's folder.
     """
     if where == "column":
-        return list(rows)
+        return rows
     return [{**row, "generator": _generator(text(row, "file"), where)} for row in rows]
 
 

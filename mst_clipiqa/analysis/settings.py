@@ -149,7 +149,9 @@ def compare_settings(
     good = [row for row in good if text(row, pairing.setting)]
     settings = list(dict.fromkeys(text(row, pairing.setting) for row in good))
     if pairing.baseline not in settings:
-        there = nearest(pairing.baseline, settings) or f"; it has {', '.join(shown(s, 40) for s in settings[:8])}"
+        there = (
+            nearest(pairing.baseline, settings) or f"; it has {', '.join(shown(s, 40) for s in settings[:8]) or 'none'}"
+        )
         raise UsageError(f"Expected rows with {pairing.setting} {pairing.baseline!r} in the table, got none{there}.")
     effects, unpaired = [], []
     for generator in dict.fromkeys(text(row, "generator") for row in good):

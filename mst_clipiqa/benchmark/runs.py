@@ -32,6 +32,7 @@ from mst_clipiqa.train.features import FeatureTable, rated_features
 from mst_clipiqa.train.fit import fit
 from mst_clipiqa.train.recipe import Recipe
 
+_VALIDATION_SHARE = 0.1  # less than train takes: here, validation images select the epoch and calibrate nothing
 _FEW_RESAMPLES = Resampling(resamples=20)  # intervals are reported over splits, not for a run
 RunKey = tuple[str, Head, int]  # target, head, split
 PAIR_GAP = 0.1  # share of the scale: two images of a prompt are compared if their ratings differ by more
@@ -52,7 +53,13 @@ class BenchmarkPlan:
     def split(self, number: int) -> Split:
         """Return split ``number``; the same for every head and target."""
         together = self.together if self.split_by in ("prompt", "image") else ()
-        return make_split(self.rated.records, self.split_by, seed=number, together=together)
+        return make_split(
+            self.rated.records,
+            self.split_by,
+            seed=number,
+            validation_share=_VALIDATION_SHARE,
+            together=together,
+        )
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def make_split(
     *,
     seed: int = 0,
     test_share: float = 0.2,
-    validation_share: float = 0.1,
+    validation_share: float = 0.15,
     together: Sequence[Sequence[Record]] = (),
 ) -> Split:
     """Split records into training, validation and test part.

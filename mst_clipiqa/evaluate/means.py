@@ -64,6 +64,8 @@ def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, h
     x = np.asarray(values, np.float64)
     index = group_index(groups, len(x))
     value = float(x.mean())
+    if group_count(index) < 2:  # as for each prompt of a report: there is no interval, so nothing is drawn
+        return interval(value, np.empty(0), index, how)
     found = interval(value, _resampled(x, index, how), index, how)
     return _at_least(found, student(group_count(index) - 1, how) * math.sqrt(_variance(x, index)))
 

@@ -223,7 +223,9 @@ def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
         rows = min(step, how.resamples - start)
         drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
-        yield counts[:, index].astype(np.float64)
+        by_group = np.asfortranarray(counts, dtype=np.float64)
+        # Image by image in memory, so that sums over them add up in one order, whatever a group holds.
+        yield by_group if groups == len(index) else np.take(by_group.T, index, axis=0).T
 
 
 def measure_over(name: str) -> Callable[[Floats, Floats, Floats], Floats]:

@@ -22,7 +22,9 @@ TOO_DEEP = "nested too deeply"
 """Why a row of JSON cannot be read whose lists and objects are nested hundreds of levels deep."""
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as long as a seed of 64 bits
+_STARTS_NUMBER = frozenset("-0123456789")
 _RUNS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps would make one for each cell
 _QUOTED = re.compile('[",\r\n]')
 
 
@@ -89,9 +91,15 @@ def from_csv_cell(text: str) -> Cell:
     """Return what the text of a CSV cell stands for; a whole number, such as a seed, keeps all its digits."""
     if not text:
         return None
-    if _WHOLE.fullmatch(text):
+    if text[0] not in _STARTS_NUMBER:  # most cells of a large table are text
+        return unmarked(text)
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return text
+    if match.lastindex == 1 and _WHOLE.fullmatch(text):  # neither a fraction nor an exponent
         return int(text)
-    return as_written(text) if _is_number(text) else unmarked(text)
+    number = as_written(text)
+    return number if math.isfinite(number) else text
 
 
 def unmarked(text: str) -> str:
@@ -168,7 +176,7 @@ def _json(value: object) -> str:
         return "{" + ", ".join(f"{_json(name)}: {_json(cell)}" for name, cell in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_json, value)) + "]"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _finite(value: object) -> object:

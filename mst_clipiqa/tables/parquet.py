@@ -98,6 +98,12 @@ def stream(path: Path) -> Iterator[dict[str, Cell]]:
                 yield {name: as_cell(value) for name, value in zip(batch.schema.names, row, strict=True)}
 
 
+def head(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file; errors as for ``stream``."""
+    with opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """Open a Parquet file as a ``pyarrow.parquet.ParquetFile``.

@@ -1,4 +1,4 @@
-"""Tables in and out: one writer and one reader for ``.csv``, ``.jsonl`` and ``.parquet``.
+"""Tables out: one writer for ``.csv``, ``.jsonl`` and ``.parquet``.
 
 Rows are collected in a journal (``journal.py``), and the table appears with one rename, so it is whole or missing.
 Numbers read back equal, None is an empty cell (null), and text reads back unchanged. In CSV, text that a spreadsheet
@@ -8,35 +8,20 @@ and Parquet are UTF-8 and hold them as escapes such as ``\\udce9``.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
-from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
-from mst_clipiqa.tables.cells import (
-    Cell,
-    as_written,
-    csv_cell,
-    csv_header,
-    csv_line,
-    from_csv_cell,
-    from_csv_header,
-    plain,
-    to_json,
-)
+from mst_clipiqa.tables.cells import Cell, csv_cell, csv_header, csv_line, plain, to_json
 from mst_clipiqa.tables.journal import Journal, journal_of, read_journal
-from mst_clipiqa.tables.lines import Line, check_once, csv_rows, json_lines
+from mst_clipiqa.tables.reading import read_table, stream_table, suffix_of
 
 __all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table", "write_table"]
-
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-"""What a table that is written ends in; .tsv is read as well."""
 
 
 class TableWriter:
@@ -180,7 +165,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 def check_table_output(path: Path) -> None:
     """Raise a UsageError if no table can have this name, or if what writes it is not installed."""
-    if _suffix(path, UsageError) == ".parquet":
+    if suffix_of(path, UsageError) == ".parquet":
         parquet.require()  # now, not after hours of work
 
 
@@ -200,91 +185,6 @@ def _convert(
             file.writelines(to_json(dict(zip(columns, row, strict=True))) + b"\n" for row in rows())
         case _:
             parquet.write(file, parquet.kinds(columns, types, rows()), rows())
-
-
-def read_table(path: str | os.PathLike[str]) -> list[dict[str, str | float | None]]:
-    """Return all rows of a table; see ``stream_table``."""
-    return list(stream_table(path))
-
-
-def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
-    """Yield the rows of a table of any origin: numbers as float or int, empty cells as None, the rest as text.
-
-    In a CSV file of another program, text that looks like a number becomes a number.
-
-    Args:
-        path: ends in .csv, .tsv, .jsonl or .parquet.
-
-    Yields:
-        dict: column -> text, float or None.
-
-    Raises:
-        DataError: there is no such file, it is not a table, or a row is malformed; the message names the line.
-    """
-    path = Path(path)
-    match ".csv" if path.suffix.lower() == ".tsv" else _suffix(path, DataError):
-        case ".csv":
-            return _read_csv(path)
-        case ".jsonl":
-            return _read_jsonl(path)
-        case _:
-            return parquet.stream(path)
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, str | float | None]]:
-    columns: list[str] | None = None
-    for line in csv_rows(path):
-        cells: list[str] = _value(line, path)
-        if columns is None:
-            columns = from_csv_header(cells)
-            check_once(columns, path)
-            continue
-        if len(cells) != len(columns):
-            raise DataError(
-                f"Expected {len(columns)} cells in line {line.number} of {shown(path)}, got {len(cells)}: "
-                f"quote cells that hold {line.delimiter}."
-            )
-        yield {column: from_csv_cell(cell) for column, cell in zip(columns, cells, strict=True)}
-    if columns is None:
-        raise DataError(f"Expected a line with the names of the columns, got an empty file: {shown(path)}.")
-
-
-def _read_jsonl(path: Path) -> Iterator[dict[str, str | float | None]]:
-    for line in json_lines(path):
-        value = _value(line, path)
-        if not isinstance(value, dict):
-            raise DataError(
-                f'Expected {{"column": value, ...}} in line {line.number} of {shown(path)}, '
-                f"got {shown(json.dumps(value))}: write one object per line."
-            )
-        yield {column: _flat(cell, column, line, path) for column, cell in value.items()}
-
-
-def _value(line: Line, path: Path) -> Any:
-    if line.problem:
-        raise DataError(f"Expected a table, but line {line.number} of {shown(path)} is {line.problem}: correct it.")
-    return line.value
-
-
-def _flat(cell: Any, column: str, line: Line, path: Path) -> Cell:
-    if cell is None or isinstance(cell, str | float) or (isinstance(cell, int) and abs(cell) < 2**64):  # or a bool
-        return cell
-    if isinstance(cell, int) and math.isfinite(number := as_written(str(cell))):
-        return number
-    raise DataError(
-        f"Expected text, a number or null for {shown(column)} in line {line.number} of {shown(path)}, "
-        f"got {shown(json.dumps(cell))}: flatten it."
-    )
-
-
-def _suffix(path: Path, error: type[UsageError] | type[DataError]) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise error(
-            f"Expected a table to end in .csv, .jsonl or .parquet, got {shown(path.name)}"
-            f"{nearest(suffix, TABLE_SUFFIXES)}."
-        )
-    return suffix
 
 
 def _check_place(path: Path) -> None:

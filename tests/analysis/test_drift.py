@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
 from mst_clipiqa.analysis.drift import drift
-from mst_clipiqa.analysis.pairing import PairBy
+from mst_clipiqa.analysis.pairing import PairBy, folder_of
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import Resampling
@@ -15,6 +17,21 @@ from mst_clipiqa.evaluate.resampling import Resampling
 
 def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
     return [{"file": f"{i}.png", "prompt": p, "quality": q, "status": "ok", **more} for i, (p, q) in enumerate(cells)]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        *(["a.png"], ["/a.png"], ["//a/b.png"], ["a/b/c.png", "a/d.png"], ["a/", "a/b.png"], ["a/b/.", "a/b/c.png"]),
+        *(["a\\b.png", "a/c.png"], ["a/./b.png", "a//c.png"], ["a/..", "a/b.png"], ["", "a/b.png"], [".", "/"]),
+        *([], ["/a/b.png", "a/b.png"], ["a/b/c.png", "a/b/d.png", "a/bc/d.png"]),
+    ],
+)
+def test_the_common_folder_is_that_of_all_files(files: list[str]) -> None:
+    paths = [path for file in files if (path := PurePosixPath(file.replace("\\", "/"))).name]
+    parents = [str(path.parent) for path in paths]
+    mixed = len({parent.startswith("/") for parent in parents}) != 1
+    assert folder_of([{"file": file} for file in files]) == ("" if mixed else os.path.commonpath(parents))
 
 
 WIDER = {2: 12.7062, 3: 1.5**0.5 * 4.30265 / 1.95996}

@@ -120,10 +120,27 @@ def test_failures_are_counted_in_rows_or_percent() -> None:
     assert check_count(table, 3).passed
     assert check_count(table, 4).sentence == "3 rows are scored, at least 4 required"
     assert not check_count(table, 4).passed
+
+
+def test_rows_without_the_score_do_not_count() -> None:
+    table: list[dict[str, Any]] = [
+        {"file": "a.png", "quality": 3.0, "correspondence": 2.0, "status": "ok"},
+        {"file": "b.png", "quality": 3.0, "correspondence": None, "status": "ok"},
+        {"file": "c.png", "quality": None, "correspondence": "", "status": "ok"},
+    ]
+    assert check_count(table, 2).value == 2  # any score will do
+    assert check_count(table, 2, ["quality"]).passed
+    found = check_count(table, 2, ["quality", "correspondence"])
+    assert (found.passed, found.value) == (False, 1)
+    assert found.sentence == "1 row has a value of correspondence, at least 2 required"
+    assert check_count([{"file": "a.png", "size": 3}], 1).passed  # a table without scores
+
+
+def test_a_percentage_is_needed_in_the_right_form() -> None:
     with pytest.raises(
         UsageError, match="Expected --max-failed as a number or a percentage, such as 0 or 2%, got '-1'"
     ):
-        check_failures(table, "-1")
+        check_failures(FOUR, "-1")
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,37 @@ def test_tables_of_each_kind_go_in_and_out(here: Path, suffix: str) -> None:
     assert list(read_table(output)[0]) == [*COLUMNS, "rank"]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize("command", ["rank", "pick", "filter"])
+def test_a_table_without_rows_keeps_its_columns(here: Path, command: str, suffix: str) -> None:
+    source = table(here / f"in.{'csv' if suffix == 'tsv' else suffix}", rows=[], seed=1)
+    source = source.rename(source.with_suffix(f".{suffix}"))
+    result = call(command, source, "--left-out", "left.csv")
+    assert (result.exit_code, result.stdout) == (0, ",".join([*COLUMNS, "seed"]) + "\n")
+    assert Path("left.csv").read_text() == ",".join([*COLUMNS, "seed", "left_out"]) + "\n"
+    assert call(command, "-", stdin=source.read_bytes()).stdout == result.stdout
+    assert call(command, source, "-o", "out.parquet").exit_code == 0
+    assert read_table("out.parquet").head == [*COLUMNS, "seed"]
+
+
+def test_a_folder_of_parts_without_rows_keeps_its_columns(here: Path) -> None:
+    (here / "parts").mkdir()
+    table(here / "parts" / "part-0.parquet", rows=[])
+    assert call("rank", "parts").stdout == ",".join(COLUMNS) + "\n"
+
+
+def test_settings_of_a_table_without_rows(here: Path) -> None:
+    source = table(here / "in.csv", rows=[], setting="a")
+    result = call("compare-settings", source, "--baseline", "a")
+    assert (
+        result.exit_code,
+        "Expected rows with setting 'a' in the table, got none; it has none." in result.stderr,
+    ) == (
+        2,
+        True,
+    )
+
+
 def test_the_failed_row_is_said_and_can_be_kept(here: Path) -> None:
     result = call("rank", "scores.csv", "--left-out", "left.csv")
     assert result.exit_code == 1
@@ -677,7 +708,7 @@ def test_gate_answers_with_one_line_and_a_code(here: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
         "Passed: mean quality is 2.83 (95 % -3.16 to 8.95 over 2 prompts), at least 2.8; 1 of 4 rows failed, at most 1 "
-        "allowed; 3 rows are scored, at least 3 required.\n"
+        "allowed; 3 rows have a value of quality, at least 3 required.\n"
     )
     result = call("gate", "scores.csv", "--min-mean", "quality=2.8", "--max-failed", "0", "--min-share", "quality:3=1")
     assert result.exit_code == 3

@@ -42,6 +42,17 @@ def test_a_resample_is_measured_as_if_it_were_written_out(measure: str, digits: 
             assert value == pytest.approx(expected, abs=1e-10)
 
 
+def test_the_draws_of_a_seed_stay() -> None:
+    drawn = np.random.default_rng(3).integers(4, size=(50, 4))  # all at once
+    expected = [[np.count_nonzero(row == group) for group in (0, 1, 0, 2, 3)] for row in drawn]
+    (counts,) = resampling.draw_counts(np.array([0, 1, 0, 2, 3]), ev.Resampling(resamples=50, seed=3))
+    assert np.array_equal(counts, expected)
+    assert counts.flags.f_contiguous  # sums over images add up in this order: the last digit depends on it
+    (alone,) = resampling.draw_counts(np.arange(4), ev.Resampling(resamples=50, seed=3))
+    assert np.array_equal(alone, counts[:, [0, 1, 3, 4]])
+    assert alone.flags.f_contiguous
+
+
 def test_whole_prompts_are_drawn() -> None:
     index = resampling.group_index(["b", "a", "b", "c"], 4)
     assert index.tolist() == [0, 1, 0, 2]

@@ -53,3 +53,10 @@ def test_a_share_misses_as_seldom_where_one_prompt_is_larger(largest: int) -> No
         found = share_interval(values > 0, index.tolist())
         missed += not found.low <= 0.5 <= found.high
     assert missed / runs < 0.06
+
+
+def test_nothing_is_drawn_for_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mst_clipiqa.evaluate.means.draw_counts", None)
+    found = mean_interval([1.0, 2.0], ["a", "a"])
+    assert (found.value, found.resamples, found.groups) == (1.5, 1000, 1)
+    assert found.undefined == "an interval needs two prompt groups, got 1"

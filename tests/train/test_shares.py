@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,22 @@ from mst_clipiqa.train.calibrate import halves
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "train.md"
 
 
-def test_the_page_says_how_many_prompts_intervals_take() -> None:
-    names = ("test_share", "validation_share")
-    shares: dict[str, Any] = {o.name: o.default for o in command.params if o.name in names}
+NAMES = ("test_share", "validation_share")
 
+
+def shares() -> dict[str, Any]:
+    return {option.name: option.default for option in command.params if option.name in NAMES}
+
+
+def test_train_and_make_split_have_the_same_default_shares() -> None:
+    defaults = inspect.signature(make_split).parameters
+    assert shares() == {name: defaults[name].default for name in NAMES}
+
+
+def test_the_page_says_how_many_prompts_intervals_take() -> None:
     def has_intervals(prompts: int) -> bool:
         records = [Record(f"{n}.png", Path("a"), str(n), str(n), "", {"quality": 1.0}) for n in range(prompts)]
-        held = halves(make_split(records, **shares).validation)[1]
+        held = halves(make_split(records, **shares()).validation)[1]
         groups = [record.group for record in held]
         return bool(groups) and math.isfinite(grouped_quantile(np.zeros(len(groups)), groups, 0.9))
 

@@ -79,7 +79,7 @@ source_options = stack(
 table_options = stack(output_option, json_option, left_out_option, source_options)
 
 
-def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> list[Row]:
+def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> Sequence[Row]:
     """Return the rows of a table, of stdin ("-"), or of a folder, which is scored now.
 
     ``how`` holds the values of ``source_options`` and, where a command has it, of ``generator_option``; ``intervals``
@@ -164,10 +164,11 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
     from mst_clipiqa.analysis.rows import column_names
     from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
 
-    write_rows(rows, how["output"], how["as_json"], column_names(source))
+    columns = column_names(source)
+    write_rows(rows, how["output"], how["as_json"], columns)
     if (how["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
         say_notes([note])
-    return finish(left, how["left_out"])
+    return finish(left, how["left_out"], columns=columns)
 
 
 def _is_piped() -> bool:
@@ -178,8 +179,13 @@ def _is_piped() -> bool:
         return False
 
 
-def finish(left: Sequence[LeftOut], left_file: Path | None = None, what: str = "left out") -> int:
-    """Report on stderr which rows were left out and why, write them to a file if given, and return the exit code."""
+def finish(
+    left: Sequence[LeftOut], left_file: Path | None = None, what: str = "left out", columns: Sequence[str] = ()
+) -> int:
+    """Report on stderr which rows were left out and why, write them to a file if given, and return the exit code.
+
+    The file has these columns and ``left_out``, even if no row is left out.
+    """
     from mst_clipiqa.analysis.images import NOT_FOUND
     from mst_clipiqa.analysis.rows import say_left_out
 
@@ -188,7 +194,7 @@ def finish(left: Sequence[LeftOut], left_file: Path | None = None, what: str = "
     if any(one.why == NOT_FOUND for one in left):
         click.echo("Name the folder that the images are in with --images.", err=True)
     if left_file is not None:
-        write_rows([{**one.row, "left_out": one.why} for one in left], left_file, as_json=False)
+        write_rows([{**one.row, "left_out": one.why} for one in left], left_file, False, [*columns, "left_out"])
     return 1 if left else 0
 
 

@@ -52,6 +52,7 @@ def command(
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images. Each pair
     counts once; intervals are over prompts. If an interval contains zero, no difference was found.
     """
+    from mst_clipiqa.analysis.rows import column_names
     from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
     from mst_clipiqa.errors import shown
 
@@ -72,4 +73,4 @@ def command(
     if found.unpaired:
         names = ", ".join(shown(" ".join(filter(None, pair)), 60) for pair in found.unpaired)
         click.echo(f"Nothing to pair for: {names}.", err=True)
-    return finish(found.left_out, left_out)
+    return finish(found.left_out, left_out, columns=column_names(rows))

@@ -66,6 +66,7 @@ def command(
     from mst_clipiqa.analysis.drift import drift
     from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.pairing import PairBy
+    from mst_clipiqa.analysis.rows import column_names
 
     check_outputs([old, new, how["prompts"]], output, left_out)
     before, after = (read_source(source, how) for source in (old, new))
@@ -82,7 +83,7 @@ def command(
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json)
     _say(found, pair_by)
-    code = finish(found.left_out, left_out)
+    code = finish(found.left_out, left_out, columns=column_names([*before, *after]))
     is_bad = found.lost or any(is_worse(change) for change in found.changes if not change.group)
     return FAILED_GATE if fail_if_worse and is_bad else code
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     help="Lowest share of images that reach a value: quality:2.5=0.9 wants 90 % at 2.5 or more; repeatable.",
 )
 @click.option("--max-failed", metavar="N", help="Most rows that may have failed: a number, or a percentage such as 2%.")
-@click.option("--min-count", type=click.IntRange(1), metavar="N", help="Fewest rows that must have been scored.")
+@click.option("--min-count", type=click.IntRange(1), metavar="N", help="Fewest rows that must have a score.")
 @click.option("--not-worse-than", "old", metavar="OLD", help="Older scores; fail if SOURCE is measurably worse.")
 @click.option(
     "--margin",
@@ -101,13 +101,13 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
         *(parse_threshold("quantile", words) for words in flags["min_quantile"]),
         *(parse_threshold("share", words) for words in flags["min_share"]),
     ]
-    rows: list[Row] = read_source(source, flags)
+    rows = read_source(source, flags)
     _warn(rows, source)
     found = check_thresholds(rows, thresholds, how, confident=flags["confident"])
     if flags["max_failed"] is not None:
         found.append(check_failures(rows, flags["max_failed"]))
     if flags["min_count"] is not None:
-        found.append(check_count(rows, flags["min_count"]))
+        found.append(check_count(rows, flags["min_count"], [one.column for one in thresholds]))
     if old is not None:
         older = read_source(old, flags)
         _warn(older, old)
