@@ -16,11 +16,13 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
 )
 from mst_clipiqa.cli.commands._rated import rated_set
+from mst_clipiqa.cli.progress import progress
+from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.inputs.expand import expand
 
 if TYPE_CHECKING:
     from mst_clipiqa.adapt.build import Adapted
-    from mst_clipiqa.data import RatedSet
 
 
 @click.command("adapt")
@@ -70,8 +72,6 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     from mst_clipiqa.adapt.job import AdaptJob
     from mst_clipiqa.adapt.moving import parse
     from mst_clipiqa.adapt.signal import parse_signal
-    from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.inputs.expand import expand
 
     kind, _ = parse(flags["train"])
     if flags["labels"] and flags["check"] is None:

@@ -18,6 +18,7 @@ from mst_clipiqa.cli.commands._scores import (
     write_rows,
 )
 from mst_clipiqa.cli.commands._screen import for_screen
+from mst_clipiqa.errors import shown
 
 
 @click.command("compare-settings")
@@ -52,7 +53,6 @@ def command(
     counts once; intervals are over prompts. If an interval contains zero, no difference was found.
     """
     from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
-    from mst_clipiqa.errors import shown
 
     check_outputs([source, how["prompts"]], output, left_out)
     rows = read_source(source, how)

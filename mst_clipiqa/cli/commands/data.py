@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mst_clipiqa.data import load
+from mst_clipiqa.data.copies import identical
+from mst_clipiqa.data.loading import find_images
+from mst_clipiqa.data.survey import Survey, TargetSurvey, survey
 from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from mst_clipiqa.data.survey import Survey, TargetSurvey
 
 
 @click.group("data")
@@ -38,11 +40,6 @@ def check(name: str, root: Path, score_range: tuple[float, float] | None, as_jso
     pyiqa, parquet or webdataset. Exit code 1 means that images are missing, 2 that the labels cannot be read.
     """
     from dataclasses import replace
-
-    from mst_clipiqa.data import load
-    from mst_clipiqa.data.copies import identical
-    from mst_clipiqa.data.loading import find_images
-    from mst_clipiqa.data.survey import survey
 
     labels = load(name, root, images=False, score_range=score_range)
     files = find_images(labels)

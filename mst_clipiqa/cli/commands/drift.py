@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
@@ -88,8 +89,6 @@ def command(
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
-    from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
-
     warn_of_models(found.models)
     for target in found.lost:
         click.echo(f"Warning: nothing in the new table can be compared with the {target} in the old one.", err=True)
