@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from mst_clipiqa import Scorer
 from mst_clipiqa.cli import group
-from mst_clipiqa.distribute.plan import Partition, sources
+from mst_clipiqa.distribute.plan import Partition, items_in
 from mst_clipiqa.distribute.worker import Work, Worker
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair
@@ -88,7 +88,7 @@ def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, 
     assert explained["scores"]["quality"] == pytest.approx(rows[image.name], abs=1e-5)
     scorer = Scorer.load(out, device="cpu", precision="fp32")
     work = Work(str(tmp_path), str(out), ScoreOptions(device="cpu", precision="fp32"), sha256=sha256(scorer))
-    Worker(work)({"part": [Partition("part.parquet", tuple(sources(str(image)))).to_json()]})
+    Worker(work).score(Partition("part.parquet", tuple(items_in(str(image)))))
     (row,) = read_table(tmp_path / "part.parquet")
     assert float(str(row["quality"])) == pytest.approx(rows[image.name], abs=1e-5)
 
