@@ -18,7 +18,8 @@ from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.stored import is_stored
 
-_KINDS: dict[str, type] = {"text": str, "whole": int, "number": float}
+KINDS: dict[str, type] = {"text": str, "whole": int, "number": float}
+"""Kinds of columns -> their types."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ def kinds_of(names: Sequence[str], found: Iterable[Item], had: dict[str, str] | 
     Raises:
         UsageError: the parts that exist have another kind that cannot hold the values.
     """
-    of_type = {kind: name for name, kind in _KINDS.items()}
-    wanted = {name: _KINDS[kind] for name, kind in (had or {}).items() if name in names}
+    of_type = {kind: name for name, kind in KINDS.items()}
+    wanted = {name: KINDS[kind] for name, kind in (had or {}).items() if name in names}
     rows = ([item.more.get(name) for name in names] for item in found)
     kinds = {name: of_type[kind] for name, kind in parquet.kinds(names, wanted, rows).items()}
     for name, kind in (had or {}).items():
@@ -123,8 +124,3 @@ def kinds_of(names: Sequence[str], found: Iterable[Item], had: dict[str, str] | 
                 "name another output."
             )
     return kinds
-
-
-def type_of(kind: str) -> type:
-    """Return the type of a kind that ``kinds_of`` gave."""
-    return _KINDS[kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mst_clipiqa.distribute.listing import type_of
+from mst_clipiqa.distribute.listing import KINDS
 from mst_clipiqa.distribute.plan import Partition
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.cache import Cache
@@ -61,7 +61,7 @@ class Worker:
             names = columns(self.scorer, intervals=self.work.intervals)
             names |= {"frame": int} if self.work.each_frame else {}
             names |= self.controls.columns if self.controls else {}
-            names |= {name: type_of(kind) for name, kind in self.work.more}
+            names |= {name: KINDS[kind] for name, kind in self.work.more}
             further = FurtherColumns(_cells, self.controls)
             scored = score_rows(self.scorer, partition.items, intervals=self.work.intervals, more=further)
             rows = [[plain(row.get(name)) for name in names] for row in scored]

@@ -6,12 +6,13 @@ import dataclasses
 import json
 import math
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from mst_clipiqa.errors import ModelError, shown
@@ -39,22 +40,29 @@ def misfit(kind: type, data: dict[str, Any]) -> str | None:
     return None
 
 
+@contextmanager
+def expecting(what: str, advice: str = "fetch it again") -> Iterator[None]:
+    """Turn what a reader raises on foreign or damaged content into a ModelError: "Expected WHAT, got ...: ADVICE."."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # on bad files, readers raise nearly every type there is
+        raise ModelError(f"Expected {what}, got {shown(error)}: {advice}.") from error
+
+
 def read_json(data: bytes, path: Path) -> Any:
     """Return what a JSON file of a model folder holds; ModelError names ``path`` if it is damaged."""
-    try:
+    with expecting(f"JSON in {path}", "restore it, or start a new folder"):
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: restore it, or start a new folder.") from error
 
 
 def load_weights(raw: bytes, path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file's bytes; ModelError names ``path`` if they are broken or not finite."""
     if raw.startswith(b"version https://git-lfs"):
         raise ModelError(f"Expected safetensors in {path}, got a Git LFS pointer: fetch the file with git lfs pull.")
-    try:
+    with expecting(f"safetensors in {path}"):
         weights = safetensors.torch.load(raw)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"Expected safetensors in {path}, got {shown(error)}: fetch it again.") from error
     check_finite(weights, str(path))
     return weights
 

@@ -41,19 +41,11 @@ if TYPE_CHECKING:
 @click.option("--check", type=FILE_OR_FOLDER, help="Rated images (.csv) on which SRCC must not fall.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of that rating scale.")
 @click.option(
-    "--labels",
-    default=0.0,
-    show_default=True,
-    type=NumberRange(0, 0.9),
-    help="Share of the rated images to train on.",
+    "--labels", default=0.0, show_default=True, type=NumberRange(0, 0.9), help="Share of the rated images to train on."
 )
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
 @click.option(
-    "--anchor",
-    default=1.0,
-    show_default=True,
-    type=NumberRange(0),
-    help="Weight of staying near the scores of MODEL.",
+    "--anchor", default=1.0, show_default=True, type=NumberRange(0), help="Weight of staying near the scores of MODEL."
 )
 @click.option("--seed", default=0, show_default=True, help="Random seed.")
 @encoding_options

@@ -58,10 +58,7 @@ def command(
     rows = read_source(source, how)
     columns = [name.strip() for name in targets.split(",") if name.strip()]
     found = compare_settings(
-        with_names(rows) if from_names else rows,
-        SettingPairs(by, baseline, pair_by),
-        columns,
-        resampling_of(how),
+        with_names(rows) if from_names else rows, SettingPairs(by, baseline, pair_by), columns, resampling_of(how)
     )
     if output is None and not as_json:
         for effect in found.effects:

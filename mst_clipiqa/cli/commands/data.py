@@ -26,10 +26,7 @@ def command() -> None:
 @command.command("check")
 @click.argument("name")
 @click.option(
-    "--root",
-    type=click.Path(exists=True, path_type=Path),
-    required=True,
-    help="Folder of labels and images.",
+    "--root", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of labels and images."
 )
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
@@ -67,10 +64,7 @@ def _print(report: Survey) -> None:
             ("identical", _identical(report)),
             ("prompts", f"{report.prompts:,}; {report.without_prompt:,} images without"),
             ("generators", ", ".join(f"{name} {count:,}" for name, count in report.generators.items())),
-            (
-                "split",
-                ", ".join(f"{name} {count:,}" for name, count in report.splits.items()) or "none published",
-            ),
+            ("split", ", ".join(f"{name} {count:,}" for name, count in report.splits.items()) or "none published"),
             *(("note", note) for note in report.notes),
             *([("cite", report.citation)] if report.citation else []),
         ],

@@ -28,14 +28,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 @click.command("report")
 @click.argument("source")
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    default="report.html",
-    show_default=True,
-    help="File to write the page to.",
-)
+@click.option("-o", "--output", type=FILE, default="report.html", show_default=True, help="File to write the page to.")
 @click.option("--images", type=_FOLDER, help="Folder to look for the images in; by default here and beside the table.")
 @click.option("--no-images", is_flag=True, help="Leave out the images.")
 @click.option("--title", help="Heading of the page; default: the table's name.")

@@ -149,8 +149,7 @@ def _check_resume(output: Path | None, resume: bool) -> None:
 def _say_finished(output: Path) -> int:
     """Say that there is nothing to resume, and return the exit code of the run that wrote the table."""
     click.echo(
-        f"Nothing is left to do: {shown(output)} is finished. Omit --resume to score its images again.",
-        err=True,
+        f"Nothing is left to do: {shown(output)} is finished. Omit --resume to score its images again.", err=True
     )
     return 1 if split_failed(stream_table(output))[1] else 0
 

@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import load_weights, misfit
+from mst_clipiqa.encoders.checks import expecting, load_weights, misfit
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
@@ -112,6 +112,11 @@ class MiniPair:
         return self
 
     @property
+    def towers(self) -> tuple[Tower, Tower]:
+        """The coarse and the fine encoder."""
+        return self.coarse, self.fine
+
+    @property
     def has_int8(self) -> bool:
         """Whether the image encoders can compute in int8 on this CPU."""
         return self.ranges is not None and sum_bits() is not None
@@ -146,7 +151,7 @@ class MiniPair:
 
     def embed(self, stream: Stream, pixels: Tensor) -> Tensor:
         """Return f_c or f_f of normalised pixels, float (n, K, 3, S, S), with gradients to them; always in fp32."""
-        embedding: Tensor = (self.coarse if stream == "coarse" else self.fine)(pixels)
+        embedding: Tensor = self._tower(stream)(pixels)
         return embedding
 
     @property
@@ -225,15 +230,9 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     weights = unpacked(stored)
     for name, part in (("coarse", coarse), ("fine", fine), ("text", text)):
         own = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-        try:
+        with expecting(f"the {name} encoder of config.json in {folder}", "fetch its files again"):
             part.load_state_dict(own, assign=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(f"Expected the {name} encoder of config.json in {folder}, got {reason}") from error
-    sha256 = hashlib.sha256()
-    for one in raw:
-        sha256.update(one)
-    digest = sha256.hexdigest()
+    digest = hashlib.sha256(b"".join(raw)).hexdigest()
     ranges = read_ranges(folder, digest, (config.coarse, config.fine), config.view)
     return MiniPair(config, MiniParts(coarse, fine, text, tokenizer), source, digest, ranges)
 
@@ -254,14 +253,11 @@ def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
 
 
 def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
-    try:
+    with expecting(f"a tokenizer in {folder / 'tokenizer.json'}"):
         found = Tokenizer.from_str(raw.decode("utf-8"))
         found.no_padding()  # a file may ask for a billion
         found.no_truncation()
         return found
-    except Exception as error:  # the library raises nothing narrower
-        path = folder / "tokenizer.json"
-        raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
 
 
 def _config(raw: bytes, folder: Path) -> MiniConfig:
