@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import expecting
+from mst_clipiqa.encoders.checks import check_shapes, expecting
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import BLOCKS, Tower, TowerConfig
 from mst_clipiqa.errors import ModelError
@@ -33,14 +33,7 @@ def checked_parts(
     with expecting(f"sizes that make small encoders in {path}"), torch.device("meta"):  # shapes without memory
         parts = Tower(coarse), Tower(fine), TextEncoder(text)
     for name, part in zip(("coarse", "fine", "text"), parts, strict=True):
-        for key, tensor in part.state_dict().items():
-            found = weights.get(f"{name}.{key}")
-            if found is None or found.shape != tensor.shape:
-                got = "none" if found is None else tuple(found.shape)
-                raise ModelError(
-                    f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
-                    "config.json and model.safetensors are not of one model."
-                )
+        check_shapes(part, name, weights, folder)
     return parts
 
 

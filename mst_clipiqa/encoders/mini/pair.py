@@ -12,14 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import expecting, load_weights, misfit
+from mst_clipiqa.encoders.checks import built, built_view, expecting, load_weights, read_json
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
@@ -32,7 +31,7 @@ from mst_clipiqa.encoders.mini.vocabulary import has_unread_word, is_in_vocabula
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.text import cleaned, padded
-from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
@@ -261,24 +260,14 @@ def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
 
 
 def _config(raw: bytes, folder: Path) -> MiniConfig:
-    try:
-        data: Any = json.loads(raw, object_hook=_tuples)
-        if data.get("format") == FORMAT:
-            kinds = {"coarse": TowerConfig, "fine": TowerConfig, "text": TextConfig, "view": ViewSpec}
-            if problem := next((bad for name, kind in kinds.items() if (bad := misfit(kind, data[name]))), None):
-                raise ModelError(f"Expected {problem}, in {folder / 'config.json'}: fetch the file again.")
-            view = ViewSpec(**data["view"])
-            if min(view.size, view.crop_size) < _LEAST_SIDE:
-                raise ModelError(f"Expected views of {_LEAST_SIDE} pixels or more in {folder / 'config.json'}.")
-            towers = [TowerConfig(**data[name]) for name in ("coarse", "fine")]
-            return MiniConfig(towers[0], towers[1], TextConfig(**data["text"]), view)
-        found = f"format {repr(data.get('format'))[:80]}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, ModelError):
-            raise
-        found = shown(error)
-    raise ModelError(f"Expected small encoders of format {FORMAT} in {folder / 'config.json'}, got {found}.")
-
-
-def _tuples(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    path = folder / "config.json"
+    data = read_json(raw, path)
+    version = data.get("format") if isinstance(data, dict) else None
+    if version != FORMAT:
+        got = f"format {repr(version)[:80]}"
+        raise ModelError(f"Expected small encoders of format {FORMAT} in {path}, got {got}: fetch the file again.")
+    view = built_view(data.get("view"), path)
+    if min(view.size, view.crop_size) < _LEAST_SIDE:
+        raise ModelError(f"Expected views of {_LEAST_SIDE} pixels or more in {path}: fetch the file again.")
+    coarse, fine = (built(TowerConfig, data.get(name), path, name) for name in ("coarse", "fine"))
+    return MiniConfig(coarse, fine, built(TextConfig, data.get("text"), path, "text"), view)
