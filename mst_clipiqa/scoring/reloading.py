@@ -8,13 +8,19 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.loading import ScoreOptions
 
-if TYPE_CHECKING:
-    from mst_clipiqa.scoring.scorer import Scorer
+
+class Loaded(Protocol):
+    """What a scorer consists of."""
+
+    model: TrainedModel
+    encoder: ImageEncoder
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,9 @@ class LoadedFrom:
         return dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
 
 
-def reload(source: LoadedFrom, hashes: str) -> Scorer:
+def reload(source: LoadedFrom, hashes: str) -> Loaded:
     """Load a scorer again; ModelError if its model has changed since."""
-    scorer: Scorer = source.kind.load(source.model, source.options)
+    scorer: Loaded = source.kind.load(source.model, source.options)
     if hashes != (found := sha256(scorer)):
         raise ModelError(
             f"Expected the model {hashes[:40]} at {source.model}, got {found[:40]}: copy the same folder there."
@@ -54,7 +60,7 @@ def refuse_to_pickle() -> UsageError:
     )
 
 
-def sha256(scorer: Scorer) -> str:
+def sha256(scorer: Loaded) -> str:
     """Return the hashes of a scorer's model and encoders, and the calibration of its granularity, if it needs one."""
     parts = (scorer.model.sha256, scorer.encoder.encoders.sha256, scorer.encoder.policy.described)
     return "-".join(filter(None, parts))
