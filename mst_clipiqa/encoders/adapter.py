@@ -64,10 +64,15 @@ class Adapter:
 
 def towers(pair: EncoderPair) -> nn.ModuleDict:
     """Return the two image encoders of a pair by stream; ModelError if it has none that can be changed."""
-    found: tuple[Any, Any] = getattr(pair, "towers", (None, None))
+    inner: Any = getattr(pair, "mstfe", None)
+    found = (inner.encoder_coarse, inner.encoder_fine) if inner is not None else _own(pair)
     if not all(isinstance(tower, nn.Module) for tower in found):
         raise ModelError(f"Expected image encoders that can be adapted, got {pair.source}: use --train fusion.")
     return nn.ModuleDict(dict(zip(("coarse", "fine"), found, strict=True)))
+
+
+def _own(pair: EncoderPair) -> tuple[Any, Any]:
+    return getattr(pair, "coarse", None), getattr(pair, "fine", None)
 
 
 def start(pair: EncoderPair, kind: Literal["lora", "norm"], rank: int = 4, seed: int = 0) -> Adapter:

@@ -111,11 +111,6 @@ class MiniPair:
         return self
 
     @property
-    def towers(self) -> tuple[Tower, Tower]:
-        """The coarse and the fine encoder."""
-        return self.coarse, self.fine
-
-    @property
     def has_int8(self) -> bool:
         """Whether the image encoders can compute in int8 on this CPU."""
         return self.ranges is not None and sum_bits() is not None
