@@ -18,7 +18,7 @@ from fuzz.mutate import damaged, damaged_json, value
 from mst_clipiqa.errors import MstClipiqaError
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.prompts import PromptFile
-from mst_clipiqa.tables.table import stream_table
+from mst_clipiqa.tables.reading import stream_table
 
 _ROWS: list[dict[str, Any]] = [
     {"file": "a.png", "prompt": "a red ball, on a table", "quality": 3.25, "width": 512},

@@ -23,17 +23,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 from mst_clipiqa._version import __version__
+from mst_clipiqa.errors import DataError, ImageError, ModelError, MstClipiqaError, PromptError, UsageError
 
 if TYPE_CHECKING:
     from mst_clipiqa.encoders import load_encoders
-    from mst_clipiqa.errors import (
-        DataError,
-        ImageError,
-        ModelError,
-        MstClipiqaError,
-        PromptError,
-        UsageError,
-    )
     from mst_clipiqa.integrations.metric import create_metric, list_models
     from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
     from mst_clipiqa.scoring.score import Score, ScoreRequest
@@ -58,15 +51,9 @@ __all__ = [
 
 _HOME = {
     "MSTCLIPIQA": "model.mst_clipiqa",
-    "DataError": "errors",
-    "ModelError": "errors",
-    "MstClipiqaError": "errors",
-    "ImageError": "errors",
-    "PromptError": "errors",
     "Score": "scoring.score",
     "ScoreRequest": "scoring.score",
     "Scorer": "scoring.scorer",
-    "UsageError": "errors",
     "create_metric": "integrations.metric",
     "list_models": "integrations.metric",
     "load_encoders": "encoders",

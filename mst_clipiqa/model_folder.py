@@ -13,15 +13,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import load_weights, misfit, read_json
-from mst_clipiqa.errors import DataError, ModelError, nearest, shown
+from mst_clipiqa.encoders.checks import built, built_view, check_shapes, load_weights, read_json
+from mst_clipiqa.errors import DataError, ModelError, shown
 from mst_clipiqa.evaluate import Reference, Widening
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
@@ -30,7 +30,6 @@ from mst_clipiqa.tables.atomic import write_together
 MODEL_FORMAT = 1
 REFERENCE_FILE = "reference.safetensors"
 HASH_DIGITS = 16  # of the hashes in trained_on.json
-_C = TypeVar("_C")
 
 
 @dataclass(frozen=True)
@@ -201,16 +200,8 @@ def _part(name: str, target: Target, encoders: EncoderRef, weights: Mapping[str,
     own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
     with torch.device("meta"):  # shapes only, no memory, until they match those of the file
         part = MSTCLIPIQA(encoders.dim, head, encoders.dim_fine)
-    want = part.state_dict()
-    for key, tensor in want.items():
-        if key not in own:
-            raise ModelError(f"Expected the weight {name}.{key} in {folder}, but it is missing: save the model again.")
-        if own[key].shape != tensor.shape:
-            raise ModelError(
-                f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {tuple(own[key].shape)}: "
-                f"config.json and model.safetensors belong to different models."
-            )
-    if left := sorted(own.keys() - want.keys()):
+    check_shapes(part, name, weights, folder)
+    if left := sorted(own.keys() - part.state_dict().keys()):
         raise ModelError(
             f"Expected no weight {name}.{shown(left[0])[1:-1]} for a {target.head} head in {folder}: "
             "save the model again."
@@ -233,14 +224,14 @@ def _config(data: Any, path: Path) -> ModelConfig:
             f"Expected format {MODEL_FORMAT} in {path}, got {repr(data.get('format'))[:80]}: use the version that "
             "wrote it."
         )
-    config = _build(ModelConfig, data, path)
+    config = built(ModelConfig, data, path)
     targets: Any = config.targets
     if not isinstance(targets, dict) or not targets:
         raise ModelError(f"Expected at least one target in {path}, got {shown(targets)}.")
     config = dataclasses.replace(
         config,
-        encoders=_build(EncoderRef, config.encoders, path),
-        view=_view(config.view, path),
+        encoders=built(EncoderRef, config.encoders, path),
+        view=built_view(config.view, path),
         targets={name: _target(name, value, path) for name, value in targets.items()},
     )
     for words in (config.name, config.encoders.source, config.encoders.sha256, config.preprocessing):
@@ -257,7 +248,7 @@ def _config(data: Any, path: Path) -> ModelConfig:
 def _target(name: str, data: Any, path: Path) -> Target:
     if not name.isidentifier() or len(name) > 60:
         raise ModelError(f"Expected the name of a target to be an identifier in {path}, got {shown(name)}: rename it.")
-    target = _build(Target, data, path, f"targets.{name}")
+    target = built(Target, data, path, f"targets.{name}")
     if target.head not in ("template", "prompt", "similarity"):
         raise ModelError(f"Expected head template or prompt for {name} in {path}, got {shown(target.head)}.")
     if not target.low < target.high:
@@ -268,32 +259,3 @@ def _target(name: str, data: Any, path: Path) -> Target:
         if value is not None and value < 0:
             raise ModelError(f"Expected {key} of at least 0 for {name} in {path}, got {value:g}: save the model again.")
     return target
-
-
-def _view(data: Any, path: Path) -> ViewSpec:
-    if isinstance(data, dict) and (own := data.get("own")) is not None:
-        if not isinstance(own, dict) or own.get("own") is not None:
-            raise ModelError(f"Expected one view of the fine stream's own in {path}, got {shown(own)}.")
-        data = data | {"own": _view(own, path)}
-    view = _build(ViewSpec, data, path)
-    mean, std = ((float(a), float(b), float(c)) for a, b, c in (view.mean, view.std))
-    return dataclasses.replace(view, mean=mean, std=std)
-
-
-def _build(kind: type[_C], data: Any, path: Path, inside: str = "") -> _C:
-    """Return a dataclass from JSON; an unknown or missing key is an error that names it, and what it is inside."""
-    if not isinstance(data, dict):
-        what = inside or kind.__name__
-        raise ModelError(f"Expected an object for {what} in {path}, got {shown(data)}: save the model again.")
-    place = f"{inside} of {path}" if inside else str(path)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in data:
-        if key not in fields:
-            raise ModelError(f"Expected known keys in {place}, got {shown(key)}{nearest(str(key), fields)}.")
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in data:
-            raise ModelError(f"Expected the key {name!r} in {place}, but it is missing.")
-    if problem := misfit(kind, data):
-        raise ModelError(f"Expected {problem}, in {place}: save the model again.")
-    return kind(**data)

@@ -33,7 +33,7 @@ from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.tables.table import read_table
+from mst_clipiqa.tables.reading import read_table
 
 
 def draw(folder: Path, count: int, bad: int) -> None:

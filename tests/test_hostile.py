@@ -25,7 +25,7 @@ from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.tables.table import read_table
+from mst_clipiqa.tables.reading import read_table
 from tests.fakes import FakePair, draw
 
 ROOT = Path(__file__).resolve().parent.parent

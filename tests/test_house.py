@@ -50,7 +50,6 @@ CHANGING = [  # dataclasses that gather something; all others are frozen
     "inputs/expand.py: _Walker",
     "inputs/prompt_choice.py: PromptChoice",
     "integrations/flow_factory.py: RewardModelOutput",
-    "integrations/flow_factory.py: RewardModelOutput",
     "report/explanations.py: ExplanationBlocks",
     "scoring/resume.py: Stop",
     "serve/engine.py: _ImageJob",

@@ -16,6 +16,7 @@ from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
 from mst_clipiqa.benchmark.runs import PAIR_GAP, BenchmarkPlan, BenchmarkRun
 from mst_clipiqa.data import rated_for
 from mst_clipiqa.errors import counted, percent
+from mst_clipiqa.evaluate.resampling import possible
 from mst_clipiqa.train.contamination import Contamination
 
 RUN_MEASURES = ("srcc", "plcc", "krcc", "rmse", "pair_accuracy", "coverage", "baseline_srcc")
@@ -103,7 +104,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"first: {found['protocol']}.",
         *_rated(found["rated"]),
         *[f"Tested on {_of_each(tested)} of the other set instead of the test part of each split."] * another,
-        *_left_out(found["unread"]),
+        *([_unread(found["unread"])] if found["unread"] else []),
         _how(found["interval_over"]),
         "",
         *_table([_column(line, found["pair_gap"]) for line in found["summary"]]),
@@ -129,11 +130,8 @@ def _of_each(counts: dict[str, int]) -> str:
     return " and ".join(f"{counted(count, 'image')} ({target})" for target, count in counts.items())
 
 
-def _left_out(unread: int) -> list[str]:
-    """Return a sentence on images whose prompt the text encoder does not read, if there are any."""
-    return [f"The prompt head leaves out {counted(unread, 'image')} whose prompt the text encoder does not read."] * (
-        unread > 0
-    )
+def _unread(images: int) -> str:
+    return f"The prompt head leaves out {counted(images, 'image')} whose prompt the text encoder does not read."
 
 
 def _how(unit: str) -> str:
@@ -173,12 +171,7 @@ def _line(plan: BenchmarkPlan, own: Sequence[BenchmarkRun], another: bool) -> di
 
 def _possible(measure: str) -> tuple[float, float]:
     """Return the lowest and the highest value that a measure can have."""
-    match measure:
-        case "rmse":
-            return 0.0, math.inf
-        case "pair_accuracy" | "coverage":
-            return 0.0, 1.0
-    return -1.0, 1.0  # correlations
+    return (0.0, 1.0) if measure in ("pair_accuracy", "coverage") else possible(measure)
 
 
 def _ends_over_prompts(own: Sequence[BenchmarkRun], measure: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import Any
 from mst_clipiqa.data.links import Links
 from mst_clipiqa.data.record import RatedSet, Record, same_text
 from mst_clipiqa.errors import DataError, nearest, shown
-from mst_clipiqa.tables.table import stream_table
+from mst_clipiqa.tables.reading import stream_table
 
 PREFERRED = {"a": 1.0, "image_a": 1.0, "b": 0.0, "image_b": 0.0, "tie": 0.5}
 _OF_PAIRS = "pairs/"  # of their names, beside those of a rated set

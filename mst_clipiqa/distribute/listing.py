@@ -8,16 +8,18 @@ from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from mst_clipiqa.distribute.plan import Source, source_of, sources
+from mst_clipiqa.distribute.plan import anywhere, items_in
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.each_frame import each_frame
 from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.stored import is_stored
 
-_KINDS: dict[str, type] = {"text": str, "whole": int, "number": float}
+KINDS: dict[str, type] = {"text": str, "whole": int, "number": float}
+"""Kinds of columns -> their types."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class Listed(NamedTuple):
     """What an INPUT holds.
 
     Attributes:
-        sources: the images, once, in order.
+        items: the images, once, in order.
         columns: the names of their further columns.
         notes: returns sentences for the user, complete once all images have been taken.
     """
 
-    sources: Iterator[Source]
+    items: Iterator[Item]
     columns: Sequence[str]
     notes: Callable[[], Sequence[str]]
 
@@ -67,7 +69,7 @@ def listed(given: str, how: Listing) -> Listed:
         if how.prompts_from or how.each_frame:
             flag = "--prompts-from" if how.prompts_from else "--frames all"
             raise UsageError(f"{flag} needs a folder, an image or a list, got {shown(given)}: omit it.")
-        return _with_prompts(sources(given, recursive=how.recursive), how)
+        return _with_prompts(items_in(given, recursive=how.recursive), how)
     if how.each_frame and path.suffix.lower() == ".parquet" and path.is_file() and is_stored(path):
         raise UsageError(f"--frames all needs images in files, got Parquet that holds them: {shown(given)}. Omit it.")
     items = expand(
@@ -78,29 +80,29 @@ def listed(given: str, how: Listing) -> Listed:
         prompts_from=how.prompts_from,
         columns=how.columns,
     )
-    found = map(source_of, each_frame(items) if how.each_frame else items)
+    found = map(anywhere, each_frame(items) if how.each_frame else items)
     return Listed(found, items.columns, lambda: items.notes)
 
 
-def _with_prompts(found: Iterable[Source], how: Listing) -> Listed:
+def _with_prompts(found: Iterable[Item], how: Listing) -> Listed:
     """Return images with the one prompt, or with theirs in a file of prompts, if either is given."""
     if how.prompt is not None and how.prompts is not None:
         raise UsageError("Expected one of --prompt and --prompts, got both: leave one out.")
     given = PromptFile(how.prompts, by_number=True, columns=how.columns) if how.prompts is not None else None
-    sources = (_with_prompt(source, how.prompt, given) for source in found)
-    return Listed(sources, given.columns if given else [], given.notes if given else list)
+    items = (_with_prompt(item, how.prompt, given) for item in found)
+    return Listed(items, given.columns if given else [], given.notes if given else list)
 
 
-def _with_prompt(source: Source, prompt: str | None, given: PromptFile | None) -> Source:
+def _with_prompt(item: Item, prompt: str | None, given: PromptFile | None) -> Item:
     if given is None:
-        return source if prompt is None else replace(source, prompt=prompt)
+        return item if prompt is None else replace(item, prompt=prompt)
     try:
-        return replace(source, prompt=given.find(source.file), more={**source.more, **given.more(source.file)})
+        return replace(item, prompt=given.find(item.file), more={**item.more, **given.more(item.file)})
     except DataError as error:
-        return replace(source, problem=source.problem or str(error))
+        return replace(item, problem=item.problem or str(error))
 
 
-def kinds_of(names: Sequence[str], found: Iterable[Source], had: dict[str, str] | None) -> dict[str, str]:
+def kinds_of(names: Sequence[str], found: Iterable[Item], had: dict[str, str] | None) -> dict[str, str]:
     """Return the kind of each further column ("text", "whole" or "number"), the same in all parts of an output.
 
     Args:
@@ -111,9 +113,9 @@ def kinds_of(names: Sequence[str], found: Iterable[Source], had: dict[str, str] 
     Raises:
         UsageError: the parts that exist have another kind that cannot hold the values.
     """
-    of_type = {kind: name for name, kind in _KINDS.items()}
-    wanted = {name: _KINDS[kind] for name, kind in (had or {}).items() if name in names}
-    rows = ([source.more.get(name) for name in names] for source in found)
+    of_type = {kind: name for name, kind in KINDS.items()}
+    wanted = {name: KINDS[kind] for name, kind in (had or {}).items() if name in names}
+    rows = ([item.more.get(name) for name in names] for item in found)
     kinds = {name: of_type[kind] for name, kind in parquet.kinds(names, wanted, rows).items()}
     for name, kind in (had or {}).items():
         if kinds.get(name, kind) != kind:
@@ -122,8 +124,3 @@ def kinds_of(names: Sequence[str], found: Iterable[Source], had: dict[str, str] 
                 "name another output."
             )
     return kinds
-
-
-def type_of(kind: str) -> type:
-    """Return the type of a kind that ``kinds_of`` gave."""
-    return _KINDS[kind]

@@ -32,7 +32,7 @@ class Actor:
         rows = [0] * len(batch["part"])
         if not self.problem:
             try:
-                rows = self.worker(batch)["rows"]
+                rows = [self.worker.score(Partition.from_json(str(text))) for text in batch["part"]]
             except (MstClipiqaError, OSError) as error:
                 self.problem = _in_words(error, self.worker.work.output)
         told = f"On {platform.node()}: {self.problem}" if self.problem else ""

@@ -6,51 +6,21 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.inputs.expand import expand
-from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.tables.cells import Cell, utf8
+from mst_clipiqa.inputs.item import Item, RemoteImage
+from mst_clipiqa.tables.cells import utf8
 from mst_clipiqa.tables.names import PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet_images import ParquetImage
 from mst_clipiqa.tables.stored import stored_rows
 from mst_clipiqa.tables.tars import TarImage
 
-
-@dataclass(frozen=True)
-class Source:
-    """One image, and where any machine finds it.
-
-    Attributes:
-        file: the name in the table.
-        path: path of the image, or of the tar or Parquet file that contains it; a URL if ``is_url``.
-        prompt: its prompt, or None.
-        problem: why it cannot be scored, or None.
-        at: (offset, length) of the image in a tar shard, in bytes.
-        cell: (column, row group, row in the group) of the image in a Parquet file.
-        is_url: whether to open the path through fsspec.
-        frame: of an animated image, from 0; None for the one that the settings name.
-        more: the other columns of its row in a list.
-    """
-
-    file: str
-    path: str | None
-    prompt: str | None = None
-    problem: str | None = None
-    at: tuple[int, int] | None = None
-    is_url: bool = False
-    frame: int | None = None
-    more: dict[str, Cell] = field(default_factory=dict)
-    cell: tuple[str, int, int] | None = None
-
-    @property
-    def key(self) -> int:
-        """A hash of file, prompt and frame, which identifies the row."""
-        return row_key(self.file, self.prompt, self.frame)
+_STORED = {kind.__name__: kind for kind in (TarImage, ParquetImage, RemoteImage)}
 
 
 @dataclass(frozen=True)
@@ -59,23 +29,29 @@ class Partition:
 
     Attributes:
         name: name of the Parquet file that holds their rows.
-        sources: the images.
+        items: the images, as any machine finds them.
     """
 
     name: str
-    sources: tuple[Source, ...]
+    items: tuple[Item, ...]
 
     def to_json(self) -> str:
         """Return the partition as JSON, to send to another machine."""
-        return json.dumps({"name": self.name, "sources": [asdict(source) for source in self.sources]})
+        kinds = [type(item.stored).__name__ for item in self.items]
+        return json.dumps({"name": self.name, "items": [asdict(item) for item in self.items], "kinds": kinds})
 
     @staticmethod
     def from_json(text: str) -> Partition:
         """Return the partition that ``to_json`` wrote."""
         tree = json.loads(text)
-        places = ("at", "cell")
-        sources = (s | {name: tuple(s[name]) if s[name] else None for name in places} for s in tree["sources"])
-        return Partition(tree["name"], tuple(Source(**s) for s in sources))
+        pairs = zip(tree["items"], tree["kinds"], strict=True)
+        items = (one | {"stored": one["stored"] and _STORED[kind](**one["stored"])} for one, kind in pairs)
+        return Partition(tree["name"], tuple(Item(**one) for one in items))
+
+
+def item_key(item: Item) -> int:
+    """Return a hash of file, prompt and frame, which identifies an item's row."""
+    return row_key(item.file, item.prompt, item.frame)
 
 
 def row_key(file: object, prompt: object, frame: int | None = None) -> int:
@@ -86,34 +62,34 @@ def row_key(file: object, prompt: object, frame: int | None = None) -> int:
 
 
 def partitions(
-    sources: Iterable[Source], size: int, done: Counter[int], taken: Collection[str] = ()
+    items: Iterable[Item], size: int, done: Counter[int], taken: Collection[str] = ()
 ) -> Iterator[Partition]:
-    """Yield the sources in partitions of at most ``size``, without the rows that are done.
+    """Yield the items in partitions of at most ``size``, without the rows that are done.
 
-    The same sources give the same partitions, so two runs over them commit files with the same names. Names are
+    The same items give the same partitions, so two runs over them commit files with the same names. Names are
     unique even if rows are equal.
 
     Args:
-        sources: the images, in order.
+        items: the images, in order.
         size: images per partition.
         done: how often each row, by its key, is done already.
         taken: names of the files that hold the done rows; no partition gets one of these names.
     """
     left, numbers = done.copy(), Counter[str]()
-    for dealt in in_batches(sources, size):
+    for dealt in in_batches(items, size):
         missing = []
-        for source in dealt:
-            if left[key := source.key] > 0:
+        for item in dealt:
+            if left[key := item_key(item)] > 0:
                 left[key] -= 1
             else:
-                missing.append(source)
+                missing.append(item)
         if missing:
             yield Partition(_free_name(missing, numbers, taken), tuple(missing))
 
 
-def _free_name(rows: Iterable[Source], numbers: Counter[str], taken: Collection[str]) -> str:
+def _free_name(rows: Iterable[Item], numbers: Counter[str], taken: Collection[str]) -> str:
     """Return a name from the hash of the rows, with a number if other partitions have equal rows."""
-    digest = hashlib.blake2b(b"".join(s.key.to_bytes(16) for s in rows), digest_size=10).hexdigest()
+    digest = hashlib.blake2b(b"".join(item_key(item).to_bytes(16) for item in rows), digest_size=10).hexdigest()
     while True:
         numbers[digest] += 1
         number = numbers[digest]
@@ -122,7 +98,7 @@ def _free_name(rows: Iterable[Source], numbers: Counter[str], taken: Collection[
             return name
 
 
-def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
+def items_in(given: str, *, recursive: bool = False) -> Iterator[Item]:
     """Yield the images of an INPUT: a folder or list, Parquet, tar shards (a pattern is allowed), or a URL.
 
     Raises:
@@ -136,46 +112,34 @@ def sources(given: str, *, recursive: bool = False) -> Iterator[Source]:
         found = sorted(Path(name) for name in glob(given))  # noqa: PTH207 - a Path globs below one folder
         if not found:
             raise UsageError(f"Expected files that match {shown(given)}, got none: check the pattern.")
-        return (source for one in found for source in sources(str(one), recursive=recursive))
-    if path.suffix.lower() == ".tar" and path.is_file():
-        return _in_tar(path)
-    return map(source_of, expand([given], recursive=recursive))
+        return (item for one in found for item in items_in(str(one), recursive=recursive))
+    return map(anywhere, _in_tar(path) if _is_tar(path) else expand([given], recursive=recursive))
 
 
-def source_of(item: Item) -> Source:
-    """Return an item of this machine as any machine finds it."""
-    stored = item.stored
-    inside = stored.path if stored else item.path
-    return Source(
-        item.file,
-        str(Path.cwd() / inside) if inside else None,
-        item.prompt,
-        item.problem,
-        (stored.offset, stored.size) if isinstance(stored, TarImage) else None,
-        frame=item.frame,
-        more=dict(item.more),
-        cell=(stored.column, stored.group, stored.row) if isinstance(stored, ParquetImage) else None,
-    )
+def _is_tar(path: Path) -> bool:
+    return path.suffix.lower() == ".tar" and path.is_file()
 
 
-def _in_tar(path: Path) -> Iterator[Source]:
+def anywhere(item: Item) -> Item:
+    """Return an item of this machine with its image under a full name, by which any machine finds it."""
+    if item.stored is not None:
+        return replace(item, stored=replace(item.stored, path=str(Path.cwd() / item.stored.path)))
+    return replace(item, path=str(Path.cwd() / item.path)) if item.path else item
+
+
+def _in_tar(path: Path) -> Iterator[Item]:
     """Yield the images of a WebDataset shard with their prompts."""
     for row in stored_rows(path):
-        if not isinstance(row.image, TarImage):
-            yield Source(str(path), None, problem=f"Expected a whole tar file, but {row.problem}: copy it again.")
+        if row.image is None:
+            yield Item(str(path), None, problem=f"Expected a whole tar file, but {row.problem}: copy it again.")
             continue
         prompt = next((row.cells[name] for name in PROMPT_COLUMNS if name in row.cells), None)
+        prompt = prompt.strip() or None if isinstance(prompt, str) else None
         problem = f"Expected an image and its texts, but {row.problem}." if row.problem else None
-        yield Source(
-            f"{path}/{row.name}",
-            str(path.absolute()),
-            prompt.strip() or None if isinstance(prompt, str) else None,
-            problem,
-            (row.image.offset, row.image.size),
-        )
+        yield Item(f"{path}/{row.name}", None, prompt, problem, stored=row.image)
 
 
-def _in_url(url: str) -> Iterator[Source]:
+def _in_url(url: str) -> Iterator[Item]:
     """Yield the images below a URL that fsspec can open, sorted by name."""
     try:
         import fsspec
@@ -191,4 +155,4 @@ def _in_url(url: str) -> Iterator[Source]:
     for name in names:
         if is_image_name(name):
             full = files.unstrip_protocol(name)
-            yield Source(full, full, is_url=True)
+            yield Item(full, None, stored=RemoteImage(full))

@@ -25,7 +25,7 @@ from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
-from mst_clipiqa.tables.table import stream_table
+from mst_clipiqa.tables.reading import stream_table
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,19 @@ def run(
     committed = _committed(job.output)
     done = _done(committed)
     taken = {path.name for path in committed}
-    todo = list(partitions(listing.sources, job.part_size, done, taken))
-    every = (source for part in todo for source in part.sources)
+    todo = list(partitions(listing.items, job.part_size, done, taken))
+    every = (item for part in todo for item in part.items)
     had["columns"] = kinds_of(more, every, had.get("columns"))
     _write(job.output, had)
     job = replace(job, work=replace(job.work, more=tuple(had["columns"].items())))
-    expected = sum(done.values()) + sum(len(part.sources) for part in todo)
+    expected = sum(done.values()) + sum(len(part.items) for part in todo)
     if todo:
         with connected(ray, job.address, pool):
             if what := lacking(ray, pool):
                 say(f"No machine of the cluster has {what} for an actor: the run waits until one joins.")
             deal(ray, job.work, todo, pool, advance)
     rows, failed, without_prompt, files = _count(job.output)
-    scored = sum(len(part.sources) for part in todo)
+    scored = sum(len(part.items) for part in todo)
     seconds = round(time.monotonic() - began, 3)
     if rows != expected:
         raise UsageError(
@@ -191,7 +191,7 @@ def _done(committed: list[Path]) -> Counter[int]:
 
 
 def _frame(cell: Cell) -> int | None:
-    """Return a frame's number from 0, as in a source, of its number from 1, as in the table."""
+    """Return a frame's number from 0, as in an item, of its number from 1, as in the table."""
     return int(cell) - 1 if isinstance(cell, int | float) else None
 
 

@@ -6,55 +6,98 @@ import dataclasses
 import json
 import math
 import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError, nearest, shown
+from mst_clipiqa.model.preprocess import ViewSpec
+
+_C = TypeVar("_C")
 
 MOST = 2**16
 """The largest size or count accepted in a config: far beyond any real model, small enough to stop an attack."""
 
 
-def misfit(kind: type, data: dict[str, Any]) -> str | None:
-    """Return the first field whose value is not of its type, as "NAME to be TYPE, got VALUE"; None if all fit.
+def built(kind: type[_C], data: Any, path: Path, inside: str = "") -> _C:
+    """Return a dataclass from JSON, with lists for tuples; fields that are dataclasses or dicts are checked elsewhere.
 
-    A field whose name ends in "drop" is a probability: torch refuses other numbers, but only when it is used.
-
-    Args:
-        kind: a dataclass; fields that are dataclasses or dicts are checked where those are built.
-        data: field -> value from JSON, with lists for tuples.
+    Raises:
+        ModelError: a key is unknown or missing, or a value is not of its field's type; it says what it is inside.
     """
+    if not isinstance(data, dict):
+        what = inside or kind.__name__
+        raise ModelError(f"Expected an object for {what} in {path}, got {shown(data)}: save the model again.")
+    place = f"{inside} of {path}" if inside else str(path)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise ModelError(f"Expected known keys in {place}, got {shown(key)}{nearest(str(key), fields)}.")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ModelError(f"Expected the key {name!r} in {place}, but it is missing.")
     hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if field.name in data and not fits(data[field.name], hints[field.name]):
-            wanted = str(field.type).replace("typing.", "")
-            return f"{field.name} to be {wanted}, got {repr(data[field.name])[:60]}"
-        if field.name.endswith("drop") and not 0 <= data.get(field.name, 0) <= 1:
-            return f"{field.name} to be a probability, got {repr(data[field.name])[:60]}"
-    return None
+    for name, value in data.items():
+        if not fits(value, hints[name]):
+            wanted = str(fields[name].type).replace("typing.", "")
+            got = repr(value)[:60]
+            raise ModelError(f"Expected {name} to be {wanted}, got {got}, in {place}: save the model again.")
+    return kind(**data)
+
+
+def built_view(data: Any, path: Path) -> ViewSpec:
+    """Return a view from JSON, as ``built`` does."""
+    if isinstance(data, dict) and (own := data.get("own")) is not None:
+        if not isinstance(own, dict) or own.get("own") is not None:
+            raise ModelError(f"Expected one view of the fine stream's own in {path}, got {shown(own)}.")
+        data = data | {"own": built_view(own, path)}
+    view = built(ViewSpec, data, path)
+    mean, std = ((float(a), float(b), float(c)) for a, b, c in (view.mean, view.std))
+    return dataclasses.replace(view, mean=mean, std=std)
+
+
+def check_shapes(part: nn.Module, name: str, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise a ModelError if a folder lacks one of a module's weights, NAME.*, or has it in another shape."""
+    for key, tensor in part.state_dict().items():
+        found = weights.get(f"{name}.{key}")
+        if found is None:
+            raise ModelError(f"Expected the weight {name}.{key} in {folder}, but it is missing: save the model again.")
+        if found.shape != tensor.shape:
+            raise ModelError(
+                f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {tuple(found.shape)}: "
+                "config.json and model.safetensors are not of one model."
+            )
+
+
+@contextmanager
+def expecting(what: str, advice: str = "fetch it again") -> Iterator[None]:
+    """Turn what a reader raises on foreign or damaged content into a ModelError: "Expected WHAT, got ...: ADVICE."."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # on bad files, readers raise nearly every type there is
+        raise ModelError(f"Expected {what}, got {shown(error)}: {advice}.") from error
 
 
 def read_json(data: bytes, path: Path) -> Any:
     """Return what a JSON file of a model folder holds; ModelError names ``path`` if it is damaged."""
-    try:
+    with expecting(f"JSON in {path}", "restore it, or start a new folder"):
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"Expected JSON in {path}, got {shown(error)}: restore it, or start a new folder.") from error
 
 
 def load_weights(raw: bytes, path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file's bytes; ModelError names ``path`` if they are broken or not finite."""
     if raw.startswith(b"version https://git-lfs"):
         raise ModelError(f"Expected safetensors in {path}, got a Git LFS pointer: fetch the file with git lfs pull.")
-    try:
+    with expecting(f"safetensors in {path}"):
         weights = safetensors.torch.load(raw)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"Expected safetensors in {path}, got {shown(error)}: fetch it again.") from error
     check_finite(weights, str(path))
     return weights
 

@@ -84,7 +84,7 @@ class CLIPPair:
         if asked == INT8:
             if bits is None:
                 raise UsageError("Expected a CPU with AVX2 for precision int8, got none: choose auto.")
-            if not all(isinstance(tower, VisionTower) for tower in self.towers):
+            if not self.is_of_clips_kind:
                 raise UsageError(f"Expected encoders of CLIP's kind for int8, got {self.source}: choose auto.")
         if bits is not None:
             asked = named(INT8, bits)
@@ -103,6 +103,11 @@ class CLIPPair:
     def towers(self) -> tuple[nn.Module, nn.Module]:
         """The coarse and the fine encoder."""
         return self.mstfe.encoder_coarse, self.mstfe.encoder_fine
+
+    @property
+    def is_of_clips_kind(self) -> bool:
+        """Whether both image encoders are of CLIP's kind, which can be exported and compute in int8."""
+        return all(isinstance(tower, VisionTower) for tower in self.towers)
 
     def merge_tokens(self, count: int) -> CLIPPair:
         """Merge tokens in each block of the image encoders (``merging.py``); ``precision`` says so. Returns itself.
@@ -197,7 +202,10 @@ def _described(files: tuple[EncoderFiles, EncoderFiles], sides: tuple[ImageSide,
     configs = [side.config for side in sides]
     if isinstance(text, TextTower) or not all(file.family.name == "clip" for file in files):
         families = [file.family.name for file in files]
-        parts = _clip_text(text) if isinstance(text, CLIPText) else _other_text(text)
+        if isinstance(text, CLIPText):
+            parts = _clip_text(text)
+        else:
+            parts = [_kept(text.body.config, _MORE_DECISIVE), *text.described()]
         return json.dumps([families, [_kept(config, _MORE_DECISIVE) for config in configs], parts], sort_keys=True)
     sizes, parts = [_kept(config, _DECISIVE) for config in configs], _clip_text(text)
     return json.dumps([[*sizes, parts[0]], *parts[1:]], sort_keys=True)
@@ -210,11 +218,6 @@ def _clip_text(text: CLIPText) -> list[Any]:
     words = [tokenizer["model"]["vocab"], merges, tokenizer["normalizer"], tokenizer["pre_tokenizer"]]
     ends = [text.tokenizer.bos_token_id, text.tokenizer.eos_token_id]
     return [_kept(text.model.config, _DECISIVE), words, ends]
-
-
-def _other_text(text: TextTower) -> list[Any]:
-    """Return sizes, layers and tokenizer of another text encoder."""
-    return [_kept(text.body.config, _MORE_DECISIVE), *text.described()]
 
 
 def _kept(config: Any, keys: tuple[str, ...]) -> dict[str, Any]:

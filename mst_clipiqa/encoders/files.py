@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mst_clipiqa.encoders.checks import expecting
 from mst_clipiqa.encoders.families import PAIRS, Family, family_of
-from mst_clipiqa.encoders.hub import HUB_ID, answers
+from mst_clipiqa.encoders.hub import HUB_ID, answers, refused
 from mst_clipiqa.errors import ModelError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists is used; .bin is read with weights_only
@@ -98,10 +99,8 @@ def sha256(paths: Iterable[Path], texts: Iterable[str]) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; ModelError if there is none."""
-    try:
+    with expecting(f"JSON in {path}", "fetch the file again"):
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"Expected JSON in {path}, got {error}: fetch the file again.") from error
     if not isinstance(found, dict):
         raise ModelError(f"Expected an object in {path}, got {type(found).__name__}: fetch the file again.")
     return found
@@ -135,7 +134,6 @@ def _hub(repo: str) -> Iterator[Fetch]:
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        GatedRepoError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -163,12 +161,8 @@ def _hub(repo: str) -> Iterator[Fetch]:
 
     try:
         yield fetch
-    except GatedRepoError as error:
-        raise ModelError(f"Expected a hub id that is open to you, got {repo!r}: ask for access and log in.") from error
-    except HFValidationError as error:
-        raise ModelError(f"Expected a folder or a hub id, got {repo!r}, which is neither: check the path.") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"Expected a hub id that exists, got {repo!r}, which it does not have.") from error
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise ModelError(refused(error, repo, None)) from error
     except (OSError, LocalEntryNotFoundError) as error:  # no network, HF_HUB_OFFLINE, a full disk
         raise ModelError(
             f"Expected {repo} in the local hub cache or a network to fetch it, got neither "

@@ -77,7 +77,7 @@ def snapshot(repo: str, patterns: Sequence[str], access: HubAccess) -> Path:
             )
         )
     except Exception as error:  # the errors of the client's own client differ from version to version
-        raise ModelError(_refused(error, repo, revision)) from error
+        raise ModelError(refused(error, repo, revision)) from error
 
 
 def answers(endpoint: str) -> bool:
@@ -109,19 +109,14 @@ def _cached(repo: str, revision: str | None, named: dict[str, Any]) -> Path | No
     try:
         return Path(snapshot_download(repo, revision=revision, local_files_only=True, **named))
     except HFValidationError as error:
-        raise ModelError(_refused(error, repo, revision)) from error
+        raise ModelError(refused(error, repo, revision)) from error
     except LocalEntryNotFoundError:
         return None
 
 
-def _refused(error: Exception, repo: str, revision: str | None) -> str:
+def refused(error: Exception, repo: str, revision: str | None) -> str:
     """Return one sentence for an error of the hub."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     match error:
         case GatedRepoError():  # before its parent, RepositoryNotFoundError

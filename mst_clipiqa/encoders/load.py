@@ -14,14 +14,14 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast, CLIPVisionModelWithProjection
 from transformers.utils import logging as hf_logging
 
-from mst_clipiqa.encoders.checks import check_finite
+from mst_clipiqa.encoders.checks import check_finite, expecting
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.files import EncoderFiles
 from mst_clipiqa.encoders.pooled_vision import PooledTower
 from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.tokens import read_tokenizer
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError
 
 TextSide: TypeAlias = CLIPText | TextTower
 
@@ -148,12 +148,8 @@ def quiet() -> Iterator[None]:
 
 
 def _clip_tokenizer(files: EncoderFiles) -> CLIPTokenizerFast:
-    try:
+    with expecting(f"CLIP's tokenizer in {files.folder}", "fetch its files again"):
         return CLIPTokenizerFast.from_pretrained(str(files.folder), local_files_only=True)
-    except Exception as error:  # on bad files the readers raise almost any type
-        raise ModelError(
-            f"Expected CLIP's tokenizer in {files.folder}, got {shown(error)}: fetch its files again."
-        ) from error
 
 
 def _out_features(project: nn.Module) -> int:

@@ -19,27 +19,14 @@ import torch
 from torch import nn
 
 from mst_clipiqa.encoders.clip import CLIPPair
-from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.onnx_runtime import FILES, MANIFEST, Manifest, digest
-from mst_clipiqa.errors import need
 from mst_clipiqa.model.mstfe import Stream
-
-
-def require_exporters() -> None:
-    """Raise UsageError if a package that writes ONNX is missing."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        need(name, extra="onnx")
-
-
-def exportable(pair: CLIPPair) -> bool:
-    """Return whether both image encoders of a pair can be written."""
-    return all(isinstance(t, VisionTower) for t in (pair.mstfe.encoder_coarse, pair.mstfe.encoder_fine))
 
 
 def write_towers(pair: CLIPPair, folder: Path, int8: bool) -> None:
     """Write both image encoders of a pair, which is on the CPU in fp32, and the manifest."""
-    towers: dict[Stream, nn.Module] = {"coarse": pair.mstfe.encoder_coarse, "fine": pair.mstfe.encoder_fine}
-    for stream, tower in towers.items():
+    streams: tuple[Stream, ...] = ("coarse", "fine")
+    for stream, tower in zip(streams, pair.towers, strict=True):
         side = pair.view.of(stream).size
         pixels = torch.zeros(2, 3, side, side)
         with _quiet(), torch.no_grad():

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mst_clipiqa.encoders.checks import expecting
 from mst_clipiqa.encoders.clip import CHUNK, CLIPPair
 from mst_clipiqa.encoders.pair import Chunking, EncoderPair
 from mst_clipiqa.errors import ModelError, need, shown
@@ -168,10 +169,8 @@ def _open(model: bytes, path: Path) -> Run:
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
-    try:
+    with expecting(f"a tower for ONNX Runtime in {shown(path)}", "export again"):
         session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has types of its own for every fault, without a common one
-        raise ModelError(f"Expected a tower for ONNX Runtime in {shown(path)}, got {shown(error)}.") from error
 
     def run(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = session.run(["features"], {"pixels": pixels})[0]

@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import nn
 
-from mst_clipiqa.encoders.checks import load_pickled, load_weights
+from mst_clipiqa.encoders.checks import expecting, load_pickled, load_weights
 from mst_clipiqa.encoders.families import Family, Pooling
 from mst_clipiqa.encoders.files import TOKENIZER, WEIGHTS, EncoderFiles, Fetch, read_json
 from mst_clipiqa.encoders.load import load
@@ -142,11 +142,9 @@ def load_sentence_tower(files: SentenceFiles) -> tuple[TextTower, list[Path]]:
 def _modules(folder: Path) -> list[tuple[str, str]]:
     """Return the kind of each module, the last part of its type, and its folder."""
     path = folder / MODULES
-    try:
+    with expecting(f"a list of modules in {path}"):
         found = json.loads(path.read_text(encoding="utf-8"))
         return [(str(one["type"]).rpartition(".")[2], str(one["path"])) for one in found]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
-        raise ModelError(f"Expected a list of modules in {path}, got {shown(error)}: fetch it again.") from error
 
 
 def _pooling(config: dict[str, Any], folder: Path) -> Pooling:
@@ -174,12 +172,9 @@ def _dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
     with torch.device("meta"):
         linear = nn.Linear(wide, narrow, bias=config.get("bias", True) is not False)
     weights = load_weights(path.read_bytes(), path) if path.suffix == ".safetensors" else load_pickled(path)
-    try:
-        linear.load_state_dict(
-            {key.removeprefix("linear."): value.float() for key, value in weights.items()}, assign=True
-        )
-    except RuntimeError as error:
-        raise ModelError(f"Expected the weights of a dense layer in {path}, got {shown(error)}.") from error
+    named = {key.removeprefix("linear."): value.float() for key, value in weights.items()}
+    with expecting(f"the weights of a dense layer in {path}"):
+        linear.load_state_dict(named, assign=True)
     return linear, _ACTIVATIONS[activation]()
 
 

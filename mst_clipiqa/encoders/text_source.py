@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mst_clipiqa.encoders.files import Fetch, fetch_model, find, locate
+from mst_clipiqa.encoders.files import fetch_model, find, locate
 from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
 from mst_clipiqa.encoders.sentence import MODULES, fetch_modules, find_modules, load_sentence_tower
 from mst_clipiqa.errors import ModelError
@@ -42,7 +42,7 @@ def load_separate_text(source: str, images: ImageSide, of: str, dtype: torch.dty
         ModelError: a file is missing or broken, or the encoder is of another space: its embeddings have another size,
             or it comes with an image encoder of its own that is not this one.
     """
-    folder = locate(source, _fetch)
+    folder = locate(source, lambda repo, fetch: fetch_modules(fetch) or fetch_model(repo, fetch, True))
     if (folder / MODULES).is_file():
         tower, weights = load_sentence_tower(find_modules(folder, source))
         found = SeparateText(tower, weights, "sentence-transformers")
@@ -65,10 +65,6 @@ def check_space(text: TextSide, images: ImageSide, source: str, of: str) -> None
             f"Expected text embeddings of size {images.dim}, as those of the images of {of}, got {text.dim} from "
             f"{source}: the two are not of one space."
         )
-
-
-def _fetch(repo: str, fetch: Fetch) -> Path:
-    return fetch_modules(fetch) or fetch_model(repo, fetch, True)
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:

@@ -17,8 +17,9 @@ from jaxtyping import Int64
 from tokenizers import BertWordPieceTokenizer, Encoding, Tokenizer
 from torch import Tensor
 
+from mst_clipiqa.encoders.checks import expecting
 from mst_clipiqa.encoders.text import cleaned, padded
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.shapes import TokenMask
 
 _LEAST_READ = 0.5  # share of a prompt's tokens that must not be unknown
@@ -126,7 +127,7 @@ def read_tokenizer(folder: Path, *, length: int, words: int, pad: int | None, si
     Raises:
         ModelError: a file is missing or broken, or has tokens that the tower lacks.
     """
-    try:
+    with expecting(f"a tokenizer in {folder}", "fetch its files again"):
         settings = _settings(folder / "tokenizer_config.json")
         backend = _backend(folder, settings)
         backend.no_padding()
@@ -145,10 +146,6 @@ def read_tokenizer(folder: Path, *, length: int, words: int, pad: int | None, si
             unknown=_unknown(backend),
         )
         most = max([found.pad, *backend.get_vocab().values(), *found.encode("a \ue000")[0]])
-    except Exception as error:  # the library raises nothing narrower
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"Expected a tokenizer in {folder}, got {shown(error)}: fetch its files again.") from error
     if most >= words:
         raise ModelError(f"Expected at most {words:,} tokens in {folder}, got {most + 1:,}: fetch its tokenizer again.")
     return found

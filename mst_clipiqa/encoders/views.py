@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from mst_clipiqa.encoders.checks import expecting
 from mst_clipiqa.encoders.families import Family, image_config
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -59,7 +60,7 @@ def grid_of(config: dict[str, Any], family: Family, view: ViewSpec, source: str)
 
 def _of_file(path: Path, default: ViewSpec, family: Family) -> ViewSpec:
     """Return the view that a file describes; the default for what it does not say."""
-    try:
+    with expecting(f"JSON with three numbers each for image_mean and image_std in {path}", "fetch the file again"):
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         mean, std = (
             tuple(float(value) for value in found.get(name, given))
@@ -69,13 +70,6 @@ def _of_file(path: Path, default: ViewSpec, family: Family) -> ViewSpec:
         if "resample" in found:
             view = dataclasses.replace(view, resample=_PILLOW[found["resample"]])
         return view if family.name == "siglip2" else _sized(view, found)  # its file states patches instead of a size
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(
-            f"Expected JSON with three numbers each for image_mean and image_std in {path}, got {shown(error)}: "
-            "fetch the file again."
-        ) from error
 
 
 def _sized(view: ViewSpec, found: dict[str, Any]) -> ViewSpec:

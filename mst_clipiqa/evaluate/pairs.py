@@ -78,7 +78,8 @@ def pair_accuracy(
         hit = (np.sign(x[first] - x[second]) * np.sign(y[first] - y[second]) + 1) / 2
         hits += np.bincount(index[first], weights=hit, minlength=count)
         pairs += np.bincount(index[first], minlength=count)
-    return _accuracy(hits, pairs, threshold, how)
+    why = f"no two images of one prompt differ by more than {threshold:g} in rating"
+    return _accuracy(hits, pairs, threshold, how, why)
 
 
 def preference_accuracy(
@@ -106,22 +107,15 @@ def preference_accuracy(
     hit = (np.sign(x[told]) * np.sign(y[told] - 0.5) + 1) / 2
     hits = np.bincount(index[told], weights=hit, minlength=count).astype(np.float64)
     pairs = np.bincount(index[told], minlength=count).astype(np.float64)
-    if not told.any():
-        nan = float("nan")
-        return PairAccuracy(nan, nan, nan, 0, 0, 0.0, "people had no preference in any pair")
-    return _pooled(hits[pairs > 0], pairs[pairs > 0], 0.0, how)
+    return _accuracy(hits, pairs, 0.0, how, "people had no preference in any pair")
 
 
-def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> PairAccuracy:
-    """Pool the groups that have pairs, and resample them."""
+def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling, why: str) -> PairAccuracy:
+    """Pool the groups that have pairs, and resample them; ``why`` says what it means if none has."""
     hits, pairs = hits[pairs > 0], pairs[pairs > 0]
     if not pairs.size:
-        why = f"no two images of one prompt differ by more than {threshold:g} in rating"
-        return PairAccuracy(float("nan"), float("nan"), float("nan"), 0, 0, threshold, why)
-    return _pooled(hits, pairs, threshold, how)
-
-
-def _pooled(hits: Floats, pairs: Floats, threshold: float, how: Resampling) -> PairAccuracy:
+        nan = float("nan")
+        return PairAccuracy(nan, nan, nan, 0, 0, threshold, why)
     index = np.arange(len(pairs))
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])
     value = float(hits.sum() / pairs.sum())

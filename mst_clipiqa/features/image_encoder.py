@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from PIL import Image
@@ -78,35 +78,13 @@ Opened: TypeAlias = Encoded | Failed | AlreadyScored | Viewed
 """What ``ImageEncoder.open`` returns."""
 
 
-class EncodingPolicy(Protocol):
-    """Which views of an image are encoded."""
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether one batch must be done before the next begins."""
-
-    @property
-    def described(self) -> str:
-        """What decides the features beside the encoders; empty for all of an image."""
-
-    def views(self, image: Image.Image) -> Views:
-        """Return what ``encode`` may need of an RGB image."""
-
-    def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
-        """Return the features of a batch of at least one image."""
-
-    def key(self, granularity: str | None) -> str:
-        """Return the part of a cache key that features of a granularity have."""
-
-    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
-        """Return what ``encode`` would, from the cache: ``get`` finds an image's features by a part of their key."""
-
-    def summary(self) -> str:
-        """Return a sentence or two about what was done, or nothing."""
-
-
 class FullEncoding:
-    """The usual policy: both streams for every image."""
+    """The usual encoding policy, both streams for every image; other policies derive from it.
+
+    Attributes:
+        in_turn: whether one batch must be done before the next begins.
+        described: what decides the features beside the encoders; empty for all of an image.
+    """
 
     in_turn = False
     described = ""
@@ -115,24 +93,24 @@ class FullEncoding:
         self.encoders = encoders
 
     def views(self, image: Image.Image) -> Views:
-        """Return all views."""
+        """Return what ``encode`` may need of an RGB image."""
         return views(image, self.encoders.view)
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
-        """Return f_c and f_f of each image."""
+        """Return the features of a batch of at least one image."""
         f_c, f_f = encode_viewed(self.encoders, viewed)
         return [Encoded(f_c[i], f_f[i], one.width, one.height, one.note) for i, one in enumerate(viewed)]
 
     def key(self, granularity: str | None) -> str:
-        """Return nothing: the key is the image's own."""
+        """Return the part of a cache key that features of a granularity have."""
         return ""
 
     def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
-        """Return the features of the whole image, if the cache has them."""
+        """Return what ``encode`` would, from the cache: ``get`` finds an image's features by a part of their key."""
         return get("")
 
     def summary(self) -> str:
-        """Return nothing: every image was encoded."""
+        """Return a sentence or two about what was done, or nothing."""
         return ""
 
 
@@ -158,7 +136,7 @@ class ImageEncoder:
         batch_size: int | None = None,
         workers: int = 2,
         cache: Cache | None = None,
-        policy: EncodingPolicy | None = None,
+        policy: FullEncoding | None = None,
         opening: OpenOptions | None = None,
     ) -> None:
         if batch_size is not None:

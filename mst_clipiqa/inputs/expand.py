@@ -108,12 +108,7 @@ def expand(
             walker.check_prompts(given, sources)
     except DataError as error:
         raise UsageError(str(error)) from error
-    return Inputs(
-        walker.items(sources),
-        walker.notes,
-        lambda: sum(map(walker.count, sources)),
-        list(walker.more),
-    )
+    return Inputs(walker.items(sources), walker.notes, lambda: sum(map(walker.count, sources)), list(walker.more))
 
 
 @dataclass

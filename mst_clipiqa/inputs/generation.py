@@ -63,7 +63,7 @@ def generation_of_text(text: str) -> Generation | None:
 
 def _readings(texts: Mapping[str, str]) -> Iterator[Generation | None]:
     """Yield one reading of the texts after the other, the surest first."""
-    yield _of_graph_text(next(_graphs(texts), ""))
+    yield _of_graph(json_of(next(_graphs(texts), "")))
     yield _invokeai(texts)
     for name in ("Comment", "UserComment", "parameters"):
         if isinstance(value := json_of(texts.get(name, "")), dict):
@@ -87,12 +87,8 @@ def _graphs(texts: Mapping[str, str]) -> Iterator[str]:
             yield text
 
 
-def _of_graph_text(text: str) -> Generation | None:
-    """Return what the JSON of a ComfyUI graph says, or None."""
-    return _of_graph(json_of(text))
-
-
 def _of_graph(graph: object) -> Generation | None:
+    """Return what a ComfyUI graph says, or None."""
     found = from_graph(graph)
     return from_fields(found, "ComfyUI") if found else None
 

@@ -5,8 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mst_clipiqa.images.files import MAX_BYTES
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.stored import FileInFile
+
+
+@dataclass(frozen=True)
+class RemoteImage:
+    """An image at a URL.
+
+    Attributes:
+        path: the URL.
+    """
+
+    path: str
+
+    def read_bytes(self) -> bytes:
+        """Return the file of the image, read through fsspec; OSError if its storage does not give it."""
+        import fsspec
+
+        try:
+            with fsspec.open(self.path, "rb") as file:
+                return bytes(file.read(MAX_BYTES + 1))
+        except OSError:
+            raise
+        except Exception as error:  # storage packages raise errors of their own
+            raise OSError(str(error) or type(error).__name__) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +44,7 @@ class Item:
         problem: why this item cannot be scored, in one sentence, or None.
         frame: number of the frame to score, from 0; None leaves the choice to the scorer.
         more: the other columns of its row in a list or a file of prompts.
-        stored: what to open in place of ``path``, if the image is inside another file.
+        stored: what to open in place of ``path``, if the image is inside another file or at a URL.
     """
 
     file: str
@@ -29,9 +53,9 @@ class Item:
     problem: str | None = None
     frame: int | None = None
     more: Mapping[str, Cell] = field(default_factory=dict)
-    stored: FileInFile | None = None
+    stored: FileInFile | RemoteImage | None = None
 
     @property
-    def source(self) -> str | FileInFile | None:
+    def source(self) -> str | FileInFile | RemoteImage | None:
         """What to open; None if there is nothing to open."""
         return None if self.problem else self.stored or self.path

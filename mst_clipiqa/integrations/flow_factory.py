@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -24,41 +24,30 @@ from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.integrations.mixing import HALF_AND_HALF
 from mst_clipiqa.integrations.rewards import RewardScorer
 
-if TYPE_CHECKING:
-    PointwiseRewardModel = object
+try:
+    from flow_factory.rewards import PointwiseRewardModel, RewardModelOutput
+except ImportError:
+
+    class PointwiseRewardModel:  # type: ignore[no-redef]
+        """In place of Flow-Factory's class."""
 
     @dataclass
-    class RewardModelOutput:
-        """See below."""
+    class RewardModelOutput:  # type: ignore[no-redef]
+        """What a reward model returns.
+
+        Attributes:
+            rewards: float32 (N,).
+            extra_info: what they were mixed from.
+        """
 
         rewards: torch.Tensor
         extra_info: dict[str, Any] | None = None
-
-else:
-    try:
-        from flow_factory.rewards import PointwiseRewardModel, RewardModelOutput
-    except ImportError:
-
-        class PointwiseRewardModel:
-            """In place of Flow-Factory's class."""
-
-        @dataclass
-        class RewardModelOutput:
-            """What a reward model returns.
-
-            Attributes:
-                rewards: float32 (N,).
-                extra_info: what they were mixed from.
-            """
-
-            rewards: torch.Tensor
-            extra_info: dict[str, Any] | None = None
 
 
 _SETTINGS = ("model", "weights", "failed")
 
 
-class MSTClipIQAReward(PointwiseRewardModel):
+class MSTClipIQAReward(PointwiseRewardModel):  # type: ignore[misc]
     """Rewards of images for their prompts, each on its own.
 
     Args:
@@ -75,7 +64,7 @@ class MSTClipIQAReward(PointwiseRewardModel):
 
     def __init__(self, config: Any, accelerator: Any) -> None:
         if PointwiseRewardModel.__init__ is not object.__init__:
-            super().__init__(config, accelerator)  # type: ignore[call-arg]
+            super().__init__(config, accelerator)
         self.config, self.accelerator = config, accelerator
         chosen = torch.device(getattr(config, "device", None) or "cuda")
         self.device = accelerator.device if chosen == torch.device("cuda") else chosen

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.families import PAIRS
-from mst_clipiqa.errors import ImageError, PromptError, UsageError, brief, nearest
+from mst_clipiqa.errors import PromptError, UsageError, brief, nearest
 from mst_clipiqa.images.modes import check_dense
 from mst_clipiqa.integrations.mixing import Prompts, prompt_list
 from mst_clipiqa.scoring.differentiable import MISSING_PROMPT, DifferentiableTarget
 from mst_clipiqa.scoring.folders import ZERO_SHOT
-from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.score import ScoreRequest, checked
 from mst_clipiqa.scoring.scorer import Scorer
 
 _OPENAI = PAIRS["openai"]
@@ -119,9 +119,7 @@ class MSTClipIQAMetric(nn.Module):
         values = []
         requests = (ScoreRequest[None](image, prompt) for image, prompt in zip(images, prompts, strict=True))
         for request, score in self.scorer.stream(requests):
-            if score.error:
-                raise (PromptError if score.error == "prompt" else ImageError)(score.reason)
-            value = score.targets[self.target]
+            value = checked(score).targets[self.target]
             if value is None and request.prompt is None:
                 raise PromptError(MISSING_PROMPT)
             values.append(math.nan if value is None else value)

@@ -6,23 +6,13 @@ pyiqa is not needed to import this file, and nothing of it is imported: its two 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
 from mst_clipiqa.integrations.metric import MSTClipIQAMetric
 
 
-class ArchRegistry(Protocol):
-    """What is needed of ``pyiqa.utils.registry.ARCH_REGISTRY``."""
-
-    def register(self, obj: Any) -> Any:
-        """Register a class under its name."""
-
-    def __contains__(self, name: str) -> bool:
-        """Return whether a name is registered."""
-
-
 def register(
-    arch_registry: ArchRegistry,
+    arch_registry: Any,
     default_configs: MutableMapping[str, Any],
     name: str = "mst_clipiqa",
     model: str = "mini",

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from mst_clipiqa.errors import DataError, ModelError, UsageError, percent, shown
+from mst_clipiqa.encoders.checks import expecting
+from mst_clipiqa.errors import ModelError, UsageError, percent, shown
 from mst_clipiqa.evaluate import UNFAMILIAR, Reference
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.fine_estimator import FineEstimator
@@ -232,7 +232,7 @@ class Calibration:
         if not path.is_file():
             raise ModelError(f"Expected {path.name} beside the model, got none in {path.parent}: {_ADVICE}.")
         raw = path.read_bytes()
-        try:
+        with expecting(f"a calibration in {path}", _ADVICE):
             on = _origin(raw, path)
             tensors = safetensors.torch.load(raw)
             if on.model != (owner := owner_of(model)):
@@ -240,10 +240,6 @@ class Calibration:
                     f"Expected {path} to belong to this model ({owner[:12]}), got {on.model[:12]}: {_ADVICE}."
                 )
             found = _read(tensors, on, model)
-        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, DataError) as error:
-            if isinstance(error, ModelError):
-                raise
-            raise ModelError(f"Expected a calibration in {path}, got {shown(error)}: {_ADVICE}.") from error
         return replace(found, digest=hashlib.sha256(raw).hexdigest()[:8])
 
 

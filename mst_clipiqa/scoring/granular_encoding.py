@@ -18,7 +18,7 @@ from torch import Tensor
 from mst_clipiqa.encoders.pair import encode_batches, encode_stream
 from mst_clipiqa.errors import UsageError, percent
 from mst_clipiqa.features.cache import Encoded
-from mst_clipiqa.features.image_encoder import ImagePrompts, Viewed, stacked
+from mst_clipiqa.features.image_encoder import FullEncoding, ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
 from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.fine_estimator import deviations, values
@@ -31,7 +31,7 @@ UNLIKE_CALIBRATION = (
 )
 
 
-class GranularEncoding:
+class GranularEncoding(FullEncoding):
     """An encoding policy: how much of each image is encoded.
 
     Args:
@@ -46,24 +46,16 @@ class GranularEncoding:
 
     def __init__(self, predictor: Predictor, calibration: Calibration, asked: Granularity, check: int = 0) -> None:
         calibration.require(asked)
-        self.predictor, self.encoders = predictor, predictor.encoders
-        self.calibration, self.asked = calibration, asked
+        super().__init__(predictor.encoders)
+        self.predictor, self.calibration, self.asked = predictor, calibration, asked
+        self.described = f"{asked} by calibration {calibration.digest}"
+        self.in_turn = check > 0  # which images are checked does not depend on what is encoded beside them
         self._price = calibration.price(asked.tolerance) if asked.kind == "auto" else 0.0
         self._needs_fine = asked.kind != "coarse" or check > 0
-        self._checks = self._check_left = check
+        self._check_left = check
         self._counts: Counter[str] = Counter()
         self._errors: list[Tensor] = []  # of the images checked, shares of the scale, float32 (targets,)
         self._lock = threading.Lock()  # of the three above: batches come from several threads
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether images are checked: which of them are the first does not depend on what is encoded beside them."""
-        return self._checks > 0
-
-    @property
-    def described(self) -> str:
-        """The granularity and the calibration."""
-        return f"{self.asked} by calibration {self.calibration.digest}"
 
     def views(self, image: Image.Image) -> Views:
         """Return all views, or the coarse one if no other is needed."""

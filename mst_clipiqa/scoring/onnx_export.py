@@ -21,9 +21,9 @@ from PIL import Image, ImageFilter
 
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.families import FAMILIES
-from mst_clipiqa.encoders.onnx_export import exportable, require_exporters, write_towers
+from mst_clipiqa.encoders.onnx_export import write_towers
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST
-from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.errors import ModelError, UsageError, need, shown
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.scorer import Scorer
@@ -76,11 +76,12 @@ def export(
         raise UsageError(
             f"Expected an empty folder or an earlier export at {shown(folder)}, got other files: name another."
         )
-    require_exporters()
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        need(name, extra="onnx")
     options = ScoreOptions(device="cpu", precision="fp32", encoders=encoders)
     plain = Scorer.load(model, options)
     pair = plain.encoder.encoders
-    if not isinstance(pair, CLIPPair) or not exportable(pair):
+    if not isinstance(pair, CLIPPair) or not pair.is_of_clips_kind:
         families = ", ".join(name for name, family in FAMILIES.items() if family.fast)
         raise UsageError(f"Expected encoders of {families} to export, got {pair.source}: score it without an export.")
     folder.parent.mkdir(parents=True, exist_ok=True)

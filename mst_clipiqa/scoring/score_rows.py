@@ -52,6 +52,15 @@ class FurtherColumns:
     cells: Callable[[Item], ScoreRow] = lambda _: {}
     controls: Controls | None = None
 
+    def of(self, item: Item) -> ScoreRow:
+        """Return the further cells of an item's row, what is asked of it among them."""
+        return self.cells(item) | (self.controls.asked(item.more, item.source) if self.controls else {})
+
+    def stamp(self, item: Item, cells: ScoreRow) -> str | None:
+        """Return the state of all files that decide an item's row; None if its own cannot be read."""
+        stamp = _stamp(item)
+        return stamp if stamp is None or self.controls is None else f"{stamp}-{self.controls.state(cells)}"
+
 
 def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
     """Return the columns of a scorer's table: the fixed ones, further targets, and what else was asked for.
@@ -104,10 +113,9 @@ def score_rows(
         earlier: rows of earlier runs; those whose file has not changed are copied.
         more: further columns of each row.
     """
-    more = more or FurtherColumns()
-    plan = _Plan(stamped, earlier, more)
+    further = more or FurtherColumns()
     batches = in_batches(items, scorer.encoder.batch_size)  # the batches that the encoder will make
-    requests = (request for batch in batches for request in _requests(batch, plan))
+    requests = (request for batch in batches for request in _requests(batch, further, stamped, earlier))
     for batch in scorer.batches(requests):
         rows = [
             request.tag
@@ -118,41 +126,24 @@ def score_rows(
         yield from rows
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What decides the requests of a run beside its items, as ``score_rows`` takes it."""
-
-    stamped: bool
-    earlier: Earlier | None
-    more: FurtherColumns
-
-    def cells(self, item: Item) -> ScoreRow:
-        """Return the further cells of an item's row."""
-        return self.more.cells(item) | (self.more.controls.asked(item.more, item.source) if self.more.controls else {})
-
-    def stamp(self, item: Item, cells: ScoreRow) -> str | None:
-        """Return the state of all files that decide an item's row; None without ``stamped``."""
-        stamp = _stamp(item) if self.stamped else None
-        controls = self.more.controls
-        return stamp if stamp is None or controls is None else f"{stamp}-{controls.state(cells)}"
-
-
-def _requests(items: Sequence[Item], plan: _Plan) -> Iterator[ScoreRequest[ScoreRow]]:
+def _requests(
+    items: Sequence[Item], more: FurtherColumns, stamped: bool, earlier: Earlier | None
+) -> Iterator[ScoreRequest[ScoreRow]]:
     """Yield the requests of one batch; their tags are rows, to be completed if they are new.
 
     If one row is new, the whole batch is scored: where rounding depends on the batch (an export, a GPU), a resumed run
     should still write what an undisturbed one writes. Failed rows are always tried again.
     """
-    cells = [plan.cells(item) for item in items]
-    stamps = [plan.stamp(item, row) for item, row in zip(items, cells, strict=True)]
-    pairs, earlier = list(zip(items, stamps, strict=True)), plan.earlier
+    cells = [more.of(item) for item in items]
+    stamps = [more.stamp(item, row) if stamped else None for item, row in zip(items, cells, strict=True)]
+    pairs = list(zip(items, stamps, strict=True))
     known = [earlier.find(item.file, item.prompt, stamp) if earlier is not None else None for item, stamp in pairs]
     for (item, stamp), row, had in zip(pairs, cells, known, strict=True):
-        hidden: ScoreRow = {STAMP: stamp} if plan.stamped else {}
+        hidden: ScoreRow = {STAMP: stamp} if stamped else {}
         if None not in known and had and had["status"] == "ok":
             yield ScoreRequest(AlreadyScored(_score(had)), item.prompt, {**had, **hidden, **row})
         else:
-            asked = plan.more.controls.request(row) if plan.more.controls else {}
+            asked = more.controls.request(row) if more.controls else {}
             yield ScoreRequest(_image(item), item.prompt, {**hidden, **row, "file": item.file}, **asked)
 
 

@@ -18,10 +18,8 @@ from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import Cell, csv_cell, csv_header, csv_line, plain, to_json
-from mst_clipiqa.tables.journal import Journal, journal_of, read_journal
-from mst_clipiqa.tables.reading import read_table, stream_table, suffix_of
-
-__all__ = ["Cell", "TableWriter", "journal_of", "read_journal", "read_table", "stream_table", "write_table"]
+from mst_clipiqa.tables.journal import Journal, journal_of
+from mst_clipiqa.tables.reading import suffix_of
 
 
 class TableWriter:

@@ -25,7 +25,8 @@ from mst_clipiqa.scoring import score_rows as rows_module
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import ScoreRow, to_row
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.tables.table import TableWriter, read_table
+from mst_clipiqa.tables.reading import read_table
+from mst_clipiqa.tables.table import TableWriter
 
 COLUMNS = [
     "file",

@@ -94,7 +94,7 @@ def test_fail_stops_at_the_first_bad_row(folder: Path, tmp_path: Path) -> None:
 
 
 def test_csv_jsonl_and_parquet_say_the_same(folder: Path, tmp_path: Path) -> None:
-    from mst_clipiqa.tables.table import read_table
+    from mst_clipiqa.tables.reading import read_table
 
     tables = []
     for suffix in ("csv", "jsonl", "parquet"):

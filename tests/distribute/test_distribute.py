@@ -25,15 +25,18 @@ from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, Listing, run
 from mst_clipiqa.distribute.listing import listed
 from mst_clipiqa.distribute.on_ray import Actor, Pool, connected, lacking
-from mst_clipiqa.distribute.plan import Partition, Source, partitions, row_key, sources
-from mst_clipiqa.distribute.worker import Work, Worker, _image, load
+from mst_clipiqa.distribute.plan import Partition, item_key, items_in, partitions, row_key
+from mst_clipiqa.distribute.worker import Work, Worker, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
-from mst_clipiqa.features.image_encoder import Failed
+from mst_clipiqa.inputs.item import Item, RemoteImage
 from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.scoring.controls import ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.reloading import sha256
-from mst_clipiqa.tables.table import TableWriter, read_table
+from mst_clipiqa.tables.parquet_images import ParquetImage
+from mst_clipiqa.tables.reading import read_table
+from mst_clipiqa.tables.table import TableWriter
+from mst_clipiqa.tables.tars import TarImage
 from tests.fakes import draw
 
 HAS_RAY = find_spec("ray") is not None
@@ -68,16 +71,16 @@ FILES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([None, "x"
 @settings(max_examples=60, deadline=None)
 @given(files=FILES, more=FILES, size=st.integers(1, 5), dead=st.sets(st.integers(0, 20)))
 def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any, size: int, dead: set[int]) -> None:
-    first = [Source(file, file, prompt) for file, prompt in files]
+    first = [Item(file, file, prompt) for file, prompt in files]
     begun = list(partitions(first, size, Counter()))
-    assert [source for part in begun for source in part.sources] == first
-    assert begun == list(partitions(first, size, Counter()))  # the same sources, the same names
+    assert [item for part in begun for item in part.items] == first
+    assert begun == list(partitions(first, size, Counter()))  # the same items, the same names
     kept = [part for i, part in enumerate(begun) if i not in dead]
-    done = Counter(source.key for part in kept for source in part.sources)
-    all_of_them = first + [Source(file, file, prompt) for file, prompt in more]
+    done = Counter(item_key(item) for part in kept for item in part.items)
+    all_of_them = first + [Item(file, file, prompt) for file, prompt in more]
     again = list(partitions(all_of_them, size, done, {part.name for part in kept}))
-    rows = Counter(source.key for part in [*kept, *again] for source in part.sources)
-    assert rows == Counter(source.key for source in all_of_them)
+    rows = Counter(item_key(item) for part in [*kept, *again] for item in part.items)
+    assert rows == Counter(item_key(item) for item in all_of_them)
     assert len({part.name for part in [*kept, *again]}) == len(kept) + len(again)  # equal rows, but no equal names
 
 
@@ -88,21 +91,21 @@ def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
 
 
 def test_a_part_travels_as_text() -> None:
-    part = Partition(
-        "p", (Source("a\udce9", "/a\udce9", "x", None, (512, 7)), Source("b", None, problem="gone", is_url=True))
-    )
+    stored = (TarImage("/a\udce9", "a", 512, 7), ParquetImage("/i.parquet", "b", "image", 0, 2), RemoteImage("x://c"))
+    whole = Item("a\udce9", "/a\udce9", "x", frame=2, more={"seed": 7, "by": "sd"})
+    part = Partition("p", (whole, Item("b", None, problem="gone"), *(Item("c", None, stored=one) for one in stored)))
     assert Partition.from_json(part.to_json()) == part
 
 
 def test_folders_lists_and_parquet_name_the_same_files(folder: Path, tmp_path: Path) -> None:
-    named = list(sources(str(folder)))
+    named = list(items_in(str(folder)))
     assert [Path(source.file).name for source in named] == [*(f"{i}.png" for i in range(6)), "bad.png"]
     (tmp_path / "list.csv").write_text("file,prompt\nin/0.png,a ball\n")
     with TableWriter(tmp_path / "list.parquet", ["image", "text"]) as table:
         table.append({"image": "in/0.png", "text": "a ball"})
         table.append({"image": None})
-    (listed,) = sources(str(tmp_path / "list.csv"))
-    one, none = sources(str(tmp_path / "list.parquet"))
+    (listed,) = items_in(str(tmp_path / "list.csv"))
+    one, none = items_in(str(tmp_path / "list.parquet"))
     assert one.prompt == listed.prompt == "a ball"
     assert Path(str(one.path)).samefile(str(listed.path))
     assert str(none.problem).startswith("Expected a file in each row, but ")
@@ -117,11 +120,12 @@ def test_parquet_that_holds_its_images_is_read_by_any_machine(tmp_path: Path) ->
     given = list(found)
     assert [source.prompt for source in given] == ["a fox", None, "a cat"]
     assert (list(columns), [source.more["seed"] for source in given]) == (["seed"], [1, 2, 3])
-    there = Partition.from_json(Partition("p", tuple(given)).to_json()).sources
-    assert [_image(source) for source in there] == images
+    there = Partition.from_json(Partition("p", tuple(given)).to_json()).items
+    assert [source.stored.read_bytes() for source in there if source.stored] == images
     (tmp_path / "i.parquet").unlink()
-    gone = _image(replace(there[2], path=str(tmp_path / "j.parquet")))
-    assert isinstance(gone, Failed)
+    assert there[2].stored is not None
+    with pytest.raises(OSError, match=r"i\.parquet"):
+        there[2].stored.read_bytes()
     pq.write_table(table, tmp_path / "i.parquet")
     with pytest.raises(UsageError, match="--frames all needs"):
         listed(str(tmp_path / "i.parquet"), Listing(each_frame=True))
@@ -133,24 +137,23 @@ def test_tar_shards_give_images_their_prompts(folder: Path, tmp_path: Path) -> N
     tar_of(tmp_path / "s-0.tar", members)
     tar_of(tmp_path / "s-1.tar", {"3.png": image, "3.cls": b"7", "../../4.png": b"bad"})
     (tmp_path / "s-2.tar").write_bytes(b"no tar" * 200)
-    found = list(sources(str(tmp_path / "s-*.tar")))
+    found = list(items_in(str(tmp_path / "s-*.tar")))
     assert [(Path(s.file).name, s.prompt) for s in found[:4]] == [
         *[("1.png", "a ball"), ("2.png", "a fox"), ("3.png", None), ("4.png", None)]
     ]
     assert found[4].problem is not None and "Expected a whole tar file" in found[4].problem
-    at, length = found[0].at or (0, 0)
-    assert (tmp_path / "s-0.tar").read_bytes()[at : at + length] == image
+    assert found[0].stored is not None and found[0].stored.read_bytes() == image
     with pytest.raises(UsageError, match="got none: check the pattern"):
-        sources(str(tmp_path / "t-*.tar"))
+        items_in(str(tmp_path / "t-*.tar"))
 
 
 @pytest.mark.parametrize("block", [b"\xff" * 512, bytes(512), None], ids=["junk", "zeros", "cut"])
 def test_a_shard_that_is_damaged_at_a_later_header_says_so(tmp_path: Path, block: bytes | None) -> None:
     tar = tar_of(tmp_path / "s.tar", {f"{i}.png": b"p" * 600 for i in range(4)})
-    assert [source.problem for source in sources(str(tar))] == [None] * 4
+    assert [source.problem for source in items_in(str(tar))] == [None] * 4
     data, at = tar.read_bytes(), 2 * (512 + 1024)
     tar.write_bytes(data[:at] if block is None else data[:at] + block + data[at + 512 :])
-    *good, damage = sources(str(tar))
+    *good, damage = items_in(str(tar))
     assert [Path(source.file).name for source in good] == ["0.png", "1.png"]
     assert str(damage.problem).startswith(f"Expected a whole tar file, but {str(tar)!r} is damaged (")
     assert "at byte 3,072" in str(damage.problem)
@@ -160,7 +163,7 @@ def test_a_shard_that_is_damaged_at_a_later_header_says_so(tmp_path: Path, block
 def test_a_shard_that_is_cut_in_data_gives_its_last_image_too(tmp_path: Path, cut: int) -> None:
     tar = tar_of(tmp_path / "s.tar", {"0.png": b"p" * 600, "1.png": b"p" * 600, "1.txt": b"t" * 600})
     tar.write_bytes(tar.read_bytes()[: 512 + 1024 + cut])
-    *good, damage = sources(str(tar))
+    *good, damage = items_in(str(tar))
     assert [Path(source.file).name for source in good] == ["0.png", "1.png"]
     assert "unexpected end of data" in str(damage.problem)
 
@@ -168,15 +171,15 @@ def test_a_shard_that_is_cut_in_data_gives_its_last_image_too(tmp_path: Path, cu
 def test_a_shard_may_end_in_one_block_of_zeros_or_be_empty(tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "s.tar", {"0.png": b"p"})
     tar.write_bytes(tar.read_bytes()[: 3 * 512])
-    assert [source.problem for source in sources(str(tar))] == [None]
-    assert list(sources(str(tar_of(tmp_path / "none.tar", {})))) == []
+    assert [source.problem for source in items_in(str(tar))] == [None]
+    assert list(items_in(str(tar_of(tmp_path / "none.tar", {})))) == []
 
 
 def test_a_pattern_may_stand_in_a_folders_name(tmp_path: Path) -> None:
     for name in ("shards-1", "shards-0", "others"):
         (tmp_path / name).mkdir()
         tar_of(tmp_path / name / "a.tar", {"0.png": b"p"})
-    found = [Path(source.file).relative_to(tmp_path) for source in sources(str(tmp_path / "shards-*/a.tar"))]
+    found = [Path(source.file).relative_to(tmp_path) for source in items_in(str(tmp_path / "shards-*/a.tar"))]
     assert found == [Path("shards-0/a.tar/0.png"), Path("shards-1/a.tar/0.png")]
 
 
@@ -191,13 +194,13 @@ def refuse(*args: Any, **options: Any) -> Any:
 def test_a_url_that_its_storage_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
     with pytest.raises(DataError, match=r"Expected images at 'https://x/', but it cannot be listed .*403"):
-        list(sources("https://x/"))
+        list(items_in("https://x/"))
 
 
 def test_urls_are_listed_through_fsspec(folder: Path) -> None:
-    found = list(sources(f"file://{folder}"))
+    found = list(items_in(f"file://{folder}"))
     assert len(found) == 7
-    assert all(source.is_url and source.path for source in found)
+    assert all(source.stored == RemoteImage(source.file) for source in found)
 
 
 # --- one actor, without a cluster ---------------------------------------------------------------------------------
@@ -214,10 +217,10 @@ def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder:
     output = tmp_path / "out"
     output.mkdir()
     worker.work = replace(worker.work, output=str(output))
-    gone = Source("gone", f"file://{folder}/gone.png", is_url=True)
-    both = (*sources(str(folder)), *sources(str(tar)), *sources(f"file://{folder}/0.png"), gone)
-    batch = {"part": [Partition("part-1.parquet", both).to_json()]}
-    assert worker(batch)["rows"] == [len(both)]
+    gone = Item("gone", None, stored=RemoteImage(f"file://{folder}/gone.png"))
+    both = (*items_in(str(folder)), *items_in(str(tar)), *items_in(f"file://{folder}/0.png"), gone)
+    part = Partition.from_json(Partition("part-1.parquet", both).to_json())
+    assert worker.score(part) == len(both)
     assert [path.name for path in output.iterdir()] == ["part-1.parquet"]
     rows = read_table(output / "part-1.parquet")
     args = ["score", str(folder), "--quiet", "--device", "cpu", "--precision", "fp32", "-o", str(tmp_path / "s.csv")]
@@ -226,9 +229,9 @@ def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder:
         assert row["file"] == other["file"] and row["reason"] == other["reason"]
         assert row["quality"] == pytest.approx(other["quality"], abs=1e-4)
     assert [row["quality"] for row in rows[7:9]] == pytest.approx([rows[0]["quality"]] * 2, abs=1e-4)
-    assert "it cannot be read (No such file or directory)" in str(rows[9]["reason"])
+    assert "the file cannot be read (No such file or directory)" in str(rows[9]["reason"])
     before = (output / "part-1.parquet").stat().st_mtime_ns
-    assert worker(batch)["rows"] == [len(both)]
+    assert worker.score(part) == len(both)
     assert (output / "part-1.parquet").stat().st_mtime_ns == before
 
 
@@ -245,7 +248,7 @@ def test_an_actor_answers_controls_as_score_does(folder: Path, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)  # as on another machine
     scorer = load(work)
     worker = Worker(replace(work, sha256=sha256(scorer), more=(("avoid", "text"), ("like", "text"))))
-    assert worker.score(part)["rows"] == 2
+    assert worker.score(part) == 2
     answers = ["negative_prompt", "negative_match", "reference_coarse", "reference_fine", "edge_agreement"]
     want = read_table(tmp_path / "s.csv")
     for row, other in zip(read_table(tmp_path / "part.parquet"), want, strict=True):
@@ -287,10 +290,11 @@ def test_an_image_that_its_storage_refuses_is_a_row(
 ) -> None:
     monkeypatch.setattr("fsspec.open", refuse)
     worker.work = replace(worker.work, output=str(tmp_path))
-    assert worker.score(Partition("part-1.parquet", (Source("a", "https://x/a.png", is_url=True),)))["rows"] == 1
+    item = Item("a", None, stored=RemoteImage("https://x/a.png"))
+    assert worker.score(Partition("part-1.parquet", (item,))) == 1
     (row,) = read_table(tmp_path / "part-1.parquet")
     assert row["status"] == "error"
-    assert "it cannot be read (403, message='Forbidden')" in str(row["reason"])
+    assert "the file cannot be read (403, message='Forbidden')" in str(row["reason"])
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker | None) -> None:
@@ -339,10 +343,10 @@ def test_prompts_intervals_and_cache_as_for_score(
     assert [found[name]["prompt"] for name in ("0.png", "1.png")] == ["a red car", None]
     assert found["0.png"]["quality_low"] is not None and found["1.png"]["correspondence"] is None
     assert load(work).encoder.cache is not None
-    (one, *_) = listed(str(folder), Listing(prompt="a dog")).sources
+    (one, *_) = listed(str(folder), Listing(prompt="a dog")).items
     assert one.prompt == "a dog"
     tar = tar_of(tmp_path / "s.tar", {"0.png": b"image"})
-    assert [source.prompt for source in listed(str(tar), Listing(prompt="a fox")).sources] == ["a fox"]
+    assert [source.prompt for source in listed(str(tar), Listing(prompt="a fox")).items] == ["a fox"]
     for named in (folder, tar):
         with pytest.raises(UsageError, match="Expected one of --prompt"):
             listed(str(named), Listing(prompt="a dog", prompts=tmp_path / "p.csv"))
@@ -401,7 +405,7 @@ def test_an_output_that_not_every_machine_sees_is_refused(folder: Path) -> None:
 
 
 def test_what_stops_an_actor_reaches_the_driver_in_words(worker: Worker, folder: Path, tmp_path: Path) -> None:
-    part = Partition("part-1.parquet", tuple(sources(str(folder))))
+    part = Partition("part-1.parquet", tuple(items_in(str(folder))))
     batch = {"part": [part.to_json()]}
     other = Actor(ON_NO_GPU)
     told = f"On {platform.node()}: Expected a device that this machine has, got 'cuda:99': use --device auto."

@@ -15,18 +15,17 @@ from fastapi.testclient import TestClient
 
 from mst_clipiqa import Scorer
 from mst_clipiqa.cli import group
-from mst_clipiqa.distribute.plan import Partition, sources
+from mst_clipiqa.distribute.plan import Partition, items_in
 from mst_clipiqa.distribute.worker import Work, Worker
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.families import FAMILIES
-from mst_clipiqa.encoders.onnx_export import exportable
 from mst_clipiqa.integrations.metric import MSTClipIQAMetric
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Settings
-from mst_clipiqa.tables.table import read_table
+from mst_clipiqa.tables.reading import read_table
 from tests.closed_form import clip_config, save_clip
 from tests.encoders.conftest import Folders
 from tests.fakes import rated_set
@@ -88,7 +87,7 @@ def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, 
     assert explained["scores"]["quality"] == pytest.approx(rows[image.name], abs=1e-5)
     scorer = Scorer.load(out, device="cpu", precision="fp32")
     work = Work(str(tmp_path), str(out), ScoreOptions(device="cpu", precision="fp32"), sha256=sha256(scorer))
-    Worker(work)({"part": [Partition("part.parquet", tuple(sources(str(image)))).to_json()]})
+    Worker(work).score(Partition("part.parquet", tuple(items_in(str(image)))))
     (row,) = read_table(tmp_path / "part.parquet")
     assert float(str(row["quality"])) == pytest.approx(rows[image.name], abs=1e-5)
 
@@ -103,7 +102,7 @@ def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_takes_the_families_that_it_names(family: str, every: Folders) -> None:
     pair = load_encoders(",".join(map(str, every[family])), "cpu", "fp32")
-    assert isinstance(pair, CLIPPair) and exportable(pair) == (family in FAST)
+    assert isinstance(pair, CLIPPair) and pair.is_of_clips_kind == (family in FAST)
 
 
 def test_another_family_than_clip_is_exported(every: Folders, data: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from mst_clipiqa.report import ExplainOptions, ReportOptions, write_report
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.tables.table import read_table
+from mst_clipiqa.tables.reading import read_table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -27,7 +27,7 @@ from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import journal as journal_module
 from mst_clipiqa.tables.journal import Journal, journal_of, origin_of, read_journal
-from mst_clipiqa.tables.table import read_table
+from mst_clipiqa.tables.reading import read_table
 from tests.fakes import FakePair, draw
 
 ROOT = Path(__file__).resolve().parents[2]

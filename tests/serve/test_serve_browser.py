@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mst_clipiqa.serve.settings import Limits, Settings
-from mst_clipiqa.tables.table import read_table
+from mst_clipiqa.tables.reading import read_table
 from tests.serving import png, running, toy_scorer
 
 if TYPE_CHECKING:

@@ -27,9 +27,10 @@ from hypothesis import strategies as st
 
 from mst_clipiqa.errors import DataError, MstClipiqaError, UsageError
 from mst_clipiqa.tables.cells import csv_cell, from_csv_cell
-from mst_clipiqa.tables.journal import origin_of
+from mst_clipiqa.tables.journal import journal_of, origin_of, read_journal
+from mst_clipiqa.tables.reading import read_table, stream_table
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
-from mst_clipiqa.tables.table import TableWriter, journal_of, read_journal, read_table, stream_table
+from mst_clipiqa.tables.table import TableWriter
 
 COLUMNS = ["file", "prompt", "quality", "width"]
 ROWS: list[dict[str, Any]] = [

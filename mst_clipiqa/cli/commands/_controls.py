@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import prompt_option, stack
+from mst_clipiqa.inputs.expand import Inputs
 
 if TYPE_CHECKING:
-    from mst_clipiqa.inputs.expand import Inputs
     from mst_clipiqa.scoring.controls import Controls, ControlSources
     from mst_clipiqa.scoring.scorer import Scorer
 

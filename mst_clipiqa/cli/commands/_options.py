@@ -11,11 +11,14 @@ import click
 
 from mst_clipiqa.cli.garbage import collected_later
 from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.features.cache_place import cache_folder
+from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
+from mst_clipiqa.inputs.expand import LISTS
+from mst_clipiqa.inputs.lists import ListColumns
 
 if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
     from mst_clipiqa.features.image_encoder import ImageEncoder
-    from mst_clipiqa.inputs.lists import ListColumns
     from mst_clipiqa.scoring.loading import ScoreOptions
     from mst_clipiqa.scoring.scorer import Scorer
 
@@ -65,8 +68,6 @@ def stack(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
 
 def _pixels(_: click.Context, __: click.Parameter, megapixels: float | None) -> int:
     """Return a limit in pixels."""
-    from mst_clipiqa.images.options import MAX_PIXELS
-
     if megapixels is not None and not 0 < megapixels <= 1e6:  # nor is nan
         raise UsageError(f"Expected megapixels up to 1,000,000 for --max-megapixels, got {megapixels:g}: omit it.")
     return MAX_PIXELS if megapixels is None else int(megapixels * 1e6)
@@ -76,7 +77,6 @@ def _words(_: click.Context, flag: click.Parameter, prompt: str | None) -> str |
     """Return a prompt; refuse one without words, and the name of a file of prompts."""
     if prompt is None:
         return None
-    from mst_clipiqa.inputs.expand import LISTS
 
     name = flag.opts[0]
     if not prompt.strip():
@@ -181,8 +181,6 @@ model_options = stack(
 
 def list_columns(flags: Mapping[str, Any]) -> ListColumns:
     """Return which columns hold files and prompts; ``flags`` has the values of ``list_options``."""
-    from mst_clipiqa.inputs.lists import ListColumns
-
     return ListColumns(flags["file_column"], flags["prompt_column"])
 
 
@@ -195,7 +193,6 @@ def listing_of(flags: Mapping[str, Any]) -> dict[str, Any]:
 def open_cache(folder: Path | None) -> Cache | None:
     """Return the cache that a flag or the environment names, or None."""
     from mst_clipiqa.features.cache import Cache
-    from mst_clipiqa.features.cache_place import cache_folder
 
     where = cache_folder(folder)
     return Cache(where) if where else None
@@ -227,7 +224,6 @@ def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
     """Return an encoder for a pair by name; ``how`` holds ``text_encoder`` and the values of ``encoding_options``."""
     from mst_clipiqa.encoders import load_encoders, with_text_encoder
     from mst_clipiqa.features.image_encoder import ImageEncoder
-    from mst_clipiqa.images.options import OpenOptions
 
     named = with_text_encoder(encoders, how["text_encoder"])
     pair = load_encoders(named, how["device"], how["precision"], how["merge"])

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.inputs.prompt_choice import METADATA
+from mst_clipiqa.tables.table import check_table_output
 
 
 def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left_out: Path | None = None) -> None:
@@ -19,8 +21,6 @@ def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left
     Raises:
         UsageError: an output is an input, perhaps by a link; both outputs are one file; or no table can have that name.
     """
-    from mst_clipiqa.tables.table import check_table_output
-
     named = list(inputs)
     for flag, path in (("-o", output), ("--left-out", left_out)):
         if path is not None:
@@ -47,8 +47,6 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _is_list_of(folder: Path, output: Path) -> bool:
-    from mst_clipiqa.inputs.prompt_choice import METADATA
-
     if output.name not in METADATA or not output.exists() or not folder.is_dir():
         return False
     place, folder = output.parent.resolve(), folder.resolve()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, stack
+from mst_clipiqa.data import RatedSet, load
 from mst_clipiqa.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from mst_clipiqa.data import RatedSet
-    from mst_clipiqa.train.recipe import Recipe
+from mst_clipiqa.train.recipe import RECIPES, Recipe
 
 
 def _data_options(*, required: bool) -> Callable[[Any], Any]:
@@ -37,8 +35,6 @@ recipe_options = stack(
 
 def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, allow_missing: bool) -> RatedSet:
     """Return a rated set; notes of its reader go to stderr."""
-    from mst_clipiqa.data import load
-
     rated = load(data, root, allow_missing=allow_missing, score_range=score_range)
     say_data_notes(rated.notes)
     return rated
@@ -53,8 +49,6 @@ def say_data_notes(notes: Iterable[str]) -> None:
 def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:
     """Return a recipe by name with ``FIELD=VALUE`` changes; UsageError for what it does not have."""
     import dataclasses
-
-    from mst_clipiqa.train.recipe import RECIPES
 
     if name not in RECIPES:
         raise UsageError(f"Expected the recipe fast or paper, got {name!r}{nearest(name, RECIPES)}.")

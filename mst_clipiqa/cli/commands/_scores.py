@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.images import NOT_FOUND
+from mst_clipiqa.analysis.read import is_parts, read_scores
+from mst_clipiqa.analysis.rows import LeftOut, Row, column_names, say_left_out, with_generator
+from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
 from mst_clipiqa.cli.commands._options import (
     FILE,
     NumberRange,
@@ -24,10 +28,13 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._score_table import say_notes, say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.errors import counted, shown
+from mst_clipiqa.inputs.expand import Item, expand
+from mst_clipiqa.tables.cells import count, csv_header, csv_row, json_row
+from mst_clipiqa.tables.table import write_table
 
 if TYPE_CHECKING:
-    from mst_clipiqa.analysis.rows import LeftOut, Row
     from mst_clipiqa.evaluate.resampling import Resampling
 
 # Columns that do not fit on a terminal.
@@ -85,9 +92,6 @@ def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False)
     ``how`` holds the values of ``source_options`` and, where a command has it, of ``generator_option``; ``intervals``
     adds those of a folder's scores.
     """
-    from mst_clipiqa.analysis.read import is_parts, read_scores
-    from mst_clipiqa.analysis.rows import with_generator
-
     is_table = not Path(source).is_dir() or is_parts(Path(source))
     rows = read_scores(source) if is_table else _score_folder(source, how, intervals)
     return with_generator(rows, how.get("generator_from", "column"))
@@ -101,8 +105,6 @@ def resampling_of(flags: Mapping[str, Any]) -> Resampling:
 
 
 def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[Row]:
-    from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.inputs.expand import Item, expand
     from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow, columns, score_rows
 
     items = expand(folder, **listing_of(how))
@@ -137,10 +139,6 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, first: I
 
     The columns ``first`` come first, even if no row has them.
     """
-    from mst_clipiqa.analysis.rows import column_names
-    from mst_clipiqa.tables.cells import count
-    from mst_clipiqa.tables.table import write_table
-
     columns = list(dict.fromkeys([*first, *column_names(rows)])) or ["file"]  # a table has a header
     counts = {"width", "height", "rank"}
     whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
@@ -161,9 +159,6 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
     Unfamiliar images are noted on stderr, unless the rows go into a pipe: they keep their familiarity and reason, and
     the last command of the pipe notes those that are left.
     """
-    from mst_clipiqa.analysis.rows import column_names
-    from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
-
     columns = column_names(source)
     write_rows(rows, how["output"], how["as_json"], columns)
     if (how["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
@@ -186,9 +181,6 @@ def finish(
 
     The file has these columns and ``left_out``, even if no row is left out.
     """
-    from mst_clipiqa.analysis.images import NOT_FOUND
-    from mst_clipiqa.analysis.rows import say_left_out
-
     for line in say_left_out(left, what):
         click.echo(line, err=True)
     if any(one.why == NOT_FOUND for one in left):
@@ -199,8 +191,6 @@ def finish(
 
 
 def _to_stdout(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool) -> None:
-    from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
-
     if not as_json:
         click.echo(csv_header(columns), nl=False)
     write = json_row if as_json else csv_row

@@ -16,12 +16,14 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
 )
 from mst_clipiqa.cli.commands._rated import rated_set
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.inputs.expand import expand
 
 if TYPE_CHECKING:
     from mst_clipiqa.adapt.build import Adapted
-    from mst_clipiqa.data import RatedSet
 
 
 @click.command("adapt", cls=SectionedCommand)
@@ -40,19 +42,11 @@ if TYPE_CHECKING:
 @click.option("--check", type=FILE_OR_FOLDER, help="Rated images (.csv) on which SRCC must not fall.")
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of that rating scale.")
 @click.option(
-    "--labels",
-    default=0.0,
-    show_default=True,
-    type=NumberRange(0, 0.9),
-    help="Share of the rated images to train on.",
+    "--labels", default=0.0, show_default=True, type=NumberRange(0, 0.9), help="Share of the rated images to train on."
 )
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
 @click.option(
-    "--anchor",
-    default=1.0,
-    show_default=True,
-    type=NumberRange(0),
-    help="Weight of staying near the scores of MODEL.",
+    "--anchor", default=1.0, show_default=True, type=NumberRange(0), help="Weight of staying near the scores of MODEL."
 )
 @click.option("--seed", default=0, show_default=True, help="Random seed.")
 @encoding_options
@@ -71,8 +65,6 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     from mst_clipiqa.adapt.job import AdaptJob
     from mst_clipiqa.adapt.moving import parse
     from mst_clipiqa.adapt.signal import parse_signal
-    from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.inputs.expand import expand
 
     kind, _ = parse(flags["train"])
     if flags["labels"] and flags["check"] is None:

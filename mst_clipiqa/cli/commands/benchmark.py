@@ -17,11 +17,15 @@ from mst_clipiqa.cli.commands._options import (
     trained_encoders_options,
 )
 from mst_clipiqa.cli.commands._rated import data_options, rated_set, recipe_of, recipe_options, say_data_notes
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.data import RatedSet, identical, rated_for
+from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.tables.atomic import write_atomically
+from mst_clipiqa.train.curves import check_drawing, draw_scatter
 
 if TYPE_CHECKING:
     from mst_clipiqa.benchmark.runs import BenchmarkPlan, BenchmarkRun, OtherSet
-    from mst_clipiqa.data import RatedSet
     from mst_clipiqa.features.image_encoder import ImageEncoder
 
 
@@ -47,11 +51,8 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
     """
     from mst_clipiqa.benchmark.results import markdown, summarise
     from mst_clipiqa.benchmark.runs import Bench, run_all
-    from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.evaluate import json_ready
-    from mst_clipiqa.tables.atomic import write_atomically
     from mst_clipiqa.train.contamination import encoders_trained_on
-    from mst_clipiqa.train.curves import check_drawing
     from mst_clipiqa.train.features import encode_records
 
     check_drawing()
@@ -83,8 +84,6 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
 
 def _plan(rated: RatedSet, flags: dict[str, Any]) -> BenchmarkPlan:
     from mst_clipiqa.benchmark.runs import BenchmarkPlan
-    from mst_clipiqa.data import identical
-    from mst_clipiqa.errors import UsageError
 
     heads = tuple(flags["heads"].split(","))
     targets = tuple(flags["targets"].split(",")) if flags["targets"] else rated.targets
@@ -106,9 +105,6 @@ def _plan(rated: RatedSet, flags: dict[str, Any]) -> BenchmarkPlan:
 def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], quiet: bool) -> OtherSet | None:
     """Return the set to test on, where it is another one."""
     from mst_clipiqa.benchmark.runs import OtherSet
-    from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.data import rated_for
-    from mst_clipiqa.errors import DataError, UsageError
     from mst_clipiqa.train.features import encode_records
 
     if flags["test_data"] is None and flags["test_root"] is None:
@@ -131,7 +127,5 @@ def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], qu
 
 def _scatter(runs: list[BenchmarkRun], path: Path) -> None:
     """Draw the first split of the first target and head."""
-    from mst_clipiqa.train.curves import draw_scatter
-
     run = runs[0]
     draw_scatter(run.predictions, run.mos, f"{run.target}, {run.head} head, split {run.split}", path)

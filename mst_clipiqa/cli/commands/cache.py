@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, open_cache, stack
+from mst_clipiqa.cli.commands._options import FOLDER, stack
+from mst_clipiqa.errors import UsageError
+from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE, cache_folder
 
 if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
@@ -61,15 +63,11 @@ def clear(folder: Path | None, cache: Path | None) -> None:
 
 
 def _opened(folder: Path | None) -> Cache:
-    from mst_clipiqa.errors import UsageError
-    from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE, cache_folder
+    from mst_clipiqa.features.cache import Cache
 
     where = cache_folder(folder)
     if where is None:
         raise UsageError(f"Expected a cache folder, got none: name it, or set {CACHE_VARIABLE}.")
     if not (where / CACHE_FILE).is_file():
         raise UsageError(f"Expected a cache in {where}, found no {CACHE_FILE} there: check the folder.")
-    found = open_cache(folder)
-    if found is None:
-        raise UsageError(f"Expected a cache in {where}, found none.")
-    return found
+    return Cache(where)

@@ -9,6 +9,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import load_scorer, whole_encoding_options
 from mst_clipiqa.cli.commands._rated import data_options, rated_set
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, percent
 
@@ -30,7 +31,6 @@ def command(quiet: bool, **flags: Any) -> None:
     other five decide when a coarser granularity is enough for an image; the tables show how well that holds for the
     part.
     """
-    from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.scoring.folders import pinned_name, trained_folder
     from mst_clipiqa.scoring.granular_encoding import calibration_path
     from mst_clipiqa.train.granularity import calibrate_granularity

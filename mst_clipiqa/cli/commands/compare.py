@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from mst_clipiqa.analysis.compare import compare_rows, compare_scores, row_of
+from mst_clipiqa.analysis.read import read_scores
+from mst_clipiqa.analysis.rows import Row, need_one_model, text
 from mst_clipiqa.cli.commands._options import encoding_options, load_scorer, prompt_option
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
+from mst_clipiqa.cli.commands._screen import common_folder, for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import ImageError, PromptError, shown
-
-if TYPE_CHECKING:
-    from mst_clipiqa.analysis.rows import Row
-    from mst_clipiqa.scoring.score import Score
+from mst_clipiqa.scoring.score import Score, ScoreRequest
 
 
 @click.command("compare", cls=SectionedCommand)
@@ -36,8 +37,6 @@ def command(
     With --scores, A and B are file names in a table of scores. The certainty comes from the calibrated intervals of the
     two scores; below 95 % the result is "too close to call".
     """
-    from mst_clipiqa.analysis.compare import compare_rows, compare_scores
-
     names = (a, b)
     check_outputs([a, b, table], output)
     if table:
@@ -55,8 +54,6 @@ def command(
 
 def _called(names: tuple[str, str]) -> tuple[str, str]:
     """Return what to call the images: the ends of their paths from the first part that differs."""
-    from mst_clipiqa.cli.commands._screen import common_folder, for_screen
-
     paths = [for_screen(name.replace("\\", "/")) for name in names]
     bases = [path.rsplit("/", 1)[-1] for path in paths]
     if bases[0] != bases[1]:
@@ -66,10 +63,6 @@ def _called(names: tuple[str, str]) -> tuple[str, str]:
 
 
 def _from_table(table: str, names: tuple[str, str], prompt: str | None) -> tuple[Row, Row]:
-    from mst_clipiqa.analysis.compare import row_of
-    from mst_clipiqa.analysis.read import read_scores
-    from mst_clipiqa.analysis.rows import need_one_model, text
-
     rows = read_scores(table)
     found = row_of(rows, names[0], prompt), row_of(rows, names[1], prompt)
     need_one_model(found)
@@ -84,8 +77,6 @@ def _note(name: str, reason: str) -> None:
 
 
 def _scored(names: tuple[str, str], prompt: str | None, how: Mapping[str, Any]) -> tuple[Score, Score]:
-    from mst_clipiqa.scoring.score import ScoreRequest
-
     scores: list[Score] = []
     for request, score in load_scorer(how).stream(ScoreRequest[None](name, prompt) for name in names):
         if score.error:

@@ -10,6 +10,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.errors import DataError
 
 
 @click.command("compare-results", cls=SectionedCommand)
@@ -25,7 +26,6 @@ def command(a: Path, b: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from mst_clipiqa.benchmark.compare_results import compare_results, interval_over
-    from mst_clipiqa.errors import DataError
     from mst_clipiqa.evaluate import json_ready
 
     left, right = _read(a), _read(b)
@@ -49,8 +49,6 @@ def command(a: Path, b: Path, as_json: bool) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from mst_clipiqa.errors import DataError
-
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         kinds = {"runs": list, "test_share": dict}

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.analysis.rows import column_names
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
     finish,
@@ -19,6 +20,7 @@ from mst_clipiqa.cli.commands._scores import (
 )
 from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.errors import shown
 
 
 @click.command("compare-settings", cls=SectionedCommand)
@@ -52,18 +54,13 @@ def command(
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images. Each pair
     counts once; intervals are over prompts. If an interval contains zero, no difference was found.
     """
-    from mst_clipiqa.analysis.rows import column_names
     from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
-    from mst_clipiqa.errors import shown
 
     check_outputs([source, how["prompts"]], output, left_out)
     rows = read_source(source, how)
     columns = [name.strip() for name in targets.split(",") if name.strip()]
     found = compare_settings(
-        with_names(rows) if from_names else rows,
-        SettingPairs(by, baseline, pair_by),
-        columns,
-        resampling_of(how),
+        with_names(rows) if from_names else rows, SettingPairs(by, baseline, pair_by), columns, resampling_of(how)
     )
     if output is None and not as_json:
         for effect in found.effects:

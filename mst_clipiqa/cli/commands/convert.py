@@ -8,6 +8,8 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE, FOLDER
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.data import RATED_TARGETS
+from mst_clipiqa.errors import UsageError, nearest, shown
 
 
 @click.command("convert", cls=SectionedCommand)
@@ -22,10 +24,8 @@ def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
 
     Only the trained weights are kept. The frozen encoders in the file are compared with the given ones and left out.
     """
-    from mst_clipiqa.data import RATED_TARGETS
     from mst_clipiqa.encoders import load_encoders
     from mst_clipiqa.encoders.clip import CLIPPair
-    from mst_clipiqa.errors import UsageError, nearest, shown
     from mst_clipiqa.model_folder import save
     from mst_clipiqa.scoring.folders import check_model_output
     from mst_clipiqa.train.card import card

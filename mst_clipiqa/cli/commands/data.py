@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mst_clipiqa.data import load
+from mst_clipiqa.data.copies import identical
+from mst_clipiqa.data.loading import find_images
+from mst_clipiqa.data.survey import Survey, TargetSurvey, survey
 from mst_clipiqa.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from mst_clipiqa.data.survey import Survey, TargetSurvey
 
 
 @click.group("data")
@@ -24,10 +26,7 @@ def command() -> None:
 @command.command("check")
 @click.argument("name")
 @click.option(
-    "--root",
-    type=click.Path(exists=True, path_type=Path),
-    required=True,
-    help="Folder of labels and images.",
+    "--root", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of labels and images."
 )
 @click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
@@ -38,11 +37,6 @@ def check(name: str, root: Path, score_range: tuple[float, float] | None, as_jso
     pyiqa, parquet or webdataset. Exit code 1 means that images are missing, 2 that the labels cannot be read.
     """
     from dataclasses import replace
-
-    from mst_clipiqa.data import load
-    from mst_clipiqa.data.copies import identical
-    from mst_clipiqa.data.loading import find_images
-    from mst_clipiqa.data.survey import survey
 
     labels = load(name, root, images=False, score_range=score_range)
     files = find_images(labels)
@@ -70,10 +64,7 @@ def _print(report: Survey) -> None:
             ("identical", _identical(report)),
             ("prompts", f"{report.prompts:,}; {report.without_prompt:,} images without"),
             ("generators", ", ".join(f"{name} {count:,}" for name, count in report.generators.items())),
-            (
-                "split",
-                ", ".join(f"{name} {count:,}" for name, count in report.splits.items()) or "none published",
-            ),
+            ("split", ", ".join(f"{name} {count:,}" for name, count in report.splits.items()) or "none published"),
             *(("note", note) for note in report.notes),
             *([("cite", report.citation)] if report.citation else []),
         ],

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.rows import column_names
+from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
@@ -66,7 +68,6 @@ def command(
     from mst_clipiqa.analysis.drift import drift
     from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.pairing import PairBy
-    from mst_clipiqa.analysis.rows import column_names
 
     check_outputs([old, new, how["prompts"]], output, left_out)
     before, after = (read_source(source, how) for source in (old, new))
@@ -90,8 +91,6 @@ def command(
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     """Say on stderr what could not be paired, and what makes the comparison doubtful."""
-    from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
-
     warn_of_models(found.models)
     for target in found.lost:
         click.echo(f"Warning: nothing in the new table can be compared with the {target} in the old one.", err=True)

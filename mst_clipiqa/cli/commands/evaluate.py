@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.cli.commands._options import FILE, FILE_OR_FOLDER, encoding_options, granularity_option, load_scorer
 from mst_clipiqa.cli.commands._rated import rated_set
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.data import load, load_preferences
 from mst_clipiqa.errors import UsageError, counted, percent
 
 if TYPE_CHECKING:
@@ -94,8 +97,6 @@ def _pairs(tables: tuple[Path, ...], as_json: bool, flags: dict[str, Any]) -> in
 def _pairs_from_model(flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
     from mst_clipiqa.benchmark.assess import choose
     from mst_clipiqa.benchmark.assess_pairs import assess_pairs
-    from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.data import load_preferences
     from mst_clipiqa.scoring.folders import trained_folder
 
     preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
@@ -107,9 +108,7 @@ def _pairs_from_model(flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
 
 
 def _pairs_from_table(scores: Path, flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
-    from mst_clipiqa.analysis.read import read_scores
     from mst_clipiqa.benchmark.assess_pairs import assess_pair_table
-    from mst_clipiqa.data import load_preferences
 
     preferences = load_preferences(flags["pairs"], flags["root"], images=False)
     found = assess_pair_table(read_scores(scores), preferences, _model_of(flags))
@@ -145,9 +144,7 @@ def _pair_sentence(one: AssessedPairs) -> str:
 
 
 def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
-    from mst_clipiqa.analysis.read import read_scores
     from mst_clipiqa.benchmark.assess import assess_table
-    from mst_clipiqa.data import load
 
     if len(tables) != 2:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
@@ -157,7 +154,6 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
 
 def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     from mst_clipiqa.benchmark.assess import assess, choose
-    from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.scoring.folders import trained_folder
 
     if not (flags["model"] and flags["data"] and flags["root"]):

@@ -9,6 +9,7 @@ import click
 from mst_clipiqa.cli.commands._options import FOLDER
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.inputs.expand import expand
 
 
 @click.command("export", cls=SectionedCommand)
@@ -25,7 +26,6 @@ def command(model: str, int8: bool, check: Path | None, encoders: str | None, ou
     difference is reported. Encoders of the families clip, metaclip_2, altclip and chinese_clip can be exported; mini
     and other families cannot. Needs the extra "onnx".
     """
-    from mst_clipiqa.inputs.expand import expand
     from mst_clipiqa.scoring.onnx_export import export
 
     items = expand([str(check)]) if check else ()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from mst_clipiqa.analysis.filter import TransferPlan, keep, plan
+from mst_clipiqa.analysis.read import folders_of
+from mst_clipiqa.analysis.rows import LeftOut, Row
+from mst_clipiqa.analysis.transfer import foresee, transfer
 from mst_clipiqa.cli.commands._options import FOLDER, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted
-
-if TYPE_CHECKING:
-    from mst_clipiqa.analysis.filter import TransferPlan
-    from mst_clipiqa.analysis.rows import LeftOut, Row
-    from mst_clipiqa.scoring.resume import Stop
+from mst_clipiqa.scoring.resume import Stop
 
 
 @click.command("filter", cls=SectionedCommand)
@@ -51,10 +52,6 @@ def command(
     (cat-2.png). The column "to" says where each image went, or would go without --yes. Images inside tar and Parquet
     files can be copied. Ctrl-C finishes the current image and writes the rows so far (exit code 130).
     """
-    from mst_clipiqa.analysis.filter import keep, plan
-    from mst_clipiqa.analysis.read import folders_of
-    from mst_clipiqa.scoring.resume import Stop
-
     if sum([only_list, copy_to is not None, move_to is not None]) > 1:
         raise UsageError("Expected one of --list, --copy-to and --move-to, got several: choose one.")
     check_outputs([source, how["prompts"]], how["output"], how["left_out"])
@@ -79,10 +76,6 @@ def command(
 
 def _do(planned: TransferPlan, move: bool, yes: bool, stop: Stop) -> tuple[list[Row], list[LeftOut]]:
     """Carry out a plan until asked to stop, or only say where things would go."""
-    from mst_clipiqa.analysis.rows import LeftOut
-    from mst_clipiqa.analysis.transfer import foresee, transfer
-    from mst_clipiqa.cli.progress import progress
-
     pairs = [(source, target) for _, source, target in planned.moves]
     if not yes:
         ahead = foresee(pairs, move=move)

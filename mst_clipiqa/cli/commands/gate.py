@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.rows import Row, split_failed
+from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar, unfamiliar_share
 from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
@@ -24,7 +26,6 @@ from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.gate import Checked
-    from mst_clipiqa.analysis.rows import Row
 
 
 @click.command("gate", cls=SectionedCommand)
@@ -116,8 +117,5 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
 
 
 def _warn(rows: Sequence[Row], name: str) -> None:
-    from mst_clipiqa.analysis.rows import split_failed
-    from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar, unfamiliar_share
-
     if warning := say_many_unfamiliar({"": unfamiliar_share(split_failed(rows)[0])}, shown(name)):
         click.echo(f"Warning: {warning}", err=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.analysis.rank import parse_weights, rank
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, table_options
 from mst_clipiqa.cli.sections import SectionedCommand
@@ -23,8 +24,6 @@ def command(source: str, number: int, by: str, **how: Any) -> int:
     first. To copy the images themselves, pipe the rows: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to
     best --yes.
     """
-    from mst_clipiqa.analysis.rank import parse_weights, rank
-
     check_outputs([source, how["prompts"]], how["output"], how["left_out"])
     weights = parse_weights(by)
     rows = read_source(source, how)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mst_clipiqa.analysis.rank import parse_weights, rank
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, table_options
 from mst_clipiqa.cli.sections import SectionedCommand
@@ -26,8 +27,6 @@ def command(source: str, by: str, top: int | None, per_prompt: bool, **how: Any)
     With several columns, rows are sorted by the weighted mean, each score in its own units. Give a column a negative
     weight if lower is better. Exit code 1 means that rows were left out; stderr says which and why.
     """
-    from mst_clipiqa.analysis.rank import parse_weights, rank
-
     check_outputs([source, how["prompts"]], how["output"], how["left_out"])
     weights = parse_weights(by)
     rows = read_source(source, how)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.read import folders_of
+from mst_clipiqa.analysis.rows import Row, models_of, need_columns, split_failed, text
 from mst_clipiqa.cli.commands._options import FILE, NumberRange, load_scorer
 from mst_clipiqa.cli.commands._outputs import keep_apart
 from mst_clipiqa.cli.commands._score_table import say_written
 from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options, warn_of_models
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
-    from mst_clipiqa.analysis.rows import Row
     from mst_clipiqa.report import ExplainOptions
     from mst_clipiqa.scoring.scorer import Scorer
 
@@ -27,14 +29,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 @click.command("report", cls=SectionedCommand)
 @click.argument("source")
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    default="report.html",
-    show_default=True,
-    help="File to write the page to.",
-)
+@click.option("-o", "--output", type=FILE, default="report.html", show_default=True, help="File to write the page to.")
 @click.option("--images", type=_FOLDER, help="Folder to look for the images in; by default here and beside the table.")
 @click.option("--no-images", is_flag=True, help="Leave out the images.")
 @click.option("--title", help="Heading of the page; default: the table's name.")
@@ -71,9 +66,6 @@ def command(
     folder that all images are in. Exit code 1 means that something is missing from the page; stderr says what and
     why.
     """
-    from mst_clipiqa.analysis.read import folders_of
-    from mst_clipiqa.analysis.rows import models_of, need_columns, split_failed
-    from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.report import ReportOptions, write_report
 
     if output.suffix.lower() not in (".html", ".htm"):
@@ -107,7 +99,6 @@ def command(
 
 def _scorer_of(rows: Sequence[Row], how: Mapping[str, Any]) -> Scorer | None:
     """Return the model that scored the rows, or None if it is not the one that is given."""
-    from mst_clipiqa.analysis.rows import text
     from mst_clipiqa.scoring.granularity import unmarked
 
     models = {unmarked(text(row, "model")) for row in rows}
@@ -121,7 +112,6 @@ def _explaining(
     scorer: Scorer | None, rows: Sequence[Row], each: int | None, how: Mapping[str, Any]
 ) -> ExplainOptions | None:
     """Return how to explain images with the model that scored them; None if it is not given."""
-    from mst_clipiqa.analysis.rows import text
     from mst_clipiqa.report import ExplainOptions
 
     models = {name for row in rows if (name := text(row, "model"))}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.rows import split_failed
 from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, controls_of
 from mst_clipiqa.cli.commands._options import (
     FILE,
@@ -26,15 +27,18 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_notes, say_written
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown
+from mst_clipiqa.inputs.expand import Item, expand
+from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished, refuse_unfinished, table_of
+from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
+from mst_clipiqa.tables.reading import stream_table
+from mst_clipiqa.tables.table import TableWriter
 
 if TYPE_CHECKING:
-    from mst_clipiqa.inputs.expand import Item
-    from mst_clipiqa.scoring.resume import Stop
     from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow
     from mst_clipiqa.scoring.scorer import Scorer
-    from mst_clipiqa.tables.table import TableWriter
 
 
 @click.command("score", cls=SectionedCommand)
@@ -81,10 +85,6 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     With -o, Ctrl-C finishes the current batch (exit code 130). Repeat the command with --resume to continue, also after
     a kill or a full disk: rows whose file and prompt have not changed are kept, and the others are scored.
     """
-    from mst_clipiqa.cli.progress import progress
-    from mst_clipiqa.inputs.expand import expand
-    from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished
-
     _check_resume(output, flags["resume"])
     check_outputs([*paths, flags["prompts"]], output)
     if output is not None and flags["resume"] and is_finished(output):
@@ -142,8 +142,6 @@ def _more_cells(passed: list[str], keep_metadata: bool) -> Callable[[Item], Scor
 
 
 def _check_resume(output: Path | None, resume: bool) -> None:
-    from mst_clipiqa.scoring.resume import refuse_unfinished
-
     if resume and output is None:
         raise UsageError("--resume needs -o: name the file of the run to resume.")
     if output is not None and not resume:
@@ -152,12 +150,8 @@ def _check_resume(output: Path | None, resume: bool) -> None:
 
 def _say_finished(output: Path) -> int:
     """Say that there is nothing to resume, and return the exit code of the run that wrote the table."""
-    from mst_clipiqa.analysis.rows import split_failed
-    from mst_clipiqa.tables.table import stream_table
-
     click.echo(
-        f"Nothing is left to do: {shown(output)} is finished. Omit --resume to score its images again.",
-        err=True,
+        f"Nothing is left to do: {shown(output)} is finished. Omit --resume to score its images again.", err=True
     )
     return 1 if split_failed(stream_table(output))[1] else 0
 
@@ -176,7 +170,6 @@ class _Sink:
 def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, further: FurtherColumns, flags: dict[str, Any]) -> Seen:
     """Score items, write the rows, and return what the terminal needs of them."""
     from mst_clipiqa.inputs.each_frame import each_frame
-    from mst_clipiqa.scoring.resume import table_of
     from mst_clipiqa.scoring.score_rows import origin, score_rows
 
     items = each_frame(items) if flags["frame"] == "all" else items
@@ -208,8 +201,6 @@ def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any], score
 
 def _write(rows: Iterable[ScoreRow], sink: _Sink, table: TableWriter | None) -> Seen:
     """Write rows to their destination, and return what the terminal needs of them."""
-    from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
-
     seen = Seen()
     piped = not sink.as_json and table is None and not sys.stdout.isatty()
     if piped:

@@ -30,6 +30,7 @@ from mst_clipiqa.cli.commands._options import (
 )
 from mst_clipiqa.cli.commands._outputs import keep_apart
 from mst_clipiqa.cli.commands._score_table import say_notes
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown
 
@@ -77,7 +78,6 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     machine must see INPUT, model and output under the same names. To resume, repeat the command. Exit codes: 0 success,
     1 some rows failed, 2 wrong usage.
     """
-    from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.distribute import ClusterJob, Listing, run
     from mst_clipiqa.distribute.worker import Work
 

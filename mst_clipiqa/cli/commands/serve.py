@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mst_clipiqa.cli.commands._options import granularity_option, load_scorer, model_options, service_options, stack
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, missing
-
-if TYPE_CHECKING:
-    from mst_clipiqa.serve.settings import Settings
+from mst_clipiqa.serve.settings import Limits, Settings
 
 _LIMITS = (
     ("--max-mb", 32.0, "Largest request body in MB."),
@@ -67,8 +65,6 @@ def command(host: str, port: int, model: str, token: str | None, **flags: Any) -
 
 
 def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) -> Settings:
-    from mst_clipiqa.serve.settings import Limits, Settings
-
     for name, usual, _ in _LIMITS:
         value = flags[name.removeprefix("--").replace("-", "_")]
         if isinstance(value, float) and not value <= _HIGHEST:  # nor is nan

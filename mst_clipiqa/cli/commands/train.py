@@ -11,11 +11,14 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE, FOLDER, encoding_options, image_encoder, trained_encoders_options
 from mst_clipiqa.cli.commands._rated import optional_data_options, rated_set, recipe_of, recipe_options, say_data_notes
+from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.data import RATED_TARGETS, PreferenceSet, RatedSet, Split, identical, load_preferences, make_split
 from mst_clipiqa.errors import UsageError, counted
+from mst_clipiqa.train.curves import check_drawing
+from mst_clipiqa.train.experiment_log import check_log, experiment_log
 
 if TYPE_CHECKING:
-    from mst_clipiqa.data import PreferenceSet, RatedSet, Split
     from mst_clipiqa.train.build import TrainingResult
     from mst_clipiqa.train.job import TrainingJob
 
@@ -55,10 +58,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
 
     If it is interrupted, repeat the command: it resumes, and ends with the same weights. Needs the extra "train".
     """
-    from mst_clipiqa.cli.progress import progress
     from mst_clipiqa.train.build import build
-    from mst_clipiqa.train.curves import check_drawing
-    from mst_clipiqa.train.experiment_log import check_log, experiment_log
     from mst_clipiqa.train.job import TrainingJob
     from mst_clipiqa.train.joining import EDITED_CARD, edited_card
 
@@ -87,8 +87,6 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
 
 def _data(flags: dict[str, Any]) -> tuple[RatedSet, PreferenceSet | None]:
     """Return the ratings and the pairs that flags name; with pairs alone, their images stand for the rated set."""
-    from mst_clipiqa.data import RATED_TARGETS, load_preferences
-
     if flags["data"] and not flags["root"]:
         raise UsageError("--data needs --root: name the folder of its labels and images.")
     preferences = None
@@ -105,8 +103,6 @@ def _data(flags: dict[str, Any]) -> tuple[RatedSet, PreferenceSet | None]:
 
 
 def _split(rated: RatedSet, preferences: PreferenceSet | None, flags: dict[str, Any]) -> Split:
-    from mst_clipiqa.data import identical, make_split
-
     records, by = list(rated.records), flags["split_by"]
     if preferences is not None and by not in ("prompt", "image"):
         raise UsageError(f"Expected --split-by prompt or image with --pairs, got {by!r}: a fixed split has no pairs.")

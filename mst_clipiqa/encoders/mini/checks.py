@@ -9,9 +9,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from mst_clipiqa.encoders.checks import check_shapes, expecting
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import BLOCKS, Tower, TowerConfig
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError
 
 _MOST = 256  # layers or heads
 
@@ -29,30 +30,18 @@ def checked_parts(
     fits = fits and all(1 <= tower.blocks <= BLOCKS for tower in (coarse, fine))
     if not fits or len({coarse.dim, fine.dim, text.dim}) > 1:
         raise ModelError(f"Expected sizes that make small encoders in {path}, got others: fetch the file again.")
-    try:
-        with torch.device("meta"):  # shapes without memory
-            parts = Tower(coarse), Tower(fine), TextEncoder(text)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ModelError(f"Expected sizes that make small encoders in {path}, got {shown(error)}.") from error
+    with expecting(f"sizes that make small encoders in {path}"), torch.device("meta"):  # shapes without memory
+        parts = Tower(coarse), Tower(fine), TextEncoder(text)
     for name, part in zip(("coarse", "fine", "text"), parts, strict=True):
-        for key, tensor in part.state_dict().items():
-            found = weights.get(f"{name}.{key}")
-            if found is None or found.shape != tensor.shape:
-                got = "none" if found is None else tuple(found.shape)
-                raise ModelError(
-                    f"Expected {name}.{key} of shape {tuple(tensor.shape)} in {folder}, got {got}: "
-                    "config.json and model.safetensors are not of one model."
-                )
+        check_shapes(part, name, weights, folder)
     return parts
 
 
 def check_tokenizer(tokenizer: Tokenizer, words: int, folder: Path) -> None:
     """Raise a ModelError where a tokenizer has tokens that the text encoder lacks, or none for unknown words."""
     path = folder / "tokenizer.json"
-    try:
+    with expecting(f"a tokenizer in {path}"):
         ids = tokenizer.encode("a \ue000 photo").ids  # a sign that no vocabulary has; and what is added to any text
-    except Exception as error:  # the library raises nothing narrower
-        raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
     most = max([0, *tokenizer.get_vocab().values(), *ids])
     if most >= words:
         raise ModelError(f"Expected at most {words:,} tokens in {path}, got {most + 1:,}: fetch it again.")

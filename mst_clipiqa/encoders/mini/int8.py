@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mst_clipiqa.encoders.checks import expecting
 from mst_clipiqa.encoders.int8_weights import TOP, SumBits, rounded
 from mst_clipiqa.encoders.mini.towers import LEAST_VARIANCE, Block, Tower, TowerConfig
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.preprocess import ViewSpec
 
 RANGES_FILE = "int8.json"
@@ -63,13 +64,11 @@ def read_ranges(
     if not path.is_file() or _pixel_grid(view) is None:
         return None
     raw = path.read_bytes()
-    try:
+    with expecting(f"ranges of blocks in {path}", "delete or measure it"):
         data: Any = json.loads(raw)
         if data["encoders"] != encoders:
             return None
         ranges = [tuple((float(low), float(high)) for low, high in data[name]) for name in ("coarse", "fine")]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ModelError(f"Expected ranges of blocks in {path}, got {shown(error)}: delete or measure it.") from error
     fits = all(len(some) == tower.blocks for some, tower in zip(ranges, towers, strict=True))
     if not fits or not all(
         -1e6 < low <= 0 <= high < 1e6 and high - low > 1e-6 for some in ranges for low, high in some

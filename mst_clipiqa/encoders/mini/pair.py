@@ -12,14 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import load_weights, misfit
+from mst_clipiqa.encoders.checks import built, built_view, expecting, load_weights, read_json
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
@@ -32,7 +31,7 @@ from mst_clipiqa.encoders.mini.vocabulary import has_unread_word, is_in_vocabula
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.text import cleaned, padded
-from mst_clipiqa.errors import ModelError, UsageError, shown
+from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
 
@@ -146,7 +145,7 @@ class MiniPair:
 
     def embed(self, stream: Stream, pixels: Tensor) -> Tensor:
         """Return f_c or f_f of normalised pixels, float (n, K, 3, S, S), with gradients to them; always in fp32."""
-        embedding: Tensor = (self.coarse if stream == "coarse" else self.fine)(pixels)
+        embedding: Tensor = self._tower(stream)(pixels)
         return embedding
 
     @property
@@ -225,15 +224,9 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     weights = unpacked(stored)
     for name, part in (("coarse", coarse), ("fine", fine), ("text", text)):
         own = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
-        try:
+        with expecting(f"the {name} encoder of config.json in {folder}", "fetch its files again"):
             part.load_state_dict(own, assign=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(f"Expected the {name} encoder of config.json in {folder}, got {reason}") from error
-    sha256 = hashlib.sha256()
-    for one in raw:
-        sha256.update(one)
-    digest = sha256.hexdigest()
+    digest = hashlib.sha256(b"".join(raw)).hexdigest()
     ranges = read_ranges(folder, digest, (config.coarse, config.fine), config.view)
     return MiniPair(config, MiniParts(coarse, fine, text, tokenizer), source, digest, ranges)
 
@@ -254,35 +247,22 @@ def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
 
 
 def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
-    try:
+    with expecting(f"a tokenizer in {folder / 'tokenizer.json'}"):
         found = Tokenizer.from_str(raw.decode("utf-8"))
         found.no_padding()  # a file may ask for a billion
         found.no_truncation()
         return found
-    except Exception as error:  # the library raises nothing narrower
-        path = folder / "tokenizer.json"
-        raise ModelError(f"Expected a tokenizer in {path}, got {shown(error)}: fetch it again.") from error
 
 
 def _config(raw: bytes, folder: Path) -> MiniConfig:
-    try:
-        data: Any = json.loads(raw, object_hook=_tuples)
-        if data.get("format") == FORMAT:
-            kinds = {"coarse": TowerConfig, "fine": TowerConfig, "text": TextConfig, "view": ViewSpec}
-            if problem := next((bad for name, kind in kinds.items() if (bad := misfit(kind, data[name]))), None):
-                raise ModelError(f"Expected {problem}, in {folder / 'config.json'}: fetch the file again.")
-            view = ViewSpec(**data["view"])
-            if min(view.size, view.crop_size) < _LEAST_SIDE:
-                raise ModelError(f"Expected views of {_LEAST_SIDE} pixels or more in {folder / 'config.json'}.")
-            towers = [TowerConfig(**data[name]) for name in ("coarse", "fine")]
-            return MiniConfig(towers[0], towers[1], TextConfig(**data["text"]), view)
-        found = f"format {repr(data.get('format'))[:80]}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, ModelError):
-            raise
-        found = shown(error)
-    raise ModelError(f"Expected small encoders of format {FORMAT} in {folder / 'config.json'}, got {found}.")
-
-
-def _tuples(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    path = folder / "config.json"
+    data = read_json(raw, path)
+    version = data.get("format") if isinstance(data, dict) else None
+    if version != FORMAT:
+        got = f"format {repr(version)[:80]}"
+        raise ModelError(f"Expected small encoders of format {FORMAT} in {path}, got {got}: fetch the file again.")
+    view = built_view(data.get("view"), path)
+    if min(view.size, view.crop_size) < _LEAST_SIDE:
+        raise ModelError(f"Expected views of {_LEAST_SIDE} pixels or more in {path}: fetch the file again.")
+    coarse, fine = (built(TowerConfig, data.get(name), path, name) for name in ("coarse", "fine"))
+    return MiniConfig(coarse, fine, built(TextConfig, data.get("text"), path, "text"), view)

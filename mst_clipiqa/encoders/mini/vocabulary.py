@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tokenizers import Encoding
 
 IN_VOCABULARY_SHARE = 0.5
@@ -11,43 +13,13 @@ PIECE = 2.0
 """A word is in vocabulary if the pieces that the tokenizer cuts it into have at least this many letters on average."""
 
 _FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "for",
-        "from",
-        "has",
-        "have",
-        "her",
-        "his",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "of",
-        "off",
-        "on",
-        "onto",
-        "or",
-        "out",
-        "over",
-        "that",
-        "the",
-        "their",
-        "this",
-        "to",
-        "under",
-        "up",
-        "was",
-        "with",
-    ]
+    re.findall(
+        r"\w+",
+        """
+        a an and are as at be by for from has have her his in into is it its of off on onto or out
+        over that the their this to under up was with
+        """,
+    )
 )
 
 
