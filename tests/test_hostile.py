@@ -104,7 +104,7 @@ def folder(tmp_path: Path) -> Path:
         ("coarse", "blocks", [8], "Expected blocks to be int"),
         ("coarse", "blocks", 2**16, "Expected sizes that make small encoders"),
         ("coarse", "blocks", -1, "Expected sizes that make small encoders"),
-        ("coarse", "blocks", 3, "Expected coarse."),
+        ("coarse", "blocks", 3, "Expected the weight coarse."),
         ("fine", "dim", 0.5, "Expected dim to be int, got 0.5"),
         ("text", "width", "8", "Expected width to be int, got '8'"),
         ("text", "inner", 2**16, "Expected text.blocks.0.up.weight of shape"),

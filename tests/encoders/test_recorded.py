@@ -93,7 +93,7 @@ def test_help_names_the_batches_that_are_made() -> None:
         " ".join(CliRunner().invoke(group, [name, "--help"]).stdout.split()) for name in ("score", "score-cluster")
     )
     for text in (of_score, of_cluster):
-        assert f"Images per batch. [default: ({BATCH_SIZE}; {2 * CHUNK_CUDA} for CLIP on a CUDA card)]" in text
+        assert f"Images per batch; default: {BATCH_SIZE}, or {2 * CHUNK_CUDA} for CLIP on a CUDA card." in text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")

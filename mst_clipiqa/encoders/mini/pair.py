@@ -226,7 +226,10 @@ def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
         own = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
         with expecting(f"the {name} encoder of config.json in {folder}", "fetch its files again"):
             part.load_state_dict(own, assign=True)
-    digest = hashlib.sha256(b"".join(raw)).hexdigest()
+    sha256 = hashlib.sha256()
+    for one in raw:  # without a copy of them all
+        sha256.update(one)
+    digest = sha256.hexdigest()
     ranges = read_ranges(folder, digest, (config.coarse, config.fine), config.view)
     return MiniPair(config, MiniParts(coarse, fine, text, tokenizer), source, digest, ranges)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from tokenizers import Encoding
 
 IN_VOCABULARY_SHARE = 0.5
@@ -12,15 +10,11 @@ IN_VOCABULARY_SHARE = 0.5
 PIECE = 2.0
 """A word is in vocabulary if the pieces that the tokenizer cuts it into have at least this many letters on average."""
 
-_FUNCTION_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        a an and are as at be by for from has have her his in into is it its of off on onto or out
-        over that the their this to under up was with
-        """,
-    )
-)
+_WORDS = """
+a an and are as at be by for from has have her his in into is it its of off on onto or out over that the their this to
+under up was with
+"""
+_FUNCTION_WORDS = frozenset(_WORDS.split())
 
 
 def is_in_vocabulary(prompt: Encoding) -> bool:
