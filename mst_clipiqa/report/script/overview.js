@@ -28,9 +28,9 @@ function histogram(name) {
     return bar;
   });
   const middle = (ends.low + ends.high) / 2;
-  return make("div", { className: `chart ${name}` }, make("h2", {}, `${capital(name)}${inScale(name)}: how many images`),
+  return make("div", { className: `chart ${name}` }, make("h2", {}, `Images by ${name}${inScale(name)}`),
     rove(make("div", { className: "bars", role: "group", ariaLabel: `Histogram of ${name}, arrow keys move` }, ...bars)),
-    make("div", { className: "ends" }, ...[ends.low, middle, ends.high].map((end) => make("span", {}, fixed(end)))),
+    make("div", { className: "ends" }, ...[ends.low, middle, ends.high].map((end) => make("span", {}, `${+end.toFixed(places)}`))),
     make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}.`, hint("Click a bar to see its images.")));
 }
 
@@ -39,7 +39,7 @@ const colour = (row) => PALETTE[data.generators.length > 1 ? Math.max(0, Math.mi
 
 function scatter() {
   const rows = [...data.quality.keys()].filter((row) => data.quality[row] !== null && data.correspondence[row] !== null);
-  const words = `Quality (across) against correspondence (up) of ${count(rows.length, "image")}` +
+  const words = `Correspondence (up) against quality (across) of ${count(rows.length, "image")}` +
     (data.correlation === null ? "" : `; rank correlation ${fixed(data.correlation)}`);
   const canvas = make("canvas", { role: "img", title: "" });
   canvas.setAttribute("aria-label", `${words}. The same scores are in the tab Images.`);
@@ -108,7 +108,7 @@ function scatter() {
   });
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  return make("div", { className: "chart" }, make("h2", {}, "Quality against correspondence"), canvas, legend,
+  return make("div", { className: "chart" }, make("h2", {}, "Correspondence against quality"), canvas, legend,
     make("p", { className: "soft" }, words + ".", hint("Click a point to see its image.")));
 }
 function strip({ name, by, rows }) {
