@@ -191,6 +191,10 @@ def test_everything_by_keyboard(page: Page) -> None:
     assert page.inner_text("#viewer-name") == "p2996.png"
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#viewer-name") == "p2995.png"
+    page.focus("#viewer-previous")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")  # at the first image the button keeps the focus, so the arrow keys still work
+    assert page.inner_text("#viewer-name") == "p2995.png"
     page.keyboard.press("Escape")
     assert not page.is_visible("#viewer")
     page.wait_for_function("document.activeElement.title === 'p2995.png'")  # the browser says later that it closed

@@ -34,7 +34,7 @@ function histogram(name) {
     make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}.`, hint("Click a bar to see its images.")));
 }
 
-const PALETTE = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#0c8599", "#e03131", "#f08c00", "#868e96"];
+const PALETTE = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#0c8599", "#e03131", "#bf7b00", "#7e8792"];
 const colour = (row) => PALETTE[data.generators.length > 1 ? Math.max(0, Math.min(data.generator.of[row], 7)) : 0];
 
 function scatter() {
