@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mst_clipiqa.errors import ImageError
+from mst_clipiqa.errors import ImageError, PromptError
 from mst_clipiqa.integrations.rewards import RewardScorer
+from mst_clipiqa.scoring.predictor import MISSING_PROMPT
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -119,6 +120,8 @@ class Threshold:
         self, images: Tensor, target: str, minimum: float, prompt: str, model: str = "mini"
     ) -> tuple[Any, Any, int, str]:
         """Return the images that pass, the others, how many pass, and a line of text per image."""
+        if target == "correspondence" and not prompt.strip():  # else every image would be rejected
+            raise PromptError(MISSING_PROMPT.format(target))
         scores = scores_of(images, prompt, model)
         passed = [place for place, score in enumerate(scores) if number_of(score, target) >= minimum]  # NaN does not
         rejected = [place for place in range(len(scores)) if place not in passed]

@@ -22,7 +22,7 @@ from mst_clipiqa.analysis.pairing import (
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompt_of, split_failed, text
-from mst_clipiqa.analysis.unfamiliar import unfamiliar_share
+from mst_clipiqa.analysis.unfamiliar import Unfamiliar, count_unfamiliar
 from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
@@ -44,8 +44,8 @@ class Change:
         low, high: interval of the difference over resampled prompts or images; NaN with fewer than two.
         level: the confidence level, such as 0.95.
         also: further columns that a pair shares, such as ("seed",).
-        old_unfamiliar, new_unfamiliar: share of the images that are unlike the training images, 0..1; about 0.05 is
-            to be expected. None if unknown.
+        old_unfamiliar, new_unfamiliar: how many of the images are unlike the training images; a share of about 0.05
+            is to be expected. None if unknown.
     """
 
     target: str
@@ -61,8 +61,8 @@ class Change:
     high: float
     level: float
     also: tuple[str, ...] = ()
-    old_unfamiliar: float | None = None
-    new_unfamiliar: float | None = None
+    old_unfamiliar: Unfamiliar | None = None
+    new_unfamiliar: Unfamiliar | None = None
 
     @property
     def verdict(self) -> str:
@@ -113,8 +113,8 @@ class Change:
             "new": self.new,
             "difference": self.difference,
             **interval_cells(self.low, self.high, self.verdict),
-            "old_unfamiliar": self.old_unfamiliar,
-            "new_unfamiliar": self.new_unfamiliar,
+            "old_unfamiliar": self.old_unfamiliar and self.old_unfamiliar.share,
+            "new_unfamiliar": self.new_unfamiliar and self.new_unfamiliar.share,
         }
 
 
@@ -268,7 +268,7 @@ class _Tables:
 
 def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resampling, pairing: Pairing) -> list[Change]:
     found = []
-    strange = unfamiliar_share(tables.old), unfamiliar_share(tables.new)
+    strange = count_unfamiliar(tables.old), count_unfamiliar(tables.new)
     for target in targets:
         tops = zip((tables.old, tables.new), tables.folders, strict=True)
         old, new = (side_of(rows, target, pairing, top, tables.also) for rows, top in tops)

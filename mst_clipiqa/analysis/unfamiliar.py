@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mst_clipiqa.analysis.rows import Row, number, text
-from mst_clipiqa.errors import DataError, percent, shown
+from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate.caution import UNFAMILIAR
 
 _WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
@@ -17,14 +18,27 @@ def is_unfamiliar(familiarity: float | None) -> bool:
     return familiarity is not None and familiarity < UNFAMILIAR
 
 
-def unfamiliar_share(rows: Sequence[Row]) -> float | None:
-    """Return the share of unfamiliar images, 0..1, among the rows with a familiarity; None if no row has one.
+@dataclass(frozen=True)
+class Unfamiliar:
+    """How many images are unfamiliar, and of how many this is known (at least 1)."""
+
+    images: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """The share of unfamiliar images, 0..1."""
+        return self.images / self.of
+
+
+def count_unfamiliar(rows: Sequence[Row]) -> Unfamiliar | None:
+    """Count the unfamiliar images among the rows with a familiarity; None if no row has one.
 
     Raises:
         DataError: a familiarity is not a number.
     """
     known = [value for row in rows if (value := number(row, "familiarity")) is not None]
-    return sum(map(is_unfamiliar, known)) / len(known) if known else None
+    return Unfamiliar(sum(map(is_unfamiliar, known)), len(known)) if known else None
 
 
 def say_unfamiliar(rows: Sequence[Row]) -> str:
@@ -52,20 +66,23 @@ def _is_known_unfamiliar(row: Row) -> bool:
         return False
 
 
-def say_many_unfamiliar(shares: Mapping[str, float | None], where: str) -> str:
+def say_many_unfamiliar(counts: Mapping[str, Unfamiliar | None], where: str) -> str:
     """Return a sentence if more than a tenth of a table's images, or of a group's, are unfamiliar; else nothing.
 
+    It has counts, not shares: a share would hide how few images it is of.
+
     Args:
-        shares: of each group; of the whole table under "". None if unknown.
+        counts: of each group; of the whole table under "". None if unknown.
         where: the table, in words: "the new table".
     """
-    many = {group: share for group, share in shares.items() if share is not None and share > _WORTH_A_WARNING}
+    many = {group: one for group, one in counts.items() if one is not None and one.share > _WORTH_A_WARNING}
     if not many:
         return ""
-    some = sorted(many, key=lambda group: (group != "", -many[group]))[:_GROUPS_NAMED]
-    whose = [f"{percent(many[one])} of {f'those of {shown(one, 40)}' if one else 'all images'}" for one in some]
+    some = sorted(many, key=lambda group: (group != "", -many[group].share))[:_GROUPS_NAMED]
+    whose = [f"{many[one].images:,} of {many[one].of:,} {f'of {shown(one, 40)}' if one else 'images'}" for one in some]
+    be = "is" if [many[one].images for one in some] == [1] else "are"
     listed = " and ".join(filter(None, (", ".join(whose[:-1]), whose[-1])))
     return (
-        f"In {where}, {listed} are unlike those that the model was trained on, so a mean or a difference may come "
+        f"In {where}, {listed} {be} unlike those that the model was trained on, so a mean or a difference may come "
         "from the model's errors."
     )

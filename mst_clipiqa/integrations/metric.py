@@ -15,8 +15,9 @@ from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.errors import PromptError, UsageError, brief, nearest
 from mst_clipiqa.images.modes import check_dense
 from mst_clipiqa.integrations.mixing import Prompts, prompt_list
-from mst_clipiqa.scoring.differentiable import MISSING_PROMPT, DifferentiableTarget
+from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from mst_clipiqa.scoring.folders import ZERO_SHOT
+from mst_clipiqa.scoring.predictor import MISSING_PROMPT
 from mst_clipiqa.scoring.score import ScoreRequest, checked
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -121,7 +122,7 @@ class MSTClipIQAMetric(nn.Module):
         for request, score in self.scorer.stream(requests):
             value = checked(score).targets[self.target]
             if value is None and request.prompt is None:
-                raise PromptError(MISSING_PROMPT)
+                raise PromptError(MISSING_PROMPT.format(self.target))
             values.append(math.nan if value is None else value)
         return torch.tensor(values, dtype=torch.float32, device="cpu").unsqueeze(1)
 

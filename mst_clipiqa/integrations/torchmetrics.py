@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mst_clipiqa.errors import UsageError, missing, nearest
 from mst_clipiqa.integrations.mixing import Prompts, image_list, prompt_list
+from mst_clipiqa.scoring.predictor import MISSING_PROMPT
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -103,7 +104,7 @@ class MSTClipIQAScore(Metric):
         values = []
         for _, score in self.scorer.stream(ScoreRequest[None](image, prompt) for image, prompt in pairs):
             if (value := score.targets.get(self.target)) is None:
-                self.reason = score.reason or f"expected a prompt for {self.target}, got none: give it"
+                self.reason = score.reason or MISSING_PROMPT.format(self.target)
             else:
                 values.append(value)
         self.total += sum(values)

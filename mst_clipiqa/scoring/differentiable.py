@@ -25,10 +25,8 @@ from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.pixel_views import coarse_pixels, fine_pixels, normalised_pixels
-from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, NOT_TEXT, UNKNOWN_WORDS
+from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, MISSING_PROMPT, NOT_TEXT, UNKNOWN_WORDS
 from mst_clipiqa.scoring.scorer import Scorer
-
-MISSING_PROMPT = "expected a prompt per image for a head that reads prompts, got none: give it"
 
 
 class DifferentiableTarget(nn.Module):
@@ -50,6 +48,7 @@ class DifferentiableTarget(nn.Module):
         device = self.encoders.device
         if not hasattr(self.encoders, "embed"):
             raise UsageError("Expected encoders that torch computes, got exported ones: load them without a backend.")
+        self.target = target
         self.kind = scorer.model.config.targets[target].head
         self.low, self.high = scorer.ranges[target]
         self.prompts = scorer.predictor.prompts
@@ -113,7 +112,7 @@ class DifferentiableTarget(nn.Module):
         words = []
         for prompt in prompts:
             if not isinstance(prompt, str):
-                raise PromptError(MISSING_PROMPT)
+                raise PromptError(MISSING_PROMPT.format(self.target))
             words.append(cleaned(prompt)[0])
             if not words[-1].strip():
                 raise PromptError(EMPTY_PROMPT)

@@ -23,6 +23,7 @@ from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.score import Score
 
+MISSING_PROMPT = "expected a prompt for {}, got none: give it"
 EMPTY_PROMPT = "expected words in the prompt, got an empty one: write the prompt, or leave it out"
 NOT_TEXT = "expected the prompt as text, got {}: write it as text, or leave it out"
 UNKNOWN_WORDS = "the prompt's words lie outside what the text encoder was trained on, so correspondence is not scored"

@@ -10,6 +10,7 @@ import pytest
 
 from mst_clipiqa.analysis.drift import drift
 from mst_clipiqa.analysis.pairing import PairBy, folder_of
+from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import Resampling
@@ -163,14 +164,14 @@ def test_files_are_paired_whichever_images_failed(failed: int) -> None:
     assert found.lone_groups == (["b"] if failed else [])
 
 
-def test_the_share_of_unfamiliar_images_is_counted_in_each_table() -> None:
+def test_unfamiliar_images_are_counted_in_each_table() -> None:
     old = [{"prompt": str(i), "quality": 1.0, "familiarity": 0.5} for i in range(4)]
     new = [{"prompt": str(i), "quality": 2.0, "familiarity": value} for i, value in enumerate((0.01, 0.04, 0.05, ""))]
     new = [{**row, "generator": "ab"[i % 2]} for i, row in enumerate(new)]
     old = [{**row, "generator": "ab"[i % 2]} for i, row in enumerate(old)]
     changes = drift(old, new, by=["generator"]).changes
-    assert [change.old_unfamiliar for change in changes] == [0, 0, 0]
-    assert [change.new_unfamiliar for change in changes] == [pytest.approx(2 / 3), 0.5, 1.0]
+    assert [change.old_unfamiliar for change in changes] == [Unfamiliar(0, 4), Unfamiliar(0, 2), Unfamiliar(0, 2)]
+    assert [change.new_unfamiliar for change in changes] == [Unfamiliar(2, 3), Unfamiliar(1, 2), Unfamiliar(1, 1)]
     assert changes[0].to_row()["new_unfamiliar"] == pytest.approx(2 / 3)
     without = drift([{"prompt": "a", "quality": 1.0}], [{"prompt": "a", "quality": 1.0}]).changes[0]
     assert without.new_unfamiliar is None

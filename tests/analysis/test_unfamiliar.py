@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from mst_clipiqa.analysis.compare import compare_rows, compare_scores
-from mst_clipiqa.analysis.unfamiliar import is_unfamiliar, say_many_unfamiliar, say_unfamiliar, unfamiliar_share
+from mst_clipiqa.analysis.unfamiliar import (
+    Unfamiliar,
+    count_unfamiliar,
+    is_unfamiliar,
+    say_many_unfamiliar,
+    say_unfamiliar,
+)
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.scoring.score import Score
 
@@ -22,10 +28,11 @@ def test_below_the_fifth_percentile_is_unfamiliar() -> None:
 
 
 def test_the_share_counts_only_rows_with_a_familiarity() -> None:
-    assert unfamiliar_share([scored(1, 0.01), scored(2, 0.5), scored(3, None)]) == 0.5
-    assert unfamiliar_share([scored(1, None)]) is None
+    found = count_unfamiliar([scored(1, 0.01), scored(2, 0.5), scored(3, None)])
+    assert found == Unfamiliar(1, 2) and found.share == 0.5
+    assert count_unfamiliar([scored(1, None)]) is None
     with pytest.raises(DataError, match="Expected a number in column 'familiarity', got 'high'"):
-        unfamiliar_share([{"familiarity": "high"}])
+        count_unfamiliar([{"familiarity": "high"}])
     assert say_unfamiliar([{"familiarity": "high"}]) == ""  # a note, after the work
 
 
@@ -85,8 +92,10 @@ def test_a_note_counts_and_names_the_first() -> None:
 
 
 def test_a_table_is_cautioned_above_a_tenth() -> None:
-    assert say_many_unfamiliar({"": 0.1, "sdxl": None}, "the new table") == ""
-    assert say_many_unfamiliar({"": 0.23, "a": 0.02, "b": 0.3, "c": 0.61}, "the new table") == (
-        "In the new table, 23 % of all images, 61 % of those of 'c' and 30 % of those of 'b' are unlike those "
+    assert say_many_unfamiliar({"": Unfamiliar(10, 100), "sdxl": None}, "the new table") == ""
+    groups = {"a": Unfamiliar(1, 50), "b": Unfamiliar(3, 10), "c": Unfamiliar(1_220, 2_000)}
+    assert say_many_unfamiliar({"": Unfamiliar(1_224, 2_060), **groups}, "the new table") == (
+        "In the new table, 1,224 of 2,060 images, 1,220 of 2,000 of 'c' and 3 of 10 of 'b' are unlike those "
         "that the model was trained on, so a mean or a difference may come from the model's errors."
     )
+    assert say_many_unfamiliar({"": Unfamiliar(1, 7)}, "'new.csv'").startswith("In 'new.csv', 1 of 7 images is unlike ")

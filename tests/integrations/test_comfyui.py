@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from mst_clipiqa.errors import ImageError
+from mst_clipiqa.errors import ImageError, PromptError
 from tests.fakes import draw
 from tests.serving import toy_scorer
 
@@ -109,6 +109,9 @@ def test_threshold_divides_a_batch(package: ModuleType, images: torch.Tensor, mo
     assert torch.equal(passed, images[want]) and count == len(want) == 2
     assert len(rejected) == 2 and rejected.isnan().any()  # the failed one is rejected
     assert len(text.split("\n")) == 4
+
+    with pytest.raises(PromptError, match="expected a prompt for correspondence, got none: give it"):
+        run(package, "MSTClipIQAThreshold", images=images, minimum=0.0, target="correspondence", prompt=" ")
 
     everything = {"images": images[:2], "minimum": -1000.0, "target": "quality"}
     assert run(package, "MSTClipIQAThreshold", **everything)[1].shape == (0, 64, 64, 3)

@@ -107,9 +107,9 @@ def test_what_cannot_be_scored(scorer: Scorer, tmp_path: Path) -> None:
     images = some_images()
     assert torch.isnan(correspondence(images, ["a red fox", "zzz yyy"])[:, 0]).tolist() == [False, True]
     for prompt in (None, " "):
-        with pytest.raises(PromptError):
+        with pytest.raises(PromptError, match="expected a prompt for correspondence, got none: give it"):
             correspondence(images, prompt)
-        with pytest.raises(PromptError):
+        with pytest.raises(PromptError, match="expected a prompt for correspondence, got none: give it"):
             correspondence(images.clone().requires_grad_(), prompt)
     with pytest.raises(PromptError, match="the prompt's words lie outside"):
         correspondence(images.clone().requires_grad_(), "zzz yyy")

@@ -97,7 +97,7 @@ def test_unfamiliar_images_are_marked_counted_and_found(browser: Browser, tmp_pa
     write_report([*rows, {"file": "d.png", "quality": 2.5, "generator": "g"}], tmp_path / "r.html")
     page = browser.new_page()
     page.goto((tmp_path / "r.html").as_uri())
-    assert "67 %\nunlike the training images" in page.inner_text("#tiles")
+    assert "2 of 3\nunlike the training images" in page.inner_text("#tiles")
     page.click("#tab-images")
     page.select_option("[name=sort]", "familiarity-up")
     wait_for(page, "#gallery .card >> nth=0", "c.png")
@@ -118,7 +118,7 @@ def test_long_prompts_and_reasons_leave_room_for_the_rest(browser: Browser, tmp_
     page = browser.new_page(viewport={"width": 320, "height": 700})
     page.goto((tmp_path / "r.html").as_uri())
     assert page.inner_text("#summary") == "2 images in d/, 1 of them failed"
-    assert "\n0 %\nunlike" in page.inner_text("#tiles")
+    assert "\n0 of 1\nunlike" in page.inner_text("#tiles")
     page.click("#tab-prompts")
     cell = page.locator("#prompts .clamp")
     assert cell.get_attribute("title") == prompt.strip()
@@ -190,6 +190,10 @@ def test_everything_by_keyboard(page: Page) -> None:
     page.keyboard.press("Enter")
     assert page.inner_text("#viewer-name") == "p2996.png"
     page.keyboard.press("ArrowRight")
+    assert page.inner_text("#viewer-name") == "p2995.png"
+    page.focus("#viewer-previous")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")  # at the first image the button keeps the focus, so the arrow keys still work
     assert page.inner_text("#viewer-name") == "p2995.png"
     page.keyboard.press("Escape")
     assert not page.is_visible("#viewer")

@@ -209,10 +209,17 @@ def test_by_keyboard_alone(page: Page, home: Path) -> None:
     chooser.value.set_files(str(home / "1.png"))
     press("Tab")  # the button that takes it out
     assert page.evaluate("document.activeElement.ariaLabel") == "Remove 1.png"
+    press("Enter")
+    assert page.evaluate("document.activeElement.type") == "file"
+    choose(page, "#score", home / "1.png")
+    press("Tab")
     press("Tab")
     page.keyboard.type("a red fox")
     press("Enter")
     status(page, "score", "1 image scored")
+    press("Tab")
+    press("Enter")  # disables the button until the image is scored again
+    page.wait_for_function("document.activeElement.textContent === 'Score'")
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(outline) != "none"
 

@@ -134,7 +134,7 @@ merge_option = click.option(
     type=click.IntRange(0),
     default=0,
     metavar="R",
-    help="Merge R tokens per block of CLIP's image encoders: faster, and scores change.",
+    help="Merge R tokens per block of CLIP's image encoders: faster, and scores change; default: none.",
 )
 batch_options = stack(
     click.option("--batch-size", type=int, help="Images per batch; default: 32, or 128 for CLIP on a CUDA card."),

@@ -19,7 +19,10 @@ def _data_options(*, required: bool) -> Callable[[Any], Any]:
         click.option("--data", required=required, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
         click.option("--root", required=required, type=FILE_OR_FOLDER, help="Folder of labels and images."),
         click.option(
-            "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale."
+            "--range",
+            "score_range",
+            type=(float, float),
+            help="Lowest and highest value of your rating scale, such as 1 5.",
         ),
         click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
     )
@@ -29,7 +32,13 @@ data_options = _data_options(required=True)
 optional_data_options = _data_options(required=False)  # where pairs will do
 recipe_options = stack(
     click.option("--recipe", default="fast", show_default=True, help="Recipe: fast (ours) or paper."),
-    click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
+    click.option(
+        "--set",
+        "changes",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="Change a field of the recipe, such as epochs=50; repeatable.",
+    ),
 )
 
 

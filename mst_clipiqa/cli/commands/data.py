@@ -28,7 +28,9 @@ def command() -> None:
 @click.option(
     "--root", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of labels and images."
 )
-@click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
+@click.option(
+    "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale, such as 1 5."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 def check(name: str, root: Path, score_range: tuple[float, float] | None, as_json: bool) -> int:
     """Check the rated set NAME in a folder.

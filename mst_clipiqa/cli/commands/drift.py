@@ -101,8 +101,8 @@ def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
             be = "are" if len(prompts) > 1 else "is"
             click.echo(f"{what} {be} only in the {which} table and left out: {some_of(prompts)}", err=True)
     for which in ("old", "new"):
-        shares = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
-        if warning := say_many_unfamiliar(shares, f"the {which} table"):
+        counts = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
+        if warning := say_many_unfamiliar(counts, f"the {which} table"):
             click.echo(f"Warning: {warning}", err=True)
     told = [change for change in found.changes if change.group and change.verdict != "unknown"]
     if len(told) > 1:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
 @click.option("--root", type=FILE_OR_FOLDER, help="Folder of that set.")
 @click.option("--pairs", type=FILE, help="Table of preferences to compare scores with, as for train.")
-@click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale.")
+@click.option(
+    "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale, such as 1 5."
+)
 @click.option("--split", "part", default="test", show_default=True, help="Part: test, validation, train or all.")
 @click.option("--allow-missing", is_flag=True, help="Continue without missing images.")
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen any image or prompt.")

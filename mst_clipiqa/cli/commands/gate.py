@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.analysis.rows import Row, split_failed
-from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar, unfamiliar_share
+from mst_clipiqa.analysis.unfamiliar import count_unfamiliar, say_many_unfamiliar
 from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 @click.option(
     "--margin",
     type=NumberRange(0),
-    help="With --not-worse-than: fail unless a loss larger than this can be excluded; a smaller one passes.",
+    help="With --not-worse-than: fail unless a loss larger than this, in units of the score, can be excluded; a "
+    "smaller one passes. Default: fail only if a loss is certain.",
 )
 @pair_by_option
 @click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
@@ -64,8 +65,9 @@ def command(source: str, old: str | None, **flags: Any) -> int:
     are scored first. One line on stdout says why. With --json or -o, every condition is a row, and the line goes to
     stderr.
 
-    Failed rows count only for --max-failed. Intervals are over prompts, or images without a prompt. OLD is compared
-    prompt by prompt if it shares prompts with SOURCE; if there are no prompts, by file name; otherwise by its mean.
+    Failed rows count only for --max-failed. Intervals come from resampled prompts, or from resampled images if there
+    are no prompts. OLD is compared prompt by prompt if it shares prompts with SOURCE; if there are no prompts, by file
+    name; otherwise by its mean.
     """
     names = ("min_mean", "min_quantile", "min_share", "max_failed", "min_count")
     if flags["margin"] is not None and old is None:
@@ -117,5 +119,5 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
 
 
 def _warn(rows: Sequence[Row], name: str) -> None:
-    if warning := say_many_unfamiliar({"": unfamiliar_share(split_failed(rows)[0])}, shown(name)):
+    if warning := say_many_unfamiliar({"": count_unfamiliar(split_failed(rows)[0])}, shown(name)):
         click.echo(f"Warning: {warning}", err=True)

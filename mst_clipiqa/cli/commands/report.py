@@ -38,7 +38,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
     default=38.0,
     show_default=True,
     type=NumberRange(0, 1e6),
-    help="Largest size of the page; thumbnails shrink to fit.",
+    help="Largest size of the page in MB; thumbnails shrink to fit.",
 )
 @click.option("--explain", type=click.IntRange(0), help=f"Images to explain per list; default: {EACH}.")
 @click.option(

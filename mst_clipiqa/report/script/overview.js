@@ -34,7 +34,7 @@ function histogram(name) {
     make("p", { className: "soft" }, `Tallest bar: ${count(most, "image")}.`, hint("Click a bar to see its images.")));
 }
 
-const PALETTE = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#0c8599", "#e03131", "#f08c00", "#868e96"];
+const PALETTE = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#0c8599", "#e03131", "#bf7b00", "#7e8792"];
 const colour = (row) => PALETTE[data.generators.length > 1 ? Math.max(0, Math.min(data.generator.of[row], 7)) : 0];
 
 function scatter() {
@@ -126,8 +126,8 @@ function buildOverview() {
     failures ? `${failures.toLocaleString("en")} failed` : "none failed"));
   for (const name of TARGETS) tiles.append(tile(fixed(data.overall[name][0]), `mean ${name}${inScale(name)}`, bounds(data.overall[name]), name));
   if (data.unfamiliar) {
-    const share = strangers / data.familiarity.filter((value) => value !== null).length;
-    tiles.append(tile(`${(100 * share).toFixed(share && share < 0.1 ? 1 : 0)} %`, "unlike the training images", "scores less certain; 5 % are expected"));
+    const known = data.familiarity.filter((value) => value !== null).length;
+    tiles.append(tile(`${strangers.toLocaleString("en")} of ${known.toLocaleString("en")}`, "unlike the training images", "scores less certain; 5 % are expected"));
   }
   if (!TARGETS.length) {
     byId("strips").append(make("p", {}, "No image has a score, so there is nothing to show here."), ...reasons());

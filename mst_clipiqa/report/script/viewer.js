@@ -11,8 +11,9 @@ function show() {
   const { rows, at } = viewed, row = rows[at];
   byId("viewer-place").replaceChildren(`${(at + 1).toLocaleString("en")} of ${rows.length.toLocaleString("en")}`,
     make("span", { className: "heard" }, `: ${label(row)}`));
-  byId("viewer-previous").disabled = at === 0;
-  byId("viewer-next").disabled = at === rows.length - 1;
+  // Not disabled: a disabled button loses the focus, and then the arrow keys do nothing.
+  byId("viewer-previous").setAttribute("aria-disabled", at === 0);
+  byId("viewer-next").setAttribute("aria-disabled", at === rows.length - 1);
   const frame = byId("viewer-image"), image = () => fill(frame, row, coded(data.prompt, row) || data.file[row]);
   image();
   byId("viewer-facts").replaceChildren(...about(row), ...why(row, frame, image), ...original(row));

@@ -3,7 +3,7 @@
 import { Rejected, call, checkSize, form as formOf } from "./api.js";
 import { chosen, picker } from "./picker.js";
 import { card } from "./results.js";
-import { find, make } from "./tools.js";
+import { find, make, occupy } from "./tools.js";
 
 const panel = find("#compare");
 const verdict = find(".verdict", panel);
@@ -29,8 +29,7 @@ async function run(event) {
     find(`#drop-${missing} input`).focus();
     return;
   }
-  const button = find("button[type=submit]", panel);
-  button.disabled = true;
+  const release = occupy(find("button[type=submit]", panel));
   say("Comparing …");
   results.replaceChildren();
   try {
@@ -45,7 +44,7 @@ async function run(event) {
     if (!(error instanceof Rejected)) throw error;
     say(`Not compared. ${error.message}`);
   } finally {
-    button.disabled = false;
+    release();
   }
 }
 

@@ -15,7 +15,9 @@ export function explainButton(file, result) {
       button.replaceWith(shown);
       shown.focus();
     } catch (error) {
-      button.replaceWith(make("p", { className: "bad", role: "alert" }, error.message));
+      const failed = make("p", { className: "bad", role: "alert", tabIndex: -1 }, error.message);
+      button.replaceWith(failed);
+      failed.focus();
     }
   });
   return button;

@@ -4,7 +4,7 @@ import { Rejected, call, each, scoreOne } from "./api.js";
 import { picker } from "./picker.js";
 import { holdsPrompts, readPrompts } from "./prompts.js";
 import { card } from "./results.js";
-import { base64, count, find, make, save, thumbnail } from "./tools.js";
+import { base64, count, find, make, occupy, save, thumbnail } from "./tools.js";
 
 const panel = find("#gallery");
 const status = find(".status", panel);
@@ -49,6 +49,7 @@ async function run(event) {
     find("input[type=file]", panel).focus();
     return;
   }
+  const release = occupy(find("button[type=submit]", panel));
   stopper = new AbortController();
   update();
   const start = performance.now();
@@ -70,6 +71,7 @@ async function run(event) {
   const stopped = stopper.signal.aborted;
   stopper = null;
   draw();
+  release();
   const failed = scored().filter((item) => item.result.status === "error").length;
   say(`${stopped ? "Stopped. " : ""}${count(scored().length - failed, "image")} scored${failed ? `, ${failed} could not be` : ""}.`);
 }
@@ -142,6 +144,7 @@ function clear() {
   items = [];
   prompts = new Map();
   draw();
+  find("input[type=file]", panel).focus();
   say("No images chosen.");
 }
 

@@ -50,7 +50,11 @@ export function chosen(list, files, removed) {
     const image = make("img", { src: URL.createObjectURL(file), alt: "" });
     image.addEventListener("error", () => image.remove());
     const button = make("button", { type: "button", "aria-label": `Remove ${file.name}` }, "×");
-    button.addEventListener("click", () => removed(place));
+    button.addEventListener("click", () => {
+      removed(place);
+      const left = list.querySelectorAll("button");
+      (left[Math.min(place, left.length - 1)] ?? list.parentElement.querySelector("input[type=file]")).focus();
+    });
     return make("li", {}, image, make("span", {}, file.name), button);
   }));
 }

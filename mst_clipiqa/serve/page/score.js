@@ -3,7 +3,7 @@
 import { each, scoreOne } from "./api.js";
 import { chosen, picker } from "./picker.js";
 import { card } from "./results.js";
-import { count, find } from "./tools.js";
+import { count, find, occupy } from "./tools.js";
 
 const panel = find("#score");
 const form = find("form", panel);
@@ -24,8 +24,7 @@ async function run(event) {
     find("input[type=file]", panel).focus();
     return;
   }
-  const button = find("button[type=submit]", form);
-  button.disabled = true;
+  const release = occupy(find("button[type=submit]", form));
   status.textContent = `Scoring ${count(files.length, "image")} …`;
   urls.forEach((url) => URL.revokeObjectURL(url));
   urls = files.map((file) => URL.createObjectURL(file));
@@ -39,7 +38,7 @@ async function run(event) {
   });
   const not = failed ? `, ${failed} could not be` : "";
   status.textContent = `${count(files.length - failed, "image")} scored${not}. Higher is better.`;
-  button.disabled = false;
+  release();
 }
 
 /** Start the tab. */

@@ -25,6 +25,16 @@ export async function thumbnail(file, side = 320) {
   }
 }
 
+/** Disable a button until the returned function is called, which also gives back the focus that disabling took. */
+export function occupy(button) {
+  const focused = document.activeElement === button;
+  button.disabled = true;
+  return () => {
+    button.disabled = false;
+    if (focused && document.activeElement === document.body) button.focus();
+  };
+}
+
 /** Offer bytes as a download. */
 export function save(blob, name) {
   const link = make("a", { href: URL.createObjectURL(blob), download: name });
