@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from mst_clipiqa.data import Record
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.tables.spelling import composed
 
 _Row = TypeVar("_Row", bound=Mapping[str, Any])
 
@@ -48,5 +49,5 @@ def match_rows(rows: Sequence[_Row], records: Sequence[Record]) -> dict[str, _Ro
 
 
 def _parts(path: str) -> list[str]:
-    """Return the parts of a path of any system, without "." and empty ones."""
-    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")] or [path]
+    """Return the parts of a path of any system, its accents composed, without "." and empty ones."""
+    return [part for part in composed(path).replace("\\", "/").split("/") if part not in ("", ".")] or [path]

@@ -14,6 +14,7 @@ from mst_clipiqa.data.record import ImageFile, Range, RatedSet, Record
 from mst_clipiqa.data.sets import OWN_FORMATS, SETS, SetInfo, set_name
 from mst_clipiqa.data.stored_sets import STORED_FORMATS
 from mst_clipiqa.errors import DataError, UsageError, counted, shown
+from mst_clipiqa.tables.spelling import on_disk
 
 
 def load(
@@ -233,4 +234,6 @@ def _lookup(folders: Sequence[Path], path: PurePosixPath, listed: dict[Path, fro
             listed[file.parent] = frozenset(names)
         if file.name in listed[file.parent]:
             return file
+        if not str(path).isascii() and (other := Path(on_disk(str(file)))).is_file():
+            return other
     return None

@@ -13,6 +13,7 @@ from mst_clipiqa.data.links import Links
 from mst_clipiqa.data.record import RatedSet, Record, same_text
 from mst_clipiqa.errors import DataError, nearest, shown
 from mst_clipiqa.tables.reading import stream_table
+from mst_clipiqa.tables.spelling import on_disk
 
 PREFERRED = {"a": 1.0, "image_a": 1.0, "b": 0.0, "image_b": 0.0, "tie": 0.5}
 _OF_PAIRS = "pairs/"  # of their names, beside those of a rated set
@@ -114,7 +115,8 @@ class _Images:
     def record(self, file: str, prompt: str) -> Record:
         """Return the record of an image with a prompt, which may be empty; a new one if there is none."""
         if (file, prompt) not in self._records:
-            found = next((folder / file for folder in self.folders if (folder / file).is_file()), None)
+            paths = (Path(on_disk(str(folder / file))) for folder in self.folders)
+            found = next((path for path in paths if path.is_file()), None)
             self._prompts[file] += 1
             name = f"{_OF_PAIRS}{file}" + (f"#{self._prompts[file]}" if self._prompts[file] > 1 else "")
             if found is None:

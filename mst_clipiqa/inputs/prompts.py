@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns, entries
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.names import is_image_name
+from mst_clipiqa.tables.spelling import composed
 
 
 class PromptFile:
@@ -130,7 +130,7 @@ class PromptFile:
 
 def key_of(file: str) -> str:
     """Return a path in the form in which names are compared: slashes, no "./", composed accents."""
-    return posixpath.normpath(unicodedata.normalize("NFC", file.replace("\\", "/")))
+    return posixpath.normpath(composed(file.replace("\\", "/")))
 
 
 def stem_of(key: str) -> str:
