@@ -13,7 +13,7 @@ from mst_clipiqa.data.ratings import Labels, Rating, merge, native_ranges, ratin
 from mst_clipiqa.data.record import ImageFile, Range, RatedSet, Record
 from mst_clipiqa.data.sets import OWN_FORMATS, SETS, SetInfo, set_name
 from mst_clipiqa.data.stored_sets import STORED_FORMATS
-from mst_clipiqa.errors import DataError, UsageError, counted, shown
+from mst_clipiqa.errors import DataError, UsageError, are, counted, shown
 from mst_clipiqa.tables.spelling import on_disk
 
 
@@ -175,8 +175,9 @@ def with_images(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
     if missing and (not allow_missing or len(missing) == len(rated)):
         more = "" if len(missing) == len(rated) else ", or allow missing images (--allow-missing)"
         raise DataError(
-            f"Expected {len(rated)} images of {rated.name} in {shown(rated.root)}, but {len(missing)} are missing "
-            f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}): download them{more}."
+            f"Expected {counted(len(rated), 'image')} of {rated.name} in {shown(rated.root)}, but {len(missing):,} "
+            f"{are(len(missing))} missing ({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}): download "
+            f"{'it' if len(missing) == 1 else 'them'}{more}."
         )
     notes = rated.notes
     if missing:

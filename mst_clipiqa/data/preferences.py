@@ -11,7 +11,7 @@ from typing import Any
 
 from mst_clipiqa.data.links import Links
 from mst_clipiqa.data.record import RatedSet, Record, same_text
-from mst_clipiqa.errors import DataError, nearest, shown
+from mst_clipiqa.errors import DataError, are, counted, nearest, shown
 from mst_clipiqa.tables.reading import stream_table
 from mst_clipiqa.tables.spelling import on_disk
 
@@ -85,10 +85,10 @@ def load_preferences(
     absent = found.absent if images else {}
     files = list(dict.fromkeys(absent.values()))
     if files and not allow_missing:
-        are = "1 of them is" if len(files) == 1 else f"{len(files):,} of them are"
         raise DataError(
-            f"Expected the images of {shown(path.name)} in {shown(found.folders[0])}, but {are} missing, first "
-            f"{shown(files[0])}: give their folder with --root, or allow missing images (--allow-missing)."
+            f"Expected the images of {shown(path.name)} in {shown(found.folders[0])}, but {len(files):,} of "
+            f"them {are(len(files))} missing, first {shown(files[0])}: give their folder with --root, or allow missing "
+            "images (--allow-missing)."
         )
     kept = [pair for pair in pairs if absent.keys().isdisjoint((pair.a.name, pair.b.name))]
     if not kept:
@@ -149,8 +149,8 @@ def _as_set(name: str, path: Path, pairs: list[Preference], missing: tuple[str, 
 
     records = {record.name: grouped(record) for pair in pairs for record in (pair.a, pair.b)}
     linked = tuple(replace(pair, a=records[pair.a.name], b=records[pair.b.name]) for pair in pairs)
-    count = "1 image is missing, and its" if len(missing) == 1 else f"{len(missing):,} images are missing, and their"
-    notes = (f"{count} pairs are left out",) if missing else ()
+    absent = f"{counted(len(missing), 'image')} {are(len(missing))} missing"
+    notes = (f"{absent}, and {'its' if len(missing) == 1 else 'their'} pairs are left out",) if missing else ()
     images = RatedSet(name, path.parent, tuple(records.values()), {}, missing, notes, labels=(path,))
     return PreferenceSet(images, linked)
 

@@ -49,7 +49,8 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
         if not found.get(part):
             raise DataError(
                 f"Expected a {part} part with images of this set in {shown(path)}, got "
-                f"{len(listed.get(part, []))} names, none of them in this set: check that the split belongs to it."
+                f"{counted(len(listed.get(part, [])), 'name')}, none of them in this set: check that the split belongs "
+                "to it."
             )
     notes = []
     strangers = sum(name not in known for part in listed.values() for name in part)
