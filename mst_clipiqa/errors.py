@@ -121,6 +121,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def are(number: int) -> str:
+    """Return the verb for so many things: "is" or "are"."""
+    return "is" if number == 1 else "are"
+
+
 def percent(share: float, places: int = 0) -> str:
     """Return a share of 1 as "53 %"."""
     return f"{100 * share:.{places}f} %"

@@ -25,7 +25,7 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
         + (", changed by the adapter in this folder" if config.encoders.adapter else ""),
         f"- Adapted: {report['target']}, on {images['trained']} images; {images['held_out']} others were held out.",
         *_labelled(report),
-        f"- Parameters that moved: {len(report['moved'])} tensors, listed in adapt.json.",
+        f"- Parameters that moved: {counted(len(report['moved']), 'tensor')}, listed in adapt.json.",
         f"- Time: {report['seconds']['encoding']} s to encode and {report['seconds']['adapting']} s to adapt, "
         f"on {counted(report['threads'], 'thread')}.",
         f"- **There are no intervals** for {' and '.join(report['without_intervals'])}: those of the first model "

@@ -12,7 +12,7 @@ from typing import Any
 from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.benchmark.over_prompts import unit_of
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
-from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.errors import DataError, UsageError, counted, shown
 from mst_clipiqa.evaluate import Evaluation
 from mst_clipiqa.model_folder import TrainedModel, load
 from mst_clipiqa.scoring.folders import MINI_MODEL
@@ -78,7 +78,7 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
     if part not in SPLIT_PARTS:
         raise UsageError(f"Expected --split {', '.join(SPLIT_PARTS)}, got {part!r}.")
     if part == "all":
-        return AssessedPart(rated.records, f"all {len(rated.records):,} images of {rated.name}", None)
+        return AssessedPart(rated.records, f"all {counted(len(rated.records), 'image')} of {rated.name}", None)
     own = folder / "split.json" if folder else None
     if own and own.is_file() and _trained_on_set(own.parent, rated.name):
         split = make_split(rated.records, own)

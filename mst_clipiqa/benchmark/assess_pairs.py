@@ -12,7 +12,7 @@ from mst_clipiqa.benchmark.assess import AssessedPart, model_of_table, seen_of_t
 from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.data import Preference, PreferenceSet, Record
 from mst_clipiqa.data.record import same_text
-from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.errors import DataError, UsageError, counted
 from mst_clipiqa.evaluate import PairAccuracy, json_ready, preference_accuracy
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.score import ScoreRequest
@@ -123,7 +123,7 @@ def _compared(
         found.append(AssessedPairs(target, accuracy, ties, len(pairs) - len(known), seen))
     if not found:
         raise DataError(
-            f"Expected scores of both images of a pair, got none for {len(pairs):,} pairs: check the images."
+            f"Expected scores of both images of a pair, got none for {counted(len(pairs), 'pair')}: check the images."
         )
     return found
 

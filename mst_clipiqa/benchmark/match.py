@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from mst_clipiqa.data import Record
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, counted
+from mst_clipiqa.tables.spelling import composed
 
 _Row = TypeVar("_Row", bound=Mapping[str, Any])
 
@@ -41,12 +42,13 @@ def match_rows(rows: Sequence[_Row], records: Sequence[Record]) -> dict[str, _Ro
             found[record.name] = fitting[0]
     if several:
         raise DataError(
-            f"Expected one row for each rated image, but {len(several)} images match several rows or share one, "
-            f"first {several[0]}: give paths as the labels do."
+            f"Expected one row for each rated image, but {counted(len(several), 'image')} "
+            f"{'matches' if len(several) == 1 else 'match'} several rows or share one, first "
+            f"{several[0]}: give paths as the labels do."
         )
     return found
 
 
 def _parts(path: str) -> list[str]:
-    """Return the parts of a path of any system, without "." and empty ones."""
-    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")] or [path]
+    """Return the parts of a path of any system, its accents composed, without "." and empty ones."""
+    return [part for part in composed(path).replace("\\", "/").split("/") if part not in ("", ".")] or [path]

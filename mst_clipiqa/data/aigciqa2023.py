@@ -14,7 +14,7 @@ from pathlib import Path
 from mst_clipiqa.data.label_files import find_labels, read_column_of_mat, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, number, plain_prompt
 from mst_clipiqa.data.sets import AIGCIQA2023 as INFO
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, counted, shown
 
 MODELS = ("Controlnet", "DALLE", "Glide", "Lafite", "stable-diffusion", "Unidiffuser")
 PROMPTS, COPIES = 100, 4
@@ -81,7 +81,8 @@ def _from_mat(root: Path, prompts: dict[str, tuple[str, str]], files: list[Path]
     for label, column in [*columns.items(), *deviations.items()]:
         if len(column) != len(names):
             raise DataError(
-                f"Expected {len(names)} rows in the .mat file of {label}, got {len(column)}: download it again."
+                f"Expected {counted(len(names), 'row')} in the .mat file of {label}, got {len(column)}: download it "
+                "again."
             )
     ratings = []
     for row, name in enumerate(names):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from mst_clipiqa.errors import DataError, need, shown
+from mst_clipiqa.errors import DataError, counted, need, shown
 from mst_clipiqa.tables.lines import Line, csv_rows, is_unicode, json_lines
 from mst_clipiqa.tables.names import is_image_name
 from mst_clipiqa.tables.parquet import stream
@@ -135,7 +135,8 @@ def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], heade
             columns = _columns_without_header(path, cells, positions)
         if len(cells) != len(columns):
             raise DataError(
-                f"Expected {len(columns)} cells in {where}, got {len(cells)}: quote cells that hold {line.delimiter}."
+                f"Expected {counted(len(columns), 'cell')} in {where}, got {len(cells)}: quote cells that hold "
+                f"{line.delimiter}."
             )
         rows.append(LabelRow(where, _cells_of(columns, cells, where)))
     return rows

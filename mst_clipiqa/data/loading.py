@@ -13,7 +13,8 @@ from mst_clipiqa.data.ratings import Labels, Rating, merge, native_ranges, ratin
 from mst_clipiqa.data.record import ImageFile, Range, RatedSet, Record
 from mst_clipiqa.data.sets import OWN_FORMATS, SETS, SetInfo, set_name
 from mst_clipiqa.data.stored_sets import STORED_FORMATS
-from mst_clipiqa.errors import DataError, UsageError, counted, shown
+from mst_clipiqa.errors import DataError, UsageError, are, counted, shown
+from mst_clipiqa.tables.spelling import on_disk
 
 
 def load(
@@ -174,8 +175,9 @@ def with_images(rated: RatedSet, *, allow_missing: bool = False) -> RatedSet:
     if missing and (not allow_missing or len(missing) == len(rated)):
         more = "" if len(missing) == len(rated) else ", or allow missing images (--allow-missing)"
         raise DataError(
-            f"Expected {len(rated)} images of {rated.name} in {shown(rated.root)}, but {len(missing)} are missing "
-            f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}): download them{more}."
+            f"Expected {counted(len(rated), 'image')} of {rated.name} in {shown(rated.root)}, but {len(missing):,} "
+            f"{are(len(missing))} missing ({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}): download "
+            f"{'it' if len(missing) == 1 else 'them'}{more}."
         )
     notes = rated.notes
     if missing:
@@ -233,4 +235,6 @@ def _lookup(folders: Sequence[Path], path: PurePosixPath, listed: dict[Path, fro
             listed[file.parent] = frozenset(names)
         if file.name in listed[file.parent]:
             return file
+        if not str(path).isascii() and (other := Path(on_disk(str(file)))).is_file():
+            return other
     return None

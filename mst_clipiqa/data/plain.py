@@ -135,10 +135,15 @@ def _split_column(rows: Sequence[LabelRow]) -> tuple[str | None, str]:
 
 def _check_name(row: LabelRow) -> None:
     name = row.get(INFO.file_column) or ""
-    if not is_image_name(name):
+    if not name:
         raise DataError(
             f"Expected an image's file name in a column such as {', '.join(INFO.file_column[:5])} in {row.where}, "
-            f"got {shown(name)}: rename the column with the images to file."
+            "got none: rename the column with the images to file."
+        )
+    if not is_image_name(name):
+        raise DataError(
+            f"Expected a file name that ends as an image's does (.png, .jpg, ...) in {row.where}, got {shown(name)}: "
+            "add the extension, or rename the column with the images to file."
         )
 
 

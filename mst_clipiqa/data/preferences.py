@@ -11,8 +11,9 @@ from typing import Any
 
 from mst_clipiqa.data.links import Links
 from mst_clipiqa.data.record import RatedSet, Record, same_text
-from mst_clipiqa.errors import DataError, nearest, shown
+from mst_clipiqa.errors import DataError, are, counted, nearest, shown
 from mst_clipiqa.tables.reading import stream_table
+from mst_clipiqa.tables.spelling import on_disk
 
 PREFERRED = {"a": 1.0, "image_a": 1.0, "b": 0.0, "image_b": 0.0, "tie": 0.5}
 _OF_PAIRS = "pairs/"  # of their names, beside those of a rated set
@@ -84,10 +85,10 @@ def load_preferences(
     absent = found.absent if images else {}
     files = list(dict.fromkeys(absent.values()))
     if files and not allow_missing:
-        are = "1 of them is" if len(files) == 1 else f"{len(files):,} of them are"
         raise DataError(
-            f"Expected the images of {shown(path.name)} in {shown(found.folders[0])}, but {are} missing, first "
-            f"{shown(files[0])}: give their folder with --root, or allow missing images (--allow-missing)."
+            f"Expected the images of {shown(path.name)} in {shown(found.folders[0])}, but {len(files):,} of "
+            f"them {are(len(files))} missing, first {shown(files[0])}: give their folder with --root, or allow missing "
+            "images (--allow-missing)."
         )
     kept = [pair for pair in pairs if absent.keys().isdisjoint((pair.a.name, pair.b.name))]
     if not kept:
@@ -114,7 +115,8 @@ class _Images:
     def record(self, file: str, prompt: str) -> Record:
         """Return the record of an image with a prompt, which may be empty; a new one if there is none."""
         if (file, prompt) not in self._records:
-            found = next((folder / file for folder in self.folders if (folder / file).is_file()), None)
+            paths = (Path(on_disk(str(folder / file))) for folder in self.folders)
+            found = next((path for path in paths if path.is_file()), None)
             self._prompts[file] += 1
             name = f"{_OF_PAIRS}{file}" + (f"#{self._prompts[file]}" if self._prompts[file] > 1 else "")
             if found is None:
@@ -147,8 +149,8 @@ def _as_set(name: str, path: Path, pairs: list[Preference], missing: tuple[str, 
 
     records = {record.name: grouped(record) for pair in pairs for record in (pair.a, pair.b)}
     linked = tuple(replace(pair, a=records[pair.a.name], b=records[pair.b.name]) for pair in pairs)
-    count = "1 image is missing, and its" if len(missing) == 1 else f"{len(missing):,} images are missing, and their"
-    notes = (f"{count} pairs are left out",) if missing else ()
+    absent = f"{counted(len(missing), 'image')} {are(len(missing))} missing"
+    notes = (f"{absent}, and {'its' if len(missing) == 1 else 'their'} pairs are left out",) if missing else ()
     images = RatedSet(name, path.parent, tuple(records.values()), {}, missing, notes, labels=(path,))
     return PreferenceSet(images, linked)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from mst_clipiqa.data.label_files import LabelRow
 from mst_clipiqa.data.record import ALONE, Range, Record, same_text
 from mst_clipiqa.data.sets import SetInfo
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, are, counted, shown
 from mst_clipiqa.tables.stored import FileInFile
 
 SAME = 1e-3  # two published copies of one score, one of them rounded, differ by less
@@ -145,8 +145,9 @@ def merge(ratings: Iterable[Rating], info: SetInfo) -> tuple[list[Rating], list[
     unrated = [r for r in merged.values() if not r.targets]
     if unrated:
         notes.append(
-            f"{len(unrated)} images are left out: no label file found here has a score for them "
-            f"({unrated[0].where} and on)"
+            f"{counted(len(unrated), 'image')} {are(len(unrated))} left out: no label file found here has a "
+            f"score for {'it' if len(unrated) == 1 else 'them'} "
+            f"({unrated[0].where}{' and on' if len(unrated) > 1 else ''})"
         )
     return [r for r in merged.values() if r.targets], notes
 

@@ -16,6 +16,7 @@ from mst_clipiqa.data.label_files import LabelRow, read_rows
 from mst_clipiqa.data.plain import PART_NAMES
 from mst_clipiqa.data.sets import PLAIN
 from mst_clipiqa.errors import DataError, counted, shown
+from mst_clipiqa.tables.spelling import composed
 
 Parts = dict[str, list[str]]
 
@@ -42,12 +43,14 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
             f"Expected 'prompt', 'image', 'official' or a split file, found no file {shown(path)}: correct the name."
         )
     known = _spellings(names)
+    listed = {part: [composed(name) for name in listed[part]] for part in listed}
     found = {part: [known[name] for name in listed[part] if name in known] for part in listed}
     for part in ("train", "test"):
         if not found.get(part):
             raise DataError(
                 f"Expected a {part} part with images of this set in {shown(path)}, got "
-                f"{len(listed.get(part, []))} names, none of them in this set: check that the split belongs to it."
+                f"{counted(len(listed.get(part, [])), 'name')}, none of them in this set: check that the split belongs "
+                "to it."
             )
     notes = []
     strangers = sum(name not in known for part in listed.values() for name in part)
@@ -75,10 +78,10 @@ def _each_once(found: Parts, names: Sequence[str], notes: list[str]) -> Parts:
 
 
 def _spellings(names: Sequence[str]) -> dict[str, str]:
-    """Return the spellings of each image: its name, and the name without folders if it is unique."""
-    last = {name: PurePosixPath(name).name for name in names}
+    """Return the spellings of each image, accents composed: its name, and that without folders if it is unique."""
+    last = {name: composed(PurePosixPath(name).name) for name in names}
     often = Counter(last.values())
-    return {base: name for name, base in last.items() if often[base] == 1} | {name: name for name in names}
+    return {base: name for name, base in last.items() if often[base] == 1} | {composed(name): name for name in names}
 
 
 def _from_json(path: Path) -> Parts:

@@ -3,7 +3,6 @@
 expand.py         what was named -> one item (item.py) per image
 folders.py        the images of a folder, in order
 lists.py          rows of a table or text file; json_lists.py: of one JSON value; stdin.py: of a pipe
-spelling.py       the name of a file in a list, as the disk spells it
 prompt_choice.py  which prompt an image gets
 prompts.py        prompts from a file; beside.py: from the image, the text beside it or a name
 prompt_syntax.py  a generator's syntax around the words, removed

@@ -11,11 +11,11 @@ from typing import Any
 
 from mst_clipiqa.errors import DataError, counted, shown
 from mst_clipiqa.inputs.json_lists import json_list
-from mst_clipiqa.inputs.spelling import on_disk
 from mst_clipiqa.tables.cells import TOO_DEEP, Cell, count, from_csv_cell, from_csv_header, nested, unmarked
 from mst_clipiqa.tables.lines import check_once, csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 from mst_clipiqa.tables.parquet import stream
+from mst_clipiqa.tables.spelling import on_disk
 from mst_clipiqa.tables.stored import FileInFile, is_stored, stored_rows
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote

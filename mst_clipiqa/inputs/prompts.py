@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import posixpath
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, counted, shown
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns, entries
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.names import is_image_name
+from mst_clipiqa.tables.spelling import composed
 
 
 class PromptFile:
@@ -124,13 +124,14 @@ class PromptFile:
             )
         if self._missed:
             first = shown(self._first_missed)
-            notes.append(f"{self._missed:,} images have no prompt in {shown(self.path)} (the first: {first}).")
+            have = f"{counted(self._missed, 'image')} {'has' if self._missed == 1 else 'have'}"
+            notes.append(f"{have} no prompt in {shown(self.path)} (the first: {first}).")
         return notes
 
 
 def key_of(file: str) -> str:
     """Return a path in the form in which names are compared: slashes, no "./", composed accents."""
-    return posixpath.normpath(unicodedata.normalize("NFC", file.replace("\\", "/")))
+    return posixpath.normpath(composed(file.replace("\\", "/")))
 
 
 def stem_of(key: str) -> str:

@@ -115,11 +115,21 @@ def pinned_name(folder: Path) -> str | None:
 
 
 def encoder_source(folder: Path, trained: TrainedModel) -> str:
-    """Return what loads a model's encoders: those in its folder, if it brings them, or those that it names."""
+    """Return what loads a model's encoders: those in its folder, if it brings them, or those that it names.
+
+    Named by relative paths, they may also be beside the folder, as where a model is used from elsewhere or moved.
+    """
     brought = folder / ENCODER_FOLDER
-    if folder.resolve() == MINI_MODEL.resolve() or not (brought / "config.json").is_file():
-        return trained.config.encoders.source
-    return str(brought)
+    if folder.resolve() != MINI_MODEL.resolve() and (brought / "config.json").is_file():
+        return str(brought)
+    source = trained.config.encoders.source
+    return ",".join(_beside(folder, part) for part in source.split(",")) if "," in source else source
+
+
+def _beside(folder: Path, part: str) -> str:
+    """Return the path of one encoder from here, or beside a model folder; as it is if it is in neither place."""
+    beside = folder.resolve().parent / part
+    return str(beside) if not Path(part).is_dir() and beside.is_dir() else part
 
 
 def save_pretrained(model: TrainedModel, source: str, folder: str | Path) -> None:

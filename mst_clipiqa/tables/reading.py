@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.errors import DataError, UsageError, nearest, shown
+from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.cells import Cell, as_written, from_csv_cell, from_csv_header
 from mst_clipiqa.tables.lines import Line, check_once, csv_rows, json_lines
@@ -71,7 +71,7 @@ def _read_csv(path: Path) -> Iterator[dict[str, Cell]]:
             continue
         if len(cells) != len(columns):
             raise DataError(
-                f"Expected {len(columns)} cells in line {line.number} of {shown(path)}, got {len(cells)}: "
+                f"Expected {counted(len(columns), 'cell')} in line {line.number} of {shown(path)}, got {len(cells)}: "
                 f"quote cells that hold {line.delimiter}."
             )
         yield {column: from_csv_cell(cell) for column, cell in zip(columns, cells, strict=True)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.data import Record
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, counted
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
@@ -177,7 +177,9 @@ def encode_records(
         if progress:
             progress(len(batch))
     if bad:
-        raise DataError(f"Expected {len(records)} readable images, but {len(bad)} cannot be read, first {bad[0]}")
+        raise DataError(
+            f"Expected {counted(len(records), 'readable image')}, but {len(bad)} cannot be read, first {bad[0]}"
+        )
     templates = encoder.encoders.encode_templates(list(TEMPLATES)).cpu().clone()
     bank, index = encode_prompts(encoder, records) if prompts else (None, None)
     return FeatureTable(tuple(records), torch.stack(f_c), torch.stack(f_f), templates, bank, index)

@@ -118,8 +118,31 @@ def test_without_a_score_the_columns_are_named(tmp_path: Path) -> None:
 def test_without_an_image_the_row_is_named(tmp_path: Path) -> None:
     write(tmp_path / "mine.csv", "thing,mos", "a.png,1.5")
     with pytest.raises(
-        DataError, match=r"Expected an image's file name in a column such as file, .* in line 2 of mine\.csv, got ''"
+        DataError,
+        match=r"Expected an image's file name in a column such as file, .* in line 2 of mine\.csv, got none: rename",
     ):
+        load("csv", tmp_path)
+
+
+def test_a_name_without_an_extension_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,mos", "a,1.5")
+    with pytest.raises(
+        DataError,
+        match=r"Expected a file name that ends as an image's does \(\.png, \.jpg, \.\.\.\) in line 2 of mine\.csv, "
+        r"got 'a': add the extension, or rename the column with the images to file\.",
+    ):
+        load("csv", tmp_path)
+
+
+def test_one_missing_image_is_counted_as_one(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "name,mos", "a.png,1.5", "b.png,2.5")
+    images(tmp_path, ["a.png"])
+    with pytest.raises(
+        DataError, match=r"Expected 2 images of csv in .*, but 1 is missing \(b\.png\): download it, or allow"
+    ):
+        load("csv", tmp_path)
+    write(tmp_path / "mine.csv", "name,mos", "b.png,2.5")
+    with pytest.raises(DataError, match=r"Expected 1 image of csv in .*, but 1 is missing \(b\.png\): download it\."):
         load("csv", tmp_path)
 
 

@@ -325,9 +325,7 @@ def test_aigiqa_20k_train_part_alone_without_a_header(tmp_path: Path) -> None:
     write(tmp_path / "info_val.csv", "MJ_0002.png,a cow")
     rated = load("aigiqa-20k", tmp_path, images=False)
     assert [r.name for r in rated.records] == ["MJ_0000.png", "MJ_0001.png"]
-    assert rated.notes == (
-        "1 images are left out: no label file found here has a score for them (line 1 of info_val.csv and on)",
-    )
+    assert rated.notes == ("1 image is left out: no label file found here has a score for it (line 1 of info_val.csv)",)
 
 
 def test_aigiqa_20k_does_not_take_folds_of_others_for_the_official_files(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_what_a_split_file_leaves_out_or_adds_is_said(tmp_path: Path) -> None:
 def test_a_split_file_of_another_set(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(json.dumps({"train": ["x.png"], "test": ["y.png"]}))
     with pytest.raises(
-        DataError, match=r"Expected a train part with images of this set in .*, got 1 names, none of them"
+        DataError, match=r"Expected a train part with images of this set in .*, got 1 name, none of them"
     ):
         make_split(records(), tmp_path / "split.json")
 

@@ -444,7 +444,7 @@ def test_prompts_of_every_form(file: str) -> None:
     Path(file).write_text(FORMS[file])
     inputs = expand("d", recursive=True, prompts=file)
     assert [(i.file, i.prompt) for i in inputs] == [("d/a.png", "one"), ("d/sub/b.png", "two"), ("d/sub/c.png", None)]
-    assert inputs.notes == [f"1 images have no prompt in '{file}' (the first: 'd/sub/c.png')."]
+    assert inputs.notes == [f"1 image has no prompt in '{file}' (the first: 'd/sub/c.png')."]
 
 
 def test_the_longest_name_that_fits_wins() -> None:
@@ -545,7 +545,7 @@ def test_metadata_of_a_folder_reaches_into_its_folders(name: str, text: str) -> 
     inputs = expand("d", recursive=True)
     assert [(i.file, i.prompt) for i in inputs] == [("d/a.png", "one"), ("d/sub/a.png", None), ("d/sub/b.png", "two")]
     left = [f"1 of 3 prompts in 'd/{name}' match no image (the first: 'gone.png')."] * (name == "metadata.csv")
-    assert inputs.notes == [*left, f"1 images have no prompt in 'd/{name}' (the first: 'd/sub/a.png')."]
+    assert inputs.notes == [*left, f"1 image has no prompt in 'd/{name}' (the first: 'd/sub/a.png')."]
 
 
 def test_the_nearest_metadata_counts() -> None:

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from mst_clipiqa.cli import group
+from mst_clipiqa.cli.commands.calibrate import _say
 from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError, percent
@@ -667,6 +668,18 @@ def test_calibrating_says_what_each_granularity_changes(calibrating: tuple[Path,
     )
     errors = made.measured["coarse"][:, 1, 1]
     assert (errors <= made.differences("coarse")["correspondence"]).float().mean() == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_command_says_how_many_images_the_model_had_seen(
+    made: Calibration, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _say(replace(made, on=replace(made.on, seen=0.8)), Path("granularity.safetensors"))
+    assert capsys.readouterr().err == (
+        "Note: the model or its encoders had seen 80 % of the images in training or validation; on others it may "
+        "differ more.\n"
+    )
+    _say(replace(made, on=replace(made.on, seen=0.0)), Path("granularity.safetensors"))
+    assert not capsys.readouterr().err
 
 
 def test_a_calibration_is_read_as_it_was_written(small_model: Path, made: Calibration, tmp_path: Path) -> None:

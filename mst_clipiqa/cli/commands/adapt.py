@@ -19,7 +19,7 @@ from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RatedSet
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, counted
 from mst_clipiqa.inputs.expand import expand
 
 if TYPE_CHECKING:
@@ -100,17 +100,23 @@ def _check(path: Path | None, score_range: tuple[float, float] | None) -> RatedS
 def _say(found: Adapted, output: Path) -> None:
     """Write what was seen to stdout."""
     ladders, (trained, held) = found.verdict.ladders, found.images
-    click.echo(f"Adapted on {trained} images; held out: {held}, with {ladders.ladders} ladders.")
+    click.echo(f"Adapted on {counted(trained, 'image')}; held out: {held}, with {counted(ladders.ladders, 'ladder')}.")
     if found.labelled:
-        click.echo(f"Labelled: {len(found.labelled)} rated images trained with their ratings.")
+        click.echo(f"Labelled: {counted(len(found.labelled), 'rated image')} trained with their ratings.")
     click.echo(f"Rungs in the right order: {ladders.before:.3f} before, {ladders.after:.3f} after.")
     for name, one in found.verdict.ratings.items():
-        left = f" ({one.unscored} images got no score and were left out)" if one.unscored else ""
-        click.echo(f"SRCC of {name} with {one.images} ratings{left}: {one.before:.4f} before, {one.after:.4f} after.")
+        were = "was" if one.unscored == 1 else "were"
+        left = f" ({counted(one.unscored, 'image')} got no score and {were} left out)" if one.unscored else ""
+        click.echo(
+            f"SRCC of {name} with {counted(one.images, 'rating')}{left}: {one.before:.4f} before, "
+            f"{one.after:.4f} after."
+        )
     if found.contaminated:
         click.echo(f"{found.contaminated.capitalize()}, so these ratings overstate both models.")
     for sentence in found.verdict.not_measured():
         click.echo(sentence)
     changed = " and ".join(found.changed)
     click.echo(f"There are no intervals for {changed}: those of the original model no longer hold.")
-    click.echo(f"{len(found.moved)} tensors moved; {sum(found.seconds.values()):.0f} s in all. Saved in {output}.")
+    click.echo(
+        f"{counted(len(found.moved), 'tensor')} moved; {sum(found.seconds.values()):.0f} s in all. Saved in {output}."
+    )

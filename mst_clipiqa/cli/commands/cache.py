@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mst_clipiqa.cli.commands._options import FOLDER, stack
-from mst_clipiqa.errors import UsageError
+from mst_clipiqa.errors import UsageError, counted
 from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE, cache_folder
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def verify(folder: Path | None, cache: Path | None) -> int:
     """Check every row of the cache in FOLDER and drop damaged ones. Exit code 1 means that there were some."""
     with _opened(folder or cache) as kept:
         seen, bad = kept.verify()
-    click.echo(f"{seen} rows checked, {bad} damaged" + (" and dropped." if bad else "."))
+    click.echo(f"{counted(seen, 'row')} checked, {bad} damaged" + (" and dropped." if bad else "."))
     return 1 if bad else 0
 
 

@@ -11,7 +11,7 @@ from mst_clipiqa.cli.commands._options import load_scorer, whole_encoding_option
 from mst_clipiqa.cli.commands._rated import data_options, rated_set
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import UsageError, percent
+from mst_clipiqa.errors import UsageError, counted, percent
 
 if TYPE_CHECKING:
     from mst_clipiqa.scoring.calibration import Calibration
@@ -69,8 +69,10 @@ def _say(found: Calibration, path: Path) -> None:
         table.add_row(f"{tolerance:g}", *shares, percent(one.within, 1) if one.below else "", percent(one.time))
     console.print("Images at each granularity with auto, and those below fine within the tolerance:", table, sep="\n")
     on = found.on
-    click.echo(f"Calibrated on {on.images:,} images of {on.prompts:,} prompts; saved {path}.")
+    click.echo(f"Calibrated on {counted(on.images, 'image')} of {counted(on.prompts, 'prompt')}; saved {path}.")
     if on.seen:
         click.echo(
-            f"Note: the model was trained on {percent(on.seen)} of them; on others it may differ more.", err=True
+            f"Note: the model or its encoders had seen {percent(on.seen)} of the images in training or validation; on "
+            "others it may differ more.",
+            err=True,
         )

@@ -24,7 +24,7 @@ from mst_clipiqa.cli.commands._scores import (
 )
 from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import counted, shown, some_of
+from mst_clipiqa.errors import are, counted, shown, some_of
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift
@@ -98,8 +98,9 @@ def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
         if prompts:
             what = counted(len(prompts), "combination" if pair_by else "prompt")
             what += f" of {' and '.join(('prompt', *pair_by))}" if pair_by else ""
-            be = "are" if len(prompts) > 1 else "is"
-            click.echo(f"{what} {be} only in the {which} table and left out: {some_of(prompts)}", err=True)
+            click.echo(
+                f"{what} {are(len(prompts))} only in the {which} table and left out: {some_of(prompts)}", err=True
+            )
     for which in ("old", "new"):
         counts = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
         if warning := say_many_unfamiliar(counts, f"the {which} table"):

@@ -29,7 +29,7 @@ from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_notes, say_written
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import UsageError, counted, shown
+from mst_clipiqa.errors import UsageError, are, counted, shown
 from mst_clipiqa.inputs.expand import Item, expand
 from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished, refuse_unfinished, table_of
 from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
@@ -100,7 +100,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     names |= controls.columns if controls else {}
     passed = [name for name in items.columns if name not in names]
     if taken := [shown(name, 60) for name in items.columns if name in names]:
-        click.echo(f"Note: the list's {', '.join(taken)} is left out: the table has its own.", err=True)
+        click.echo(f"Note: the list's {', '.join(taken)} {are(len(taken))} left out: the table has its own.", err=True)
     names |= dict.fromkeys(passed, int)  # or whatever holds their values
     total = items.count() if sys.stderr.isatty() and not quiet else None
     further = FurtherColumns(_more_cells(passed, flags["keep_metadata"]), controls)
@@ -179,7 +179,7 @@ def _scored(scorer: Scorer, items: Iterable[Item], sink: _Sink, further: Further
     from_where = _asked(flags) | origin(scorer, sink.names)  # flags first: a difference is named by its flag
     with table_of(sink.output, sink.names, from_where, resume=flags["resume"]) as (table, earlier):
         if earlier is not None:
-            click.echo(f"Resuming after {len(earlier):,} rows of earlier runs.", err=True)
+            click.echo(f"Resuming after {counted(len(earlier), 'row')} of earlier runs.", err=True)
         return _write(_watched(scored(stamped=True, earlier=earlier), sink, flags, scorer), sink, table)
 
 
