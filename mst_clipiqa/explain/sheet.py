@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mst_clipiqa.errors import percent
 from mst_clipiqa.explain.explanation import Explanation
+from mst_clipiqa.explain.lettering import fitted_line, font_for
 from mst_clipiqa.explain.overlay import LEAST_SPAN, RED, fitted
 from mst_clipiqa.explain.results import MapStream
 from mst_clipiqa.model.templates import QUALITY_LEVELS
@@ -30,8 +31,13 @@ class _Page:
     pen: ImageDraw.ImageDraw
     y: int = _MARGIN
 
-    def text(self, x: int, words: str, size: int = 15, colour: tuple[int, int, int] = _INK) -> None:
-        self.pen.text((x, self.y), words, fill=colour, font=ImageFont.load_default(size))
+    def text(
+        self, x: int, words: str, size: int = 15, colour: tuple[int, int, int] = _INK, *, width: int | None = None
+    ) -> None:
+        """Write a line, cut to a width in pixels: by default up to the right margin."""
+        font = font_for(words, size)
+        line = fitted_line(words, font, WIDTH - _MARGIN - x if width is None else width)
+        self.pen.text((x, self.y), line, fill=colour, font=font)
 
 
 def draw_sheet(found: Explanation, target: str = "quality") -> Image.Image:
@@ -70,10 +76,10 @@ def _write_head(page: _Page, found: Explanation) -> None:
         if value is not None
         for low, high in [found.score.ranges[name]]
     ]
-    page.text(_MARGIN, _shortened("   ".join(scores) + f"   model {found.score.model}", 110), 19)
+    page.text(_MARGIN, "   ".join(scores) + f"   model {found.score.model}", 19)
     page.y += _LINE + 4
     if found.prompt is not None:
-        page.text(_MARGIN, _shortened(f"prompt: {found.prompt}", 150), 15, _GREY)
+        page.text(_MARGIN, f"prompt: {found.prompt}", 15, _GREY)
     page.y += _LINE + 4
 
 
@@ -83,7 +89,7 @@ def _paste_maps(page: _Page, found: Explanation, target: str) -> None:
     titles = ["the image", *(f"{stream}: up to {maps.of(stream).max():.2f} lost" for stream in _ORDER)]
     for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         x = _MARGIN + index * (_PANEL + _GAP)
-        page.text(x, title)
+        page.text(x, title, width=_PANEL)
         page.image.paste(panel, (x, page.y + _LINE))
     page.y += _LINE + max(panel.height for panel in panels) + 6
     note = f"Red: where more {target} is lost than in an average window; each scored alone. Frame: the worst one."
@@ -128,7 +134,7 @@ def _write_words(page: _Page, found: Explanation, name: str) -> None:
     scale = max(LEAST_SPAN * (high - low), *(abs(words[i].effect) for i in largest))
     for i in sorted(largest):
         word = words[i]
-        page.text(x, _shortened(word.text, 20))
+        page.text(x, word.text, width=axis - half - _GAP // 2 - x)
         end = axis + round(half * word.effect / scale)
         colour = RED if word.effect < 0 else _BLUE
         page.pen.rectangle((min(axis, end), page.y + 2, max(axis, end), page.y + 16), fill=colour)
@@ -137,9 +143,3 @@ def _write_words(page: _Page, found: Explanation, name: str) -> None:
             page.text(axis + half + 70, percent(word.attention), 14, _GREY)
         page.y += _LINE
     page.y += 8
-
-
-def _shortened(words: str, limit: int) -> str:
-    """Return text for one line; control characters are replaced by visible ones."""
-    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in words)
-    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
