@@ -121,7 +121,7 @@ def test_where_a_curve_saturates_nothing_but_rounding_is_no_fit() -> None:
 
 
 def test_a_logistic_fit_is_no_worse_where_the_curve_has_to_jump() -> None:
-    """Predictions lie in two lumps: a curve that tells only these apart is among those that are searched."""
+    """Predictions form two lumps: a curve that tells only these apart is among those that are searched."""
     for seed in range(12):
         rng = np.random.default_rng(seed)
         x, mos = np.concatenate([rng.normal(0, 0.1, 10), rng.normal(3, 0.1, 10)]), rng.normal(size=20)

@@ -10,11 +10,11 @@ IN_VOCABULARY_SHARE = 0.5
 PIECE = 2.0
 """A word is in vocabulary if the pieces that the tokenizer cuts it into have at least this many letters on average."""
 
-_WORDS = """
+_LIST = """
 a an and are as at be by for from has have her his in into is it its of off on onto or out over that the their this to
 under up was with
 """
-_FUNCTION_WORDS = frozenset(_WORDS.split())
+_FUNCTION_WORDS = frozenset(_LIST.split())
 
 
 def is_in_vocabulary(prompt: Encoding) -> bool:
