@@ -14,6 +14,7 @@ from mst_clipiqa.analysis.drift import Change, drift
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of, plural_of, unit_of
 from mst_clipiqa.analysis.rows import Row, models_of, need_columns, need_one_model, number, prompt_of, split_failed
+from mst_clipiqa.data.sets import RATED_TARGETS
 from mst_clipiqa.errors import UsageError, counted, shown
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval
 from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling
@@ -149,7 +150,7 @@ def check_count(rows: Sequence[Row], least: int, columns: Sequence[str] = ()) ->
         column = min(counts, key=lambda name: counts[name])
         scored, what = counts[column], f" {'has' if counts[column] == 1 else 'have'} a value of {column}"
     else:
-        scores = [target for target in TARGETS if any(target in row for row in good)]
+        scores = [target for target in RATED_TARGETS if any(target in row for row in good)]
         scored = sum(not scores or any(number(row, target) is not None for target in scores) for row in good)
         what = f" {'is' if scored == 1 else 'are'} scored"
     words = f"{counted(scored, 'row')}{what}, at least {least:,} required"

@@ -105,14 +105,19 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
     return rows
 
 
+def column_name(text: str) -> str:
+    """Return a column's name in lower case, with underscores for spaces."""
+    return "_".join(text.casefold().split())
+
+
 def _of_object(path: Path, line: Line) -> LabelRow:
     where = f"line {line.number} of {path.name}"
     if line.problem or not isinstance(line.value, dict):
         raise DataError(
             f"Expected one JSON object per line, but {where} is {line.problem or 'another value'}: correct it."
         )
-    cells = {str(key).casefold(): "" if cell is None else _text(str(cell), where) for key, cell in line.value.items()}
-    return LabelRow(where, cells)
+    cells = ["" if cell is None else _text(str(cell), where) for cell in line.value.values()]
+    return LabelRow(where, _cells_of([column_name(str(key)) for key in line.value], cells, where))
 
 
 def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], header: str) -> list[LabelRow]:
@@ -128,7 +133,7 @@ def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], heade
         if not any(cells):
             continue
         if columns is None:
-            first = ["_".join(cell.casefold().split()) for cell in cells]
+            first = [column_name(cell) for cell in cells]
             if not (names_an_image(cells) or (header and header not in first)):
                 columns = first
                 continue

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.data.label_files import LabelRow
+from mst_clipiqa.data.label_files import LabelRow, column_name
 from mst_clipiqa.data.ratings import Labels
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.tables.stored import is_stored, stored_rows
@@ -56,7 +56,7 @@ def stored_labels(form: str, root: Path) -> tuple[Labels, list[tuple[LabelRow, s
 
 def _row(where: str, name: str, cells: Mapping[str, Any]) -> LabelRow:
     """Return a row of text, as label files have them; lists and objects are left out."""
-    texts = {str(key).casefold(): _text(value) for key, value in cells.items() if not isinstance(value, list | dict)}
+    texts = {column_name(str(key)): _text(value) for key, value in cells.items() if not isinstance(value, list | dict)}
     return LabelRow(where, {**texts, "file": name})
 
 

@@ -80,7 +80,7 @@ def expecting(what: str, advice: str = "fetch it again") -> Iterator[None]:
     """Turn what a reader raises on foreign or damaged content into a ModelError: "Expected WHAT, got ...: ADVICE."."""
     try:
         yield
-    except ModelError:
+    except (ModelError, MemoryError):  # the latter says nothing about the file
         raise
     except Exception as error:  # on bad files, readers raise nearly every type there is
         raise ModelError(f"Expected {what}, got {shown(error)}: {advice}.") from error

@@ -44,7 +44,7 @@ def plcc_logistic5(predictions: ArrayLike, mos: ArrayLike) -> float:
 
 
 def _plcc_after(parameters: int, predictions: ArrayLike, mos: ArrayLike) -> float:
-    """Return the correlation with the best curve: the best of a grid, then improved until it converges."""
+    """Return the correlation with the best curve found: the best of a grid, then improved until it converges."""
     x, y = paired(predictions, mos)
     if why_undefined(x, y) is not None or len(x) <= parameters:
         return float("nan")
@@ -54,9 +54,10 @@ def _plcc_after(parameters: int, predictions: ArrayLike, mos: ArrayLike) -> floa
     def lost(curve: _Floats) -> float:
         return -_explained(x, y, line, float(np.exp(curve[0])), float(curve[1]))
 
-    grid = [np.array((np.log(slope), middle)) for slope in _SLOPES for middle in _MIDDLES]
-    fit = scipy.optimize.minimize(lost, min(grid, key=lost), method="L-BFGS-B", bounds=_BOUNDS, options={"ftol": 1e-13})
-    return float(np.sqrt(-fit.fun))
+    start = min((np.array((np.log(slope), middle)) for slope in _SLOPES for middle in _MIDDLES), key=lost)
+    fit = scipy.optimize.minimize(lost, start, method="L-BFGS-B", bounds=_BOUNDS, options={"ftol": 1e-13})
+    best = min(lost(start), fit.fun)  # where the curve is nearly a jump, the search can end worse than it began
+    return float(np.sqrt(min(-best, 1.0)))  # rounding may exceed 1
 
 
 def _explained(x: _Floats, y: _Floats, line: _Floats | None, slope: float, middle: float) -> float:

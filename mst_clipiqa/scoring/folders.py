@@ -192,7 +192,8 @@ def _files_of_older(folder: Path) -> list[str]:
         return []
     targets = json.loads((folder / "config.json").read_bytes())["targets"]
     encoders = [f"{ENCODER_FOLDER}/{name}" for name in (*_ENCODERS, _SEEN)]
-    curves = [f"{target}.png" for target in targets if str(target).isidentifier()]
+    names = targets if isinstance(targets, dict) else ()  # it need not be a model that can be loaded
+    curves = [f"{target}.png" for target in names if target.isidentifier()]
     return [*ADAPTER_FILES, CALIBRATION_FILE, *_OF_TRAINING, *encoders, *curves]
 
 

@@ -56,11 +56,13 @@ def write_together(files: Mapping[Path, bytes]) -> None:
         files: path -> content; they appear in this order. Folders are made if missing.
 
     Raises:
-        OSError: the disk is full; then all are as they were.
+        OSError: the disk is full, or a folder has one of the names; then all are as they were.
     """
     with contextlib.ExitStack() as stack:
         for path in reversed(list(files)):  # the stack is left in reverse order
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():  # now, not between two renames
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             file = stack.enter_context(atomic(path))
             file.write(files[path])
             file.flush()

@@ -7,6 +7,7 @@ say which part an image belongs to.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 from mst_clipiqa.encoders.checks import read_json
@@ -26,7 +27,7 @@ from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
 
 CHECKPOINT = "checkpoint.pt"
 SPLIT_FILE = "split.json"
-EDITED_CARD = "README.old.md"
+EDITED_CARD = "README.old{}.md"
 
 
 def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
@@ -97,8 +98,10 @@ def config_of(folder: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def edited_card(folder: Path, target: str) -> str | None:
-    """Return the card of a model folder if somebody has edited it; None if it is as ``train`` wrote it.
+def edited_card(folder: Path, target: str) -> Path | None:
+    """Return where the card of a model folder goes if somebody has edited it; None if it is as ``train`` wrote it.
+
+    That is README.old.md, or README.old2.md and so on, so that no earlier card is lost.
 
     Args:
         folder: may be missing, or hold no model.
@@ -113,7 +116,11 @@ def edited_card(folder: Path, target: str) -> str | None:
     protocol = str(split.get("protocol", "")) if isinstance(split, dict) else ""
     without = {name: entry for name, entry in entries.items() if name != target}
     text = written.read_text(encoding="utf-8", errors="replace")
-    return None if text in (card(config, protocol, some) for some in (entries, without)) else text
+    if text in (card(config, protocol, some) for some in (entries, without)):
+        return None
+    content = written.read_bytes()
+    places = (folder / EDITED_CARD.format(number if number > 1 else "") for number in itertools.count(1))
+    return next(place for place in places if not place.exists() or place.read_bytes() == content)
 
 
 def make_way(folder: Path, config: bytes, target: str) -> None:
@@ -132,9 +139,8 @@ def make_way(folder: Path, config: bytes, target: str) -> None:
             f"Expected {folder} as it was when this training began, got a model that another process has saved there "
             "since: run the command again."
         )
-    text = edited_card(folder, target)
-    if text is not None:
-        write_atomically(folder / EDITED_CARD, text.encode())
+    if (place := edited_card(folder, target)) is not None:
+        write_atomically(place, (folder / "README.md").read_bytes())
 
 
 def finish(folder: Path, text: str) -> None:

@@ -134,6 +134,7 @@ def test_rows_without_the_score_do_not_count() -> None:
     assert (found.passed, found.value) == (False, 1)
     assert found.sentence == "1 row has a value of correspondence, at least 2 required"
     assert check_count([{"file": "a.png", "size": 3}], 1).passed  # a table without scores
+    assert check_count([{"file": "a.png", "quality": None, "authenticity": 3.0}], 1).passed  # of another target
 
 
 def test_a_percentage_is_needed_in_the_right_form() -> None:

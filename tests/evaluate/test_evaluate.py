@@ -120,6 +120,22 @@ def test_where_a_curve_saturates_nothing_but_rounding_is_no_fit() -> None:
     assert 0 <= ev.plcc_logistic4(x, mos) < 0.6
 
 
+def test_a_logistic_fit_is_no_worse_where_the_curve_has_to_jump() -> None:
+    """Predictions form two lumps: a curve that tells only these apart is among those that are searched."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x, mos = np.concatenate([rng.normal(0, 0.1, 10), rng.normal(3, 0.1, 10)]), rng.normal(size=20)
+        jump = abs(ev.plcc(x > 1.5, mos))
+        for fit in (ev.plcc_logistic4, ev.plcc_logistic5):
+            assert fit(x, mos) > jump - 1e-6
+
+
+def test_a_logistic_fit_of_a_straight_line_is_at_most_1() -> None:
+    for seed in range(50):
+        x = np.random.default_rng(seed).normal(size=6)
+        assert 1 - 1e-6 < ev.plcc_logistic5(x, 2 * x + 1) <= 1
+
+
 def _logistic(x: Any, b: Any) -> Any:
     return b[0] / (1 + np.exp(-np.clip(b[1] * (x - b[2]), -500, 500))) + b[3]
 

@@ -57,6 +57,34 @@ def test_all_files_of_a_model_are_written_before_the_first_appears(
     assert set(load(copy).config.targets) == {"quality", "correspondence"}
 
 
+def test_each_edited_card_is_kept_byte_for_byte(rated: RatedSet, copy: Path) -> None:
+    for content in (b"First words, caf\xe9.", b"Second words.\r\n"):
+        (copy / "README.md").write_bytes(content)
+        train(job(rated, copy))
+    (copy / "README.md").write_bytes(b"Second words.\r\n")  # as after a kill
+    train(job(rated, copy))
+    kept = {path.name: path.read_bytes() for path in copy.glob("README.old*")}
+    assert kept == {"README.old.md": b"First words, caf\xe9.", "README.old2.md": b"Second words.\r\n"}
+
+
+def test_a_folder_in_the_way_is_noticed_before_any_file_appears(copy: Path, tmp_path: Path) -> None:
+    before = (copy / "model.safetensors").read_bytes()
+    (copy / "README.md").unlink()
+    (copy / "README.md").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_together({copy / "model.safetensors": b"new", copy / "README.md": b"new"})
+    assert (copy / "model.safetensors").read_bytes() == before
+    assert not list(copy.glob(".*.part"))
+
+
+def test_a_model_is_saved_onto_a_folder_whose_targets_are_damaged(copy: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"format": 1, "encoders": {}, "targets": 5}')
+    save_pretrained(load(copy), "toy", broken)
+    assert set(load(broken).config.targets) == {"quality"}
+
+
 def test_files_that_are_written_together_appear_in_order_and_whole(tmp_path: Path) -> None:
     files = {tmp_path / "b": b"1", tmp_path / "new" / "a": b"2", tmp_path / "c": b"3"}
     seen: list[Path] = []

@@ -60,7 +60,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     """
     from mst_clipiqa.train.build import build
     from mst_clipiqa.train.job import TrainingJob
-    from mst_clipiqa.train.joining import EDITED_CARD, edited_card
+    from mst_clipiqa.train.joining import edited_card
 
     check_drawing()
     check_log(flags["log"])
@@ -72,12 +72,12 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
         rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"], preferences=preferences
     )
     encoder = image_encoder(flags["encoders"], flags)
-    edited = edited_card(output, job.target) is not None
+    edited = edited_card(output, job.target)
     run = f"{output.resolve().name}-{flags['target']}"
     with experiment_log(flags["log"], run, recipe, output) as log:
         result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log)
     if edited:
-        click.echo(f"Note: README.md was not as train writes it; its text is now in {output / EDITED_CARD}.", err=True)
+        click.echo(f"Note: README.md was not as train writes it; its text is now in {edited}.", err=True)
     if quiet:
         return
     for line in _summary(result, job) if result else []:
