@@ -62,16 +62,30 @@ def interval_over(a: dict[str, Any], b: dict[str, Any], target: str, heads: tupl
     return unit_of(left[0]["names"], left[0]["groups"]) if _share_images(left) else "splits"
 
 
+def splits_compared(a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]) -> tuple[int, int]:
+    """Return how many splits ``compare_results`` compares, and how many only one of the results has."""
+    left, right = _by_split(a, b, target, heads)
+    return len(left.keys() & right.keys()), len(left.keys() ^ right.keys())
+
+
 def _common(
     a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the runs of A and those of B, for the splits that both have, in the same order."""
+    left, right = _by_split(a, b, target, heads)
+    common = sorted(left.keys() & right.keys())
+    return [left[split] for split in common], [right[split] for split in common]
+
+
+def _by_split(
+    a: dict[str, Any], b: dict[str, Any], target: str, heads: tuple[str, str]
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Return the runs of A and those of B by the number of their split."""
     left, right = (
         {run["split"]: run for run in found["runs"] if (run["target"], run["head"]) == (target, head)}
         for found, head in zip((a, b), heads, strict=True)
     )
-    common = sorted(left.keys() & right.keys())
-    return [left[split] for split in common], [right[split] for split in common]
+    return left, right
 
 
 def _share_images(runs: list[dict[str, Any]]) -> bool:

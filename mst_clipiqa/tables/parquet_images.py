@@ -46,7 +46,10 @@ class ParquetImage:
 
     def read_bytes(self) -> bytes:
         """Return the file of the image; OSError if the cell holds none or cannot be read."""
-        cell = _column(self.path, self.group, self.column)[self.row].as_py()
+        cells = _column(self.path, self.group, self.column)
+        if self.row >= len(cells):
+            raise OSError("the file has been replaced by one without this row")
+        cell = cells[self.row].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
             raise OSError(f"the column {shown(self.column)} holds no bytes in this row")

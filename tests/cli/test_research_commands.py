@@ -158,6 +158,13 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     text = run("compare-results", tmp_path / "a" / "results.json", tmp_path / "b" / "results.json").stdout
     assert text.count("template head:") == 2
     assert "test images" not in text  # each split has its own
+    assert "in one result alone" not in text
+    fewer = tmp_path / "fewer.json"
+    fewer.write_text(json.dumps({**found, "runs": [one for one in found["runs"] if one["split"] == 0]}))
+    text = run("compare-results", fewer, tmp_path / "a" / "results.json").stdout
+    assert text.count("1 split compared; 1 more is in one result alone.") == 2
+    line = json.loads(run("compare-results", fewer, tmp_path / "a" / "results.json", "--json").stdout)[0]
+    assert (line["splits"], line["splits_left_out"]) == (1, 1)
     wrong = run("compare-results", data / "labels.csv", tmp_path / "a" / "results.json", code=2)
     assert "Error: Expected results.json of a benchmark" in wrong.stderr
 

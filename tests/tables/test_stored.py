@@ -110,6 +110,15 @@ def test_parquet_gives_images_in_any_order_and_from_threads(tmp_path: Path) -> N
     assert len(parquet_images._groups) <= 2
 
 
+def test_a_file_that_has_been_replaced_by_a_shorter_one_is_a_reason(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "p.parquet", {"image": IMAGES[:4]})
+    images = [image for image, _ in parquet_images.parquet_cells(path)]
+    parquet_of(path, {"image": IMAGES[:2]})
+    assert images[1].read_bytes() == IMAGES[1]
+    with pytest.raises(OSError, match="the file has been replaced by one without this row"):
+        images[3].read_bytes()
+
+
 def test_parquet_of_plain_bytes_is_read_and_a_table_of_names_is_not_stored(tmp_path: Path) -> None:
     path = parquet_of(tmp_path / "b.parquet", {"jpg": pa.array(IMAGES, pa.large_binary())})
     assert [row.image.read_bytes() for row in stored_rows(path) if row.image] == IMAGES

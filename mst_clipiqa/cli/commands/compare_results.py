@@ -10,7 +10,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, are, counted
 
 
 @click.command("compare-results", cls=SectionedCommand)
@@ -20,12 +20,13 @@ from mst_clipiqa.errors import DataError
 def command(a: Path, b: Path, as_json: bool) -> None:
     """Compare two benchmark results (results.json) split by split; data, splits and ratings must be the same.
 
-    For every target and head that both have, prints the mean difference in SRCC over the splits with a 95 % interval,
-    and a sentence. The interval is over splits; over prompts if all splits share the test images, as with --test-data.
+    For every target and head that both have, prints the mean difference in SRCC over the splits that both have, with a
+    95 % interval, and a sentence. The interval is over splits; over prompts if all splits share the test images, as
+    with --test-data.
     """
     from dataclasses import asdict
 
-    from mst_clipiqa.benchmark.compare_results import compare_results, interval_over
+    from mst_clipiqa.benchmark.compare_results import compare_results, interval_over, splits_compared
     from mst_clipiqa.evaluate import json_ready
 
     left, right = _read(a), _read(b)
@@ -34,9 +35,15 @@ def command(a: Path, b: Path, as_json: bool) -> None:
     for target, head in sorted(pairs):
         difference = compare_results(left, right, target, (head, head))
         units.append(interval_over(left, right, target, (head, head)))
-        lines.append({"target": target, "head": head, "interval_over": units[-1], **asdict(difference)})
+        compared, left_out = splits_compared(left, right, target, (head, head))
+        counts = {"splits": compared, "splits_left_out": left_out}
+        lines.append({"target": target, "head": head, "interval_over": units[-1], **counts, **asdict(difference)})
         if not as_json:
             click.echo(f"{target}, {head} head: {difference.sentence}")
+            if left_out:
+                click.echo(
+                    f"{counted(compared, 'split')} compared; {left_out} more {are(left_out)} in one result alone."
+                )
     if not lines:
         raise DataError(f"Expected a target and head that {a} and {b} share, got none: run both with the same ones.")
     if as_json:
