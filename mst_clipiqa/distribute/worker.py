@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mst_clipiqa.distribute.listing import KINDS
 from mst_clipiqa.distribute.plan import Partition
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.features.cache import Cache
-from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.scoring.controls import Controls, ControlSources
+from mst_clipiqa.inputs.item import Item, RemoteImage
+from mst_clipiqa.scoring.controls import METADATA_SOURCE, Controls, ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.reloading import sha256
 from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow, columns, score_rows
@@ -63,11 +63,23 @@ class Worker:
             names |= self.controls.columns if self.controls else {}
             names |= {name: KINDS[kind] for name, kind in self.work.more}
             further = FurtherColumns(_cells, self.controls)
-            scored = score_rows(self.scorer, partition.items, intervals=self.work.intervals, more=further)
+            reads_texts = self.work.controls is not None and self.work.controls.negative_from == METADATA_SOURCE
+            items = map(_fetched, partition.items) if reads_texts else partition.items
+            scored = score_rows(self.scorer, items, intervals=self.work.intervals, more=further)
             rows = [[plain(row.get(name)) for name in names] for row in scored]
             with atomic(path, sync=True) as file:
                 parquet.write(file, names, rows)
         return len(partition.items)
+
+
+def _fetched(item: Item) -> Item:
+    """Return an item at a URL with its file, which is read for its texts and again for its pixels."""
+    if not isinstance(item.stored, RemoteImage):
+        return item
+    try:
+        return replace(item, stored=item.stored.fetched())
+    except OSError:  # which its row will say
+        return item
 
 
 def _cells(item: Item) -> ScoreRow:

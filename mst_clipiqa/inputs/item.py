@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mst_clipiqa.images.files import MAX_BYTES
 from mst_clipiqa.tables.cells import Cell
@@ -16,12 +16,20 @@ class RemoteImage:
 
     Attributes:
         path: the URL.
+        data: its file, if it has been fetched.
     """
 
     path: str
+    data: bytes | None = None
+
+    def fetched(self) -> RemoteImage:
+        """Return the same image with its file; OSError if its storage does not give it."""
+        return replace(self, data=self.read_bytes())
 
     def read_bytes(self) -> bytes:
         """Return the file of the image, read through fsspec; OSError if its storage does not give it."""
+        if self.data is not None:
+            return self.data
         import fsspec
 
         try:

@@ -297,6 +297,24 @@ def test_an_image_that_its_storage_refuses_is_a_row(
     assert "the file cannot be read (403, message='Forbidden')" in str(row["reason"])
 
 
+def test_an_image_at_a_url_is_fetched_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    opened, real = list[str](), fsspec.open
+
+    def counted(url: str, mode: str) -> Any:
+        opened.append(url)
+        return real(url, mode)
+
+    monkeypatch.setattr("fsspec.open", counted)
+    controls = ControlSources(negative_from="metadata")
+    worker = Worker(replace(WORK, sha256=sha256(load(WORK)), controls=controls, output=str(tmp_path)))
+    items = tuple(items_in(f"file://{folder}"))
+    assert worker.score(Partition("part-1.parquet", items)) == len(items)
+    readable = [row["file"] for row in read_table(tmp_path / "part-1.parquet") if row["status"] == "ok"]
+    assert readable and all(opened.count(url) == 1 for url in readable)
+
+
 def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker | None) -> None:
     """Let ``run`` do its parts in this process, one after the other, without ray."""
     module = import_module("mst_clipiqa.distribute.run")

@@ -204,7 +204,7 @@ def test_by_keyboard_alone(page: Page, home: Path) -> None:
     press("Home")
     assert page.locator("#score").is_visible() and page.locator("#gallery").is_hidden()
     press("Tab")
-    page.wait_for_function("document.activeElement.matches('button, input, label, [tabindex]')")
+    page.locator(":is(button, input, label, [tabindex]):focus").wait_for()
     chooser = _chosen_by_enter(page)
     chooser.value.set_files(str(home / "1.png"))
     press("Tab")  # the button that takes it out
@@ -219,7 +219,7 @@ def test_by_keyboard_alone(page: Page, home: Path) -> None:
     status(page, "score", "1 image scored")
     press("Tab")
     press("Enter")  # disables the button until the image is scored again
-    page.wait_for_function("document.activeElement.textContent === 'Score'")
+    page.locator("button:focus:text-is('Score')").wait_for()
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(outline) != "none"
 
