@@ -47,7 +47,7 @@ def compare(page: Page) -> None:
 
 def gallery(page: Page) -> None:
     page.click("#tab-gallery")
-    files = sorted(path for path in EXAMPLES.iterdir() if path.suffix not in (".py", ".md"))
+    files = sorted(path for path in EXAMPLES.iterdir() if path.is_file() and path.suffix not in (".py", ".md"))
     page.set_input_files("#gallery input[type=file]", files)
     page.locator("#gallery .status", has_text="chosen.").wait_for()
     page.click("#gallery button.main")
@@ -79,8 +79,10 @@ def server(model: str) -> Iterator[str]:
         found = re.search(r"http://\S+", line)
         if not found:
             raise SystemExit(line)
-        yield found[0]
-        process.terminate()
+        try:
+            yield found[0]
+        finally:
+            process.terminate()
 
 
 def main() -> None:
