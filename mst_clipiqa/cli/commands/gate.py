@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "--margin",
     type=NumberRange(0),
     help="With --not-worse-than: fail unless a loss larger than this, in units of the score, can be excluded; a "
-    "smaller one passes. Default: fail only if a loss is certain.",
+    "smaller one passes. Default: fail if any loss is measurable.",
 )
 @pair_by_option
 @click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
