@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mst_clipiqa.analysis.rows import Row, number, text
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, are, shown
 from mst_clipiqa.evaluate.caution import UNFAMILIAR
 
 _WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
@@ -80,7 +80,7 @@ def say_many_unfamiliar(counts: Mapping[str, Unfamiliar | None], where: str) -> 
         return ""
     some = sorted(many, key=lambda group: (group != "", -many[group].share))[:_GROUPS_NAMED]
     whose = [f"{many[one].images:,} of {many[one].of:,} {f'of {shown(one, 40)}' if one else 'images'}" for one in some]
-    be = "is" if [many[one].images for one in some] == [1] else "are"
+    be = are(sum(many[one].images for one in some))
     listed = " and ".join(filter(None, (", ".join(whose[:-1]), whose[-1])))
     return (
         f"In {where}, {listed} {be} unlike those that the model was trained on, so a mean or a difference may come "

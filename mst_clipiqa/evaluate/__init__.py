@@ -2,7 +2,7 @@
 
     measures.py     srcc, plcc, krcc, rmse
     logistic.py     plcc_logistic4, plcc_logistic5: PLCC after a logistic fit
-    agreements.py   agreement: all of these but the last
+    agreements.py   agreement: all of these at once, without plcc_logistic5
     resampling.py   bootstrap: resamples prompts, not images
     means.py        mean_interval, unpaired_difference, share_interval, quantile_interval: over few prompts or many
     pairs.py        pair_accuracy, preference_accuracy: the better of two images of one prompt
@@ -78,18 +78,8 @@ __all__ = [
 
 _IN_ORDER = (  # the files, in the order in which a name is looked for, so what scoring needs comes first
     *("caution", "familiarity", "widening"),
-    *(
-        "measures",
-        "logistic",
-        "agreements",
-        "conformal",
-        "baseline",
-        "resampling",
-        "means",
-        "pairs",
-        "comparison",
-        "evaluation",
-    ),
+    *("measures", "logistic", "agreements", "conformal", "baseline", "resampling"),
+    *("means", "pairs", "comparison", "evaluation"),
 )
 
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import scipy  # its parts are imported when used
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mst_clipiqa.evaluate.measures import paired, why_undefined
-
-_Floats = NDArray[np.float64]
+from mst_clipiqa.evaluate.measures import Floats, paired, why_undefined
 
 _SLOPES = np.geomspace(0.05, 20, 12)  # where the search looks first, per deviation of the predictions
 _MIDDLES = np.linspace(-3, 3, 25)  # in deviations from their mean
@@ -51,7 +49,7 @@ def _plcc_after(parameters: int, predictions: ArrayLike, mos: ArrayLike) -> floa
     x, y = ((v - v.mean()) / v.std() for v in (x, y))
     line = x if parameters == 5 else None
 
-    def lost(curve: _Floats) -> float:
+    def lost(curve: Floats) -> float:
         return -_explained(x, y, line, float(np.exp(curve[0])), float(curve[1]))
 
     start = min((np.array((np.log(slope), middle)) for slope in _SLOPES for middle in _MIDDLES), key=lost)
@@ -60,7 +58,7 @@ def _plcc_after(parameters: int, predictions: ArrayLike, mos: ArrayLike) -> floa
     return float(np.sqrt(min(-best, 1.0)))  # rounding may exceed 1
 
 
-def _explained(x: _Floats, y: _Floats, line: _Floats | None, slope: float, middle: float) -> float:
+def _explained(x: Floats, y: Floats, line: Floats | None, slope: float, middle: float) -> float:
     """Return the share of the variance of ``y`` that a curve explains, with the ``line`` beside it if there is one."""
     curve = _standardised(scipy.special.expit(slope * (x - middle)))
     by_curve = float(curve @ y) / len(x)
@@ -71,6 +69,6 @@ def _explained(x: _Floats, y: _Floats, line: _Floats | None, slope: float, middl
     return by_line**2 + ((by_curve - shared * by_line) ** 2 / rest if rest > 1e-9 else 0.0)
 
 
-def _standardised(values: _Floats) -> _Floats:
+def _standardised(values: Floats) -> Floats:
     spread = values.std()
     return (values - values.mean()) / spread if spread > 1e-12 else np.zeros_like(values)  # below, rounding is left

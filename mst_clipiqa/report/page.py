@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, counted, shown
 from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.thumbnails import Thumbnails
 from mst_clipiqa.tables.atomic import atomic
@@ -140,7 +140,7 @@ def to_block(value: object) -> str:
 
 def _summary(data: ReportData) -> str:
     """Return the counts and means in one line, for a browser that does not run the script."""
-    facts = [f"{data['rows']:,} image" + "s" * (data["rows"] != 1), f"{data['ok'].count(0):,} failed"]
+    facts = [counted(data["rows"], "image"), f"{data['ok'].count(0):,} failed"]
     for target, (mean, low, high, _) in data["overall"].items():
         if mean is not None:
             scale = " ({:g} to {:g})".format(*data["ranges"][target]) if target in data["ranges"] else ""

@@ -122,7 +122,7 @@ def build(
     result = measure(saved, job, encoder, bar) if job.split.test else None
     write_training(job.out, job.target, _entry(job, encoder, learnt, result))
     draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
-    finish(job.out, card(saved.config, job.split.protocol, read_training(job.out)))
+    finish(job.out, saved, card(saved.config, job.split.protocol, read_training(job.out)))
     return result
 
 

@@ -143,13 +143,14 @@ def make_way(folder: Path, config: bytes, target: str) -> None:
         write_atomically(place, (folder / "README.md").read_bytes())
 
 
-def finish(folder: Path, text: str) -> None:
+def finish(folder: Path, model: TrainedModel, text: str) -> None:
     """Write the card, and remove what is of no more use: checkpoint, leftovers of kills, an older calibration."""
     write_atomically(folder / "README.md", text.encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
     remove_leftovers(folder)
     path = calibration_path(folder)
-    try:
-        Calibration.load(path, load(folder))
-    except ModelError:  # it was measured on other weights
-        path.unlink(missing_ok=True)
+    if path.is_file():
+        try:
+            Calibration.load(path, model)
+        except ModelError:  # it was measured on other weights
+            path.unlink()

@@ -197,7 +197,7 @@ def test_everything_by_keyboard(page: Page) -> None:
     assert page.inner_text("#viewer-name") == "p2995.png"
     page.keyboard.press("Escape")
     assert not page.is_visible("#viewer")
-    page.wait_for_function("document.activeElement.title === 'p2995.png'")  # the browser says later that it closed
+    page.locator("[title='p2995.png']:focus").wait_for()  # the browser says later that it closed
     assert page.locator("#gallery .card[tabindex='0']").count() == 1
 
 

@@ -23,7 +23,7 @@ from mst_clipiqa.scoring.resume import Stop
 @click.command("filter", cls=SectionedCommand)
 @click.argument("source")
 @click.option("--min-quality", type=NumberRange(), help="Lowest quality to keep, on the model's scale, such as 2.5.")
-@click.option("--min-correspondence", type=NumberRange(), help="Lowest correspondence to keep, likewise.")
+@click.option("--min-correspondence", type=NumberRange(), help="Lowest correspondence to keep, on the same scale.")
 @click.option("--invert", is_flag=True, help="Keep the other rows instead: those that score too low.")
 @click.option("--list", "only_list", is_flag=True, help="Only write the rows (the default).")
 @click.option("--copy-to", type=FOLDER, help="Copy the images of the kept rows to this folder.")
