@@ -24,11 +24,9 @@ def pytest_collection(session: pytest.Session) -> None:
     if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
         return
     import transformers.modeling_utils  # noqa: F401  # before the hook, which would compile all of it anew
-    from jaxtyping import install_import_hook
+    from tests.shapes import check_shapes
 
-    from tests.shapes import checked
-
-    install_import_hook(["mst_clipiqa.model", "mst_clipiqa.encoders"], f"{checked.__module__}.{checked.__name__}")
+    check_shapes(["mst_clipiqa.model", "mst_clipiqa.encoders"])
 
 
 @pytest.fixture(scope="session", autouse=True)
