@@ -30,14 +30,16 @@ def write_towers(pair: CLIPPair, folder: Path, int8: bool) -> None:
         side = pair.view.of(stream).size
         pixels = torch.zeros(2, 3, side, side)
         with _quiet(), torch.no_grad():
-            _write_tower(tower.eval(), pixels, folder / FILES[stream], int8)
+            _write_tower(tower.eval(), pixels, folder / FILES[stream])
+            if int8:
+                _quantize(folder / FILES[stream])
     files = {name: digest((folder / name).read_bytes()) for name in FILES.values()}
     manifest = Manifest("onnx", "int8" if int8 else "fp32", pair.sha256, files)
     text = json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def _write_tower(tower: nn.Module, pixels: torch.Tensor, path: Path, int8: bool) -> None:
+def _write_tower(tower: nn.Module, pixels: torch.Tensor, path: Path) -> None:
     batch: Any = torch.export.Dim("batch")
     torch.onnx.export(
         tower,
@@ -50,12 +52,12 @@ def _write_tower(tower: nn.Module, pixels: torch.Tensor, path: Path, int8: bool)
         dynamo=True,
         verbose=False,
     )
-    if int8:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        quantize_dynamic(
-            path, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
-        )
+
+def _quantize(path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
 
 
 @contextmanager

@@ -27,7 +27,10 @@ def call(*args: str | Path) -> Result:
 
 @pytest.fixture(scope="module")
 def found() -> Explanation:
-    return explain(Scorer.load("mini", device="cpu"), BALL, PROMPT)
+    """Return what mini says of a prompt; maps of few windows will do, as these tests look at words and the sheet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mst_clipiqa.explain.maps.GRID", 3)
+        return explain(Scorer.load("mini", device="cpu"), BALL, PROMPT)
 
 
 def test_an_image_and_json_are_written_and_sentences_printed(small_model: Path, tmp_path: Path) -> None:

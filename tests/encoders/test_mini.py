@@ -54,12 +54,12 @@ def test_features_do_not_depend_on_the_batch(precision: str) -> None:
 def test_an_image_is_encoded_to_the_same_bits_anywhere(precision: str) -> None:
     before = torch.get_num_threads()
     pair = load_mini_pair().to("cpu", precision)
-    coarse, fine = some_views(pair, 6)
+    coarse, fine = some_views(pair, 5)  # a whole chunk and a part of one
     together = encode_views(pair, coarse, fine)
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            for order in ([5], [3, 2, 1, 0], [4, 4, 0, 1, 5]):
+            for order in ([4], [2, 1], [3, 3, 0, 1, 4]):
                 moved = encode_views(pair, coarse[order], fine[order])
                 assert all(torch.equal(whole[order], some) for whole, some in zip(together, moved, strict=True))
     finally:

@@ -258,6 +258,7 @@ def test_a_phone_in_the_dark(page: Page) -> None:
     assert page.is_visible("#viewer")
 
 
+@pytest.mark.usefixtures("few_windows")
 def test_an_image_opens_with_its_explanation(browser: Browser, tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     Image.effect_noise((64, 48), 60).convert("RGB").save(image)
