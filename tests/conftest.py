@@ -24,6 +24,7 @@ def pytest_collection(session: pytest.Session) -> None:
     if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
         return
     import transformers.modeling_utils  # noqa: F401  # before the hook, which would compile all of it anew
+
     from tests.shapes import check_shapes
 
     check_shapes(["mst_clipiqa.model", "mst_clipiqa.encoders"])
