@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.tables.atomic import atomic
+from mst_clipiqa.tables.atomic import write_atomically
 
 State = dict[str, Tensor]
 
@@ -60,10 +61,15 @@ class TrainingState:
 
 
 def keep(path: Path, run: TrainingState, identity: dict[str, Any]) -> None:
-    """Write a checkpoint atomically; ``identity`` says which training it belongs to."""
+    """Write a checkpoint atomically; ``identity`` says which training it belongs to.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
     state = {**vars(run), "best": run.best and asdict(run.best), "history": [asdict(line) for line in run.history]}
-    with atomic(path) as file:
-        torch.save({"identity": identity, "run": state}, file)
+    written = io.BytesIO()  # not the file: on a full disk torch raises a RuntimeError that hides the reason
+    torch.save({"identity": identity, "run": state}, written)
+    write_atomically(path, written.getvalue())
 
 
 def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:

@@ -57,6 +57,20 @@ def test_all_files_of_a_model_are_written_before_the_first_appears(
     assert set(load(copy).config.targets) == {"quality", "correspondence"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the limit is POSIX's")
+def test_a_checkpoint_on_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path\n"
+        "from mst_clipiqa.train.checkpoint import TrainingState, keep\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: keep(Path(sys.argv[1]), TrainingState(model={'w': torch.zeros(10_000)}), {})\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "checkpoint.pt"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("File too large\n", "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_each_edited_card_is_kept_byte_for_byte(rated: RatedSet, copy: Path) -> None:
     for content in (b"First words, caf\xe9.", b"Second words.\r\n"):
         (copy / "README.md").write_bytes(content)

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 @click.option("--test-data", help="Test on this other rated set.")
 @click.option("--test-root", type=FILE_OR_FOLDER, help="Folder of that set.")
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder for results.json, results.md and scatter.png.")
-@click.option("--processes", default=0, show_default=True, help="Trainings in parallel; 0: one per core.")
+@click.option(
+    "--processes", default=0, show_default=True, type=click.IntRange(0), help="Trainings in parallel; 0: one per core."
+)
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the encoders had seen test images or prompts.")
 @recipe_options
 @encoding_options
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 def command(output: Path, quiet: bool, **flags: Any) -> int:
     """Train and test on many splits of a rated set, and compare the results with published ones.
 
+    Results are written at the end: if it is interrupted, it starts over, but --cache keeps the features of the images.
     Needs the extra "train".
     """
     from mst_clipiqa.benchmark.results import markdown, summarise
