@@ -37,11 +37,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_round_trip_to_the_bit(folder: Path) -> None:
     before, after = model(), load(folder)
-    named = {
-        field: hashlib.sha256((folder / file).read_bytes()).hexdigest()
-        for field, file in (("weights", "model.safetensors"), ("trained_on", "trained_on.json"))
-    }
-    assert after.config == dataclasses.replace(before.config, **named)
+    weights, seen = (
+        hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in ("model.safetensors", "trained_on.json")
+    )
+    assert after.config == dataclasses.replace(before.config, weights=weights, trained_on=seen)
     assert after.trained_on == before.trained_on
     for name, part in before.parts.items():
         state = after.parts[name].state_dict()
