@@ -29,7 +29,7 @@ def card(found: dict[str, Any], familiarity: dict[str, Any]) -> str:
         "interval_q": f"{familiarity['widening']['quality']['interval']:.2f}",
         "interval_c": f"{familiarity['widening']['correspondence']['interval']:.2f}",
         "widest": _widest(familiarity),
-        "unfamiliar_photographs": f"{100 * familiarity['unfamiliar']['development']['LIVE in the Wild']:.0f} %",
+        "unfamiliar_photographs": f"{100 * familiarity['unfamiliar_share']['development']['LIVE in the Wild']:.0f} %",
         "reliability": _reliability(familiarity),
         "bf16_mean": f"{development['bf16']['mean']:.3f}",
         "bf16_max": f"{development['bf16']['max']:.2f}",
@@ -66,7 +66,7 @@ def _reliability(familiarity: dict[str, Any]) -> str:
         " | `compare`: stated, right |",
         "|---|---|---|---|---|---|---|",
     ]
-    of, unfamiliar = familiarity["intervals"], familiarity["unfamiliar"]
+    of, unfamiliar = familiarity["intervals"], familiarity["unfamiliar_share"]
     for name, quality in of["quality"].items():
         share = unfamiliar[name]["left out"] if name in unfamiliar else unfamiliar["development"]["new prompts"]
         cells = " | ".join(

@@ -31,7 +31,7 @@ class Known:
         left: images of the generator that was left out, target -> errors.
         distances: of the images behind ``new`` from its own reference, float (n,).
         rows: of those images, and of those left out, int (n,): ``new`` and ``left`` in the same order.
-        flagged: share of unfamiliar images by kind: "new prompts", "left out", "LIVE in the Wild".
+        unfamiliar_share: share of unfamiliar images by kind: "new prompts", "left out", "LIVE in the Wild".
     """
 
     out: str
@@ -39,7 +39,7 @@ class Known:
     left: dict[str, HeldOut]
     distances: np.ndarray
     rows: tuple[np.ndarray, np.ndarray]
-    flagged: dict[str, float]
+    unfamiliar_share: dict[str, float]
 
 
 def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arrays]) -> dict[str, object]:
@@ -74,7 +74,7 @@ def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arra
             name: dataclasses.asdict(one) | {"widest": float(one.halfwidth(farthest)[0]) / one.interval}
             for name, one in wide.items()
         },
-        "unfamiliar": {one.out or "development": one.flagged for one in known},
+        "unfamiliar_share": {one.out or "development": one.unfamiliar_share for one in known},
         "intervals": {target: _reliability(wide[target], rated, base, outs, i) for i, target in enumerate(TARGETS)},
     }
 
@@ -108,8 +108,8 @@ def known_errors(rated: Rated, arrays: Arrays) -> Known:
         }
 
     kinds = {"new prompts": new, "left out": left, "LIVE in the Wild": photos}
-    flagged = {kind: round(float(unfamiliar[rows].mean()), 3) for kind, rows in kinds.items() if len(rows)}
-    return Known(out, errors(new), errors(left), distances[new], (new, left), flagged)
+    share = {kind: round(float(unfamiliar[rows].mean()), 3) for kind, rows in kinds.items() if len(rows)}
+    return Known(out, errors(new), errors(left), distances[new], (new, left), share)
 
 
 def _reliability(wide: Widening, rated: Rated, base: Known, outs: list[Known], column: int) -> dict[str, object]:

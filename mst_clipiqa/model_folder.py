@@ -28,6 +28,7 @@ from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 from mst_clipiqa.tables.atomic import write_together
 
 MODEL_FORMAT = 1
+WEIGHTS_FILE, TRAINED_ON_FILE = "model.safetensors", "trained_on.json"
 REFERENCE_FILE = "reference.safetensors"
 HASH_DIGITS = 16  # of the hashes in trained_on.json
 
@@ -75,6 +76,8 @@ class ModelConfig:
     preprocessing: str = PREPROCESSING_VERSION
     format: int = MODEL_FORMAT
     reference: str = ""  # sha256 of reference.safetensors; empty in folders without one
+    weights: str = ""  # sha256 of model.safetensors; empty in older folders, which are not checked
+    trained_on: str = ""  # the same of trained_on.json
 
 
 @dataclass(frozen=True)
@@ -125,17 +128,18 @@ def save(model: TrainedModel, folder: Path, card: str, others: Mapping[str, byte
     }
     files = {
         **(others or {}),
-        "model.safetensors": safetensors.torch.save(weights, metadata={"format": "pt"}),
-        "trained_on.json": trained_on_json(model.trained_on),
+        WEIGHTS_FILE: safetensors.torch.save(weights, metadata={"format": "pt"}),
+        TRAINED_ON_FILE: trained_on_json(model.trained_on),
         "README.md": card.encode(),
     }
     if model.reference is not None:
         files[REFERENCE_FILE] = safetensors.numpy.save(model.reference.to_arrays())
-    named = hashlib.sha256(files[REFERENCE_FILE]).hexdigest() if REFERENCE_FILE in files else ""
-    config = dataclasses.asdict(model.config) | {"reference": named}
+    fields = {"reference": REFERENCE_FILE, "weights": WEIGHTS_FILE, "trained_on": TRAINED_ON_FILE}
+    named = {field: hashlib.sha256(files[name]).hexdigest() for field, name in fields.items() if name in files}
+    config = dataclasses.asdict(model.config) | {"reference": ""} | named
     files["config.json"] = (json.dumps(config, indent=2) + "\n").encode()
     write_together({folder / name: data for name, data in files.items()})
-    if not named:
+    if model.reference is None:
         (folder / REFERENCE_FILE).unlink(missing_ok=True)  # of an older model
 
 
@@ -143,20 +147,31 @@ def load(folder: Path) -> TrainedModel:
     """Return the model of a folder.
 
     Raises:
-        ModelError: a file is missing or broken, a key is unknown, or a weight is missing, unexpected, of the wrong
-            shape or not finite; the message names it.
+        ModelError: a file is missing, broken or of another model, a key is unknown, or a weight is missing,
+            unexpected, of the wrong shape or not finite; the message names it.
     """
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
-    raw_config, raw_weights = ((folder / name).read_bytes() for name in ("config.json", "model.safetensors"))
+    raw_config, raw_weights = ((folder / name).read_bytes() for name in ("config.json", WEIGHTS_FILE))
     config = _config(read_json(raw_config, folder / "config.json"), folder / "config.json")
-    weights = load_weights(raw_weights, folder / "model.safetensors")
+    weights = load_weights(raw_weights, folder / WEIGHTS_FILE)
     trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
     _check_names(weights, trained, folder)
     parts = {name: _part(name, target, config.encoders, weights, folder) for name, target in trained.items()}
+    _check_named(raw_weights, config.weights, folder / WEIGHTS_FILE)
+    seen = load_trained_on(folder, config.trained_on)
     digest = hashlib.sha256(raw_config + raw_weights).hexdigest()
-    return TrainedModel(config, parts, load_trained_on(folder), digest, _reference(config, folder), folder)
+    return TrainedModel(config, parts, seen, digest, _reference(config, folder), folder)
+
+
+def _check_named(raw: bytes, named: str, path: Path) -> None:
+    """Raise ModelError if config.json names another content of a file: a save was killed, or a file was copied over."""
+    if named and hashlib.sha256(raw).hexdigest() != named:
+        raise ModelError(
+            f"Expected the {path.name} that config.json names in {path.parent}, got another: copy the whole "
+            "folder, or save the model again in a new one."
+        )
 
 
 def _reference(config: ModelConfig, folder: Path) -> Reference | None:
@@ -166,8 +181,7 @@ def _reference(config: ModelConfig, folder: Path) -> Reference | None:
     path = folder / REFERENCE_FILE
     if not path.is_file():
         raise ModelError(f"Expected {path.name} beside config.json at {folder}, got none: copy the whole folder.")
-    if hashlib.sha256(raw := path.read_bytes()).hexdigest() != config.reference:
-        raise ModelError(f"Expected the {path.name} that config.json names in {folder}, got another: copy both files.")
+    _check_named(raw := path.read_bytes(), config.reference, path)
     try:
         found = Reference.from_arrays({name: array.numpy() for name, array in load_weights(raw, path).items()})
     except DataError as error:
@@ -182,15 +196,21 @@ def trained_on_json(seen: TrainedOn) -> bytes:
     return (json.dumps({"images": sorted(seen.images), "prompts": sorted(seen.prompts)}) + "\n").encode()
 
 
-def load_trained_on(folder: Path) -> TrainedOn:
-    """Return what a model or encoder folder was trained on; empty if the folder has no record of it."""
-    path = folder / "trained_on.json"
+def load_trained_on(folder: Path, named: str = "") -> TrainedOn:
+    """Return what a model or encoder folder was trained on; empty if the folder has no record of it.
+
+    Args:
+        folder: of a model or of encoders.
+        named: the sha256 of the record; any will do if it is empty.
+    """
+    path = folder / TRAINED_ON_FILE
     if not path.is_file():
         return TrainedOn()
-    seen = read_json(path.read_bytes(), path)
+    seen = read_json(raw := path.read_bytes(), path)
     lists = [seen.get(name) if isinstance(seen, dict) else None for name in ("images", "prompts")]
     if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists):
         raise ModelError(f"Expected two lists of hashes, images and prompts, in {path}: save the model again.")
+    _check_named(raw, named, path)
     return TrainedOn(*(frozenset(some) for some in lists if some is not None))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_round_trip_to_the_bit(folder: Path) -> None:
     before, after = model(), load(folder)
-    assert after.config == before.config
+    weights, seen = (
+        hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in ("model.safetensors", "trained_on.json")
+    )
+    assert after.config == dataclasses.replace(before.config, weights=weights, trained_on=seen)
     assert after.trained_on == before.trained_on
     for name, part in before.parts.items():
         state = after.parts[name].state_dict()
@@ -45,6 +49,54 @@ def test_round_trip_to_the_bit(folder: Path) -> None:
     save(after, folder.parent / "again", "# toy\n")
     for file in ("config.json", "model.safetensors", "trained_on.json", "README.md"):
         assert (folder.parent / "again" / file).read_bytes() == (folder / file).read_bytes()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "trained_on.json"])
+def test_a_file_of_another_model_is_refused(folder: Path, tmp_path: Path, file: str) -> None:
+    other = dataclasses.replace(model(), trained_on=TrainedOn(frozenset({"11ff"})))
+    fill(other.parts["quality"], "other.")
+    save(other, tmp_path / "other", "# other\n")
+    (folder / file).write_bytes((tmp_path / "other" / file).read_bytes())
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert str(caught.value) == (
+        f"Expected the {file} that config.json names in {folder}, got another: copy the whole folder, or save the "
+        "model again in a new one."
+    )
+
+
+@pytest.mark.parametrize("renames", [1, 2, 3])
+def test_a_save_that_is_killed_between_two_names_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    done: list[Path] = []
+    real = Path.replace
+
+    def killed(path: Path, to: Path) -> None:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(to)
+        real(path, to)
+
+    other = model()
+    fill(other.parts["quality"], "other.")
+    monkeypatch.setattr("pathlib.Path.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(other, folder, "# other\n")
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match=r"Expected the model\.safetensors that config\.json names"):
+        load(folder)
+
+
+def test_an_older_folder_names_no_files_and_one_without_a_record_of_training_loads(folder: Path) -> None:
+    (folder / "trained_on.json").unlink()
+    assert load(folder).trained_on == TrainedOn()
+    fill(other := MSTCLIPIQA(64, "template"), "other.")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights |= {f"quality.{name}": tensor for name, tensor in other.state_dict().items()}
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    edit_config(folder, lambda config: [config.pop(name) for name in ("weights", "trained_on")])
+    assert load(folder).config.weights == ""
 
 
 def test_only_what_was_trained_is_saved(folder: Path) -> None:

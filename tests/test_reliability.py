@@ -38,7 +38,7 @@ def test_the_page_shows_what_was_measured() -> None:
     assert written(text, found) == text
     assert f"the {max(line['prompts'] for line in found['drift']['quality'])} prompts used here" in text
     known = json.loads((MINI_MODEL / "familiarity.json").read_text(encoding="utf-8"))
-    assert len(known["unfamiliar"]) == 1 + 6 and "and six that had never seen one of the generators" in text
+    assert len(known["unfamiliar_share"]) == 1 + 6 and "and six that had never seen one of the generators" in text
     assert found["images"] == known["intervals"]["quality"]["new prompts"]["images"]
     lines = [line for kinds in found["compare"].values() for rows in kinds.values() for line in rows]
     assert all(line["from"] <= line["stated"] <= line["to"] for line in lines)

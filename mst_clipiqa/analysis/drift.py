@@ -113,8 +113,8 @@ class Change:
             "new": self.new,
             "difference": self.difference,
             **interval_cells(self.low, self.high, self.verdict),
-            "old_unfamiliar": self.old_unfamiliar and self.old_unfamiliar.share,
-            "new_unfamiliar": self.new_unfamiliar and self.new_unfamiliar.share,
+            "old_unfamiliar_share": self.old_unfamiliar and self.old_unfamiliar.share,
+            "new_unfamiliar_share": self.new_unfamiliar and self.new_unfamiliar.share,
         }
 
 

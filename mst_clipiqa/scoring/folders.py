@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -168,12 +169,28 @@ def _write(model: TrainedModel, source: str, folder: Path) -> None:
         others |= {name: path.read_bytes() for name in names if (path := model.folder / name).is_file()}
     is_another = model.folder is None or model.folder.resolve() != folder.resolve()
     older = _files_of_older(folder) if is_another else []
+    _own_encoders(folder)
     save(model, folder, card, others)
     for name in older:
         if name not in others:
             (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it may hold files that are not ours
         (folder / ENCODER_FOLDER).rmdir()
+
+
+def _own_encoders(folder: Path) -> None:
+    """Replace a symbolic link to encoders by a folder with copies: what it points to may not be ours to overwrite."""
+    link = folder / ENCODER_FOLDER
+    if not link.is_symlink():
+        return
+    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as made:
+        copies = Path(made) / ENCODER_FOLDER
+        copies.mkdir()
+        for name in (*_ENCODERS, _SEEN):
+            if (link / name).is_file():
+                shutil.copyfile(link / name, copies / name)
+        link.unlink()
+        copies.rename(link)
 
 
 def _encoder_files(source: str) -> dict[str, bytes]:

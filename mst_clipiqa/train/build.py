@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,11 @@ class TrainingResult:
 
 
 def build(
-    job: TrainingJob, encoder: ImageEncoder, bar: Bar, log: Callable[[Epoch], None] = lambda epoch: None
+    job: TrainingJob,
+    encoder: ImageEncoder,
+    bar: Bar,
+    log: Callable[[Epoch], None] = lambda epoch: None,
+    kept: Callable[[Path], None] = lambda place: None,
 ) -> TrainingResult | None:
     """Train, save the model folder, then evaluate on the test part and write the card.
 
@@ -96,6 +101,7 @@ def build(
         encoder: the frozen pair.
         bar: opens a progress bar: ``bar(label, total)``.
         log: called after each epoch.
+        kept: called with the place of each card that somebody had edited, also while the training ran.
 
     Returns:
         The result; None if the split has no test part.
@@ -112,9 +118,9 @@ def build(
         job.split.check_rated(job.target, "train")
     older, config = older_model(job, encoder), config_of(job.out)
     job.out.mkdir(parents=True, exist_ok=True)
-    kept = older.reference if older else None  # the intervals of the other targets depend on it
-    learnt = learn(job.usable.for_training(), job, encoder, bar, kept, log=log)
-    make_way(job.out, config, job.target)
+    reference = older.reference if older else None  # the intervals of the other targets depend on it
+    learnt = learn(job.usable.for_training(), job, encoder, bar, reference, log=log)
+    make_way(job, config, kept)
     saved = joined(job, encoder, older, (_target(job, learnt), learnt.fitted.model, learnt.reference))
     others = {name: entry for name, entry in read_training(job.out).items() if older and name != job.target}
     save(saved, job.out, card(saved.config, job.split.protocol, others))
@@ -122,7 +128,7 @@ def build(
     result = measure(saved, job, encoder, bar) if job.split.test else None
     write_training(job.out, job.target, _entry(job, encoder, learnt, result))
     draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
-    finish(job.out, saved, card(saved.config, job.split.protocol, read_training(job.out)))
+    finish(job, saved, card(saved.config, job.split.protocol, read_training(job.out)), kept)
     return result
 
 

@@ -89,10 +89,9 @@ def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:
             "delete it to start over."
         ) from error
     if known != identity:
-        different = sorted(key for key in identity if known.get(key) != identity[key])
-        what = f"{', '.join(different)} {'differs' if different in (['head'], ['recipe']) else 'differ'}"
+        changed = ", ".join(sorted(key for key in identity if known.get(key) != identity[key]))
         raise UsageError(
-            f"Expected a checkpoint of this training in {path}, but its {what}: "
+            f"Expected a checkpoint of this training in {path}, got that of another (changed: {changed}): "
             "choose another folder, or delete the file to start over."
         )
     return run

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 from mst_clipiqa.encoders.checks import read_json
@@ -28,6 +29,8 @@ from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
 CHECKPOINT = "checkpoint.pt"
 SPLIT_FILE = "split.json"
 EDITED_CARD = "README.old{}.md"
+CardKept = Callable[[Path], None]
+"""Called with the place where a card that somebody has edited is kept."""
 
 
 def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
@@ -123,28 +126,29 @@ def edited_card(folder: Path, target: str) -> Path | None:
     return next(place for place in places if not place.exists() or place.read_bytes() == content)
 
 
-def make_way(folder: Path, config: bytes, target: str) -> None:
-    """Prepare a folder for the new model: a card that somebody has edited moves to another name.
+def make_way(job: TrainingJob, config: bytes, kept: CardKept) -> None:
+    """Prepare the folder for the new model: a card that somebody has edited is copied to another name.
 
     Args:
-        folder: where the model goes.
+        job: what was trained.
         config: ``config_of`` the folder when this training began.
-        target: what was trained.
+        kept: called with the place of the copy.
 
     Raises:
         UsageError: another process has saved a model there since, which this one would replace.
     """
-    if config_of(folder) != config:
+    if config_of(job.out) != config:
         raise UsageError(
-            f"Expected {folder} as it was when this training began, got a model that another process has saved there "
+            f"Expected {job.out} as it was when this training began, got a model that another process has saved there "
             "since: run the command again."
         )
-    if (place := edited_card(folder, target)) is not None:
-        write_atomically(place, (folder / "README.md").read_bytes())
+    _keep_edited_card(job, kept)
 
 
-def finish(folder: Path, model: TrainedModel, text: str) -> None:
+def finish(job: TrainingJob, model: TrainedModel, text: str, kept: CardKept) -> None:
     """Write the card, and remove what is of no more use: checkpoint, leftovers of kills, an older calibration."""
+    folder = job.out
+    _keep_edited_card(job, kept)  # it may have been edited while the test part was scored
     write_atomically(folder / "README.md", text.encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
     remove_leftovers(folder)
@@ -154,3 +158,9 @@ def finish(folder: Path, model: TrainedModel, text: str) -> None:
             Calibration.load(path, model)
         except ModelError:  # it was measured on other weights
             path.unlink()
+
+
+def _keep_edited_card(job: TrainingJob, kept: CardKept) -> None:
+    if (place := edited_card(job.out, job.target)) is not None:
+        write_atomically(place, (job.out / "README.md").read_bytes())
+        kept(place)

@@ -172,7 +172,7 @@ def test_unfamiliar_images_are_counted_in_each_table() -> None:
     changes = drift(old, new, by=["generator"]).changes
     assert [change.old_unfamiliar for change in changes] == [Unfamiliar(0, 4), Unfamiliar(0, 2), Unfamiliar(0, 2)]
     assert [change.new_unfamiliar for change in changes] == [Unfamiliar(2, 3), Unfamiliar(1, 2), Unfamiliar(1, 1)]
-    assert changes[0].to_row()["new_unfamiliar"] == pytest.approx(2 / 3)
+    assert changes[0].to_row()["new_unfamiliar_share"] == pytest.approx(2 / 3)
     without = drift([{"prompt": "a", "quality": 1.0}], [{"prompt": "a", "quality": 1.0}]).changes[0]
     assert without.new_unfamiliar is None
 

@@ -159,9 +159,19 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     assert text.count("template head:") == 2
     assert "test images" not in text  # each split has its own
     assert "in one result alone" not in text
+    first = tmp_path / "a" / "results.json"
+    for again in (first, tmp_path / "b" / ".." / "a" / "results.json"):
+        said = run("compare-results", first, again, code=2).stderr
+        assert f"Error: Expected two results, got one file as both, '{first}': name the one to compare it with." in said
+    copy = Path(shutil.copy(first, tmp_path / "copy.json"))
+    same = run("compare-results", first, copy, "--json")
+    assert same.stderr == f"Note: '{first}' and '{copy}' hold the same results, so no difference can show.\n"
+    assert [line["difference"] for line in json.loads(same.stdout)] == [0, 0]
     fewer = tmp_path / "fewer.json"
     fewer.write_text(json.dumps({**found, "runs": [one for one in found["runs"] if one["split"] == 0]}))
-    text = run("compare-results", fewer, tmp_path / "a" / "results.json").stdout
+    result = run("compare-results", fewer, first)
+    text = result.stdout
+    assert result.stderr == ""
     assert text.count("1 split compared; 1 more is in one result alone.") == 2
     line = json.loads(run("compare-results", fewer, tmp_path / "a" / "results.json", "--json").stdout)[0]
     assert (line["splits"], line["splits_left_out"]) == (1, 1)
@@ -177,10 +187,11 @@ def test_a_benchmark_on_another_set_has_intervals_over_its_prompts(data: Path, c
     results = tmp_path / "a" / "results.json"
     found = json.loads(results.read_text())
     assert found["interval_over"] == "prompts"
-    text = run("compare-results", results, results).stdout
+    copy = Path(shutil.copy(results, tmp_path / "copy.json"))
+    text = run("compare-results", results, copy).stdout
     assert text.startswith("quality, template head: No measurable difference between A and B: ")
     assert "All splits share the test images, so the intervals are over prompts: " in text
-    (line,) = json.loads(run("compare-results", results, results, "--json").stdout)
+    (line,) = json.loads(run("compare-results", results, copy, "--json").stdout)
     assert (line["interval_over"], line["difference"], line["better"]) == ("prompts", 0, None)
 
 

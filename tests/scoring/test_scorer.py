@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
@@ -27,7 +26,7 @@ from mst_clipiqa.features.cache import Cache, Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, save
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, UNLIKE_TRAINING, zero_shot_model
@@ -442,8 +441,8 @@ def test_a_scorer_whose_folder_has_changed_since_is_refused(small_model: Path, t
     shutil.copytree(small_model, tmp_path / "model")
     scorer = Scorer.load(tmp_path / "model", device="cpu")
     packed = pickle.dumps(scorer)
-    weights = load_file(tmp_path / "model" / "model.safetensors")
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, tmp_path / "model" / "model.safetensors")
+    fill(scorer.model.parts["quality"], "another.")
+    save(scorer.model, tmp_path / "model", "# another\n")
     with pytest.raises(ModelError, match=r"Expected the model .* at .*model, got .*: copy the same folder there"):
         pickle.loads(packed)  # noqa: S301 - its own
 

@@ -18,7 +18,7 @@ from mst_clipiqa.model_folder import load
 from mst_clipiqa.scoring.folders import save_pretrained
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.atomic import remove_leftovers, write_together
-from mst_clipiqa.train.build import build
+from mst_clipiqa.train.build import build, measure
 from tests.fakes import FakePair
 from tests.train.test_folder import contents, train
 from tests.train.test_train import job, no_bar
@@ -163,6 +163,25 @@ def test_an_edited_card_is_kept_under_another_name(rated: RatedSet, copy: Path) 
     (copy / "README.old.md").unlink()
     train(job(rated, copy))
     assert not (copy / "README.old.md").exists()
+
+
+def test_a_card_that_is_edited_while_the_training_runs_is_kept_and_named(
+    rated: RatedSet, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited(words: str) -> None:
+        (copy / "README.md").write_text(words)
+
+    def measured(*arguments: Any) -> Any:
+        edited("Edited while the test part is scored.")
+        return measure(*arguments)
+
+    kept: list[Path] = []
+    monkeypatch.setattr("mst_clipiqa.train.build.measure", measured)
+    encoder, words = ImageEncoder(FakePair()), "Edited between two epochs."
+    build(job(rated, copy), encoder, no_bar, lambda _: edited(words), kept.append)
+    assert kept == [copy / "README.old.md", copy / "README.old2.md"]
+    assert [path.read_text() for path in kept] == [words, "Edited while the test part is scored."]
+    assert "## quality" in (copy / "README.md").read_text()
 
 
 def test_a_calibration_of_older_weights_goes(rated: RatedSet, copy: Path) -> None:

@@ -94,12 +94,12 @@ def test_stop_and_resume_ends_in_the_same_weights(
 
 def test_a_checkpoint_of_another_training_is_refused(rated: RatedSet, table: FeatureTable, tmp_path: Path) -> None:
     fitted(rated, table, "template", QUICK, tmp_path / "c.pt")
-    with pytest.raises(UsageError, match=r"Expected a checkpoint of this training in .*c\.pt, but its recipe differs:"):
+    with pytest.raises(UsageError, match=r"Expected a checkpoint .*c\.pt, got that of another \(changed: recipe\): "):
         fitted(rated, table, "template", replace(QUICK, margin=0.2), tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize(
-    ("other", "differs"),
+    ("other", "changed"),
     [
         (lambda part: replace(part, y=part.y.flip(0)), "targets"),
         (lambda part: replace(part, f_c=part.f_c.flip(1)), "features"),
@@ -112,14 +112,14 @@ def test_a_checkpoint_of_another_target_or_encoder_is_refused(
     table: FeatureTable,
     tmp_path: Path,
     other: Callable[[RatedFeatures], RatedFeatures],
-    differs: str,
+    changed: str,
     which: int,
 ) -> None:
     split = make_split(rated.records, seed=1, validation_share=0.25).for_training()
     parts = [rated_features(table, p, "quality", "template", (0, 5)) for p in (split.train, split.validation)]
     fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
     parts[which] = other(parts[which])
-    with pytest.raises(UsageError, match=rf"checkpoint of this training in .*c\.pt, but its {differs} differs?:"):
+    with pytest.raises(UsageError, match=rf"training in .*c\.pt, got that of another \(changed: {changed}\): "):
         fit(parts[0], parts[1], "template", replace(QUICK, epochs=1), checkpoint=tmp_path / "c.pt")
 
 
@@ -436,7 +436,7 @@ def test_a_checkpoint_of_other_prompts_is_refused(
     fitted(rated, table, head, replace(QUICK, epochs=1), tmp_path / "c.pt")
     prompts = replace(table.prompts, tokens=table.prompts.tokens.flip(0))
     other = replace(table, prompts=prompts, templates=table.templates.flip(0))
-    with pytest.raises(UsageError, match="but its texts differ:"):
+    with pytest.raises(UsageError, match=r"\(changed: texts\): choose another folder"):
         fitted(rated, other, head, replace(QUICK, epochs=1), tmp_path / "c.pt")
 
 

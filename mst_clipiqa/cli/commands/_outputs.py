@@ -26,7 +26,7 @@ def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left
         if path is not None:
             check_table_output(path)
             keep_apart(named, path, flag)
-    if output is not None and left_out is not None and (output == left_out or _same(output, left_out)):
+    if output is not None and left_out is not None and (output == left_out or same_file(output, left_out)):
         raise UsageError(f"Expected two outputs, got {shown(output)} for both: name another for --left-out.")
 
 
@@ -35,14 +35,15 @@ def keep_apart(inputs: Iterable[str | Path | None], output: Path, flag: str = "-
 
     Of a folder, the lists that prompts are read from without being named, such as ``metadata.csv``, are inputs too.
     """
-    if any(_same(output, Path(one)) or _is_list_of(Path(one), output) for one in inputs if one is not None):
+    if any(same_file(output, Path(one)) or _is_list_of(Path(one), output) for one in inputs if one is not None):
         raise UsageError(f"Expected an output other than the input for {flag}, got {shown(output)}: name a new one.")
 
 
-def _same(one: Path, other: Path) -> bool:
+def same_file(one: Path, other: Path) -> bool:
+    """Return whether two names are of one file, perhaps by a link; False if one of them does not exist."""
     try:
         return one.samefile(other)
-    except (OSError, ValueError):  # one of them does not exist
+    except (OSError, ValueError):
         return False
 
 

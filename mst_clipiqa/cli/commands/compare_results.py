@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE
+from mst_clipiqa.cli.commands._outputs import same_file
+from mst_clipiqa.cli.commands._score_table import say_notes
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import DataError, are, counted
+from mst_clipiqa.errors import DataError, UsageError, are, counted, shown
 
 
 @click.command("compare-results", cls=SectionedCommand)
@@ -29,6 +31,8 @@ def command(a: Path, b: Path, as_json: bool) -> None:
     from mst_clipiqa.benchmark.compare_results import compare_results, interval_over, splits_compared
     from mst_clipiqa.evaluate import json_ready
 
+    if same_file(a, b):
+        raise UsageError(f"Expected two results, got one file as both, {shown(a)}: name the one to compare it with.")
     left, right = _read(a), _read(b)
     lines, units = [], []
     pairs = {(run["target"], run["head"]) for run in left["runs"]} & {(r["target"], r["head"]) for r in right["runs"]}
@@ -46,6 +50,8 @@ def command(a: Path, b: Path, as_json: bool) -> None:
                 )
     if not lines:
         raise DataError(f"Expected a target and head that {a} and {b} share, got none: run both with the same ones.")
+    if left == right:
+        say_notes([f"{shown(a)} and {shown(b)} hold the same results, so no difference can show."])
     if as_json:
         click.echo(json.dumps(json_ready(lines), indent=1))
     elif (unit := units[0]) != "splits":

@@ -11,6 +11,7 @@ import click
 
 from mst_clipiqa.cli.commands._options import FILE, FOLDER, encoding_options, image_encoder, trained_encoders_options
 from mst_clipiqa.cli.commands._rated import optional_data_options, rated_set, recipe_of, recipe_options, say_data_notes
+from mst_clipiqa.cli.commands._score_table import say_notes
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RATED_TARGETS, PreferenceSet, RatedSet, Split, identical, load_preferences, make_split
@@ -60,7 +61,6 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     """
     from mst_clipiqa.train.build import build
     from mst_clipiqa.train.job import TrainingJob
-    from mst_clipiqa.train.joining import edited_card
 
     check_drawing()
     check_log(flags["log"])
@@ -72,12 +72,11 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
         rated, split, flags["target"], flags["head"], recipe, output, flags["leave_out"], preferences=preferences
     )
     encoder = image_encoder(flags["encoders"], flags)
-    edited = edited_card(output, job.target)
+    kept: list[Path] = []
     run = f"{output.resolve().name}-{flags['target']}"
     with experiment_log(flags["log"], run, recipe, output) as log:
-        result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log)
-    if edited:
-        click.echo(f"Note: README.md was not as train writes it; its text is now in {edited}.", err=True)
+        result = build(job, encoder, lambda label, total: progress(label, total, quiet=quiet), log, kept.append)
+    say_notes([f"README.md was not as train writes it; its text is now in {place}." for place in kept])
     if quiet:
         return
     for line in _summary(result, job) if result else []:
