@@ -23,6 +23,7 @@ from mst_clipiqa.tables.atomic import sync_folder
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # Errors of a link across file systems, or on one without hard links.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_LINK |= {errno.EINVAL}  # what Windows says of a disk without them
 # Windows has no such option, and never follows.
 _LINK_OPTIONS = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 
@@ -140,11 +141,11 @@ def _copy(source: RowImage, target: Path) -> Path:
                 written.write(source.read_bytes())
             written.flush()
             os.fsync(written.fileno())
-        with contextlib.suppress(OSError):  # some file systems keep no modes or times
-            shutil.copystat(source if isinstance(source, Path) else source.path, part)
         put = _publish(part, target)
     finally:
         part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # some file systems keep no modes or times
+        shutil.copystat(source if isinstance(source, Path) else source.path, put)  # last: Windows keeps read-only names
     return put
 
 
