@@ -138,7 +138,7 @@ def test_a_page_links_to_no_other_drive_and_names_no_folder_above(monkeypatch: p
         assert "Users" not in names["folder"]
 
 
-def test_a_copy_of_a_read_only_image_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_images_are_copied_and_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, unlink = tmp_path / "a.png", Path.unlink
     source.write_bytes(b"image")
     source.chmod(0o444)
@@ -158,6 +158,9 @@ def test_a_copy_of_a_read_only_image_leaves_no_draft(tmp_path: Path, monkeypatch
     assert transfer.place(source, target.with_name("b.png"), move=False).read_bytes() == b"image"
     assert sorted(path.name for path in target.parent.iterdir()) == ["a.png", "b.png"]
     assert not target.stat().st_mode & stat.S_IWUSR
+    monkeypatch.setattr(transfer, "_KEEPS_READ_ONLY", True)
+    assert transfer.place(source, target.with_name("c.png"), move=True).is_file()
+    assert not source.exists()
 
 
 @pytest.mark.parametrize(("system", "code"), [("nt", 141), ("posix", 2)])
