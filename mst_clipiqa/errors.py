@@ -19,6 +19,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from numbers import Integral
+from pathlib import PurePath
 from types import ModuleType
 
 
@@ -158,7 +159,7 @@ def shown(value: object, limit: int = 160) -> str:
 
     Control characters, lone surrogates (file names that are not UTF-8) and direction marks come as escapes.
     """
-    text = str(value)
+    text = value.as_posix() if isinstance(value, PurePath) else str(value)  # repr would double backslashes
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
     return repr(text)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,3 +98,20 @@ def test_filter_moves_images_where_links_take_no_options(tmp_path: Path, monkeyp
     assert transfer.place(source, target, move=True) == target
     assert target.read_bytes() == b"image"
     assert not source.exists()
+
+
+def test_files_have_the_same_bytes_on_every_system() -> None:
+    """A model is recognised by the hash of its files, so neither git nor Python may give them other line ends."""
+    if (ROOT / ".git").exists():
+        files = sorted((ROOT / "mst_clipiqa" / "weights").rglob("*.json"))
+        command = ["git", "-c", "core.autocrlf=true", "check-attr", "eol", "--", *map(str, files)]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.splitlines()
+        assert [line.rpartition(" ")[2] for line in found] == ["lf"] * len(files)
+    calls = [
+        (path.name, ast.unparse(node))
+        for path in sorted((ROOT / "mst_clipiqa").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".write_text")
+    ]
+    assert [call for call in calls if "newline=" not in call[1]] == []
+    assert calls

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mst_clipiqa.analysis.rows import Row, number, prompt_of, text
+from mst_clipiqa.analysis.rows import Row, file_of, number, prompt_of, text
 from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
 from mst_clipiqa.analysis.verdict import decimals
 from mst_clipiqa.errors import UsageError, shown
@@ -145,8 +145,9 @@ def row_of(rows: Sequence[Row], file: str, prompt: str | None = None) -> Row:
 
 
 def _named(rows: Sequence[Row], file: str) -> list[Row]:
-    exactly = [row for row in rows if text(row, "file") == file]
-    return exactly or [row for row in rows if Path(text(row, "file")).name == Path(file).name]
+    file = file.replace("\\", "/")
+    exactly = [row for row in rows if file_of(row) == file]
+    return exactly or [row for row in rows if Path(file_of(row)).name == Path(file).name]
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ def plan(
             left.append(LeftOut(row, NOT_MOVED))
         elif place not in seen:
             seen.add(place)
-            moves.append((row, place if isinstance(found, Path) else found, target / place.relative_to(top)))
+            below = place.relative_to(top or place.anchor)
+            moves.append((row, place if isinstance(found, Path) else found, target / below))
     return TransferPlan(moves, left)
 
 
@@ -116,8 +117,9 @@ def _absolute(image: RowImage) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps ".."
 
 
-def _common_folder(files: Sequence[Path]) -> Path:
-    """Return the deepest folder that contains all files."""
-    if not files:
-        return Path()
-    return Path(os.path.commonpath([file.parent for file in files]))
+def _common_folder(files: Sequence[Path]) -> Path | None:
+    """Return the deepest folder that contains all files; None if there is none, as for files on two drives."""
+    try:
+        return Path(os.path.commonpath([file.parent for file in files]))
+    except ValueError:
+        return None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
-from mst_clipiqa.analysis.rows import Row, number, prompt_of, text
+from mst_clipiqa.analysis.rows import Row, file_of, number, prompt_of, text
 from mst_clipiqa.evaluate.means import mean_interval, unpaired_difference
 from mst_clipiqa.evaluate.resampling import Interval, Resampling
+from mst_clipiqa.tables.spelling import composed
 
 Pairing = Literal["prompt", "file", "none"]
 Key: TypeAlias = tuple[str, ...]
@@ -77,20 +78,20 @@ def folder_of(rows: Sequence[Row]) -> str:
     Failed rows count too: which folder it is must not depend on which images failed.
     """
     # Of many files in one folder, one is taken apart: that is slow.
-    files = map(PurePosixPath, {_beside(file): file for file in map(_posix, rows)}.values())
+    files = map(PurePosixPath, {_beside(file): file for file in map(_name, rows)}.values())
     folders = [str(file.parent) for file in files if file.name]
     mixed = len({folder.startswith("/") for folder in folders}) != 1  # of these, or of none, there is no common folder
-    return "" if mixed else os.path.commonpath(folders)
+    return "" if mixed else posixpath.commonpath(folders)
 
 
 def name_in(row: Row, folder: str) -> str:
     """Return the file of a row below the folder; empty if the row names no file."""
-    file = PurePosixPath(_posix(row))
+    file = PurePosixPath(_name(row))
     return str(file.relative_to(folder)) if file.name else ""
 
 
-def _posix(row: Row) -> str:
-    return text(row, "file").replace("\\", "/")
+def _name(row: Row) -> str:
+    return composed(file_of(row))  # macOS may take accents apart
 
 
 def _beside(file: str) -> tuple[str, str, bool]:

@@ -132,7 +132,7 @@ def with_generator(rows: Sequence[Row], where: GeneratorFrom) -> Sequence[Row]:
     """
     if where == "column":
         return rows
-    return [{**row, "generator": _generator(text(row, "file"), where)} for row in rows]
+    return [{**row, "generator": _generator(file_of(row), where)} for row in rows]
 
 
 def _generator(file: str, where: GeneratorFrom) -> str:
@@ -140,6 +140,11 @@ def _generator(file: str, where: GeneratorFrom) -> str:
     if where == "folder":
         return path.parent.name
     return path.stem.split("_")[0] if "_" in path.stem else ""
+
+
+def file_of(row: Row) -> str:
+    """Return the file of a row with slashes, whichever system wrote the table; empty if the row names none."""
+    return text(row, "file").replace("\\", "/")
 
 
 def find_image(file: str, folders: Sequence[Path], *, by_name: bool = True) -> Path | None:
@@ -156,7 +161,10 @@ def find_image(file: str, folders: Sequence[Path], *, by_name: bool = True) -> P
     places += [named] if named.is_absolute() or any(_is_below(named, folder) for folder in folders) else []
     if by_name and not named.is_absolute():
         places += [folder / named.name for folder in folders]  # scored elsewhere, collected in one folder since
-    return next((place for place in places if _is_file(place)), None)
+    found = next((place for place in places if _is_file(place)), None)
+    if found is None and "\\" in file:  # of a table that Windows wrote
+        return find_image(file.replace("\\", "/"), folders, by_name=by_name)
+    return found
 
 
 def _is_below(path: Path, folder: Path) -> bool:

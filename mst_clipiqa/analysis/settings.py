@@ -11,7 +11,17 @@ from typing import Any
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.pairing import shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, need_columns, need_one_model, number, prompt_of, split_failed, text
+from mst_clipiqa.analysis.rows import (
+    LeftOut,
+    Row,
+    file_of,
+    need_columns,
+    need_one_model,
+    number,
+    prompt_of,
+    split_failed,
+    text,
+)
 from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
 from mst_clipiqa.evaluate.means import mean_interval
@@ -118,7 +128,7 @@ def with_names(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with ``generator`` and ``setting`` from names such as ``sd1.5_lowstep_003.jpg``."""
     found = []
     for row in rows:
-        parts = Path(text(row, "file")).stem.split("_")
+        parts = Path(file_of(row)).stem.split("_")
         found.append({**row, "generator": parts[0], "setting": "_".join(parts[1:-1])} if len(parts) > 2 else row)
     return found
 

@@ -11,6 +11,7 @@ import errno
 import filecmp
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from mst_clipiqa.tables.atomic import sync_folder
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # Errors of a link across file systems, or on one without hard links.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_LINK |= {errno.EINVAL}  # what Windows says of a disk without them
 # Windows has no such option, and never follows.
 _LINK_OPTIONS = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+_KEEPS_READ_ONLY = os.name == "nt"  # Windows removes no read-only file
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,11 @@ def _copy(source: RowImage, target: Path) -> Path:
                 written.write(source.read_bytes())
             written.flush()
             os.fsync(written.fileno())
-        with contextlib.suppress(OSError):  # some file systems keep no modes or times
-            shutil.copystat(source if isinstance(source, Path) else source.path, part)
         put = _publish(part, target)
     finally:
         part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # some file systems keep no modes or times
+        shutil.copystat(source if isinstance(source, Path) else source.path, put)  # last, as it may make it read-only
     return put
 
 
@@ -173,6 +176,8 @@ def _publish(part: Path, target: Path) -> Path:
 def _remove(source: Path, put: Path) -> None:
     """Remove the source of a finished transfer; if that fails, remove the copy."""
     try:
+        if _KEEPS_READ_ONLY:
+            source.chmod(stat.S_IWRITE)
         source.unlink()
     except OSError:
         put.unlink()

@@ -7,6 +7,8 @@ independent, so they run in parallel as processes with one thread each.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ from mst_clipiqa.train.recipe import Recipe
 
 _VALIDATION_SHARE = 0.1  # less than train takes: here, validation images select the epoch and calibrate nothing
 _FEW_RESAMPLES = Resampling(resamples=20)  # intervals are reported over splits, not for a run
+_MOST_PROCESSES = 61 if os.name == "nt" else sys.maxsize  # Windows cannot wait for more
 RunKey = tuple[str, Head, int]  # target, head, split
 PAIR_GAP = 0.1  # share of the scale: two images of a prompt are compared if their ratings differ by more
 
@@ -118,7 +121,7 @@ def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = l
     plan = bench.plan
     jobs = list(product(plan.targets, plan.heads, range(plan.splits)))
     runs = []
-    for run in _spread(bench, jobs, min(processes, len(jobs))):
+    for run in _spread(bench, jobs, min(processes, len(jobs), _MOST_PROCESSES)):
         runs.append(run)
         advance(1)
     return runs

@@ -7,6 +7,7 @@ output went away. A command answers with its exit code, or None for 0.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import io
@@ -90,10 +91,11 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(_INTERRUPTED)
-        except BrokenPipeError:
-            _forget_stdout()
-            ctx.exit(141)
-        except OSError as error:  # a path that is too long, a folder without permission
+        except OSError as error:
+            if _is_broken_pipe(error):
+                _forget_stdout()
+                ctx.exit(141)
+            # A path that is too long, a folder without permission.
             wanted = f"a file or folder that can be used, got {shown(error.filename)}"
             wanted = wanted if error.filename else "to be able to read and write, got a system error"
             click.echo(f"Error: Expected {wanted}: {error.strerror or error}.", err=True)
@@ -103,6 +105,12 @@ class CommandGroup(click.Group):
 
 def _module(command: str) -> str:
     return f"mst_clipiqa.cli.commands.{command.replace('-', '_')}"
+
+
+def _is_broken_pipe(error: OSError) -> bool:
+    """Return whether the reader of our output went away, for which Windows has another name."""
+    is_nameless = error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or (os.name == "nt" and is_nameless)
 
 
 def _replace_closed() -> None:

@@ -17,6 +17,7 @@ from mst_clipiqa.inputs.item import Item, RemoteImage
 from mst_clipiqa.tables.cells import utf8
 from mst_clipiqa.tables.names import PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet_images import ParquetImage
+from mst_clipiqa.tables.spelling import slashed
 from mst_clipiqa.tables.stored import stored_rows
 from mst_clipiqa.tables.tars import TarImage
 
@@ -131,12 +132,12 @@ def _in_tar(path: Path) -> Iterator[Item]:
     """Yield the images of a WebDataset shard with their prompts."""
     for row in stored_rows(path):
         if row.image is None:
-            yield Item(str(path), None, problem=f"Expected a whole tar file, but {row.problem}: copy it again.")
+            yield Item(slashed(path), None, problem=f"Expected a whole tar file, but {row.problem}: copy it again.")
             continue
         prompt = next((row.cells[name] for name in PROMPT_COLUMNS if name in row.cells), None)
         prompt = prompt.strip() or None if isinstance(prompt, str) else None
         problem = f"Expected an image and its texts, but {row.problem}." if row.problem else None
-        yield Item(f"{path}/{row.name}", None, prompt, problem, stored=row.image)
+        yield Item(f"{slashed(path)}/{row.name}", None, prompt, problem, stored=row.image)
 
 
 def _in_url(url: str) -> Iterator[Item]:

@@ -34,9 +34,10 @@ def sum_bits() -> SumBits | None:
     can = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.onednn, name) for name in names)
     if not can or torch.backends.cpu.get_cpu_capability() not in _CAPABILITIES:
         return None
-    if _is_exact(LEVELS):
-        return 32
-    return 16 if _is_exact(PAIR_LEVELS // 2) else None
+    try:
+        return 32 if _is_exact(LEVELS) else 16 if _is_exact(PAIR_LEVELS // 2) else None
+    except RuntimeError:  # this build of torch names operators that it does not have
+        return None
 
 
 def named(precision: str, bits: SumBits) -> str:

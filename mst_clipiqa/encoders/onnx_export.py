@@ -36,7 +36,7 @@ def write_towers(pair: CLIPPair, folder: Path, int8: bool) -> None:
     files = {name: digest((folder / name).read_bytes()) for name in FILES.values()}
     manifest = Manifest("onnx", "int8" if int8 else "fp32", pair.sha256, files)
     text = json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_tower(tower: nn.Module, pixels: torch.Tensor, path: Path) -> None:

@@ -31,6 +31,7 @@ from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.inputs.stdin import save_list, saved_entries
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
+from mst_clipiqa.tables.spelling import slashed
 
 __all__ = ["Inputs", "Item", "expand"]
 
@@ -100,7 +101,7 @@ def expand(
     try:
         given = PromptFile(Path(prompts), by_number=True, columns=columns) if prompts is not None else None
         walker = _Walker(recursive, PromptChoice(prompt, given, prompts_from), columns)
-        sources = [walker.saved() if path == "-" else os.fspath(path) for path in named]
+        sources = [walker.saved() if path == "-" else slashed(path) for path in named]
         folders = [source for source in sources if Path(source).is_dir()]
         for source in sources:
             walker.check(source, folders)
@@ -275,7 +276,7 @@ class _Walker:
                     item = self._item(entry.path, find, entry.more)
                     yield replace(item, path=None, stored=entry.stored) if entry.stored else item
         except DataError as error:  # the rows before it have been scored, so this becomes a row too
-            name = "stdin" if self._is_saved(path) else in_unicode(str(path))
+            name = "stdin" if self._is_saved(path) else in_unicode(slashed(path))
             yield Item(name, None, problem=str(error))
 
     def _item(self, path: str, find: PromptFinder, more: Mapping[str, Cell] | None = None) -> Item:

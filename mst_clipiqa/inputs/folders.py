@@ -40,16 +40,16 @@ def walk(root: str, *, recursive: bool, notes: list[str] | None = None) -> Itera
         recursive: include subfolders, except hidden ones.
         notes: a sentence is appended if links led to a folder again.
     """
-    stack, seen, again = [root.rstrip("/")], set(), 0
+    seen: set[tuple[int, int | str]] = set()
+    stack, again = [root.rstrip("/")], 0
     while stack:
         path = stack.pop()
         try:
             if recursive:
-                info = Path(path or "/").stat()
-                if (info.st_dev, info.st_ino) in seen:
+                if (itself := _identity(f"{path}/")) in seen:
                     again += 1
                     continue
-                seen.add((info.st_dev, info.st_ino))
+                seen.add(itself)
             images, others, folders = listing(path)
         except OSError as error:
             why = error.strerror or error
@@ -67,7 +67,7 @@ def listing(path: str) -> tuple[list[str], list[str], list[str]]:
     images: list[str] = []
     others: list[str] = []
     folders: list[str] = []
-    with os.scandir(path or "/") as found:
+    with os.scandir(f"{path}/") as found:  # "C:" alone would be another folder of that drive
         for entry in found:
             if entry.name.startswith("."):
                 continue
@@ -110,6 +110,12 @@ def _holds_image(path: str) -> bool:
     except (ImageError, OSError):
         return False
     return True
+
+
+def _identity(path: str) -> tuple[int, int | str]:
+    """Return what no other folder has; some disks on Windows number none of theirs."""
+    info = Path(path).stat()
+    return info.st_dev, info.st_ino or str(Path(path).resolve())
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

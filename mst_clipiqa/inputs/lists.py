@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from mst_clipiqa.tables.cells import TOO_DEEP, Cell, count, from_csv_cell, from_
 from mst_clipiqa.tables.lines import check_once, csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 from mst_clipiqa.tables.parquet import stream
-from mst_clipiqa.tables.spelling import on_disk
+from mst_clipiqa.tables.spelling import on_disk, slashed
 from mst_clipiqa.tables.stored import FileInFile, is_stored, stored_rows
 
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
@@ -217,7 +218,7 @@ def _from_stored(path: Path, columns: ListColumns) -> Iterator[Entry]:
     for number, row in enumerate(stored_rows(path), 1):
         where = f"row {number} of {shown(path)}"
         if row.image is None:
-            yield Entry(str(path), problem=row.problem)
+            yield Entry(slashed(path), problem=row.problem)
             continue
         names = list(row.cells)
         prompt_at = find_column(names, columns.prompts)
@@ -225,7 +226,7 @@ def _from_stored(path: Path, columns: ListColumns) -> Iterator[Entry]:
         cells = _cells(row.cells)
         entry = _entry(where, path, row.name, prompt, _others(cells or {}, None, prompt_at))
         problem = row.problem or entry.problem or (f"{where} is {TOO_DEEP}" if cells is None else None)
-        yield replace(entry, stored=row.image, path=f"{path}/{row.name}", problem=problem)
+        yield replace(entry, stored=row.image, path=f"{slashed(path)}/{row.name}", problem=problem)
 
 
 def _others(row: Mapping[str, Cell], file_at: int | None, prompt_at: int | None) -> dict[str, Cell]:
@@ -260,7 +261,8 @@ def _entry(where: str, folder: Path, file: Any, prompt: Any, more: Mapping[str, 
     """Return a row as an entry, its cells checked."""
     if not isinstance(file, str) or not file.strip():
         return Entry(where, problem=f"{where} names no file", more=more or {})
-    path = on_disk(file if not folder.parts or file.startswith("/") else f"{folder}/{file}")
+    is_whole = not folder.parts or file.startswith("/") or os.path.isabs(file)  # noqa: PTH117 - once per row
+    path = on_disk(slashed(file if is_whole else f"{folder}/{file}"))
     if prompt is None or isinstance(prompt, str):
         return Entry(where, file, path, prompt if prompt and prompt.strip() else None, more=more or {})
     return Entry(where, file, path, problem=f"the prompt in {where} is not text: put it in quotes", more=more or {})

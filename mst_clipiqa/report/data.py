@@ -6,18 +6,19 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import quote
 
 from mst_clipiqa.analysis.compare import TARGETS, longer_arm
 from mst_clipiqa.analysis.images import RowImage
-from mst_clipiqa.analysis.rows import Row, column_names, number, prompt_of, split_failed, text
+from mst_clipiqa.analysis.rows import Row, column_names, file_of, number, prompt_of, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.report.overview import ReportTable, Values, overview
 from mst_clipiqa.tables.cells import csv_cell, rounded
+from mst_clipiqa.tables.spelling import slashed
 
 ReportData = dict[str, Any]
 _rounded = partial(rounded, digits=4)
@@ -58,7 +59,7 @@ def report_data(
     table = ReportTable(rows, [id(row) in good for row in rows])
     scores = {target: table.of_good(partial(_number, column=target)) for target in TARGETS}
     unsure, unsure_by = _uncertainty(table)
-    names = _names([text(row, "file") for row in rows])
+    names = _names(list(map(file_of, rows)))
     saved = {names["prefix"] + name for name in names["file"]} | {prompt_of(row) for row in rows}
     return {
         "title": title,
@@ -110,7 +111,7 @@ def _names(files: Sequence[str]) -> dict[str, Any]:
     folders = [file[: file.rfind("/") + 1] for file in files]
     shared = os.path.commonprefix(folders)  # noqa: RUF071 - cut at a slash
     shared = shared[: shared.rfind("/") + 1]
-    is_absolute = shared.startswith("/")
+    is_absolute = shared.startswith("/") or PureWindowsPath(shared).is_absolute()
     return {
         "file": [file[len(shared) :] for file in files],
         "folder": f"{shared.rstrip('/').rpartition('/')[2]}/" if is_absolute and shared != "/" else shared,
@@ -124,10 +125,13 @@ def _size(row: Row) -> str:
 
 
 def _link(path: RowImage | None, home: Path) -> str | None:
-    """Return a relative link to a file; it cannot begin with a scheme, whatever the file is called."""
+    """Return a relative link to a file, if there is one; it cannot begin with a scheme, whatever the file is called."""
     if not isinstance(path, Path):
         return None
-    relative = os.path.relpath(path, home).replace(os.sep, "/")
+    try:
+        relative = slashed(os.path.relpath(path, home))
+    except ValueError:  # it is on another drive
+        return None
     return "./" + quote(relative, safe="/", errors="surrogateescape")
 
 

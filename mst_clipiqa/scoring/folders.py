@@ -129,7 +129,7 @@ def encoder_source(folder: Path, trained: TrainedModel) -> str:
 
 def _beside(folder: Path, part: str) -> str:
     """Return the path of one encoder from here, or beside a model folder; as it is if it is in neither place."""
-    beside = folder.resolve().parent / part
+    beside = folder.resolve().parent / part.replace("\\", "/")  # as a model that was trained on Windows names it
     return str(beside) if not Path(part).is_dir() and beside.is_dir() else part
 
 

@@ -39,7 +39,7 @@ def check_open(settings: Settings) -> None:
     elif len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(
             f"Expected a token of at least {MIN_TOKEN} printable ASCII characters without spaces, got one that is not: "
-            "make one with 'openssl rand -hex 16'."
+            'make one with: python -c "import secrets; print(secrets.token_hex())".'
         )
 
 

@@ -1,7 +1,7 @@
 """The file that a list or label file names, in the spelling that the disk has.
 
 A name such as "café.png" has several: its accent may be part of the letter or a character of its own, and its bytes may
-be UTF-8 or Windows-1252.
+be UTF-8 or Windows-1252. A list from Windows has backslashes between folders; what we write has slashes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ def on_disk(path: str) -> str:
 
     Each folder of the path may be spelled in its own way.
     """
-    return _found(path) or path
+    return _found(path) or ("\\" in path and _found(path.replace("\\", "/"))) or path
+
+
+def slashed(path: str | os.PathLike[str]) -> str:
+    """Return a path with slashes, also on Windows, so that every system reads what is written about it."""
+    name = os.fspath(path)
+    return name.replace("\\", "/") if os.sep == "\\" else name
 
 
 def composed(name: str) -> str:

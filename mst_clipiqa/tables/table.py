@@ -110,7 +110,7 @@ class TableWriter:
         except OSError as error:
             raise UsageError(
                 f"Expected to be able to write {shown(self.path)}, got {error.strerror or error}: the rows are kept "
-                f"in {shown(self._journal.path)}; free some space and continue with --resume."
+                f"in {shown(self._journal.path)}; {_advice(error)} and continue with --resume."
             ) from error
         finally:
             self._journal.close(remove=is_done)
@@ -156,9 +156,16 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
             _convert(file, path, columns, {}, lambda: cells)
     except OSError as error:
         raise UsageError(
-            f"Expected to be able to write {shown(path)}, got {error.strerror or error}: free some space, or choose "
+            f"Expected to be able to write {shown(path)}, got {error.strerror or error}: {_advice(error)}, or choose "
             "another output."
         ) from error
+
+
+def _advice(error: OSError) -> str:
+    """Return what to do; Windows replaces no file that another program has open."""
+    if isinstance(error, PermissionError):
+        return "close the table in other programs" if os.name == "nt" else "make its folder writable"
+    return "free some space"
 
 
 def check_table_output(path: Path) -> None:

@@ -119,10 +119,11 @@ def _groups(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
                 raise tarfile.ReadError("a member of negative size")
             before = tar.offset
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
-            if group and _base(member.name) != _base(group[0].name):
+            is_of_macos = PurePosixPath(member.name).name.startswith("._")  # what its tar adds to each file
+            if group and not is_of_macos and _base(member.name) != _base(group[0].name):
                 yield group
                 group = []
-            if member.isfile():
+            if member.isfile() and not is_of_macos:
                 group.append(member)
     except _DAMAGE as error:
         broken = error

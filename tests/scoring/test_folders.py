@@ -34,6 +34,7 @@ def test_encoders_named_by_relative_paths_are_found_here_or_beside_the_model(
     monkeypatch.chdir(away)
     there = f"{home / 'encs/c'},{home / 'encs/f'}"
     assert encoder_source(Path("../home/model"), named("encs/c,encs/f")) == there
+    assert encoder_source(home / "model", named("encs\\c,encs\\f")) == there  # named on Windows
     assert encoder_source(home / "model", named("some/hub,encs/f")) == f"some/hub,{home / 'encs/f'}"
 
 

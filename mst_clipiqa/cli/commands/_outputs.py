@@ -26,7 +26,7 @@ def check_outputs(inputs: Iterable[str | Path | None], output: Path | None, left
         if path is not None:
             check_table_output(path)
             keep_apart(named, path, flag)
-    if output is not None and left_out is not None and (output == left_out or same_file(output, left_out)):
+    if output is not None and left_out is not None and (_alike(output, left_out) or same_file(output, left_out)):
         raise UsageError(f"Expected two outputs, got {shown(output)} for both: name another for --left-out.")
 
 
@@ -37,6 +37,11 @@ def keep_apart(inputs: Iterable[str | Path | None], output: Path, flag: str = "-
     """
     if any(same_file(output, Path(one)) or _is_list_of(Path(one), output) for one in inputs if one is not None):
         raise UsageError(f"Expected an output other than the input for {flag}, got {shown(output)}: name a new one.")
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Return whether two names differ in case at most: most disks of Windows and macOS have one file for both."""
+    return str(one).casefold() == str(other).casefold()
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -88,7 +88,7 @@ def _write(found: Explanation, folder: Path, target: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(found.to_json(), indent=1) + "\n"
-        (folder / "explanation.json").write_text(text, encoding="utf-8")
+        (folder / "explanation.json").write_text(text, encoding="utf-8", newline="\n")
         draw_sheet(found, target).save(folder / "explanation.png", optimize=True)
     except OSError as error:
         raise _not_writable(folder, error.strerror or str(error)) from error

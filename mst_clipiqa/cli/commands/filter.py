@@ -18,6 +18,7 @@ from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted
 from mst_clipiqa.scoring.resume import Stop
+from mst_clipiqa.tables.spelling import slashed
 
 
 @click.command("filter", cls=SectionedCommand)
@@ -79,7 +80,7 @@ def _do(planned: TransferPlan, move: bool, yes: bool, stop: Stop) -> tuple[list[
     pairs = [(source, target) for _, source, target in planned.moves]
     if not yes:
         ahead = foresee(pairs, move=move)
-        return [{**row, "to": str(to)} for (row, _, _), to in zip(planned.moves, ahead, strict=True)], []
+        return [{**row, "to": slashed(to)} for (row, _, _), to in zip(planned.moves, ahead, strict=True)], []
     done: list[Row] = []
     failed: list[LeftOut] = []
     with progress("moving" if move else "copying", len(pairs)) as advance:
@@ -88,7 +89,7 @@ def _do(planned: TransferPlan, move: bool, yes: bool, stop: Stop) -> tuple[list[
             if outcome.to is None:
                 failed.append(LeftOut(row, f"not {'moved' if move else 'copied'}: {outcome.reason}"))
             else:
-                done.append({**row, "to": str(outcome.to)})
+                done.append({**row, "to": slashed(outcome.to)})
             if stop.asked:
                 break
     return done, failed

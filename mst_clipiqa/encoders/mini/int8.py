@@ -80,7 +80,7 @@ def read_ranges(
 def write_ranges(folder: Path, encoders: str, coarse: tuple[BlockRange, ...], fine: tuple[BlockRange, ...]) -> None:
     """Write ``int8.json`` beside the encoders with this sha256."""
     text = json.dumps({"encoders": encoders, "coarse": coarse, "fine": fine}, indent=1) + "\n"
-    (folder / RANGES_FILE).write_text(text, encoding="utf-8")
+    (folder / RANGES_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
 @torch.inference_mode()

@@ -246,7 +246,7 @@ def save_mini_pair(folder: Path, config: MiniConfig, parts: MiniParts) -> None:
     (folder / "model.safetensors").write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
     parts.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
