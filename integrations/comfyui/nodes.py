@@ -88,8 +88,10 @@ class KeepBest:
         if not order:
             why = "; ".join(dict.fromkeys(info["reason"])) or "there is none"
             raise ImageError(f"expected an image that can be scored, got none: {why}")
-        text = "\n".join(f"image {place + 1}: {rewards[place]:.3f}" for place in order[:k])
-        return images[order[:k]], text
+        lines = [f"image {place + 1}: {rewards[place]:.3f}" for place in order[:k]]
+        failed = [place for place in range(len(rewards)) if place not in order]
+        lines += [f"image {place + 1}: not scored; {info['reason'][place]}" for place in failed]
+        return images[order[:k]], "\n".join(lines)
 
 
 class Threshold:

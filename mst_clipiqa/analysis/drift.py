@@ -104,7 +104,7 @@ class Change:
         """Return the change as a row of a table; an undefined interval is empty."""
         return {
             "target": self.target,
-            "group": self.group,
+            "group": self.group or None,
             "paired_by": ",".join((self.pairing, *self.also)),
             "unit": self.unit,
             "old_count": self.old_count,

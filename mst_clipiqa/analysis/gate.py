@@ -168,7 +168,7 @@ def check_not_worse(
     """Check that a table is not worse than an older one, score by score.
 
     Prompts that are in both are compared; without prompts, files of the same name; else the means of both tables. A
-    score that only the older table has fails.
+    score that only the older table has fails, as do all of them if nothing in the new one is scored.
 
     Args:
         old, new: rows of the two tables.
@@ -191,12 +191,16 @@ def check_not_worse(
             f"Expected tables scored by one model, got {shown(before[0])} in {shown(name)} and {shown(after[0])}: "
             "score both with the same one."
         )
-    first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
-    found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
-    lost = [f"nothing can be compared with the {target} in {name}" for target in found.lost]
+    had, has = ([one for one in TARGETS if any(number(row, one) is not None for row in rows)] for rows in good)
+    changes, lost = [], had  # if nothing in the new table is scored, which no pairs can show
+    if has or not had:
+        first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
+        found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
+        changes, lost = found.changes, found.lost
+    words = [f"nothing can be compared with the {target} in {name}" for target in lost]
     return [
-        *(_not_worse(change, name, margin) for change in found.changes),
-        *(Checked("--not-worse-than", False, words, limit=_lowest(margin)) for words in lost),
+        *(_not_worse(change, name, margin) for change in changes),
+        *(Checked("--not-worse-than", False, one, limit=_lowest(margin)) for one in words),
     ]
 
 

@@ -82,7 +82,7 @@ class SettingEffect:
         """Return the effect as a row of a table; an undefined interval is empty."""
         return {
             "target": self.target,
-            "generator": self.generator,
+            "generator": self.generator or None,
             "setting": self.setting,
             "baseline": self.baseline,
             "pairs": self.pairs,

@@ -115,7 +115,8 @@ class PromptChoice:
             self.notes += self.given.notes()
         if self.missed:
             first = shown(self.first_missed)
-            self.notes.append(f"{self.missed:,} images have no prompt in their {self.source} (the first: {first}).")
+            have = "image has no prompt in its" if self.missed == 1 else "images have no prompt in their"
+            self.notes.append(f"{self.missed:,} {have} {self.source} (the first: {first}).")
 
 
 def in_metadata(folder: str, known: dict[str, PromptFile]) -> PromptFinder | None:

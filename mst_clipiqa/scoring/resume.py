@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, are, counted, shown
 from mst_clipiqa.tables.cells import Cell, plain
 from mst_clipiqa.tables.journal import has_rows, journal_of, origin_of
 from mst_clipiqa.tables.table import TableWriter
@@ -119,7 +119,7 @@ class Stop:
         for number, row in enumerate(rows, 1):
             yield row
             if self.asked and number % every == 0:
-                raise Stopped(f"{number:,} rows are written.")
+                raise Stopped(f"{counted(number, 'row')} {are(number)} written.")
 
     @classmethod
     @contextmanager

@@ -75,6 +75,7 @@ def test_one_prompt_is_too_few() -> None:
     (change,) = drift(rows(("a", 1.0)), rows(("a", 2.0))).changes
     assert change.sentence() == ("New minus old is 1.00 in quality over 1 prompt, too few for an interval.")
     assert (change.to_row()["low"], change.verdict) == (None, "unknown")
+    assert change.to_row()["group"] is None  # an empty text would be a quote in CSV
 
 
 def test_groups_are_compared_on_their_own() -> None:

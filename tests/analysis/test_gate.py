@@ -209,6 +209,18 @@ def test_a_score_that_is_no_longer_there_fails() -> None:
     assert [one.passed for one in check_not_worse(FOUR, old, "old")] == [True]  # nothing to be worse than
 
 
+@pytest.mark.parametrize("new", [[], [{**FAILED, "quality": None}], [{**row, "quality": None} for row in FOUR]])
+@pytest.mark.parametrize("margin", [None, 0.1])
+def test_a_new_table_without_any_score_fails(new: list[dict[str, Any]], margin: float | None) -> None:
+    (found,) = check_not_worse(FOUR, new, "old", margin=margin)
+    assert (found.passed, found.sentence) == (False, "nothing can be compared with the quality in old")
+
+
+def test_two_tables_without_any_score_cannot_be_checked() -> None:
+    with pytest.raises(DataError, match="Expected values of quality or correspondence"):
+        check_not_worse([FAILED], [FAILED], "old")
+
+
 def test_one_prompt_is_too_few_to_pass() -> None:
     (found,) = check_not_worse(rows(("a", 1.0)), rows(("a", 5.0)), "old")
     assert not found.passed

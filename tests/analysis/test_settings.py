@@ -66,6 +66,7 @@ def test_one_prompt_is_too_few() -> None:
     (found,) = compare_settings(rows(normal=[1], low=[2]), NORMAL, ["quality"]).effects
     assert found.sentence() == "low against normal: quality +1.00 over 1 prompt, too few for an interval."
     assert found.to_row()["low"] is None
+    assert found.to_row()["generator"] is None  # an empty text would be a quote in CSV
 
 
 def test_rows_without_a_score_a_prompt_or_a_setting_are_left_out() -> None:

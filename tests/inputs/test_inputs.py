@@ -447,6 +447,16 @@ def test_prompts_of_every_form(file: str) -> None:
     assert inputs.notes == [f"1 image has no prompt in '{file}' (the first: 'd/sub/c.png')."]
 
 
+def test_images_without_a_prompt_beside_them_are_counted() -> None:
+    tree("d/a.png", "d/b.png", "d/c.png")
+    Path("d/a.txt").write_text("one")
+    for note in ("2 images have no prompt in their", "1 image has no prompt in its"):
+        inputs = expand("d", prompts_from="sidecar")
+        list(inputs)
+        assert inputs.notes == [f"{note} sidecar (the first: 'd/b.png')."]
+        Path("d/c.png").unlink(missing_ok=True)
+
+
 def test_the_longest_name_that_fits_wins() -> None:
     keys = {"x.png": "by name", "b/x.png": "by folder", "a/b/x.png": "by path", "other/y.png": "y"}
     Path("p.json").write_text(json.dumps(keys))

@@ -92,7 +92,9 @@ def test_keep_best_keeps_the_best_first_and_never_a_failed_one(package: ModuleTy
     order = sorted((0, 1, 3), key=lambda place: -quality[place])
     kept, text = run(package, "MSTClipIQAKeepBest", images=images, k=2)
     assert torch.equal(kept, images[order[:2]])
-    assert [one.split(":")[0] for one in text.split("\n")] == [f"image {place + 1}" for place in order[:2]]
+    *best, failed = text.split("\n")
+    assert [one.split(":")[0] for one in best] == [f"image {place + 1}" for place in order[:2]]
+    assert failed.startswith("image 3: not scored; Expected values in [0, 1], got NaN")
     assert len(run(package, "MSTClipIQAKeepBest", images=images, k=9)[0]) == 3
     both = run(package, "MSTClipIQAScore", images=images, prompt="a red fox")[1]
     kept, _ = run(package, "MSTClipIQAKeepBest", images=images, k=1, prompt="a red fox", correspondence_share=1.0)

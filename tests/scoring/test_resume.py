@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -24,6 +25,7 @@ from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.predictor import zero_shot_model
+from mst_clipiqa.scoring.resume import Stop, Stopped
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import journal as journal_module
 from mst_clipiqa.tables.journal import Journal, journal_of, origin_of, read_journal
@@ -247,6 +249,12 @@ def test_a_file_named_twice_has_two_rows(pair: Watched, folder: Path, tmp_path: 
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every", "words"), [(1, "1 row is written."), (2, "2 rows are written.")])
+def test_a_stop_counts_the_rows(every: int, words: str) -> None:
+    with pytest.raises(Stopped, match=re.escape(words)):
+        list(Stop(asked=signal.SIGINT).between("abc", every))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
