@@ -164,7 +164,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 def check_table_output(path: Path) -> None:
     """Raise a UsageError if no table can have this name, or if what writes it is not installed."""
     if suffix_of(path, UsageError) == ".parquet":
-        parquet.require()  # now, not after hours of work
+        parquet.pyarrow()  # missing now, not after hours of work
 
 
 def _convert(
