@@ -205,7 +205,7 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
 
         cache = open_cache(how["cache"]) if "cache" in how else None
         scorer = Scorer.load(how["model"], score_options(how, cache))
-    if not all(target.calibrated for target in scorer.model.config.targets.values()):
+    if not scorer.model.config.calibrated:
         click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
     return scorer
 
