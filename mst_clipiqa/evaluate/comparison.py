@@ -8,17 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mst_clipiqa.evaluate import measures
-from mst_clipiqa.evaluate.measures import paired
-from mst_clipiqa.evaluate.resampling import (
-    DEFAULT,
-    Resampling,
-    draw_counts,
-    group_index,
-    interval,
-    measure_over,
-    possible,
-)
+from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, group_index, interval, possible, resampled_mean
 
 
 @dataclass(frozen=True)
@@ -68,22 +58,28 @@ def paired_difference(
         UsageError: the measure is unknown.
         DataError: the lengths differ, or a value is not finite.
     """
-    a, y = paired(predictions_a, mos)
-    b, _ = paired(predictions_b, mos)
-    index, over = group_index(groups, len(y)), measure_over(measure)
-    value_a, value_b = (float(getattr(measures, measure)(x, y)) for x in (a, b))
-    if np.isfinite(value_b - value_a):
-        values = np.concatenate([over(b, y, counts) - over(a, y, counts) for counts in draw_counts(index, how)])
-    else:
-        values = np.full(1, np.nan)  # undefined for one of them on all images, so resampling cannot help
-    found = interval(value_b - value_a, values, index, how, farthest(measure))
-    return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
+    return difference_over_prompts([predictions_a], [predictions_b], mos, groups, measure, how)
 
 
-def farthest(measure: str) -> tuple[float, float]:
-    """Return the lowest and the highest possible difference of two values of a measure."""
+def difference_over_prompts(
+    a: Sequence[ArrayLike],
+    b: Sequence[ArrayLike],
+    mos: ArrayLike,
+    groups: Sequence[Hashable] | None,
+    measure: str = "srcc",
+    how: Resampling = DEFAULT,
+) -> Difference:
+    """Compare the mean of a measure over the models of A with that over those of B, on the same resampled prompts.
+
+    Args:
+        a, b: of each model, float (n,), for the same images in the same order.
+        mos, groups, measure, how: as for ``paired_difference``, which says what is raised.
+    """
+    index = group_index(groups, np.size(mos))
+    (value_a, drawn_a), (value_b, drawn_b) = (resampled_mean(side, mos, index, measure, how) for side in (a, b))
     low, high = possible(measure)
-    return low - high, high - low
+    found = interval(value_b - value_a, drawn_b - drawn_a, index, how, (low - high, high - low))
+    return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
 
 
 def difference_of(

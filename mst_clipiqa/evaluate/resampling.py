@@ -135,6 +135,14 @@ def normal(how: Resampling) -> float:
     return float(scipy.special.ndtri((1 + how.level) / 2))
 
 
+def binomial_ends(hits: float, misses: float, how: Resampling) -> tuple[float, float]:
+    """Return the exact interval of a share of independent trials, of which so many are hits; neither needs be whole."""
+    tail = (1 - how.level) / 2
+    low = float(scipy.special.betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
+    high = float(scipy.special.betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
+    return low, high
+
+
 def full_spread(index: NDArray[np.int64]) -> float:
     """Return by what resampled values must be further apart for their variance to be that of the value."""
     return math.sqrt(group_count(index) / max(group_count(index) - 1, 1))
@@ -226,6 +234,23 @@ def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
         by_group = np.asfortranarray(counts, dtype=np.float64)
         # Image by image in memory, so that sums over them add up in one order, whatever a group holds.
         yield by_group if groups == len(index) else np.take(by_group.T, index, axis=0).T
+
+
+def resampled_mean(
+    predictions: Sequence[ArrayLike], mos: ArrayLike, index: NDArray[np.int64], measure: str, how: Resampling
+) -> tuple[float, Floats]:
+    """Return the mean of a measure over several models of the same images: on all images, and in each resample (r,).
+
+    Args:
+        predictions: of each model, float (n,).
+        mos, measure, how: as for ``bootstrap``.
+        index: the group of each image.
+    """
+    over = measure_over(measure)
+    sides = [paired(side, mos) for side in predictions]
+    value = float(np.mean([getattr(measures, measure)(x, y) for x, y in sides]))
+    drawn = [np.mean([over(x, y, counts) for x, y in sides], axis=0) for counts in draw_counts(index, how)]
+    return value, np.concatenate(drawn)
 
 
 def measure_over(name: str) -> Callable[[Floats, Floats, Floats], Floats]:
