@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.encoders.pair import EncoderPair
@@ -16,7 +16,7 @@ from mst_clipiqa.encoders.threads import on_one_core
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
-from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded
 from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot
 from mst_clipiqa.model.templates import TEMPLATES
@@ -208,10 +208,8 @@ class Predictor:
                 out: Output = self._parts[name](f_c, f_f, Text(templates=self.templates.double()))
                 return out
             case "prompt":
-                given = [p for p in prompts if p is not None]
-                mask = nn.utils.rnn.pad_sequence([torch.ones(len(p.tokens), dtype=torch.bool) for p in given], True)
-                tokens = nn.utils.rnn.pad_sequence([p.tokens for p in given], True).double()
-                out = self._parts[name](f_c, f_f, Text(tokens=tokens, mask=mask))
+                tokens, mask = padded([p for p in prompts if p is not None])
+                out = self._parts[name](f_c, f_f, Text(tokens=tokens.double(), mask=mask))
                 return out
             case "similarity":
                 part = zero_shot(self.encoders.dim, self.encoders.dim_fine).double()
