@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from mst_clipiqa.data.record import ALONE
 from mst_clipiqa.evaluate import Interval, Resampling
-from mst_clipiqa.evaluate.resampling import DEFAULT, group_index, interval_of, resampled_mean
+from mst_clipiqa.evaluate.comparison import resampled_mean
+from mst_clipiqa.evaluate.resampling import DEFAULT, group_index, interval_of
 
 
 def interval_over_prompts(

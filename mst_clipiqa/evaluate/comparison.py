@@ -6,9 +6,19 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling, group_index, interval, possible, resampled_mean
+from mst_clipiqa.evaluate import measures
+from mst_clipiqa.evaluate.measures import Floats, paired
+from mst_clipiqa.evaluate.resampling import (
+    DEFAULT,
+    Resampling,
+    draw_counts,
+    group_index,
+    interval,
+    measure_over,
+    possible,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,23 @@ def difference_over_prompts(
     low, high = possible(measure)
     found = interval(value_b - value_a, drawn_b - drawn_a, index, how, (low - high, high - low))
     return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
+
+
+def resampled_mean(
+    predictions: Sequence[ArrayLike], mos: ArrayLike, index: NDArray[np.int64], measure: str, how: Resampling
+) -> tuple[float, Floats]:
+    """Return the mean of a measure over several models of the same images: on all images, and in each resample (r,).
+
+    Args:
+        predictions: of each model, float (n,).
+        mos, measure, how: as for ``paired_difference``.
+        index: the group of each image.
+    """
+    over = measure_over(measure)
+    sides = [paired(side, mos) for side in predictions]
+    value = float(np.mean([getattr(measures, measure)(x, y) for x, y in sides]))
+    drawn = [np.mean([over(x, y, counts) for x, y in sides], axis=0) for counts in draw_counts(index, how)]
+    return value, np.concatenate(drawn)
 
 
 def difference_of(

@@ -236,23 +236,6 @@ def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
         yield by_group if groups == len(index) else np.take(by_group.T, index, axis=0).T
 
 
-def resampled_mean(
-    predictions: Sequence[ArrayLike], mos: ArrayLike, index: NDArray[np.int64], measure: str, how: Resampling
-) -> tuple[float, Floats]:
-    """Return the mean of a measure over several models of the same images: on all images, and in each resample (r,).
-
-    Args:
-        predictions: of each model, float (n,).
-        mos, measure, how: as for ``bootstrap``.
-        index: the group of each image.
-    """
-    over = measure_over(measure)
-    sides = [paired(side, mos) for side in predictions]
-    value = float(np.mean([getattr(measures, measure)(x, y) for x, y in sides]))
-    drawn = [np.mean([over(x, y, counts) for x, y in sides], axis=0) for counts in draw_counts(index, how)]
-    return value, np.concatenate(drawn)
-
-
 def measure_over(name: str) -> Callable[[Floats, Floats, Floats], Floats]:
     """Return a measure by name: a function of x (n,), y (n,) and counts (r, n) with one value per resample (r,).
 
