@@ -64,6 +64,5 @@ def finish(folder: Path, card: str) -> None:
 
 def _trained_part(learner: Learner, encoders: MiniPair, seen: TrainedOn) -> TrainedModel:
     targets = {"quality": Target("template", LOW, HIGH), "correspondence": Target("prompt", LOW, HIGH)}
-    ref = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
-    config = ModelConfig("mini", ref, targets, encoders.view)
+    config = ModelConfig("mini", EncoderRef.of(encoders), targets, encoders.view)
     return TrainedModel(config, {"quality": learner.quality, "correspondence": learner.match}, seen)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors.numpy
 import safetensors.torch
@@ -26,6 +26,9 @@ from mst_clipiqa.evaluate import Reference, Widening
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 from mst_clipiqa.tables.atomic import write_together
+
+if TYPE_CHECKING:
+    from mst_clipiqa.encoders.pair import EncoderPair
 
 MODEL_FORMAT = 1
 WEIGHTS_FILE, TRAINED_ON_FILE = "model.safetensors", "trained_on.json"
@@ -59,6 +62,11 @@ class EncoderRef:
     dim_fine: int | None = None  # of f_f; None if it is ``dim``
     adapter: str = ""  # sha256 of the adapter's files beside config.json; empty without one
 
+    @classmethod
+    def of(cls, pair: EncoderPair) -> EncoderRef:
+        """Return the reference to a loaded pair, without an adapter."""
+        return cls(pair.source, pair.sha256, pair.dim, None if pair.dim_fine == pair.dim else pair.dim_fine)
+
     @property
     def features(self) -> int:
         """The number of features of an image, D + D_f."""
@@ -78,6 +86,11 @@ class ModelConfig:
     reference: str = ""  # sha256 of reference.safetensors; empty in folders without one
     weights: str = ""  # sha256 of model.safetensors; empty in older folders, which are not checked
     trained_on: str = ""  # the same of trained_on.json
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether all scores are on the scale of raters; otherwise they only order images."""
+        return all(target.calibrated for target in self.targets.values())
 
 
 @dataclass(frozen=True)

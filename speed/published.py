@@ -106,9 +106,7 @@ def fitted(pair: CLIPPair, files: list[Path]) -> MSTCLIPIQA:
 
 def model_of(pair: CLIPPair, part: MSTCLIPIQA) -> TrainedModel:
     """Return a trained part as a model on the scale 1..5."""
-    config = ModelConfig(
-        "benchmark", EncoderRef(pair.source, pair.sha256, pair.dim), {"quality": Target("template", 1.0, 5.0)}
-    )
+    config = ModelConfig("benchmark", EncoderRef.of(pair), {"quality": Target("template", 1.0, 5.0)})
     return TrainedModel(config, {"quality": part})
 
 

@@ -194,7 +194,7 @@ def _rated(
     if moving.features_move:  # then every target may change
         targets += [name for name in job.scorer.model.config.targets if name in job.check.ranges and name != job.target]
     usable = [record for record in job.check.records if not record.targets.keys().isdisjoint(targets)]
-    kept, material, _ = prepare_files(job.scorer.encoder, [one.file for one in usable], moving.prepare, bar)
+    kept, material = prepare_files(job.scorer.encoder, [one.file for one in usable], moving.prepare, bar)
     records = [usable[i] for i in kept]
     chosen = _labelled(records, job.target, job.labels)
     train = sorted(chosen)

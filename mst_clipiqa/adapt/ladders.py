@@ -110,18 +110,21 @@ def make_ladders(
         return _viewed(encoder, image)
 
     items = [(path, version) for path in files for version in range(plan.versions)]
-    found, reasons = prepared(encoder, items, opened, prepare, bar)
-    whole = [i for i, path in enumerate(files) if (path, CLEAN) not in reasons]
-    rows = torch.tensor([[found[files[i], v] for v in range(plan.versions)] for i in whole], dtype=torch.int64)
-    skipped = {str(path): reasons[path, CLEAN] for path in files if (path, CLEAN) in reasons}
+    found = prepared(encoder, items, opened, prepare, bar)
+    whole = [i for i, path in enumerate(files) if (path, CLEAN) not in found.reasons]
+    rows = torch.tensor([[found.row_of[files[i], v] for v in range(plan.versions)] for i in whole], dtype=torch.int64)
+    skipped = {str(path): found.reasons[path, CLEAN] for path in files if (path, CLEAN) in found.reasons}
     kept = tuple(files[i] for i in whole)
     return Ladders(kept, found.material[rows], tuple(kinds_of(p.name, plan) for p in kept), plan, skipped)
 
 
-class Prepared(dict[object, int]):
-    """Where the row of each item is in ``material``."""
+@dataclass(frozen=True)
+class Prepared:
+    """The material of some items, the row of each in it, and why the others could not be read."""
 
     material: Material
+    row_of: dict[object, int]
+    reasons: dict[object, str]
 
 
 def prepared(
@@ -130,9 +133,10 @@ def prepared(
     opened: Callable[[Any], Failed | Viewed],
     prepare: Prepare,
     bar: Bar = no_bar,
-) -> tuple[Prepared, dict[object, str]]:
+) -> Prepared:
     """Return the material of items and, for those that cannot be read, the reasons."""
-    coarse, fine, rows = [], [], Prepared()
+    coarse, fine = [], []
+    rows: dict[object, int] = {}
     reasons: dict[object, str] = {}
     with bar("Encoding", len(items)) as advance:
         every = in_order(items, opened, workers=encoder.workers, ahead=2 * encoder.batch_size)
@@ -146,14 +150,14 @@ def prepared(
                 rows |= {item: len(rows) + i for i, (item, _) in enumerate(viewed)}
             advance(len(batch))
     empty = torch.zeros(0)
-    rows.material = Material(torch.cat(coarse) if coarse else empty, torch.cat(fine) if fine else empty)
-    return rows, reasons
+    material = Material(torch.cat(coarse) if coarse else empty, torch.cat(fine) if fine else empty)
+    return Prepared(material, rows, reasons)
 
 
 def prepare_files(
     encoder: ImageEncoder, files: Sequence[ImageFile], prepare: Prepare, bar: Bar = no_bar
-) -> tuple[list[int], Material, dict[str, str]]:
-    """Return which files could be read, their material as they are, and the reasons for the others."""
+) -> tuple[list[int], Material]:
+    """Return which files could be read, and their material as they are."""
 
     def opened(file: ImageFile) -> Failed | Viewed:
         source = file if isinstance(file, Path) else file.read_bytes()
@@ -162,10 +166,10 @@ def prepare_files(
         except ImageError as error:
             return Failed(str(error))
 
-    rows, reasons = prepared(encoder, files, opened, prepare, bar)
-    kept = [i for i, path in enumerate(files) if path in rows]
-    index = torch.tensor([rows[files[i]] for i in kept], dtype=torch.int64)
-    return kept, rows.material[index], {str(path): why for path, why in reasons.items()}
+    found = prepared(encoder, files, opened, prepare, bar)
+    kept = [i for i, path in enumerate(files) if path in found.row_of]
+    index = torch.tensor([found.row_of[files[i]] for i in kept], dtype=torch.int64)
+    return kept, found.material[index]
 
 
 def kinds_of(name: str, plan: LadderPlan) -> tuple[str, ...]:

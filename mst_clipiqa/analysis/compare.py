@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.analysis.rows import Row, file_of, number, prompt_of, text
-from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
 from mst_clipiqa.analysis.verdict import decimals
 from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.evaluate.caution import is_unfamiliar
 
 if TYPE_CHECKING:
     from mst_clipiqa.scoring.score import Score

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 from mst_clipiqa.analysis.rows import Row, number, text
 from mst_clipiqa.errors import DataError, are, shown
-from mst_clipiqa.evaluate.caution import UNFAMILIAR
+from mst_clipiqa.evaluate.caution import UNFAMILIAR, is_unfamiliar
 
 _WORTH_A_WARNING = 2 * UNFAMILIAR  # twice what is to be expected of images of the training kind
 _IMAGES_NAMED, _GROUPS_NAMED = 3, 5  # in a sentence
-
-
-def is_unfamiliar(familiarity: float | None) -> bool:
-    """Return whether an image is less familiar than 95 % of new images of the training kind; False if unknown."""
-    return familiarity is not None and familiarity < UNFAMILIAR
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mst_clipiqa.benchmark.over_prompts import difference_over_prompts, unit_of
+from mst_clipiqa.benchmark.over_prompts import unit_of
 from mst_clipiqa.benchmark.results import interval_over_splits
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import Difference, difference_of, srcc
+from mst_clipiqa.evaluate.comparison import difference_over_prompts
 
 _SAME = ("data", "tested_on", "split_by", "test_share")  # of two results that can be compared
 

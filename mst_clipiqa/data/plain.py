@@ -76,9 +76,8 @@ def _files(form: str, root: Path) -> list[tuple[Path, str, str | None]]:
         return [(root, "", None)]
     if form == "imagefolder":
         parts = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name in PART_NAMES]
-        inside = [(f, f"{d.name}/", PART_NAMES[d.name]) for d in parts for f in _metadata(d)]
-        if inside:
-            return [(path, below, part) for path, below, part in inside]
+        if inside := [(f, f"{d.name}/", PART_NAMES[d.name]) for d in parts for f in _metadata(d)]:
+            return [*inside]
     found = [path for files in find_labels(root, _PATTERNS[form]).values() for path in files]
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:5]) or "none"

@@ -206,21 +206,18 @@ PLAIN = SetInfo(
     licence="your own",
 )
 
+OWN_FORMATS = ("csv", "imagefolder", "pyiqa", "parquet", "webdataset")
+"""Formats for sets of your own."""
+
 SETS: dict[str, SetInfo] = {
     "agiqa-1k": AGIQA_1K,
     "agiqa-3k": AGIQA_3K,
     "aigciqa2023": AIGCIQA2023,
     "aigiqa-20k": AIGIQA_20K,
     "pku-aigiqa-4k": PKU_AIGIQA_4K,
-    "csv": PLAIN,
-    "imagefolder": PLAIN,
-    "pyiqa": PLAIN,
-    "parquet": PLAIN,
-    "webdataset": PLAIN,
+    **dict.fromkeys(OWN_FORMATS, PLAIN),
 }
-"""Name -> layout. The last five are formats for sets of your own."""
-
-OWN_FORMATS = ("csv", "imagefolder", "pyiqa", "parquet", "webdataset")
+"""Name -> layout."""
 
 
 def set_name(name: str) -> str:

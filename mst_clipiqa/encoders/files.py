@@ -58,7 +58,7 @@ def find(source: str, *, text: bool = True) -> EncoderFiles:
     """
     folder = locate(source, lambda repo, fetch: fetch_model(repo, fetch, text))
     path = folder / "config.json"
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    weights = weights_in(folder)
     config = read_json(path) if path.is_file() else None
     family = None if config is None else family_of(config, str(path))
     missing = [] if family else ["config.json"]
@@ -68,6 +68,11 @@ def find(source: str, *, text: bool = True) -> EncoderFiles:
     if missing or config is None or family is None or weights is None:
         raise ModelError(f"Expected a model in {source}, but it lacks {', '.join(missing)}: complete the folder.")
     return EncoderFiles(source, folder, weights, config, family)
+
+
+def weights_in(folder: Path) -> Path | None:
+    """Return the file of weights in a folder; None if it has none."""
+    return next((path for name in WEIGHTS if (path := folder / name).is_file()), None)
 
 
 def locate(source: str, fetch_all: Callable[[str, Fetch], Path]) -> Path:
@@ -114,7 +119,7 @@ def _has_tokenizer(folder: Path) -> bool:
 def fetch_model(repo: str, fetch: Fetch, text: bool) -> Path:
     """Return the folder of a hub id in the local cache; files that are missing are downloaded."""
     config = fetch("config.json", False)
-    here = next((w for n in WEIGHTS if config and (w := config.parent / n).is_file()), None)
+    here = weights_in(config.parent) if config else None
     if here and (not text or _has_tokenizer(here.parent)):  # another program may have downloaded only some files
         return here.parent
     for name in ("config.json", "preprocessor_config.json", *(TOKENIZER if text else ())):

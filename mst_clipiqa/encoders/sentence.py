@@ -17,7 +17,7 @@ from torch import nn
 
 from mst_clipiqa.encoders.checks import expecting, load_pickled, load_weights
 from mst_clipiqa.encoders.families import Family, Pooling
-from mst_clipiqa.encoders.files import TOKENIZER, WEIGHTS, EncoderFiles, Fetch, read_json
+from mst_clipiqa.encoders.files import TOKENIZER, WEIGHTS, EncoderFiles, Fetch, read_json, weights_in
 from mst_clipiqa.encoders.load import load
 from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.tokens import read_tokenizer
@@ -83,7 +83,7 @@ def fetch_modules(fetch: Fetch) -> Path | None:
     if listed is None:
         return None
     heavy = [listed.parent / path for kind, path in _modules(listed.parent) if kind in ("Transformer", "Dense")]
-    if all(any((folder / name).is_file() for name in WEIGHTS) for folder in heavy):
+    if all(map(weights_in, heavy)):
         return listed.parent
     for kind, path in _modules(listed.parent):
         prefix = f"{path.rstrip('/')}/" if path else ""
@@ -179,7 +179,7 @@ def _dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
 
 
 def _weights(folder: Path) -> Path:
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    found = weights_in(folder)
     if found is None:
         raise ModelError(f"Expected {' or '.join(WEIGHTS)} in {folder}, got neither: complete the folder.")
     return found

@@ -6,10 +6,10 @@
     resampling.py   bootstrap: resamples prompts, not images
     means.py        mean_interval, unpaired_difference, share_interval, quantile_interval: over few prompts or many
     pairs.py        pair_accuracy, preference_accuracy: the better of two images of one prompt
-    comparison.py   paired_difference: is B better than A?
+    comparison.py   paired_difference, difference_over_prompts: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image
     conformal.py    conformal_halfwidth, interval_coverage
-    caution.py      UNFAMILIAR: below this familiarity a score carries a caution
+    caution.py      UNFAMILIAR, is_unfamiliar: below this familiarity a score carries a caution
     familiarity.py  Reference, make_reference: how far features are from those of training
     widening.py     Widening, fit_widening: intervals that widen with that distance
     evaluation.py   evaluate: all of these as one dataclass that converts to JSON

@@ -6,10 +6,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mst_clipiqa.evaluate import measures
-from mst_clipiqa.evaluate.measures import paired
+from mst_clipiqa.evaluate.measures import Floats, paired
 from mst_clipiqa.evaluate.resampling import (
     DEFAULT,
     Resampling,
@@ -68,22 +68,45 @@ def paired_difference(
         UsageError: the measure is unknown.
         DataError: the lengths differ, or a value is not finite.
     """
-    a, y = paired(predictions_a, mos)
-    b, _ = paired(predictions_b, mos)
-    index, over = group_index(groups, len(y)), measure_over(measure)
-    value_a, value_b = (float(getattr(measures, measure)(x, y)) for x in (a, b))
-    if np.isfinite(value_b - value_a):
-        values = np.concatenate([over(b, y, counts) - over(a, y, counts) for counts in draw_counts(index, how)])
-    else:
-        values = np.full(1, np.nan)  # undefined for one of them on all images, so resampling cannot help
-    found = interval(value_b - value_a, values, index, how, farthest(measure))
+    return difference_over_prompts([predictions_a], [predictions_b], mos, groups, measure, how)
+
+
+def difference_over_prompts(
+    a: Sequence[ArrayLike],
+    b: Sequence[ArrayLike],
+    mos: ArrayLike,
+    groups: Sequence[Hashable] | None,
+    measure: str = "srcc",
+    how: Resampling = DEFAULT,
+) -> Difference:
+    """Compare the mean of a measure over the models of A with that over those of B, on the same resampled prompts.
+
+    Args:
+        a, b: of each model, float (n,), for the same images in the same order.
+        mos, groups, measure, how: as for ``paired_difference``, which says what is raised.
+    """
+    index = group_index(groups, np.size(mos))
+    (value_a, drawn_a), (value_b, drawn_b) = (resampled_mean(side, mos, index, measure, how) for side in (a, b))
+    low, high = possible(measure)
+    found = interval(value_b - value_a, drawn_b - drawn_a, index, how, (low - high, high - low))
     return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
 
 
-def farthest(measure: str) -> tuple[float, float]:
-    """Return the lowest and the highest possible difference of two values of a measure."""
-    low, high = possible(measure)
-    return low - high, high - low
+def resampled_mean(
+    predictions: Sequence[ArrayLike], mos: ArrayLike, index: NDArray[np.int64], measure: str, how: Resampling
+) -> tuple[float, Floats]:
+    """Return the mean of a measure over several models of the same images: on all images, and in each resample (r,).
+
+    Args:
+        predictions: of each model, float (n,).
+        mos, measure, how: as for ``paired_difference``.
+        index: the group of each image.
+    """
+    over = measure_over(measure)
+    sides = [paired(side, mos) for side in predictions]
+    value = float(np.mean([getattr(measures, measure)(x, y) for x, y in sides]))
+    drawn = [np.mean([over(x, y, counts) for x, y in sides], axis=0) for counts in draw_counts(index, how)]
+    return value, np.concatenate(drawn)
 
 
 def difference_of(

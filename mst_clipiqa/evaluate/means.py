@@ -40,6 +40,7 @@ from mst_clipiqa.evaluate.resampling import (
     DEFAULT,
     Interval,
     Resampling,
+    binomial_ends,
     draw_counts,
     full_spread,
     group_count,
@@ -110,10 +111,8 @@ def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how
     index, value = group_index(groups, len(x)), float(x.mean())
     if group_count(index) < 2:
         return _unknown(value, index, how)
-    size, tail = max(_independent(x, index, how), 1 / _ROUND), (1 - how.level) / 2
-    hits = value * size
-    low = float(scipy.special.betaincinv(hits, size - hits + 1, tail)) if value > 0 else 0.0
-    high = float(scipy.special.betaincinv(hits + 1, size - hits, 1 - tail)) if value < 1 else 1.0
+    size = max(_independent(x, index, how), 1 / _ROUND)
+    low, high = binomial_ends(value * size, size - value * size, how)
     low, high = math.floor(low * _ROUND) / _ROUND, math.ceil(high * _ROUND) / _ROUND
     return Interval(value, low, high, how.level, 0, group_count(index))
 

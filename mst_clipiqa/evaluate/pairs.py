@@ -6,7 +6,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts are imported when used
 from numpy.typing import ArrayLike
 
 from mst_clipiqa.evaluate.measures import Floats, paired
@@ -14,6 +13,7 @@ from mst_clipiqa.evaluate.resampling import (
     DEFAULT,
     ROUNDING,
     Resampling,
+    binomial_ends,
     draw_counts,
     group_count,
     group_index,
@@ -122,7 +122,5 @@ def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling, wh
     found = interval(value, values, index, how, (0.0, 1.0))
     low, high = found.low, found.high
     if found.undefined is None and np.ptp(values) < ROUNDING:  # no resample differs, which says nothing of new prompts
-        right, wrong, tail = value * len(pairs), (1 - value) * len(pairs), (1 - how.level) / 2
-        low = float(scipy.special.betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
-        high = float(scipy.special.betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
+        low, high = binomial_ends(value * len(pairs), (1 - value) * len(pairs), how)
     return PairAccuracy(found.value, low, high, int(pairs.sum()), len(pairs), threshold, found.undefined)

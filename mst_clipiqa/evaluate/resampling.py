@@ -135,6 +135,14 @@ def normal(how: Resampling) -> float:
     return float(scipy.special.ndtri((1 + how.level) / 2))
 
 
+def binomial_ends(hits: float, misses: float, how: Resampling) -> tuple[float, float]:
+    """Return the exact interval of a share of independent trials, of which so many are hits; neither needs be whole."""
+    tail = (1 - how.level) / 2
+    low = float(scipy.special.betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
+    high = float(scipy.special.betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
+    return low, high
+
+
 def full_spread(index: NDArray[np.int64]) -> float:
     """Return by what resampled values must be further apart for their variance to be that of the value."""
     return math.sqrt(group_count(index) / max(group_count(index) - 1, 1))

@@ -6,12 +6,22 @@ import dataclasses
 from collections.abc import Sequence
 from threading import Lock
 
+import torch
+from torch import Tensor, nn
+
 from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
 from mst_clipiqa.encoders.threads import on_one_core
 from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
 
 _IN_MEMORY = 512  # prompts; the oldest go first
 _CHUNK = 64  # prompts looked up and written together
+
+
+def padded(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor]:
+    """Return token states, float32 (prompts, L, D), padded with zeros, and their mask, True for real tokens."""
+    tokens = nn.utils.rnn.pad_sequence([prompt.tokens for prompt in prompts], batch_first=True)
+    lengths = torch.tensor([len(prompt.tokens) for prompt in prompts])
+    return tokens, torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)
 
 
 class PromptEncoder:

@@ -41,6 +41,8 @@ _STARTS = (
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _SAVE = "save it as PNG or JPEG"
+_SAVE_FRAME = "save a frame as PNG or JPEG"
+_RAW = ("a raw photograph", "develop it and save it as PNG or JPEG")
 # Other kinds of files that people name like images, in lower case; the message names the first that fits.
 _FOREIGN = (
     (b"%pdf", "a PDF document", _SAVE),
@@ -66,12 +68,12 @@ _FOREIGN = (
     (b"qoif", "a QOI image", _SAVE),
     (b"gimp xcf", "a GIMP document", _SAVE),
     *((b"p%d" % n + blank, "a PPM, PGM or PBM image", _SAVE) for n in range(1, 8) for blank in (b" ", b"\n", b"\r")),
-    *((start, "a raw photograph", "develop it and save it as PNG or JPEG") for start in (b"iiro", b"iirs", b"iiu\0")),
-    (b"fujifilmccd-raw", "a raw photograph", "develop it and save it as PNG or JPEG"),
+    *((start, *_RAW) for start in (b"iiro", b"iirs", b"iiu\0")),
+    (b"fujifilmccd-raw", *_RAW),
     (b"\x93numpy", "a NumPy array", _SAVE),
     (b"\0\0\1\0", "an icon", _SAVE),
     (b"%!ps", "a PostScript document", _SAVE),
-    (b"\x1a\x45\xdf\xa3", "a video", "save a frame as PNG or JPEG"),
+    (b"\x1a\x45\xdf\xa3", "a video", _SAVE_FRAME),
     (b"pk\3\4", "a zip archive", "unpack it"),
     (b"\x1f\x8b", "a gzip archive", "unpack it"),
     (b"rar!", "a RAR archive", "unpack it"),
@@ -121,13 +123,11 @@ def parser_of(kind: str) -> type[ImageFile.ImageFile]:
 def _looks_like(head: bytes) -> tuple[str, str]:
     """Return what the first bytes of a file look like, and what to do about it."""
     if head[4:8] == b"ftyp":
-        if head[8:11] == b"crx":
-            return "a raw photograph", "develop it and save it as PNG or JPEG"
-        return "a video", "save a frame as PNG or JPEG"
+        return _RAW if head[8:11] == b"crx" else ("a video", _SAVE_FRAME)
     if head.startswith(b"RIFF"):
-        return "a video or sound", "save a frame as PNG or JPEG"
+        return "a video or sound", _SAVE_FRAME
     if _is_canon_raw(head):
-        return "a raw photograph", "develop it and save it as PNG or JPEG"
+        return _RAW
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower() or head
     found = next(((name, hint) for magic, name, hint in _FOREIGN if start.startswith(magic)), None)
     return found or ("bytes that are none of these", _SAVE)

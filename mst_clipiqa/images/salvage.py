@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 from mst_clipiqa.images.texts import inflate, png_chunks
 
-_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _MOST_PROFILE = 2**20  # bytes that Pillow inflates
 _ALPHA = {0: 2, 2: 6}  # length of tRNS by colour type; with a palette up to 256
 _FIXED = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}
@@ -36,14 +35,11 @@ def without_metadata(kind: str, file: BinaryIO) -> tuple[bytes, list[str]] | Non
 def _png(file: BinaryIO) -> tuple[bytes, list[str]] | None:
     kept, lost, dropped, colour_type = [file.read(8)], [], False, -1
     for name, length in png_chunks(file):
-        if name[0] & 32 and not _is_useful(name, length):  # a small first letter: not needed for the pixels
-            dropped = True
-            lost += [name.decode("latin-1")] if name in (b"iCCP", b"tRNS") else []
-            continue
-        data = file.read(length + 4)
+        is_needed = not name[0] & 32  # a small first letter: not for the pixels
+        data = file.read(length + 4) if is_needed or _is_useful(name, length) else b""
         if name == b"IHDR" and length >= 13:
             colour_type = data[9]
-        if name in _PIXELS or not name[0] & 32 or _is_good(name, data, colour_type):
+        if is_needed or _is_good(name, data, colour_type):
             kept.append(struct.pack(">I4s", length, name) + data)
         else:
             dropped = True

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from mst_clipiqa.errors import ImageError
-from mst_clipiqa.inputs.generation import generation_of_text, read_generation
+from mst_clipiqa.inputs.generation import generation_if_any, generation_of_text
 from mst_clipiqa.tables.stored import FileInFile
 
 PROMPT_SOURCES = ("metadata", "sidecar", "name", "folder")
@@ -32,10 +31,7 @@ def prompt_finder(source: str) -> Callable[[str], str | None]:
 
 def in_metadata_of(source: str | FileInFile) -> str | None:
     """Return the prompt that an image file itself holds, or None."""
-    try:
-        found = read_generation(source)
-    except ImageError:  # the same happens when it is opened to be scored, and becomes its reason
-        return None
+    found = generation_if_any(source)
     return found.prompt if found else None
 
 

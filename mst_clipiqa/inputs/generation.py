@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mst_clipiqa.errors import ImageError
 from mst_clipiqa.inputs.comfyui import from_graph
 from mst_clipiqa.inputs.generation_fields import (
     FIELD_NAMES,
@@ -52,6 +53,14 @@ def read_generation(source: File) -> Generation | None:
     if found is None and (hidden := alpha_text(source)):
         texts, found = {"alpha channel": hidden}, generation_of_text(hidden)
     return None if found is None else dataclasses.replace(found, raw=texts)
+
+
+def generation_if_any(source: File | None) -> Generation | None:
+    """Return what ``read_generation`` does; None if there is no file or it cannot be read: scoring it says why."""
+    try:
+        return None if source is None else read_generation(source)
+    except ImageError:
+        return None
 
 
 def generation_of_text(text: str) -> Generation | None:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from mst_clipiqa.analysis.compare import TARGETS, longer_arm
 from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.analysis.rows import Row, column_names, file_of, number, prompt_of, split_failed, text
-from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.report.overview import ReportTable, Values, overview
 from mst_clipiqa.tables.cells import csv_cell, rounded

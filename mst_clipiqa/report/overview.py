@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 from mst_clipiqa.analysis.rows import Row, number, prompt_of, text
-from mst_clipiqa.analysis.unfamiliar import is_unfamiliar
+from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.evaluate.means import mean_interval
 from mst_clipiqa.evaluate.resampling import Resampling
 

@@ -15,7 +15,7 @@ from mst_clipiqa.errors import ImageError, UsageError, nearest, shown
 from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.options import OpenOptions
-from mst_clipiqa.inputs.generation import read_generation
+from mst_clipiqa.inputs.generation import generation_if_any
 from mst_clipiqa.scoring.resume import stamp_of
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -127,10 +127,7 @@ class Controls:
             case None:
                 return self.sources.negative
             case "metadata":
-                try:
-                    found = None if image is None or isinstance(image, Failed) else read_generation(image)
-                except ImageError:
-                    found = None
+                found = None if isinstance(image, Failed) else generation_if_any(image)
                 return found.negative_prompt if found else None
             case column:
                 cell = more.get(column)

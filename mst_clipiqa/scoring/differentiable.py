@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.errors import ImageError, PromptError, UsageError
 from mst_clipiqa.features.cache import EncodedPrompt
+from mst_clipiqa.features.prompt_encoder import padded
 from mst_clipiqa.images.modes import check_dense, check_ends
 from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
@@ -89,10 +90,8 @@ class DifferentiableTarget(nn.Module):
             embeddings = torch.stack([cast(Tensor, prompt.embedding) for prompt in read]).to(z)
             cosine: Tensor = (F.normalize(z, dim=-1) * F.normalize(embeddings, dim=-1)).sum(dim=1)
             return cosine
-        lengths = [torch.ones(len(prompt.tokens), dtype=torch.bool) for prompt in read]
-        mask = nn.utils.rnn.pad_sequence(lengths, batch_first=True).to(f_c.device)
-        tokens = nn.utils.rnn.pad_sequence([prompt.tokens for prompt in read], batch_first=True).to(f_c)
-        return self._native(self.part(f_c, f_f, Text(tokens=tokens, mask=mask)).q)
+        tokens, mask = padded(read)
+        return self._native(self.part(f_c, f_f, Text(tokens=tokens.to(f_c), mask=mask.to(f_c.device))).q)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return f_c (N, D) and f_f (N, D_f) of images (N, 3, H, W) in [0, 1]."""

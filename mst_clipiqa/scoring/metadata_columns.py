@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mst_clipiqa.errors import ImageError
 from mst_clipiqa.inputs.expand import Item
-from mst_clipiqa.inputs.generation import read_generation
+from mst_clipiqa.inputs.generation import generation_if_any
 from mst_clipiqa.tables.cells import Cell
 
 METADATA_COLUMNS: dict[str, type] = {
@@ -22,10 +21,7 @@ _LARGEST_SEED = 2**63 - 1  # that a table can hold; of larger ones the cell is e
 
 def metadata_row(item: Item) -> dict[str, Cell]:
     """Return the cells of an item's file; empty ones if it says nothing or cannot be read."""
-    try:
-        found = None if item.source is None else read_generation(item.source)
-    except ImageError:
-        found = None
+    found = generation_if_any(item.source)
     if found is None:
         return dict.fromkeys(METADATA_COLUMNS)
     return {

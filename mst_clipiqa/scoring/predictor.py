@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.threads import on_one_core
 from mst_clipiqa.errors import ModelError
-from mst_clipiqa.evaluate import UNFAMILIAR
+from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
-from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded
 from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot
 from mst_clipiqa.model.templates import TEMPLATES
@@ -122,8 +122,8 @@ class Predictor:
             elif self.reads_prompts and one is None and prompt is not None:
                 found.append(self.failed("prompt", EMPTY_PROMPT))
             else:
-                reasons = (self._note(one, read[i][1]), _caution(heads.familiarity[i]))
-                found.append(self._score(heads, i, "; ".join(filter(None, reasons))))
+                caution = UNLIKE_TRAINING if is_unfamiliar(heads.familiarity[i]) else ""
+                found.append(self._score(heads, i, "; ".join(filter(None, (self._note(one, read[i][1]), caution)))))
         return found
 
     def _computed(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> _Heads:
@@ -168,7 +168,7 @@ class Predictor:
             intervals={name: ends for name, t in targets.items() if (ends := _interval(values[name], t, excess))},
             ranges=self.ranges,
             levels=heads.levels[row],
-            calibrated=all(t.calibrated for t in targets.values()),
+            calibrated=self.config.calibrated,
         )
 
     @torch.inference_mode()
@@ -208,10 +208,8 @@ class Predictor:
                 out: Output = self._parts[name](f_c, f_f, Text(templates=self.templates.double()))
                 return out
             case "prompt":
-                given = [p for p in prompts if p is not None]
-                mask = nn.utils.rnn.pad_sequence([torch.ones(len(p.tokens), dtype=torch.bool) for p in given], True)
-                tokens = nn.utils.rnn.pad_sequence([p.tokens for p in given], True).double()
-                out = self._parts[name](f_c, f_f, Text(tokens=tokens, mask=mask))
+                tokens, mask = padded([p for p in prompts if p is not None])
+                out = self._parts[name](f_c, f_f, Text(tokens=tokens.double(), mask=mask))
                 return out
             case "similarity":
                 part = zero_shot(self.encoders.dim, self.encoders.dim_fine).double()
@@ -258,10 +256,6 @@ def _scored(target: Target, prompts: Sequence[EncodedPrompt | None]) -> list[int
     return [i for i, one in enumerate(prompts) if target.head == "template" or (one and one.in_vocabulary)]
 
 
-def _caution(familiarity: float | None) -> str:
-    return UNLIKE_TRAINING if familiarity is not None and familiarity < UNFAMILIAR else ""
-
-
 def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
     """Return the model that needs no training: quality from templates, correspondence as CLIP similarity.
 
@@ -273,8 +267,8 @@ def zero_shot_model(encoders: EncoderPair) -> TrainedModel:
         "correspondence": Target("similarity", -1.0, 1.0, calibrated=False),
     }
     part = zero_shot(encoders.dim, encoders.dim_fine)
-    reference = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
-    config = ModelConfig(f"zero-shot:{encoders.source} (uncalibrated)", reference, targets, encoders.view)
+    name = f"zero-shot:{encoders.source} (uncalibrated)"
+    config = ModelConfig(name, EncoderRef.of(encoders), targets, encoders.view)
     return TrainedModel(config, {"quality": part}, sha256=encoders.sha256)
 
 

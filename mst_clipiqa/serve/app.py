@@ -172,13 +172,13 @@ def _add_operations(app: FastAPI, server: Server) -> None:
 
 
 def _add_page(app: FastAPI, server: Server) -> None:
-    limits, config = server.settings.limits, server.scorer.model.config
+    limits, predictor = server.settings.limits, server.scorer.predictor
     info = {
         "version": __version__,
-        "model": server.scorer.predictor.name,
-        "ranges": server.scorer.ranges,
-        "reads_prompts": any(target.head != "template" for target in config.targets.values()),
-        "calibrated": all(target.calibrated for target in config.targets.values()),
+        "model": predictor.name,
+        "ranges": predictor.ranges,
+        "reads_prompts": predictor.reads_prompts,
+        "calibrated": predictor.config.calibrated,
         "limits": {
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,

@@ -10,17 +10,13 @@ from typing import Any, BinaryIO
 
 from mst_clipiqa.errors import DataError, need, shown
 from mst_clipiqa.tables.cells import AsWritten, Cell, csv_cell, utf8
+from mst_clipiqa.tables.lines import check_once
 
 ROW_GROUP = 10_000
 """Rows per row group, which is what is held in memory at once."""
 
 RUN_MANIFEST = "_manifest.json"
 """In the folder of a table's parts; readers of partitioned Parquet ignore names that begin with an underscore."""
-
-
-def require() -> None:
-    """Raise a UsageError if pyarrow is not installed."""
-    pyarrow()
 
 
 def kinds(columns: Sequence[str], wanted: Mapping[str, type], rows: Iterable[Sequence[Cell]]) -> dict[str, type]:
@@ -125,14 +121,8 @@ def opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def check_names(schema: Any, path: Path) -> None:
-    """Raise a DataError if two columns have one name."""
-    if len(set(schema.names)) < len(schema.names):
-        raise DataError(f"Expected each column once in {shown(path)}, got {schema.names}: rename one.")
-
-
 def _check(schema: Any, path: Path) -> None:
-    check_names(schema, path)
+    check_once(schema.names, path)
     for field in schema:
         if not is_plain(field.type):
             raise DataError(

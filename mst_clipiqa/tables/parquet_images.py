@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.tables.lines import check_once
 from mst_clipiqa.tables.names import FILE_COLUMNS
-from mst_clipiqa.tables.parquet import as_cell, check_names, is_plain, opened, pyarrow
+from mst_clipiqa.tables.parquet import as_cell, is_plain, opened, pyarrow
 
 MOST_IN_GROUP = 2 * 2**30
 """The most bytes of images in a row group, which is read at once."""
@@ -67,7 +68,7 @@ def image_column(path: Path) -> str | None:
         DataError: the file is not Parquet or cannot be read.
     """
     with opened(path) as file:
-        check_names(file.schema_arrow, path)
+        check_once(file.schema_arrow.names, path)
         found = [field.name for field in file.schema_arrow if _holds_bytes(field.type)]
     usual = {name: place for place, name in enumerate(FILE_COLUMNS)}
     return min(found, key=lambda name: usual.get(name.lower(), len(usual)), default=None)

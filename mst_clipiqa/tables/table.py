@@ -171,7 +171,7 @@ def _advice(error: OSError) -> str:
 def check_table_output(path: Path) -> None:
     """Raise a UsageError if no table can have this name, or if what writes it is not installed."""
     if suffix_of(path, UsageError) == ".parquet":
-        parquet.require()  # now, not after hours of work
+        parquet.pyarrow()  # missing now, not after hours of work
 
 
 def _convert(

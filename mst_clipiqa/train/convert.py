@@ -48,8 +48,7 @@ def convert(checkpoint: Path, encoders: CLIPPair, name: str, target: str = "qual
             expected = tuple(want[key].shape) if key in want else "nothing"
             raise ModelError(f"Expected {expected} at {key} in {checkpoint} for a {head} head, got {got}.")
     model.load_state_dict(trained)
-    reference = EncoderRef(encoders.source, encoders.sha256, encoders.dim)
-    config = ModelConfig(name, reference, {target: Target(head, 1.0, 5.0)}, encoders.view)
+    config = ModelConfig(name, EncoderRef.of(encoders), {target: Target(head, 1.0, 5.0)}, encoders.view)
     return TrainedModel(config, {target: model.float().eval().requires_grad_(False)})
 
 

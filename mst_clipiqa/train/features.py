@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mst_clipiqa.data import Record
 from mst_clipiqa.errors import DataError, counted
 from mst_clipiqa.features.cache import Encoded
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
-from mst_clipiqa.features.prompt_encoder import PromptEncoder
+from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded
 from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
@@ -199,12 +199,9 @@ def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[Pr
         )
     texts = list(dict.fromkeys(read))
     encoded = PromptEncoder(encoder.encoders, encoder.cache).encode(texts)
-    rows = [prompt.tokens for prompt in encoded]
-    tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    mask = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
     where = {text: i for i, text in enumerate(texts)}
     known = torch.tensor([prompt.in_vocabulary for prompt in encoded])
-    return PromptBank(tokens, mask, known), torch.tensor([where[words] for words in read])
+    return PromptBank(*padded(encoded), known), torch.tensor([where[words] for words in read])
 
 
 def rated_features(

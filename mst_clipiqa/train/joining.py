@@ -86,9 +86,7 @@ def joined(
     seen = trained_on([*job.usable.train, *job.usable.validation])
     if older is None:
         pair = encoder.encoders
-        fine = None if pair.dim_fine == pair.dim else pair.dim_fine
-        encoders = EncoderRef(pair.source, pair.sha256, pair.dim, fine)
-        config = ModelConfig(job.out.resolve().name, encoders, {job.target: target}, pair.view)
+        config = ModelConfig(job.out.resolve().name, EncoderRef.of(pair), {job.target: target}, pair.view)
         return TrainedModel(config, {job.target: part}, seen, reference=reference)
     config = dataclasses.replace(older.config, targets={**older.config.targets, job.target: target})
     parts = {**older.parts, job.target: part}

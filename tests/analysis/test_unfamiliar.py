@@ -10,11 +10,11 @@ from mst_clipiqa.analysis.compare import compare_rows, compare_scores
 from mst_clipiqa.analysis.unfamiliar import (
     Unfamiliar,
     count_unfamiliar,
-    is_unfamiliar,
     say_many_unfamiliar,
     say_unfamiliar,
 )
 from mst_clipiqa.errors import DataError
+from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.scoring.score import Score
 
 

@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mst_clipiqa.benchmark.compare_results import compare_results, interval_over
-from mst_clipiqa.benchmark.over_prompts import difference_over_prompts, interval_over_prompts, unit_of
+from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import Resampling, bootstrap, paired_difference, srcc
+from mst_clipiqa.evaluate.comparison import difference_over_prompts
 
 FEW = Resampling(resamples=200)
 HEADS = ("template", "template")
@@ -79,7 +80,7 @@ def test_equal_encoders_are_seldom_told_apart_on_another_set() -> None:
     for seed in range(60):
         world = World(seed)
         a, b = world.predictions(), world.predictions()
-        told += difference_over_prompts(a, b, world.mos, world.groups, FEW).better is not None
+        told += difference_over_prompts(a, b, world.mos, world.groups, how=FEW).better is not None
     assert told <= 9  # 5 % of 60 are 3; intervals over splits told nearly all apart
 
 

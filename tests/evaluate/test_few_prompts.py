@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mst_clipiqa.benchmark.over_prompts import difference_over_prompts, interval_over_prompts
+from mst_clipiqa.benchmark.over_prompts import interval_over_prompts
 from mst_clipiqa.evaluate import bootstrap, pair_accuracy, paired_difference
+from mst_clipiqa.evaluate.comparison import difference_over_prompts
 from mst_clipiqa.evaluate.resampling import Resampling, widened
 
 FACTOR = 2**0.5 * 12.7062 / 1.95996
@@ -82,6 +83,6 @@ def test_of_two_equal_predictors_none_is_better_more_often_than_it_says(prompts:
         if compare == "one":
             found = paired_difference(a, b, mos, groups, how=how)
         else:
-            found = difference_over_prompts([a], [b], mos, [str(one) for one in groups], how)
+            found = difference_over_prompts([a], [b], mos, [str(one) for one in groups], how=how)
         named += found.better is not None
     assert named / runs < 0.075

@@ -34,15 +34,16 @@ control_options = stack(
 
 def controls_of(flags: Mapping[str, Any], scorer: Scorer, items: Inputs, paths: Sequence[str]) -> Controls | None:
     """Return what the flags ask of each image; None if they ask nothing."""
-    if all(flags[name] is None for name in CONTROL_FLAGS):
-        return None
     from mst_clipiqa.scoring.controls import Controls
 
-    return Controls(scorer, sources_of(flags, paths), items.columns)
+    sources = sources_of(flags, paths)
+    return None if sources is None else Controls(scorer, sources, items.columns)
 
 
-def sources_of(flags: Mapping[str, Any], paths: Sequence[str]) -> ControlSources:
-    """Return where the flags say that controls come from."""
+def sources_of(flags: Mapping[str, Any], paths: Sequence[str]) -> ControlSources | None:
+    """Return where the flags say that controls come from; None if they ask nothing."""
+    if all(flags[name] is None for name in CONTROL_FLAGS):
+        return None
     from mst_clipiqa.scoring.controls import ControlSources
 
     named = [Path(path) for path in (*paths, flags["prompts"]) if path not in (None, "-")]

@@ -179,6 +179,11 @@ model_options = stack(
 )
 
 
+range_option = click.option(
+    "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale, such as 1 5."
+)
+
+
 def list_columns(flags: Mapping[str, Any]) -> ListColumns:
     """Return which columns hold files and prompts; ``flags`` has the values of ``list_options``."""
     return ListColumns(flags["file_column"], flags["prompt_column"])
@@ -205,19 +210,22 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
 
         cache = open_cache(how["cache"]) if "cache" in how else None
         scorer = Scorer.load(how["model"], score_options(how, cache))
-    if not all(target.calibrated for target in scorer.model.config.targets.values()):
+    if not scorer.model.config.calibrated:
         click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
     return scorer
 
 
 def score_options(how: Mapping[str, Any], cache: Cache | None = None) -> ScoreOptions:
-    """Return a cache and the other fields of ``ScoreOptions`` that are among flags."""
+    """Return a cache and the other fields of ``ScoreOptions`` that are among flags; of all frames, each is an image."""
     import dataclasses
 
     from mst_clipiqa.scoring.loading import ScoreOptions
 
     named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys() - {"cache"}
-    return ScoreOptions(**{name: how[name] for name in named}, cache=cache)
+    values = {name: how[name] for name in named}
+    if values.get("frame") == "all":
+        values["frame"] = "first"
+    return ScoreOptions(**values, cache=cache)
 
 
 def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:

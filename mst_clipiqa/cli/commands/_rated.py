@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, stack
+from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, range_option, stack
 from mst_clipiqa.data import RatedSet, load
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.train.recipe import RECIPES, Recipe
@@ -18,12 +18,7 @@ def _data_options(*, required: bool) -> Callable[[Any], Any]:
     return stack(
         click.option("--data", required=required, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
         click.option("--root", required=required, type=FILE_OR_FOLDER, help="Folder of labels and images."),
-        click.option(
-            "--range",
-            "score_range",
-            type=(float, float),
-            help="Lowest and highest value of your rating scale, such as 1 5.",
-        ),
+        range_option,
         click.option("--allow-missing", is_flag=True, help="Continue without missing images."),
     )
 

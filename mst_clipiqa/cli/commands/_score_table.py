@@ -150,7 +150,7 @@ def _below(
     hidden = [for_screen(name) for name in (rows[0] if rows else ()) if name not in heads.keys() | columns(scorer)]
     if hidden and not output:
         yield f"Not shown: {', '.join(hidden)}; {where} all columns."
-    uncalibrated = "" if all(t.calibrated for t in scorer.model.config.targets.values()) else "; uncalibrated"
+    uncalibrated = "" if scorer.model.config.calibrated else "; uncalibrated"
     lower = ", except for negative_match" if "negative_match" in heads else ""
     yield f"Model {scorer.predictor.name}; higher is better{lower}{uncalibrated}."
 

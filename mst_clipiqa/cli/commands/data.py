@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mst_clipiqa.cli.commands._options import range_option
 from mst_clipiqa.data import load
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.data.loading import find_images
@@ -28,9 +29,7 @@ def command() -> None:
 @click.option(
     "--root", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of labels and images."
 )
-@click.option(
-    "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale, such as 1 5."
-)
+@range_option
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 def check(name: str, root: Path, score_range: tuple[float, float] | None, as_json: bool) -> int:
     """Check the rated set NAME in a folder.

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.analysis.read import read_scores
-from mst_clipiqa.cli.commands._options import FILE, FILE_OR_FOLDER, encoding_options, granularity_option, load_scorer
+from mst_clipiqa.cli.commands._options import (
+    FILE,
+    FILE_OR_FOLDER,
+    encoding_options,
+    granularity_option,
+    load_scorer,
+    range_option,
+)
 from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
@@ -34,9 +41,7 @@ if TYPE_CHECKING:
 @click.option("--data", help="Rated set; with LABELS, the default is csv.")
 @click.option("--root", type=FILE_OR_FOLDER, help="Folder of that set.")
 @click.option("--pairs", type=FILE, help="Table of preferences to compare scores with, as for train.")
-@click.option(
-    "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale, such as 1 5."
-)
+@range_option
 @click.option("--split", "part", default="test", show_default=True, help="Part: test, validation, train or all.")
 @click.option("--allow-missing", is_flag=True, help="Continue without missing images.")
 @click.option("--fail-on-contamination", is_flag=True, help="Exit 1 if the model had seen any image or prompt.")

@@ -91,7 +91,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
         return _say_finished(output)
     replaced = output is not None and output.exists()
     items = expand(paths, **listing_of(flags))
-    scorer = load_scorer(flags | {"frame": "first" if flags["frame"] == "all" else flags["frame"]})
+    scorer = load_scorer(flags)
     # Imported here, as it imports torch: load_scorer does so faster.
     from mst_clipiqa.scoring.score_rows import FurtherColumns, columns
 

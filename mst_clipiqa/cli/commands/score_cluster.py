@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, sources_of
+from mst_clipiqa.cli.commands._controls import control_options, sources_of
 from mst_clipiqa.cli.commands._options import (
     FILE,
     FOLDER,
@@ -82,17 +82,16 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     from mst_clipiqa.distribute.worker import Work
 
     folder = _output_folder([given, flags["prompts"]], output)
-    all_frames = flags["frame"] == "all"
     work = Work(
         str(folder),
         flags["model"],
-        score_options(flags | {"frame": "first" if all_frames else flags["frame"]}),
+        score_options(flags),
         threads=flags["threads"],
         cache=None if flags["cache"] is None else str(flags["cache"].absolute()),
         intervals=flags["intervals"],
-        controls=None if all(flags[name] is None for name in CONTROL_FLAGS) else sources_of(flags, [given]),
+        controls=sources_of(flags, [given]),
     )
-    listing = Listing(**listing_of(flags), each_frame=all_frames)
+    listing = Listing(**listing_of(flags), each_frame=flags["frame"] == "all")
     job = ClusterJob(
         given,
         folder,

@@ -194,10 +194,6 @@ class MiniPair:
         ids, mask, truncated = padded(rows, prompts, self.text.config.length, pad=0, keep_last=True)
         return ids.to(self.device), mask.to(self.device), truncated
 
-    def is_in_vocabulary(self, prompt: str) -> bool:
-        """Return whether a prompt is English, and at least half of its content words, and one, are in vocabulary."""
-        return self.encode_prompts([prompt]).in_vocabulary[0]
-
 
 def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
     """Return the encoders of a folder, on the CPU in float32.
