@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def lite0(config: TowerConfig) -> Tower:
 
 def folded_state(name: str) -> dict[str, Tensor]:
     """Return the weights of "lite0" or "lite2" under the names of a tower, batch norm folded."""
-    state, out = torch.load(_file(*_NETWORKS[name]), weights_only=True), {}
+    state, out = _state(name), dict[str, Tensor]()
     for theirs, ours, norm in _layers(state):
         gain = _gain(state, norm)
         out[f"{ours}.weight"] = state[f"{theirs}.weight"] * gain.view(-1, 1, 1, 1)
@@ -59,9 +60,16 @@ def folded_state(name: str) -> dict[str, Tensor]:
     return out
 
 
+@cache
+def _state(name: str) -> dict[str, Tensor]:
+    """Return the weights as they are in the package; nobody changes them."""
+    state: dict[str, Tensor] = torch.load(_file(*_NETWORKS[name]), weights_only=True)
+    return state
+
+
 def lite0_gains() -> Gains:
     """Return the gains that ``lite0`` folded into its convolutions."""
-    state = torch.load(_file(*_NETWORKS["lite0"]), weights_only=True)
+    state = _state("lite0")
     names = [f"_blocks.{i}." for i in range(BLOCKS)]
     expands = [_gain(state, f"{b}_bn0") if f"{b}_bn0.weight" in state else torch.ones(1) for b in names]
     blocks = [(e, _gain(state, f"{b}_bn1"), _gain(state, f"{b}_bn2")) for e, b in zip(expands, names, strict=True)]

@@ -48,7 +48,7 @@ def draw(folder: Path, count: int) -> None:
     (folder / "metadata.csv").write_text("file_name,prompt\n" + "".join(lines))
 
 
-def start(folder: Path, output: Path) -> int:
+def start(folder: Path, output: Path, model: str) -> int:
     """Score a folder in a fork of this process; returns its id."""
     child = os.fork()
     if child:
@@ -58,6 +58,7 @@ def start(folder: Path, output: Path) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         args = ["score", str(folder), "-o", str(output), "--resume", "--batch-size", "4", "--quiet", "--device", "cpu"]
+        args += ["--model", model]
         cli.group(args, prog_name="mst-clipiqa")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 70
@@ -95,18 +96,18 @@ def check(status: int) -> None:
         raise SystemExit(f"Expected a run to end with 1, got {os.waitstatus_to_exitcode(status)}.")
 
 
-def trial(root: Path, kind: str, kills: int, dice: random.Random) -> dict[str, object]:
+def trial(root: Path, kind: str, kills: int, model: str, dice: random.Random) -> dict[str, object]:
     """Kill runs in rounds, each of them until its table is done and compared; returns what happened."""
     whole, output = root / f"whole.{kind}", root / f"killed.{kind}"
-    _, most = watch(start(root / "images", whole), whole, float("inf"), dice)
+    _, most = watch(start(root / "images", whole, model), whole, float("inf"), dice)
     shares: list[float] = []
     rounds, equal = 0, True
     while len(shares) < kills:
         output.unlink(missing_ok=True)
         for share in moments(min(_A_ROUND, kills - len(shares)), dice, is_sorted=rounds % 2 == 0):
-            if watch(start(root / "images", output), output, share * most, dice)[0]:
+            if watch(start(root / "images", output, model), output, share * most, dice)[0]:
                 shares.append(round(share, 3))
-        while watch(start(root / "images", output), output, float("inf"), dice)[0]:
+        while watch(start(root / "images", output, model), output, float("inf"), dice)[0]:
             pass
         rounds += 1
         equal &= output.read_bytes() == whole.read_bytes() and not list(root.glob("killed.*.part*"))
@@ -124,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="kills per format")
     parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--model", default="mini")
     parser.add_argument("--formats", nargs="+", default=["csv", "jsonl", "parquet"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="working folder; a temporary one by default")
@@ -133,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw(root / "images", args.images)
         equal = True
         for kind in args.formats:
-            result = trial(root, kind, args.kills, random.Random(args.seed))
+            result = trial(root, kind, args.kills, args.model, random.Random(args.seed))
             print(json.dumps(result), flush=True)
             equal &= bool(result["equal"])
     finally:

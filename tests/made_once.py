@@ -1,9 +1,13 @@
-"""What loading mini takes longest over, kept by its content: hundreds of tests load it in one process."""
+"""What takes long and hundreds of tests repeat in one process, kept by its content: parts of mini, and curves."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,16 +15,18 @@ from torch import Tensor, nn
 
 from mst_clipiqa.encoders.mini import int8, pair
 from mst_clipiqa.encoders.mini.checks import check_tokenizer
+from mst_clipiqa.train import build, curves
+from mst_clipiqa.train.checkpoint import Epoch
 
 _CONVOLUTIONS = 512  # mini has a hundred; tests have others
 
 
 def make_once(patch: pytest.MonkeyPatch) -> None:
-    """Share tokenizers of equal files, and convolutions in 8 bits of equal weights: neither is changed after."""
+    """Share tokenizers of equal files, convolutions in 8 bits of equal weights, and curves of histories alike."""
     patch.setattr(pair, "_tokenizer", lru_cache(8)(pair._tokenizer))
     patch.setattr(pair, "check_tokenizer", lru_cache(8)(check_tokenizer))
     made: dict[Any, Any] = {}
-    build = int8._Int8Convolution
+    new = int8._Int8Convolution
 
     def convolution(layer: nn.Conv2d, *how: Any) -> Any:
         geometry = layer.stride, layer.padding, layer.dilation, layer.groups
@@ -28,10 +34,27 @@ def make_once(patch: pytest.MonkeyPatch) -> None:
         if key not in made:
             if len(made) >= _CONVOLUTIONS:
                 made.clear()
-            made[key] = build(layer, *how)
+            made[key] = new(layer, *how)
         return made[key]
 
     patch.setattr(int8, "_Int8Convolution", convolution)
+    patch.setattr(build, "draw_history", _drawn_once())
+
+
+def _drawn_once() -> Any:
+    """Draw one history of a kind: rates, epochs and title are equal, and the same numbers are missing or not finite."""
+    drawn: dict[Any, bytes] = {}
+
+    def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
+        numbers = (dataclasses.astuple(line) for line in history)
+        odd = tuple(tuple(n if n is None or not math.isfinite(n) else 0 for n in line) for line in numbers)
+        key = (title, str(odd), *((line.learning_rate, line.epoch) for line in history))
+        if key not in drawn:
+            curves.draw_history(history, title, path)
+            drawn[key] = path.read_bytes()
+        path.write_bytes(drawn[key])
+
+    return draw_history
 
 
 def _digest(weight: Tensor | None) -> Any:

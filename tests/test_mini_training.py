@@ -161,7 +161,7 @@ def toy() -> tuple[Rated, Prepared, Prompts]:
             values = torch.from_numpy(rng.standard_normal((*shape, 40)).astype(np.float32))
             return values.to(torch.bfloat16).view(torch.int16).numpy()
 
-        return Maps(bf16(count, 8, 8), bf16(count, 9, 4, 4))
+        return Maps(bf16(count, 8, 8), bf16(count, 3, 4, 4))
 
     rated = Rated(
         names=[f"{i}.jpg" for i in range(n)],

@@ -20,7 +20,7 @@ def check_drawing() -> None:
 
 def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
     """Plot loss and agreement on the validation part over epochs, one line per learning rate."""
-    figure = _figure(9, 3.6)
+    figure = _figure(9, 3.6, left=0.08, right=0.98, bottom=0.14, top=0.91, wspace=0.27)
     left, right = figure.subplots(1, 2)
     for rate in dict.fromkeys(line.learning_rate for line in history):
         lines = [line for line in history if line.learning_rate == rate]
@@ -47,7 +47,7 @@ def _agreement(history: Sequence[Epoch]) -> str:
 
 def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str, path: Path) -> None:
     """Plot predicted scores against human ratings."""
-    figure = _figure(4.6, 4.4)
+    figure = _figure(4.6, 4.4, left=0.15, right=0.97, bottom=0.12, top=0.92)
     axes = figure.subplots()
     axes.scatter(predicted, mos, s=6, alpha=0.4, linewidths=0)
     low, high = min(*predicted, *mos), max(*predicted, *mos)
@@ -56,6 +56,8 @@ def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str, p
     figure.savefig(path, dpi=100)
 
 
-def _figure(width: float, height: float) -> Any:
-    figure = need("matplotlib.figure", extra="train").Figure
-    return figure(figsize=(width, height), layout="constrained")
+def _figure(width: float, height: float, **margins: float) -> Any:
+    """Return a figure with margins as shares of its size; a layout that looks for them draws all of it once more."""
+    figure = need("matplotlib.figure", extra="train").Figure(figsize=(width, height))
+    figure.subplots_adjust(**margins)
+    return figure

@@ -347,8 +347,19 @@ def test_resume_needs_an_output_and_may_start_at_nothing(folder: Path, tmp_path:
     assert run(folder, tmp_path / "scores.csv", "--resume").exit_code == 1
 
 
-def test_sigkill_at_random_moments_of_the_real_command(tmp_path: Path) -> None:
-    flags = ["--kills", "3", "--images", "40", "--formats", "csv", "--folder", str(tmp_path)]
+def test_sigkill_at_random_moments_of_the_real_command(small_model: Path, tmp_path: Path) -> None:
+    flags = [
+        "--kills",
+        "3",
+        "--images",
+        "40",
+        "--formats",
+        "csv",
+        "--folder",
+        str(tmp_path),
+        "--model",
+        str(small_model),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "speed.kill_score", *flags]
     out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -182,7 +182,9 @@ def test_a_benchmark_refuses_a_target_with_too_few_ratings(rated: RatedSet, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_benchmark_refuses_another_set_with_too_few_ratings(rated: RatedSet, tmp_path: Path) -> None:
+def test_a_benchmark_refuses_another_set_with_too_few_ratings(
+    rated: RatedSet, small_encoders: Path, tmp_path: Path
+) -> None:
     for name, count in (("own", len(rated)), ("other", 1)):
         with (tmp_path / f"{name}.csv").open("w", newline="") as file:
             lines = csv.writer(file)
@@ -190,7 +192,8 @@ def test_a_benchmark_refuses_another_set_with_too_few_ratings(rated: RatedSet, t
             for i, r in enumerate(rated.records):
                 lines.writerow([r.file, r.prompt, 1 + i % 3, 2 if i < count else ""])
     flags = ["--root", str(tmp_path / "own.csv"), "--test-data", "csv", "--test-root", str(tmp_path / "other.csv")]
-    result = CliRunner().invoke(group, ["benchmark", "--data", "csv", *flags, "-o", str(tmp_path / "out"), "--quiet"])
+    flags += ["--encoders", str(small_encoders), "-o", str(tmp_path / "out"), "--quiet"]
+    result = CliRunner().invoke(group, ["benchmark", "--data", "csv", *flags])
     assert result.exit_code == 2
     assert "Expected at least 2 images with a rating of correspondence in csv, got 1: rate" in result.output
 
