@@ -7,7 +7,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,14 +44,13 @@ def _drawn_once() -> Any:
     """Draw one history of a kind: rates, epochs and title are equal, and the same numbers are missing or not finite."""
     drawn: dict[Any, bytes] = {}
 
-    def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
+    def draw_history(history: Sequence[Epoch], title: str) -> bytes:
         numbers = (dataclasses.astuple(line) for line in history)
         odd = tuple(tuple(n if n is None or not math.isfinite(n) else 0 for n in line) for line in numbers)
         key = (title, str(odd), *((line.learning_rate, line.epoch) for line in history))
         if key not in drawn:
-            curves.draw_history(history, title, path)
-            drawn[key] = path.read_bytes()
-        path.write_bytes(drawn[key])
+            drawn[key] = curves.draw_history(history, title)
+        return drawn[key]
 
     return draw_history
 

@@ -1,6 +1,7 @@
 """Many splits, heads and targets, compared with published results.
 
 runs.py            plan, features ............... -> one BenchmarkRun per target, head and split
+resuming.py        runs, one by one ............. -> a file, from which a stopped benchmark resumes
 coverage.py        residuals on the test part ... -> how often 90 % intervals contain the rating
 results.py         runs ......................... -> JSON, tables, comparisons
 over_prompts.py    predictions of splits that share their test images -> intervals over prompts

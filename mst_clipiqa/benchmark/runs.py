@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -90,6 +91,11 @@ class BenchmarkRun:
     mos: tuple[float, ...]
     predictions: tuple[float, ...]
 
+    @property
+    def key(self) -> RunKey:
+        """Return which run of a plan it is."""
+        return self.target, self.head, self.split
+
 
 @dataclass(frozen=True)
 class OtherSet:
@@ -110,21 +116,28 @@ class Bench:
     other: OtherSet | None = None
 
 
-def run_all(bench: Bench, processes: int = 1, advance: Callable[[int], None] = lambda _: None) -> list[BenchmarkRun]:
+def run_all(
+    bench: Bench,
+    processes: int = 1,
+    report: Callable[[BenchmarkRun], None] = lambda _: None,
+    done: Sequence[BenchmarkRun] = (),
+) -> list[BenchmarkRun]:
     """Run a plan: every target, head and split, in this order.
 
     Args:
         bench: plan and features.
         processes: runs at a time, each in a process of one thread; 1 stays in this process.
-        advance: called with 1 after each run.
+        report: called with each run when it is finished.
+        done: runs of an earlier process, which are not run again.
     """
     plan = bench.plan
-    jobs = list(product(plan.targets, plan.heads, range(plan.splits)))
-    runs = []
-    for run in _spread(bench, jobs, min(processes, len(jobs), _MOST_PROCESSES)):
-        runs.append(run)
-        advance(1)
-    return runs
+    jobs: list[RunKey] = list(product(plan.targets, plan.heads, range(plan.splits)))
+    runs = {run.key: run for run in done}
+    left = [job for job in jobs if job not in runs]
+    for run in _spread(bench, left, min(processes, len(left), _MOST_PROCESSES)):
+        runs[run.key] = run
+        report(run)
+    return [runs[job] for job in jobs]
 
 
 def _spread(bench: Bench, jobs: Sequence[RunKey], processes: int) -> Iterator[BenchmarkRun]:
@@ -145,8 +158,16 @@ _bench: list[Bench] = []  # the data of a worker process, sent once
 
 
 def _start_worker(bench: Bench) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _bench[:] = [bench]
+
+
+def _end_with_parent() -> None:
+    """End this worker if the benchmark is killed, as it would wait for the next job forever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(job: RunKey) -> BenchmarkRun:

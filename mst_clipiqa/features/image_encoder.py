@@ -19,7 +19,8 @@ from torch import Tensor
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.encoders.threads import batches_at_once, compute_with
-from mst_clipiqa.errors import ImageError, UsageError, check_count
+from mst_clipiqa.errors import ImageError, UsageError
+from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache import Cache, Encoded, image_key
 from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import check_size, open_image
@@ -32,7 +33,6 @@ _Item = TypeVar("_Item")
 
 BATCH_SIZE = 32
 """Images per batch on a CPU, if not said otherwise."""
-_CEILING = 1_000_000  # of images per batch and of workers
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class ImageEncoder:
         opening: OpenOptions | None = None,
     ) -> None:
         if batch_size is not None:
-            check_count("batch_size", batch_size, most=_CEILING)
-        check_count("workers", workers, most=_CEILING)
+            check_at_once("batch_size", batch_size)
+        check_at_once("workers", workers)
         self.encoders = encoders
         self.chosen_batch_size = batch_size
         self.workers = workers

@@ -86,11 +86,16 @@ def check_model_output(folder: Path, *others: str) -> None:
         UsageError: the folder has a file of one of these names, but is not a model folder.
     """
     there = [name for name in (*_WRITTEN, *others) if (folder / name).exists()]
-    if there and not _is_model(folder):
+    if there and not _is_model(folder) and not _is_half_saved(folder):
         raise UsageError(
             f"Expected a new folder or that of a model, got {folder}, which holds {there[0]} of something else: "
             "choose another folder."
         )
+
+
+def _is_half_saved(folder: Path) -> bool:
+    """Return whether saving a model was killed: config.json, which appears last, still has its temporary name."""
+    return any(folder.glob(".config.json.*.part"))
 
 
 def _is_model(folder: Path) -> bool:

@@ -14,6 +14,7 @@ import torch
 from mst_clipiqa.encoders import load_encoders, with_text_encoder
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.errors import UsageError, brief, check_count, nearest
+from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
 from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
@@ -76,9 +77,11 @@ class ScoreOptions:
         for name in _PATH_OPTIONS:
             if getattr(self, name) is not None or name == "backend":
                 _check_kind(name, getattr(self, name), str | os.PathLike)
+        if self.batch_size is not None:
+            check_at_once("batch_size", self.batch_size)
+        check_at_once("workers", self.workers)
         for name, least in _COUNT_OPTIONS.items():
-            if getattr(self, name) is not None or name != "batch_size":
-                check_count(name, getattr(self, name), least)
+            check_count(name, getattr(self, name), least)
         _check_kind("fast_decode", self.fast_decode, bool)
         if self.cache is not None:
             _check_kind("cache", self.cache, Cache)
@@ -86,7 +89,7 @@ class ScoreOptions:
 
 _TEXT_OPTIONS = ("device", "precision", "granularity", "color", "frame")
 _PATH_OPTIONS = ("encoders", "text_encoder", "backend")
-_COUNT_OPTIONS = {"batch_size": 1, "workers": 1, "granularity_check": 0, "merge": 0, "max_pixels": 1}
+_COUNT_OPTIONS = {"granularity_check": 0, "merge": 0, "max_pixels": 1}
 _KIND_NAMES = {str: "text", str | os.PathLike: "text or a path", bool: "True or False", Cache: "a Cache of a folder"}
 
 

@@ -53,7 +53,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     Only a kill during the renames, which follow right after one another, leaves some files new and others old.
 
     Args:
-        files: path -> content; they appear in this order. Folders are made if missing.
+        files: path -> content; they appear in this order. Folders are made if missing, and rid
+            of what killed processes left.
 
     Raises:
         OSError: the disk is full, or a folder has one of the names; then all are as they were.
@@ -66,6 +67,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             file = stack.enter_context(atomic(path))
             file.write(files[path])
             file.flush()
+    for folder in {path.parent for path in files}:
+        remove_leftovers(folder)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -29,6 +29,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native
 from mst_clipiqa.model_folder import Target, TrainedModel, save
+from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.agreement import baseline_srcc, evaluate_records
 from mst_clipiqa.train.calibrate import Calibrating, describe, halves, scores, widen
 from mst_clipiqa.train.card import card
@@ -127,7 +128,7 @@ def build(
     job.split.save(job.out / SPLIT_FILE)
     result = measure(saved, job, encoder, bar) if job.split.test else None
     write_training(job.out, job.target, _entry(job, encoder, learnt, result))
-    draw_history(learnt.fitted.history, job.target, job.out / f"{job.target}.png")
+    write_atomically(job.out / f"{job.target}.png", draw_history(learnt.fitted.history, job.target))
     finish(job, saved, card(saved.config, job.split.protocol, read_training(job.out)), kept)
     return result
 

@@ -84,17 +84,27 @@ def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:
         saved = torch.load(path, weights_only=True)
         known, run = dict(saved["identity"]), _run(saved["run"])
     except Exception as error:  # on a damaged file the reader raises nearly every type there is
-        raise UsageError(
-            f"Expected a checkpoint of a training in {path}, got a damaged file ({type(error).__name__}): "
-            "delete it to start over."
-        ) from error
+        raise damaged(path, "training", error) from error
+    check_same(path, "training", known, identity)
+    return run
+
+
+def damaged(path: Path, what: str, error: Exception) -> UsageError:
+    """Return the error about a checkpoint that cannot be read; ``what`` it should be of: "training"."""
+    return UsageError(
+        f"Expected a checkpoint of a {what} in {path}, got a damaged file ({type(error).__name__}): "
+        "delete it to start over."
+    )
+
+
+def check_same(path: Path, what: str, known: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise UsageError if a checkpoint belongs to another training, or to another ``what``."""
     if known != identity:
         changed = ", ".join(sorted(key for key in identity if known.get(key) != identity[key]))
         raise UsageError(
-            f"Expected a checkpoint of this training in {path}, got that of another (changed: {changed}): "
+            f"Expected a checkpoint of this {what} in {path}, got that of another (changed: {changed}): "
             "choose another folder, or delete the file to start over."
         )
-    return run
 
 
 def _run(saved: dict[str, Any]) -> TrainingState:

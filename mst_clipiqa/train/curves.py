@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.errors import need
@@ -18,8 +18,8 @@ def check_drawing() -> None:
     _figure(1, 1)
 
 
-def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
-    """Plot loss and agreement on the validation part over epochs, one line per learning rate."""
+def draw_history(history: Sequence[Epoch], title: str) -> bytes:
+    """Return a PNG of loss and agreement on the validation part over epochs, one line per learning rate."""
     figure = _figure(9, 3.6, left=0.08, right=0.98, bottom=0.14, top=0.91, wspace=0.27)
     left, right = figure.subplots(1, 2)
     for rate in dict.fromkeys(line.learning_rate for line in history):
@@ -33,7 +33,7 @@ def draw_history(history: Sequence[Epoch], title: str, path: Path) -> None:
     for axes in (left, right):
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    return _png(figure)
 
 
 def _agreement(history: Sequence[Epoch]) -> str:
@@ -45,15 +45,21 @@ def _agreement(history: Sequence[Epoch]) -> str:
     return f"validation {pairs}" if math.isnan(last.validation_srcc) else f"validation, mean of SRCC and {pairs}"
 
 
-def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str, path: Path) -> None:
-    """Plot predicted scores against human ratings."""
+def draw_scatter(predicted: Sequence[float], mos: Sequence[float], title: str) -> bytes:
+    """Return a PNG of predicted scores against human ratings."""
     figure = _figure(4.6, 4.4, left=0.15, right=0.97, bottom=0.12, top=0.92)
     axes = figure.subplots()
     axes.scatter(predicted, mos, s=6, alpha=0.4, linewidths=0)
     low, high = min(*predicted, *mos), max(*predicted, *mos)
     axes.plot([low, high], [low, high], color="grey", linewidth=0.8)
     axes.set(xlabel="predicted", ylabel="rated by people (MOS)", title=title)
-    figure.savefig(path, dpi=100)
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
 
 
 def _figure(width: float, height: float, **margins: float) -> Any:

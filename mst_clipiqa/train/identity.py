@@ -27,10 +27,10 @@ def identity_of(training: RatedFeatures, validation: RatedFeatures, head: Head, 
         "recipe": asdict(recipe),
         "head": head,
         "images": [len(part) for part in rated],
-        "targets": _sha256(part.y for part in rated),
-        "features": _sha256(f for part in rated for f in (part.f_c, part.f_f)),
-        "texts": _sha256(t for part in rated for t in _texts(part)),
-        "pairs": _sha256(tensor for part in rated if part.pairs for tensor in _of_pairs(part.pairs)),
+        "targets": sha256_of(part.y for part in rated),
+        "features": sha256_of(f for part in rated for f in (part.f_c, part.f_f)),
+        "texts": sha256_of(t for part in rated for t in _texts(part)),
+        "pairs": sha256_of(tensor for part in rated if part.pairs for tensor in _of_pairs(part.pairs)),
     }
 
 
@@ -51,7 +51,7 @@ def _of_pairs(part: PairFeatures) -> list[Tensor]:
     return [tensor for tensor in (*features, *read) if tensor is not None]
 
 
-def _sha256(tensors: Iterable[Tensor]) -> str:
+def sha256_of(tensors: Iterable[Tensor]) -> str:
     """Return the hash of the exact values."""
     found = hashlib.sha256()
     for tensor in tensors:

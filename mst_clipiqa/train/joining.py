@@ -20,7 +20,7 @@ from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedMod
 from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.scoring.granular_encoding import calibration_path
-from mst_clipiqa.tables.atomic import remove_leftovers, write_atomically
+from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.contamination import trained_on, union
 from mst_clipiqa.train.job import TrainingJob
@@ -144,12 +144,11 @@ def make_way(job: TrainingJob, config: bytes, kept: CardKept) -> None:
 
 
 def finish(job: TrainingJob, model: TrainedModel, text: str, kept: CardKept) -> None:
-    """Write the card, and remove what is of no more use: checkpoint, leftovers of kills, an older calibration."""
+    """Write the card, and remove what is of no more use: checkpoint and an older calibration."""
     folder = job.out
     _keep_edited_card(job, kept)  # it may have been edited while the test part was scored
     write_atomically(folder / "README.md", text.encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    remove_leftovers(folder)
     path = calibration_path(folder)
     if path.is_file():
         try:

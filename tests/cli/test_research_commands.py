@@ -207,6 +207,33 @@ def test_cache_commands(model: Path, cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--data", "csv", "--root", "none", "--target", "quality", "--head", "template", "-o", "m"],
+        ["benchmark", "--data", "csv", "--root", "none", "-o", "out"],
+        ["adapt", "none", "--images", "none", "-o", "m"],
+        ["score", "none", "--model", "none"],
+        ["score-cluster", "none", "-o", "out"],
+        ["evaluate", "--data", "csv", "--root", "none", "--model", "none"],
+        ["serve", "--model", "none"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_wrong_counts_are_refused_before_anything_is_loaded(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for flag, value, want in (
+        ("--workers", 0, "a whole number of at least 1, got 0"),
+        ("--batch-size", -3, "a whole number of at least 1, got -3"),
+        ("--batch-size", 10**7, "at most 1,000,000, got 10000000"),
+    ):
+        result = run(*command, flag, value, code=2)
+        assert result.stderr == f"Error: Expected {flag} to be {want}.\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--target", "qality"], "did you mean 'quality'"),
@@ -222,7 +249,7 @@ def test_cache_commands(model: Path, cache: Path, tmp_path: Path) -> None:
         (["--range", "5", "0"], "the lower one first, got 5 and 0: correct them"),
         (["--range", "nan", "5"], "the lower one first, got nan and 5: correct them"),
         (["--test-share", "nan"], "Expected test_share and validation_share from 0 to below 1, got nan and 0.15"),
-        (["--batch-size", "99999999999999999999"], "Expected batch_size to be at most 1,000,000, got 9"),
+        (["--batch-size", "99999999999999999999"], "Expected --batch-size to be at most 1,000,000, got 9"),
         (["--color", "srbg"], "Expected the color srgb or as-stored, got 'srbg' (did you mean 'srgb'?)"),
         (["--encoders", "nothing"], "Expected encoders 'mini', 'openai', 'siglip2', 'metaclip2' or 'COARSE,FINE'"),
         (["--split-by", "official"], "Expected an official split"),

@@ -383,6 +383,8 @@ def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:
         ({"batch_size": "8"}, "Expected batch_size to be a whole number of at least 1, got '8'."),
         ({"batch_size": True}, "Expected batch_size to be a whole number of at least 1, got True."),
         ({"workers": None}, "Expected workers to be a whole number of at least 1, got None."),
+        ({"workers": 10**7}, "Expected workers to be at most 1,000,000, got 10000000."),
+        ({"batch_size": 10**7}, "Expected batch_size to be at most 1,000,000, got 10000000."),
         ({"merge": -1}, "Expected merge to be a whole number of at least 0, got -1."),
         ({"max_pixels": math.nan}, "Expected max_pixels to be a whole number of at least 1, got nan."),
         ({"max_pixels": -5}, "Expected max_pixels to be a whole number of at least 1, got -5."),

@@ -14,7 +14,7 @@ import pytest
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model_folder import load
+from mst_clipiqa.model_folder import load, save
 from mst_clipiqa.scoring.folders import save_pretrained
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.atomic import remove_leftovers, write_together
@@ -124,6 +124,36 @@ def test_leftovers_of_dead_processes_go_and_those_of_others_stay(tmp_path: Path)
         (tmp_path / name).write_bytes(b"")
     remove_leftovers(tmp_path)
     assert contents(tmp_path).keys() == {ours, other, *mine}
+
+
+def test_files_that_are_written_together_replace_what_kills_left(tmp_path: Path) -> None:
+    (tmp_path / part(10**30)).write_bytes(b"half")
+    (tmp_path / ".model.safetensors.another-machine.1.part").write_bytes(b"half")
+    write_together({tmp_path / "a": b"1"})
+    assert contents(tmp_path).keys() == {"a", ".model.safetensors.another-machine.1.part"}
+
+
+def test_a_save_that_was_killed_between_two_files_is_repeated(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, model, real = tmp_path / "out", load(copy), Path.replace
+
+    def killed(path: Path, to: Path) -> Any:
+        if to.name == "README.md":
+            raise Killed
+        return real(path, to)
+
+    monkeypatch.setattr("pathlib.Path.replace", killed)
+    monkeypatch.setattr("pathlib.Path.unlink", lambda path, missing_ok=False: None)  # a kill tidies nothing up
+    with pytest.raises(Killed):
+        save(model, out, "card")
+    monkeypatch.undo()
+    assert {"model.safetensors", part(os.getpid(), "config.json")} <= contents(out).keys()
+    save_pretrained(model, "toy", out)
+    assert load(out).config.targets.keys() == {"quality"}
+    (out / "config.json").unlink()  # no temporary file tells of a kill
+    with pytest.raises(UsageError, match=r"which holds model\.safetensors of something else"):
+        save_pretrained(model, "toy", out)
 
 
 def test_training_removes_what_kills_left(rated: RatedSet, copy: Path) -> None:

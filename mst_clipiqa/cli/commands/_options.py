@@ -11,6 +11,7 @@ import click
 
 from mst_clipiqa.cli.garbage import collected_later
 from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
 from mst_clipiqa.inputs.expand import LISTS
@@ -71,6 +72,13 @@ def _pixels(_: click.Context, __: click.Parameter, megapixels: float | None) -> 
     if megapixels is not None and not 0 < megapixels <= 1e6:  # nor is nan
         raise UsageError(f"Expected megapixels up to 1,000,000 for --max-megapixels, got {megapixels:g}: omit it.")
     return MAX_PIXELS if megapixels is None else int(megapixels * 1e6)
+
+
+def _at_once(_: click.Context, flag: click.Parameter, value: int | None) -> int | None:
+    """Return a batch size or number of workers, checked before data and encoders are loaded."""
+    if value is not None:
+        check_at_once(flag.opts[0], value)
+    return value
 
 
 def _words(_: click.Context, flag: click.Parameter, prompt: str | None) -> str | None:
@@ -137,8 +145,13 @@ merge_option = click.option(
     help="Merge R tokens per block of CLIP's image encoders: faster, and scores change; default: none.",
 )
 batch_options = stack(
-    click.option("--batch-size", type=int, help="Images per batch; default: 32, or 128 for CLIP on a CUDA card."),
-    click.option("--workers", default=2, show_default=True, help="Threads that decode images."),
+    click.option(
+        "--batch-size",
+        type=int,
+        callback=_at_once,
+        help="Images per batch; default: 32, or 128 for CLIP on a CUDA card.",
+    ),
+    click.option("--workers", default=2, show_default=True, callback=_at_once, help="Threads that decode images."),
 )
 _reading_options = stack(
     batch_options,

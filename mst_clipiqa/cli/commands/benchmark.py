@@ -21,7 +21,7 @@ from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RatedSet, identical, rated_for
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.tables.atomic import write_atomically
+from mst_clipiqa.tables.atomic import write_together
 from mst_clipiqa.train.curves import check_drawing, draw_scatter
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 def command(output: Path, quiet: bool, **flags: Any) -> int:
     """Train and test on many splits of a rated set, and compare the results with published ones.
 
-    Results are written at the end: if it is interrupted, it starts over, but --cache keeps the features of the images.
-    Needs the extra "train".
+    If it is interrupted, run it again: it resumes, keeping the splits that are finished. Needs the extra "train".
     """
     from mst_clipiqa.benchmark.results import markdown, summarise
-    from mst_clipiqa.benchmark.runs import Bench, run_all
+    from mst_clipiqa.benchmark.resuming import FINISHED, run_resumed
+    from mst_clipiqa.benchmark.runs import Bench
     from mst_clipiqa.evaluate import json_ready
     from mst_clipiqa.train.contamination import encoders_trained_on
     from mst_clipiqa.train.features import encode_records
@@ -70,16 +70,20 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
     bench = Bench(plan, table, encoders_trained_on(encoder.encoders.source, encoder.encoders.sha256), other)
     total = len(plan.targets) * len(plan.heads) * plan.splits
     with progress("Training and testing", total, quiet=quiet) as advance:
-        runs = run_all(bench, flags["processes"] or os.cpu_count() or 1, advance)
+        runs = run_resumed(bench, output / FINISHED, flags["processes"] or os.cpu_count() or 1, advance)
     pair = encoder.encoders
     named = {"source": pair.source, "sha256": pair.sha256, "precision": pair.precision}
     tables = [table, *([other.table] if other else [])]
     unread = sum(len(one.records) - len(one.scored(one.records, "prompt")) for one in tables)
     found = summarise(plan, runs, named, other.name if other else None, unread)
     text = markdown(found)
-    write_atomically(output / "results.json", f"{json.dumps(json_ready(found))}\n".encode())
-    write_atomically(output / "results.md", text.encode())
-    _scatter(runs, output / "scatter.png")
+    results = {
+        "results.json": f"{json.dumps(json_ready(found))}\n".encode(),
+        "results.md": text.encode(),
+        "scatter.png": _scatter(runs[0]),
+    }
+    write_together({output / name: data for name, data in results.items()})
+    (output / FINISHED).unlink(missing_ok=True)
     click.echo(text, nl=False)
     contaminated = any(line["contaminated"] for line in found["summary"])
     return 1 if flags["fail_on_contamination"] and contaminated else 0
@@ -128,7 +132,5 @@ def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], qu
     return OtherSet(rated.name, table, rated.ranges)
 
 
-def _scatter(runs: list[BenchmarkRun], path: Path) -> None:
-    """Draw the first split of the first target and head."""
-    run = runs[0]
-    draw_scatter(run.predictions, run.mos, f"{run.target}, {run.head} head, split {run.split}", path)
+def _scatter(run: BenchmarkRun) -> bytes:
+    return draw_scatter(run.predictions, run.mos, f"{run.target}, {run.head} head, split {run.split}")
