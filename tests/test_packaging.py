@@ -64,8 +64,8 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
 
 
 def test_every_pin_is_still_needed() -> None:
-    installed_pins = {one.name.lower().replace("_", "-"): Version(one.version) for one in distributions()}
-    if any(installed_pins.get(name, pin) != pin for name, pin in _pins().items()):
+    here = {one.name.lower().replace("_", "-"): Version(one.version).public for one in distributions()}
+    if any(here.get(name, pin.public) != pin.public for name, pin in _pins().items()):
         pytest.skip("other versions than the pinned ones are installed, which may need others")
     installed = {requirement.name for requirement in _asked(without=NOT_PINNED | NOT_INSTALLED | DOCS)}
     needed = {requirement.name for requirement in _asked()} - installed

@@ -283,7 +283,7 @@ def test_python_and_command_agree_for_every_kind_of_source(folder: Path) -> None
         (["{folder}", "--model", "maxi"], "or a model folder, got 'maxi'"),
         (["{folder}", "--precision", "fp8"], "Expected precision auto, fp32, bf16, fp16 or int8, got 'fp8'"),
         (["{folder}", "--device", "tpu"], "Expected a device"),
-        (["{folder}", "--batch-size", "0"], "Expected batch_size to be a whole number of at least 1, got 0."),
+        (["{folder}", "--batch-size", "0"], "Expected --batch-size to be a whole number of at least 1, got 0."),
     ],
 )
 def test_wrong_usage_is_said_in_one_sentence(folder: Path, arguments: list[str], message: str) -> None:
