@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
-from mst_clipiqa.evaluate.resampling import Resampling
+from mst_clipiqa.evaluate.resampling import Resampling, binomial_ends
 
 ONE_PROMPT_HAS_MOST = ["a"] * 90 + [f"b{i}" for i in range(10)]
 
@@ -60,3 +60,9 @@ def test_nothing_is_drawn_for_one_prompt(monkeypatch: pytest.MonkeyPatch) -> Non
     found = mean_interval([1.0, 2.0], ["a", "a"])
     assert (found.value, found.resamples, found.groups) == (1.5, 1000, 1)
     assert found.undefined == "an interval needs two prompt groups, got 1"
+
+
+@pytest.mark.parametrize("hits", [0, 1, 5, 9, 10])
+def test_the_ends_of_a_share_of_few_trials_are_those_of_clopper_and_pearson(hits: int) -> None:
+    exact = stats.binomtest(hits, 10).proportion_ci(0.9, method="exact")
+    assert binomial_ends(hits, 10 - hits, Resampling(level=0.9)) == pytest.approx((exact.low, exact.high), abs=1e-12)
