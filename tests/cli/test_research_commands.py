@@ -176,7 +176,9 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     line = json.loads(run("compare-results", fewer, tmp_path / "a" / "results.json", "--json").stdout)[0]
     assert (line["splits"], line["splits_left_out"]) == (1, 1)
     wrong = run("compare-results", data / "labels.csv", tmp_path / "a" / "results.json", code=2)
-    assert "Error: Expected results.json of a benchmark" in wrong.stderr
+    assert "got another file, or one of an earlier version: run benchmark again." in wrong.stderr
+    gone = run("compare-results", tmp_path / "gone.json", first, code=2)
+    assert f"a benchmark at '{tmp_path / 'gone.json'}', got No such file or directory: check the path." in gone.stderr
 
 
 def test_a_benchmark_on_another_set_has_intervals_over_its_prompts(data: Path, cache: Path, tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def _read(path: Path) -> dict[str, Any]:
         kinds = {"runs": list, "test_share": dict}
         if isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
             return found
-    except (OSError, ValueError) as error:
-        raise DataError(f"Expected results.json of a benchmark in {path}, got {error}.") from error
-    raise DataError(f"Expected results.json of a benchmark in {path}, got another file, or one of an earlier version.")
+    except OSError as error:
+        raise DataError(
+            f"Expected results.json of a benchmark at {shown(path)}, got {error.strerror}: check the path."
+        ) from error
+    except (ValueError, RecursionError):  # it is something else
+        pass
+    raise DataError(
+        f"Expected results.json of a benchmark at {shown(path)}, got another file, or one of an earlier version: run "
+        "benchmark again."
+    )
