@@ -34,10 +34,11 @@ control_options = stack(
 
 def controls_of(flags: Mapping[str, Any], scorer: Scorer, items: Inputs, paths: Sequence[str]) -> Controls | None:
     """Return what the flags ask of each image; None if they ask nothing."""
+    if (sources := sources_of(flags, paths)) is None:
+        return None
     from mst_clipiqa.scoring.controls import Controls
 
-    sources = sources_of(flags, paths)
-    return None if sources is None else Controls(scorer, sources, items.columns)
+    return Controls(scorer, sources, items.columns)
 
 
 def sources_of(flags: Mapping[str, Any], paths: Sequence[str]) -> ControlSources | None:
