@@ -53,8 +53,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     Only a kill during the renames, which follow right after one another, leaves some files new and others old.
 
     Args:
-        files: path -> content; they appear in this order. Folders are made if missing, and rid
-            of what killed processes left.
+        files: path -> content; they appear in this order. Folders are made if missing, and what killed processes left
+            in them is removed.
 
     Raises:
         OSError: the disk is full, or a folder has one of the names; then all are as they were.
