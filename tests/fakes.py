@@ -28,6 +28,7 @@ class FakePair:
     dim_fine: int = DIM
     text_dim: int = DIM
     start_tokens: int = 1
+    prompts_at_once: int = 1
     language: str | None = None
     source: str = "fake"
     sha256: str = "f" * 64

@@ -64,7 +64,7 @@ class CLIPPair:
         self.dim = text.dim
         self.dim_fine = dim_fine or text.dim
         self.text_dim = text.text_dim
-        self.start_tokens = text.start_tokens
+        self.start_tokens, self.prompts_at_once = text.start_tokens, text.prompts_at_once
         self.language: str | None = None
         self.encode_prompts = text.encode_prompts
         self.encode_templates = text.encode_templates

@@ -27,6 +27,7 @@ class CLIPText:
         self.tokenizer = tokenizer
         self.dim = self.text_dim = int(model.config.projection_dim)
         self.start_tokens = 1
+        self.prompts_at_once = 1  # kernels round differently for other lengths and numbers of rows
         self._lock = Lock()  # the tokenizer is for one thread at a time
         self.max_tokens = int(model.config.max_position_embeddings)
 

@@ -115,7 +115,7 @@ class ONNXPair:
         self.device = torch.device("cpu")
         self.precision = f"onnx-{precision}"  # part of every cache key
         self.chunking = Chunking(CHUNK, False, 1)  # the runtime has threads of its own
-        self.encode_prompts = pair.encode_prompts
+        self.encode_prompts, self.prompts_at_once = pair.encode_prompts, pair.prompts_at_once
         self.encode_templates = pair.encode_templates
 
     def encode_chunk(self, stream: Stream, views: ViewBatch | CropBatch) -> Embeddings:

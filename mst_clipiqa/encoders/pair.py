@@ -125,6 +125,10 @@ class EncoderPair(Protocol):
             f_c or f_f, float32 (n, D) or (n, D_f).
         """
 
+    @property
+    def prompts_at_once(self) -> int:
+        """How many prompts ``encode_prompts`` may get at once without any changing the states of another by a bit."""
+
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         """Return the token states of prompts; any text can be encoded."""
 

@@ -41,6 +41,7 @@ class TextTower(nn.Module):
         self.tokenizer = tokenizer
         self.dim = self.text_dim = dim
         self.start_tokens = tokenizer.start
+        self.prompts_at_once = 1  # kernels round differently for other lengths and numbers of rows
         self.eval().requires_grad_(False)
 
     @property

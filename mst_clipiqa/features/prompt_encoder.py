@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import Lock
 
 import torch
@@ -73,12 +73,21 @@ class PromptEncoder:
         return {p: dataclasses.replace(found[p], embedding=e) for p, e in zip(prompts, embeddings, strict=True)}
 
     def _compute(self, prompts: list[str]) -> dict[str, EncodedPrompt]:
-        """Return the prompts encoded one by one: kernels round differently for other lengths and numbers of rows."""
-        device, found = self.encoders.device, {}
-        for prompt, one in zip(prompts, on_one_core(device, self._alone, prompts), strict=True):
-            tokens, unread = one.tokens[0][one.mask[0]].cpu(), any(one.unread)
-            found[prompt] = EncodedPrompt(tokens, one.truncated[0], one.in_vocabulary[0], unread=unread)
+        """Return the prompts encoded, in groups so small that no prompt changes another's states."""
+        most, cores = self.encoders.prompts_at_once, torch.get_num_threads()
+        size = min(most, -(-len(prompts) // cores))
+        groups = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        found: dict[str, EncodedPrompt] = {}
+        encoded = on_one_core(self.encoders.device, self.encoders.encode_prompts, groups)
+        for group, tokens in zip(groups, encoded, strict=True):
+            found |= zip(group, _each(tokens), strict=True)
         return found
 
-    def _alone(self, prompt: str) -> PromptTokens:
-        return self.encoders.encode_prompts([prompt])
+
+def _each(read: PromptTokens) -> Iterator[EncodedPrompt]:
+    """Yield each prompt of a group by itself, without padding, on the CPU."""
+    unread = read.unread or [False] * len(read.truncated)
+    tokens, masks = read.tokens.cpu(), read.mask.cpu()
+    for states, mask, *known in zip(tokens, masks, read.truncated, read.in_vocabulary, unread, strict=True):
+        truncated, in_vocabulary, some_unread = known
+        yield EncodedPrompt(states[mask], truncated, in_vocabulary, unread=some_unread)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.errors import ImageError, UsageError, brief
@@ -142,7 +143,7 @@ class ControlAnswers:
         if isinstance(other, Failed):
             return None, None, f"the reference cannot be read: {other.reason}"
         pairs = ((encoded.f_c, other.f_c), (encoded.f_f, other.f_f))
-        coarse, fine = (float(F.cosine_similarity(a.double(), b.double(), dim=0)) for a, b in pairs)
+        coarse, fine = (_cosine(a, b) for a, b in pairs)
         return coarse, fine, ""
 
     def reference(self, image: Any) -> Encoded | Failed:
@@ -168,3 +169,8 @@ class ControlAnswers:
         if request.control is None or isinstance(request.control, EdgeAgreement):
             return request.control or EdgeAgreement(None)
         return agreement(request.image, request.control, self.encoder.opening)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    """Return the cosine of two features, -1..1: rounded to float32, so that a copy of an image has exactly 1."""
+    return float(F.cosine_similarity(a.double(), b.double(), dim=0).float().clamp(-1, 1))

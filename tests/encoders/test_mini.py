@@ -188,6 +188,26 @@ def test_prompts_do_not_depend_on_longer_ones(pair: MiniPair) -> None:
     assert torch.allclose(alone.tokens[0], beside.tokens[0, :length], atol=TOLERANCE)
 
 
+PROMPTS = ("a red bus", "", "cat " * 200, "an old temple in the rain at night", "dog", "a blue bus", "red " * 40)
+
+
+def test_a_group_of_prompts_changes_no_bit_of_any(pair: MiniPair) -> None:
+    alone = [pair.encode_prompts([prompt]) for prompt in PROMPTS]
+    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 4, 2, 0, 1, 3, 5], [1, 4], [5, 0, 5]):
+        read = pair.encode_prompts([PROMPTS[i] for i in order])
+        for i, tokens, mask in zip(order, read.tokens, read.mask, strict=True):
+            assert torch.equal(tokens[mask], alone[i].tokens[0]), f"prompt {i} in {order}"
+
+
+def test_packed_weights_compute_what_the_text_encoder_does(pair: MiniPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pair.encode_prompts(list(PROMPTS))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert pair.prompts_at_once == 1
+    plain = pair.encode_prompts(list(PROMPTS))
+    assert torch.equal(packed.mask, plain.mask)
+    torch.testing.assert_close(packed.tokens[packed.mask], plain.tokens[plain.mask], atol=TOLERANCE, rtol=0)
+
+
 def test_long_empty_and_odd_prompts_have_a_token(pair: MiniPair) -> None:
     read = pair.encode_prompts(["", "cat " * 500, "\0\ud800", "大きな猫"])
     assert read.truncated == [False, True, False, False]

@@ -136,6 +136,21 @@ def test_a_prompt_is_encoded_as_if_it_were_alone(clip: CLIPPair, threads: Callab
             assert torch.equal(one.embedding, want.embedding)
 
 
+def test_prompts_in_groups_are_encoded_as_if_they_were_alone(threads: Callable[[int], None]) -> None:
+    pair = Scorer.load("mini").encoder.encoders
+    assert pair.prompts_at_once > 1
+    threads(1)
+    words = [f"{prompt} {i}" for i in range(9) for prompt in PROMPTS if prompt]
+    alone = [PromptEncoder(pair).encode([prompt])[0] for prompt in words]
+    for count in THREADS:
+        threads(count)
+        for order in (words, words[::-1]):
+            found = dict(zip(order, PromptEncoder(pair).encode(order), strict=True))
+            for prompt, want in zip(words, alone, strict=True):
+                assert torch.equal(found[prompt].tokens, want.tokens)
+                assert (found[prompt].truncated, found[prompt].unread) == (want.truncated, want.unread)
+
+
 @pytest.mark.parametrize("stop", [1, 4, 8])
 def test_a_resumed_table_equals_an_undisturbed_one(
     clip: CLIPPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int

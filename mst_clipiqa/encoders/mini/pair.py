@@ -16,7 +16,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from mst_clipiqa.encoders.checks import built, built_view, expecting, load_weights, read_json
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
@@ -24,6 +24,7 @@ from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
+from mst_clipiqa.encoders.mini.packed_text import PackedText
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
@@ -41,6 +42,7 @@ FORMAT = 4
 _EMBEDDINGS = "text.words.weight"
 _LEAST_SIDE = 16  # of a view: below it the last maps have no positions
 _GROUP = 4  # images per chunk
+_PROMPTS = 16  # per group; more save little
 _INT8_GROUP = 8  # each operator takes 30 to 60 microseconds to start; twice as many leave the caches
 SMALL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -108,6 +110,7 @@ class MiniPair:
         if precision.startswith("int8") and can_int8 and self.ranges and bits:  # asked for, or as it was before
             self.precision = named(f"int8-{self.ranges.digest}", bits)
         self._fast: dict[Stream, FusedTower | Int8Tower] = {}
+        self._packed_text: PackedText | None = None
         return self
 
     @property
@@ -149,6 +152,16 @@ class MiniPair:
         return embedding
 
     @property
+    def prompts_at_once(self) -> int:
+        """How many prompts do not change each other's states: a group of them on a CPU where torch has oneDNN."""
+        return _PROMPTS if self.device.type == "cpu" and torch.backends.mkldnn.is_available() else 1
+
+    def _packed(self) -> PackedText:
+        if self._packed_text is None:
+            self._packed_text = PackedText(self.text)
+        return self._packed_text
+
+    @property
     def _is_int8(self) -> bool:
         return self.precision.startswith("int8")
 
@@ -177,7 +190,11 @@ class MiniPair:
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         """Return T and m; a prompt is in vocabulary if at least half of its content words are, and it is English."""
         ids, mask, truncated = self.tokenize(prompts)
-        tokens = self.text(ids, mask)
+        if self.prompts_at_once == 1:
+            tokens = self.text(ids, mask)
+        else:
+            states = self._packed()([row[real] for row, real in zip(ids, mask, strict=True)])
+            tokens = nn.utils.rnn.pad_sequence(states, batch_first=True)
         read = [self.tokenizer.encode(cleaned(prompt)) for prompt in prompts]
         known = [is_in_vocabulary(one) and is_english(prompt) for one, prompt in zip(read, prompts, strict=True)]
         return PromptTokens(tokens, mask, truncated, known, list(map(has_unread_word, read)))
