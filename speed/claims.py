@@ -28,8 +28,8 @@ CLAIMS = {
         "rate of `--granularity auto`, times that at fine granularity",
         "some images keep some or all of their crops",
     ),
-    ("granularity", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
-    ("granularity", "auto_srcc_loss"): (
+    ("granularity_agreement", "auto_within"): ("share of images below fine whose scores are within the tolerance", ""),
+    ("granularity_agreement", "auto_srcc_loss"): (
         "SRCC that `--granularity auto` loses on prompts that calibrated nothing",
         "scores change a little where crops are left out",
     ),
@@ -80,6 +80,9 @@ FIGURES: dict[tuple[str, str], Callable[[dict[str, Any]], Any]] = {
     ),
     ("int8", "rate of the paper's encoders in int8, times that of `auto`, on a CPU where that is fp32"): (
         lambda one: _of_row(one["encoders"], {"encoders": "int8"}, "times_auto")
+    ),
+    ("mini", "JPEG files of 512 x 512 that `mini` scores per second, each with a prompt that did not occur before"): (
+        lambda one: one["with_new_prompts_per_second"]
     ),
     ("shared", "memory of each further process, such as an actor of `score-cluster`, MB"): (
         lambda one: one["mb_per_further_process"]

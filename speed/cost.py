@@ -2,11 +2,13 @@
 
     python -m speed.cost
 
-With the embedded model. Reduced scale (``--fast-decode``) changes pixels; its largest effect on the score is reported.
+With the embedded model. No prompt occurs twice, as one that is known costs nothing. Reduced scale (``--fast-decode``)
+changes pixels; its largest effect on the score is reported.
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from speed.images import jpegs
 from speed.machine import median_seconds, run
 
 SIDES, WORDS = (256, 512, 1024, 2048), (0, 4, 16, 64)
+_new = itertools.count()
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
@@ -38,8 +41,8 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
 
 
 def scores(scorer: Scorer, files: list[str], words: int = 0) -> list[Score]:
-    """Score files, each with its own prompt of ``words`` words."""
-    prompts = [f"{i} " + "a red fox on a hill " * (words // 6 + 1) for i in range(len(files))]
+    """Score files, each with a new prompt of ``words`` words."""
+    prompts = [f"{next(_new)} " + "a red fox on a hill " * (words // 6 + 1) for _ in files]
     asked = [ScoreRequest[None](f, " ".join(p.split()[:words]) or None) for f, p in zip(files, prompts, strict=True)]
     return list(scorer.many(asked))
 

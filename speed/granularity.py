@@ -1,14 +1,11 @@
-"""Granularities of ``mini``: images per second and agreement, on prompts that calibrated nothing.
+"""Granularities of ``mini``: images per second, files to scores.
 
-    python -m speed.granularity [--root AGIQA-3K] [--in-its-place FOLDER]
+    python -m speed.granularity [--root AGIQA-3K]
 
-With --root, agreement is measured by a model that is calibrated on the prompts that it was trained on, and tested on
-the others. As ``mini`` was trained on all of them, --in-its-place takes one that left some out, such as the development
-model of ``python -m mini_training``: each training of it agrees with people a little more or less. Without it, the test
-part of a split is used, and ``trained_on_test_prompts`` says so. ``within`` is the share of test images below fine with
-scores that are all within the tolerance. Rates are those of ``mini`` with the calibration that ships, on the test
-images as JPEG files of 512 x 512, files to scores; fine and each other granularity take turns, and the median ratio is
-kept. A tolerance that this calibration refuses has no rate. Without --root there are only rates, of other images.
+With the calibration that ships, on JPEG files of 512 x 512; fine and each other granularity take turns, and the median
+ratio is kept. How many images ``auto`` leaves at fine depends on the images, so bars are only for those of the rated
+set that --root names, a test part of a split; prompts are encoded before the first turn that counts. A tolerance that
+this calibration refuses has no rate.
 """
 
 from __future__ import annotations
@@ -22,29 +19,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
-from mst_clipiqa.data import RatedSet, Record, load, make_split
+from mst_clipiqa.data import Record, load, make_split
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.images.decode import open_image
-from mst_clipiqa.model_folder import prompt_hash
 from mst_clipiqa.scoring.calibration import Calibration
-from mst_clipiqa.scoring.fine_estimator import deviations, values
 from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
-from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity
+from mst_clipiqa.scoring.granularity import FINE, Granularity
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.granularity import (
-    GranularFeatures,
-    calibrated_on,
-    encode_every_granularity,
-    fit_calibration,
-)
 from speed.images import jpegs
 from speed.machine import machine, report
 
@@ -52,27 +38,7 @@ TOLERANCES = (0.04, 0.05, 0.06, 0.08)
 DEFAULT = str(Granularity.parse("auto"))
 TURNS = 7
 SIDE = 512
-BARS = {
-    "auto_images_per_second": 170.0,
-    "auto_times_fine": 1.7,
-    "auto_within": 0.95,
-    "auto_srcc_loss": 0.005,
-}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Records of a rated set.
-
-    Attributes:
-        fit: calibrate.
-        test: tell what holds.
-        seen: whether the model was trained on the prompts of ``test``.
-    """
-
-    fit: Sequence[Record]
-    test: Sequence[Record]
-    seen: bool
+BARS = {"auto_images_per_second": 170.0, "auto_times_fine": 1.7}
 
 
 @dataclass(frozen=True)
@@ -106,116 +72,34 @@ class Timed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder of AGIQA-3K")
-    parser.add_argument("--in-its-place", metavar="FOLDER", default="mini", help="model that measures agreement")
-    parser.add_argument("--images", type=int, default=200, help="images to time")
+    parser.add_argument("--images", type=int, default=400, help="images to time")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     mini = Scorer.load("mini")
     timed = Timed(mini, Calibration.load(calibration_path(trained_folder("mini")), mini.model))
     with tempfile.TemporaryDirectory() as folder:
         if args.root:
-            rated = load("agiqa-3k", args.root, allow_missing=True)
-            found = with_ratings(timed, Scorer.load(args.in_its_place), rated, args.images, Path(folder))
+            test = make_split(load("agiqa-3k", args.root, allow_missing=True).records, "prompt").test
+            requests = as_jpegs(test[:: max(1, len(test) // args.images)][: args.images], Path(folder))
+            found = measure(timed, requests) | {"data": "agiqa-3k"}
         else:
-            found = rates_only(timed, [ScoreRequest[None](file) for file in jpegs(Path(folder), args.images)])
+            requests = [ScoreRequest[None](file) for file in jpegs(Path(folder), args.images)]
+            found = {"rows": measure(timed, requests)["rows"]}
     report({"claim": (__doc__ or "").splitlines()[0], **found, "machine": machine()}, args.output)
 
 
-def with_ratings(timed: Timed, scorer: Scorer, rated: RatedSet, images: int, folder: Path) -> dict[str, Any]:
-    """Return agreement by one model and rates of another at each granularity."""
-    parts = parts_of(scorer, rated)
-    features = encode_every_granularity(scorer, [*parts.fit, *parts.test])
-    fit, test = (some(features, rows) for rows in (slice(len(parts.fit)), slice(len(parts.fit), None)))
-    on = calibrated_on(scorer, parts.fit, rated.name, features.costs)
-    rows = agreement(scorer, fit_calibration(scorer.predictor, fit, parts.fit, on), test, parts.test)
-    requests = as_jpegs(parts.test[:: max(1, len(parts.test) // images)][:images], folder)
-    measured = rates(timed, requests, [row["granularity"] for row in rows])
-    for row in rows:
-        row |= measured[row["granularity"]]
-    default = next(row for row in rows if row["granularity"] == DEFAULT)
-    found = {
-        "data": rated.name,
+def measure(timed: Timed, requests: Sequence[ScoreRequest[None]]) -> dict[str, Any]:
+    """Return the rate of each granularity, and that of the default beside its bars."""
+    names = [FINE, *timed.calibration.estimators, *(f"auto:{tolerance:g}" for tolerance in TOLERANCES)]
+    measured = rates(timed, requests, names)
+    return {
         "precision": timed.scorer.encoder.encoders.precision,
-        "calibration_images": len(parts.fit),
-        "test_images": len(parts.test),
-        "trained_on_test_prompts": parts.seen,
-        "auto_images_per_second": default["images_per_second"],
-        "auto_times_fine": default["times_fine"],
-        "auto_within": default["within"],
-        "auto_srcc_loss": max(target["srcc_loss"] for target in default["targets"].values()),
-        "rows": rows,
+        "images": len(requests),
+        "auto_images_per_second": measured[DEFAULT]["images_per_second"],
+        "auto_times_fine": measured[DEFAULT]["times_fine"],
+        "rows": [{"granularity": name, **measured[name]} for name in names],
         "bars": BARS,
     }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def rates_only(timed: Timed, requests: Sequence[ScoreRequest[None]]) -> dict[str, Any]:
-    """Return the rates of each granularity on images without ratings."""
-    names = [FINE, *timed.calibration.estimators, DEFAULT]
-    measured = rates(timed, requests, names)
-    return {"rows": [{"granularity": name, **measured[name]} for name in names]}
-
-
-def parts_of(scorer: Scorer, rated: RatedSet) -> Parts:
-    """Return the records that calibrate, and those with prompts that the model has not seen, if there are any."""
-    seen = scorer.model.trained_on.prompts
-    new = [record for record in rated.records if record.prompt and prompt_hash(record.prompt) not in seen]
-    if 0 < len(new) < len(rated.records):
-        names = {record.name for record in new}
-        return Parts([record for record in rated.records if record.name not in names], new, False)
-    split = make_split(rated.records, "prompt")
-    return Parts([*split.train, *split.validation], split.test, not new)
-
-
-def some(features: GranularFeatures, rows: slice) -> GranularFeatures:
-    """Return the features of some of the images."""
-    return GranularFeatures(features.f_c[rows], {name: f[rows] for name, f in features.f_f.items()}, features.costs)
-
-
-def agreement(
-    scorer: Scorer, calibration: Calibration, features: GranularFeatures, test: Sequence[Record]
-) -> list[dict[str, Any]]:
-    """Return a row for each granularity: shares, how far scores are from fine ones, and SRCC with the ratings."""
-    predictor, f_c, prompts = scorer.predictor, features.f_c, [record.prompt for record in test]
-    scores = {FINE: values(predictor, f_c, features.f_f[FINE], prompts)}
-    for name, estimator in calibration.estimators.items():
-        x = torch.cat([f_c, features.f_f[name]], dim=1) if name in features.f_f else f_c
-        scores[name] = values(predictor, f_c, estimator.fine(x), prompts)
-    spreads = {name: estimator.spread for name, estimator in calibration.estimators.items()}
-    e = deviations(spreads, predictor, f_c, calibration.estimators[COARSE].fine(f_c), prompts)
-    familiar = calibration.familiar(f_c, scorer.model.reference)
-    chosen = {name: [name] * len(test) for name in (FINE, *calibration.estimators)}
-    for tolerance in TOLERANCES:
-        chosen[f"auto:{tolerance:g}"] = calibration.chosen(e, familiar, tolerance, calibration.price(tolerance))
-    rows = []
-    for asked, names in chosen.items():
-        found = torch.stack([scores[name][i] for i, name in enumerate(names)])
-        row: dict[str, Any] = {"granularity": asked}
-        row |= {f"share_{name}": names.count(name) / len(names) for name in (*calibration.estimators, FINE)}
-        row["within"] = within(found, scores[FINE], names, Granularity.parse(asked).tolerance)
-        row["targets"] = {
-            target: compared(found[:, i], scores[FINE][:, i], [record.targets.get(target) for record in test])
-            for i, target in enumerate(scorer.ranges)
-        }
-        rows.append(row)
-    return rows
-
-
-def within(found: torch.Tensor, fine: torch.Tensor, names: Sequence[str], tolerance: float) -> float | None:
-    """Return the share of images below fine whose scores are all within a tolerance; None without either."""
-    below = torch.tensor([name != FINE for name in names])
-    if not tolerance or not below.any():
-        return None
-    return ((found - fine).abs().nan_to_num(0.0)[below] <= tolerance).all(dim=1).float().mean().item()
-
-
-def compared(found: torch.Tensor, fine: torch.Tensor, ratings: Sequence[float | None]) -> dict[str, float]:
-    """Return how scores of one target agree with people, and by how much they differ from fine ones."""
-    mos = np.array([np.nan if rating is None else rating for rating in ratings])
-    known = ~np.isnan(mos) & ~fine.isnan().numpy()
-    now, before = (srcc(scores.numpy()[known], mos[known]) for scores in (found, fine))
-    difference = (found - fine).abs()[torch.from_numpy(known)].quantile(0.95).item()
-    return {"srcc": now, "srcc_loss": before - now, "difference_95": difference}
 
 
 def as_jpegs(records: Sequence[Record], folder: Path) -> list[ScoreRequest[None]]:

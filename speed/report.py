@@ -2,8 +2,8 @@
 
     python -m speed.report [--root AGIQA-3K] [--quick]
 
-Each benchmark runs in its own process and writes its JSON to docs/performance/. With --root, the one of granularities
-measures agreement as well, on that rated set. --quick runs them all with tiny inputs, to test that they run.
+Each benchmark runs in its own process and writes its JSON to docs/performance/. With --root, that of granularities
+measures its images. --quick runs them all with tiny inputs, to test that they run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ LABELS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="folder of AGIQA-3K, for the agreement of granularities")
+    parser.add_argument("--root", type=Path, help="folder of AGIQA-3K, for the rates of granularities")
     parser.add_argument("--quick", action="store_true", help="tiny inputs, to test that everything runs")
     parser.add_argument(
         "--only",
@@ -94,8 +95,15 @@ def measured_here(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _usual(found: dict[str, Any]) -> dict[str, Any]:
-    machine: dict[str, Any] = next(iter(found.values()))["machine"]
-    return machine
+    """Return the machine of most results, without a card: its latest record."""
+    machines = [one["machine"] for one in found.values()]
+    count = Counter(map(_kind, machines))
+    return max(machines, key=lambda one: (not one.get("gpu"), count[_kind(one)], one["date"]))
+
+
+def _kind(machine: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what rates depend on."""
+    return machine["cpu"], machine["cores"], machine["capability"], machine.get("gpu")
 
 
 def page(found: dict[str, Any]) -> str:
@@ -133,7 +141,7 @@ def page(found: dict[str, Any]) -> str:
 
 def _elsewhere(here: dict[str, Any], usual: dict[str, Any]) -> str:
     """Return which machine a section was measured on, if it is not the page's."""
-    if here["capability"] != usual["capability"] and not here.get("gpu"):
+    if _kind(here) != _kind(usual) and not here.get("gpu"):
         return f" on {here['cores']} cores of {here['cpu']} with {here['capability']}"
     if not (card := here.get("gpu")) or card == usual.get("gpu"):
         return ""

@@ -84,9 +84,11 @@ class FullEncoding:
     Attributes:
         in_turn: whether one batch must be done before the next begins.
         described: what decides the features beside the encoders; empty for all of an image.
+        batch_size: images per batch on a CPU, unless the user says otherwise.
     """
 
     in_turn = False
+    batch_size = BATCH_SIZE
     described = ""
 
     def __init__(self, encoders: EncoderPair) -> None:
@@ -119,7 +121,7 @@ class ImageEncoder:
 
     Args:
         encoders: the frozen pair.
-        batch_size: images per batch; None for 32, or on a CUDA card for two of the encoders' chunks.
+        batch_size: images per batch; None for the policy's, or on a CUDA card for two of the encoders' chunks.
         workers: decoding threads.
         cache: where features are kept, if anywhere.
         policy: what is encoded of each image; by default both streams.
@@ -153,7 +155,7 @@ class ImageEncoder:
     def batch_size(self) -> int:
         """Images per batch."""
         on_card = self.encoders.device.type == "cuda"
-        return self.chosen_batch_size or (2 * self.encoders.chunking.size if on_card else BATCH_SIZE)
+        return self.chosen_batch_size or (2 * self.encoders.chunking.size if on_card else self.policy.batch_size)
 
     @batch_size.setter
     def batch_size(self, images: int) -> None:

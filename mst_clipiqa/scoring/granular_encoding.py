@@ -18,7 +18,7 @@ from torch import Tensor
 from mst_clipiqa.encoders.pair import encode_batches, encode_stream
 from mst_clipiqa.errors import UsageError, percent
 from mst_clipiqa.features.cache import Encoded
-from mst_clipiqa.features.image_encoder import FullEncoding, ImagePrompts, Viewed, stacked
+from mst_clipiqa.features.image_encoder import BATCH_SIZE, FullEncoding, ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
 from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.fine_estimator import deviations, values
@@ -50,6 +50,8 @@ class GranularEncoding(FullEncoding):
         self.predictor, self.calibration, self.asked = predictor, calibration, asked
         self.described = f"{asked} by calibration {calibration.digest}"
         self.in_turn = check > 0  # which images are checked does not depend on what is encoded beside them
+        # Only some images of a batch need crops; of more images, these fill whole chunks.
+        self.batch_size = 2 * BATCH_SIZE if asked.kind == "auto" else BATCH_SIZE
         self._price = calibration.price(asked.tolerance) if asked.kind == "auto" else 0.0
         self._needs_fine = asked.kind != "coarse" or check > 0
         self._check_left = check

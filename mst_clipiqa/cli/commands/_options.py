@@ -149,7 +149,7 @@ batch_options = stack(
         "--batch-size",
         type=int,
         callback=_at_once,
-        help="Images per batch; default: 32, or 128 for CLIP on a CUDA card.",
+        help="Images per batch; by default 32, or 64 to 128 where that is faster.",
     ),
     click.option("--workers", default=2, show_default=True, callback=_at_once, help="Threads that decode images."),
 )
