@@ -25,7 +25,7 @@ FROZEN = 5
 """Blocks of each tower that keep ImageNet's weights: up to stride 8."""
 
 COMPUTED = torch.bfloat16 if resolve_precision("auto", torch.device("cpu")) == "bf16" else torch.float32
-"""The precision of convolutions: bf16 if the CPU has instructions for it, because emulating it takes far longer."""
+"""The precision of convolutions: bf16 if the CPU is faster in it, because emulating it takes far longer."""
 
 NOISES = 64
 """Images of pure noise."""

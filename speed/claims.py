@@ -82,7 +82,7 @@ FIGURES: dict[tuple[str, str], Callable[[dict[str, Any]], Any]] = {
         lambda one: _of_row(one["encoders"], {"encoders": "int8"}, "times_auto")
     ),
     ("mini", "JPEG files of 512 x 512 that `mini` scores per second, each with a prompt that did not occur before"): (
-        lambda one: one["with_new_prompts_per_second"]
+        lambda one: one.get("with_new_prompts_per_second")
     ),
     ("shared", "memory of each further process, such as an actor of `score-cluster`, MB"): (
         lambda one: one["mb_per_further_process"]

@@ -44,16 +44,14 @@ def load_encoders(
 def _whole(source: str, device: str | torch.device, precision: str) -> EncoderPair:
     """Return a pair that merges no tokens."""
     where = device if isinstance(device, torch.device) else resolve_device(device)
-    how = resolve_precision(precision, where)
     if where.type == "cpu":
         reuse_freed_memory()
     if source == "mini" or ("," not in source and (Path(source) / "config.json").is_file()):
         from mst_clipiqa.encoders.mini.pair import MINI, load_mini_pair
 
         mini = load_mini_pair(MINI if source == "mini" else Path(source), source)
-        if precision == "auto" and where.type == "cpu" and mini.has_int8:
-            how = INT8
-        small: EncoderPair = mini.to(where, how)
+        is_int8 = precision == "auto" and where.type == "cpu" and mini.has_int8
+        small: EncoderPair = mini.to(where, INT8 if is_int8 else resolve_precision(precision, where))
         return small
     from mst_clipiqa.encoders.clip import load_clip_pair
 
@@ -61,6 +59,7 @@ def _whole(source: str, device: str | torch.device, precision: str) -> EncoderPa
     if len(names) not in (2, 3) or not all(names):
         short = ", ".join(f"'{name}'" for name in ("mini", *PAIRS))
         raise ModelError(f"Expected encoders {short} or 'COARSE,FINE', got {source!r}{nearest(source, PAIRS)}.")
+    how = resolve_precision(precision, where)
     return load_clip_pair(names[0], names[1], source, DTYPES.get(how, torch.float32), *names[2:]).to(where, how)
 
 

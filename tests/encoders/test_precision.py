@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mst_clipiqa.encoders import precision
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.precision import resolve_precision
 from mst_clipiqa.model.mstfe import Stream
@@ -15,10 +16,10 @@ VIEWS = torch.zeros((3, 3, 224, 224), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
-    ("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+    ("capability", "computed"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
 )
 def test_a_card_that_emulates_bf16_gets_fp16(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], computed: str
 ) -> None:
     asked: list[object] = []
 
@@ -29,8 +30,35 @@ def test_a_card_that_emulates_bf16_gets_fp16(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)  # as torch answers on a V100
     monkeypatch.setattr(torch.cuda, "get_device_capability", of_card)
     card = torch.device("cuda:1")
-    assert resolve_precision("auto", card) == precision
+    assert resolve_precision("auto", card) == computed
     assert asked == [card]  # the card that computes, not the current one
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_it", "seconds", "found"),
+    [
+        ("AVX512", True, {torch.float32: 2.0, torch.bfloat16: 1.0}, "bf16"),
+        ("AVX512", True, {torch.float32: 1.1, torch.bfloat16: 1.0}, "fp32"),
+        ("AVX512", True, {torch.float32: 1.0, torch.bfloat16: 2.0}, "fp32"),
+        ("AVX512", False, {}, "fp32"),
+        ("AVX2", True, {}, "fp32"),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_that_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, capability: str, has_it: bool, seconds: dict[torch.dtype, float], found: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(precision, "_product_seconds", lambda dtype: seconds[dtype])
+    precision._gains_from_bf16.cache_clear()
+    try:
+        assert resolve_precision("auto", torch.device("cpu")) == found
+    finally:
+        precision._gains_from_bf16.cache_clear()
+
+
+def test_a_product_is_timed() -> None:
+    assert 0 < precision._product_seconds(torch.float32) < 10
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -23,6 +23,7 @@ from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError, percent
 from mst_clipiqa.features.cache import Cache
+from mst_clipiqa.features.image_encoder import BATCH_SIZE
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, native_crops
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, Promise, owner_of
@@ -161,6 +162,16 @@ def scorer_with(model: Path, calibration: Calibration, asked: str = "auto", chec
 
 def without_mark(score: Score) -> Score:
     return replace(score, model=unmarked(score.model), granularity=None)
+
+
+def test_batches_are_larger_where_only_some_images_need_crops(model: Path, mixed: Calibration) -> None:
+    sizes = []
+    for asked in ("coarse", "auto"):
+        scorer = scorer_with(model, mixed, asked)
+        sizes.append(scorer.encoder.batch_size)
+        scorer.encoder.chosen_batch_size = None
+        sizes.append(scorer.encoder.batch_size)
+    assert sizes == [4, BATCH_SIZE, 4, 2 * BATCH_SIZE]
 
 
 # --- names ---

@@ -149,7 +149,7 @@ batch_options = stack(
         "--batch-size",
         type=int,
         callback=_at_once,
-        help="Images per batch; by default 32, or 64 to 128 where that is faster.",
+        help="Images per batch; default: 32, or 128 for CLIP on a CUDA card.",
     ),
     click.option("--workers", default=2, show_default=True, callback=_at_once, help="Threads that decode images."),
 )
@@ -164,7 +164,8 @@ granularity_option = click.option(
     default="fine",
     show_default=True,
     metavar="WHAT",
-    help="How much of an image to encode: fine (all), coarse, native:K, or auto[:TOL], as little as keeps scores near.",
+    help="How much of an image to encode: fine (all), coarse, native:K, or auto[:TOL], as little as keeps scores "
+    "near, in batches of 64 by default.",
 )
 encoding_options = stack(service_options, size_option)  # a service has limits of its own
 whole_encoding_options = stack(device_options, _reading_options, size_option)  # where tokens cannot be merged
