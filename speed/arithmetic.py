@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.encoders.threads import reuse_freed_memory
 from mst_clipiqa.features.image_encoder import BATCH_SIZE
 from speed.machine import matmul_flops, median_seconds, run
@@ -27,16 +26,16 @@ from speed.random_pair import random_pair
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
     """Return operations per image, both rates and their ratio."""
-    precision = resolve_precision("auto", torch.device("cpu"))
-    pair = random_pair().to("cpu", precision)
+    pair = random_pair().to("cpu", "auto")
+    dtype = pair.mstfe.dtype
     reuse_freed_memory()  # as every loaded pair does
     views = torch.randint(0, 256, (images, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    sixteen = views[:1].expand(16, -1, -1, -1)
     towers = (pair.mstfe.encoder_coarse, pair.mstfe.encoder_fine)
     clips = [tower.release() for tower in towers if isinstance(tower, VisionTower)]
-    with FlopCounterMode(display=False) as counter:
-        encode_views(pair, sixteen)
-    operations = counter.get_total_flops() / 16
+    with FlopCounterMode(display=False) as counter, torch.no_grad():  # in this thread: it counts no other
+        for stream in ("coarse", "fine"):
+            pair.encode_chunk(stream, views[:1])
+    operations = counter.get_total_flops()
     for tower in clips:
         tower.fuse()
 
@@ -44,15 +43,15 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
         for batch in views.split(BATCH_SIZE):  # as `score` does
             encode_views(pair, batch)
 
-    before = matmul_flops(DTYPES[precision])
+    before = matmul_flops(dtype)
     work()
     faults = page_faults()
     seconds = median_seconds(work, 3)
     faults = page_faults() - faults
-    machine_rate = (before + matmul_flops(DTYPES[precision])) / 2  # it varies from minute to minute
+    machine_rate = (before + matmul_flops(dtype)) / 2  # it varies from minute to minute
     rate = operations * images / seconds
     return {
-        "precision": precision,
+        "precision": pair.precision,
         "gflop_per_image": operations / 1e9,
         "images_per_second": images / seconds,
         "machine_gflops": machine_rate / 1e9,

@@ -19,7 +19,7 @@ import torch
 from mst_clipiqa.encoders.int8_weights import sum_bits
 from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.encoders.precision import INT8, resolve_precision
+from mst_clipiqa.encoders.precision import INT8
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model.preprocess import views
 from speed.images import jpegs
@@ -32,8 +32,7 @@ TURNS = 5
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
     """Return rates, their ratio to the precision of ``auto``, and the change of features."""
-    auto = resolve_precision("auto", torch.device("cpu"))
-    exact, usual = random_pair(), random_pair().to("cpu", auto)
+    exact, usual = random_pair(), random_pair().to("cpu", "auto")
     seen = torch.stack([views(open_image(file).image, exact.view).coarse for file in jpegs(folder, images)])
     want = encode_views(exact, seen)
     settings = {"auto": (usual, 0)}
@@ -54,7 +53,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     for name, took in seconds.items():
         rows[name]["images_per_second"] = images / statistics.median(took)
         rows[name]["times_auto"] = statistics.median(a / b for a, b in zip(seconds["auto"], took, strict=True))
-    return {"auto": auto, "images": images, "encoders": list(rows.values())}
+    return {"auto": usual.precision, "images": images, "encoders": list(rows.values())}
 
 
 if __name__ == "__main__":

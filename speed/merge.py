@@ -18,7 +18,6 @@ import torch
 
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.encoders.precision import resolve_precision
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model.preprocess import views
 from speed.images import jpegs
@@ -33,7 +32,7 @@ TURNS = 3
 
 def measure(images: int, folder: Path) -> dict[str, Any]:
     """Return rates, their ratio to whole encoders and the change of features for several numbers of merged tokens."""
-    pair = random_pair().to("cpu", resolve_precision("auto", torch.device("cpu")))
+    pair = random_pair().to("cpu", "auto")
     seen = torch.stack([views(open_image(file).image, pair.view).coarse for file in jpegs(folder, images)])
     rows = [compared(pair, seen, count) for count in COUNTS]
     half = next(row for row in rows if row["merged"] == HALF)

@@ -21,7 +21,6 @@ from PIL import Image
 
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
@@ -41,7 +40,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
     files = jpegs(folder, images)
     pair = random_pair()
     part = fitted(pair, files[: distinct()])
-    fast = random_pair().to("cpu", resolve_precision("auto", torch.device("cpu")))
+    fast = random_pair().to("cpu", "auto")
     scorer = Scorer(model_of(pair, part), ImageEncoder(fast))
     theirs, ours, reference = [], [], np.empty(0)
     for _ in range(TURNS):
@@ -52,7 +51,7 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
         scores = np.array([score.quality for score in scorer.many(map(str, files))])
         ours.append(time.perf_counter() - start)
     ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
-    products = matmul_flops(DTYPES[fast.precision]) / matmul_flops(torch.float32)
+    products = matmul_flops(fast.mstfe.dtype) / matmul_flops(torch.float32)
     # Whether this machine's products allow four times at all, or how much of what they allow is reached.
     bar = {"times_faster": 4.0} if products >= 3.5 else {"share_of_products": 0.95}
     return {

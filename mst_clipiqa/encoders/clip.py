@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
+from mst_clipiqa.encoders.fused_vision import can_fuse
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
 from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.encoders.pair import Chunking
-from mst_clipiqa.encoders.precision import DTYPES, INT8, resolve_precision
+from mst_clipiqa.encoders.precision import DTYPES, FUSED, INT8, resolve_precision
 from mst_clipiqa.encoders.text_source import check_space, load_separate_text
 from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.threads import ENCODERS
@@ -46,6 +47,8 @@ CHUNK = 16
 """Images per chunk."""
 CHUNK_CUDA = 64
 """The same on a CUDA card, which smaller ones leave idle."""
+CHUNK_FUSED = 4
+"""The same in fused float32."""
 CHUNK_INT8 = 4
 """The same in int8: the weights of a block are read once for four images, whose own numbers stay in the caches."""
 
@@ -70,16 +73,22 @@ class CLIPPair:
         self.encode_templates = text.encode_templates
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
-        """Move all encoders to a device, the image encoders in a precision of ``DTYPES`` or in int8; returns itself.
+        """Move all encoders to a device, the image encoders in a precision of ``DTYPES``, int8 or auto; returns itself.
 
-        A precision may end in "-mergeR", as ``merge_tokens`` leaves it; merging itself stays as it is. The name of
-        int8 ends in "-pairs" if weights are rounded for sums in 16 bits.
+        On a CPU that is not faster in bf16, auto is float32, in fused blocks if that is faster. A precision may end in
+        "-mergeR", as ``merge_tokens`` leaves it; merging itself stays as it is. The name of int8 ends in
+        "-pairs" if weights are rounded for sums in 16 bits.
 
         Raises:
             UsageError: int8, and the device is not a CPU that has it, or an encoder is not of CLIP's kind.
         """
         asked, merging, count = precision.partition(MERGE)
         where = torch.device(device)
+        if asked == "auto":
+            asked = resolve_precision("auto", where)
+            asked = FUSED if asked == "fp32" and where.type == "cpu" and self._can_fuse() else asked
+        elif asked == FUSED and where.type != "cpu":
+            asked = "fp32"
         bits = sum_bits() if asked.startswith(INT8) and where.type == "cpu" else None
         if asked == INT8:
             if bits is None:
@@ -90,10 +99,10 @@ class CLIPPair:
             asked = named(INT8, bits)
         elif asked.startswith(INT8):  # as it was on a CPU
             asked = resolve_precision("auto", where)
-        self.mstfe.to(where).compute_in(torch.float32 if bits else DTYPES[asked])
+        self.mstfe.to(where).compute_in(DTYPES.get(asked, torch.float32))
         for tower in self.towers:
             if isinstance(tower, VisionTower):
-                tower.sum_bits = bits
+                tower.sum_bits, tower.fuses_fp32 = bits, asked == FUSED
                 tower.fuse()
         self.text.to(where)
         self.precision = asked + merging + count
@@ -108,6 +117,11 @@ class CLIPPair:
     def is_of_clips_kind(self) -> bool:
         """Whether both image encoders are of CLIP's kind, which can be exported and compute in int8."""
         return all(isinstance(tower, VisionTower) for tower in self.towers)
+
+    def _can_fuse(self) -> bool:
+        """Whether float32 is faster with fused blocks here."""
+        clips = [tower for tower in self.towers if isinstance(tower, VisionTower)]
+        return len(clips) == 2 and all(can_fuse(tower.clip.vision_model.encoder.layers[-1]) for tower in clips)
 
     def merge_tokens(self, count: int) -> CLIPPair:
         """Merge tokens in each block of the image encoders (``merging.py``); ``precision`` says so. Returns itself.
@@ -138,9 +152,11 @@ class CLIPPair:
     def chunking(self) -> Chunking:
         """Chunks of one fixed shape, because kernels round differently for different shapes.
 
-        In fp32 a CPU is as fast with one image per core as with many, so nothing has to be filled up. Integers are not
-        rounded.
+        In plain fp32 a CPU gains little from several images per chunk, so each has one, and nothing has to be filled
+        up. Integers are not rounded, and fused blocks in fp32 round an image alike in any chunk.
         """
+        if self.precision.startswith(FUSED):
+            return Chunking(CHUNK_FUSED, False, None)
         if self.precision.startswith(INT8):
             return Chunking(CHUNK_INT8, False, None)
         if self.precision.startswith("fp32") and self.device.type == "cpu":

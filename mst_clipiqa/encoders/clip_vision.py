@@ -8,7 +8,8 @@ The weights stay in the ``transformers`` module that loaded them; the forward pa
 - quick_gelu(h) = silu(1.702 h) / 1.702, and a product can scale its result: in bf16 and fp16 this takes one pass over
   the largest array instead of three.
 
-On a CPU all blocks but the last are computed by ``fused_vision.py`` in bf16 and by ``int8_vision.py`` in int8. On a
+On a CPU all blocks but the last are computed by ``fused_vision.py`` in bf16 and, if asked, float32, and by
+``int8_vision.py`` in int8. On a
 CUDA card the whole pass is recorded once and replayed (``recorded.py``).
 
 Source: CLIP (arXiv 2103.00020).
@@ -43,6 +44,7 @@ class VisionTower(nn.Module):
         self.clip = clip
         self.merged_tokens = 0
         self.sum_bits: SumBits | None = None  # of products in int8, as ``sum_bits`` finds them; None: not in int8
+        self.fuses_fp32 = False  # which leaves no weights to follow gradients through
         self.fused: list[FastBlock] = []  # of the first blocks, after ``fuse``
         self.recorded: Recorded | None = None  # the whole pass, after ``fuse``
 
@@ -66,7 +68,7 @@ class VisionTower(nn.Module):
         return self
 
     def fuse(self) -> VisionTower:
-        """Prepare for inference where that is faster: in bf16 or int8 on a CPU, and on a CUDA card.
+        """Prepare for inference where that is faster: on a CPU in bf16, int8 or asked float32, and on a CUDA card.
 
         Weights cannot be read or replaced until ``release``.
         """
@@ -77,7 +79,7 @@ class VisionTower(nn.Module):
             return self
         if self.sum_bits is not None:
             self.fused = [Int8Block(layer, self.sum_bits) for layer in layers]
-        elif can_fuse(last):
+        elif can_fuse(last) and (self.dtype != torch.float32 or self.fuses_fp32):
             self.fused = [FusedBlock(layer) for layer in layers]
         return self
 
@@ -118,9 +120,10 @@ class VisionTower(nn.Module):
                 x, sizes = _merging_block(layer, x, sizes, self.merged_tokens, fused)
             else:
                 x = _fed(layer, _attention(layer, x, x.shape[1], None, fused)[0], fused)
-        if self.sum_bits is None:
+        if self.sum_bits is None and not self.fuses_fp32:
             return self._ended(x, sizes)
-        # Integers are the same in any batch. What follows is rounded differently for another number of images.
+        # Integers, and fused blocks in float32, are the same in any batch. What follows is rounded differently for
+        # another number of images.
         each = [None] * len(x) if sizes is None else sizes.split(1)
         return torch.cat([self._ended(*image) for image in zip(x.split(1), each, strict=True)])
 

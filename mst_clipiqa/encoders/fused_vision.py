@@ -1,7 +1,8 @@
-"""A block of CLIP's image encoder in bf16 as oneDNN computes it fastest on a CPU: weights reordered once, gelu fused.
+"""A block of CLIP's image encoder as oneDNN computes it fastest on a CPU: weights reordered once, gelu fused.
 
-Products then run at the machine's own rate or above it. quick_gelu(h) = swish(1.702 h) / 1.702: the layer norm before
-the MLP and the biases take the first factor, the sum that the MLP is added to takes the second, all in float32.
+Products then run at the machine's own rate or above it, in bf16 and, with AVX-512, in float32.
+quick_gelu(h) = swish(1.702 h) / 1.702: the layer norm before the MLP and the biases take the first factor, the sum that
+the MLP is added to takes the second, all in float32.
 Logits, softmax and sum are those of the plain block.
 
 The operators are those that torch's compiler emits.
@@ -19,16 +20,22 @@ QUICK = 1.702
 
 
 def can_fuse(layer: Any) -> bool:
-    """Return whether a block is in bf16 on a CPU that multiplies bf16, and this torch has the operators."""
+    """Return whether a block is on a CPU that gains from it, in bf16 or float32, and this torch has the operators."""
     weight, names = layer.mlp.fc1.weight, ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
     return (
-        weight.dtype == torch.bfloat16
-        and weight.device.type == "cpu"
+        weight.device.type == "cpu"
         and layer.mlp.config.hidden_act in ("quick_gelu", "gelu")
         and torch.backends.mkldnn.is_available()
         and all(hasattr(torch.ops.mkldnn, name) for name in names)
-        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and _gains(weight.dtype)
     )
+
+
+def _gains(dtype: torch.dtype) -> bool:
+    """Return whether products in this precision are faster reordered: with AVX2 in float32 they are slower."""
+    if dtype == torch.float32:
+        return torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class FusedBlock:
@@ -43,6 +50,7 @@ class FusedBlock:
         self.heads = attention.num_heads
         self.query, self.key, self.value = attention.q_proj, attention.k_proj, attention.v_proj
         self.out, self.up, self.down = attention.out_proj, mlp.fc1, mlp.fc2
+        self.dtype = self.up.weight.dtype
         self.norm, norm = layer.layer_norm1, layer.layer_norm2
         self.is_quick = mlp.config.hidden_act == "quick_gelu"
         factor = QUICK if self.is_quick else 1.0
@@ -64,8 +72,8 @@ class FusedBlock:
             linear.weight = nn.Parameter(linear.weight.detach().to_dense(), requires_grad=False)
 
     def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, bf16 (batch, heads, tokens, d), of x, float32 (batch, tokens, width)."""
-        normed = self.norm(x).bfloat16()
+        """Return queries, keys and values (batch, heads, tokens, d), of x, float32 (batch, tokens, width)."""
+        normed = self.norm(x).to(self.dtype)
         query, key, value = (
             _product(one, normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for one in (self.query, self.key, self.value)
@@ -73,12 +81,12 @@ class FusedBlock:
         return query, key, value
 
     def add_seen(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Add what attention saw, bf16 (batch, heads, tokens, d), to x in place; return x."""
+        """Add what attention saw (batch, heads, tokens, d), to x in place; return x."""
         return x.add_(_product(self.out, seen.transpose(1, 2).flatten(2)).float())
 
     def add_mlp(self, x: Tensor) -> Tensor:
         """Add the MLP of x, float32 (batch, tokens, width), to it in place; return x."""
-        normed = F.layer_norm(x, *self.norm_mlp).bfloat16()
+        normed = F.layer_norm(x, *self.norm_mlp).to(self.dtype)
         after = ("swish", "") if self.is_quick else ("gelu", "none")
         hidden = _product(self.up, normed, self.biases[0], *after)
         return x.add_(_product(self.down, hidden, self.biases[1]).float(), alpha=self.factor)

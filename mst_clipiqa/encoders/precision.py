@@ -17,6 +17,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"
 """The precision of image encoders that multiply 8-bit integers on a CPU."""
+FUSED = "fp32-fused"
+"""float32 with weights in the order of oneDNN's products: what auto takes for CLIP's kind on CPUs that gain from it."""
 ARITHMETIC_VERSION = "7"
 """Part of every cache key: raise it when any precision, or what is said of a prompt, comes out differently."""
 

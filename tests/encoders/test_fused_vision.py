@@ -9,12 +9,14 @@ import pytest
 import torch
 from transformers import CLIPVisionModelWithProjection
 
-from mst_clipiqa.encoders import load_encoders
+from mst_clipiqa.encoders import load_encoders, precision
 from mst_clipiqa.encoders.adapter import merge, start
-from mst_clipiqa.encoders.clip import CLIPPair
+from mst_clipiqa.encoders.clip import CHUNK_FUSED, CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.fused_vision import can_fuse
-from mst_clipiqa.encoders.pair import encode_views
+from mst_clipiqa.encoders.pair import Chunking, encode_views
+from mst_clipiqa.encoders.precision import FUSED
+from mst_clipiqa.errors import UsageError
 from tests.closed_form import clip_config, pixels, save_clip
 
 
@@ -56,6 +58,53 @@ def test_released_weights_are_the_same_bits(folder: Path) -> None:
     assert all(torch.equal(state[name], weight) for name, weight in plain.state_dict().items())
     assert not fused.fuse().to("cpu").fused  # what moves is released as well
     assert not tower(folder).fuse().fused  # float32 has nothing to fuse
+
+
+def fused_in_fp32(path: Path) -> VisionTower:
+    found = tower(path)
+    found.fuses_fp32 = True
+    if not found.fuse().fused:
+        pytest.skip("this CPU or this torch has no faster fused products in float32")
+    return found
+
+
+@torch.inference_mode()
+def test_float32_is_fused_if_asked_and_gives_the_same_features(folder: Path) -> None:
+    fused = fused_in_fp32(folder)
+    torch.testing.assert_close(fused(pixels()), tower(folder)(pixels()), atol=2e-6, rtol=2e-6)
+    merged = fused.merge_tokens(8)(pixels())
+    torch.testing.assert_close(merged, tower(folder).merge_tokens(8)(pixels()), atol=2e-6, rtol=2e-6)
+
+
+@torch.inference_mode()
+def test_no_image_changes_another_in_fused_float32(folder: Path) -> None:
+    fused = fused_in_fp32(folder)
+    images = torch.cat([pixels(), pixels().flip(-1), pixels().flip(-2)])
+    for count in (0, 8):
+        whole = fused.merge_tokens(count)(images)
+        for some in (slice(1), slice(1, 2), slice(2, 4), slice(1, None)):
+            assert torch.equal(fused(images[some]), whole[some])
+
+
+def test_auto_fuses_float32_where_bf16_gains_nothing_and_gradients_ask_for_fp32(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_gains_from_bf16", lambda: False)
+    pair = load_encoders(",".join(map(str, folders)), "cpu")
+    assert isinstance(pair, CLIPPair)
+    tower = pair.towers[0]
+    assert isinstance(tower, VisionTower)
+    if not can_fuse(tower.clip.vision_model.encoder.layers[-1]):
+        assert pair.precision == "fp32"
+        return
+    assert pair.precision == FUSED
+    assert pair.chunking == Chunking(CHUNK_FUSED, False, None)
+    with pytest.raises(UsageError, match="Expected encoders in fp32 for gradients, got fp32-fused: load them in fp32"):
+        pair.embed("coarse", torch.zeros(1, 1, 3, 224, 224))
+    assert pair.to("cpu", pair.precision).precision == FUSED  # as it moves
+    pixels = torch.zeros(1, 1, 3, 224, 224, requires_grad=True)
+    pair.to("cpu", "fp32").embed("coarse", pixels).sum().backward()
+    assert pixels.grad is not None and pixels.grad.abs().sum() > 0
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.pair import EncoderPair
+from mst_clipiqa.encoders.precision import FUSED
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -110,6 +111,13 @@ def test_clip_in_fp32(
     clip: CLIPPair, threads: Callable[[int], None], kind: Callable[[EncoderPair], TrainedModel]
 ) -> None:
     check(kind(clip), clip, threads)
+
+
+def test_clip_in_fused_fp32(clip: CLIPPair, threads: Callable[[int], None]) -> None:
+    try:
+        check(trained(clip), clip.to("cpu", FUSED), threads)
+    finally:
+        clip.to("cpu", "fp32")
 
 
 def test_clip_in_bf16(clip: CLIPPair, threads: Callable[[int], None]) -> None:
