@@ -2,8 +2,9 @@
 
     python -m speed.precisions
 
-JPEG files of 512 x 512 to scores. Precisions take turns on the same files; the median ratio to fp32 is kept. bf16 is
-left out on a CPU without it, where it is only emulated. The name of int8 ends in ``-pairs`` on a CPU without VNNI.
+JPEG files of 512 x 512 to scores; for CLIP, what auto takes beside the rates of products that decide it. Precisions
+take turns on the same files; the median ratio to fp32 is kept. bf16 is left out on a CPU without instructions for it,
+where it is only emulated. The name of int8 ends in ``-pairs`` on a CPU without VNNI.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from mst_clipiqa.encoders.precision import resolve_precision
+from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.images import jpegs
-from speed.machine import run
+from speed.machine import matmul_flops, run
+from speed.random_pair import random_pair
 
 TURNS = 5
 
@@ -28,7 +30,7 @@ TURNS = 5
 def measure(images: int, folder: Path) -> dict[str, Any]:
     """Return, for each precision that this CPU has, its rate, its ratio to fp32 and what it does to qualities."""
     files = [str(file) for file in jpegs(folder, images)]
-    names = dict.fromkeys(("fp32", resolve_precision("auto", torch.device("cpu")), "auto"))
+    names = [*_floats(), "auto"]
     scorers = {name: Scorer.load("mini", device="cpu", precision=name) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in scorers}
     qualities = {name: _qualities(scorer, files[: len(files) // 2 + 1]) for name, scorer in scorers.items()}  # warm up
@@ -47,7 +49,22 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
         }
         for name, took in seconds.items()
     ]
-    return {"auto": scorers["auto"].encoder.encoders.precision, "precisions": rows}
+    auto = scorers["auto"].encoder.encoders.precision
+    return {"auto": auto, "auto_of_clip": _of_clip(), "products": _products(), "precisions": rows}
+
+
+def _of_clip() -> str:
+    """Return what auto takes for CLIP's encoders, whose products are larger."""
+    return random_pair().to("cpu", "auto").precision
+
+
+def _products() -> list[dict[str, Any]]:
+    """Return the machine's own rates of products of matrices, GFLOP/s."""
+    return [{"precision": name, "gflops": matmul_flops(DTYPES[name]) / 1e9} for name in _floats()]
+
+
+def _floats() -> list[str]:
+    return ["fp32", "bf16"] if torch.cpu._is_avx512_bf16_supported() else ["fp32"]
 
 
 def _qualities(scorer: Scorer, files: list[str]) -> np.ndarray:
