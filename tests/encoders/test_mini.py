@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,27 @@ def test_packed_weights_compute_what_the_text_encoder_does(pair: MiniPair, monke
     plain = pair.encode_prompts(list(PROMPTS))
     assert torch.equal(packed.mask, plain.mask)
     torch.testing.assert_close(packed.tokens[packed.mask], plain.tokens[plain.mask], atol=TOLERANCE, rtol=0)
+
+
+def test_packed_weights_are_the_same_bits_when_they_are_read_saved_moved_or_copied(tmp_path: Path) -> None:
+    pair, plain = load_mini_pair(), load_mini_pair()
+    templates = pair.encode_templates(list(TEMPLATES))
+    with ThreadPoolExecutor(4) as pool:  # whose first prompts come together
+        first, *more = pool.map(lambda _: pair.encode_prompts(list(PROMPTS)).tokens, range(8))
+    assert all(torch.equal(first, one) for one in more)
+    assert pair.text.project.weight.is_mkldnn
+    assert torch.equal(pair.encode_templates(list(TEMPLATES)), templates)
+    want, copied = plain.text.state_dict(), copy.deepcopy(pair)
+    for text in (pair.text, copied.text):
+        assert all(torch.equal(weight, want[name]) for name, weight in text.state_dict().items())
+    assert torch.equal(copied.encode_prompts(list(PROMPTS)).tokens, first)
+    config = MiniConfig(pair.coarse.config, pair.fine.config, pair.text.config, pair.view)
+    parts = [MiniParts(one.coarse, one.fine, one.text, one.tokenizer) for one in (pair, plain)]
+    for name, some in zip("ab", parts, strict=True):
+        save_mini_pair(tmp_path / name, config, some)
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert not pair.to("cpu").text.project.weight.is_mkldnn
+    assert torch.equal(pair.encode_prompts(list(PROMPTS)).tokens, first)
 
 
 def test_long_empty_and_odd_prompts_have_a_token(pair: MiniPair) -> None:

@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Linear(nn.Linear):
-    """A linear layer of zeros."""
+    """A linear layer of zeros, whose weights can be put into the order of oneDNN's products.
+
+    There is no second copy: what needs the plain order makes it again, bit for bit.
+    """
+
+    def pack(self) -> None:
+        """Reorder the weights for ``product``; nothing happens if they are."""
+        if not self.weight.is_mkldnn:
+            packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
+            self.weight = nn.Parameter(packed, requires_grad=False)
+
+    def release(self) -> None:
+        """Give the weights their plain order back."""
+        self.weight = nn.Parameter(self._plain(), requires_grad=self.weight.requires_grad)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return what ``forward`` does, by packed weights; from two rows of x on, a row is rounded alike beside any."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x, (..., in), mapped to (..., out)."""
+        return F.linear(x, self._plain() if self.weight.is_mkldnn else self.weight, self.bias)
+
+    def _plain(self) -> Tensor:
+        weight: Tensor = self.weight.detach()
+        return weight.to_dense() if weight.is_mkldnn else weight
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: plain weights, as packed ones can be neither."""
+        plain = nn.Parameter(self._plain(), requires_grad=self.weight.requires_grad)
+        return {**vars(self), "_parameters": {**self._parameters, "weight": plain}}
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.weight.is_mkldnn:
+            destination[prefix + "weight"] = self._plain()
 
     def reset_parameters(self) -> None:
         """Set weight and bias to zero."""

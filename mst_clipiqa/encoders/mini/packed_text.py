@@ -7,55 +7,52 @@ itself. So no prompt changes another's states.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from mst_clipiqa.encoders.mini.layers import Linear
 from mst_clipiqa.encoders.mini.text import TextBlock, TextEncoder
+from mst_clipiqa.encoders.threads import return_freed_memory
+
+_packing = Lock()
 
 
 class PackedText:
-    """What ``TextEncoder`` computes, with weights in oneDNN's order."""
+    """What ``TextEncoder`` computes, with its linear layers packed in place."""
 
     def __init__(self, text: TextEncoder) -> None:
-        """Copy the weights of the linear layers; the rest is shared."""
+        """Pack the layers."""
         self.text = text
-        self.blocks = [_PackedBlock(block) for block in text.blocks if isinstance(block, TextBlock)]
-        self.project = _PackedLinear(text.project)
+        with _packing:  # of several threads whose first prompts come together
+            for layer in linear_layers(text):
+                layer.pack()
+        return_freed_memory()  # of the weights in their old order
 
     def __call__(self, prompts: Sequence[Int64[Tensor, " _"]]) -> list[Float[Tensor, "_ dim"]]:
         """Return T of each prompt, float32 (tokens, D), from its ids, int64 (tokens,), at least two."""
         lengths = [len(ids) for ids in prompts]
         positions = torch.cat([self.text.positions[:length] for length in lengths])
         x: Tensor = self.text.norm(self.text.words(torch.cat(list(prompts))) + positions)
-        for block in self.blocks:
-            x = block(x, lengths)
-        return list(self.project(x).split(lengths))
+        for block in self.text.blocks:
+            x = _mapped(cast(TextBlock, block), x, lengths)
+        return list(self.text.project.product(x).split(lengths))
 
 
-class _PackedBlock:
-    def __init__(self, block: TextBlock) -> None:
-        self.block = block
-        self.qkv, self.out = _PackedLinear(block.qkv), _PackedLinear(block.out)
-        self.up, self.down = _PackedLinear(block.up), _PackedLinear(block.down)
-
-    def __call__(self, x: Tensor, lengths: list[int]) -> Tensor:
-        """Map the token states of all prompts, (all tokens, width)."""
-        qkv = self.qkv(x).unflatten(1, (3, self.block.heads, -1)).permute(1, 2, 0, 3)  # (3, heads, tokens, width)
-        seen = [F.scaled_dot_product_attention(*part.unsqueeze(1)) for part in qkv.split(lengths, dim=2)]
-        x = self.block.norm_1(x + self.out(torch.cat(seen, dim=2)[0].transpose(0, 1).flatten(1)))
-        states: Tensor = self.block.norm_2(x + self.down(F.gelu(self.up(x))))
-        return states
+def linear_layers(text: TextEncoder) -> Iterator[Linear]:
+    """Yield all linear layers."""
+    return (layer for layer in text.modules() if isinstance(layer, Linear))
 
 
-class _PackedLinear:
-    def __init__(self, layer: nn.Linear) -> None:
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
-        self.bias = layer.bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return y
+def _mapped(block: TextBlock, x: Tensor, lengths: list[int]) -> Tensor:
+    """Return what a block makes of the token states of all prompts, (all tokens, width)."""
+    qkv = block.qkv.product(x).unflatten(1, (3, block.heads, -1)).permute(1, 2, 0, 3)  # (3, heads, tokens, width)
+    seen = [F.scaled_dot_product_attention(*part.unsqueeze(1)) for part in qkv.split(lengths, dim=2)]
+    x = block.norm_1(x + block.out.product(torch.cat(seen, dim=2)[0].transpose(0, 1).flatten(1)))
+    states: Tensor = block.norm_2(x + block.down.product(F.gelu(block.up.product(x))))
+    return states

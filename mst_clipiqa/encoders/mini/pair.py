@@ -24,7 +24,7 @@ from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
-from mst_clipiqa.encoders.mini.packed_text import PackedText
+from mst_clipiqa.encoders.mini.packed_text import PackedText, linear_layers
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
@@ -102,6 +102,8 @@ class MiniPair:
                 f"Expected a CPU with AVX2 and {RANGES_FILE} beside the encoders for precision int8, got none: "
                 "choose auto."
             )
+        for layer in linear_layers(self.text):
+            layer.release()
         for part in (self.coarse, self.fine, self.text):
             part.to(device=device)
         self.precision = "fp32" if precision == "fp32" else "bf16"
@@ -157,7 +159,7 @@ class MiniPair:
         return _PROMPTS if self.device.type == "cpu" and torch.backends.mkldnn.is_available() else 1
 
     def _packed(self) -> PackedText:
-        if self._packed_text is None:
+        if self._packed_text is None or not self.text.project.weight.is_mkldnn:  # not in a copy
             self._packed_text = PackedText(self.text)
         return self._packed_text
 
