@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ def rank(
     need_one_model(rows)
     good, left = split_failed(rows)
     good = mean_of_frames(good, weights)
-    groups: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    groups: dict[str, list[tuple[float, Row]]] = {}
     for row in good:
         value, why = _value(row, weights)
         prompt = prompt_of(row) if per_prompt else ""
@@ -90,9 +90,8 @@ def rank(
         if why:
             left.append(LeftOut(row, why))
             continue
-        extra = {"weighted": round(value, 6)} if len(weights) > 1 else {}
-        groups.setdefault(prompt, []).append((value, {**row, **extra}))
-    ranked = [row for group in groups.values() for row in _best_first(group)[:top]]
+        groups.setdefault(prompt, []).append((value, row))
+    ranked = [row for group in groups.values() for row in _best_first(group, top, is_weighted=len(weights) > 1)]
     return Ranked(ranked, left)
 
 
@@ -108,6 +107,8 @@ def _value(row: Row, weights: Mapping[str, float]) -> tuple[float, str]:
     return (total if len(weights) == 1 else total / sum(abs(w) for w in weights.values())), ""
 
 
-def _best_first(group: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
-    ordered = sorted(group, key=lambda pair: -pair[0])  # sorted() keeps the order of equal rows
-    return [{**row, "rank": place} for place, (_, row) in enumerate(ordered, 1)]
+def _best_first(group: list[tuple[float, Row]], top: int | None, is_weighted: bool) -> Iterator[dict[str, Any]]:
+    ordered = sorted(group, key=lambda pair: -pair[0])[:top]  # sorted() keeps the order of equal rows
+    for place, (value, row) in enumerate(ordered, 1):
+        extra = {"weighted": round(value, 6)} if is_weighted else {}
+        yield {**row, **extra, "rank": place}

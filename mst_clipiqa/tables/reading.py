@@ -16,6 +16,7 @@ from mst_clipiqa.tables.lines import Line, check_once, csv_rows, json_lines
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 """What a table that is written ends in; .tsv is read as well."""
+_MOST_KNOWN = 10_000  # texts remembered at a time
 
 
 class Table(list[dict[str, Any]]):
@@ -63,6 +64,7 @@ def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
 
 def _read_csv(path: Path) -> Iterator[dict[str, Cell]]:
     columns: list[str] | None = None
+    known: dict[str, str] = {}  # texts that may come again, such as the name of the model: one copy for all rows
     for line in csv_rows(path):
         cells: list[str] = _value(line, path)
         if columns is None:
@@ -74,7 +76,9 @@ def _read_csv(path: Path) -> Iterator[dict[str, Cell]]:
                 f"Expected {counted(len(columns), 'cell')} in line {line.number} of {shown(path)}, got {len(cells)}: "
                 f"quote cells that hold {line.delimiter}."
             )
-        yield {column: from_csv_cell(cell) for column, cell in zip(columns, cells, strict=True)}
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        yield {column: from_csv_cell(known.setdefault(c, c)) for column, c in zip(columns, cells, strict=True)}
     if columns is None:
         raise DataError(f"Expected a line with the names of the columns, got an empty file: {shown(path)}.")
 

@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mst_clipiqa.errors import DataError, MstClipiqaError, UsageError
+from mst_clipiqa.tables import reading
 from mst_clipiqa.tables.cells import csv_cell, from_csv_cell
 from mst_clipiqa.tables.journal import journal_of, origin_of, read_journal
 from mst_clipiqa.tables.reading import read_table, stream_table
@@ -776,3 +777,15 @@ def test_streams_hold_one_row_at_a_time(tmp_path: Path) -> None:
     rows.close()  # type: ignore[attr-defined]
     assert json.loads(json.dumps(next(stream_table(path)))) == {"a": 0.0}
     assert io.StringIO(path.read_text()).readline() == "a\n"
+
+
+def test_texts_that_repeat_are_kept_once_and_only_some_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_MOST_KNOWN", 3)
+    path = tmp_path / "table.csv"
+    path.write_text("model,file\n" + "".join(f"a long name of a model,{i}.png\n" for i in range(20)))
+    rows = read_table(path)
+    assert [row["file"] for row in rows] == [f"{i}.png" for i in range(20)]
+    assert {row["model"] for row in rows} == {"a long name of a model"}
+    assert len({id(row["model"]) for row in rows}) < len(rows)

@@ -22,8 +22,9 @@ class Linear(nn.Linear):
             self.weight = nn.Parameter(packed, requires_grad=False)
 
     def release(self) -> None:
-        """Give the weights their plain order back."""
-        self.weight = nn.Parameter(self._plain(), requires_grad=self.weight.requires_grad)
+        """Give the weights their plain order back; nothing happens if they have it."""
+        if self.weight.is_mkldnn:
+            self.weight = nn.Parameter(self._plain(), requires_grad=False)
 
     def product(self, x: Tensor) -> Tensor:
         """Return what ``forward`` does, by packed weights; from two rows of x on, a row is rounded alike beside any."""
