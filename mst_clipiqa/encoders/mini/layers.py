@@ -24,7 +24,7 @@ class Linear(nn.Linear):
     def release(self) -> None:
         """Give the weights their plain order back; nothing happens if they have it."""
         if self.weight.is_mkldnn:
-            self.weight = nn.Parameter(self._plain(), requires_grad=False)
+            self.weight = nn.Parameter(_plain(self.weight), requires_grad=False)
 
     def product(self, x: Tensor) -> Tensor:
         """Return what ``forward`` does, by packed weights; from two rows of x on, a row is rounded alike beside any."""
@@ -33,26 +33,28 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, (..., in), mapped to (..., out)."""
-        return F.linear(x, self._plain() if self.weight.is_mkldnn else self.weight, self.bias)
-
-    def _plain(self) -> Tensor:
-        weight: Tensor = self.weight.detach()
-        return weight.to_dense() if weight.is_mkldnn else weight
+        return F.linear(x, _plain(self.weight), self.bias)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is copied and pickled: plain weights, as packed ones can be neither."""
-        plain = nn.Parameter(self._plain(), requires_grad=self.weight.requires_grad)
+        if not self.weight.is_mkldnn:
+            return vars(self)
+        plain = nn.Parameter(_plain(self.weight), requires_grad=False)
         return {**vars(self), "_parameters": {**self._parameters, "weight": plain}}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.weight.is_mkldnn:
-            destination[prefix + "weight"] = self._plain()
+            destination[prefix + "weight"] = _plain(self.weight.detach())
 
     def reset_parameters(self) -> None:
         """Set weight and bias to zero."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
+
+
+def _plain(weight: Tensor) -> Tensor:
+    return weight.to_dense() if weight.is_mkldnn else weight
 
 
 class Convolution(nn.Conv2d):
