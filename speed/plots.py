@@ -11,6 +11,7 @@ from typing import Any
 from speed.claims import CLAIMS, is_met, share_of_bar
 
 MET, MISSED, RATE = "#228833", "#cc3311", "#4477aa"
+_MOST_ON_LINE = 20  # times the smallest rate, on a linear scale
 
 
 def draw_claims(found: dict[str, Any], path: Path) -> None:
@@ -44,7 +45,10 @@ def draw_rates(found: dict[str, Any], path: Path) -> None:
     with _chart(path, len(rates), width=8) as axes:
         bars = axes.barh(list(rates), list(rates.values()), color=RATE)
         axes.bar_label(bars, [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in rates.values()], padding=3)
-        axes.set(xscale="log", xlabel="images per second (logarithmic scale)")
+        if rates and max(rates.values()) > _MOST_ON_LINE * min(rates.values()):
+            axes.set(xscale="log", xlabel="images per second (logarithmic scale)")
+        else:
+            axes.set(xlabel="images per second")
 
 
 @contextmanager

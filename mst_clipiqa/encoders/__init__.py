@@ -59,10 +59,8 @@ def _whole(source: str, device: str | torch.device, precision: str) -> EncoderPa
     if len(names) not in (2, 3) or not all(names):
         short = ", ".join(f"'{name}'" for name in ("mini", *PAIRS))
         raise ModelError(f"Expected encoders {short} or 'COARSE,FINE', got {source!r}{nearest(source, PAIRS)}.")
-    how = resolve_precision(precision, where)
-    return load_clip_pair(names[0], names[1], source, DTYPES.get(how, torch.float32), *names[2:]).to(
-        where, precision if precision == "auto" else how
-    )
+    dtype = DTYPES.get(resolve_precision(precision, where), torch.float32)
+    return load_clip_pair(names[0], names[1], source, dtype, *names[2:]).to(where, precision)
 
 
 def with_text_encoder(source: str, text: str | None) -> str:
