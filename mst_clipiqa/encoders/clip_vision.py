@@ -9,8 +9,7 @@ The weights stay in the ``transformers`` module that loaded them; the forward pa
   the largest array instead of three.
 
 On a CPU all blocks but the last are computed by ``fused_vision.py`` in bf16 and, if asked, float32, and by
-``int8_vision.py`` in int8. On a
-CUDA card the whole pass is recorded once and replayed (``recorded.py``).
+``int8_vision.py`` in int8. On a CUDA card the whole pass is recorded once and replayed (``recorded.py``).
 
 Source: CLIP (arXiv 2103.00020).
 """

@@ -21,7 +21,7 @@ LEVELS = 127
 PAIR_LEVELS = 128
 """Of two neighbouring weights of one sign together, where sums have 16 bits."""
 _PEAKS = range(LEVELS, 103, -4)  # levels that the largest weight of a depthwise kernel may have
-_CAPABILITIES = ("AVX2", "AVX512")  # elsewhere the operators are slow
+CAPABILITIES = ("AVX2", "AVX512")  # elsewhere the operators are slow
 _INPUTS = 32  # of the convolution that is tried
 
 SumBits = Literal[16, 32]
@@ -32,7 +32,7 @@ def sum_bits() -> SumBits | None:
     """Return in how many bits this CPU adds two products, by trying; None if it cannot, or not fast."""
     names = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
     can = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.onednn, name) for name in names)
-    if not can or torch.backends.cpu.get_cpu_capability() not in _CAPABILITIES:
+    if not can or torch.backends.cpu.get_cpu_capability() not in CAPABILITIES:
         return None
     try:
         return 32 if _is_exact(LEVELS) else 16 if _is_exact(PAIR_LEVELS // 2) else None

@@ -15,6 +15,7 @@ from torch import Tensor
 from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
+from mst_clipiqa.encoders.mini.packed_text import can_pack
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import FUSED
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -144,6 +145,7 @@ def test_a_prompt_is_encoded_as_if_it_were_alone(clip: CLIPPair, threads: Callab
             assert torch.equal(one.embedding, want.embedding)
 
 
+@pytest.mark.skipif(not can_pack(), reason="on this CPU each prompt is encoded alone")
 def test_prompts_in_groups_are_encoded_as_if_they_were_alone(threads: Callable[[int], None]) -> None:
     pair = Scorer.load("mini").encoder.encoders
     assert pair.prompts_at_once > 1

@@ -16,11 +16,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from mst_clipiqa.encoders.int8_weights import CAPABILITIES
 from mst_clipiqa.encoders.mini.layers import Linear
 from mst_clipiqa.encoders.mini.text import TextBlock, TextEncoder
 from mst_clipiqa.encoders.threads import return_freed_memory
 
 _packing = Lock()
+
+
+def can_pack() -> bool:
+    """Return whether products round a row alike beside any: by oneDNN they do with AVX2 and AVX-512."""
+    has_it = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return has_it and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
 
 
 class PackedText:

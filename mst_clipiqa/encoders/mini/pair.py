@@ -24,7 +24,7 @@ from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
-from mst_clipiqa.encoders.mini.packed_text import PackedText, linear_layers
+from mst_clipiqa.encoders.mini.packed_text import PackedText, can_pack, linear_layers
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
@@ -155,8 +155,8 @@ class MiniPair:
 
     @property
     def prompts_at_once(self) -> int:
-        """How many prompts do not change each other's states: a group of them on a CPU where torch has oneDNN."""
-        return _PROMPTS if self.device.type == "cpu" and torch.backends.mkldnn.is_available() else 1
+        """How many prompts do not change each other's states: a group of them on an x86 CPU."""
+        return _PROMPTS if self.device.type == "cpu" and can_pack() else 1
 
     def _packed(self) -> PackedText:
         if self._packed_text is None or not self.text.project.weight.is_mkldnn:  # not in a copy
