@@ -33,10 +33,9 @@ from mst_clipiqa.train.granularity import (
     encode_every_granularity,
     fit_calibration,
 )
+from speed.granularity import DEFAULT, TOLERANCES
 from speed.machine import machine, report
 
-TOLERANCES = (0.04, 0.05, 0.06, 0.08)
-DEFAULT = str(Granularity.parse("auto"))
 BARS = {"auto_within": 0.95, "auto_srcc_loss": 0.005}
 
 

@@ -2,8 +2,8 @@
 
     python -m speed.report [--root AGIQA-3K] [--quick]
 
-Each benchmark runs in its own process and writes its JSON to docs/performance/. With --root, that of granularities
-measures its images. --quick runs them all with tiny inputs, to test that they run.
+Each benchmark runs in its own process and writes its JSON to docs/performance/. With --root,
+granularities are timed on that set's images. --quick runs them all with tiny inputs, to test that they run.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def can_fuse(layer: Any) -> bool:
 
 
 def _gains(dtype: torch.dtype) -> bool:
-    """Return whether products in this precision are faster reordered: with AVX2 in float32 they are slower."""
+    """Return whether reordering pays in this precision: tried in float32 with AVX2, products became slower."""
     if dtype == torch.float32:
         return torch.backends.cpu.get_cpu_capability() == "AVX512"
     return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

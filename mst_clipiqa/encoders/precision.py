@@ -88,7 +88,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 def _gains_from_bf16() -> bool:
     """Return whether this CPU multiplies matrices in bf16 clearly faster than in float32, by trying.
 
-    Having the instructions is not enough: on Xeons whose matrix unit (AMX) a virtual machine hides, they are slower.
+    Having the instructions is not enough: on a Xeon whose matrix unit (AMX) a virtual machine hid, they were slower.
     """
     has_it = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
     return bool(has_it) and _product_seconds(torch.bfloat16) * _LEAST_GAIN <= _product_seconds(torch.float32)

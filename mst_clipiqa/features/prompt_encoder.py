@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 import torch
@@ -84,10 +84,8 @@ class PromptEncoder:
         return found
 
 
-def _each(read: PromptTokens) -> Iterator[EncodedPrompt]:
-    """Yield each prompt of a group by itself, without padding, on the CPU."""
+def _each(read: PromptTokens) -> list[EncodedPrompt]:
+    """Return each prompt of a group by itself, without padding, on the CPU."""
     unread = read.unread or [False] * len(read.truncated)
-    tokens, masks = read.tokens.cpu(), read.mask.cpu()
-    for states, mask, *known in zip(tokens, masks, read.truncated, read.in_vocabulary, unread, strict=True):
-        truncated, in_vocabulary, some_unread = known
-        yield EncodedPrompt(states[mask], truncated, in_vocabulary, unread=some_unread)
+    rows = zip(read.tokens.cpu(), read.mask.cpu(), read.truncated, read.in_vocabulary, unread, strict=True)
+    return [EncodedPrompt(tokens[mask], cut, known, unread=some) for tokens, mask, cut, known, some in rows]

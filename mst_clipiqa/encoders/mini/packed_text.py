@@ -25,34 +25,40 @@ _packing = Lock()
 
 
 def can_pack() -> bool:
-    """Return whether products round a row alike beside any: by oneDNN they do with AVX2 and AVX-512."""
+    """Return whether products round a row alike beside any: by oneDNN they did when tried, with AVX2 and AVX-512."""
     has_it = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return has_it and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
 
 
-class PackedText:
-    """What ``TextEncoder`` computes, with its linear layers packed in place."""
+def packed_states(text: TextEncoder, prompts: Sequence[Int64[Tensor, " _"]]) -> list[Float[Tensor, "_ dim"]]:
+    """Return T of each prompt as ``TextEncoder`` does, whose linear layers are packed at the first call.
 
-    def __init__(self, text: TextEncoder) -> None:
-        """Pack the layers."""
-        self.text = text
-        with _packing:  # of several threads whose first prompts come together
-            for layer in linear_layers(text):
-                layer.pack()
-        return_freed_memory()  # of the weights in their old order
+    Args:
+        text: the encoder, on a CPU.
+        prompts: ids of each, int64 (tokens,), at least two.
 
-    def __call__(self, prompts: Sequence[Int64[Tensor, " _"]]) -> list[Float[Tensor, "_ dim"]]:
-        """Return T of each prompt, float32 (tokens, D), from its ids, int64 (tokens,), at least two."""
-        lengths = [len(ids) for ids in prompts]
-        positions = torch.cat([self.text.positions[:length] for length in lengths])
-        x: Tensor = self.text.norm(self.text.words(torch.cat(list(prompts))) + positions)
-        for block in self.text.blocks:
-            x = _mapped(cast(TextBlock, block), x, lengths)
-        return list(self.text.project.product(x).split(lengths))
+    Returns:
+        float32 (tokens, D) of each.
+    """
+    if not text.project.weight.is_mkldnn:  # the last layer that is packed
+        _pack(text)
+    lengths = [len(ids) for ids in prompts]
+    positions = torch.cat([text.positions[:length] for length in lengths])
+    x: Tensor = text.norm(text.words(torch.cat(list(prompts))) + positions)
+    for block in text.blocks:
+        x = _mapped(cast(TextBlock, block), x, lengths)
+    return list(text.project.product(x).split(lengths))
+
+
+def _pack(text: TextEncoder) -> None:
+    with _packing:  # of several threads whose first prompts come together
+        for layer in linear_layers(text):
+            layer.pack()
+    return_freed_memory()  # of the weights in their old order
 
 
 def linear_layers(text: TextEncoder) -> Iterator[Linear]:
-    """Yield all linear layers."""
+    """Yield all linear layers, the projection last."""
     return (layer for layer in text.modules() if isinstance(layer, Linear))
 
 

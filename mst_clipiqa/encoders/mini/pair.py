@@ -24,7 +24,7 @@ from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
-from mst_clipiqa.encoders.mini.packed_text import PackedText, can_pack, linear_layers
+from mst_clipiqa.encoders.mini.packed_text import can_pack, linear_layers, packed_states
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
@@ -112,7 +112,6 @@ class MiniPair:
         if precision.startswith("int8") and can_int8 and self.ranges and bits:  # asked for, or as it was before
             self.precision = named(f"int8-{self.ranges.digest}", bits)
         self._fast: dict[Stream, FusedTower | Int8Tower] = {}
-        self._packed_text: PackedText | None = None
         return self
 
     @property
@@ -158,11 +157,6 @@ class MiniPair:
         """How many prompts do not change each other's states: a group of them on an x86 CPU."""
         return _PROMPTS if self.device.type == "cpu" and can_pack() else 1
 
-    def _packed(self) -> PackedText:
-        if self._packed_text is None or not self.text.project.weight.is_mkldnn:  # not in a copy
-            self._packed_text = PackedText(self.text)
-        return self._packed_text
-
     @property
     def _is_int8(self) -> bool:
         return self.precision.startswith("int8")
@@ -195,7 +189,7 @@ class MiniPair:
         if self.prompts_at_once == 1:
             tokens = self.text(ids, mask)
         else:
-            states = self._packed()([row[real] for row, real in zip(ids, mask, strict=True)])
+            states = packed_states(self.text, [row[real] for row, real in zip(ids, mask, strict=True)])
             tokens = nn.utils.rnn.pad_sequence(states, batch_first=True)
         read = [self.tokenizer.encode(cleaned(prompt)) for prompt in prompts]
         known = [is_in_vocabulary(one) and is_english(prompt) for one, prompt in zip(read, prompts, strict=True)]
