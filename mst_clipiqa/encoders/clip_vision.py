@@ -67,7 +67,7 @@ class VisionTower(nn.Module):
         return self
 
     def fuse(self) -> VisionTower:
-        """Prepare for inference where that is faster: on a CPU in bf16, int8 or asked float32, and on a CUDA card.
+        """Prepare for inference where that is faster: on a CPU in bf16, int8 or, if asked, float32; on a CUDA card.
 
         Weights cannot be read or replaced until ``release``.
         """

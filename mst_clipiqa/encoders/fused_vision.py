@@ -1,6 +1,6 @@
 """A block of CLIP's image encoder as oneDNN computes it fastest on a CPU: weights reordered once, gelu fused.
 
-Products then run at the machine's own rate or above it, in bf16 and, with AVX-512, in float32.
+In bf16 products then run at the machine's own rate or above it; in float32 they gain with AVX-512.
 quick_gelu(h) = swish(1.702 h) / 1.702: the layer norm before the MLP and the biases take the first factor, the sum that
 the MLP is added to takes the second, all in float32.
 Logits, softmax and sum are those of the plain block.
