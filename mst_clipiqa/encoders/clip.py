@@ -152,7 +152,8 @@ class CLIPPair:
     def chunking(self) -> Chunking:
         """Chunks of one fixed shape, because kernels round differently for different shapes.
 
-        In plain fp32 on a CPU each chunk has one image, so nothing has to be filled up. Integers are not rounded, and fused blocks in fp32 round an image alike in any chunk.
+        In plain fp32 on a CPU each chunk has one image, so nothing has to be filled up. Integers are not rounded,
+        and fused blocks in fp32 round an image alike in any chunk.
         """
         if self.precision.startswith(FUSED):
             return Chunking(CHUNK_FUSED, False, None)
