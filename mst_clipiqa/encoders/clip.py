@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
-from mst_clipiqa.encoders.fused_vision import can_fuse
+from mst_clipiqa.encoders.fused_block import can_fuse
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
 from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
 from mst_clipiqa.encoders.merging import MERGE
@@ -67,7 +67,7 @@ class CLIPPair:
         self.dim = text.dim
         self.dim_fine = dim_fine or text.dim
         self.text_dim = text.text_dim
-        self.start_tokens, self.prompts_at_once = text.start_tokens, text.prompts_at_once
+        self.start_tokens = text.start_tokens
         self.language: str | None = None
         self.encode_prompts = text.encode_prompts
         self.encode_templates = text.encode_templates
@@ -86,8 +86,8 @@ class CLIPPair:
         where = torch.device(device)
         if asked == "auto":
             asked = resolve_precision("auto", where)
-            asked = FUSED if asked == "fp32" and where.type == "cpu" and self._can_fuse() else asked
-        elif asked == FUSED and where.type != "cpu":
+            asked = FUSED if asked == "fp32" else asked
+        if asked == FUSED and not (where.type == "cpu" and self._can_fuse()):
             asked = "fp32"
         bits = sum_bits() if asked.startswith(INT8) and where.type == "cpu" else None
         if asked == INT8:
@@ -109,6 +109,11 @@ class CLIPPair:
         return self
 
     @property
+    def prompts_at_once(self) -> int:
+        """How many prompts ``encode_prompts`` may get at once without any changing the states of another by a bit."""
+        return self.text.prompts_at_once
+
+    @property
     def towers(self) -> tuple[nn.Module, nn.Module]:
         """The coarse and the fine encoder."""
         return self.mstfe.encoder_coarse, self.mstfe.encoder_fine
@@ -119,9 +124,11 @@ class CLIPPair:
         return all(isinstance(tower, VisionTower) for tower in self.towers)
 
     def _can_fuse(self) -> bool:
-        """Whether float32 is faster with fused blocks here."""
-        clips = [tower for tower in self.towers if isinstance(tower, VisionTower)]
-        return len(clips) == 2 and all(can_fuse(tower.clip.vision_model.encoder.layers[-1]) for tower in clips)
+        """Whether float32 is faster with fused blocks on this CPU."""
+        return all(
+            isinstance(tower, VisionTower) and can_fuse(tower.clip.vision_model.encoder.layers[-1], torch.float32)
+            for tower in self.towers
+        )
 
     def merge_tokens(self, count: int) -> CLIPPair:
         """Merge tokens in each block of the image encoders (``merging.py``); ``precision`` says so. Returns itself.

@@ -8,7 +8,7 @@ The weights stay in the ``transformers`` module that loaded them; the forward pa
 - quick_gelu(h) = silu(1.702 h) / 1.702, and a product can scale its result: in bf16 and fp16 this takes one pass over
   the largest array instead of three.
 
-On a CPU all blocks but the last are computed by ``fused_vision.py`` in bf16 and, if asked, float32, and by
+On a CPU all blocks but the last are computed by ``fused_block.py`` in bf16 and, if asked, float32, and by
 ``int8_vision.py`` in int8. On a CUDA card the whole pass is recorded once and replayed (``recorded.py``).
 
 Source: CLIP (arXiv 2103.00020).
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
-from mst_clipiqa.encoders.fused_vision import QUICK, FusedBlock, can_fuse
+from mst_clipiqa.encoders.fused_block import QUICK, FusedBlock, can_fuse
 from mst_clipiqa.encoders.int8_vision import Int8Block
 from mst_clipiqa.encoders.int8_weights import SumBits
 from mst_clipiqa.encoders.merging import merged, no_merges
@@ -72,13 +72,14 @@ class VisionTower(nn.Module):
         Weights cannot be read or replaced until ``release``.
         """
         *layers, last = self.clip.vision_model.encoder.layers
-        if last.mlp.fc1.weight.device.type == "cuda":
+        device = last.mlp.fc1.weight.device.type
+        if device == "cuda":
             self.recorded = Recorded(self.computed)
-        if self.fused:
+        if self.fused or device != "cpu":
             return self
         if self.sum_bits is not None:
             self.fused = [Int8Block(layer, self.sum_bits) for layer in layers]
-        elif can_fuse(last) and (self.dtype != torch.float32 or self.fuses_fp32):
+        elif can_fuse(last, self.dtype) and (self.dtype != torch.float32 or self.fuses_fp32):
             self.fused = [FusedBlock(layer) for layer in layers]
         return self
 

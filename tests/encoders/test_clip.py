@@ -6,17 +6,19 @@ import json
 import os
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPModel, CLIPVisionModelWithProjection
+from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from mst_clipiqa.encoders import files, hub, load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.packing import can_pack
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import Stream
@@ -49,6 +51,33 @@ def test_the_shorter_last_block_changes_nothing(folders: tuple[Path, Path], pair
     with torch.no_grad():
         want = plain.visual_projection(plain.vision_model(pixels()).pooler_output)
     torch.testing.assert_close(pair.mstfe.encoder_fine(pixels()), want, atol=2e-5, rtol=1e-5)
+
+
+TEXTS = ("a fox", "", "a photo of a very long red fox", "red " * 200, "fox")
+
+
+@pytest.mark.skipif(not can_pack(), reason="on this CPU each prompt is encoded alone")
+def test_a_group_of_prompts_has_transformers_own_states(folders: tuple[Path, Path]) -> None:
+    pair = load_clip_pair(str(folders[0]), str(folders[1]), "closed form")
+    text, weights = text_of(pair), CLIPTextModelWithProjection.from_pretrained(folders[0]).eval().state_dict()
+    with torch.inference_mode():
+        want = [text.model.text_model(input_ids=text.tokenize([one])[0]).last_hidden_state[0] for one in TEXTS]
+    with ThreadPoolExecutor(4) as pool:  # whose first prompts come together
+        read, *others = pool.map(lambda _: pair.encode_prompts(list(TEXTS)), range(8))
+    assert all(torch.equal(read.tokens, one.tokens) for one in others)
+    for tokens, mask, states in zip(read.tokens, read.mask, want, strict=True):
+        torch.testing.assert_close(tokens[mask], states, atol=2e-5, rtol=1e-5)
+    kept = text.to("cpu").model.state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in weights.items())
+    assert torch.equal(pair.encode_prompts(list(TEXTS)).tokens, read.tokens)
+
+
+def test_prompts_whose_states_are_projected_are_encoded_alone(tmp_path: Path) -> None:
+    wide = {**clip_config(32)["text_config"], "hidden_size": 96, "num_attention_heads": 4}
+    folders = [save_clip(tmp_path / str(patch), patch, text_config=wide) for patch in (32, 16)]
+    pair = load_clip_pair(str(folders[0]), str(folders[1]), "closed form")
+    assert pair.prompts_at_once == 1
+    assert pair.encode_prompts(["a fox"]).tokens.shape[2] == pair.dim
 
 
 def test_templates_equal_transformers_own_text_embedding(folders: tuple[Path, Path], pair: CLIPPair) -> None:

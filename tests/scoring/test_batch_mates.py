@@ -15,7 +15,7 @@ from torch import Tensor
 from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
-from mst_clipiqa.encoders.mini.packed_text import can_pack
+from mst_clipiqa.encoders.packing import can_pack
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import FUSED
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -146,8 +146,11 @@ def test_a_prompt_is_encoded_as_if_it_were_alone(clip: CLIPPair, threads: Callab
 
 
 @pytest.mark.skipif(not can_pack(), reason="on this CPU each prompt is encoded alone")
-def test_prompts_in_groups_are_encoded_as_if_they_were_alone(threads: Callable[[int], None]) -> None:
-    pair = Scorer.load("mini").encoder.encoders
+@pytest.mark.parametrize("kind", ["mini", "clip"])
+def test_prompts_in_groups_are_encoded_as_if_they_were_alone(
+    kind: str, clip: CLIPPair, threads: Callable[[int], None]
+) -> None:
+    pair: EncoderPair = clip if kind == "clip" else Scorer.load("mini").encoder.encoders
     assert pair.prompts_at_once > 1
     threads(1)
     words = [f"{prompt} {i}" for i in range(9) for prompt in PROMPTS if prompt]

@@ -1,8 +1,6 @@
 """The text encoder for inference on a CPU: the tokens of several prompts are the rows of one product.
 
-So weights are read from memory once for all prompts together, which is most of what a short prompt costs. oneDNN's
-product rounds a row alike whatever other rows there are, if it has at least two; attention is of each prompt by
-itself. So no prompt changes another's states.
+``encoders/packing.py`` says why.
 """
 
 from __future__ import annotations
@@ -16,18 +14,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from mst_clipiqa.encoders.int8_weights import CAPABILITIES
 from mst_clipiqa.encoders.mini.layers import Linear
 from mst_clipiqa.encoders.mini.text import TextBlock, TextEncoder
 from mst_clipiqa.encoders.threads import return_freed_memory
 
 _packing = Lock()
-
-
-def can_pack() -> bool:
-    """Return whether products round a row alike beside any: by oneDNN they did when tried, with AVX2 and AVX-512."""
-    has_it = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return has_it and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
 
 
 def packed_states(text: TextEncoder, prompts: Sequence[Int64[Tensor, " _"]]) -> list[Float[Tensor, "_ dim"]]:

@@ -24,11 +24,12 @@ from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, BlockRanges, Int8Tower, read_ranges
-from mst_clipiqa.encoders.mini.packed_text import can_pack, linear_layers, packed_states
+from mst_clipiqa.encoders.mini.packed_text import linear_layers, packed_states
 from mst_clipiqa.encoders.mini.storage import SCALE, StoredEmbedding, packed, scale_of, unpacked
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.encoders.mini.vocabulary import has_unread_word, is_in_vocabulary
+from mst_clipiqa.encoders.packing import PROMPTS_AT_ONCE, can_pack
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
 from mst_clipiqa.encoders.precision import DTYPES
 from mst_clipiqa.encoders.text import cleaned, padded
@@ -42,7 +43,6 @@ FORMAT = 4
 _EMBEDDINGS = "text.words.weight"
 _LEAST_SIDE = 16  # of a view: below it the last maps have no positions
 _GROUP = 4  # images per chunk
-_PROMPTS = 16  # per group; more save little
 _INT8_GROUP = 8  # each operator takes 30 to 60 microseconds to start; twice as many leave the caches
 SMALL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -155,7 +155,7 @@ class MiniPair:
     @property
     def prompts_at_once(self) -> int:
         """How many prompts do not change each other's states: a group of them on an x86 CPU."""
-        return _PROMPTS if self.device.type == "cpu" and can_pack() else 1
+        return PROMPTS_AT_ONCE if self.device.type == "cpu" and can_pack() else 1
 
     @property
     def _is_int8(self) -> bool:

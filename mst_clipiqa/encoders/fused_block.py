@@ -1,4 +1,4 @@
-"""A block of CLIP's image encoder as oneDNN computes it fastest on a CPU: weights reordered once, gelu fused.
+"""A block of CLIP's encoders as oneDNN computes it fastest on a CPU: weights reordered once, gelu fused.
 
 In bf16 products then run at the machine's own rate or above it; in float32 they gain with AVX-512.
 quick_gelu(h) = swish(1.702 h) / 1.702: the layer norm before the MLP and the biases take the first factor, the sum that
@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 QUICK = 1.702
+ACTIVATIONS = "quick_gelu", "gelu"
+"""Of the MLPs that can be fused."""
 
 
-def can_fuse(layer: Any) -> bool:
-    """Return whether a block is on a CPU that gains from it, in bf16 or float32, and this torch has the operators."""
-    weight, names = layer.mlp.fc1.weight, ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+def can_fuse(layer: Any, dtype: torch.dtype) -> bool:
+    """Return whether a block gains from it on this CPU, in bf16 or float32, and this torch has the operators."""
+    names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
     return (
-        weight.device.type == "cpu"
-        and layer.mlp.config.hidden_act in ("quick_gelu", "gelu")
+        layer.mlp.config.hidden_act in ACTIVATIONS
         and torch.backends.mkldnn.is_available()
         and all(hasattr(torch.ops.mkldnn, name) for name in names)
-        and _gains(weight.dtype)
+        and _gains(dtype)
     )
 
 

@@ -13,7 +13,7 @@ from mst_clipiqa.encoders import load_encoders, precision
 from mst_clipiqa.encoders.adapter import merge, start
 from mst_clipiqa.encoders.clip import CHUNK_FUSED, CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.fused_vision import can_fuse
+from mst_clipiqa.encoders.fused_block import can_fuse
 from mst_clipiqa.encoders.pair import Chunking, encode_views
 from mst_clipiqa.encoders.precision import FUSED
 from mst_clipiqa.errors import UsageError
@@ -28,7 +28,7 @@ def tower(folder: Path) -> VisionTower:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     vision = {**clip_config(16)["vision_config"], "num_hidden_layers": 6, "hidden_act": request.param}
     path = save_clip(tmp_path_factory.mktemp("fused") / "16", 16, vision_config=vision)
-    if not can_fuse(tower(path).compute_in(torch.bfloat16).clip.vision_model.encoder.layers[0]):
+    if not can_fuse(tower(path).clip.vision_model.encoder.layers[0], torch.bfloat16):
         pytest.skip("this CPU or this torch has no fused bf16 products")
     return path
 
@@ -94,7 +94,7 @@ def test_auto_fuses_float32_where_bf16_gains_nothing_and_gradients_ask_for_fp32(
     assert isinstance(pair, CLIPPair)
     tower = pair.towers[0]
     assert isinstance(tower, VisionTower)
-    if not can_fuse(tower.clip.vision_model.encoder.layers[-1]):
+    if not can_fuse(tower.clip.vision_model.encoder.layers[-1], torch.float32):
         assert pair.precision == "fp32"
         return
     assert pair.precision == FUSED
