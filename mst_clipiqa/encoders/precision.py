@@ -6,14 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
 from mst_clipiqa.errors import UsageError, nearest
 
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"
 """The precision of image encoders that multiply 8-bit integers on a CPU."""
