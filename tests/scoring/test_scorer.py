@@ -22,7 +22,8 @@ from PIL import Image
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.evaluate import make_reference
-from mst_clipiqa.features.cache import Cache, Encoded
+from mst_clipiqa.features.cache import Cache
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model_folder import ModelConfig, Target, TrainedModel, save
