@@ -137,7 +137,7 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, als
             name = f"\0{place}"
         if not name:
             continue
-        key = (name, *shared_by(row, also))
+        key = (name, *shared_by(row, also)) if also else (name,)
         values.append((key, value))
         if prompt and pairing != "file":
             of_prompts.add(key)
