@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from fuzz.harness import Case, Surface
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.cells import csv_cell, csv_line, from_csv_cell, plain, to_json

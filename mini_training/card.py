@@ -51,7 +51,7 @@ def _front_matter(found: dict[str, Any]) -> str:
         for of in [found["development"][target]]
     ]
     data = ["AGIQA-3K", "LIVE In the Wild Image Quality Challenge"]
-    return front_matter("mini", "sentence-transformers/all-MiniLM-L6-v2", data, measured, "apache-2.0")
+    return front_matter("mini", "sentence-transformers/all-MiniLM-L6-v2", data, measured, licence="apache-2.0")
 
 
 def _widest(familiarity: dict[str, Any]) -> str:

@@ -21,8 +21,9 @@ import numpy as np
 from mini_training.data import Rated, read_rated, save_json
 from mini_training.familiarity import TARGETS, Arrays, Known, known_errors
 from mini_training.reliability_page import PAGE, RESULTS, written
+from mst_clipiqa.analysis.change import Change
 from mst_clipiqa.analysis.compare import probability
-from mst_clipiqa.analysis.drift import Change, drift
+from mst_clipiqa.analysis.drift import drift
 from mst_clipiqa.analysis.pairing import PairBy, Pairing
 from mst_clipiqa.evaluate import HeldOut, fit_widening
 

@@ -29,7 +29,7 @@ from mst_clipiqa.adapt.moving import Material, MovingEncoders
 from mst_clipiqa.data import RatedSet, load
 from mst_clipiqa.model.mst_clipiqa import to_head
 from mst_clipiqa.scoring.scorer import Scorer
-from speed.machine import machine
+from speed.machine import machine, report
 
 PHOTOGRAPHS = "photographs"
 LABELS = 0.1
@@ -183,10 +183,7 @@ def main() -> None:
         "means": [mean(rows, train) for train in args.train],
         "machine": machine(),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n", encoding="utf-8")
+    report(result, args.output)
 
 
 def mean(rows: list[dict[str, Any]], train: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 from mst_clipiqa.scoring.edges import edge_agreement, edge_map
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.explain_truth import COLOURS, THINGS, images, thing
-from speed.machine import machine
+from speed.machine import machine, report
 
 SHARE = 0.6
 """Side of a part, as a share of width and height."""
@@ -121,10 +120,7 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=50)
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    text = json.dumps(measure(args.model, args.tries), indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n", encoding="utf-8")
+    report(measure(args.model, args.tries), args.output)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from mst_clipiqa.explain import explain
 from mst_clipiqa.explain.results import STREAMS, Box
 from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.scoring.scorer import Scorer
-from speed.machine import machine
+from speed.machine import machine, report
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 CLEAN = (
@@ -193,10 +192,7 @@ def main() -> None:
         "words": None if args.no_words else word_rates(scorer),
         "machine": machine(),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n", encoding="utf-8")
+    report(result, args.output)
 
 
 if __name__ == "__main__":

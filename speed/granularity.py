@@ -26,6 +26,7 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.scoring.calibration import Calibration
+from mst_clipiqa.scoring.calibration_file import load_calibration
 from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
 from mst_clipiqa.scoring.granularity import FINE, Granularity
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     mini = Scorer.load("mini")
-    timed = Timed(mini, Calibration.load(calibration_path(trained_folder("mini")), mini.model))
+    timed = Timed(mini, load_calibration(calibration_path(trained_folder("mini")), mini.model))
     with tempfile.TemporaryDirectory() as folder:
         if args.root:
             test = make_split(load("agiqa-3k", args.root, allow_missing=True).records, "prompt").test

@@ -27,7 +27,8 @@ import torch
 from PIL import Image
 
 from mst_clipiqa.encoders import load_encoders
-from mst_clipiqa.features.cache import Cache, Encoded
+from mst_clipiqa.features.cache import Cache
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, Viewed
 
 BATCH = 8

@@ -36,7 +36,7 @@ from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.recipe import FAST
-from speed.machine import machine, peak_mb
+from speed.machine import machine, peak_mb, report
 from speed.random_pair import write
 
 EPOCHS, SPLITS, BATCH = 20, 10, 8
@@ -128,10 +128,7 @@ def main() -> None:
         "memory_ratio": sides["ours"]["peak_mb"] / sides["published"]["peak_mb"],
         "machine": machine(),
     }
-    text = json.dumps(found, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n", encoding="utf-8")
+    report(found, args.output)
 
 
 if __name__ == "__main__":

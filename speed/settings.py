@@ -10,7 +10,6 @@ which was trained without it. The same pairs with the ratings of people say what
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from mst_clipiqa.data import RatedSet, load
 from mst_clipiqa.evaluate import Resampling
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
-from speed.machine import machine
+from speed.machine import machine, report
 
 TARGETS = ("quality", "correspondence")
 
@@ -83,10 +82,7 @@ def main() -> None:
     ]
     rows = [row for name in generators for row in compared(rows_of(rated, name, args.models / "left-out" / name))]
     result = {"claim": (__doc__ or "").splitlines()[0], "rows": rows, "machine": machine()}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n", encoding="utf-8")
+    report(result, args.output)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def soak_score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def loop(folder: Path, seconds: float) -> dict[str, Any]:
     """Score a folder round after round as one stream of rows, and compare each round with the first."""
-    from mst_clipiqa.inputs.expand import Item, expand
+    from mst_clipiqa.inputs.expand import expand
+    from mst_clipiqa.inputs.item import Item
     from mst_clipiqa.scoring.score_rows import score_rows
     from mst_clipiqa.scoring.scorer import Scorer
 

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 
 GOLDEN = Path(__file__).parent / "golden"
 PROMPTS = [f"a photo of a red {animal}" for animal in ("fox", "car", "dog", "cat")]
@@ -98,3 +100,14 @@ def pixels() -> torch.Tensor:
 def parameter_count(model: nn.Module) -> int:
     """Return how many numbers are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def toy_model(pair: EncoderPair) -> TrainedModel:
+    """Return a model of fake encoders: quality from templates, correspondence from the prompt."""
+    targets = {"quality": Target("template", 0.0, 5.0, 0.5), "correspondence": Target("prompt", 0.0, 5.0)}
+    parts = {"quality": MSTCLIPIQA(64, "template"), "correspondence": MSTCLIPIQA(64, "prompt")}
+    for name, part in parts.items():
+        fill(part, f"{name}.")
+        part.eval().requires_grad_(False)
+    set_alpha(parts["correspondence"], 0.5)
+    return TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)

@@ -12,26 +12,17 @@ from contextlib import contextmanager
 import uvicorn
 
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.run import config_of, listen
 from mst_clipiqa.serve.settings import Settings
-from tests.closed_form import fill, set_alpha
+from tests.closed_form import toy_model
 from tests.fakes import FakePair, draw
 
 
 def toy_scorer(batch_size: int = 8) -> Scorer:
-    """Return a scorer over the fake encoders: quality from templates, correspondence from the prompt."""
+    """Return a scorer over the fake encoders."""
     pair = FakePair()
-    targets = {"quality": Target("template", 0.0, 5.0, 0.5), "correspondence": Target("prompt", 0.0, 5.0)}
-    parts = {"quality": MSTCLIPIQA(64, "template"), "correspondence": MSTCLIPIQA(64, "prompt")}
-    for name, part in parts.items():
-        fill(part, f"{name}.")
-        part.eval().requires_grad_(False)
-    set_alpha(parts["correspondence"], 0.5)
-    model = TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
-    return Scorer(model, ImageEncoder(pair, batch_size=batch_size))
+    return Scorer(toy_model(pair), ImageEncoder(pair, batch_size=batch_size))
 
 
 def png(seed: int = 0, distorted: float = 0.2, size: int = 64) -> bytes:

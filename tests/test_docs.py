@@ -15,8 +15,8 @@ from scipy.special import ndtri, stdtrit
 
 from mst_clipiqa import cli
 from mst_clipiqa.adapt.fit import AdaptRecipe
+from mst_clipiqa.analysis.change import Change
 from mst_clipiqa.analysis.compare import Comparison
-from mst_clipiqa.analysis.drift import Change
 from mst_clipiqa.analysis.gate import Checked
 from mst_clipiqa.analysis.settings import SettingEffect
 from mst_clipiqa.evaluate.means import quantile_interval, share_interval

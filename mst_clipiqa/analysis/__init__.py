@@ -12,8 +12,10 @@
     settings.py   compare-settings: what a generation setting changed
     pairing.py    two tables -> the values to compare: by prompt, by file name, or not paired
     verdict.py    an interval of a difference -> better, worse or neither, in words
+    change.py     how one score changed, in figures and in words
     drift.py      two tables: has anything changed?
-    gate.py       conditions on a table: means, quantiles, shares, failures, not worse than an older one
+    gate.py       conditions on a table: failures, scored rows, not worse than an older one
+    thresholds.py conditions on its scores: means, quantiles, shares
 
 A row is a dict with the columns of the table of scores; no function here changes a row that it is given.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
-from mst_clipiqa.analysis.rows import Row, file_of, number, prompt_of, text
+from mst_clipiqa.analysis.rows import Row, file_of, means_by_key, number, prompt_of, text
 from mst_clipiqa.evaluate.means import mean_interval, unpaired_difference
 from mst_clipiqa.evaluate.resampling import Interval, Resampling
 from mst_clipiqa.tables.spelling import composed
@@ -125,8 +125,8 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, als
         folder: what ``folder_of`` returns for all rows of the table.
         also: further columns that a pair must share.
     """
-    values: dict[Key, list[float]] = {}
-    prompts = 0
+    values: list[tuple[Key, float]] = []
+    of_prompts: set[Key] = set()
     for place, row in enumerate(rows):
         value = number(row, target)
         if value is None:
@@ -138,11 +138,10 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, als
         if not name:
             continue
         key = (name, *shared_by(row, also)) if also else (name,)
-        if key not in values:
-            values[key] = []
-            prompts += bool(prompt) and pairing != "file"
-        values[key].append(value)
-    return Side({key: math.fsum(some) / len(some) for key, some in values.items()}, prompts)
+        values.append((key, value))
+        if prompt and pairing != "file":
+            of_prompts.add(key)
+    return Side(means_by_key(values), len(of_prompts))
 
 
 def difference_of_sides(old: Side, new: Side, pairing: Pairing, how: Resampling) -> tuple[Side, Side, Interval] | None:
@@ -165,8 +164,5 @@ def difference_of_sides(old: Side, new: Side, pairing: Pairing, how: Resampling)
 
 def _by_name(side: Side, keys: Sequence[Key], pairing: Pairing) -> Side:
     """Return a side of these keys alone, with one value per prompt or file: the mean over what its pairs share."""
-    values: dict[Key, list[float]] = {}
-    for key in keys:
-        values.setdefault(key[:1], []).append(side.values[key])
-    count = len(values) if pairing == "prompt" else 0
-    return Side({name: math.fsum(some) / len(some) for name, some in values.items()}, count)
+    values = means_by_key((key[:1], side.values[key]) for key in keys)
+    return Side(values, len(values) if pairing == "prompt" else 0)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown, some_of
 from mst_clipiqa.tables.cells import AsWritten
 from mst_clipiqa.tables.reading import Table
 
 Row = Mapping[str, Any]
+K = TypeVar("K", bound=Hashable)
 GeneratorFrom = Literal["column", "name", "folder"]
 NO_FILE = "the row names no file"
 LARGEST = 1e30
@@ -59,6 +60,14 @@ def number(row: Row, column: str) -> float | None:
             "correct the table or score again."
         )
     return None if math.isnan(value) else value
+
+
+def means_by_key(values: Iterable[tuple[K, float]]) -> dict[K, float]:
+    """Return key -> the mean of its values, in the order of their first values."""
+    groups: dict[K, list[float]] = {}
+    for key, value in values:
+        groups.setdefault(key, []).append(value)
+    return {key: math.fsum(some) / len(some) for key, some in groups.items()}
 
 
 def text(row: Row, column: str) -> str:

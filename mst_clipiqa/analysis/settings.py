@@ -15,6 +15,7 @@ from mst_clipiqa.analysis.rows import (
     LeftOut,
     Row,
     file_of,
+    means_by_key,
     need_columns,
     need_one_model,
     number,
@@ -197,9 +198,9 @@ def _effect(
 
 def _by_pair(rows: Sequence[Row], target: str, setting: str, pairing: SettingPairs) -> dict[tuple[str, ...], float]:
     """Return the mean score of the images of a setting, by prompt and whatever else a pair shares."""
-    values: dict[tuple[str, ...], list[float]] = {}
-    for row in rows:
-        value = number(row, target) if text(row, pairing.setting) == setting else None
-        if value is not None:
-            values.setdefault((prompt_of(row), *shared_by(row, pairing.also)), []).append(value)
-    return {key: math.fsum(some) / len(some) for key, some in values.items()}
+    own = (row for row in rows if text(row, pairing.setting) == setting)
+    return means_by_key(
+        ((prompt_of(row), *shared_by(row, pairing.also)), value)
+        for row in own
+        if (value := number(row, target)) is not None
+    )

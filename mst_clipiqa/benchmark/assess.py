@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.benchmark.match import match_rows
-from mst_clipiqa.benchmark.over_prompts import unit_of
+from mst_clipiqa.benchmark.over_prompts import resampled_units
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
 from mst_clipiqa.errors import DataError, UsageError, counted, shown
 from mst_clipiqa.evaluate import Evaluation
@@ -205,7 +205,7 @@ def _measured(
     whole = all(r.name in bands for r in scored)
     band = ([bands[r.name][0] for r in scored], [bands[r.name][1] for r in scored]) if whole else None
     evaluation = evaluate_records([values[r.name] for r in scored], scored, target, band)
-    over = unit_of([r.name for r in scored], [r.group for r in scored])
+    over = resampled_units([r.name for r in scored], [r.group for r in scored])
     return Assessed(target, evaluation, seen, len(rated) - len(scored), over, unrated=unrated)
 
 

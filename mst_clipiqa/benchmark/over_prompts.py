@@ -41,7 +41,7 @@ def interval_over_prompts(
     return interval_of(measure, *resampled_mean(predictions, mos, index, measure, how), index, how)
 
 
-def unit_of(names: Sequence[str], groups: Sequence[str]) -> str:
+def resampled_units(names: Sequence[str], groups: Sequence[str]) -> str:
     """Return what an interval over these groups is over: "prompts", or "images" if no image has a known prompt.
 
     Args:

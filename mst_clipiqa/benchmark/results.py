@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
+from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, resampled_units
 from mst_clipiqa.benchmark.runs import PAIR_GAP, BenchmarkPlan, BenchmarkRun
 from mst_clipiqa.data import rated_for
 from mst_clipiqa.errors import counted, percent
@@ -46,7 +46,7 @@ def summarise(
         "data": plan.rated.name,
         "tested_on": test_set or plan.rated.name,
         "another_set": test_set is not None,
-        "interval_over": "splits" if test_set is None else unit_of(runs[0].names, runs[0].groups),
+        "interval_over": "splits" if test_set is None else resampled_units(runs[0].names, runs[0].groups),
         "pair_gap": PAIR_GAP,
         "encoders": encoders,
         "recipe": asdict(plan.recipe),

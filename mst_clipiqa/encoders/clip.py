@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.described import described
 from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
 from mst_clipiqa.encoders.fused_block import can_fuse
 from mst_clipiqa.encoders.int8_weights import named, sum_bits
-from mst_clipiqa.encoders.load import ImageSide, TextSide, load_image_side, load_text_side
+from mst_clipiqa.encoders.load import TextSide, load_image_side, load_text_side
 from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.encoders.pair import Chunking
 from mst_clipiqa.encoders.precision import DTYPES, FUSED, INT8, resolve_precision
 from mst_clipiqa.encoders.text_source import check_space, load_separate_text
-from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.threads import ENCODERS
 from mst_clipiqa.encoders.views import grid_of, read_view
 from mst_clipiqa.errors import ModelError, UsageError
@@ -31,18 +29,6 @@ from mst_clipiqa.model.mstfe import MSTFE, Stream
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.model.shapes import CropBatch, Embeddings, ViewBatch
 
-_DECISIVE = (
-    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "projection_dim", "hidden_act"),
-    *("image_size", "patch_size", "layer_norm_eps", "vocab_size", "max_position_embeddings"),
-)
-"""Keys of config.json that decide what a CLIP model computes."""
-_MORE_DECISIVE = (
-    *_DECISIVE,
-    *("project_dim", "pad_token_id", "type_vocab_size", "num_patches", "mlp_ratio", "qkv_bias", "use_swiglu_ffn"),
-    *("rope_theta", "num_register_tokens", "use_gated_mlp", "query_bias", "key_bias", "value_bias", "proj_bias"),
-    *("mlp_bias", "activation", "dim", "hidden_dim", "n_heads", "n_layers", "model_type"),
-)
-"""The same for the other families."""
 CHUNK = 16
 """Images per chunk."""
 CHUNK_CUDA = 64
@@ -100,10 +86,9 @@ class CLIPPair:
         elif asked.startswith(INT8):  # as it was on a CPU
             asked = resolve_precision("auto", where)
         self.mstfe.to(where).compute_in(DTYPES.get(asked, torch.float32))
-        for tower in self.towers:
-            if isinstance(tower, VisionTower):
-                tower.sum_bits, tower.fuses_fp32 = bits, asked == FUSED
-                tower.fuse()
+        for tower in self._clips:
+            tower.sum_bits, tower.fuses_fp32 = bits, asked == FUSED
+            tower.fuse()
         self.text.to(where)
         self.precision = asked + merging + count
         return self
@@ -121,14 +106,16 @@ class CLIPPair:
     @property
     def is_of_clips_kind(self) -> bool:
         """Whether both image encoders are of CLIP's kind, which can be exported and compute in int8."""
-        return all(isinstance(tower, VisionTower) for tower in self.towers)
+        return len(self._clips) == len(self.towers)
+
+    @property
+    def _clips(self) -> list[VisionTower]:
+        return [tower for tower in self.towers if isinstance(tower, VisionTower)]
 
     def _can_fuse(self) -> bool:
         """Whether float32 is faster with fused blocks on this CPU."""
-        return all(
-            isinstance(tower, VisionTower) and can_fuse(tower.clip.vision_model.encoder.layers[-1], torch.float32)
-            for tower in self.towers
-        )
+        blocks = (tower.clip.vision_model.encoder.layers[-1] for tower in self._clips)
+        return self.is_of_clips_kind and all(can_fuse(block, torch.float32) for block in blocks)
 
     def merge_tokens(self, count: int) -> CLIPPair:
         """Merge tokens in each block of the image encoders (``merging.py``); ``precision`` says so. Returns itself.
@@ -139,13 +126,12 @@ class CLIPPair:
         Raises:
             UsageError: an encoder is not of CLIP's kind, or would keep too few tokens.
         """
-        clips = [tower for tower in self.towers if isinstance(tower, VisionTower)]
-        if len(clips) < len(self.towers):
+        if not self.is_of_clips_kind:
             raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {self.source}: leave it out.")
-        most = max(tower.patches for tower in clips)
+        most = max(tower.patches for tower in self._clips)
         if not 0 <= count <= most // 2:
             raise UsageError(f"Expected at most half of {most} tokens per block for --merge, got {count}: lower it.")
-        for tower in clips:
+        for tower in self._clips:
             tower.merge_tokens(round(count * tower.patches / most))
         self.precision = self.precision.partition(MERGE)[0] + (f"{MERGE}{count}" if count else "")
         return self
@@ -207,44 +193,13 @@ def load_clip_pair(
     if text is None:
         tower = load_text_side(files[0])
         check_space(tower, sides[0], coarse, coarse)
-        described, more = _described(files, sides, tower), []
+        about, more = described(files, sides, tower), []
     else:
         separate = load_separate_text(text, sides[0], coarse, dtype)
         tower, more = separate.tower, separate.weights
-        described = json.dumps([separate.kind, _described(files, sides, tower)])
-    digest = sha256([*(f.weights for f in files), *more], [described])
+        about = json.dumps([separate.kind, described(files, sides, tower)])
+    digest = sha256([*(f.weights for f in files), *more], [about])
     return CLIPPair(MSTFE(sides[0].tower, sides[1].tower, view), tower, source, digest, sides[1].dim)
-
-
-def _described(files: tuple[EncoderFiles, EncoderFiles], sides: tuple[ImageSide, ImageSide], text: TextSide) -> str:
-    """Return what decides the features beside the weights: sizes and activations of the models, and the tokenizer.
-
-    Files are not enough: a tokenizer is the same whichever of its files are there, and config.json holds notes too.
-    The views are not part of it: they are compared by themselves.
-    """
-    configs = [side.config for side in sides]
-    if isinstance(text, TextTower) or not all(file.family.name == "clip" for file in files):
-        families = [file.family.name for file in files]
-        if isinstance(text, CLIPText):
-            parts = _clip_text(text)
-        else:
-            parts = [_kept(text.body.config, _MORE_DECISIVE), *text.described()]
-        return json.dumps([families, [_kept(config, _MORE_DECISIVE) for config in configs], parts], sort_keys=True)
-    sizes, parts = [_kept(config, _DECISIVE) for config in configs], _clip_text(text)
-    return json.dumps([[*sizes, parts[0]], *parts[1:]], sort_keys=True)
-
-
-def _clip_text(text: CLIPText) -> list[Any]:
-    """Return sizes, vocabulary and special tokens of a CLIP text encoder."""
-    tokenizer = json.loads(text.tokenizer.backend_tokenizer.to_str())
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
-    words = [tokenizer["model"]["vocab"], merges, tokenizer["normalizer"], tokenizer["pre_tokenizer"]]
-    ends = [text.tokenizer.bos_token_id, text.tokenizer.eos_token_id]
-    return [_kept(text.model.config, _DECISIVE), words, ends]
-
-
-def _kept(config: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key: value for key, value in config.to_dict().items() if key in keys}
 
 
 def _check_pair(coarse: EncoderFiles, fine: EncoderFiles) -> ViewSpec:

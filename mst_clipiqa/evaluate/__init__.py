@@ -4,6 +4,7 @@
     logistic.py     plcc_logistic4, plcc_logistic5: PLCC after a logistic fit
     agreements.py   agreement: all of these at once, without plcc_logistic5
     resampling.py   bootstrap: resamples prompts, not images
+    weighted.py     measure_over: the measures in many resamples at once
     means.py        mean_interval, unpaired_difference, share_interval, quantile_interval: over few prompts or many
     pairs.py        pair_accuracy, preference_accuracy: the better of two images of one prompt
     comparison.py   paired_difference, difference_over_prompts: is B better than A?

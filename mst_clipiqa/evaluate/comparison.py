@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +16,9 @@ from mst_clipiqa.evaluate.resampling import (
     draw_counts,
     group_index,
     interval,
-    measure_over,
     possible,
 )
+from mst_clipiqa.evaluate.weighted import measure_over
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def paired_difference(
     mos: ArrayLike,
     groups: Sequence[Hashable] | None,
     measure: str = "srcc",
+    *,
     how: Resampling = DEFAULT,
 ) -> Difference:
     """Compare two predictors on the same images.
@@ -68,7 +69,7 @@ def paired_difference(
         UsageError: the measure is unknown.
         DataError: the lengths differ, or a value is not finite.
     """
-    return difference_over_prompts([predictions_a], [predictions_b], mos, groups, measure, how)
+    return difference_over_prompts([predictions_a], [predictions_b], mos, groups, measure, how=how)
 
 
 def difference_over_prompts(
@@ -77,6 +78,7 @@ def difference_over_prompts(
     mos: ArrayLike,
     groups: Sequence[Hashable] | None,
     measure: str = "srcc",
+    *,
     how: Resampling = DEFAULT,
 ) -> Difference:
     """Compare the mean of a measure over the models of A with that over those of B, on the same resampled prompts.
@@ -129,21 +131,13 @@ def difference_of(
     better = None
     if low > 0 or high < 0:
         better = "b" if (low > 0) != (measure == "rmse") else "a"
-    sentence = _sentence(measure, values, ends, level, better, undefined)
-    return Difference(measure, a, b, b - a, low, high, level, better, sentence)
+    found = Difference(measure, a, b, b - a, low, high, level, better, sentence="")
+    return replace(found, sentence=_sentence(found, undefined))
 
 
-def _sentence(
-    measure: str,
-    values: tuple[float, float],
-    ends: tuple[float, float],
-    level: float,
-    better: str | None,
-    undefined: str | None,
-) -> str:
+def _sentence(found: Difference, undefined: str | None) -> str:
     """Return the result in words; the one that is better is ahead by a positive difference."""
-    name, (a, b), (low, high) = measure.upper(), values, ends
-    difference = b - a
+    name, difference, low, high, better = found.measure.upper(), found.difference, found.low, found.high, found.better
     if not np.isfinite(difference):
         return f"A and B cannot be compared: {name} is undefined for at least one of them."
     if undefined is not None:
@@ -151,8 +145,8 @@ def _sentence(
     if better is not None and high < 0:
         difference, low, high = -difference, -high, -low
     figures = (
-        f"{name} {a:.3f} for A and {b:.3f} for B, difference {difference:+z.3f} "
-        f"({100 * level:g} % interval {low:+z.3f} to {high:+z.3f})"
+        f"{name} {found.a:.3f} for A and {found.b:.3f} for B, difference {difference:+z.3f} "
+        f"({100 * found.level:g} % interval {low:+z.3f} to {high:+z.3f})"
     )
     if better is None:
         return f"No measurable difference between A and B: {figures}."

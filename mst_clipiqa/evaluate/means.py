@@ -110,7 +110,7 @@ def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how
     x = np.asarray(has, bool)
     index, value = group_index(groups, len(x)), float(x.mean())
     if group_count(index) < 2:
-        return _unknown(value, index, how)
+        return _too_few(value, index, how)
     size = max(_independent(x, index, how), 1 / _ROUND)
     low, high = binomial_ends(value * size, size - value * size, how)
     low, high = math.floor(low * _ROUND) / _ROUND, math.ceil(high * _ROUND) / _ROUND
@@ -134,12 +134,12 @@ def quantile_interval(
     ordered, index = np.sort(x), group_index(groups, len(x))
     value = _at(ordered, q)
     if group_count(index) < 2:
-        return _unknown(value, index, how)
+        return _too_few(value, index, how)
     size, tail = math.floor(_independent(x <= value, index, how)), (1 - how.level) / 2
     below, above = (float(end) for end in scipy.stats.binom.ppf([tail, 1 - tail], size, q))
     above += 1
     if size < 1 or below < 1 or above > size:
-        return _unknown(value, index, how)
+        return _too_few(value, index, how)
     low = ordered[max(math.floor(len(x) * below / size), 1) - 1]
     return Interval(value, float(low), _at(ordered, above / size), how.level, 0, group_count(index))
 
@@ -186,6 +186,5 @@ def _at(ordered: Floats, q: float) -> float:
     return float(ordered[min(max(place, 1), len(ordered)) - 1])
 
 
-def _unknown(value: float, index: NDArray[np.int64], how: Resampling) -> Interval:
-    nan = float("nan")
-    return Interval(value, nan, nan, how.level, 0, group_count(index), "too few for an interval")
+def _too_few(value: float, index: NDArray[np.int64], how: Resampling) -> Interval:
+    return Interval.without_ends(value, how.level, 0, group_count(index), "too few for an interval")

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from mst_clipiqa.evaluate.measures import Floats, paired
 from mst_clipiqa.evaluate.resampling import (
     DEFAULT,
-    ROUNDING,
     Resampling,
     binomial_ends,
     draw_counts,
@@ -19,6 +18,7 @@ from mst_clipiqa.evaluate.resampling import (
     group_index,
     interval,
 )
+from mst_clipiqa.evaluate.weighted import ROUNDING
 
 
 @dataclass(frozen=True)

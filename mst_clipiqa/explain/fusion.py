@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.explain.results import Fusion
-from mst_clipiqa.features.cache import Encoded, EncodedPrompt
+from mst_clipiqa.features.encoded import Encoded, EncodedPrompt
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native, zero_shot
 from mst_clipiqa.scoring.predictor import Predictor

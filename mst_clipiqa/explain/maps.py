@@ -30,7 +30,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.explain.results import Float32Array, Maps
-from mst_clipiqa.features.cache import EncodedPrompt
+from mst_clipiqa.features.encoded import EncodedPrompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.scoring.predictor import Predictor

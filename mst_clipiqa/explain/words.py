@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.explain.results import Word
-from mst_clipiqa.features.cache import Encoded, EncodedPrompt
+from mst_clipiqa.features.encoded import Encoded, EncodedPrompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.scoring.predictor import Predictor
 

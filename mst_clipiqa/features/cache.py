@@ -26,6 +26,7 @@ from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import ARITHMETIC_VERSION
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE
+from mst_clipiqa.features.encoded import Encoded, EncodedPrompt
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 
 _WAIT_S = 60.0  # for another process that is writing
@@ -39,44 +40,6 @@ CREATE TABLE IF NOT EXISTS prompts (
     space TEXT, key TEXT, length INTEGER NOT NULL, flags INTEGER NOT NULL,
     tokens BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (space, key)) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An image after the encoders.
-
-    Attributes:
-        f_c, f_f: features, float32 (D,), on the CPU.
-        width, height: of the upright image, pixels.
-        note: a remark that belongs beside its scores; such features are not cached.
-        granularity: what was looked at: "coarse", "native:K" or "fine"; None if nothing but fine was asked for.
-    """
-
-    f_c: Tensor
-    f_f: Tensor
-    width: int
-    height: int
-    note: str = ""
-    granularity: str | None = None
-
-
-@dataclass(frozen=True)
-class EncodedPrompt:
-    """A prompt after the text encoder.
-
-    Attributes:
-        tokens: T, float32 (L, D), real tokens only, on the CPU.
-        truncated: whether the prompt was longer than the encoder reads.
-        in_vocabulary: whether the encoder was trained on the prompt's words.
-        embedding: projected, of unit length, float32 (D,); None if it was not asked for, and never cached.
-        unread: whether the encoder was not trained on some of the words.
-    """
-
-    tokens: Tensor
-    truncated: bool
-    in_vocabulary: bool
-    embedding: Tensor | None = None
-    unread: bool = False
 
 
 @dataclass(frozen=True)

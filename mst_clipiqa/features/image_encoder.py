@@ -21,7 +21,8 @@ from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.encoders.threads import batches_at_once, compute_with
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.at_once import check_at_once
-from mst_clipiqa.features.cache import Cache, Encoded, image_key
+from mst_clipiqa.features.cache import Cache, image_key
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import check_size, open_image
 from mst_clipiqa.images.files import StoredImage, read_image

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
 from mst_clipiqa.encoders.threads import on_one_core
-from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
+from mst_clipiqa.features.cache import CacheSpace
+from mst_clipiqa.features.encoded import EncodedPrompt
 
 _IN_MEMORY = 512  # prompts; the oldest go first
 _CHUNK = 64  # prompts looked up and written together

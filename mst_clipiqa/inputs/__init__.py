@@ -1,6 +1,6 @@
 """What the user named (files, folders, lists) to images with prompts.
 
-expand.py         what was named -> one item (item.py) per image
+expand.py         what was named -> one item (item.py) per image; walker.py goes through it
 folders.py        the images of a folder, in order
 lists.py          rows of a table or text file; json_lists.py: of one JSON value; stdin.py: of a pipe
 prompt_choice.py  which prompt an image gets

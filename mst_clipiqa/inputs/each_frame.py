@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from mst_clipiqa.errors import ImageError
 from mst_clipiqa.images.decode import frames_in
-from mst_clipiqa.inputs.expand import Item
+from mst_clipiqa.inputs.item import Item
 
 
 def each_frame(items: Iterable[Item]) -> Iterator[Item]:

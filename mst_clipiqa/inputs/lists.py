@@ -19,10 +19,16 @@ from mst_clipiqa.tables.parquet import stream
 from mst_clipiqa.tables.spelling import on_disk, slashed
 from mst_clipiqa.tables.stored import FileInFile, is_stored, stored_rows
 
+LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".tar")
 _OURS = {"file", "prompt", "quality", "correspondence", "status", "reason"}  # a table that `score` wrote
 _OURS_TOO = {"gate", "familiarity", "width", "height", "model", "quality_spread"}
 _INTERVAL = re.compile(r".+_(low|high)|quality_(bad|poor|fair|good|perfect)")
 _ID_COLUMNS = ("id", "image_id", "img_id", "prompt_id", "index")
+
+
+def is_list(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file of this name is a list of images."""
+    return Path(path).suffix.lower() in LIST_SUFFIXES
 
 
 class ColumnsError(DataError):

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.families import PAIRS
-from mst_clipiqa.errors import PromptError, UsageError, brief, nearest
+from mst_clipiqa.errors import PromptError, UsageError
 from mst_clipiqa.images.modes import check_dense
 from mst_clipiqa.integrations.mixing import Prompts, prompt_list
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from mst_clipiqa.scoring.folders import ZERO_SHOT
 from mst_clipiqa.scoring.predictor import MISSING_PROMPT
-from mst_clipiqa.scoring.score import ScoreRequest, checked
+from mst_clipiqa.scoring.score import ScoreRequest, check_target, checked
 from mst_clipiqa.scoring.scorer import Scorer
 
 _OPENAI = PAIRS["openai"]
@@ -192,9 +192,7 @@ def _again(kind: type[MSTClipIQAMetric], scorer: Scorer, target: str, as_loss: b
 def _target(scorer: Scorer, name: str | None) -> str:
     if name is None:
         return "quality" if "quality" in scorer.ranges else next(iter(scorer.ranges))
-    if name not in scorer.ranges:
-        known = ", ".join(scorer.ranges)
-        raise UsageError(f"Expected a target of {known}, got {brief(name)}{nearest(str(name), scorer.ranges)}.")
+    check_target(name, scorer.ranges)
     return name
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from mst_clipiqa.errors import UsageError, missing, nearest
+from mst_clipiqa.errors import missing
 from mst_clipiqa.integrations.mixing import Prompts, image_list, prompt_list
 from mst_clipiqa.scoring.predictor import MISSING_PROMPT
-from mst_clipiqa.scoring.score import ScoreRequest
+from mst_clipiqa.scoring.score import ScoreRequest, check_target
 from mst_clipiqa.scoring.scorer import Scorer
 
 try:
@@ -70,11 +70,7 @@ class MSTClipIQAScore(Metric):
     ) -> None:
         super().__init__(**kwargs)
         self.scorer = model if isinstance(model, Scorer) else Scorer.load(model, device=str(device))
-        if target not in self.scorer.ranges:
-            known = ", ".join(self.scorer.ranges)
-            raise UsageError(
-                f"Expected a target of the model ({known}), got {target!r}{nearest(target, self.scorer.ranges)}."
-            )
+        check_target(target, self.scorer.ranges)
         self.target = target
         self.reason = ""
         self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")

@@ -101,7 +101,8 @@ def write_report(
     if explain is not None:
         some = rows_to_explain(shown, rows, found, explain)
         with bar("Explaining", len(some)) as advance:
-            why = make_explanations(rows, found, some, explain, options.limit // EXPLANATION_SHARE, advance)
+            budget = options.limit // EXPLANATION_SHARE
+            why = make_explanations(rows, found, some, explain, budget=budget, advance=advance)
     page = Page(shown, options.limit, why.blocks)
     order = page.image_order
     with bar("Thumbnails", sum(one is not None for one in found)) as advance:

@@ -66,6 +66,7 @@ def make_explanations(
     found: Sequence[RowImage | None],
     some: Sequence[int],
     how: ExplainOptions,
+    *,
     budget: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> ExplanationBlocks:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.errors import ImageError, UsageError, brief
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.options import OpenOptions

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.errors import ImageError, PromptError, UsageError
-from mst_clipiqa.features.cache import EncodedPrompt
+from mst_clipiqa.features.encoded import EncodedPrompt
 from mst_clipiqa.features.prompt_encoder import padded
 from mst_clipiqa.images.modes import check_dense, check_ends
 from mst_clipiqa.inputs.prompt_syntax import cleaned

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import encode_batches, encode_stream
 from mst_clipiqa.errors import UsageError, percent
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import BATCH_SIZE, FullEncoding, ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
 from mst_clipiqa.scoring.calibration import Calibration

@@ -136,10 +136,10 @@ def load_parts(
     predictor.name = marked(predictor.name, seen, how.merge)
     policy = None
     if seen.kind != "fine":  # imported here because most runs do without, and start sooner
-        from mst_clipiqa.scoring.calibration import Calibration
+        from mst_clipiqa.scoring.calibration_file import load_calibration
         from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
 
-        calibration = Calibration.load(calibration_path(folder), trained)
+        calibration = load_calibration(calibration_path(folder), trained)
         policy = GranularEncoding(predictor, calibration, asked, how.granularity_check)
     encoder = ImageEncoder(
         encoders,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mst_clipiqa.inputs.expand import Item
 from mst_clipiqa.inputs.generation import generation_if_any
+from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.tables.cells import Cell
 
 METADATA_COLUMNS: dict[str, type] = {

@@ -15,7 +15,8 @@ from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.threads import on_one_core
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.evaluate.caution import is_unfamiliar
-from mst_clipiqa.features.cache import CacheSpace, EncodedPrompt
+from mst_clipiqa.features.cache import CacheSpace
+from mst_clipiqa.features.encoded import EncodedPrompt
 from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded
 from mst_clipiqa.inputs.prompt_syntax import cleaned
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot

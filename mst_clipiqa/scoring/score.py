@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
-from mst_clipiqa.errors import ImageError, PromptError, shown
+from mst_clipiqa.errors import ImageError, PromptError, UsageError, brief, nearest, shown
 
 Tag = TypeVar("Tag")
 """Of what the caller attaches to a request."""
@@ -166,6 +166,13 @@ def as_request(one: Any, asked: Mapping[str, Any]) -> ScoreRequest[Any]:
         return one
     image, prompt = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
     return ScoreRequest(image, prompt, **asked)
+
+
+def check_target(name: str, ranges: Mapping[str, Any]) -> None:
+    """Raise a UsageError unless a model, of which these are the ranges, scores this target."""
+    if name not in ranges:
+        known = ", ".join(ranges)
+        raise UsageError(f"Expected a target of {known}, got {brief(name)}{nearest(str(name), ranges)}.")
 
 
 def is_one_prompt(prompts: object) -> bool:

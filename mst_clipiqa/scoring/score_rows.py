@@ -10,7 +10,7 @@ from mst_clipiqa._version import __version__
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed
 from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.images.options import Frame
-from mst_clipiqa.inputs.expand import Item
+from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.scoring.answers import ANSWERS
 from mst_clipiqa.scoring.controls import Controls

@@ -18,7 +18,7 @@ from mst_clipiqa.encoders.hub import HubAccess
 from mst_clipiqa.encoders.precision import own_settings, resolve_device
 from mst_clipiqa.encoders.threads import apart_after_fork
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders

@@ -32,23 +32,6 @@ def journal_of(path: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
-    """Yield the rows of a ``.part`` file in order.
-
-    Yields:
-        dict: column -> text, number (an int stays one) or None.
-
-    Raises:
-        DataError: there is no such file, it is not one of ours, or it is damaged.
-        UsageError: a run is writing it.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"Expected unfinished rows, found no file {shown(path)}.")
-    with _existing(Path(path)) as (db, columns, _):
-        for (cells,) in db.execute("SELECT cells FROM rows ORDER BY number") if columns else ():
-            yield dict(zip(columns, from_json(cells), strict=True))
-
-
 def origin_of(path: str | os.PathLike[str]) -> dict[str, str] | None:
     """Return what made the rows of a ``.part`` file, or None if there is no such file or it is empty.
 

@@ -7,6 +7,8 @@ fit.py         features, ratings, recipe ...... -> the best epoch on validation
 preferences.py pairs of images ................ -> what they add to the loss
 checkpoint.py  the state after an epoch ....... -> a file, and back
 build.py       rated set, split, recipe ....... -> model folder, then its results on the test part
+learn.py       training, validation ........... -> the fitted and calibrated model
+measure.py     saved model, test part ......... -> how well it does
 calibrate.py   residuals, features ............ -> familiarity and intervals
 granularity.py every granularity .............. -> how little of an image is enough
 agreement.py   scores, records ............... -> agreement with the ratings, and that of a baseline

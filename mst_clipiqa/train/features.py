@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mst_clipiqa.data import Record
 from mst_clipiqa.errors import DataError, counted
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded
 from mst_clipiqa.inputs.prompt_syntax import cleaned

@@ -45,6 +45,7 @@ def front_matter(
     encoders: str,
     data: Sequence[str],
     measured: Sequence[MeasuredResult] = (),
+    *,
     licence: str = "unknown",
     metrics: Sequence[str] = CORRELATIONS,
 ) -> str:

@@ -17,7 +17,7 @@ from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.pair import EncoderPair, encode_stream
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import UNFAMILIAR, Reference, make_reference
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder, ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, like, owner_of

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mst_clipiqa.encoders.checks import read_json
 from mst_clipiqa.errors import ModelError, UsageError
@@ -17,7 +18,7 @@ from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load
-from mst_clipiqa.scoring.calibration import Calibration
+from mst_clipiqa.scoring.calibration_file import load_calibration
 from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.scoring.granular_encoding import calibration_path
 from mst_clipiqa.tables.atomic import write_atomically
@@ -57,15 +58,20 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
 
 def _check_split(job: TrainingJob, others: list[str]) -> None:
     """Raise UsageError if the other targets of a folder were not trained on this split."""
-    path = job.out / SPLIT_FILE
-    found = read_json(path.read_bytes(), path) if path.is_file() else None
-    saved = found if isinstance(found, dict) else {}
+    saved = _saved_split(job.out)
     if all(saved.get(part) == names for part, names in job.split.names().items()):
         return
     raise UsageError(
         f"Expected the split of {' and '.join(others)} in {job.out} ({saved.get('protocol', 'unknown')}), got another "
         f"({job.split.protocol}): give the same data, seed and shares, or choose another folder with -o."
     )
+
+
+def _saved_split(folder: Path) -> dict[str, Any]:
+    """Return what split.json of a folder holds; empty if there is none, or it holds something else."""
+    path = folder / SPLIT_FILE
+    found = read_json(path.read_bytes(), path) if path.is_file() else None
+    return found if isinstance(found, dict) else {}
 
 
 def joined(
@@ -112,9 +118,7 @@ def edited_card(folder: Path, target: str) -> Path | None:
     if not config_of(folder) or not written.is_file():
         return None
     config, entries = load(folder).config, read_training(folder)
-    path = folder / SPLIT_FILE
-    split = read_json(path.read_bytes(), path) if path.is_file() else {}
-    protocol = str(split.get("protocol", "")) if isinstance(split, dict) else ""
+    protocol = str(_saved_split(folder).get("protocol", ""))
     without = {name: entry for name, entry in entries.items() if name != target}
     text = written.read_text(encoding="utf-8", errors="replace")
     if text in (card(config, protocol, some) for some in (entries, without)):
@@ -152,7 +156,7 @@ def finish(job: TrainingJob, model: TrainedModel, text: str, kept: CardKept) -> 
     path = calibration_path(folder)
     if path.is_file():
         try:
-            Calibration.load(path, model)
+            load_calibration(path, model)
         except ModelError:  # it was measured on other weights
             path.unlink()
 

@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mst_clipiqa.analysis.gate import (
-    Checked,
-    Measure,
-    Threshold,
-    check_count,
-    check_failures,
-    check_not_worse,
-    check_thresholds,
-    parse_threshold,
-)
+from mst_clipiqa.analysis.gate import Checked, check_count, check_failures, check_not_worse
+from mst_clipiqa.analysis.thresholds import Measure, Threshold, check_thresholds, parse_threshold
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
 from mst_clipiqa.evaluate.resampling import Resampling

@@ -167,14 +167,14 @@ def test_an_interval_over_two_splits_ends_where_the_measure_does() -> None:
 def test_better_and_worse_are_told_apart(bench: Bench, runs: list[BenchmarkRun]) -> None:
     found = json_ready(summarise(bench.plan, runs, ENCODERS, None))
     truth = {**found, "runs": [{**run, "predictions": run["mos"]} for run in found["runs"]]}
-    same = compare_results(found, found, "quality", ("prompt", "prompt"))
+    same = compare_results(found, found, "quality", "prompt").difference
     assert same.difference == 0
     assert same.better is None
     reversed_ = {**found, "runs": [{**run, "predictions": [-y for y in run["mos"]]} for run in found["runs"]]}
-    won = compare_results(reversed_, truth, "quality", ("prompt", "prompt"))
+    won = compare_results(reversed_, truth, "quality", "prompt").difference
     assert (won.a, won.b, won.low, won.better) == (-1, 1, 2, "b")
     with pytest.raises(DataError, match="Expected two results with splits in common"):
-        compare_results(found, {**found, "runs": []}, "quality", ("prompt", "prompt"))
+        compare_results(found, {**found, "runs": []}, "quality", "prompt")
 
 
 def test_another_set_is_tested_on_its_own_scale(bench: Bench, tmp_path: Path) -> None:
@@ -259,14 +259,14 @@ def test_results_are_compared_split_by_split(bench: Bench, runs: list[BenchmarkR
     found = json_ready(summarise(bench.plan, runs, ENCODERS, None))
     # Each split has a model of its own: what one adds to all its scores changes no order within its test part.
     shifted = [{**run, "predictions": [q + 100 * run["split"] for q in run["predictions"]]} for run in found["runs"]]
-    same = compare_results(found, {**found, "runs": shifted}, "quality", ("prompt", "prompt"))
+    same = compare_results(found, {**found, "runs": shifted}, "quality", "prompt").difference
     line = next(one for one in found["summary"] if (one["target"], one["head"]) == ("quality", "prompt"))
     assert same.a == same.b == pytest.approx(line["srcc"]["mean"])
     assert same.difference == 0
     assert same.better is None
     backwards = {**found, "runs": found["runs"][::-1]}
     for line in found["summary"]:  # each target and head has runs of its own, in any order
-        own = compare_results(found, backwards, line["target"], (line["head"], line["head"]))
+        own = compare_results(found, backwards, line["target"], line["head"]).difference
         assert own.a == own.b == pytest.approx(line["srcc"]["mean"])
 
 
@@ -274,7 +274,7 @@ def test_a_single_split_is_compared_over_its_prompts(bench: Bench, runs: list[Be
     found = json_ready(summarise(bench.plan, runs, ENCODERS, None))
     (run,) = (r for r in found["runs"] if (r["split"], r["target"], r["head"]) == (0, "quality", "prompt"))
     backwards = {**run, "predictions": [-q for q in run["predictions"]]}
-    got = compare_results({**found, "runs": [run]}, {**found, "runs": [backwards]}, "quality", ("prompt", "prompt"))
+    got = compare_results({**found, "runs": [run]}, {**found, "runs": [backwards]}, "quality", "prompt").difference
     assert got == paired_difference(run["predictions"], backwards["predictions"], run["mos"], run["groups"])
     assert [got.a, got.b] == pytest.approx([run["srcc"], -run["srcc"]])
 
@@ -295,4 +295,4 @@ def test_results_that_cannot_be_compared_are_refused(
     found = json_ready(summarise(bench.plan, runs, ENCODERS, None))
     other = [{**run, **{key: change(run) for key, change in of_runs.items()}} for run in found["runs"]]
     with pytest.raises(DataError, match=f"Expected two results .*{named}"):
-        compare_results(found, {**found, **changes, "runs": other}, "quality", ("prompt", "prompt"))
+        compare_results(found, {**found, **changes, "runs": other}, "quality", "prompt")

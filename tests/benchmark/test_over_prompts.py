@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mst_clipiqa.benchmark.compare_results import compare_results, interval_over
-from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, unit_of
+from mst_clipiqa.benchmark.compare_results import compare_results
+from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, resampled_units
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import Resampling, bootstrap, paired_difference, srcc
 from mst_clipiqa.evaluate.comparison import difference_over_prompts
 
 FEW = Resampling(resamples=200)
-HEADS = ("template", "template")
 EACH = 3
 
 
@@ -98,17 +97,17 @@ def test_results_on_another_set_are_compared_over_its_prompts() -> None:
     world = World(2)
     a, b = world.predictions(), world.predictions()
     left, right = world.result(a), world.result(b)
-    found = compare_results(left, right, "quality", HEADS)
-    assert found == difference_over_prompts(a, b, world.mos, world.groups)
-    assert interval_over(left, right, "quality", HEADS) == "prompts"
+    found = compare_results(left, right, "quality", "template")
+    assert found.difference == difference_over_prompts(a, b, world.mos, world.groups)
+    assert found.interval_over == "prompts"
     order = world.rng.permutation(len(world.names))
     keys = ("names", "groups", "mos", "predictions")
     for result in (left, right):  # whatever the order of their images
         result["runs"][1:] = [run | {k: [run[k][i] for i in order] for k in keys} for run in result["runs"][1:]]
-    assert compare_results(left, right, "quality", HEADS) == found
+    assert compare_results(left, right, "quality", "template") == found
     right["runs"][2]["names"] = [*right["runs"][2]["names"][1:], "new.png"]
     with pytest.raises(DataError, match="the same test images, got others in split 2"):
-        compare_results(left, right, "quality", HEADS)
+        compare_results(left, right, "quality", "template")
 
 
 def test_results_with_test_parts_of_their_own_are_compared_over_splits() -> None:
@@ -116,12 +115,12 @@ def test_results_with_test_parts_of_their_own_are_compared_over_splits() -> None
     left, right = world.result(world.predictions()), world.result(world.predictions())
     for run in [*left["runs"], *right["runs"]]:
         run["names"] = [f"{run['split']}/{name}" for name in run["names"]]
-    assert interval_over(left, right, "quality", HEADS) == "splits"
+    assert compare_results(left, right, "quality", "template").interval_over == "splits"
     left["runs"] = left["runs"][:1]  # one split in common
-    assert interval_over(left, right, "quality", HEADS) == "prompts"
+    assert compare_results(left, right, "quality", "template").interval_over == "prompts"
 
 
 def test_images_without_prompts_are_called_images() -> None:
     names = ["a.png", "b/c.png"]
-    assert unit_of(names, ["toy/image a.png", "toy/image b/c.png"]) == "images"
-    assert unit_of(names, ["toy/image a.png", "toy/a red ball"]) == "prompts"
+    assert resampled_units(names, ["toy/image a.png", "toy/image b/c.png"]) == "images"
+    assert resampled_units(names, ["toy/image a.png", "toy/a red ball"]) == "prompts"

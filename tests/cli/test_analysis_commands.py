@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mst_clipiqa import cli
-from mst_clipiqa.inputs.expand import Item
+from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.scoring import score_rows as rows_module
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import ScoreRow, to_row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -49,7 +51,7 @@ def test_a_cpu_computes_in_bf16_where_that_is_clearly_faster(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
-    monkeypatch.setattr(precision, "_product_seconds", lambda dtype: seconds[dtype])
+    monkeypatch.setattr(precision, "_product_seconds", lambda: (seconds[torch.bfloat16], seconds[torch.float32]))
     precision._gains_from_bf16.cache_clear()
     try:
         assert resolve_precision("auto", torch.device("cpu")) == found
@@ -58,7 +60,20 @@ def test_a_cpu_computes_in_bf16_where_that_is_clearly_faster(
 
 
 def test_a_product_is_timed() -> None:
-    assert 0 < precision._product_seconds(torch.float32) < 10
+    assert all(0 < seconds < 10 for seconds in precision._product_seconds())
+
+
+def test_the_trial_leaves_the_number_of_threads_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        precision._gains_from_bf16.cache_clear()
+        precision._gains_from_bf16()
+        assert torch.get_num_threads() == before + 1
+        with ThreadPoolExecutor(1) as new:
+            assert new.submit(torch.get_num_threads).result() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mst_clipiqa import evaluate as ev
 from mst_clipiqa.errors import DataError, UsageError
-from mst_clipiqa.evaluate import means, measures, resampling
+from mst_clipiqa.evaluate import means, measures, resampling, weighted
 
 Floats = NDArray[np.float64]
 MEASURES = ["srcc", "plcc", "krcc", "rmse"]
@@ -35,7 +35,7 @@ def test_a_resample_is_measured_as_if_it_were_written_out(measure: str, digits: 
     x, y = np.round(x, digits), np.round(y, digits)
     index = resampling.group_index(groups, len(x))
     for counts in resampling.draw_counts(index, ev.Resampling(resamples=30)):
-        values = resampling.measure_over(measure)(x, y, counts)
+        values = weighted.measure_over(measure)(x, y, counts)
         for row, value in zip(counts, values, strict=True):
             written_out = np.repeat(np.arange(len(x)), row.astype(int))
             expected = getattr(measures, measure)(x[written_out], y[written_out])

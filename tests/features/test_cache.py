@@ -18,8 +18,9 @@ from click.testing import CliRunner
 
 from mst_clipiqa import cli
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.features.cache import Cache, Encoded
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.cache_place import cache_folder
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.images.options import OpenOptions

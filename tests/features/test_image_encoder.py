@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mst_clipiqa.features.cache import Encoded
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import FakePair, draw

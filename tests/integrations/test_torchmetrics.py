@@ -88,7 +88,7 @@ def test_it_does_what_a_metric_does(scorer: Scorer, tmp_path: Path) -> None:
 
 
 def test_an_unknown_target_is_named(scorer: Scorer) -> None:
-    with pytest.raises(UsageError, match=r"Expected a target of the model \(quality, correspondence\), got 'qualty'"):
+    with pytest.raises(UsageError, match=r"Expected a target of quality, correspondence, got 'qualty' \(did you mean"):
         MSTClipIQAScore(scorer, "qualty")
 
 

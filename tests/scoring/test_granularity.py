@@ -27,6 +27,7 @@ from mst_clipiqa.features.image_encoder import BATCH_SIZE
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, native_crops
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, Promise, owner_of
+from mst_clipiqa.scoring.calibration_file import load_calibration, save_calibration
 from mst_clipiqa.scoring.fine_estimator import deviations, values
 from mst_clipiqa.scoring.granular_encoding import UNLIKE_CALIBRATION, GranularEncoding, calibration_path
 from mst_clipiqa.scoring.granularity import (
@@ -84,7 +85,7 @@ def model(calibrating: tuple[Path, Result]) -> Path:
 
 @pytest.fixture(scope="module")
 def made(model: Path) -> Calibration:
-    return Calibration.load(model / CALIBRATION_FILE, Scorer.load(model).model)
+    return load_calibration(model / CALIBRATION_FILE, Scorer.load(model).model)
 
 
 @pytest.fixture(scope="module")
@@ -695,8 +696,8 @@ def test_the_command_says_how_many_images_the_model_had_seen(
 
 def test_a_calibration_is_read_as_it_was_written(small_model: Path, made: Calibration, tmp_path: Path) -> None:
     scorer = Scorer.load(small_model)
-    made.save(tmp_path / CALIBRATION_FILE)
-    read = Calibration.load(tmp_path / CALIBRATION_FILE, scorer.model)
+    save_calibration(made, tmp_path / CALIBRATION_FILE)
+    read = load_calibration(tmp_path / CALIBRATION_FILE, scorer.model)
     assert read.on == made.on
     assert (read.on.data, read.on.images, read.on.prompts) == ("csv", 192, 48)
     for name, estimator in made.estimators.items():
@@ -728,7 +729,7 @@ def test_a_calibration_of_another_model_is_refused(model: Path, small_model: Pat
     other = replace(trained, parts={"quality": trained.parts["quality"]})
     assert owner_of(other) != owner_of(trained)
     with pytest.raises(ModelError, match="to belong to this model"):
-        Calibration.load(model / CALIBRATION_FILE, other)
+        load_calibration(model / CALIBRATION_FILE, other)
     for raw in (
         b"garbage",
         b"",
@@ -737,16 +738,16 @@ def test_a_calibration_of_another_model_is_refused(model: Path, small_model: Pat
     ):
         (tmp_path / "damaged").write_bytes(raw)
         with pytest.raises(ModelError, match="Expected a calibration in"):
-            Calibration.load(tmp_path / "damaged", trained)
+            load_calibration(tmp_path / "damaged", trained)
 
 
 def test_a_calibration_of_an_earlier_format_is_refused(small_model: Path, made: Calibration, tmp_path: Path) -> None:
-    made.save(path := tmp_path / CALIBRATION_FILE)
+    save_calibration(made, path := tmp_path / CALIBRATION_FILE)
     path.write_bytes(path.read_bytes().replace(b'"calibration_format":"3"', b'"calibration_formal":"2"'))
     with pytest.raises(
         ModelError, match=r"Expected a calibration of format 3 in .*, got '1': run mst-clipiqa calibrate"
     ):
-        Calibration.load(path, Scorer.load(small_model).model)
+        load_calibration(path, Scorer.load(small_model).model)
 
 
 def test_rows_say_their_granularity_and_cannot_be_mixed_up(model: Path, requests: list[ScoreRequest[None]]) -> None:

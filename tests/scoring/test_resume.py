@@ -28,9 +28,10 @@ from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.resume import Stop, Stopped
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import journal as journal_module
-from mst_clipiqa.tables.journal import Journal, journal_of, origin_of, read_journal
+from mst_clipiqa.tables.journal import Journal, journal_of, origin_of
 from mst_clipiqa.tables.reading import read_table
 from tests.fakes import FakePair, draw
+from tests.unfinished import unfinished_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 4
@@ -81,10 +82,6 @@ def run(folder: Path, output: Path, *flags: str) -> Result:
     return CliRunner().invoke(cli.group, args)
 
 
-def rows_of(part: Path) -> int:
-    return sum(1 for _ in read_journal(part))
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
@@ -113,7 +110,7 @@ def test_it_goes_on_though_the_files_have_changed(kind: str, pair: Watched, fold
     output = tmp_path / f"scores.{kind}"
     killed_at(pair, 11)
     assert isinstance(run(folder, output).exception, MemoryError)
-    assert rows_of(journal_of(output)) == 3 * BATCH
+    assert len(unfinished_rows(output)) == 3 * BATCH
     change(folder)
     pair.images, pair.hook = 0, None
     again = run(folder, output, "--resume")
@@ -211,17 +208,13 @@ def test_unfinished_rows_are_not_thrown_away(pair: Watched, folder: Path, tmp_pa
     refused = run(folder, output)
     assert refused.exit_code == 2
     assert f"got '{output}.part': continue with --resume, or remove it to start anew." in refused.stderr
-    with closing(Journal(journal_of(output), columns_of(output), resume=True)) as journal:
+    with closing(Journal(journal_of(output), list(unfinished_rows(output)[0]), resume=True)) as journal:
         assert "got another run: wait" in run(folder, output).stderr
         assert "got another run: wait" in run(folder, output, "--resume").stderr
         assert journal.rows == 2 * BATCH
     journal_of(output).unlink()
     pair.hook = None
     assert run(folder, output).exit_code == 1
-
-
-def columns_of(output: Path) -> list[str]:
-    return list(next(read_journal(journal_of(output))))
 
 
 def test_what_failed_is_tried_again(pair: Watched, folder: Path, tmp_path: Path) -> None:
@@ -267,7 +260,7 @@ def test_a_signal_lets_the_batch_finish(
     stopped = run(folder, output)
     assert stopped.exit_code == code
     assert stopped.stderr == "Stopped. Repeat the command with --resume to continue. 12 rows are written.\n"
-    assert rows_of(journal_of(output)) == 12
+    assert len(unfinished_rows(output)) == 12
     assert signal.getsignal(signal.SIGINT) is before
     pair.hook = None
     assert run(folder, output, "--resume").exit_code == 1
@@ -280,7 +273,7 @@ def test_what_two_batches_at_once_leave_is_resumed(pair: Watched, folder: Path, 
     output = tmp_path / "scores.csv"
     pair.hook = lambda images: os.kill(os.getpid(), signal.SIGINT) if images >= 7 else None
     assert run(folder, output).exit_code == 130
-    written = [row["file"] for row in read_journal(journal_of(output))]
+    written = [row["file"] for row in unfinished_rows(output)]
     pair.hook = None
     run(folder, tmp_path / "whole.csv")
     whole = [row["file"] for row in read_table(tmp_path / "whole.csv")]
@@ -302,7 +295,7 @@ def test_a_second_signal_breaks_in(pair: Watched, folder: Path, tmp_path: Path) 
     stopped = run(folder, tmp_path / "scores.csv")
     assert stopped.exit_code == 130
     assert "Interrupted." in stopped.stderr
-    assert rows_of(journal_of(tmp_path / "scores.csv")) == 8
+    assert len(unfinished_rows(tmp_path / "scores.csv")) == 8
 
 
 # --- disks --------------------------------------------------------------------------------------------------------
@@ -327,7 +320,7 @@ def test_a_full_disk_is_said_and_gone_on_from(
     assert stopped.exit_code == 2
     assert "got database or disk is full: free some space" in stopped.stderr
     assert "kept for --resume" in stopped.stderr
-    kept = rows_of(journal_of(output))
+    kept = len(unfinished_rows(output))
     assert kept > 3
     assert run(folder, output, "--resume").exit_code == 1
     run(folder, tmp_path / "whole.csv")

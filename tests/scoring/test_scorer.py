@@ -22,32 +22,27 @@ from PIL import Image
 from mst_clipiqa.encoders.precision import resolve_device
 from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.evaluate import make_reference
-from mst_clipiqa.features.cache import Cache, Encoded
+from mst_clipiqa.features.cache import Cache
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
-from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, save
+from mst_clipiqa.model_folder import ModelConfig, Target, TrainedModel, save
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, UNLIKE_TRAINING, zero_shot_model
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
-from tests.closed_form import fill, set_alpha
+from tests.closed_form import fill, toy_model
 from tests.fakes import FakePair, draw
 
 
 def model(pair: FakePair) -> TrainedModel:
-    targets = {"quality": Target("template", 0.0, 5.0, 0.5), "correspondence": Target("prompt", 0.0, 5.0)}
-    parts = {"quality": MSTCLIPIQA(64, "template"), "correspondence": MSTCLIPIQA(64, "prompt")}
-    for name, part in parts.items():
-        fill(part, f"{name}.")
-        part.eval().requires_grad_(False)
-    set_alpha(parts["correspondence"], 0.5)
-    head = parts["correspondence"].head
+    found = toy_model(pair)
+    head = found.parts["correspondence"].head
     assert isinstance(head, PromptHead)
     torch.nn.init.constant_(head.w_o.bias, 3.0)  # so that scores are within the scale
-    return TrainedModel(ModelConfig("toy", EncoderRef("fake", pair.sha256, 64), targets), parts)
+    return found
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from mst_clipiqa.model_folder import load, save
 from mst_clipiqa.scoring.folders import save_pretrained
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.atomic import remove_leftovers, write_together
-from mst_clipiqa.train.build import build, measure
+from mst_clipiqa.train.build import build
+from mst_clipiqa.train.measure import measure
 from tests.fakes import FakePair
 from tests.train.test_folder import contents, train
 from tests.train.test_train import job, no_bar

@@ -23,13 +23,15 @@ from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, zero_shot
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model_folder import TrainedModel, load, save
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.build import Learnt, build, learn, measure
+from mst_clipiqa.train.build import build
 from mst_clipiqa.train.calibrate import halves
 from mst_clipiqa.train.checkpoint import Epoch
 from mst_clipiqa.train.contamination import contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import Fitted, _cosine, fit, predict
 from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.learn import Learnt, learn
+from mst_clipiqa.train.measure import measure
 from mst_clipiqa.train.recipe import FAST, PAPER, Recipe
 from tests.fakes import FakePair, rated_set
 from tests.scoring.test_scorer import model as closed_form_model
@@ -300,7 +302,7 @@ def test_prompts_that_chose_nothing_calibrate_and_so_does_each_generator_left_ou
         trainings.append((len(training), len(validation)))
         return fit(training, validation, *rest, **more)
 
-    for module in ("build", "calibrate"):
+    for module in ("learn", "calibrate"):
         monkeypatch.setattr(f"mst_clipiqa.train.{module}.fit", noted)
     job = TrainingJob(rated, split, "quality", "template", replace(QUICK, epochs=1), tmp_path / "m", leave_out)
     result = build(job, ImageEncoder(FakePair()), no_bar)

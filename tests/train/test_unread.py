@@ -18,9 +18,10 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import Head
 from mst_clipiqa.model_folder import TrainedOn, load
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.build import build, learn
+from mst_clipiqa.train.build import build
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.job import TrainingJob
+from mst_clipiqa.train.learn import learn
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
 from tests.train.test_train import no_bar

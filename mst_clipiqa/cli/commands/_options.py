@@ -14,8 +14,7 @@ from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
-from mst_clipiqa.inputs.expand import LISTS
-from mst_clipiqa.inputs.lists import ListColumns
+from mst_clipiqa.inputs.lists import ListColumns, is_list
 
 if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
@@ -89,7 +88,7 @@ def _words(_: click.Context, flag: click.Parameter, prompt: str | None) -> str |
     name = flag.opts[0]
     if not prompt.strip():
         raise UsageError(f"Expected words in {name}, got none: write the prompt, or omit the flag.")
-    if prompt.lower().endswith(LISTS) and Path(prompt).is_file():
+    if is_list(prompt) and Path(prompt).is_file():
         instead = "--prompts for a file of prompts" if name == "--prompt" else "--negative-from for a column of a list"
         raise UsageError(f"Expected words in {name}, got the name of a file, {shown(prompt)}: use {instead}.")
     return prompt

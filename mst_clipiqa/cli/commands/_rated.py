@@ -44,6 +44,11 @@ def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, al
     return rated
 
 
+def rated_set_of(flags: dict[str, Any]) -> RatedSet:
+    """Return the rated set that the flags of ``data_options`` name."""
+    return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
+
+
 def say_data_notes(notes: Iterable[str]) -> None:
     """Say on stderr what the readers of a rated set, a split or pairs noted; their notes are without a period."""
     for note in notes:

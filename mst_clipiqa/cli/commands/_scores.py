@@ -30,7 +30,8 @@ from mst_clipiqa.cli.commands._score_table import say_notes, say_written
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.errors import counted, shown
-from mst_clipiqa.inputs.expand import Item, expand
+from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.tables.cells import count, csv_header, csv_row, json_row
 from mst_clipiqa.tables.table import write_table
 

@@ -16,7 +16,14 @@ from mst_clipiqa.cli.commands._options import (
     image_encoder,
     trained_encoders_options,
 )
-from mst_clipiqa.cli.commands._rated import data_options, rated_set, recipe_of, recipe_options, say_data_notes
+from mst_clipiqa.cli.commands._rated import (
+    data_options,
+    rated_set,
+    rated_set_of,
+    recipe_of,
+    recipe_options,
+    say_data_notes,
+)
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RatedSet, identical, rated_for
@@ -59,7 +66,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> int:
     from mst_clipiqa.train.features import encode_records
 
     check_drawing()
-    plan = _plan(rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), flags)
+    plan = _plan(rated_set_of(flags), flags)
     say_data_notes(plan.split(0).notes)
     encoder = image_encoder(flags["encoders"], flags)
     output.mkdir(parents=True, exist_ok=True)

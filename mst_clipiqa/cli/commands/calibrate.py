@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import load_scorer, whole_encoding_options
-from mst_clipiqa.cli.commands._rated import data_options, rated_set
+from mst_clipiqa.cli.commands._rated import data_options, rated_set_of
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, percent
@@ -31,6 +31,7 @@ def command(quiet: bool, **flags: Any) -> None:
     other five decide when a coarser granularity is enough for an image; the tables show how well that holds for the
     part.
     """
+    from mst_clipiqa.scoring.calibration_file import save_calibration
     from mst_clipiqa.scoring.folders import pinned_name, trained_folder
     from mst_clipiqa.scoring.granular_encoding import calibration_path
     from mst_clipiqa.train.granularity import calibrate_granularity
@@ -42,10 +43,10 @@ def command(quiet: bool, **flags: Any) -> None:
         )
     path = calibration_path(folder)
     scorer = load_scorer(flags)
-    rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
+    rated = rated_set_of(flags)
     with progress("Encoding", len(rated.records), quiet=quiet) as advance:
         found = calibrate_granularity(scorer, rated.records, rated.name, advance)
-    found.save(path)
+    save_calibration(found, path)
     if not quiet:
         _say(found, path)
 

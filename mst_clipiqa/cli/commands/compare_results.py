@@ -28,25 +28,24 @@ def command(a: Path, b: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from mst_clipiqa.benchmark.compare_results import compare_results, interval_over, splits_compared
+    from mst_clipiqa.benchmark.compare_results import compare_results
     from mst_clipiqa.evaluate import json_ready
 
     if same_file(a, b):
         raise UsageError(f"Expected two results, got one file as both, {shown(a)}: name the one to compare it with.")
     left, right = _read(a), _read(b)
-    lines, units = [], []
+    lines = []
     pairs = {(run["target"], run["head"]) for run in left["runs"]} & {(r["target"], r["head"]) for r in right["runs"]}
     for target, head in sorted(pairs):
-        difference = compare_results(left, right, target, (head, head))
-        units.append(interval_over(left, right, target, (head, head)))
-        compared, left_out = splits_compared(left, right, target, (head, head))
-        counts = {"splits": compared, "splits_left_out": left_out}
-        lines.append({"target": target, "head": head, "interval_over": units[-1], **counts, **asdict(difference)})
+        found = compare_results(left, right, target, head)
+        about = {"target": target, "head": head, "interval_over": found.interval_over}
+        counts = {"splits": found.splits, "splits_left_out": found.splits_left_out}
+        lines.append({**about, **counts, **asdict(found.difference)})
         if not as_json:
-            click.echo(f"{target}, {head} head: {difference.sentence}")
-            if left_out:
+            click.echo(f"{target}, {head} head: {found.difference.sentence}")
+            if left_out := found.splits_left_out:
                 click.echo(
-                    f"{counted(compared, 'split')} compared; {left_out} more {are(left_out)} in one result alone."
+                    f"{counted(found.splits, 'split')} compared; {left_out} more {are(left_out)} in one result alone."
                 )
     if not lines:
         raise DataError(f"Expected a target and head that {a} and {b} share, got none: run both with the same ones.")
@@ -54,7 +53,7 @@ def command(a: Path, b: Path, as_json: bool) -> None:
         say_notes([f"{shown(a)} and {shown(b)} hold the same results, so no difference can show."])
     if as_json:
         click.echo(json.dumps(json_ready(lines), indent=1))
-    elif (unit := units[0]) != "splits":
+    elif (unit := lines[0]["interval_over"]) != "splits":
         click.echo(
             f"All splits share the test images, so the intervals are over {unit}: they cover other {unit} for the "
             "models that were trained, not other training."

@@ -19,7 +19,7 @@ from mst_clipiqa.cli.commands._options import (
     load_scorer,
     range_option,
 )
-from mst_clipiqa.cli.commands._rated import rated_set
+from mst_clipiqa.cli.commands._rated import rated_set_of
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import load, load_preferences
@@ -165,7 +165,7 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
 
     if not (flags["model"] and flags["data"] and flags["root"]):
         raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
-    rated = rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
+    rated = rated_set_of(flags)
     images = choose(rated, flags["part"], trained_folder(flags["model"]))
     scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:

@@ -44,10 +44,10 @@ def command(image: str, prompt: str | None, output: Path | None, target: str, as
     with a CLIP pair.
     """
     from mst_clipiqa.explain import explain
+    from mst_clipiqa.scoring.score import check_target
 
     scorer = load_scorer(how)
-    if target not in scorer.ranges:
-        raise UsageError(f"Expected a target of {', '.join(scorer.ranges)}, got {target!r}.")
+    check_target(target, scorer.ranges)
     if prompt is None and scorer.model.config.targets[target].head != "template":
         raise _not_scored(target, "no prompt", "give --prompt")
     if output is not None:

@@ -90,13 +90,8 @@ def command(source: str, old: str | None, **flags: Any) -> int:
 
 
 def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Checked]:
-    from mst_clipiqa.analysis.gate import (
-        check_count,
-        check_failures,
-        check_not_worse,
-        check_thresholds,
-        parse_threshold,
-    )
+    from mst_clipiqa.analysis.gate import check_count, check_failures, check_not_worse
+    from mst_clipiqa.analysis.thresholds import check_thresholds, parse_threshold
 
     how = resampling_of(flags)
     thresholds = [
@@ -114,7 +109,7 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
     if old is not None:
         older = read_source(old, flags)
         _warn(older, old)
-        found += check_not_worse(older, rows, old, how, flags["margin"], flags["pair_by"])
+        found += check_not_worse(older, rows, old, how, margin=flags["margin"], also=flags["pair_by"])
     return found
 
 

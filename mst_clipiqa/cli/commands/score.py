@@ -30,7 +30,8 @@ from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_notes, 
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, are, counted, shown
-from mst_clipiqa.inputs.expand import Item, expand
+from mst_clipiqa.inputs.expand import expand
+from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished, refuse_unfinished, table_of
 from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 from mst_clipiqa.tables.reading import stream_table

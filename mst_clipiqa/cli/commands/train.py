@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE, FOLDER, encoding_options, image_encoder, trained_encoders_options
-from mst_clipiqa.cli.commands._rated import optional_data_options, rated_set, recipe_of, recipe_options, say_data_notes
+from mst_clipiqa.cli.commands._rated import (
+    optional_data_options,
+    rated_set_of,
+    recipe_of,
+    recipe_options,
+    say_data_notes,
+)
 from mst_clipiqa.cli.commands._score_table import say_notes
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
@@ -20,8 +26,8 @@ from mst_clipiqa.train.curves import check_drawing
 from mst_clipiqa.train.experiment_log import check_log, experiment_log
 
 if TYPE_CHECKING:
-    from mst_clipiqa.train.build import TrainingResult
     from mst_clipiqa.train.job import TrainingJob
+    from mst_clipiqa.train.measure import TrainingResult
 
 
 @click.command("train", cls=SectionedCommand)
@@ -93,7 +99,7 @@ def _data(flags: dict[str, Any]) -> tuple[RatedSet, PreferenceSet | None]:
         preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
         say_data_notes(preferences.images.notes)
     if flags["data"]:
-        return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"]), preferences
+        return rated_set_of(flags), preferences
     if preferences is None:
         raise UsageError("Expected --data and --root with a rated set, or --pairs with a table of pairs, got neither.")
     if flags["score_range"] is not None:
