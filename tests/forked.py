@@ -1,0 +1,30 @@
+"""Processes for a test to kill or to run side by side, forked from one that has imported what they need.
+
+A process that imports it all anew takes seconds; a fork of the tests' own would inherit torch's threads.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_IMPORTED = ["tests.features.elsewhere"]
+
+
+def started(work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
+    """Start ``work(*args, sender)`` in a process; return it, and the end that receives what it sends.
+
+    Args:
+        work: a function of a module that imports little more than it needs.
+        args: what it gets, pickled.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(*args, sender))
+    process.start()
+    sender.close()
+    return process, receiver
