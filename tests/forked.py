@@ -5,13 +5,15 @@ A process that imports it all anew takes seconds; a fork of the tests' own would
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-_IMPORTED = ["tests.features.elsewhere"]
+_IMPORTED = ["speed.kill_cache", "speed.kill_score", "tests.features.elsewhere"]
 
 
 def started(work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
@@ -28,3 +30,17 @@ def started(work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connect
     process.start()
     sender.close()
     return process, receiver
+
+
+def answer(main: Callable[[list[str]], int], *arguments: str) -> tuple[int, str]:
+    """Return the exit code and the standard output of a script's ``main`` that runs, and forks, in a process."""
+    process, answers = started(_answer, main, arguments)
+    code, said = answers.recv()
+    process.join()
+    return code, said
+
+
+def _answer(main: Callable[[list[str]], int], arguments: tuple[str, ...], sender: Connection) -> None:
+    with redirect_stdout(io.StringIO()) as said:
+        code = main([*arguments])
+    sender.send((code, said.getvalue()))

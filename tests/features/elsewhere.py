@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-from contextlib import redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from torch import Tensor
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
-from speed import kill_cache
 from tests.fakes import FakePair
 
 
@@ -32,11 +29,3 @@ def encode_slowly(folder: Path, sender: Connection) -> None:
         for batch in encoder.batches(sorted(folder.glob("*.png")), encoder.open):
             for _ in batch:
                 sender.send("done")
-
-
-def kill_the_shipped_encoders(arguments: list[str], sender: Connection) -> None:
-    """Run ``python -m speed.kill_cache``; send its exit code and what it says."""
-    said = io.StringIO()
-    with redirect_stdout(said):
-        code = kill_cache.main(arguments)
-    sender.send((code, said.getvalue()))

@@ -20,9 +20,10 @@ from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncod
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import ViewSpec
+from speed import kill_cache
 from tests.fakes import FakePair, draw
-from tests.features.elsewhere import encode_slowly, kill_the_shipped_encoders
-from tests.forked import started
+from tests.features.elsewhere import encode_slowly
+from tests.forked import answer, started
 
 
 @pytest.fixture
@@ -220,9 +221,7 @@ def test_kill_at_any_moment_loses_nothing_that_was_encoded(tmp_path: Path) -> No
 
 
 def test_the_shipped_encoders_go_on_after_kills() -> None:
-    process, results = started(kill_the_shipped_encoders, ["--kills", "2", "--images", "24", "--seed", "21"])
-    code, said = results.recv()
-    process.join()
+    code, said = answer(kill_cache.main, "--kills", "2", "--images", "24", "--seed", "21")
     assert code == 0, said
     found = json.loads(said)
     assert (found["kills"], found["damaged_rows"], found["equal"]) == (2, 0, True)
