@@ -225,9 +225,10 @@ EXAMPLES = [
 def main(folder: Path) -> None:
     """Write every example and the table of prompts into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    clean = {draw: draw() for draw in dict.fromkeys(example.draw for example in EXAMPLES)}
     for example in EXAMPLES:
         path = folder / example.file_name
-        example.distort(example.draw()).save(path, **SAVE[path.suffix])
+        example.distort(clean[example.draw]).save(path, **SAVE[path.suffix])
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["file_name", "prompt"])

@@ -29,7 +29,7 @@ from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Limits, Settings
 
 LIMITS = Limits(
-    max_bytes=MAX_BYTES, max_pixels=10**6, max_images=8, max_prompt=2000, max_held=4 * MAX_BYTES, seconds=1.0
+    max_bytes=MAX_BYTES, max_pixels=10**6, max_images=8, max_prompt=2000, max_held=4 * MAX_BYTES, seconds=0.3
 )
 
 

@@ -18,6 +18,7 @@ from mst_clipiqa.train import build, curves
 from mst_clipiqa.train.checkpoint import Epoch
 
 _CONVOLUTIONS = 512  # mini has a hundred; tests have others
+_OPERATORS: dict[Any, Any] = {}
 
 
 def make_once(patch: pytest.MonkeyPatch) -> None:
@@ -38,6 +39,14 @@ def make_once(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(int8, "_Int8Convolution", convolution)
     patch.setattr(build, "draw_history", _drawn_once())
+
+
+def collect_operators_once(patch: pytest.MonkeyPatch) -> None:
+    """Let torch's exporter collect the operators of ONNX once, not anew for each tower: that takes two seconds."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    collected = _OPERATORS.setdefault(ONNXRegistry, lru_cache(4)(ONNXRegistry.from_torchlib))
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(collected))
 
 
 def _drawn_once() -> Any:

@@ -24,7 +24,7 @@ ARITHMETIC_VERSION = "7"
 
 _LEAST_GAIN = 1.2  # by which bf16 must be faster, as it changes features a little
 _PRODUCT = 256, 768  # rows and width
-_TRIES = 8
+_TIMINGS = 8
 _clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # Windows counts it in steps of 16 ms
 
 
@@ -97,7 +97,7 @@ def _gains_from_bf16() -> bool:
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as one_core:
-            times = one_core.submit(lambda: [_product_seconds() for _ in range(_TRIES)]).result()
+            times = one_core.submit(lambda: [_product_seconds() for _ in range(_TIMINGS)]).result()
     finally:
         torch.set_num_threads(threads)  # what a thread sets for itself is also the start value of later threads
     bf16, fp32 = (min(times) for times in zip(*times, strict=True))

@@ -24,7 +24,7 @@ from mst_clipiqa import cli
 from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, Listing, run
 from mst_clipiqa.distribute.listing import listed
-from mst_clipiqa.distribute.on_ray import Actor, Pool, connected, lacking
+from mst_clipiqa.distribute.on_ray import Actor, Pool, connected, lacking, need_ray
 from mst_clipiqa.distribute.plan import Partition, item_key, items_in, partitions, row_key
 from mst_clipiqa.distribute.worker import Work, Worker, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
@@ -482,16 +482,6 @@ def test_this_machine_is_refused_without_the_gpus_of_an_actor(monkeypatch: pytes
         assert not ray.is_up
 
 
-@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
-@pytest.mark.filterwarnings("ignore")  # ray's own
-def test_an_actor_that_cannot_start_ends_the_run_in_a_sentence(folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.parquet"
-    job = ClusterJob(str(folder), output, replace(ON_NO_GPU, output=str(output)))
-    with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:99'"):
-        run(job)
-    assert run(replace(job, work=replace(WORK, output=str(output)))).rows == 7  # nothing binds it to the failed run
-
-
 def test_outputs_that_are_inputs_or_other_tables_are_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "metadata.csv").write_text("file_name,prompt\n0.png,a ball\n")
     (tmp_path / "link").symlink_to(folder)
@@ -532,11 +522,29 @@ def test_ctrl_c_says_how_to_go_on(folder: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
 @pytest.mark.filterwarnings("ignore")  # ray's own
-def test_a_rerun_does_what_is_missing_and_refuses_another_model(folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.parquet"
+def test_runs_on_ray_and_a_rerun_here(
+    worker: Worker, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs share a cluster, and the rerun needs none: to start a cluster or an actor takes seconds."""
+    ray, output = need_ray(), tmp_path / "out.parquet"
     job = ClusterJob(str(folder), output, replace(WORK, output=str(output)), part_size=3)
-    first = run(job)
+    asked = list[tuple[str, Pool]]()
+
+    def joined(ray: Any, address: str, pool: Pool) -> Any:
+        asked.append((address, pool))
+        return connected(ray, address, pool)
+
+    with monkeypatch.context() as patch, connected(ray, "local", Pool(1, 0, 1)):
+        patch.setattr(import_module("mst_clipiqa.distribute.run"), "connected", joined)
+        with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:99'"):
+            run(replace(job, work=replace(ON_NO_GPU, output=str(output))))
+        first = run(job)  # nothing binds it to the failed run
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+    assert asked == [("local", Pool(1, 0, 1))] * 2
     assert (first.rows, first.failed, first.scored, first.parts) == (7, 1, 7, 3)
+
+    run_here(monkeypatch, worker)
     next(output.glob("*.parquet")).unlink()
     again = run(job)
     assert again.rows == 7 and 0 < again.scored <= 3

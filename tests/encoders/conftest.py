@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers.utils import logging
 
+from mst_clipiqa.encoders import load
+from mst_clipiqa.encoders.files import EncoderFiles
 from tests.encoders import tiny
 
 Folders = dict[str, tuple[Path, Path]]
@@ -19,3 +24,19 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     root = tmp_path_factory.mktemp("families")
     found = {name: (make(root / name, 16), make(root / f"{name}-fine", 8)) for name, make in tiny.WITH_TEXT.items()}
     return found | {name: (found["metaclip_2"][0], make(root / name)) for name, make in tiny.IMAGES_ONLY.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded_once() -> Iterator[None]:
+    """Read each model of ``transformers`` once, and copy it from then on: most of the time would go there."""
+    read, kept = load.load, dict[Any, Any]()
+
+    def load_once(kind: Any, files: EncoderFiles, **more: Any) -> Any:
+        key = kind, files.folder, repr(more)
+        if key not in kept:
+            kept[key] = read(kind, files, **more)
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "load", load_once)
+        yield

@@ -29,6 +29,7 @@ from mst_clipiqa.tables.reading import read_table
 from tests.closed_form import clip_config, save_clip
 from tests.encoders.conftest import Folders
 from tests.fakes import rated_set
+from tests.made_once import collect_operators_once
 
 FP32 = ["--quiet", "--device", "cpu", "--precision", "fp32"]
 ONCE = ["--set", "epochs=1", "--set", "learning_rates=1e-3"]
@@ -65,7 +66,7 @@ def test_every_family_is_tested(every: Folders) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.usefixtures("few_windows")
+@pytest.mark.usefixtures("few_windows", "loaded_once")
 def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, tmp_path: Path) -> None:
     pair, out, cache = ",".join(map(str, every[family])), tmp_path / "model", ["--cache", tmp_path / "cache"]
     rated = ["--data", "csv", "--root", data, "--range", 0, 5]
@@ -105,8 +106,11 @@ def test_export_takes_the_families_that_it_names(family: str, every: Folders) ->
     assert isinstance(pair, CLIPPair) and pair.is_of_clips_kind == (family in FAST)
 
 
-def test_another_family_than_clip_is_exported(every: Folders, data: Path, tmp_path: Path) -> None:
+def test_another_family_than_clip_is_exported(
+    every: Folders, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxscript")
+    collect_operators_once(monkeypatch)
     model, out, image = f"zero-shot:{','.join(map(str, every['altclip']))}", tmp_path / "out", next(data.glob("*.png"))
     run("export", model, "-o", out)
     exported = json.loads(run("score", image, "--model", model, "--backend", out, "--json", "--quiet").stdout)

@@ -49,6 +49,7 @@ def run(*arguments: object, code: int = 0) -> Result:
 
 
 @pytest.mark.parametrize("kind", ["siglip", "dinov2", "XLM-R"])
+@pytest.mark.usefixtures("loaded_once")
 def test_train_score_and_explain(kind: str, families: Folders, data: Path, tmp_path: Path) -> None:
     coarse, fine = families["metaclip_2" if kind == "XLM-R" else kind]
     out, text = tmp_path / "model", tiny.sentence_tower(tmp_path / "tower")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -25,7 +21,10 @@ from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncod
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import ViewSpec
+from speed import kill_cache
 from tests.fakes import FakePair, draw
+from tests.features.elsewhere import encode_slowly
+from tests.forked import answer, started
 
 
 @pytest.fixture
@@ -197,40 +196,17 @@ def test_nothing_is_kept_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder("there") == Path("there")
 
 
-WORKER = """
-    import sys, time
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    from tests.fakes import FakePair
-    from mst_clipiqa.features.cache import Cache
-    from mst_clipiqa.features.image_encoder import ImageEncoder
-
-    class Slow(FakePair):
-        def encode_chunk(self, stream, views):
-            time.sleep(0.01)
-            return super().encode_chunk(stream, views)
-
-    cache = Cache(Path({folder!r}) / "cache")
-    encoder = ImageEncoder(Slow(), batch_size=2, cache=cache)
-    print("ready", flush=True)
-    for batch in encoder.batches(sorted(Path({folder!r}).glob("*.png")), encoder.open):
-        for _ in batch:
-            print("done", flush=True)
-"""
-
-
 def test_kill_at_any_moment_loses_nothing_that_was_encoded(tmp_path: Path) -> None:
     for i in range(40):
         draw(i, i / 40, size=16).save(tmp_path / f"{i:02d}.png")
-    script = textwrap.dedent(WORKER).format(tests=str(Path(__file__).resolve().parents[2]), folder=str(tmp_path))
     kept = 0
     for after in (1, 7, 12):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for line, _ in zip(process.stdout, range(kept + after + 1), strict=False):
-            assert line in ("ready\n", "done\n")
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process, done = started(encode_slowly, tmp_path)
+        for _ in range(kept + after):
+            assert done.recv() == "done"
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         with Cache(tmp_path / "cache") as cache:
             now = cache.info()[0].images
             assert cache.verify() == (now, 0)
@@ -246,22 +222,21 @@ def test_kill_at_any_moment_loses_nothing_that_was_encoded(tmp_path: Path) -> No
 
 
 def test_the_shipped_encoders_go_on_after_kills() -> None:
-    command = [sys.executable, "-m", "speed.kill_cache", "--kills", "3", "--images", "40"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parents[2]
-    out = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    assert out.returncode == 0, out.stderr + out.stdout
-    found = json.loads(out.stdout)
-    assert (found["kills"], found["damaged_rows"], found["equal"]) == (3, 0, True)
-    assert found["encoded_by_the_last_run"] == 40 - found["kept_at_last_kill"] > 0
+    code, said = answer(kill_cache.main, "--kills", "2", "--images", "24", "--seed", "21")
+    assert code == 0, said
+    found = json.loads(said)
+    assert (found["kills"], found["damaged_rows"], found["equal"]) == (2, 0, True)
+    assert found["encoded_by_the_last_run"] == 24 - found["kept_at_last_kill"] > 0
 
 
 def test_several_processes_share_one_cache(tmp_path: Path) -> None:
     for i in range(12):
         draw(i, i / 12, size=16).save(tmp_path / f"{i:02d}.png")
-    script = textwrap.dedent(WORKER).format(tests=str(Path(__file__).resolve().parents[2]), folder=str(tmp_path))
-    workers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
-    assert [w.wait(timeout=120) for w in workers if w.communicate()] == [0, 0]
+    workers = [started(encode_slowly, tmp_path) for _ in range(2)]
+    for process, done in workers:
+        assert [done.recv() for _ in range(12)] == ["done"] * 12
+        process.join(120)
+    assert [process.exitcode for process, _ in workers] == [0, 0]
     with Cache(tmp_path / "cache") as cache:
         assert cache.verify() == (12, 0)
 

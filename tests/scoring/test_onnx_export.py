@@ -25,6 +25,7 @@ from mst_clipiqa.scoring.onnx_export import FEATURES, SCORES, ExportAgreement, _
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair
+from tests.made_once import collect_operators_once
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -46,8 +47,9 @@ def exporting(clip: str, folder: Path, *flags: str) -> tuple[Path, str]:
 def exported(clip: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
     """Export in both precisions; int8 starts from the same towers, which take seconds to trace, as fp32."""
     root = tmp_path_factory.mktemp("export")
-    fp32 = exporting(clip, root / "fp32", "--check", str(EXAMPLES))
     with pytest.MonkeyPatch.context() as patch:
+        collect_operators_once(patch)
+        fp32 = exporting(clip, root / "fp32", "--check", str(EXAMPLES))
         patch.setattr(
             "mst_clipiqa.encoders.onnx_export._write_tower",
             lambda tower, pixels, path: shutil.copy(fp32[0] / path.name, path),

@@ -8,8 +8,6 @@ import random
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -30,10 +28,11 @@ from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import journal as journal_module
 from mst_clipiqa.tables.journal import Journal, journal_of, origin_of
 from mst_clipiqa.tables.reading import read_table
+from speed import kill_score
 from tests.fakes import FakePair, draw
+from tests.forked import answer
 from tests.unfinished import unfinished_rows
 
-ROOT = Path(__file__).resolve().parents[2]
 BATCH = 4
 FORMATS = ["csv", "jsonl", "parquet"]
 
@@ -341,23 +340,10 @@ def test_resume_needs_an_output_and_may_start_at_nothing(folder: Path, tmp_path:
 
 
 def test_sigkill_at_random_moments_of_the_real_command(small_model: Path, tmp_path: Path) -> None:
-    flags = [
-        "--kills",
-        "3",
-        "--images",
-        "40",
-        "--formats",
-        "csv",
-        "--folder",
-        str(tmp_path),
-        "--model",
-        str(small_model),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "speed.kill_score", *flags]
-    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert out.returncode == 0, out.stderr
-    (result,) = [json.loads(line) for line in out.stdout.splitlines()]
+    size = ["--kills", "3", "--images", "40", "--formats", "csv"]
+    code, said = answer(kill_score.main, *size, "--folder", str(tmp_path), "--model", str(small_model))
+    assert code == 0, said
+    (result,) = [json.loads(line) for line in said.splitlines()]
     assert result["kills"] == 3
     assert result["equal"] is True
     assert result["rows"] == 40

@@ -10,7 +10,6 @@ import pickle
 import re
 import shutil
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from mst_clipiqa.scoring.score_rows import to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.closed_form import fill, toy_model
 from tests.fakes import FakePair, draw
+from tests.scoring.elsewhere import scored_elsewhere
 
 
 def model(pair: FakePair) -> TrainedModel:
@@ -400,11 +400,6 @@ def test_an_odd_option_is_one_sentence(options: dict[str, Any], message: str) ->
 def test_a_device_of_torch_is_as_good_as_its_name() -> None:
     assert ScoreOptions(device=torch.device("cpu")) == ScoreOptions(device="cpu")  # type: ignore[arg-type]
     assert ScoreOptions(batch_size=np.int64(3)).batch_size == 3  # type: ignore[arg-type]
-
-
-def scored_elsewhere(scorer: Scorer, image: Path, sender: Connection) -> None:
-    score = scorer(image, "a red fox")
-    sender.send((score.targets, score.gate, repr(scorer)))
 
 
 def test_a_scorer_that_was_sent_to_a_spawned_process_gives_the_same_bits(small_model: Path, folder: Path) -> None:

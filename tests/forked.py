@@ -1,0 +1,46 @@
+"""Processes for a test to kill or to run side by side, forked from one that has imported what they need.
+
+A process that imports it all anew takes seconds; a fork of the tests' own would inherit torch's threads.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_IMPORTED = ["speed.kill_cache", "speed.kill_score", "tests.features.elsewhere"]
+
+
+def started(work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
+    """Start ``work(*args, sender)`` in a process; return it, and the end that receives what it sends.
+
+    Args:
+        work: a function of a module that imports little more than it needs.
+        args: what it gets, pickled.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(*args, sender))
+    process.start()
+    sender.close()
+    return process, receiver
+
+
+def answer(main: Callable[[list[str]], int], *arguments: str) -> tuple[int, str]:
+    """Return the exit code and the standard output of a script's ``main`` that runs, and forks, in a process."""
+    process, answers = started(_answer, main, arguments)
+    code, said = answers.recv()
+    process.join()
+    return code, said
+
+
+def _answer(main: Callable[[list[str]], int], arguments: tuple[str, ...], sender: Connection) -> None:
+    with redirect_stdout(io.StringIO()) as said:
+        code = main([*arguments])
+    sender.send((code, said.getvalue()))
