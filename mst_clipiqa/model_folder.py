@@ -92,6 +92,11 @@ class ModelConfig:
         """Whether all scores are on the scale of raters; otherwise they only order images."""
         return all(target.calibrated for target in self.targets.values())
 
+    @property
+    def caution(self) -> str:
+        """What every command says that scores with the model; empty if it is calibrated."""
+        return "" if self.calibrated else "the model is uncalibrated, so its scores only order images."
+
 
 @dataclass(frozen=True)
 class TrainedOn:

@@ -40,7 +40,7 @@ class Adapted:
         moved: name -> how far each parameter moved, as a share of its own size (its size itself if it began at 0).
         seconds: part of the work -> how long it took.
         images: how many trained and how many were held out.
-        skipped: images that could not be read, with their reasons.
+        skipped: images that could not be read, rated ones included, with their reasons.
         labelled: rated images that trained with their ratings.
         changed: targets whose scores may have changed; they no longer have intervals.
         contaminated: what the model had seen of the ratings that decide, in words; empty for nothing.
@@ -109,7 +109,7 @@ def adapt_data(job: AdaptJob, moving: Moving, data: AdaptData, encoding: float, 
         {name: _moved(before[name], tensor.detach()) for name, tensor in moving.parameters().items()},
         seconds,
         (len(data.training), len(data.held)),
-        data.training.skipped | data.held.skipped,
+        data.training.skipped | data.held.skipped | data.rated.skipped,
         data.records,
         tuple(job.scorer.model.config.targets) if moving.features_move else (job.target,),
         data.rated.contaminated,
@@ -179,6 +179,7 @@ def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:
         "recipe": asdict(job.recipe),
         "ladders": asdict(job.plan),
         "images": {"trained": found.images[0], "held_out": found.images[1], "skipped": len(found.skipped)},
+        "skipped": found.skipped,
         "gate": found.verdict.to_json(),
         "contaminated": found.contaminated,
         "without_intervals": found.changed,

@@ -6,10 +6,16 @@ from typing import Any
 
 from mst_clipiqa.errors import counted
 from mst_clipiqa.model_folder import ModelConfig
+from mst_clipiqa.train.front_matter import front_matter
 
 
 def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
-    """Return README.md of an adapted model folder; ``report`` is what adapt.json holds."""
+    """Return README.md of an adapted model folder; it begins with what the Hugging Face hub reads of a model.
+
+    Args:
+        config: the adapted model.
+        report: what adapt.json holds.
+    """
     images, gate = report["images"], report["gate"]
     ladders, labelled = gate["ladders"], len(report["labelled"])
     command = f"mst-clipiqa adapt --train {report['train']} --signal {report['signal']}"
@@ -25,6 +31,7 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
         + (", changed by the adapter in this folder" if config.encoders.adapter else ""),
         f"- Adapted: {report['target']}, on {images['trained']} images; {images['held_out']} others were held out.",
         *_labelled(report),
+        *_skipped(report),
         f"- Parameters that moved: {counted(len(report['moved']), 'tensor')}, listed in adapt.json.",
         f"- Time: {report['seconds']['encoding']} s to encode and {report['seconds']['adapting']} s to adapt, "
         f"on {counted(report['threads'], 'thread')}.",
@@ -50,7 +57,13 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
         lines += ["", f"Agreement with the ratings of {name} was not measured: {why}."]
     if not report["check"]:
         lines += ["", "No ratings were given, so it is not known whether people agree with it more."]
-    return "\n".join(lines) + "\n"
+    return front_matter(config.name, config.encoders.source, ()) + "\n".join(lines) + "\n"
+
+
+def _skipped(report: dict[str, Any]) -> list[str]:
+    """Return the line on images that could not be read; none without any."""
+    count = len(report["skipped"])
+    return [f"- Left out: {counted(count, 'image')} that cannot be read; adapt.json says why."] if count else []
 
 
 def _labelled(report: dict[str, Any]) -> list[str]:

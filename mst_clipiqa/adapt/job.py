@@ -81,12 +81,14 @@ class RatedMaterial:
         prompts: None for an image without one.
         ratings: target -> ratings in native units, float (n,); NaN for an image without one.
         contaminated: what the model had seen of them before, in words; empty for nothing.
+        skipped: rated images that could not be read, with their reasons.
     """
 
     material: Material
     prompts: tuple[str | None, ...] = ()
     ratings: dict[str, np.ndarray] = field(default_factory=dict)
     contaminated: str = ""
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _rated(
     if moving.features_move:  # then every target may change
         targets += [name for name in job.scorer.model.config.targets if name in job.check.ranges and name != job.target]
     usable = [record for record in job.check.records if not record.targets.keys().isdisjoint(targets)]
-    kept, material = prepare_files(job.scorer.encoder, [one.file for one in usable], moving.prepare, bar)
+    kept, material, skipped = prepare_files(job.scorer.encoder, [one.file for one in usable], moving.prepare, bar)
     records = [usable[i] for i in kept]
     chosen = _labelled(records, job.target, job.labels)
     train = sorted(chosen)
@@ -207,7 +209,8 @@ def _rated(
     ratings = {name: np.array([record.targets.get(name, np.nan) for record in rest]) for name in targets}
     prompts = tuple(record.prompt if (record.prompt or "").strip() else None for record in rest)
     seen_before = contamination(rest, seen_by(job.scorer.model)).label
-    decides = RatedMaterial(material[torch.tensor(decide, dtype=torch.int64)], prompts, ratings, seen_before)
+    deciding = material[torch.tensor(decide, dtype=torch.int64)]
+    decides = RatedMaterial(deciding, prompts, ratings, seen_before, skipped)
     return (material[torch.tensor(train)] if train else None), y, decides, tuple(records[i] for i in train)
 
 

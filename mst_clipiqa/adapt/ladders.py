@@ -156,8 +156,8 @@ def prepared(
 
 def prepare_files(
     encoder: ImageEncoder, files: Sequence[ImageFile], prepare: Prepare, bar: Bar = no_bar
-) -> tuple[list[int], Material]:
-    """Return which files could be read, and their material as they are."""
+) -> tuple[list[int], Material, dict[str, str]]:
+    """Return which files could be read, their material as they are, and the reasons of the others."""
 
     def opened(file: ImageFile) -> Failed | Viewed:
         source = file if isinstance(file, Path) else file.read_bytes()
@@ -169,7 +169,7 @@ def prepare_files(
     found = prepared(encoder, files, opened, prepare, bar)
     kept = [i for i, path in enumerate(files) if path in found.row_of]
     index = torch.tensor([found.row_of[files[i]] for i in kept], dtype=torch.int64)
-    return kept, found.material[index]
+    return kept, found.material[index], {str(file): reason for file, reason in found.reasons.items()}
 
 
 def kinds_of(name: str, plan: LadderPlan) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ COMMANDS = {
     "report": "Write scores and images as one page for a browser.",
     "serve": "Serve a web page and an HTTP service for scoring.",
     "data": "Check a rated set before you use it.",
-    "train": "Train a model on a rated set.",
+    "train": "Train a model on a rated set or on pairs.",
     "adapt": "Adapt a model to other images without their ratings.",
     "evaluate": "Measure how well a model agrees with human ratings.",
     "benchmark": "Train and test on many splits; compare with published results.",

@@ -98,6 +98,8 @@ def run(
     began = time.monotonic()
     on_cpu = replace(job.work.options, device="cpu")
     scorer = load(replace(job.work, options=on_cpu))  # for its hash: the driver may have no GPU
+    if caution := scorer.model.config.caution:
+        say(caution)
     listing = listed(job.given, job.listing)
     job, more = _settled(job, scorer, listing.columns)
     had = _prepare(job)

@@ -111,19 +111,24 @@ def load_text_side(files: EncoderFiles) -> TextSide:
 
 def load(kind: Any, files: EncoderFiles, **more: Any) -> Any:
     """Return a model of ``transformers``; ModelError if a weight is missing, misshapen or not finite."""
+    how = {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True, **more}
+    what = "CLIP" if files.family.name == "clip" else files.family.name
     try:
         with quiet():
-            model, info = kind.from_pretrained(
-                str(files.folder), local_files_only=True, output_loading_info=True, dtype=torch.float32, **more
-            )
+            model, info = kind.from_pretrained(str(files.folder), dtype=torch.float32, **how)
     except UnpicklingError as error:
         raise ModelError(
             f"Expected plain tensors in {files.weights}, got a pickle of something else: do not trust it."
         ) from error
     except Exception as error:  # on bad files the readers raise almost any type
         reason = " ".join(str(error).split())[:300]
-        what = "CLIP" if files.family.name == "clip" else files.family.name
         raise ModelError(f"Expected {what} weights in {files.weights}, got {reason}: fetch the file again.") from error
+    if info["mismatched_keys"]:
+        name, found, wanted = sorted(info["mismatched_keys"])[0]
+        raise ModelError(
+            f"Expected {what} weights in {files.weights} of the sizes in config.json, got {name} of {tuple(found)} for "
+            f"{tuple(wanted)}: fetch both files again."
+        )
     if info["missing_keys"]:
         first = sorted(info["missing_keys"])[0]
         raise ModelError(

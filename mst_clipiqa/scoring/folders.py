@@ -29,7 +29,7 @@ _OF_TRAINING = ("training.json", "split.json", "adapt.json")
 """What ``train`` and ``adapt`` write about their work; a saved copy has none of it."""
 
 _NEEDED = ("config.json", "model.safetensors")
-_WRITTEN = (*_NEEDED, "README.md", _SEEN)
+_WRITTEN = (*_NEEDED, "README.md", _SEEN, REFERENCE_FILE)
 _ADDED = ("README.md", _SEEN, REFERENCE_FILE, CALIBRATION_FILE, *ADAPTER_FILES)
 _WANTED = (*_NEEDED, *_ADDED, f"{ENCODER_FOLDER}/*.json")
 _DOWNLOADED = (*_WANTED, f"{ENCODER_FOLDER}/*.safetensors")

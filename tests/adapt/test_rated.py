@@ -233,13 +233,21 @@ def test_the_command_says_what_was_labelled_and_left_out(folder: Path, rated: Ra
         f"{r.file},{r.targets['quality']},{r.targets['correspondence']},{READ if i < 20 else UNREAD} {i}"
         for i, r in enumerate(rated.records)
     ]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"none")
     labels = tmp_path / "rated.csv"
+    rows.append(f"{broken},1,1,{READ}")
     labels.write_text("\n".join(["file,mos_quality,mos_align,prompt", *rows]) + "\n", encoding="utf-8")
     asked = ["adapt", str(folder), "--images", str(rated.root), "-o", str(tmp_path / "out"), "--train", "norm"]
     asked += ["--check", str(labels), "--range", "0", "5", "--labels", "0.1", "--steps", "2"]
     result = CliRunner().invoke(group, asked)
     assert result.exit_code == 0, result.output
     assert "Labelled: 4 rated images trained with their ratings." in result.stdout
+    assert f"Left out: 1 image that cannot be read, first '{broken}': Expected an image" in result.stdout
+    assert list(json.loads((tmp_path / "out" / "adapt.json").read_text())["skipped"]) == [str(broken)]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\n") and "library_name: mst-clipiqa" in card  # as the hub reads it
+    assert "- Left out: 1 image that cannot be read" in card
     assert "images got no score and were left out)" in result.stdout
     assert (
         "There are no intervals for quality and correspondence: those of the original model no longer" in result.stdout

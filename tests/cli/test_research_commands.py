@@ -104,6 +104,8 @@ def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path
 def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -> None:
     scores = tmp_path / "scores.csv"
     run("score", data, "--model", model, "-o", scores, "--quiet")
+    guessed = run("evaluate", scores, data / "labels.csv")
+    assert "Note: the scale 0..5 is guessed from the scores; give the right one if it differs.\n" in guessed.stderr
     text = run("evaluate", scores, data / "labels.csv", "--range", 0, 5).stdout
     assert "quality, 24 images" in text
     assert "srcc" in text

@@ -30,6 +30,7 @@ from mst_clipiqa.distribute.worker import Work, Worker, load
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.inputs.item import Item, RemoteImage
 from mst_clipiqa.inputs.lists import ListColumns
+from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.scoring.controls import ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.reloading import sha256
@@ -346,6 +347,20 @@ def test_equal_rows_are_all_there_and_stay(worker: Worker, tmp_path: Path, monke
     assert (longer.rows, longer.scored, longer.parts) == (4, 2, 4)
     next(output.glob("*-2.parquet")).unlink()
     assert (run(job).rows, run(job).scored) == (4, 0)
+
+
+def test_a_run_says_that_its_model_is_uncalibrated(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here(monkeypatch, worker)
+    (tmp_path / "list.csv").write_text("file\ngone.png\n")
+    job = ClusterJob(str(tmp_path / "list.csv"), tmp_path / "out", replace(WORK, output=str(tmp_path / "out")))
+    said: list[str] = []
+    run(job, say=said.append)
+    assert said == []
+    monkeypatch.setattr(ModelConfig, "calibrated", False)
+    run(job, say=said.append)
+    assert said == ["the model is uncalibrated, so its scores only order images."]
 
 
 def test_prompts_intervals_and_cache_as_for_score(

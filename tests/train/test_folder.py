@@ -92,6 +92,10 @@ def test_nor_does_what_else_writes_a_model(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         check_new(tmp_path)
     assert contents(tmp_path) == {"README.md": b"mine"}
+    (tmp_path / "README.md").rename(tmp_path / "reference.safetensors")
+    with pytest.raises(UsageError, match=r"which holds reference\.safetensors of something else"):
+        save_pretrained(load(model), "fake", tmp_path)
+    assert contents(tmp_path) == {"reference.safetensors": b"mine"}
     (tmp_path / "config.json").write_text('{"name": "a web page"}')
     with pytest.raises(UsageError, match=r"which holds config\.json of something else"):
         check_model_output(tmp_path)

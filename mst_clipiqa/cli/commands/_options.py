@@ -223,8 +223,8 @@ def load_scorer(how: Mapping[str, Any]) -> Scorer:
 
         cache = open_cache(how["cache"]) if "cache" in how else None
         scorer = Scorer.load(how["model"], score_options(how, cache))
-    if not scorer.model.config.calibrated:
-        click.echo("Note: the model is uncalibrated, so its scores only order images.", err=True)
+    if caution := scorer.model.config.caution:
+        click.echo(f"Note: {caution}", err=True)
     return scorer
 
 

@@ -19,7 +19,7 @@ from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RatedSet
-from mst_clipiqa.errors import UsageError, counted
+from mst_clipiqa.errors import UsageError, counted, shown
 from mst_clipiqa.inputs.expand import expand
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ def _say(found: Adapted, output: Path) -> None:
     """Write what was seen to stdout."""
     ladders, (trained, held) = found.verdict.ladders, found.images
     click.echo(f"Adapted on {counted(trained, 'image')}; held out: {held}, with {counted(ladders.ladders, 'ladder')}.")
+    if found.skipped:
+        first, why = next(iter(found.skipped.items()))
+        click.echo(f"Left out: {counted(len(found.skipped), 'image')} that cannot be read, first {shown(first)}: {why}")
     if found.labelled:
         click.echo(f"Labelled: {counted(len(found.labelled), 'rated image')} trained with their ratings.")
     click.echo(f"Rungs in the right order: {ladders.before:.3f} before, {ladders.after:.3f} after.")
