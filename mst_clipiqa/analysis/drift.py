@@ -15,6 +15,7 @@ from mst_clipiqa.analysis.pairing import (
     choose_pairing,
     difference_of_sides,
     folder_of,
+    nothing_in_common,
     plural_of,
     shared_by,
     side_of,
@@ -26,6 +27,10 @@ from mst_clipiqa.analysis.unfamiliar import Unfamiliar, count_unfamiliar
 from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
+
+_COUNTED = ("target", "group", "paired_by", "unit", "old_count", "new_count", "old", "new", "difference")
+COLUMNS = (*_COUNTED, "low", "high", "verdict", "old_unfamiliar_share", "new_unfamiliar_share")
+"""The columns of a table of changes."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Drift:
     """All changes, and what was not compared.
 
     Attributes:
-        changes: overall first, then group by group.
+        changes: overall first, then group by group; empty if only the old table has scores.
         only_old, only_new: prompts that the other table does not have, with what else a pair shares, in order; empty
             unless prompts are paired.
         lone_groups: generators or categories that only one table has, or without anything to compare.
@@ -154,7 +159,8 @@ def drift(
     Tables with prompts in common are paired by prompt: the score of a prompt is the mean over its images, the
     difference is the mean over prompts, and the interval resamples prompts (``means.py``). Without prompts, tables are
     paired by file in the same way. Frames of one image count once. If ``pair_by`` is "none", the means over each
-    table's prompts are compared, and the prompts of both tables are resampled independently.
+    table's prompts are compared, and the prompts of both tables are resampled independently. If nothing in the new
+    table is scored, all scores of the old one are lost.
 
     Args:
         old, new: rows of the two tables of scores.
@@ -171,17 +177,20 @@ def drift(
     also = pair_by.also
     _check(old, new, by, pair_by)
     (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
+    had, has = ([t for t in targets if any(number(row, t) is not None for row in rows)] for rows in (good_old, good_new))
+    if had and not has:  # nothing to pair, as when every new image failed
+        return Drift([], [], [], [], had, [*left_old, *left_new], models_of(good_old))
     folders = folder_of(old), folder_of(new)
     chosen = pair_by.first or choose_pairing(good_old, good_new, folders)
     if pair_by.first is None and chosen == "none":
-        raise _nothing_in_common(good_old, good_new, also)
+        raise nothing_in_common(good_old, good_new, also)
     before, after = (_in_order(_named(row, also) for row in rows if prompt_of(row)) for rows in (good_old, good_new))
     tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
     changes = _changes(tables, targets, "", how, chosen)
     if not changes:
         raise _nothing_scored(targets, chosen, also)
     compared = {change.target for change in changes}
-    lost = [t for t in targets if t not in compared and any(number(row, t) is not None for row in good_old)]
+    lost = [target for target in had if target not in compared]
     lone = []
     for column, group in _groups((*good_old, *good_new), by):
         name = group or f"no {column}"
@@ -231,16 +240,6 @@ def _named(row: Row, also: Sequence[str]) -> str:
     """Return the prompt of a row and what else its pair shares: "a red fox, seed 3"."""
     shared = zip(also, shared_by(row, also), strict=True)
     return ", ".join((prompt_of(row), *(f"{column} {cell}" for column, cell in shared)))
-
-
-def _nothing_in_common(old: Sequence[Row], new: Sequence[Row], also: Sequence[str]) -> DataError:
-    counts = [len({prompt_of(row) for row in rows} - {""}) for rows in (old, new)]
-    what = "prompts" if all(counts) else "prompts or file names"
-    way_out = "leave out --pair-by" if also else "compare the means with --unpaired"
-    return DataError(
-        f"Expected two tables with scored {what} in common, got {counts[0]:,} and {counts[1]:,} prompts and none in "
-        f"both: give two tables of the same prompts, or {way_out}."
-    )
 
 
 def _in_order(values: Iterable[str]) -> list[str]:

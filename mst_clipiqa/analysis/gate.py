@@ -191,15 +191,11 @@ def check_not_worse(
             f"Expected tables scored by one model, got {shown(before[0])} in {shown(name)} and {shown(after[0])}: "
             "score both with the same one."
         )
-    had, has = ([one for one in TARGETS if any(number(row, one) is not None for row in rows)] for rows in good)
-    changes, lost = [], had  # if nothing in the new table is scored, which no pairs can show
-    if has or not had:
-        first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
-        found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
-        changes, lost = found.changes, found.lost
-    words = [f"nothing can be compared with the {target} in {name}" for target in lost]
+    first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
+    found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
+    words = [f"nothing can be compared with the {target} in {name}" for target in found.lost]
     return [
-        *(_not_worse(change, name, margin) for change in changes),
+        *(_not_worse(change, name, margin) for change in found.changes),
         *(Checked("--not-worse-than", False, one, limit=_lowest(margin)) for one in words),
     ]
 
