@@ -16,6 +16,7 @@ from mst_clipiqa.analysis.pairing import (
     difference_of_sides,
     folder_of,
     nothing_in_common,
+    nothing_scored,
     plural_of,
     shared_by,
     side_of,
@@ -177,7 +178,7 @@ def drift(
     also = pair_by.also
     _check(old, new, by, pair_by)
     (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
-    had, has = ([t for t in targets if any(number(row, t) is not None for row in rows)] for rows in (good_old, good_new))
+    had, has = (_scored(rows, targets) for rows in (good_old, good_new))
     if had and not has:  # nothing to pair, as when every new image failed
         return Drift([], [], [], [], had, [*left_old, *left_new], models_of(good_old))
     folders = folder_of(old), folder_of(new)
@@ -188,7 +189,7 @@ def drift(
     tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
     changes = _changes(tables, targets, "", how, chosen)
     if not changes:
-        raise _nothing_scored(targets, chosen, also)
+        raise nothing_scored(targets, chosen, also)
     compared = {change.target for change in changes}
     lost = [target for target in had if target not in compared]
     lone = []
@@ -218,17 +219,8 @@ def _check(old: Sequence[Row], new: Sequence[Row], by: Sequence[str], pair_by: P
         need_columns(rows, (*by, *pair_by.also))
 
 
-def _nothing_scored(targets: Sequence[str], chosen: Pairing, also: Sequence[str]) -> DataError:
-    """Return the error of tables whose pairs have no scores."""
-    if also:
-        return DataError(
-            f"Expected scored rows of the same {' and '.join((chosen, *also))} in both tables, got none: give other "
-            "columns for --pair-by, or leave it out."
-        )
-    return DataError(
-        f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
-        "two tables with the same scores."
-    )
+def _scored(rows: Sequence[Row], targets: Sequence[str]) -> list[str]:
+    return [target for target in targets if any(number(row, target) is not None for row in rows)]
 
 
 def _groups(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[str, str]]:

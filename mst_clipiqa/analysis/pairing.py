@@ -84,6 +84,19 @@ def nothing_in_common(old: Sequence[Row], new: Sequence[Row], also: Sequence[str
     )
 
 
+def nothing_scored(targets: Sequence[str], chosen: Pairing, also: Sequence[str]) -> DataError:
+    """Return the error of tables whose pairs have no scores."""
+    if also:
+        return DataError(
+            f"Expected scored rows of the same {' and '.join((chosen, *also))} in both tables, got none: give other "
+            "columns for --pair-by, or leave it out."
+        )
+    return DataError(
+        f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
+        "two tables with the same scores."
+    )
+
+
 def folder_of(rows: Sequence[Row]) -> str:
     """Return the deepest folder that all files of a table are in; empty if there is none.
 
