@@ -26,7 +26,7 @@ from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompt_of, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar, count_unfamiliar
 from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
-from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 _COUNTED = ("target", "group", "paired_by", "unit", "old_count", "new_count", "old", "new", "difference")
