@@ -185,7 +185,6 @@ def drift(
     chosen = pair_by.first or choose_pairing(good_old, good_new, folders)
     if pair_by.first is None and chosen == "none":
         raise nothing_in_common(good_old, good_new, also)
-    before, after = (_in_order(_named(row, also) for row in rows if prompt_of(row)) for rows in (good_old, good_new))
     tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
     changes = _changes(tables, targets, "", how, chosen)
     if not changes:
@@ -199,11 +198,13 @@ def drift(
         changes += found
         lone += [] if found else [name]
     by_prompt = chosen == "prompt"
+    named = ([row for row in rows if by_prompt and prompt_of(row)] for rows in (good_old, good_new))
+    before, after = (_in_order(_named(row, also) for row in rows) for rows in named)
     silent = [LeftOut(row, WITHOUT_PROMPT) for row in (*good_old, *good_new) if by_prompt and not prompt_of(row)]
     return Drift(
         changes,
-        _without(before, after) if by_prompt else [],
-        _without(after, before) if by_prompt else [],
+        _without(before, after),
+        _without(after, before),
         lone,
         lost,
         [*left_old, *left_new, *silent],
@@ -230,6 +231,8 @@ def _groups(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[str, str]]:
 
 def _named(row: Row, also: Sequence[str]) -> str:
     """Return the prompt of a row and what else its pair shares: "a red fox, seed 3"."""
+    if not also:
+        return prompt_of(row)
     shared = zip(also, shared_by(row, also), strict=True)
     return ", ".join((prompt_of(row), *(f"{column} {cell}" for column, cell in shared)))
 

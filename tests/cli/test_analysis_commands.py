@@ -861,3 +861,13 @@ def test_gate_says_why_images_of_a_folder_failed(tmp_path: Path) -> None:
     result = call("gate", tmp_path, "--max-failed", "0")
     assert (result.exit_code, result.stdout) == (3, "Failed: 1 of 1 rows failed, at most 0 allowed.\n")
     assert "  1 x Expected an image (PNG, " in result.stderr
+
+
+def test_a_prompt_that_an_old_locale_took_apart_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = "eine Kätze 猫".encode().decode("ascii", errors="surrogateescape")
+    asked: list[str | None] = []
+    monkeypatch.setattr(
+        "mst_clipiqa.cli.commands.compare._scored", lambda _, prompt, __: asked.append(prompt) or (Score(), Score())
+    )
+    call("compare", "in/a.png", "in/b.png", "--prompt", apart)
+    assert asked == ["eine Kätze 猫"]
