@@ -120,11 +120,13 @@ def check_failures(rows: Sequence[Row], most: str) -> Checked:
     """Check how many rows have failed; ``most`` is a number of rows, or a percentage such as "2%".
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or more than 100%.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%|(\d+)", most.strip())
     if match is None:
         raise UsageError(f"Expected --max-failed as a number or a percentage, such as 0 or 2%, got {shown(most)}.")
+    if Decimal(match[1] or 0) > 100:
+        raise UsageError(f"Expected at most 100% for --max-failed, got {shown(most)}: give a share of the rows.")
     failed = len(split_failed(rows)[1])
     limit = Decimal(match[2]) if match[2] else Decimal(match[1]) * len(rows) / 100  # as float, 29 % of 100 is below 29
     passed = bool(rows) and failed <= limit

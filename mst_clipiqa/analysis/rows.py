@@ -99,8 +99,9 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
     there = column_names(rows)
     for column in columns:
         if column not in there:
-            hint = nearest(column, there) or f"; the columns are: {', '.join(there)}"
-            hint += ": score the images first" if column == "quality" and "status" not in there else ""
+            other = nearest(column, there)
+            hint = other or f"; the columns are: {', '.join(there)}"
+            hint += ": score the images first" if column == "quality" and "status" not in there and not other else ""
             raise UsageError(f"Expected a column {column!r} in the table, found none{hint}.")
 
 

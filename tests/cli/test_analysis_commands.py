@@ -866,8 +866,11 @@ def test_gate_says_why_images_of_a_folder_failed(tmp_path: Path) -> None:
 def test_a_prompt_that_an_old_locale_took_apart_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apart = "eine Kätze 猫".encode().decode("ascii", errors="surrogateescape")
     asked: list[str | None] = []
-    monkeypatch.setattr(
-        "mst_clipiqa.cli.commands.compare._scored", lambda _, prompt, __: asked.append(prompt) or (Score(), Score())
-    )
+
+    def scored(_: tuple[str, str], prompt: str | None, __: object) -> tuple[Score, Score]:
+        asked.append(prompt)
+        return Score(), Score()
+
+    monkeypatch.setattr("mst_clipiqa.cli.commands.compare._scored", scored)
     call("compare", "in/a.png", "in/b.png", "--prompt", apart)
     assert asked == ["eine Kätze 猫"]
