@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from mst_clipiqa.analysis.rows import column_names
 from mst_clipiqa.errors import DataError, UsageError, shown
-from mst_clipiqa.inputs.stdin import as_stdin
+from mst_clipiqa.inputs.stdin import as_stdin, temporary_folder
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.reading import TABLE_SUFFIXES, Table, read_table
 
@@ -95,10 +95,12 @@ def _from_stdin() -> Table:
     suffix = ".parquet" if content.startswith(b"PAR1") else ".jsonl" if content.lstrip()[:1] == b"{" else ".csv"
     if not content.strip():
         raise UsageError("Expected a table of scores on stdin, got nothing: check the command before the pipe.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"stdin{suffix}"
+    folder = temporary_folder()
+    path = folder / f"stdin{suffix}"
+    try:
         path.write_bytes(content)
-        try:
-            return read_table(path)
-        except DataError as error:
-            raise DataError(as_stdin(str(error), path)) from error
+        return read_table(path)
+    except DataError as error:
+        raise DataError(as_stdin(str(error), path)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -874,3 +874,26 @@ def test_a_prompt_that_an_old_locale_took_apart_is_read(here: Path, monkeypatch:
     monkeypatch.setattr("mst_clipiqa.cli.commands.compare._scored", scored)
     call("compare", "in/a.png", "in/b.png", "--prompt", apart)
     assert asked == ["eine Kätze 猫"]
+
+
+@pytest.mark.parametrize("command", ["rank", "score"])
+def test_without_a_folder_for_temporary_files_stdin_is_refused_in_a_sentence(
+    command: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.mkdtemp", none)
+    result = call(command, "-", stdin=Path("scores.csv").read_bytes())
+    assert result.exit_code == 2
+    assert "found none that can be written: set TMPDIR to one, or name a file in place of -.\n" in result.stderr
+
+
+def test_a_disk_that_is_read_only_is_not_said_to_be_full(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(_: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", read_only)
+    assert "got Read-only file system: make the disk writable, or choose another output." in (
+        call("rank", "scores.csv", "-o", "ranked.csv").stderr
+    )
