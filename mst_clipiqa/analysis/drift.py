@@ -30,7 +30,7 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 _COUNTED = ("target", "group", "paired_by", "unit", "old_count", "new_count", "old", "new", "difference")
-COLUMNS = (*_COUNTED, "low", "high", "verdict", "old_unfamiliar_share", "new_unfamiliar_share")
+CHANGE_COLUMNS = (*_COUNTED, "low", "high", "verdict", "old_unfamiliar_share", "new_unfamiliar_share")
 """The columns of a table of changes."""
 
 

@@ -13,7 +13,7 @@ from mst_clipiqa.inputs.stdin import as_stdin, temporary_folder
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.reading import TABLE_SUFFIXES, Table, read_table
 
-_OURS = ("file", "prompt", "status", "reason", "model", "familiarity", "frame")  # those that no flag names
+_LOOKED_FOR = ("file", "prompt", "status", "reason", "model", "familiarity", "frame")  # those that no flag names
 
 
 def read_scores(source: str | Path) -> Table:
@@ -46,10 +46,10 @@ def _from_place(path: Path) -> Table:
 
 
 def _as_ours(table: Table) -> Table:
-    """Return a table whose columns in ``_OURS`` have that name, unless two of them would have it."""
+    """Return a table whose columns in ``_LOOKED_FOR`` have that name, unless two of them would have it."""
     head = column_names(table)
     folded = [name.strip().casefold() for name in head]
-    once = [name in _OURS and folded.count(name) == 1 for name in folded]
+    once = [name in _LOOKED_FOR and folded.count(name) == 1 for name in folded]
     spelled = {name: one for name, one, ours in zip(head, folded, once, strict=True) if ours and name != one}
     if not spelled:
         return table

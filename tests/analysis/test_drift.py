@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mst_clipiqa.analysis.drift import COLUMNS, drift
+from mst_clipiqa.analysis.drift import CHANGE_COLUMNS, drift
 from mst_clipiqa.analysis.pairing import PairBy, folder_of
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.errors import DataError, UsageError
@@ -75,7 +75,7 @@ def test_one_prompt_is_too_few() -> None:
     (change,) = drift(rows(("a", 1.0)), rows(("a", 2.0))).changes
     assert change.sentence() == ("New minus old is 1.00 in quality over 1 prompt, too few for an interval.")
     assert (change.to_row()["low"], change.verdict) == (None, "unknown")
-    assert tuple(change.to_row()) == COLUMNS
+    assert tuple(change.to_row()) == CHANGE_COLUMNS
     assert change.to_row()["group"] is None  # an empty text would be a quote in CSV
 
 

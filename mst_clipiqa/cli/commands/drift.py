@@ -66,7 +66,7 @@ def command(
 
     With --unpaired, the two means are compared, so a difference may also come from different prompts.
     """
-    from mst_clipiqa.analysis.drift import COLUMNS, drift
+    from mst_clipiqa.analysis.drift import CHANGE_COLUMNS, drift
     from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.pairing import PairBy
 
@@ -87,7 +87,7 @@ def command(
             if not (is_all and change.group):
                 click.echo(for_screen(change.sentence()))
     else:
-        write_rows([change.to_row() for change in found.changes], output, as_json, COLUMNS)
+        write_rows([change.to_row() for change in found.changes], output, as_json, CHANGE_COLUMNS)
     _say(found, pair_by)
     code = _finish(before, after, found.left_out, left_out)
     if not (found.changes or fail_if_worse):
