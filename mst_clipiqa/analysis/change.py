@@ -9,6 +9,10 @@ from mst_clipiqa.analysis.pairing import Pairing, plural_of
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 
+_COUNTED = ("target", "group", "paired_by", "unit", "old_count", "new_count", "old", "new", "difference")
+CHANGE_COLUMNS = (*_COUNTED, "low", "high", "verdict", "old_unfamiliar_share", "new_unfamiliar_share")
+"""The columns of a table of changes."""
+
 
 @dataclass(frozen=True)
 class Change:

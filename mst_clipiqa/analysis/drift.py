@@ -15,6 +15,8 @@ from mst_clipiqa.analysis.pairing import (
     choose_pairing,
     difference_of_sides,
     folder_of,
+    nothing_in_common,
+    nothing_scored,
     shared_by,
     side_of,
     unit_of,
@@ -22,7 +24,7 @@ from mst_clipiqa.analysis.pairing import (
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompt_of, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import count_unfamiliar
-from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 
@@ -31,7 +33,7 @@ class Drift:
     """All changes, and what was not compared.
 
     Attributes:
-        changes: overall first, then group by group.
+        changes: overall first, then group by group; empty if only the old table has scores.
         only_old, only_new: prompts that the other table does not have, with what else a pair shares, in order; empty
             unless prompts are paired.
         lone_groups: generators or categories that only one table has, or without anything to compare.
@@ -63,7 +65,8 @@ def drift(
     Tables with prompts in common are paired by prompt: the score of a prompt is the mean over its images, the
     difference is the mean over prompts, and the interval resamples prompts (``means.py``). Without prompts, tables are
     paired by file in the same way. Frames of one image count once. If ``pair_by`` is "none", the means over each
-    table's prompts are compared, and the prompts of both tables are resampled independently.
+    table's prompts are compared, and the prompts of both tables are resampled independently. If nothing in the new
+    table is scored, all scores of the old one are lost.
 
     Args:
         old, new: rows of the two tables of scores.
@@ -80,17 +83,19 @@ def drift(
     also = pair_by.also
     _check(old, new, by, pair_by)
     (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
+    had, has = (_scored(rows, targets) for rows in (good_old, good_new))
+    if had and not has:  # nothing to pair, as when every new image failed
+        return Drift([], [], [], [], had, [*left_old, *left_new], models_of(good_old))
     folders = folder_of(old), folder_of(new)
     chosen = pair_by.first or choose_pairing(good_old, good_new, folders)
     if pair_by.first is None and chosen == "none":
-        raise _nothing_in_common(good_old, good_new, also)
-    before, after = (_in_order(_named(row, also) for row in rows if prompt_of(row)) for rows in (good_old, good_new))
+        raise nothing_in_common(good_old, good_new, also)
     tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
     changes = _changes(tables, targets, "", how, chosen)
     if not changes:
-        raise _nothing_scored(targets, chosen, also)
+        raise nothing_scored(targets, chosen, also)
     compared = {change.target for change in changes}
-    lost = [t for t in targets if t not in compared and any(number(row, t) is not None for row in good_old)]
+    lost = [target for target in had if target not in compared]
     lone = []
     for column, group in _groups((*good_old, *good_new), by):
         name = group or f"no {column}"
@@ -98,11 +103,13 @@ def drift(
         changes += found
         lone += [] if found else [name]
     by_prompt = chosen == "prompt"
+    named = ([row for row in rows if by_prompt and prompt_of(row)] for rows in (good_old, good_new))
+    before, after = (_in_order(_named(row, also) for row in rows) for rows in named)
     silent = [LeftOut(row, WITHOUT_PROMPT) for row in (*good_old, *good_new) if by_prompt and not prompt_of(row)]
     return Drift(
         changes,
-        _without(before, after) if by_prompt else [],
-        _without(after, before) if by_prompt else [],
+        _without(before, after),
+        _without(after, before),
         lone,
         lost,
         [*left_old, *left_new, *silent],
@@ -118,17 +125,8 @@ def _check(old: Sequence[Row], new: Sequence[Row], by: Sequence[str], pair_by: P
         need_columns(rows, (*by, *pair_by.also))
 
 
-def _nothing_scored(targets: Sequence[str], chosen: Pairing, also: Sequence[str]) -> DataError:
-    """Return the error of tables whose pairs have no scores."""
-    if also:
-        return DataError(
-            f"Expected scored rows of the same {' and '.join((chosen, *also))} in both tables, got none: give other "
-            "columns for --pair-by, or leave it out."
-        )
-    return DataError(
-        f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
-        "two tables with the same scores."
-    )
+def _scored(rows: Sequence[Row], targets: Sequence[str]) -> list[str]:
+    return [target for target in targets if any(number(row, target) is not None for row in rows)]
 
 
 def _groups(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[str, str]]:
@@ -138,18 +136,10 @@ def _groups(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[str, str]]:
 
 def _named(row: Row, also: Sequence[str]) -> str:
     """Return the prompt of a row and what else its pair shares: "a red fox, seed 3"."""
+    if not also:
+        return prompt_of(row)
     shared = zip(also, shared_by(row, also), strict=True)
     return ", ".join((prompt_of(row), *(f"{column} {cell}" for column, cell in shared)))
-
-
-def _nothing_in_common(old: Sequence[Row], new: Sequence[Row], also: Sequence[str]) -> DataError:
-    counts = [len({prompt_of(row) for row in rows} - {""}) for rows in (old, new)]
-    what = "prompts" if all(counts) else "prompts or file names"
-    way_out = "leave out --pair-by" if also else "compare the means with --unpaired"
-    return DataError(
-        f"Expected two tables with scored {what} in common, got {counts[0]:,} and {counts[1]:,} prompts and none in "
-        f"both: give two tables of the same prompts, or {way_out}."
-    )
 
 
 def _in_order(values: Iterable[str]) -> list[str]:

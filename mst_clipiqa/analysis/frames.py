@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.errors import counted
 
 _FRAME = "frame"
+_WHICH = re.compile(r"frame [\d,]+ of [\d,]+(?: or more)?")  # what the row of a frame notes first
+_AVERAGED = ("quality", "correspondence", "gate", "familiarity")
 
 
-def mean_of_frames(rows: Sequence[Row], columns: Collection[str]) -> list[Row]:
+def mean_of_frames(rows: Sequence[Row], columns: Collection[str], failed: Sequence[Row] = ()) -> list[Row]:
     """Return rows in which the frames of one file and prompt are one row, at the place of the first.
 
+    Its ``reason`` says of how many frames it is the mean, and what was noted of how many of them.
+
     Args:
-        rows: rows of a table of scores; only those with a cell ``frame`` are merged.
-        columns: scores, of which the mean over the frames is taken, and of their intervals' ends; all other cells are
-            the first frame's.
+        rows: scored rows of a table; only those with a cell ``frame`` are merged.
+        columns: scores, of which the mean over the frames is taken, as of quality, correspondence, gate and
+            familiarity, and of the ends of their intervals; all other cells are the first frame's.
+        failed: rows of the same table that failed; those of frames are counted in ``reason``, with why.
     """
     if not any(_FRAME in row for row in rows):  # as in nearly every table
         return list(rows)
     groups: dict[tuple[str, ...], list[Row]] = {}
     for place, row in enumerate(rows):
-        is_frame = text(row, _FRAME).strip() if _FRAME in row else ""
-        key = (text(row, "file"), text(row, "prompt") if "prompt" in row else "") if is_frame else (str(place),)
+        key = _image(row) if text(row, _FRAME).strip() else (str(place),)
         groups.setdefault(key, []).append(row)
-    return [_merged(group, columns) if len(group) > 1 else group[0] for group in groups.values()]
+    bad: dict[tuple[str, ...], list[Row]] = {}
+    for row in failed:
+        bad.setdefault(_image(row), []).append(row)
+    found = ((group, bad.get(key, [])) for key, group in groups.items())
+    return [_merged(group, lost, columns) if len(group) > 1 or lost else group[0] for group, lost in found]
 
 
-def _merged(frames: Sequence[Row], columns: Collection[str]) -> Row:
-    merged = {**frames[0], _FRAME: None}
-    ends = [f"{column}_{end}" for column in columns for end in ("low", "high")]
-    for column in (*columns, *(end for end in ends if end in merged)):
+def _image(row: Row) -> tuple[str, str]:
+    return text(row, "file"), text(row, "prompt")
+
+
+def _merged(frames: Sequence[Row], failed: Sequence[Row], columns: Collection[str]) -> Row:
+    merged = {**frames[0], _FRAME: None, "reason": _reason(frames, failed)}
+    scores = dict.fromkeys((*columns, *(name for name in _AVERAGED if name in merged)))
+    ends = [f"{column}_{end}" for column in scores for end in ("low", "high")]
+    for column in (*scores, *(end for end in ends if end in merged)):
         values = [value for row in frames if (value := number(row, column)) is not None]
-        merged[column] = sum(values) / len(values) if values else None
+        merged[column] = math.fsum(values) / len(values) if values else None
     return merged
+
+
+def _reason(frames: Sequence[Row], failed: Sequence[Row]) -> str:
+    """Return of how many frames a row is the mean, what was noted of them, and why others failed."""
+    notes = Counter(note for row in frames for note in text(row, "reason").split("; ") if not _WHICH.fullmatch(note))
+    del notes[""]
+    said = [f"mean of {counted(len(frames), 'frame')}"]
+    said += [note if count == len(frames) else f"{note} ({counted(count, 'frame')})" for note, count in notes.items()]
+    whys = Counter(text(row, "reason") for row in failed)
+    said += [f"{counted(count, 'frame')} failed: {why or 'no reason given'}" for why, count in whys.items()]
+    return "; ".join(said)

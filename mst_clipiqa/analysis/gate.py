@@ -52,11 +52,13 @@ def check_failures(rows: Sequence[Row], most: str) -> Checked:
     """Check how many rows have failed; ``most`` is a number of rows, or a percentage such as "2%".
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or more than 100%.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%|(\d+)", most.strip())
     if match is None:
         raise UsageError(f"Expected --max-failed as a number or a percentage, such as 0 or 2%, got {shown(most)}.")
+    if Decimal(match[1] or 0) > 100:
+        raise UsageError(f"Expected at most 100% for --max-failed, got {shown(most)}: give a share of the rows.")
     failed = len(split_failed(rows)[1])
     limit = Decimal(match[2]) if match[2] else Decimal(match[1]) * len(rows) / 100  # as float, 29 % of 100 is below 29
     passed = bool(rows) and failed <= limit
@@ -124,15 +126,11 @@ def check_not_worse(
             f"Expected tables scored by one model, got {shown(before[0])} in {shown(name)} and {shown(after[0])}: "
             "score both with the same one."
         )
-    had, has = ([one for one in TARGETS if any(number(row, one) is not None for row in rows)] for rows in good)
-    changes, lost = [], had  # if nothing in the new table is scored, which no pairs can show
-    if has or not had:
-        first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
-        found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
-        changes, lost = found.changes, found.lost
-    words = [f"nothing can be compared with the {target} in {name}" for target in lost]
+    first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
+    found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
+    words = [f"nothing can be compared with the {target} in {name}" for target in found.lost]
     return [
-        *(_not_worse(change, name, margin) for change in changes),
+        *(_not_worse(change, name, margin) for change in found.changes),
         *(Checked("--not-worse-than", False, one, limit=_lowest(margin)) for one in words),
     ]
 

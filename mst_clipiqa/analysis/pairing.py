@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
 from mst_clipiqa.analysis.rows import Row, file_of, means_by_key, number, prompt_of, text
+from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.means import mean_interval, unpaired_difference
 from mst_clipiqa.evaluate.resampling import Interval, Resampling
 from mst_clipiqa.tables.spelling import composed
@@ -70,6 +71,30 @@ def choose_pairing(old: Sequence[Row], new: Sequence[Row], folders: tuple[str, s
         return "none"
     first, second = ({name_in(row, top) for row in rows} - {""} for rows, top in zip((old, new), folders, strict=True))
     return "file" if first & second else "none"
+
+
+def nothing_in_common(old: Sequence[Row], new: Sequence[Row], also: Sequence[str]) -> DataError:
+    """Return the error of tables that share neither prompts nor file names."""
+    counts = [len({prompt_of(row) for row in rows} - {""}) for rows in (old, new)]
+    what = "prompts" if all(counts) else "prompts or file names"
+    way_out = "leave out --pair-by" if also else "compare the means with --unpaired"
+    return DataError(
+        f"Expected two tables with scored {what} in common, got {counts[0]:,} and {counts[1]:,} prompts and none in "
+        f"both: give two tables of the same prompts, or {way_out}."
+    )
+
+
+def nothing_scored(targets: Sequence[str], chosen: Pairing, also: Sequence[str]) -> DataError:
+    """Return the error of tables whose pairs have no scores."""
+    if also:
+        return DataError(
+            f"Expected scored rows of the same {' and '.join((chosen, *also))} in both tables, got none: give other "
+            "columns for --pair-by, or leave it out."
+        )
+    return DataError(
+        f"Expected values of {' or '.join(targets)} in both tables for what they have in common, got none: give "
+        "two tables with the same scores."
+    )
 
 
 def folder_of(rows: Sequence[Row]) -> str:

@@ -80,7 +80,7 @@ def rank(
     need_columns(rows, [*weights, *(["prompt"] if per_prompt else [])])
     need_one_model(rows)
     good, left = split_failed(rows)
-    good = mean_of_frames(good, weights)
+    good = mean_of_frames(good, weights, [one.row for one in left])
     groups: dict[str, list[tuple[float, Row]]] = {}
     for row in good:
         value, why = _value(row, weights)

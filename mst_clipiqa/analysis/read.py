@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
+from mst_clipiqa.analysis.rows import column_names
 from mst_clipiqa.errors import DataError, UsageError, shown
-from mst_clipiqa.inputs.stdin import as_stdin
+from mst_clipiqa.inputs.stdin import as_stdin, temporary_folder
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.reading import TABLE_SUFFIXES, Table, read_table
+
+_LOOKED_FOR = ("file", "prompt", "status", "reason", "model", "familiarity", "frame")  # those that no flag names
 
 
 def read_scores(source: str | Path) -> Table:
     """Return the rows of a table of scores.
+
+    A table of another program may write the columns that commands look for with capital letters, as "Prompt"; they are
+    named as ours.
 
     Args:
         source: a .csv, .tsv, .jsonl or .parquet file, "-" for one of them on stdin, or the folder of Parquet parts that
@@ -24,9 +30,10 @@ def read_scores(source: str | Path) -> Table:
         UsageError: the file does not exist, or the run that writes the folder is not finished.
         DataError: the table cannot be read.
     """
-    if str(source) == "-":
-        return _from_stdin()
-    path = Path(source)
+    return _as_ours(_from_stdin() if str(source) == "-" else _from_place(Path(source)))
+
+
+def _from_place(path: Path) -> Table:
     if is_parts(path):
         return _from_parts(path)
     if not path.is_file() or path.suffix.lower() not in (*TABLE_SUFFIXES, ".tsv"):
@@ -36,6 +43,18 @@ def read_scores(source: str | Path) -> Table:
             f"got {found}: {shown(path)}."
         )
     return read_table(path)
+
+
+def _as_ours(table: Table) -> Table:
+    """Return a table whose columns in ``_LOOKED_FOR`` have that name, unless two of them would have it."""
+    head = column_names(table)
+    folded = [name.strip().casefold() for name in head]
+    once = [name in _LOOKED_FOR and folded.count(name) == 1 for name in folded]
+    spelled = {name: one for name, one, ours in zip(head, folded, once, strict=True) if ours and name != one}
+    if not spelled:
+        return table
+    rows = ({spelled.get(name, name): cell for name, cell in row.items()} for row in table)
+    return Table(rows, (spelled.get(name, name) for name in head))
 
 
 def folders_of(source: str | Path, images: Path | None) -> list[Path]:
@@ -76,10 +95,12 @@ def _from_stdin() -> Table:
     suffix = ".parquet" if content.startswith(b"PAR1") else ".jsonl" if content.lstrip()[:1] == b"{" else ".csv"
     if not content.strip():
         raise UsageError("Expected a table of scores on stdin, got nothing: check the command before the pipe.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"stdin{suffix}"
+    folder = temporary_folder()
+    path = folder / f"stdin{suffix}"
+    try:
         path.write_bytes(content)
-        try:
-            return read_table(path)
-        except DataError as error:
-            raise DataError(as_stdin(str(error), path)) from error
+        return read_table(path)
+    except DataError as error:
+        raise DataError(as_stdin(str(error), path)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -84,7 +84,8 @@ def text(row: Row, column: str) -> str:
 
 def prompt_of(row: Row) -> str:
     """Return the prompt of a row without spaces around it; empty if there is none."""
-    return text(row, "prompt").strip()
+    cell = row.get("prompt")
+    return cell.strip() if type(cell) is str else text(row, "prompt").strip()  # nearly always: no call more
 
 
 def column_names(rows: Iterable[Row]) -> list[str]:
@@ -107,8 +108,9 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
     there = column_names(rows)
     for column in columns:
         if column not in there:
-            hint = nearest(column, there) or f"; the columns are: {', '.join(there)}"
-            hint += ": score the images first" if column == "quality" and "status" not in there else ""
+            other = nearest(column, there)
+            hint = other or f"; the columns are: {', '.join(there)}"
+            hint += ": score the images first" if column == "quality" and "status" not in there and not other else ""
             raise UsageError(f"Expected a column {column!r} in the table, found none{hint}.")
 
 

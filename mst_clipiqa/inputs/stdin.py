@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,21 @@ from mst_clipiqa.tables.names import FILE_COLUMNS
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
+
+
+def temporary_folder() -> Path:
+    """Return a new folder, which the caller removes, for what stdin holds.
+
+    Raises:
+        UsageError: no folder for temporary files can be written.
+    """
+    try:
+        return Path(tempfile.mkdtemp())
+    except OSError as error:
+        raise UsageError(
+            "Expected a folder for temporary files, to keep what stdin holds, found none that can be written: set "
+            "TMPDIR to one, or name a file in place of -."
+        ) from error
 
 
 def save_list(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from mst_clipiqa.inputs.prompt_choice import (
     in_unicode,
 )
 from mst_clipiqa.inputs.prompts import PromptFile
-from mst_clipiqa.inputs.stdin import save_list, saved_entries
+from mst_clipiqa.inputs.stdin import save_list, saved_entries, temporary_folder
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
 from mst_clipiqa.tables.spelling import slashed
@@ -95,7 +94,7 @@ class Walker:
 
     def saved(self) -> str:
         """Save the list on stdin; return its path."""
-        self.stdin = Path(tempfile.mkdtemp())
+        self.stdin = temporary_folder()
         weakref.finalize(self, shutil.rmtree, self.stdin, ignore_errors=True)
         return str(save_list(self.stdin))
 

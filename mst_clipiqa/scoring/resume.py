@@ -20,6 +20,7 @@ from typing import TypeVar
 from mst_clipiqa.errors import UsageError, are, counted, shown
 from mst_clipiqa.tables.cells import Cell, plain
 from mst_clipiqa.tables.journal import has_rows, journal_of, origin_of
+from mst_clipiqa.tables.reading import stream_table
 from mst_clipiqa.tables.table import TableWriter
 
 _T = TypeVar("_T")
@@ -74,6 +75,53 @@ def refuse_unfinished(output: Path) -> None:
 def is_finished(output: Path) -> bool:
     """Return whether there is a table and no run of it to continue."""
     return output.is_file() and not journal_of(output).exists()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished table shows of the run that wrote it.
+
+    Attributes:
+        origin: its model and columns, as far as there are rows that name them.
+        failed: how many rows failed.
+        known: the hash of the file and prompt of each row.
+    """
+
+    origin: dict[str, str]
+    failed: int
+    known: frozenset[int]
+
+    @classmethod
+    def read(cls, output: Path) -> Finished:
+        """Read a table; DataError if it is none."""
+        origin: dict[str, str] = {}
+        known, failed = set(), 0
+        for row in stream_table(output):
+            origin.setdefault("columns", ", ".join(row))
+            if row.get("model") is not None:
+                origin.setdefault("model", str(row["model"]))
+            failed += row.get("status") == "error"
+            known.add(hash((row.get("file"), row.get("prompt"))))
+        return cls(origin, failed, frozenset(known))
+
+    def check(self, origin: Mapping[str, str], asked: Iterable[tuple[str, str | None]], output: Path) -> None:
+        """Refuse another model, other columns, and images or prompts without a row.
+
+        Args:
+            origin: of the rows that are asked for, as ``table_of`` takes it.
+            asked: file and prompt of each row that is asked for.
+            output: the table.
+
+        Raises:
+            UsageError: one of them differs.
+        """
+        check_same(self.origin, {name: origin[name] for name in self.origin}, output)
+        lacking = [file for file, prompt in asked if hash((plain(file), plain(prompt))) not in self.known]
+        if lacking:
+            raise UsageError(
+                f"Expected a row for every image and prompt in {shown(output)}, which is finished, got none for "
+                f"{len(lacking):,} (the first: {shown(lacking[0])}): omit --resume to score all of them."
+            )
 
 
 def check_same(had: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:

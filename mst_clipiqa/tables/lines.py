@@ -24,6 +24,7 @@ LONGEST = 16 * 2**20
 SAMPLE = 2**16
 """How many bytes show the delimiter."""
 
+_SEPARATOR = re.compile(r"sep=[,;\t]", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?[0-9]+,[0-9]+([eE][-+]?[0-9]+)?\s*")
 
 
@@ -48,7 +49,7 @@ def csv_rows(path: Path) -> Iterator[Line]:
     """Yield the rows of a CSV file, the header first; empty lines are skipped.
 
     Cells may be separated by commas, semicolons or tabs. If not by commas, numbers may have decimal commas, which
-    become points.
+    become points. A first line "sep=;", with which a table tells Excel what separates them, is skipped.
 
     Raises:
         DataError: the file cannot be opened, or is not text.
@@ -67,6 +68,8 @@ def csv_rows(path: Path) -> Iterator[Line]:
                 return
             except csv.Error as error:
                 yield Line(began, None, _problem(error, reader.line_num - began))
+                continue
+            if is_header and reader.line_num == 1 and _SEPARATOR.fullmatch(delimiter.join(cells)):
                 continue
             if is_header:
                 _check_text(cells, path)

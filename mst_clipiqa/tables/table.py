@@ -8,6 +8,7 @@ and Parquet are UTF-8 and hold them as escapes such as ``\\udce9``.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -165,7 +166,7 @@ def _advice(error: OSError) -> str:
     """Return what to do; Windows replaces no file that another program has open."""
     if isinstance(error, PermissionError):
         return "close the table in other programs" if os.name == "nt" else "make its folder writable"
-    return "free some space"
+    return "make the disk writable" if error.errno == errno.EROFS else "free some space"
 
 
 def check_table_output(path: Path) -> None:

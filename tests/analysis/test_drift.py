@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mst_clipiqa.analysis.change import CHANGE_COLUMNS
 from mst_clipiqa.analysis.drift import drift
 from mst_clipiqa.analysis.pairing import PairBy, folder_of
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
@@ -75,6 +76,7 @@ def test_one_prompt_is_too_few() -> None:
     (change,) = drift(rows(("a", 1.0)), rows(("a", 2.0))).changes
     assert change.sentence() == ("New minus old is 1.00 in quality over 1 prompt, too few for an interval.")
     assert (change.to_row()["low"], change.verdict) == (None, "unknown")
+    assert tuple(change.to_row()) == CHANGE_COLUMNS
     assert change.to_row()["group"] is None  # an empty text would be a quote in CSV
 
 

@@ -756,6 +756,34 @@ def test_gate_and_drift_fail_where_a_score_is_no_longer_there(here: Path) -> Non
         assert call(*command).exit_code == 0  # nothing to be worse than
 
 
+def test_drift_fails_where_every_new_image_failed_and_says_why(here: Path) -> None:
+    why = "Expected an image, got an empty file: make it again."
+    table(here / "bad.csv", [(f, p, None, None, "error", why) for f, p, *_ in ROWS])
+    result = call("drift", "scores.csv", "bad.csv", "--fail-if-worse", "-o", "drift.csv", "--left-out", "left.csv")
+    assert result.exit_code == 3
+    assert f"5 rows are left out:\n  5 x {why}" in result.stderr
+    for target in ("quality", "correspondence"):
+        assert f"nothing in the new table can be compared with the {target} in the old one" in result.stderr
+    assert Path("drift.csv").read_text().startswith("target,group,paired_by,")  # and no older table is left there
+    assert [row["left_out"] for row in csv_of(Path("left.csv").read_text())] == [why] * 5
+
+    result = call("drift", "scores.csv", "bad.csv", "--left-out", "left.csv")
+    assert result.exit_code == 2
+    assert f"  5 x {why}" in result.stderr
+    assert result.stderr.endswith(
+        "Error: Expected a scored row in the new table, got none: score images that can be read.\n"
+    )
+
+
+def test_drift_says_why_images_failed_even_if_it_cannot_compare(here: Path) -> None:
+    table(here / "new.csv", [("in/c.png", "horse", 1.0, 2.0, "ok", None), ROWS[3]])
+    result = call("drift", "scores.csv", "new.csv", "--fail-if-worse", "--left-out", "left.csv")
+    assert result.exit_code == 2
+    assert "  2 x Expected an image, got an empty file: make it again." in result.stderr
+    assert "prompts and none in both" in result.stderr
+    assert len(csv_of(Path("left.csv").read_text())) == 2
+
+
 def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:
     rows = [(f"in/{maker}_{i}.png", f"p{i}", float(i), 1.0, "ok", "") for maker in "abc" for i in range(4)]
     table(here / "many.csv", rows)
@@ -826,3 +854,46 @@ def test_a_group_cannot_steer_the_screen(here: Path) -> None:
 def test_the_size_of_a_page_is_a_number(here: Path, size: str) -> None:
     result = call("report", "scores.csv", "--max-mb", size)
     assert (result.exit_code, "Invalid value for '--max-mb'" in result.stderr) == (2, True)
+
+
+def test_gate_says_why_images_of_a_folder_failed(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"broken")
+    result = call("gate", tmp_path, "--max-failed", "0")
+    assert (result.exit_code, result.stdout) == (3, "Failed: 1 of 1 rows failed, at most 0 allowed.\n")
+    assert "  1 x Expected an image (PNG, " in result.stderr
+
+
+def test_a_prompt_that_an_old_locale_took_apart_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = "eine Kätze 猫".encode().decode("ascii", errors="surrogateescape")
+    asked: list[str | None] = []
+
+    def scored(_: tuple[str, str], prompt: str | None, __: object) -> tuple[Score, Score]:
+        asked.append(prompt)
+        return Score(), Score()
+
+    monkeypatch.setattr("mst_clipiqa.cli.commands.compare._scored", scored)
+    call("compare", "in/a.png", "in/b.png", "--prompt", apart)
+    assert asked == ["eine Kätze 猫"]
+
+
+@pytest.mark.parametrize("command", ["rank", "score"])
+def test_without_a_folder_for_temporary_files_stdin_is_refused_in_a_sentence(
+    command: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.mkdtemp", none)
+    result = call(command, "-", stdin=Path("scores.csv").read_bytes())
+    assert result.exit_code == 2
+    assert "found none that can be written: set TMPDIR to one, or name a file in place of -.\n" in result.stderr
+
+
+def test_a_disk_that_is_read_only_is_not_said_to_be_full(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(_: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", read_only)
+    assert "got Read-only file system: make the disk writable, or choose another output." in (
+        call("rank", "scores.csv", "-o", "ranked.csv").stderr
+    )

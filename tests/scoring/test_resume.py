@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -195,9 +196,35 @@ def test_a_finished_table_leaves_nothing_to_resume(pair: Watched, folder: Path, 
     result = run(folder, output, "--resume")
     assert (result.exit_code, result.stderr) == (
         1,  # as a row failed
-        f"Nothing is left to do: '{output}' is finished. Omit --resume to score its images again.\n",
+        f"Nothing is left to do: '{output}' is finished, with this model and these columns. Omit --resume to "
+        "score its images again, as with other settings, which a table does not record.\n",
     )
     assert (output.read_bytes(), pair.images) == (before, 0)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_finished_table_of_other_settings_is_refused(
+    kind: str, pair: Watched, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / f"scores.{kind}"
+    (folder / "6.png").rename(folder / "=6\udce9'.png")  # a name that a table cannot hold as it is
+    run(folder, output)
+    before = output.read_bytes()
+    assert run(folder, output, "--resume").exit_code == 1
+    for flag in ("--intervals", "--keep-metadata"):
+        assert "Error: Expected columns 'file, prompt, quality" in run(folder, output, "--resume", flag).stderr
+    refused = run(folder, output, "--resume", "--prompt", "another")
+    assert "got none for 22 (the first: " in refused.stderr
+    change(folder)
+    refused = run(folder, output, "--resume")
+    assert (refused.exit_code, output.read_bytes()) == (2, before)
+    assert "got none for 3 (the first: " in refused.stderr  # two more images and another prompt
+    model = zero_shot_model(pair)
+    model = dataclasses.replace(model, config=dataclasses.replace(model.config, name="another"))
+    monkeypatch.setattr(command, "load_scorer", lambda flags: Scorer(model, ImageEncoder(pair, batch_size=BATCH)))
+    assert f"Expected model 'zero-shot:fake (uncalibrated)' as in '{output}', got 'another'" in (
+        run(folder, output, "--resume").stderr
+    )
 
 
 def test_unfinished_rows_are_not_thrown_away(pair: Watched, folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,6 +88,8 @@ def _words(_: click.Context, flag: click.Parameter, prompt: str | None) -> str |
         return None
 
     name = flag.opts[0]
+    with suppress(UnicodeError):  # an old locale takes UTF-8 for other bytes
+        prompt = os.fsencode(prompt).decode("utf-8")
     if not prompt.strip():
         raise UsageError(f"Expected words in {name}, got none: write the prompt, or omit the flag.")
     if is_list(prompt) and Path(prompt).is_file():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import column_names
+from mst_clipiqa.analysis.rows import LeftOut, Row, column_names, split_failed
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
@@ -24,7 +25,7 @@ from mst_clipiqa.cli.commands._scores import (
 )
 from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import are, counted, shown, some_of
+from mst_clipiqa.errors import DataError, are, counted, shown, some_of
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift
@@ -65,6 +66,7 @@ def command(
 
     With --unpaired, the two means are compared, so a difference may also come from different prompts.
     """
+    from mst_clipiqa.analysis.change import CHANGE_COLUMNS
     from mst_clipiqa.analysis.drift import drift
     from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.pairing import PairBy
@@ -74,7 +76,11 @@ def command(
     if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
         by = ("generator",)
     pairing = PairBy("none" if unpaired else None, pair_by)
-    found = drift(before, after, by=by, how=resampling_of(how), pair_by=pairing)
+    try:
+        found = drift(before, after, by=by, how=resampling_of(how), pair_by=pairing)
+    except DataError:  # perhaps because so many images failed
+        _finish(before, after, split_failed([*before, *after])[1], left_out)
+        raise
     if output is None and not as_json:
         groups = {change.group for change in found.changes if change.group}
         is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does
@@ -82,11 +88,17 @@ def command(
             if not (is_all and change.group):
                 click.echo(for_screen(change.sentence()))
     else:
-        write_rows([change.to_row() for change in found.changes], output, as_json)
+        write_rows([change.to_row() for change in found.changes], output, as_json, CHANGE_COLUMNS)
     _say(found, pair_by)
-    code = finish(found.left_out, left_out, columns=column_names([*before, *after]))
+    code = _finish(before, after, found.left_out, left_out)
+    if not (found.changes or fail_if_worse):
+        raise DataError("Expected a scored row in the new table, got none: score images that can be read.")
     is_bad = found.lost or any(is_worse(change) for change in found.changes if not change.group)
     return FAILED_GATE if fail_if_worse and is_bad else code
+
+
+def _finish(before: Sequence[Row], after: Sequence[Row], left: Sequence[LeftOut], left_file: Path | None) -> int:
+    return finish(left, left_file, columns=column_names([*before, *after]))
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import Row, split_failed
+from mst_clipiqa.analysis.rows import Row, say_left_out, split_failed
 from mst_clipiqa.analysis.unfamiliar import count_unfamiliar, say_many_unfamiliar
 from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
 from mst_clipiqa.cli.commands._outputs import check_outputs
@@ -114,5 +115,8 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
 
 
 def _warn(rows: Sequence[Row], name: str) -> None:
-    if warning := say_many_unfamiliar({"": count_unfamiliar(split_failed(rows)[0])}, shown(name)):
+    good, failed = split_failed(rows)
+    for line in say_left_out(failed) if Path(name).is_dir() else ():  # a table keeps the reasons
+        click.echo(line, err=True)
+    if warning := say_many_unfamiliar({"": count_unfamiliar(good)}, shown(name)):
         click.echo(f"Warning: {warning}", err=True)

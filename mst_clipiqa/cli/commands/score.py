@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import split_failed
 from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, controls_of
 from mst_clipiqa.cli.commands._options import (
     FILE,
@@ -32,9 +31,8 @@ from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, are, counted, shown
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.scoring.resume import Stop, Stopped, is_finished, refuse_unfinished, table_of
+from mst_clipiqa.scoring.resume import Finished, Stop, Stopped, is_finished, refuse_unfinished, table_of
 from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
-from mst_clipiqa.tables.reading import stream_table
 from mst_clipiqa.tables.table import TableWriter
 
 if TYPE_CHECKING:
@@ -88,13 +86,11 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     """
     _check_resume(output, flags["resume"])
     check_outputs([*paths, flags["prompts"]], output)
-    if output is not None and flags["resume"] and is_finished(output):
-        return _say_finished(output)
     replaced = output is not None and output.exists()
     items = expand(paths, **listing_of(flags))
     scorer = load_scorer(flags)
     # Imported here, as it imports torch: load_scorer does so faster.
-    from mst_clipiqa.scoring.score_rows import FurtherColumns, columns
+    from mst_clipiqa.scoring.score_rows import FurtherColumns, columns, origin
 
     controls = controls_of(flags, scorer, items, paths)
     names = columns(scorer, intervals=flags["intervals"]) | _more_columns(flags)
@@ -103,6 +99,8 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
     if taken := [shown(name, 60) for name in items.columns if name in names]:
         click.echo(f"Note: the list's {', '.join(taken)} {are(len(taken))} left out: the table has its own.", err=True)
     names |= dict.fromkeys(passed, int)  # or whatever holds their values
+    if output is not None and flags["resume"] and is_finished(output):
+        return _say_finished(output, origin(scorer, names), items)
     total = items.count() if sys.stderr.isatty() and not quiet else None
     further = FurtherColumns(_more_cells(passed, flags["keep_metadata"]), controls)
     try:
@@ -149,12 +147,16 @@ def _check_resume(output: Path | None, resume: bool) -> None:
         refuse_unfinished(output)
 
 
-def _say_finished(output: Path) -> int:
+def _say_finished(output: Path, origin: Mapping[str, str], items: Iterable[Item]) -> int:
     """Say that there is nothing to resume, and return the exit code of the run that wrote the table."""
+    found = Finished.read(output)
+    found.check(origin, ((item.file, item.prompt) for item in items), output)
     click.echo(
-        f"Nothing is left to do: {shown(output)} is finished. Omit --resume to score its images again.", err=True
+        f"Nothing is left to do: {shown(output)} is finished, with this model and these columns. Omit --resume to "
+        "score its images again, as with other settings, which a table does not record.",
+        err=True,
     )
-    return 1 if split_failed(stream_table(output))[1] else 0
+    return 1 if found.failed else 0
 
 
 @dataclass(frozen=True)

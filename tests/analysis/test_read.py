@@ -1,0 +1,57 @@
+"""Tables of scores that other programs wrote or changed: names of columns, and a first line for Excel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mst_clipiqa.analysis.gate import check_failures
+from mst_clipiqa.analysis.pairing import choose_pairing
+from mst_clipiqa.analysis.read import read_scores
+from mst_clipiqa.analysis.rows import need_columns
+from mst_clipiqa.errors import UsageError, nearest
+
+
+def test_columns_with_capital_letters_are_those_that_commands_look_for(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("File, Prompt,Quality,Status\na.png,a cat,3.5,ok\nb.png,a cat,,error\n")
+    rows = read_scores(tmp_path / "t.csv")
+    assert rows.head == ["file", "prompt", "Quality", "status"]  # --by Quality may name that one
+    assert choose_pairing(rows, rows, ("", "")) == "prompt"
+    assert check_failures(rows, "1").value == 1
+
+
+def test_of_two_columns_with_one_name_none_is_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,prompt,Prompt,PROMPT,Model\na.png,a cat,b,c,one\n")
+    assert read_scores(tmp_path / "t.csv").head == ["file", "prompt", "Prompt", "PROMPT", "model"]
+
+
+def test_a_table_without_rows_has_these_names_too(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("FILE,Prompt\n")
+    assert read_scores(tmp_path / "t.csv").head == ["file", "prompt"]
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_the_line_that_tells_excel_what_separates_cells_is_no_row(sign: str, tmp_path: Path) -> None:
+    cells = [
+        ["file", "quality", "prompt"],
+        ["a.png", "3.5", "sep=;"],
+        ["b.png", "2", "a, cat" if sign == ";" else "cat"],
+    ]
+    lines = [f"sep={sign}", *(sign.join(row) if sign != ";" else sign.join(f'"{one}"' for one in row) for row in cells)]
+    (tmp_path / "t.csv").write_text("\r\n".join(lines), newline="")
+    rows = read_scores(tmp_path / "t.csv")
+    assert [row["file"] for row in rows] == ["a.png", "b.png"]
+    assert [row["quality"] for row in rows] == [3.5, 2]
+
+
+def test_a_name_in_other_capital_letters_is_near() -> None:
+    assert nearest("QUALITY", ["file", "quality"]) == " (did you mean 'quality'?)"
+    with pytest.raises(UsageError, match=r"found none \(did you mean 'Quality'\?\)\.$"):
+        need_columns([{"Quality": 1.0}], ["quality"])
+
+
+def test_a_share_of_failures_above_all_is_refused() -> None:
+    assert check_failures([{"quality": 1.0}], "100%").passed
+    with pytest.raises(UsageError, match="Expected at most 100% for --max-failed, got '200%'"):
+        check_failures([{"quality": 1.0}], "200%")
