@@ -76,7 +76,8 @@ def window_maps(
             left = alone if reads[name] else alone - torch.stack(ruined).mean(dim=0)
             lost.append((left.mean() - left).view(GRID, GRID).numpy())
         coarse, fine, both = lost
-        found[name] = Maps(coarse, fine, np.mean([fine, both], axis=0, dtype=np.float32), windows)
+        mean = np.mean([fine, both], axis=0, dtype=np.float32)
+        found[name] = Maps(coarse, fine, mean, windows, "points" if reads[name] else "log-odds")
     return found, len(versions) * GRID**2
 
 
