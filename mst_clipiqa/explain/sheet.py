@@ -138,7 +138,7 @@ def _write_words(page: _Page, found: Explanation, name: str) -> None:
         end = axis + round(half * word.effect / scale)
         colour = RED if word.effect < 0 else _BLUE
         page.pen.rectangle((min(axis, end), page.y + 2, max(axis, end), page.y + 16), fill=colour)
-        page.text(axis + half + 10, f"{word.effect:+.2f}", 14)
+        page.text(axis + half + 10, f"{word.effect:+z.2f}", 14)
         if word.attention is not None:
             page.text(axis + half + 70, percent(word.attention), 14, _GREY)
         page.y += _LINE

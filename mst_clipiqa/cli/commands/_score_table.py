@@ -54,7 +54,8 @@ class Seen:
         self.rows += 1
         self.failed += is_failed
         self.without_prompt += not is_failed and row["prompt"] is None
-        self.unfamiliar += is_unfamiliar(row.get("familiarity"))
+        familiarity = row.get("familiarity")
+        self.unfamiliar += isinstance(familiarity, float) and is_unfamiliar(familiarity)
         if len(self.first) < SHOWN_ROWS:
             self.first.append(row)
         elif is_failed and len(self.failures) < SHOWN_FAILURES:
