@@ -75,7 +75,7 @@ def load(
 
 
 def _check(key: str, folder: Path, score_range: Range | None) -> None:
-    """Raise what ``load`` says of its arguments."""
+    """Check the arguments of ``load``, which lists the errors."""
     if score_range is not None and key not in OWN_FORMATS:
         raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
     if score_range is not None:

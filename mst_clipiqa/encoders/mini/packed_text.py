@@ -1,8 +1,8 @@
 """The text encoder for inference on a CPU: the tokens of several prompts are the rows of one product.
 
-So weights are read from memory once for all prompts together, which is most of what a short prompt costs. oneDNN's
-product rounds a row alike whatever other rows there are, if it has at least two; attention is of each prompt by
-itself. So no prompt changes another's states.
+The weights are then read from memory once for all prompts, and reading them is most of the cost of a short prompt.
+oneDNN rounds each row of a product of two or more rows the same way, whatever the other rows are, and attention is
+computed prompt by prompt. So no prompt changes the states of another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _packing = Lock()
 
 
 def can_pack() -> bool:
-    """Return whether products round a row alike beside any: by oneDNN they did when tried, with AVX2 and AVX-512."""
+    """Return whether a product rounds a row alike beside any others: oneDNN's did when tried, on AVX2 and AVX-512."""
     has_it = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return has_it and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
 
@@ -51,10 +51,10 @@ def packed_states(text: TextEncoder, prompts: Sequence[Int64[Tensor, " _"]]) -> 
 
 
 def _pack(text: TextEncoder) -> None:
-    with _packing:  # of several threads whose first prompts come together
+    with _packing:  # several threads may encode their first prompts at once
         for layer in linear_layers(text):
             layer.pack()
-    return_freed_memory()  # of the weights in their old order
+    return_freed_memory()  # that of the weights in their old order
 
 
 def linear_layers(text: TextEncoder) -> Iterator[Linear]:
@@ -63,7 +63,7 @@ def linear_layers(text: TextEncoder) -> Iterator[Linear]:
 
 
 def _mapped(block: TextBlock, x: Tensor, lengths: list[int]) -> Tensor:
-    """Return what a block makes of the token states of all prompts, (all tokens, width)."""
+    """Return the output of a block for the token states of all prompts, float32 (all tokens, width)."""
     qkv = block.qkv.product(x).unflatten(1, (3, block.heads, -1)).permute(1, 2, 0, 3)  # (3, heads, tokens, width)
     seen = [F.scaled_dot_product_attention(*part.unsqueeze(1)) for part in qkv.split(lengths, dim=2)]
     x = block.norm_1(x + block.out.product(torch.cat(seen, dim=2)[0].transpose(0, 1).flatten(1)))
