@@ -123,7 +123,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def are(number: int) -> str:
-    """Return the verb for so many things: "is" or "are"."""
+    """Return the verb for this number of things: "is" or "are"."""
     return "is" if number == 1 else "are"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.analysis.rows import Row, file_of, number, prompt_of, text
 from mst_clipiqa.analysis.verdict import decimals
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, percent, shown
 from mst_clipiqa.evaluate.caution import is_unfamiliar
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Comparison:
         strange = self._unfamiliar(names)
         if self.verdict == "too close to call":
             condition = " if both images were like the training images" if strange else ""
-            return f"{start}, too close to call: people would agree with {chance}{condition}."
+            return f"{start}, too close to call (below {percent(SURE)}): people would agree with {chance}{condition}."
         if strange:
             return (
                 f"{start}; no winner is named, because {strange} unlike the images that the model was trained on. "
@@ -205,5 +205,5 @@ def probability(difference: float, half_a: float, half_b: float) -> float:
 def _percent(chance: float) -> str:
     if chance > 0.995:
         return "more than 99 % probability"
-    percent = 100 * chance
-    return f"{percent if chance >= SURE else math.floor(percent + 1e-9):.0f} % probability"  # 94.9 is not yet 95
+    whole = 100 * chance
+    return f"{whole if chance >= SURE else math.floor(whole + 1e-9):.0f} % probability"  # 94.9 is not yet 95

@@ -118,7 +118,7 @@ def drift(
 
 
 def _check(old: Sequence[Row], new: Sequence[Row], by: Sequence[str], pair_by: PairBy) -> None:
-    """Raise what ``drift`` says of its arguments."""
+    """Check the arguments of ``drift``, which lists the errors."""
     if pair_by.first == "none" and pair_by.also:
         raise UsageError("Expected no --pair-by beside --unpaired, which makes no pairs: drop one.")
     for rows in (old, new):

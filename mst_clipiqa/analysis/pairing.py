@@ -126,7 +126,7 @@ def _beside(file: str) -> tuple[str, str, bool]:
 
 
 def unit_of(prompts: int, values: int) -> str:
-    """Return what some values are of, if so many of them are of prompts: "prompt", "image", or "prompt or image"."""
+    """Return what the values stand for: "prompt" if all are of prompts, "image" if none is, else "prompt or image"."""
     return "prompt" if prompts == values else "prompt or image" if prompts else "image"
 
 

@@ -75,7 +75,7 @@ def load(
 
 
 def _check(key: str, folder: Path, score_range: Range | None) -> None:
-    """Raise what ``load`` says of its arguments."""
+    """Check the arguments of ``load``, which lists the errors."""
     if score_range is not None and key not in OWN_FORMATS:
         raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
     if score_range is not None:
@@ -153,7 +153,7 @@ def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, 
         one = f"the scale {next(iter(scales.values()))} is"
         each = f"the scales {' and '.join(f'{scale} of {target}' for target, scale in scales.items())} are"
         said = one if len(set(scales.values())) == 1 else each
-        notes.append(f"{said} guessed from the scores; give the right one if it differs")
+        notes.append(f"{said} guessed from the scores; give the right one with --range if it differs")
     counts = {target: sum(target in r.targets for r in ratings) for target in ranges}
     if min(counts.values()) < len(ratings):
         each = ", ".join(f"{count:,} with a rating of {target}" for target, count in counts.items())

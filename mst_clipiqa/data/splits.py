@@ -154,7 +154,7 @@ def make_split(
 def _check(
     records: Records, by: str | Path, test_share: float, validation_share: float, together: Sequence[Sequence[Record]]
 ) -> None:
-    """Raise what ``make_split`` says of its arguments."""
+    """Check the arguments of ``make_split``, which lists the errors."""
     if not (0 <= test_share < 1 and 0 <= validation_share < 1):
         raise UsageError(
             f"Expected test_share and validation_share from 0 to below 1, got {test_share:g} and {validation_share:g}: "

@@ -32,7 +32,7 @@ from mst_clipiqa.model.shapes import CropBatch, Embeddings, ViewBatch
 CHUNK = 16
 """Images per chunk."""
 CHUNK_CUDA = 64
-"""The same on a CUDA card, which smaller ones leave idle."""
+"""The same on a CUDA card, which smaller chunks would leave partly idle."""
 CHUNK_FUSED = 4
 """The same in fused float32."""
 CHUNK_INT8 = 4

@@ -45,9 +45,9 @@ class CLIPText:
 
     @property
     def prompts_at_once(self) -> int:
-        """How many prompts do not change each other's states: a group of them on an x86 CPU.
+        """How many prompts can be encoded at once without changing each other's states; only on x86 more than one.
 
-        Elsewhere, and in a projection of T, kernels round differently for other lengths and numbers of rows.
+        Elsewhere, and where T is projected, kernels round differently for other lengths and numbers of rows.
         """
         config = self.model.config
         fits = config.hidden_act in ACTIVATIONS and config.hidden_size == self.dim

@@ -36,7 +36,7 @@ class EncoderFiles:
         folder: where the files are.
         weights: all of its weights.
         config: config.json.
-        family: what its ``model_type`` says of it.
+        family: the family that its ``model_type`` names.
     """
 
     source: str

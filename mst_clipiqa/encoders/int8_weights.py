@@ -59,7 +59,7 @@ def _is_exact(weight: int) -> bool:
 
 
 def rounded(kernels: Tensor, bits: SumBits) -> tuple[Tensor, Tensor]:
-    """Return the levels of kernels, int8, and their scales, float32 (outputs,), for sums of so many ``bits``.
+    """Return the levels of kernels, int8, and their scales, float32 (outputs,), for sums of ``bits`` bits.
 
     What a kernel reads is never negative and changes slowly, so the sum of its weights matters most: of each kernel as
     many weights are rounded the other way as keep its sum, and of several scales of a depthwise kernel, which has few

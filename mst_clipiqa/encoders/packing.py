@@ -1,8 +1,8 @@
 """Whether a text encoder can map several prompts in one pass on this CPU, and how many.
 
-Weights are then read from memory once for all prompts together, which is most of what a short prompt costs. oneDNN's
-product rounds a row alike whatever other rows there are, if it has at least two; attention is of each prompt by
-itself. So no prompt changes another's states.
+The weights are then read from memory once for all prompts, and reading them is most of the cost of a short prompt.
+oneDNN rounds each row of a product of two or more rows the same way, whatever the other rows are, and attention is
+computed prompt by prompt. So no prompt changes the states of another.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ PROMPTS_AT_ONCE = 16
 
 
 def can_pack() -> bool:
-    """Return whether products round a row alike beside any: by oneDNN they did when tried, with AVX2 and AVX-512."""
+    """Return whether a product rounds a row alike beside any others: oneDNN's did when tried, on AVX2 and AVX-512."""
     has_it = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return has_it and torch.backends.cpu.get_cpu_capability() in CAPABILITIES

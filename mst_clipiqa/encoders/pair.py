@@ -56,7 +56,7 @@ class Chunking:
         size: images per chunk, at most.
         fixed: whether every chunk has ``size`` images, the last one filled up. Some kernels round differently for
             different batch shapes; with one fixed shape an image's features are the same alone, in any batch and in
-            any order. If not, chunks are smaller where cores would else have none.
+            any order. If not, chunks are smaller where some cores would otherwise get none.
         threads: how many chunks of a stream are encoded at once, at most; they share the cores of a CPU. None: each
             chunk is encoded on one core, and there are as many threads as cores.
     """
@@ -100,7 +100,7 @@ class EncoderPair(Protocol):
 
     @property
     def sha256(self) -> str:
-        """The hash of what decides the features of the pair, weights and tokenizer among it, hexadecimal."""
+        """The hash of everything that decides the features of the pair, such as weights and tokenizer, hexadecimal."""
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +127,7 @@ class EncoderPair(Protocol):
 
     @property
     def prompts_at_once(self) -> int:
-        """How many prompts ``encode_prompts`` may get at once without any changing the states of another by a bit."""
+        """How many prompts ``encode_prompts`` can take at once without changing a bit of each other's states."""
 
     def encode_prompts(self, prompts: list[str]) -> PromptTokens:
         """Return the token states of prompts; any text can be encoded."""
@@ -163,9 +163,9 @@ def encode_stream(pair: EncoderPair, stream: Stream, views: ViewBatch | CropBatc
 def encode_batches(pair: EncoderPair, *streams: tuple[Stream, Tensor]) -> list[Embeddings]:
     """Return the features of several batches, each of one stream; at least one batch, and an image in each.
 
-    Batches may differ in the number of images and of crops, so their shapes are ``encode_chunk``'s, each for itself.
+    Each batch has a shape that ``encode_chunk`` takes; batches may differ in their number of images and of crops.
 
-    All chunks share one pool: threads on one chunk wait at every product.
+    All chunks share one pool, because threads that share a chunk wait for each other at every product.
     """
     how = pair.chunking
     chunks = [_chunks(views, how) for _, views in streams]

@@ -79,7 +79,7 @@ def on_one_core(device: torch.device, work: Callable[[_Task], _Found], tasks: Se
 
 
 def _pool(kind: _Kind, threads: int, each: int) -> ThreadPoolExecutor:
-    """Return the pool of so many threads, each of which computes with ``each`` cores."""
+    """Return the pool of ``threads`` threads, each of which computes with ``each`` cores."""
     key = kind, threads, each
     with _making:
         if key not in _pools:

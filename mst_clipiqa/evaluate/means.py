@@ -145,7 +145,7 @@ def quantile_interval(
 
 
 def _welch(variances: tuple[float, float], counts: tuple[int, int]) -> float:
-    """Return Welch's degrees of freedom of a difference of two means with these variances, over so many groups."""
+    """Return Welch's degrees of freedom of a difference of two means, from their variances and group counts."""
     each = sum(variance**2 / max(count - 1, 1) for variance, count in zip(variances, counts, strict=True))
     return sum(variances) ** 2 / each if each > 0 else math.inf
 

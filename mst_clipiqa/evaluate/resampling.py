@@ -135,7 +135,7 @@ def normal(how: Resampling) -> float:
 
 
 def binomial_ends(hits: float, misses: float, how: Resampling) -> tuple[float, float]:
-    """Return the exact interval of a share of independent trials, of which so many are hits; neither need be whole."""
+    """Return the exact interval of a share of independent trials; the counts of hits and misses may be fractions."""
     tail = (1 - how.level) / 2
     low = float(scipy.special.betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
     high = float(scipy.special.betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0

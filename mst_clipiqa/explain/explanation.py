@@ -98,7 +98,7 @@ def _fusion(one: Fusion) -> dict[str, float | None]:
 def _maps(one: Maps) -> dict[str, Any]:
     found: dict[str, Any] = {stream: _rounded(one.of(stream)) for stream in STREAMS}
     found["worst"] = {stream: [round(edge, 4) for edge in one.worst(stream)] for stream in STREAMS}
-    return found | {"windows": _rounded(one.windows)}
+    return found | {"windows": _rounded(one.windows), "unit": one.unit}
 
 
 def _rounded(values: Float32Array) -> list[Any]:

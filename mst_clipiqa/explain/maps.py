@@ -29,7 +29,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.explain.results import Float32Array, Maps
+from mst_clipiqa.explain.results import Float32Array, Maps, MapUnit
 from mst_clipiqa.features.encoded import EncodedPrompt
 from mst_clipiqa.model.mst_clipiqa import to_native
 from mst_clipiqa.model.preprocess import ViewSpec
@@ -76,7 +76,8 @@ def window_maps(
             left = alone if reads[name] else alone - torch.stack(ruined).mean(dim=0)
             lost.append((left.mean() - left).view(GRID, GRID).numpy())
         coarse, fine, both = lost
-        found[name] = Maps(coarse, fine, np.mean([fine, both], axis=0, dtype=np.float32), windows)
+        unit: MapUnit = "points" if reads[name] else "log-odds"
+        found[name] = Maps(coarse, fine, np.mean([fine, both], axis=0, dtype=np.float32), windows, unit)
     return found, len(versions) * GRID**2
 
 

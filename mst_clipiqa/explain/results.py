@@ -13,6 +13,7 @@ from mst_clipiqa.errors import UsageError, nearest, percent, shown
 
 Float32Array = NDArray[np.float32]
 MapStream = Literal["coarse", "fine", "both"]
+MapUnit = Literal["log-odds", "points"]
 Box = tuple[float, float, float, float]
 
 ENCODER_STREAMS: tuple[MapStream, ...] = ("coarse", "fine")
@@ -92,8 +93,8 @@ def _effect(word: Word) -> float:
 class Maps:
     """Where one target's score is lost: float32 (rows, columns), higher is worse.
 
-    A value is how much less the window can still lose than the average window (maps.py), in log-odds of
-    the score; for targets that read prompts, how much lower it scores than the average window, in native units. The
+    A value is how much less the window can still lose than the average window (maps.py), in log-odds of the score; for
+    targets that read prompts, how much lower it scores than the average window, in points: units of the ratings. The
     map of one stream keeps the other stream's feature fixed.
 
     Attributes:
@@ -102,12 +103,14 @@ class Maps:
         both: the mean of ``fine`` and the map if both streams see windows.
         windows: float32 (rows, columns, 4): left, top, right, bottom of each window, 0..1 of width and height;
             neighbours overlap.
+        unit: of the values of the three maps.
     """
 
     coarse: Float32Array
     fine: Float32Array
     both: Float32Array
     windows: Float32Array
+    unit: MapUnit
 
     def of(self, stream: MapStream) -> Float32Array:
         """Return the map of a stream: "coarse", "fine" or "both"."""
@@ -128,7 +131,7 @@ class Maps:
         left, top, right, bottom = self.worst(stream)
         lost = float(self.of(stream).max())
         spot = _place(left + right, top + bottom)
-        return f"{stream}: most {target} is lost {spot}, {lost:.2f} more than in an average window."
+        return f"{stream}: most {target} is lost {spot}, {lost:.2f} {self.unit} more than in an average window."
 
 
 def _place(across: float, down: float) -> str:

@@ -86,7 +86,7 @@ def _write_head(page: _Page, found: Explanation) -> None:
 def _paste_maps(page: _Page, found: Explanation, target: str) -> None:
     panels = _panels(found, target)
     maps = found.maps[target]
-    titles = ["the image", *(f"{stream}: up to {maps.of(stream).max():.2f} lost" for stream in _ORDER)]
+    titles = ["the image", *(f"{stream}: up to {maps.of(stream).max():.2f} {maps.unit} lost" for stream in _ORDER)]
     for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         x = _MARGIN + index * (_PANEL + _GAP)
         page.text(x, title, width=_PANEL)
@@ -127,7 +127,7 @@ def _write_words(page: _Page, found: Explanation, name: str) -> None:
     words = found.words[name]
     largest = sorted(range(len(words)), key=lambda i: -abs(words[i].effect))[:MOST_WORDS]
     x, axis, half = _MARGIN + 500, _MARGIN + 800, 120
-    page.text(x, f"Words: change of {name} by having the word", 16)
+    page.text(x, f"Words: how much each one changes {name}", 16)
     page.text(axis + half + 70, "attention", 13, _GREY)
     page.y += _LINE
     low, high = found.score.ranges[name]
@@ -138,7 +138,7 @@ def _write_words(page: _Page, found: Explanation, name: str) -> None:
         end = axis + round(half * word.effect / scale)
         colour = RED if word.effect < 0 else _BLUE
         page.pen.rectangle((min(axis, end), page.y + 2, max(axis, end), page.y + 16), fill=colour)
-        page.text(axis + half + 10, f"{word.effect:+.2f}", 14)
+        page.text(axis + half + 10, f"{word.effect:+z.2f}", 14)
         if word.attention is not None:
             page.text(axis + half + 70, percent(word.attention), 14, _GREY)
         page.y += _LINE

@@ -1,1 +1,1 @@
-"""Images and prompts to features: what the frozen encoders say, computed once and cached."""
+"""Images and prompts to features of the frozen encoders, computed once and cached."""

@@ -84,7 +84,7 @@ class FullEncoding:
 
     Attributes:
         in_turn: whether one batch must be done before the next begins.
-        described: what decides the features beside the encoders; empty for all of an image.
+        described: the setting below full encoding that also decides the features, in words; empty for full encoding.
         batch_size: images per batch on a CPU, unless the user says otherwise.
     """
 

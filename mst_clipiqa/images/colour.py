@@ -57,7 +57,7 @@ class Conversion:
     Attributes:
         transform: Pillow's, from ``mode`` to RGB; None where nothing is to be done.
         mode: of the pixels that it takes: "RGB", "L" or "CMYK".
-        caution: what to say of the image, or "".
+        caution: the warning for the image's row; empty if there is none.
     """
 
     transform: ImageCms.ImageCmsTransform | None = None
@@ -75,7 +75,7 @@ NOTHING = Conversion()
 
 
 def conversion(image: Image.Image, cicp: bytes = b"") -> Conversion:
-    """Return how the colours of an image become sRGB, by what it says of itself.
+    """Return how an image's colours become sRGB, according to its own metadata.
 
     Args:
         image: as Pillow opened it; only its mode and its ``info`` are looked at.

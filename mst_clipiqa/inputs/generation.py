@@ -33,7 +33,7 @@ _LEAST_SETTINGS = 3  # on the line that ends AUTOMATIC1111's text: "Steps: 20, S
 
 
 def read_generation(source: File) -> Generation | None:
-    """Return what an image file says of how it was generated, or None where it says nothing.
+    """Return how an image was generated, as its file records it, or None if it records nothing.
 
     Args:
         source: a path, or the bytes of a file.

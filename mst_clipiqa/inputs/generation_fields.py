@@ -28,7 +28,7 @@ FIELD_NAMES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Generation:
-    """What a file says of how it was generated; None where it does not say.
+    """How an image was generated, as its file records it; None for what it does not record.
 
     Attributes:
         prompt: as written, with the generator's own syntax in it (``prompt_syntax.cleaned`` removes that).

@@ -75,7 +75,7 @@ class RemoteRewards:
 
     @cached_property
     def _about(self) -> dict[str, Any]:
-        """What the server says of its model and limits."""
+        """The server's description of its model and limits."""
         about = self._ask("/v1/info", None)
         self.mix.check(about["ranges"])
         return about

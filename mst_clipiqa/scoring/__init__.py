@@ -6,11 +6,11 @@ folders.py      the name of a model -> its folder, and back
 loading.py      a folder and options -> the parts of a scorer
 reloading.py    a scorer in another process
 predictor.py    features -> every target
-answers.py      negative prompt, reference image, control map -> numbers of their own; edges.py has one of them
-controls.py     flags and columns -> what is asked of each image besides
-score_rows.py   scores -> rows; metadata_columns.py adds what image files say of their generation
-resume.py       a stopped run goes on
-granularity.py  how much of an image is looked at; granular_encoding.py does it
+answers.py      negative prompt, reference image, control map -> one number each; edges.py computes the last
+controls.py     flags and columns -> the negative prompt, reference and control map of each image
+score_rows.py   scores -> rows; metadata_columns.py adds how images were generated
+resume.py       continues a stopped run
+granularity.py  how much of an image is encoded; granular_encoding.py encodes it
 calibration.py  what that changes, by measurement; fine_estimator.py and risk.py decide by it
 differentiable.py  pixels -> one target, with gradients
 onnx_export.py  image encoders for ONNX Runtime

@@ -1,4 +1,4 @@
-"""What is asked of an image beside its prompt, each answered in a number of its own.
+"""Answers to what a request may ask beside the scores: its negative prompt, reference image and control map.
 
     negative prompt   - the prompt head ......... - negative_match
     reference image   - the two image encoders .. - reference_coarse, reference_fine
@@ -40,7 +40,7 @@ _REFERENCES_KEPT = 64  # reference images whose features are kept
 
 @dataclass(frozen=True)
 class EdgeAgreement:
-    """How well an image's edges agree with a control map; given as a control map, it is the answer.
+    """How well an image's edges agree with a control map; given in place of a control map, it is used as it is.
 
     Attributes:
         value: -1 to 1, None if there is no answer.
@@ -68,7 +68,7 @@ def agreement(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
 
 
 def answers_of(negative: object, reference: object, control: object) -> list[str]:
-    """Return the names of the answers to what is asked; None asks nothing."""
+    """Return the names of the columns that answer these fields of a request; None asks nothing."""
     asked = zip((negative, reference, control), ANSWERS, strict=True)
     return [name for one, names in asked if one is not None for name in names]
 
@@ -86,7 +86,7 @@ class ControlAnswers:
         self._known: dict[tuple[str, str | None], Encoded | Failed] = {}  # reference images, by name and state
 
     def check(self, request: ScoreRequest[Any]) -> None:
-        """Raise a UsageError if this model cannot answer what a request asks, of whatever image."""
+        """Raise a UsageError if this model cannot answer a request, whatever its image."""
         if request.negative is not None and "correspondence" not in self.predictor.ranges:
             raise UsageError(
                 "Expected a model that scores correspondence for a negative prompt, got "

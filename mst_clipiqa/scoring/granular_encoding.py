@@ -95,7 +95,7 @@ class GranularEncoding(FullEncoding):
         return replace(known[name], granularity=name)
 
     def summary(self) -> str:
-        """Return how many images had which granularity, and what calibration and checks say of those below fine."""
+        """Return how many images had which granularity, and the results of calibration and checks below fine."""
         images, parts = self._counts.total(), [f"{name} for {count:,}" for name, count in self._counts.most_common()]
         text = f"Granularity: {', '.join(parts)} of {images:,} images. " if images else ""
         text += words_on(self.calibration, self.asked)
@@ -194,7 +194,7 @@ def fine_pixels(name: str, viewed: Sequence[Viewed], device: torch.device) -> Te
 
 
 def words_on(calibration: Calibration, asked: Granularity) -> str:
-    """Return what calibration says of a granularity, in one sentence."""
+    """Return the promise of the calibration for a granularity, in one sentence."""
     if asked.kind == "auto":
         found = calibration.promise(asked.tolerance)
         return (

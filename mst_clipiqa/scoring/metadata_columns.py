@@ -1,4 +1,4 @@
-"""What image files say of their generation, as further columns of a row."""
+"""How an image was generated, as its file records it: further columns of a row."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ _CPU = torch.device("cpu")  # of the heads, wherever the encoders are
 
 
 @dataclass(frozen=True)
-class _Heads:
-    """What is computed of a batch, row by row.
+class _HeadResults:
+    """The results of a batch, row by row.
 
     Attributes:
         values: target -> its value in native units, None where the prompt is not read.
@@ -127,8 +127,8 @@ class Predictor:
                 found.append(self._score(heads, i, "; ".join(filter(None, (self._note(one, read[i][1]), caution)))))
         return found
 
-    def _computed(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> _Heads:
-        """Return what the heads and the reference make of rows of features.
+    def _computed(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> _HeadResults:
+        """Return the results of all heads and of the reference for rows of features.
 
         These products are so small that threads would mostly wait for each other and for cores that encode.
         """
@@ -149,14 +149,14 @@ class Predictor:
             if name == first and len(rows) == len(prompts):
                 gates = out.g.mean(dim=1)
         shares = (gates if gates is not None else self._gate(f_c, f_f)).float().tolist()
-        return _Heads(values, shares, levels, *self._familiarity(f_c, f_f))
+        return _HeadResults(values, shares, levels, *self._familiarity(f_c, f_f))
 
     def failed(self, error: Literal["image", "prompt"], reason: str) -> Score:
         """Return the score of an image that cannot be scored, and why."""
         targets: dict[str, float | None] = dict.fromkeys(self.config.targets)
         return Score(error=error, reason=reason, model=self.name, targets=targets, ranges=self.ranges)
 
-    def _score(self, heads: _Heads, row: int, reason: str) -> Score:
+    def _score(self, heads: _HeadResults, row: int, reason: str) -> Score:
         targets, values, excess = self.config.targets, heads.values[row], heads.excess[row]
         return Score(
             quality=values.get("quality"),
@@ -202,7 +202,7 @@ class Predictor:
         return found
 
     def _exact(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
-        """Return what ``output`` does in float64."""
+        """Return one target's raw output as ``output`` does, in float64."""
         target, f_c, f_f = self.config.targets[name], f_c.double(), f_f.double()
         match target.head:
             case "template":

@@ -90,5 +90,5 @@ def lowest_price(below: Tensor, bad: Tensor, seen: float = 0.0) -> float:
 
 
 def _most(bad: int, images: int) -> float:
-    """Return the share that is likely to be the most, if so many of some images are bad."""
+    """Return the upper confidence limit of the share of bad images, if ``bad`` of ``images`` are bad."""
     return float(scipy.special.betaincinv(bad + 1, images - bad, _CONFIDENCE)) if bad < images else 1.0

@@ -176,7 +176,7 @@ def check_target(name: str, ranges: Mapping[str, Any]) -> None:
 
 
 def is_one_prompt(prompts: object) -> bool:
-    """Return whether this is one prompt, of whatever type, and not several; a score says what is not text."""
+    """Return whether this is one prompt and not several; it need not be text, which is checked when it is scored."""
     return isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable) or getattr(prompts, "ndim", 1) == 0
 
 

@@ -37,7 +37,10 @@ def card(config: ModelConfig, protocol: str, trainings: dict[str, Any]) -> str:
         half = "none" if target.interval is None else f"± {target.interval:.3g}"
         lines.append(f"| {name} | {target.head} | {target.low:g} to {target.high:g} | {half} |")
     if any(target.calibrated and target.interval is None for target in config.targets.values()):
-        lines += ["", "Half of the validation part calibrates the intervals; 'none' had fewer than 9 prompts there."]
+        lines += [
+            "",
+            "Half of the validation part calibrates the intervals: 'none' means fewer than 9 prompts or 20 images.",
+        ]
     for name, training in trainings.items():
         lines += ["", *_training(name, training)]
     lines += ["", *_use(config)]

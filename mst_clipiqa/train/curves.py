@@ -25,9 +25,9 @@ def draw_history(history: Sequence[Epoch], title: str) -> bytes:
     for rate in dict.fromkeys(line.learning_rate for line in history):
         lines = [line for line in history if line.learning_rate == rate]
         epochs = [line.epoch for line in lines]
-        left.plot(epochs, [line.training_loss for line in lines], label=f"training, {rate:g}")
-        left.plot(epochs, [line.validation_loss for line in lines], "--", label=f"validation, {rate:g}")
-        right.plot(epochs, [line.agreement for line in lines], label=f"{rate:g}")
+        left.plot(epochs, [line.training_loss for line in lines], label=f"training, learning rate {rate:g}")
+        left.plot(epochs, [line.validation_loss for line in lines], "--", label=f"validation, learning rate {rate:g}")
+        right.plot(epochs, [line.agreement for line in lines], label=f"learning rate {rate:g}")
     left.set(xlabel="epoch", ylabel="loss", title=title)
     right.set(xlabel="epoch", ylabel=_agreement(history), title=title)
     for axes in (left, right):

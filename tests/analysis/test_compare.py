@@ -29,8 +29,8 @@ def test_a_standard_deviation_of_difference_is_84_percent() -> None:
     assert found.probability == pytest.approx(0.8413, abs=1e-4)
     assert found.verdict == "too close to call"
     assert found.sentence() == (
-        "Quality: A is ahead of B by 1.41 (4.41 against 3.00), too close to call: people would agree with "
-        "84 % probability."
+        "Quality: A is ahead of B by 1.41 (4.41 against 3.00), too close to call (below 95 %): people would "
+        "agree with 84 % probability."
     )
 
 

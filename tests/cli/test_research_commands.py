@@ -67,7 +67,7 @@ def test_train_makes_a_folder_of_two_targets_that_scores(model: Path, data: Path
     assert list(config["targets"]) == ["quality", "correspondence"]
     card = (model / "README.md").read_text()
     assert "## quality" in card
-    assert "'none' had fewer than 9 prompts there" in card
+    assert "'none' means fewer than 9 prompts or 20 images." in card
     assert "## correspondence" in card
     out = tmp_path / "scores.jsonl"
     run("score", data, "--model", model, "--prompt", "an image of thing1", "-o", out, "--quiet", "--intervals")

@@ -219,6 +219,14 @@ def test_a_terminal_shows_the_answers_that_were_asked_for(monkeypatch: pytest.Mo
     assert "gate" in table(monkeypatch, capsys, 100, {"file": "a.png", "gate": 0.5})
 
 
+def test_a_terminal_counts_the_images_unlike_the_training_images(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    made = [{"file": f"{i}.png", "familiarity": familiarity} for i, familiarity in enumerate([0.01, 0.049, 0.05, None])]
+    said = "images that the model was trained on (familiarity below 0.05), so scores are less certain there."
+    assert f"2 of 4 images are unlike the {said}" in " ".join(table(monkeypatch, capsys, 100, *made).split())
+    assert "1 of 1 image is unlike" in table(monkeypatch, capsys, 100, made[0])
+    assert "unlike" not in table(monkeypatch, capsys, 100, *made[2:])
+
+
 def test_the_end_says_what_was_written_where(folder: Path, tmp_path: Path) -> None:
     (folder / "0.png").write_bytes(b"")
     arguments = ["score", str(folder), "-o", str(tmp_path / "new" / "folder" / "s.csv")]

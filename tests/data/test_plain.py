@@ -65,7 +65,7 @@ def test_an_unknown_scale_is_guessed_and_said(tmp_path: Path, scores: tuple[str,
     write(tmp_path / "mine.csv", "name,mos", f"a.png,{scores[0]}", f"b.png,{scores[1]}")
     rated = load("csv", tmp_path, images=False)
     assert rated.ranges == {"quality": ends}
-    said = f"the scale {ends[0]}..{ends[1]} is guessed from the scores; give the right one if it differs"
+    said = f"the scale {ends[0]}..{ends[1]} is guessed from the scores; give the right one with --range if it differs"
     assert said in rated.notes
 
 

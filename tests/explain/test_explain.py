@@ -361,6 +361,16 @@ def test_json_holds_everything() -> None:
     assert sum(data["levels"]) == pytest.approx(1, abs=1e-4) and len(data["levels"]) == 5
     assert data["maps"]["quality"]["worst"]["fine"] == pytest.approx(found.maps["quality"].worst("fine"), abs=1e-3)
     assert np.array(data["maps"]["correspondence"]["both"]).shape == (GRID, GRID)
+    assert {name: one["unit"] for name, one in data["maps"].items()} == {
+        "quality": "log-odds",
+        "correspondence": "points",
+    }
+    assert found.maps["quality"].sentence("fine", "quality").endswith(" log-odds more than in an average window.")
+    assert (
+        found.maps["correspondence"]
+        .sentence("both", "correspondence")
+        .endswith(" points more than in an average window.")
+    )
     assert data["words"]["correspondence"][1]["word"] == "blue"
     assert data["fusion"]["quality"]["gate"] == pytest.approx(0.5)
     assert "isolation" in data["map_method"] and data["encoder_rows"] == found.encoder_rows

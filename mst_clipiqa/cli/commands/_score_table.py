@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
-from mst_clipiqa.errors import counted
+from mst_clipiqa.errors import are, counted
+from mst_clipiqa.evaluate.caution import UNFAMILIAR, is_unfamiliar
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,6 +35,7 @@ class Seen:
         rows: how many.
         failed: how many of them failed.
         without_prompt: how many were scored without a prompt.
+        unfamiliar: how many are unlike the images that the model was trained on.
         first: the first rows.
         failures: failed rows after these.
     """
@@ -41,6 +43,7 @@ class Seen:
     rows: int = 0
     failed: int = 0
     without_prompt: int = 0
+    unfamiliar: int = 0
     first: list[ScoreRow] = field(default_factory=list)
     failures: list[ScoreRow] = field(default_factory=list)
     _began: float = field(default_factory=monotonic)
@@ -51,6 +54,8 @@ class Seen:
         self.rows += 1
         self.failed += is_failed
         self.without_prompt += not is_failed and row["prompt"] is None
+        familiarity = row.get("familiarity")
+        self.unfamiliar += isinstance(familiarity, float) and is_unfamiliar(familiarity)
         if len(self.first) < SHOWN_ROWS:
             self.first.append(row)
         elif is_failed and len(self.failures) < SHOWN_FAILURES:
@@ -150,6 +155,10 @@ def _below(
     hidden = [for_screen(name) for name in (rows[0] if rows else ()) if name not in heads.keys() | columns(scorer)]
     if hidden and not output:
         yield f"Not shown: {', '.join(hidden)}; {where} all columns."
+    if seen.unfamiliar:
+        those = f"{seen.unfamiliar:,} of {counted(seen.rows, 'image')} {are(seen.unfamiliar)}"
+        trained = f"the images that the model was trained on (familiarity below {UNFAMILIAR:g})"
+        yield f"{those} unlike {trained}, so scores are less certain there."
     uncalibrated = "" if scorer.model.config.calibrated else "; uncalibrated"
     lower = ", except for negative_match" if "negative_match" in heads else ""
     yield f"Model {scorer.predictor.name}; higher is better{lower}{uncalibrated}."

@@ -216,7 +216,9 @@ def _measures(one: Assessed, found: Evaluation) -> Table:
             ends = interval.undefined or f"{interval.low:.4f} to {interval.high:.4f}"
             table.add_row(measure, _number(interval.value, 4), ends)
     if (pairs := found.pairs) and not pairs.undefined:
-        table.add_row("better of two of a prompt", f"{pairs.accuracy:.4f}", f"{pairs.low:.4f} to {pairs.high:.4f}")
+        table.add_row(
+            "better of two images of one prompt", f"{pairs.accuracy:.4f}", f"{pairs.low:.4f} to {pairs.high:.4f}"
+        )
     if found.coverage is not None:
         table.add_row("90 % intervals cover", f"{found.coverage:.4f}", "")
     return table

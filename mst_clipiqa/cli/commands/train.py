@@ -125,7 +125,7 @@ def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
     lines, clean = [], f"; {result.contamination.label}" if result.contamination.label else ""
     if found := result.evaluation:
         known = math.isfinite(result.baseline_srcc)
-        baseline = f" (generator's mean alone: SRCC {result.baseline_srcc:.4f})" if known else ""
+        baseline = f" (baseline, the mean rating of each generator: SRCC {result.baseline_srcc:.4f})" if known else ""
         correlations = f"SRCC {found.agreement.srcc:.4f}, PLCC {found.agreement.plcc:.4f}"
         why = found.agreement.undefined
         measured = f"SRCC and PLCC are undefined, as {why}" if why else correlations
@@ -149,7 +149,7 @@ def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
     if result.lacks:
         lines.append(
             f"The model has no {' and no '.join(result.lacks)}: half of the validation part calibrates them, and that "
-            "takes at least 9 prompts with 20 images. Rate more images, or raise --validation-share."
+            "takes at least 9 prompts and 20 images there. Rate more images, or raise --validation-share."
         )
     if not job.has_ratings:
         lines.append("The model is uncalibrated: without ratings, its scores only order images.")

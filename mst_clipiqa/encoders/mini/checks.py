@@ -1,4 +1,4 @@
-"""Whether a config asks for the parts that a file of weights holds, found out before any memory is taken for them."""
+"""Checks that a config fits its weights, before any memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MOST = 256  # layers or heads
 def checked_parts(
     coarse: TowerConfig, fine: TowerConfig, text: TextConfig, weights: Mapping[str, Tensor], folder: Path
 ) -> tuple[Tower, Tower, TextEncoder]:
-    """Return the three encoders with the shapes of their weights and no memory, to be given those of the folder.
+    """Return the three encoders without memory for their weights; the caller assigns those of the folder.
 
     Raises:
-        ModelError: the sizes make no encoders, or others than the weights are for.
+        ModelError: the sizes are impossible, or do not fit the weights.
     """
     path = folder / "config.json"
     fits = 1 <= text.heads <= _MOST and text.width % text.heads == 0 and 0 <= text.layers <= _MOST and text.length >= 2
@@ -38,10 +38,10 @@ def checked_parts(
 
 
 def check_tokenizer(tokenizer: Tokenizer, words: int, folder: Path) -> None:
-    """Raise a ModelError where a tokenizer has tokens that the text encoder lacks, or none for unknown words."""
+    """Raise a ModelError if a tokenizer has tokens that the text encoder lacks, or no token for unknown words."""
     path = folder / "tokenizer.json"
     with expecting(f"a tokenizer in {path}"):
-        ids = tokenizer.encode("a \ue000 photo").ids  # a sign that no vocabulary has; and what is added to any text
+        ids = tokenizer.encode("a \ue000 photo").ids  # a character that no vocabulary has; encoding adds special tokens
     most = max([0, *tokenizer.get_vocab().values(), *ids])
     if most >= words:
         raise ModelError(f"Expected at most {words:,} tokens in {path}, got {most + 1:,}: fetch it again.")

@@ -1,10 +1,13 @@
-"""Whether a prompt is in another language than English.
+"""Tells whether a prompt is in English.
 
 WordPiece spells German and French words with pieces that it knows from English, so the vocabulary does not tell. Small
-words do: a prompt with two marks of another language, one of them sure, and none of English, is not in English; for up
-to four words, one sure small word is enough. Nor is one of which half are likely marks, at least three. Marks are its
-small words, and words that do not begin with a capital and have a letter that English loan words hardly have. Short
-prompts without small words count as English, unless most of their letters are not Latin.
+words do. Marks of another language are its small words, and words without a capital that have a letter rarely found
+in English loan words. A prompt is not in English if it has no small word of English and either
+
+- two marks, at least one of them sure; in a prompt of up to four words, one sure small word is enough, or
+- at least three likely marks that make up half of its words.
+
+A prompt is not in English either if most of its letters are not Latin. Any other prompt counts as English.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ _MARKS, _MANY, _SHORT = 2, 3, 4
 
 
 def is_english(prompt: str) -> bool:
-    """Return whether nothing tells that a prompt is in another language.
+    """Return False if a prompt is recognised as being in another language, else True.
 
     Example:
         >>> is_english("a red ball on a table"), is_english("ein roter Ball auf dem Tisch")

@@ -77,9 +77,11 @@ class FusedTower:
         return self.numbers_after(self.first(pixels, 0), 0)
 
     def numbers_after(self, x: Tensor, blocks: int) -> Tensor:
-        """Return these numbers of maps after the stem and so many blocks, at most up to the first that is pooled.
+        """Return the numbers that describe each view, computed from its map after the stem and the first blocks.
 
-        ``x``: channels last; it may be overwritten.
+        Args:
+            x: the map, channels last; it may be overwritten.
+            blocks: how many blocks made it; no pooled map may be among the earlier ones.
         """
         maps = [x.clone()] if blocks in self.config.taps else []
         for done, block in enumerate(self.blocks[blocks:], blocks + 1):

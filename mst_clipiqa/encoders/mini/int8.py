@@ -117,7 +117,7 @@ def _pixel_grid(view: ViewSpec) -> _Grid | None:
 
 
 class _Int8Convolution:
-    """One convolution from a grid to a grid; from 0 to 6 on ``_RELU6``, it is followed by relu6 for nothing."""
+    """One convolution from a grid to a grid; from 0 to 6 on ``_RELU6``, relu6 follows it at no cost."""
 
     def __init__(self, layer: nn.Conv2d, source: _Grid, target: _Grid, bits: SumBits) -> None:
         geometry = list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups

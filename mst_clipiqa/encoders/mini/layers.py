@@ -27,7 +27,7 @@ class Linear(nn.Linear):
             self.weight = nn.Parameter(_plain(self.weight), requires_grad=False)
 
     def product(self, x: Tensor) -> Tensor:
-        """Return what ``forward`` does, by packed weights; from two rows of x on, a row is rounded alike beside any."""
+        """Return what ``forward`` does, from packed weights; of two or more rows, each is rounded alike beside any."""
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return y
 

@@ -42,10 +42,10 @@ def packed_states(text: TextEncoder, prompts: Sequence[Int64[Tensor, " _"]]) -> 
 
 
 def _pack(text: TextEncoder) -> None:
-    with _packing:  # of several threads whose first prompts come together
+    with _packing:  # several threads may encode their first prompts at once
         for layer in linear_layers(text):
             layer.pack()
-    return_freed_memory()  # of the weights in their old order
+    return_freed_memory()  # that of the weights in their old order
 
 
 def linear_layers(text: TextEncoder) -> Iterator[Linear]:
@@ -54,7 +54,7 @@ def linear_layers(text: TextEncoder) -> Iterator[Linear]:
 
 
 def _mapped(block: TextBlock, x: Tensor, lengths: list[int]) -> Tensor:
-    """Return what a block makes of the token states of all prompts, (all tokens, width)."""
+    """Return the output of a block for the token states of all prompts, float32 (all tokens, width)."""
     qkv = block.qkv.product(x).unflatten(1, (3, block.heads, -1)).permute(1, 2, 0, 3)  # (3, heads, tokens, width)
     seen = [F.scaled_dot_product_attention(*part.unsqueeze(1)) for part in qkv.split(lengths, dim=2)]
     x = block.norm_1(x + block.out.product(torch.cat(seen, dim=2)[0].transpose(0, 1).flatten(1)))

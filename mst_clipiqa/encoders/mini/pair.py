@@ -154,7 +154,7 @@ class MiniPair:
 
     @property
     def prompts_at_once(self) -> int:
-        """How many prompts do not change each other's states: a group of them on an x86 CPU."""
+        """How many prompts can be encoded at once without changing each other's states; only on x86 more than one."""
         return PROMPTS_AT_ONCE if self.device.type == "cpu" and can_pack() else 1
 
     @property
