@@ -481,7 +481,7 @@ def test_compare_from_a_table(here: Path) -> None:
 class Stub:
     """Stands for a scorer: the score of an image is the length of its file's name."""
 
-    model = SimpleNamespace(config=SimpleNamespace(calibrated=True))
+    model = SimpleNamespace(config=SimpleNamespace(caution=""))
 
     def stream(self, requests: Iterable[ScoreRequest[None]]) -> Iterator[tuple[ScoreRequest[None], Score]]:
         for request in requests:
