@@ -105,7 +105,8 @@ def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -
     scores = tmp_path / "scores.csv"
     run("score", data, "--model", model, "-o", scores, "--quiet")
     guessed = run("evaluate", scores, data / "labels.csv")
-    assert "Note: the scale 0..5 is guessed from the scores; give the right one with --range if it differs.\n" in guessed.stderr
+    said = "the scale 0..5 is guessed from the scores; give the right one with --range if it differs"
+    assert f"Note: {said}.\n" in guessed.stderr
     text = run("evaluate", scores, data / "labels.csv", "--range", 0, 5).stdout
     assert "quality, 24 images" in text
     assert "srcc" in text
