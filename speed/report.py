@@ -25,7 +25,7 @@ DOCS = SPEED.parent / "docs"
 QUICK = {
     **{"published": 16, "arithmetic": 16, "merge": 2, "mini": 8, "decode": 2, "memory": 40},
     **{"startup": 1, "cost": 4, "gpu": 2, "backends": 16, "granularity": 8, "serve": 2, "shared": 1},
-    **{"precisions": 8, "int8": 2},
+    **{"precisions": 8, "int8": 2, "prompts": 2},
 }
 QUICK_MORE = {"serve": ["--seconds", "1", "--turns", "1", "--warm-up", "0", "--side", "64"]}
 NOT_SHOWN = ("claim", "machine", "bars")

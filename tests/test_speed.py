@@ -13,13 +13,15 @@ import pytest
 from PIL import Image
 
 from mst_clipiqa.encoders.clip import load_clip_pair
+from mst_clipiqa.encoders.pair import PromptTokens
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from speed import arithmetic, claims, cost, decode, gpu, machine, memory, merge, mini, plots, report, shared  # noqa: E402
+from speed import arithmetic, claims, cost, decode, gpu, machine, memory, merge, mini, plots, prompts, report, shared  # noqa: E402
 from speed.images import distinct, jpegs  # noqa: E402
 from tests.closed_form import save_clip  # noqa: E402
+from tests.fakes import FakePair  # noqa: E402
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -70,6 +72,24 @@ def test_results_become_a_page(tmp_path: Path) -> None:
     plots.draw_rates(found, tmp_path / "rates.png")
     plots.draw_claims(found, tmp_path / "claims.png")
     assert size_of(tmp_path / "rates.png")[0] > 300 < size_of(tmp_path / "claims.png")[0]
+
+
+def test_each_prompt_that_is_timed_is_new_and_has_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = FakePair()
+    seen: list[list[str]] = []
+
+    def encode(texts: list[str]) -> PromptTokens:
+        seen.append(texts)
+        return FakePair.encode_prompts(pair, texts)
+
+    monkeypatch.setattr(pair, "encode_prompts", encode)
+    monkeypatch.setattr(pair, "prompts_at_once", 16)
+    row = prompts.row("fake", pair, words=7, count=5)
+    texts = [text for group in seen for text in group]
+    assert {len(text.split()) for text in texts} == {7}
+    assert len(set(texts)) == len(texts) == 1 + 2 * (prompts.TIMES + 1) * 5
+    assert {len(group) for group in seen[1 : 1 + (prompts.TIMES + 1) * 5]} == {1}
+    assert row["times_alone"] == row["alone_milliseconds"] / row["together_milliseconds"]
 
 
 def test_a_missed_bar_is_called_missed() -> None:
