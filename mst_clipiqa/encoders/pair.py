@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.encoders.precision import without_tf32
-from mst_clipiqa.encoders.threads import side_by_side
+from mst_clipiqa.encoders.threads import map_in_parallel
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.model.shapes import (
@@ -173,7 +173,7 @@ def encode_batches(pair: EncoderPair, *streams: tuple[Stream, Tensor]) -> list[E
     most = min(how.threads, len(tasks) // len(streams)) if how.threads else torch.get_num_threads()
     exact = pair.device.type == "cuda" and pair.precision.startswith("fp32")
     with without_tf32() if exact else nullcontext():
-        found = iter(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
+        found = iter(map_in_parallel(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
     rows = [torch.cat([next(found) for _ in some]) for some in chunks]
     return [f[: len(views)] for f, (_, views) in zip(rows, streams, strict=True)]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.encoders.precision import own_settings
-from mst_clipiqa.encoders.threads import batches_at_once, compute_with
+from mst_clipiqa.encoders.threads import batches_at_once, set_torch_threads
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache import Cache, image_key
@@ -186,7 +186,7 @@ class ImageEncoder:
         batches, cores = in_batches(opened, self.batch_size), torch.get_num_threads()
 
         def encoded(batch: list[tuple[_Item, Opened]]) -> list[tuple[_Item, Encoded | Failed | AlreadyScored]]:
-            compute_with(cores)
+            set_torch_threads(cores)
             found = self.encode_opened([one for _, one in batch])
             return [(item, one) for (item, _), one in zip(batch, found, strict=True)]
 

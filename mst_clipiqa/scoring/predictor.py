@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.encoders.threads import on_one_core
+from mst_clipiqa.encoders.threads import map_on_single_cores
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.features.cache import CacheSpace
@@ -98,7 +98,7 @@ class Predictor:
         self.ranges = {name: (t.low, t.high) for name, t in model.config.targets.items()}
         self.encoders = encoders
         self.model = model
-        self.templates = on_one_core(encoders.device, encoders.encode_templates, [list(TEMPLATES)])[0].cpu()
+        self.templates = map_on_single_cores(encoders.device, encoders.encode_templates, [list(TEMPLATES)])[0].cpu()
         # The heads compute in float64, whose rounding differs from batch to batch too, and round to float32 at the end.
         self._parts = {name: copy.deepcopy(part).double() for name, part in model.parts.items()}
         heads = {target.head for target in model.config.targets.values()}
@@ -115,7 +115,7 @@ class Predictor:
         f_c, f_f = f_c.cpu(), f_f.cpu()
         read = [cleaned(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]
         encoded = self._encoded([words for words, _ in read])
-        (heads,) = on_one_core(_CPU, lambda rows: self._computed(*rows), [(f_c, f_f, encoded)])
+        (heads,) = map_on_single_cores(_CPU, lambda rows: self._computed(*rows), [(f_c, f_f, encoded)])
         found = []
         for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
             if prompt is not None and not isinstance(prompt, str):

@@ -16,7 +16,7 @@ import torch
 
 from mst_clipiqa.encoders.hub import HubAccess
 from mst_clipiqa.encoders.precision import own_settings, resolve_device
-from mst_clipiqa.encoders.threads import apart_after_fork
+from mst_clipiqa.encoders.threads import run_in_new_thread_after_fork
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
@@ -73,7 +73,7 @@ class Scorer:
     @classmethod
     def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
         with own_settings(torch.device("cpu")):
-            scorer = cls(*apart_after_fork(lambda: load_parts(model, folder, options)))
+            scorer = cls(*run_in_new_thread_after_fork(lambda: load_parts(model, folder, options)))
         scorer._source = LoadedFrom(cls, str(model) if folder is None else folder.absolute(), options)
         return scorer
 
