@@ -80,6 +80,11 @@ def map_on_single_cores(
     return map_in_parallel(device, work, tasks, torch.get_num_threads(), "rows")
 
 
+def call_on_single_core(device: torch.device, work: Callable[[], _Result]) -> _Result:
+    """Return the result of ``work``, computed on one core as by ``map_on_single_cores``."""
+    return map_on_single_cores(device, lambda _: work(), [None])[0]
+
+
 def _pool(kind: _Kind, threads: int, each: int) -> ThreadPoolExecutor:
     """Return the pool of ``threads`` threads, each of which computes with ``each`` cores."""
     key = kind, threads, each
