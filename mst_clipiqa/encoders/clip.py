@@ -1,4 +1,4 @@
-"""Two image encoders and a text encoder of the CLIP kind as one frozen pair.
+"""Two image encoders and a text encoder in the style of CLIP as one frozen pair.
 
 The towers are loaded by ``load.py``; ``families.py`` lists what they may be. In the paper both are CLIP models, and the
 text encoder is the coarse (patch-32) model's. Source: section 3.1; CLIP (arXiv 2103.00020).
@@ -74,7 +74,7 @@ class CLIPPair:
             if bits is None:
                 raise UsageError("Expected a CPU with AVX2 for precision int8, got none: choose auto.")
             if not self.is_clip_like:
-                raise UsageError(f"Expected encoders of CLIP's kind for int8, got {self.source}: choose auto.")
+                raise UsageError(f"Expected CLIP-like encoders for int8, got {self.source}: choose auto.")
         self._precision = self._nearest(asked, where, bits)
         self.mstfe.to(where).compute_in(DTYPES.get(self._precision.format, torch.float32))
         for tower in self._clips:
@@ -111,7 +111,7 @@ class CLIPPair:
 
     @property
     def is_clip_like(self) -> bool:
-        """Whether both image encoders are of CLIP's kind, which can be exported and compute in int8."""
+        """Whether both image encoders are CLIP-like, which can be exported and compute in int8."""
         return len(self._clips) == len(self.towers)
 
     @property
@@ -130,10 +130,10 @@ class CLIPPair:
             count: tokens per block of the encoder with more of them; the other merges as large a share of its own.
 
         Raises:
-            UsageError: an encoder is not of CLIP's kind, or would keep too few tokens.
+            UsageError: an encoder is not CLIP-like, or would keep too few tokens.
         """
         if not self.is_clip_like:
-            raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {self.source}: leave it out.")
+            raise UsageError(f"Expected CLIP-like encoders for --merge, got {self.source}: leave it out.")
         most = max(tower.patches for tower in self._clips)
         if not 0 <= count <= most // 2:
             raise UsageError(f"Expected at most half of {most} tokens per block for --merge, got {count}: lower it.")
