@@ -26,7 +26,7 @@ from mst_clipiqa.scoring.answers import ControlAnswers
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
-from mst_clipiqa.scoring.score import Asked, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
+from mst_clipiqa.scoring.score import ControlArgs, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
 
 if TYPE_CHECKING:
     from mst_clipiqa.images.decode import Source
@@ -155,7 +155,7 @@ class Scorer:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return what loads this model with these options in another process; UsageError if ``load`` did not."""
+        """Return how to load this model with these options in another process; UsageError unless ``load`` made it."""
         if self._source is None:
             raise refuse_to_pickle()
         source = self._source.but(batch_size=self.encoder.chosen_batch_size)
@@ -174,21 +174,21 @@ class Scorer:
 
     @overload  # str and bytes are sequences too: the first match counts
     def __call__(  # type: ignore[overload-overlap]
-        self, images: Source, prompt: str | None = None, **asked: Unpack[Asked]
+        self, images: Source, prompt: str | None = None, **controls: Unpack[ControlArgs]
     ) -> Score: ...
     @overload
     def __call__(
-        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **asked: Unpack[Asked]
+        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **controls: Unpack[ControlArgs]
     ) -> list[Score]: ...
 
-    def __call__(self, images: Any, prompt: Any = None, **asked: Unpack[Asked]) -> Any:
+    def __call__(self, images: Any, prompt: Any = None, **controls: Unpack[ControlArgs]) -> Any:
         """Score one image or many.
 
         Args:
             images: a path, bytes, open file, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1]; or
                 several of them: a list, or an array or tensor with a first dimension more.
             prompt: one for all, or a list: as long as the list of images, or several prompts for one image.
-            asked: ``negative``, ``reference`` and ``control``, as of a ``ScoreRequest``: of every image.
+            controls: ``negative``, ``reference`` and ``control``, as of a ``ScoreRequest``: of every image.
 
         Returns:
             Score for one image and at most one prompt, else a list of them, in order.
@@ -197,26 +197,26 @@ class Scorer:
             ImageError: an image cannot be read.
             PromptError: a prompt is not text, or empty though the model has a head that reads prompts.
         """
-        extras = self.answers.asked(**asked)
+        opened = self.answers.open_controls(**controls)
         one_image = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
         one_prompt = is_one_prompt(prompt)
         sources = [images] if one_image else list(images)
         prompts = [prompt] if one_prompt else list(prompt)
         if one_image and len(prompts) > 1:
-            return self._prompts_of_one_image(images, prompts, extras)
+            return self._prompts_of_one_image(images, prompts, opened)
         if len(prompts) == 1:
             prompts *= len(sources)
         if len(prompts) != len(sources):
             raise UsageError(f"Expected one prompt or one per image ({len(sources)}), got {len(prompts)}.")
-        requests = (ScoreRequest[None](s, p, **extras) for s, p in zip(sources, prompts, strict=True))
+        requests = (ScoreRequest[None](s, p, **opened) for s, p in zip(sources, prompts, strict=True))
         scores = [checked(score) for _, score in self.stream(requests)]
         return scores[0] if one_image and one_prompt else scores
 
-    def _prompts_of_one_image(self, image: Any, prompts: list[Any], extras: dict[str, Any]) -> list[Score]:
+    def _prompts_of_one_image(self, image: Any, prompts: list[Any], controls: dict[str, Any]) -> list[Score]:
         """Return a score for each prompt of an image that is encoded once."""
         (encoded,) = self.encode([image])
         scores = self.score_encoded([encoded] * len(prompts), prompts)
-        return [checked(self.answers.complete(score, ScoreRequest(image, **extras), encoded)) for score in scores]
+        return [checked(self.answers.complete(score, ScoreRequest(image, **controls), encoded)) for score in scores]
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
         """Yield each request with its score, in order, in bounded memory whatever their number.
@@ -247,12 +247,12 @@ class Scorer:
             scores = self.score_encoded([encoded for _, encoded in batch], [request.prompt for request, _ in batch])
             yield [(r, e, self.answers.complete(s, r, e)) for (r, e), s in zip(batch, scores, strict=True)]
 
-    def many(self, images: Iterable[Any], **asked: Unpack[Asked]) -> Iterator[Score]:
+    def many(self, images: Iterable[Any], **controls: Unpack[ControlArgs]) -> Iterator[Score]:
         """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too.
 
         Args:
             images: in any number.
-            asked: as in a call, of every image that is not a ``ScoreRequest``.
+            controls: as in a call, of every image that is not a ``ScoreRequest``.
 
         Raises:
             UsageError: one path or file was given in place of several images.
@@ -262,8 +262,8 @@ class Scorer:
                 f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
                 "score_rows(scorer, expand(folder)) gives a row per image."
             )
-        extras = self.answers.asked(**asked)
-        for _, score in self.stream(as_request(image, extras) for image in images):
+        opened = self.answers.open_controls(**controls)
+        for _, score in self.stream(as_request(image, opened) for image in images):
             yield score
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
