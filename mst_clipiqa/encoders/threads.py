@@ -95,7 +95,7 @@ def _pool(kind: _Kind, threads: int, each: int) -> ThreadPoolExecutor:
 
 
 def run_in_new_thread_after_fork(work: Callable[[], _Result]) -> _Result:
-    """Return what ``work`` returns; a forked process calls it in a new thread.
+    """Return the result of ``work``; a forked process calls it in a new thread.
 
     There the old thread would wait forever for the threads with which it shared products before the fork.
     """

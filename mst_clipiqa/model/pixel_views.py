@@ -41,7 +41,7 @@ def coarse_pixels(images: Float[Tensor, "batch 3 height width"], spec: ViewSpec)
 def fine_pixels(
     images: Float[Tensor, "batch 3 height width"], spec: ViewSpec
 ) -> Float[Tensor, "batch crops 3 C C"] | None:
-    """Return what the fine stream sees of images in [0, 1], before normalisation; None if that is the coarse view."""
+    """Return the fine stream's views of images in [0, 1], before normalisation; None if it sees the coarse view."""
     if spec.fine == "same":
         return None
     if spec.own:

@@ -148,7 +148,7 @@ def coarse_image(image: _Image, spec: ViewSpec) -> _Image:
 
 
 def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 side side"] | None:
-    """Return what the fine stream sees, uint8 (crops, 3, side, side); None if that is the coarse view."""
+    """Return the fine stream's views, uint8 (crops, 3, side, side); None if it sees the coarse view."""
     if spec.fine == "same":
         return None
     if spec.own:

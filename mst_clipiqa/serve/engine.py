@@ -91,7 +91,7 @@ class Engine:
         return scores
 
     async def call(self, work: Callable[[], _Value], weight: int = 1) -> _Value:
-        """Return what ``work`` returns, run in an encoding thread in its turn. Rejected as in ``score``."""
+        """Return the result of ``work``, run in an encoding thread in its turn. Rejected as in ``score``."""
         with self._admitted(weight):
             return await self._in_time(asyncio.get_running_loop().run_in_executor(self._encoders, work))
 

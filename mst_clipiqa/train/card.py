@@ -137,7 +137,7 @@ def _of_pairs_alone(training: dict[str, Any]) -> bool:
 
 
 def _selected(best: dict[str, Any]) -> str:
-    """Return what selected the epoch, in words."""
+    """Return the figures that selected the epoch, in words."""
     found = [("SRCC", best["validation_srcc"]), ("share of pairs ordered right", best.get("validation_pairs"))]
     return ", ".join(f"{name} {value:.4f}" for name, value in found if value is not None)
 
@@ -165,7 +165,7 @@ def _test(training: dict[str, Any]) -> list[str]:
 
 
 def _tested(training: dict[str, Any]) -> str:
-    """Return what was tested on, and whether its prompts had been seen."""
+    """Return a sentence on the images of the test, and on whether their prompts had been seen."""
     test, leaked = training["test"], training["leakage"]
     agreement, unit = test.get("agreement"), "prompts" if leaked is not None else "images"
     what = counted(agreement["n"], "image") if agreement else counted(test["preferences"]["pairs"], "pair")
