@@ -215,7 +215,7 @@ def trained_on_json(seen: TrainedOn) -> bytes:
 
 
 def load_trained_on(folder: Path, named: str = "") -> TrainedOn:
-    """Return what a model or encoder folder was trained on; empty if the folder has no record of it.
+    """Return the images and prompts that a model or encoder folder was trained on; empty without a record of them.
 
     Args:
         folder: of a model or of encoders.

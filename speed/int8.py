@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mst_clipiqa.encoders.int8_weights import sum_bits
-from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.encoders.precision import INT8
+from mst_clipiqa.encoders.precision import INT8, Precision
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model.preprocess import views
 from speed.images import jpegs
@@ -48,7 +48,8 @@ def measure(images: int, folder: Path) -> dict[str, Any]:
             features = encode_views(pair, seen)
             seconds[name].append(time.perf_counter() - start)
             cosines = [torch.cosine_similarity(a, b).mean().item() for a, b in zip(want, features, strict=True)]
-            rows[name] = {"encoders": name, "precision": pair.precision.partition(MERGE)[0], "merged": merge}
+            unmerged = replace(Precision.parse(pair.precision), merged=0)
+            rows[name] = {"encoders": name, "precision": str(unmerged), "merged": merge}
             rows[name] |= {"cosine_coarse": cosines[0], "cosine_fine": cosines[1]}
     for name, took in seconds.items():
         rows[name]["images_per_second"] = images / statistics.median(took)

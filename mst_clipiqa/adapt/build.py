@@ -166,7 +166,7 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
 
 
 def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:
-    """Return what ``adapt.json`` holds."""
+    """Return the content of ``adapt.json``."""
     return {
         "from": job.scorer.model.config.name,
         "from_sha256": job.scorer.model.sha256,

@@ -104,7 +104,7 @@ class Verdict:
         return [f"SRCC of {name} was not measured: {why}." for name, why in self.unmeasured.items()]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was seen as JSON can hold it."""
+        """Return the fields as JSON can hold them."""
         return dataclasses.asdict(self)
 
 

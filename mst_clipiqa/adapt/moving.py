@@ -146,7 +146,7 @@ class MovingEncoders:
 
     @torch.inference_mode()
     def prepare(self, viewed: Sequence[Viewed]) -> Material:
-        """Return what the adapted layers begin with: pooled numbers for ``mini``, else views."""
+        """Return the input of the adapted layers: pooled numbers for ``mini``, else views."""
         coarse = torch.stack([one.coarse for one in viewed])
         crops = [one.fine for one in viewed if one.fine is not None]
         fine = torch.stack(crops) if crops else coarse
@@ -188,7 +188,7 @@ class _MiniTail(nn.Module):
         self.pair, self.tower, self.kind = pair, tower, kind
 
     def begin(self, views: Tensor) -> Tensor:
-        """Return what the adapted layers begin with, float32 (images, K, inputs) or (images, inputs)."""
+        """Return the input of the adapted layers, float32 (images, K, inputs) or (images, inputs)."""
         crops = views.unsqueeze(1) if views.ndim == 4 else views
         fused = self.pair.device.type == "cpu"
         own = self.pair.precision if self.pair.precision in DTYPES else resolve_precision("auto", self.pair.device)

@@ -57,7 +57,7 @@ def drift(
     targets: Sequence[str] = TARGETS,
     *,
     by: Sequence[str] = (),
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
     pair_by: PairBy = WHAT_THEY_SHARE,
 ) -> Drift:
     """Compare two tables of scores.
@@ -73,7 +73,7 @@ def drift(
         targets: scores to compare; one that is missing from either table is left out, and named if only the old one
             has it.
         by: columns that divide the rows into groups ("generator"); each group is also compared on its own.
-        how: level, resamples and seed.
+        resampling: level, resamples and seed.
         pair_by: what makes a pair.
 
     Raises:
@@ -91,7 +91,7 @@ def drift(
     if pair_by.first is None and chosen == "none":
         raise nothing_in_common(good_old, good_new, also)
     tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
-    changes = _changes(tables, targets, "", how, chosen)
+    changes = _changes(tables, targets, "", resampling, chosen)
     if not changes:
         raise nothing_scored(targets, chosen, also)
     compared = {change.target for change in changes}
@@ -99,9 +99,9 @@ def drift(
     lone = []
     for column, group in _groups((*good_old, *good_new), by):
         name = group or f"no {column}"
-        found = _changes(tables.only(column, group), targets, name, how, chosen)
-        changes += found
-        lone += [] if found else [name]
+        changes_of_group = _changes(tables.only(column, group), targets, name, resampling, chosen)
+        changes += changes_of_group
+        lone += [] if changes_of_group else [name]
     by_prompt = chosen == "prompt"
     named = ([row for row in rows if by_prompt and prompt_of(row)] for rows in (good_old, good_new))
     before, after = (_in_order(_named(row, also) for row in rows) for rows in named)
@@ -165,18 +165,20 @@ class _Tables:
         return _Tables(old, new, self.folders, self.also)
 
 
-def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resampling, pairing: Pairing) -> list[Change]:
-    found = []
-    strange = count_unfamiliar(tables.old), count_unfamiliar(tables.new)
+def _changes(
+    tables: _Tables, targets: Sequence[str], group: str, resampling: Resampling, pairing: Pairing
+) -> list[Change]:
+    changes = []
+    unfamiliar = count_unfamiliar(tables.old), count_unfamiliar(tables.new)
     for target in targets:
-        tops = zip((tables.old, tables.new), tables.folders, strict=True)
-        old, new = (side_of(rows, target, pairing, top, tables.also) for rows, top in tops)
-        result = difference_of_sides(old, new, pairing, how)
+        sides = zip((tables.old, tables.new), tables.folders, strict=True)
+        old, new = (side_of(rows, target, pairing, folder, tables.also) for rows, folder in sides)
+        result = difference_of_sides(old, new, pairing, resampling)
         if result is None:
             continue
         before, after, gap = result
         unit = unit_of(before.prompts + after.prompts, len(before.values) + len(after.values))
-        found.append(
+        changes.append(
             Change(
                 target,
                 group,
@@ -190,9 +192,9 @@ def _changes(tables: _Tables, targets: Sequence[str], group: str, how: Resamplin
                 low=gap.low,
                 high=gap.high,
                 level=gap.level,
-                old_unfamiliar=strange[0],
-                new_unfamiliar=strange[1],
+                old_unfamiliar=unfamiliar[0],
+                new_unfamiliar=unfamiliar[1],
                 also=tables.also,
             )
         )
-    return found
+    return changes

@@ -95,7 +95,7 @@ def check_not_worse(
     old: Sequence[Row],
     new: Sequence[Row],
     name: str,
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
     *,
     margin: float | None = None,
     also: Sequence[str] = (),
@@ -108,7 +108,7 @@ def check_not_worse(
     Args:
         old, new: rows of the two tables.
         name: what to call the older table.
-        how: level, resamples and seed of the interval of the difference.
+        resampling: level, resamples and seed of the interval of the difference.
         margin: None fails a score if it is measurably worse. With a margin, it fails if its interval does not exclude
             a loss larger than that.
         also: further columns that a pair must share, such as ("seed",).
@@ -127,11 +127,11 @@ def check_not_worse(
             "score both with the same one."
         )
     first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
-    found = drift(old, new, TARGETS, how=how, pair_by=PairBy(first, tuple(also)))
-    words = [f"nothing can be compared with the {target} in {name}" for target in found.lost]
+    compared = drift(old, new, TARGETS, resampling=resampling, pair_by=PairBy(first, tuple(also)))
+    sentences = [f"nothing can be compared with the {target} in {name}" for target in compared.lost]
     return [
-        *(_not_worse(change, name, margin) for change in found.changes),
-        *(Checked("--not-worse-than", False, one, limit=_lowest(margin)) for one in words),
+        *(_not_worse(change, name, margin) for change in compared.changes),
+        *(Checked("--not-worse-than", False, sentence, limit=_lowest(margin)) for sentence in sentences),
     ]
 
 

@@ -120,19 +120,19 @@ def _name(row: Row) -> str:
 
 
 def _beside(file: str) -> tuple[str, str, bool]:
-    """Return what is equal for files of one folder."""
+    """Return a key that files have in common if and only if they are in one folder."""
     folder, slash, name = file.rpartition("/")
     return folder, slash, name in ("", ".")  # in "a/b/" and "a/b/." the file is b
 
 
 def unit_of(prompts: int, values: int) -> str:
-    """Return what the values stand for: "prompt" if all are of prompts, "image" if none is, else "prompt or image"."""
+    """Return the unit of the values: "prompt" if all are of prompts, "image" if none is, else "prompt or image"."""
     return "prompt" if prompts == values else "prompt or image" if prompts else "image"
 
 
 def plural_of(unit: str) -> str:
     """Return the plural of what ``unit_of`` returns."""
-    return " or ".join(f"{one}s" for one in unit.split(" or "))
+    return " or ".join(f"{noun}s" for noun in unit.split(" or "))
 
 
 def shared_by(row: Row, columns: Sequence[str]) -> Key:
@@ -169,8 +169,10 @@ def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, als
     return Side(means_by_key(values), len(of_prompts))
 
 
-def difference_of_sides(old: Side, new: Side, pairing: Pairing, how: Resampling) -> tuple[Side, Side, Interval] | None:
-    """Return what is compared of each side and the interval of new - old; None if there is nothing to compare.
+def difference_of_sides(
+    old: Side, new: Side, pairing: Pairing, resampling: Resampling
+) -> tuple[Side, Side, Interval] | None:
+    """Return the values that are compared of each side, and the interval of new - old; None if there are none.
 
     The pairs of a prompt count once, with their mean, and are resampled together. Without pairs, the prompts (or
     images) of both sides are resampled independently.
@@ -178,13 +180,14 @@ def difference_of_sides(old: Side, new: Side, pairing: Pairing, how: Resampling)
     if pairing == "none":
         if not (old.values and new.values):
             return None
-        return old, new, unpaired_difference(list(old.values.values()), list(new.values.values()), how=how)
+        gap = unpaired_difference(list(old.values.values()), list(new.values.values()), resampling)
+        return old, new, gap
     shared = [key for key in old.values if key in new.values]
     if not shared:
         return None
     before, after = (_by_name(side, shared, pairing) for side in (old, new))
-    found = mean_interval([after.values[name] - before.values[name] for name in before.values], how=how)
-    return before, after, found
+    gap = mean_interval([after.values[name] - before.values[name] for name in before.values], resampling=resampling)
+    return before, after, gap
 
 
 def _by_name(side: Side, keys: Sequence[Key], pairing: Pairing) -> Side:

@@ -135,7 +135,7 @@ def with_names(rows: Sequence[Row]) -> list[Row]:
 
 
 def compare_settings(
-    rows: Sequence[Row], pairing: SettingPairs, targets: Sequence[str] = TARGETS, how: Resampling = DEFAULT
+    rows: Sequence[Row], pairing: SettingPairs, targets: Sequence[str] = TARGETS, resampling: Resampling = DEFAULT
 ) -> SettingsReport:
     """Compare each setting with the baseline, over images of the same generator and prompt.
 
@@ -145,7 +145,7 @@ def compare_settings(
         rows: a table of scores.
         pairing: which images make a pair.
         targets: columns of numbers, of which more is better, but for ``LOWER_BETTER``; scores, or ratings beside them.
-        how: level, resamples and seed.
+        resampling: level, resamples and seed.
 
     Raises:
         UsageError: the table lacks a column, its rows are of several models, or no row has the baseline.
@@ -170,7 +170,7 @@ def compare_settings(
         for setting in (one for one in settings if one != pairing.baseline):
             if not any(text(row, pairing.setting) == setting for row in own):
                 continue
-            found = [_effect(own, target, generator, setting, pairing, how) for target in targets]
+            found = [_effect(own, target, generator, setting, pairing, resampling) for target in targets]
             effects += [one for one in found if one is not None]
             unpaired += [] if any(found) else [(generator, setting)]
     if not effects:
@@ -182,14 +182,14 @@ def compare_settings(
 
 
 def _effect(
-    rows: Sequence[Row], target: str, generator: str, setting: str, pairing: SettingPairs, how: Resampling
+    rows: Sequence[Row], target: str, generator: str, setting: str, pairing: SettingPairs, resampling: Resampling
 ) -> SettingEffect | None:
     before, after = (_by_pair(rows, target, value, pairing) for value in (pairing.baseline, setting))
     shared = [key for key in before if key in after]
     if not shared:
         return None
     prompts = [key[0] for key in shared]
-    result = mean_interval([after[key] - before[key] for key in shared], prompts, how)
+    result = mean_interval([after[key] - before[key] for key in shared], prompts, resampling)
     was, now = (math.fsum(side[key] for key in shared) / len(shared) for side in (before, after))
     count = len(shared), len(set(prompts))
     interval = result.value, result.low, result.high, result.level

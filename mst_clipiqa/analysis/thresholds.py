@@ -62,14 +62,14 @@ def parse_threshold(measure: Measure, words: str) -> Threshold:
 
 
 def check_thresholds(
-    rows: Sequence[Row], thresholds: Iterable[Threshold], how: Resampling = DEFAULT, *, confident: bool = False
+    rows: Sequence[Row], thresholds: Iterable[Threshold], resampling: Resampling = DEFAULT, *, confident: bool = False
 ) -> list[Checked]:
     """Check conditions on the scored rows of a table, with intervals over prompts.
 
     Args:
         rows: the table; rows without a score are left out. Frames of one image count once, with their mean.
         thresholds: the conditions.
-        how: level, resamples and seed of the intervals.
+        resampling: level, resamples and seed of the intervals.
         confident: require the limit of the lower end of the interval, not of the value itself. A condition without an
             interval, for which there are too few images or prompts, then fails.
 
@@ -78,61 +78,62 @@ def check_thresholds(
         DataError: a cell is not a number where one is needed.
     """
     wanted = list(thresholds)
-    columns = list(dict.fromkeys(one.column for one in wanted))
+    columns = list(dict.fromkeys(threshold.column for threshold in wanted))
     need_columns(rows, columns)
     if wanted:
         need_one_model(rows)
     good = mean_of_frames(split_failed(rows)[0], columns)
-    return [_threshold(good, one, how, confident) for one in wanted]
+    return [_threshold(good, threshold, resampling, confident) for threshold in wanted]
 
 
-def _threshold(rows: Sequence[Row], one: Threshold, how: Resampling, confident: bool) -> Checked:
-    flag = f"--min-{one.measure}"
-    pairs = [(value, prompt_of(row)) for row in rows if (value := number(row, one.column)) is not None]
+def _threshold(rows: Sequence[Row], threshold: Threshold, resampling: Resampling, confident: bool) -> Checked:
+    flag = f"--min-{threshold.measure}"
+    pairs = [(value, prompt_of(row)) for row in rows if (value := number(row, threshold.column)) is not None]
     if not pairs:
-        return Checked(flag, False, f"no row has a value of {one.column}", limit=one.limit)
+        return Checked(flag, False, f"no row has a value of {threshold.column}", limit=threshold.limit)
     values = [value for value, _ in pairs]
     prompts = [prompt or place for place, (_, prompt) in enumerate(pairs)]
-    match one.measure:
+    match threshold.measure:
         case "mean":
-            found = mean_interval(values, prompts, how)
+            interval = mean_interval(values, prompts, resampling)
         case "quantile":
-            found = quantile_interval(values, one.at, prompts, how)
+            interval = quantile_interval(values, threshold.at, prompts, resampling)
         case "share":
-            found = share_interval([value >= one.at for value in values], prompts, how)
-    known = found.undefined is None
-    passed = found.low >= one.limit if confident and known else found.value >= one.limit and not confident
+            interval = share_interval([value >= threshold.at for value in values], prompts, resampling)
+    known = interval.undefined is None
+    least = interval.low if confident else interval.value
+    passed = least >= threshold.limit and (known or not confident)
     unit = unit_of(sum(bool(prompt) for _, prompt in pairs), len(pairs))
-    words = f"{_measured(one, found, unit, len(rows) - len(pairs))}, {_compared(one, found, passed)}"
-    low, high = (found.low, found.high) if known else (None, None)
-    return Checked(flag, passed, words, found.value, low, high, one.limit)
+    words = f"{_measured(threshold, interval, unit, len(rows) - len(pairs))}, {_compared(threshold, interval, passed)}"
+    low, high = (interval.low, interval.high) if known else (None, None)
+    return Checked(flag, passed, words, interval.value, low, high, threshold.limit)
 
 
-def _measured(one: Threshold, found: Interval, unit: str, without: int) -> str:
-    is_share = one.measure == "share"
+def _measured(threshold: Threshold, interval: Interval, unit: str, without: int) -> str:
+    is_share = threshold.measure == "share"
 
     def form(value: float) -> str:
-        return _percent(value, one.limit) if is_share else _plain(value, one.limit)
+        return _percent(value, threshold.limit) if is_share else _plain(value, threshold.limit)
 
-    over = f"over {found.groups:,} {plural_of(unit) if found.groups != 1 else unit}"
-    ends = f"{100 * found.level:g} % {form(found.low)} to {form(found.high)} {over}"
-    evidence = ends if found.undefined is None else f"{over}, too few for an interval"
+    over = f"over {interval.groups:,} {plural_of(unit) if interval.groups != 1 else unit}"
+    ends = f"{100 * interval.level:g} % {form(interval.low)} to {form(interval.high)} {over}"
+    evidence = ends if interval.undefined is None else f"{over}, too few for an interval"
     left = f"; {without:,} without it left out" if without else ""
-    match one.measure:
+    match threshold.measure:
         case "mean":
-            start = f"mean {one.column} is {form(found.value)}"
+            start = f"mean {threshold.column} is {form(interval.value)}"
         case "quantile":
-            start = f"the {100 * one.at:g} % quantile of {one.column} is {form(found.value)}"
+            start = f"the {100 * threshold.at:g} % quantile of {threshold.column} is {form(interval.value)}"
         case "share":
-            start = f"{form(found.value)} of the images reach {one.column} {one.at:g}"
+            start = f"{form(interval.value)} of the images reach {threshold.column} {threshold.at:g}"
     return f"{start} ({evidence}{left})"
 
 
-def _compared(one: Threshold, found: Interval, passed: bool) -> str:
-    limit = f"{100 * one.limit:g} %" if one.measure == "share" else f"{one.limit:g}"
+def _compared(threshold: Threshold, interval: Interval, passed: bool) -> str:
+    limit = f"{100 * threshold.limit:g} %" if threshold.measure == "share" else f"{threshold.limit:g}"
     if passed:
         return f"at least {limit}"
-    if found.value < one.limit:
+    if interval.value < threshold.limit:
         return f"below {limit}"
     return f"but not certainly at least {limit}"
 

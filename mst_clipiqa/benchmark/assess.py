@@ -172,7 +172,7 @@ def model_of_table(rows: Sequence[Mapping[str, Any]], model: TrainedModel | None
 def seen_of_table(
     matched: Mapping[str, Mapping[str, Any]], records: Sequence[Record], model: TrainedModel | None
 ) -> Contamination:
-    """Return what the model of a table had seen of its images, or that this was not checked; others do not count.
+    """Return how many images of a table its model was trained on, or ``NOT_CHECKED``; images outside it do not count.
 
     Args:
         matched: name of an image -> its row.

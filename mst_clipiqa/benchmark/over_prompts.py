@@ -22,7 +22,7 @@ def interval_over_prompts(
     mos: ArrayLike,
     groups: Sequence[str],
     measure: str = "srcc",
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
 ) -> Interval:
     """Return the mean of a measure over the models of several splits, with an interval over resampled prompts.
 
@@ -31,18 +31,18 @@ def interval_over_prompts(
         mos: float (n,).
         groups: the prompt group of each image (n,).
         measure: "srcc", "plcc", "krcc" or "rmse".
-        how: level, resamples and seed.
+        resampling: level, resamples and seed.
 
     Raises:
         UsageError: the measure is unknown.
         DataError: the lengths differ, or a value is not finite.
     """
     index = group_index(groups, len(groups))
-    return interval_of(measure, *resampled_mean(predictions, mos, index, measure, how), index, how)
+    return interval_of(measure, *resampled_mean(predictions, mos, index, measure, resampling), index, resampling)
 
 
 def resampled_units(names: Sequence[str], groups: Sequence[str]) -> str:
-    """Return what an interval over these groups is over: "prompts", or "images" if no image has a known prompt.
+    """Return the unit of an interval over groups: "prompts", or "images" if no image has a known prompt.
 
     Args:
         names: what the set calls each image (n,).

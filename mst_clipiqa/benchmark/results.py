@@ -135,7 +135,7 @@ def _unread(images: int) -> str:
 
 
 def _how(unit: str) -> str:
-    """Return what the figures of the table are, given what their intervals are over."""
+    """Return the sentence that explains the figures of the table, by the unit of their intervals."""
     if unit == "splits":
         return "Means over splits; the 95 % interval is corrected for their overlap."
     return (

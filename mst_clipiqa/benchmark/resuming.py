@@ -70,7 +70,7 @@ def _run(saved: dict[str, Any]) -> BenchmarkRun:
 
 
 def _identity(bench: Bench) -> dict[str, str]:
-    """Return what identifies a benchmark, so that none resumes from another one's runs: what -> hash."""
+    """Return the hash of each thing that identifies a benchmark, so that none resumes from another one's runs."""
     plan, other = bench.plan, bench.other
     splits = [plan.split(number) for number in range(plan.splits)]
     found = {

@@ -149,7 +149,7 @@ def _check_name(row: LabelRow) -> None:
 def _rating(
     row: LabelRow, targets: dict[str, tuple[str, ...]], part: str | None, below: str, split: str | None
 ) -> Rating:
-    """Return what a row says; of several scores it may lack some, but not all."""
+    """Return the ratings of a row; of several scores it may lack some, but not all."""
     name = (row.get(INFO.file_column) or "").replace("\\", "/")
     said = (row.get((part,)) or "").casefold() if part else ""
     has = {target: columns for target, columns in targets.items() if row.get(columns)}

@@ -182,7 +182,7 @@ def leakage(train: Iterable[Record], test: Iterable[Record]) -> float | None:
 
 
 def _prompt_keys(record: Record) -> list[Hashable]:
-    """Return what two images of one prompt share: the group, or the text (two ids may have the same text)."""
+    """Return the keys by which images of one prompt are found: its group and its text (two ids may have one text)."""
     keys = [("group", record.group)]
     return [*keys, ("text", same_text(record.prompt))] if record.prompt else [*keys]
 

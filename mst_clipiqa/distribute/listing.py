@@ -57,7 +57,7 @@ class Listed(NamedTuple):
     notes: Callable[[], Sequence[str]]
 
 
-def listed(given: str, how: Listing) -> Listed:
+def listed(given: str, listing: Listing) -> Listed:
     """Return the images of an INPUT.
 
     Raises:
@@ -66,31 +66,31 @@ def listed(given: str, how: Listing) -> Listed:
     """
     path = Path(given)
     if "://" in given or path.suffix.lower() == ".tar" or (has_magic(given) and not path.exists()):
-        if how.prompts_from or how.each_frame:
-            flag = "--prompts-from" if how.prompts_from else "--frames all"
+        if listing.prompts_from or listing.each_frame:
+            flag = "--prompts-from" if listing.prompts_from else "--frames all"
             raise UsageError(f"{flag} needs a folder, an image or a list, got {shown(given)}: omit it.")
-        return _with_prompts(items_in(given, recursive=how.recursive), how)
-    if how.each_frame and path.suffix.lower() == ".parquet" and path.is_file() and is_stored(path):
+        return _with_prompts(items_in(given, recursive=listing.recursive), listing)
+    if listing.each_frame and path.suffix.lower() == ".parquet" and path.is_file() and is_stored(path):
         raise UsageError(f"--frames all needs images in files, got Parquet that holds them: {shown(given)}. Omit it.")
     items = expand(
         [given],
-        recursive=how.recursive,
-        prompt=how.prompt,
-        prompts=how.prompts,
-        prompts_from=how.prompts_from,
-        columns=how.columns,
+        recursive=listing.recursive,
+        prompt=listing.prompt,
+        prompts=listing.prompts,
+        prompts_from=listing.prompts_from,
+        columns=listing.columns,
     )
-    found = map(anywhere, each_frame(items) if how.each_frame else items)
+    found = map(anywhere, each_frame(items) if listing.each_frame else items)
     return Listed(found, items.columns, lambda: items.notes)
 
 
-def _with_prompts(found: Iterable[Item], how: Listing) -> Listed:
+def _with_prompts(found: Iterable[Item], listing: Listing) -> Listed:
     """Return images with the one prompt, or with theirs in a file of prompts, if either is given."""
-    if how.prompt is not None and how.prompts is not None:
+    if listing.prompt is not None and listing.prompts is not None:
         raise UsageError("Expected one of --prompt and --prompts, got both: leave one out.")
-    given = PromptFile(how.prompts, by_number=True, columns=how.columns) if how.prompts is not None else None
-    items = (_with_prompt(item, how.prompt, given) for item in found)
-    return Listed(items, given.columns if given else [], given.notes if given else list)
+    file = None if listing.prompts is None else PromptFile(listing.prompts, by_number=True, columns=listing.columns)
+    items = (_with_prompt(item, listing.prompt, file) for item in found)
+    return Listed(items, file.columns if file else [], file.notes if file else list)
 
 
 def _with_prompt(item: Item, prompt: str | None, given: PromptFile | None) -> Item:

@@ -120,7 +120,7 @@ def connected(ray: Any, address: str, pool: Pool) -> Iterator[None]:
 
 
 def lacking(ray: Any, pool: Pool) -> str:
-    """Return what no machine of the cluster has for an actor now, such as "2 GPUs", so that Ray waits; or nothing."""
+    """Return the share of an actor, such as "2 GPUs", that Ray waits for as no machine has it now; else nothing."""
     ((kind, count),) = pool.share.items()
     name = kind.removeprefix("num_")[:-1].upper()
     has_room = any(node["Alive"] and node["Resources"].get(name, 0) >= count for node in ray.nodes())

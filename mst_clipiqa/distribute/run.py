@@ -135,9 +135,9 @@ def run(
 def _settled(job: ClusterJob, scorer: Scorer, others: Sequence[str]) -> tuple[ClusterJob, list[str]]:
     """Return the job with what determines its rows, and those of the list's columns ``others`` that its rows keep."""
     work, each_frame = job.work, job.listing.each_frame
-    how = work.options
-    asked = {"device": how.device, "precision": how.precision, "gpus per actor": str(job.gpus)}
-    asked |= {"--color": how.color, "--frames": "all" if each_frame else how.frame}
+    options = work.options
+    asked = {"device": options.device, "precision": options.precision, "gpus per actor": str(job.gpus)}
+    asked |= {"--color": options.color, "--frames": "all" if each_frame else options.frame}
     own = columns(scorer, intervals=work.intervals) | ({"frame": int} if each_frame else {})
     if work.controls is not None:
         controls = work.controls.elsewhere(others)

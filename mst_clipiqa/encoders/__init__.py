@@ -24,9 +24,10 @@ def load_encoders(
             fewer patches per view); "COARSE,FINE,TEXT" with a text encoder of its own; or a folder of small encoders
             like mini's.
         device: "auto", "cpu", "cuda", "mps".
-        precision: of the image towers: "auto", "fp32", "bf16", "fp16", or "int8" on a CPU (mini and CLIP's kind only).
-        merge: tokens to merge in each block of the image encoder with more of them (CLIP's kind only); the other merges
-            as large a share. 0 merges none and changes no bit.
+        precision: of the image towers: "auto", "fp32", "bf16", "fp16", or "int8" on a CPU (mini and CLIP-like encoders
+            only).
+        merge: tokens to merge in each block of the image encoder with more of them (CLIP-like encoders only); the other
+            merges as large a share. 0 merges none and changes no bit.
 
     Raises:
         ModelError: the name is unknown, or its files cannot be loaded.
@@ -36,7 +37,7 @@ def load_encoders(
     if merge:
         merge_tokens = getattr(pair, "merge_tokens", None)
         if merge_tokens is None:
-            raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {source}: leave it out.")
+            raise UsageError(f"Expected CLIP-like encoders for --merge, got {source}: leave it out.")
         merge_tokens(merge)
     return pair
 

@@ -105,7 +105,7 @@ def start(pair: EncoderPair, kind: Literal["lora", "norm"], rank: int = 4, seed:
 
 
 def _norms(both: nn.ModuleDict) -> dict[str, Tensor]:
-    """Return what the towers normalise with: layer norms, or the mean and scale of ``mini``'s pooled numbers."""
+    """Return the weights of the towers' norms: layer norms, or the mean and scale of ``mini``'s pooled numbers."""
     found: dict[str, Tensor] = {}
     for name, module in both.named_modules():
         if isinstance(module, nn.LayerNorm):

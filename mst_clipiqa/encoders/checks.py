@@ -87,7 +87,7 @@ def expecting(what: str, advice: str = "fetch it again") -> Iterator[None]:
 
 
 def read_json(data: bytes, path: Path) -> Any:
-    """Return what a JSON file of a model folder holds; ModelError names ``path`` if it is damaged."""
+    """Return the content of a JSON file of a model folder; ModelError names ``path`` if it is damaged."""
     with expecting(f"JSON in {path}", "restore it, or start a new folder"):
         return json.loads(data)
 

@@ -1,4 +1,4 @@
-"""Two image encoders and a text encoder of the CLIP kind as one frozen pair.
+"""Two image encoders and a text encoder in the style of CLIP as one frozen pair.
 
 The towers are loaded by ``load.py``; ``families.py`` lists what they may be. In the paper both are CLIP models, and the
 text encoder is the coarse (patch-32) model's. Source: section 3.1; CLIP (arXiv 2103.00020).
@@ -16,11 +16,10 @@ from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.described import described
 from mst_clipiqa.encoders.files import EncoderFiles, find, sha256
 from mst_clipiqa.encoders.fused_block import can_fuse
-from mst_clipiqa.encoders.int8_weights import named, sum_bits
+from mst_clipiqa.encoders.int8_weights import SumBits, sum_bits
 from mst_clipiqa.encoders.load import TextSide, load_image_side, load_text_side
-from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.encoders.pair import Chunking
-from mst_clipiqa.encoders.precision import DTYPES, FUSED, INT8, resolve_precision
+from mst_clipiqa.encoders.precision import DTYPES, INT8, Precision, resolve_precision
 from mst_clipiqa.encoders.text_source import check_space, load_separate_text
 from mst_clipiqa.encoders.threads import ENCODERS
 from mst_clipiqa.encoders.views import grid_of, read_view
@@ -48,7 +47,7 @@ class CLIPPair:
         self.text = text
         self.source = source
         self.sha256 = sha256
-        self.precision = "fp32"
+        self._precision = Precision("fp32")
         self.view = mstfe.view
         self.dim = text.dim
         self.dim_fine = dim_fine or text.dim
@@ -59,39 +58,46 @@ class CLIPPair:
         self.encode_templates = text.encode_templates
 
     def to(self, device: torch.device | str, precision: str = "fp32") -> CLIPPair:
-        """Move all encoders to a device, the image encoders in a precision of ``DTYPES``, int8 or auto; returns itself.
+        """Move all encoders to a device, the image encoders in a precision; returns itself.
 
-        On a CPU that is not faster in bf16, auto is float32, in fused blocks if that is faster. A precision may end in
-        "-mergeR", as ``merge_tokens`` leaves it; merging itself stays as it is. The name of int8 ends in
-        "-pairs" if weights are rounded for sums in 16 bits.
+        Args:
+            device: where to.
+            precision: fp32, bf16, fp16, int8, auto, or the ``precision`` of a pair. On a CPU that is not faster in
+                bf16, auto is float32, in fused blocks if that is faster. How many tokens are merged stays as it is.
 
         Raises:
-            UsageError: int8, and the device is not a CPU that has it, or an encoder is not of CLIP's kind.
+            UsageError: int8, and the device is not a CPU that has it, or an encoder is not CLIP-like.
         """
-        asked, merging, count = precision.partition(MERGE)
-        where = torch.device(device)
-        if asked == "auto":
-            asked = resolve_precision("auto", where)
-            asked = FUSED if asked == "fp32" else asked
-        if asked == FUSED and not (where.type == "cpu" and self._can_fuse()):
-            asked = "fp32"
-        bits = sum_bits() if asked.startswith(INT8) and where.type == "cpu" else None
-        if asked == INT8:
+        asked, where = Precision.parse(precision), torch.device(device)
+        bits = sum_bits() if asked.format == INT8 and where.type == "cpu" else None
+        if asked.format == INT8 and not asked.in_pairs:
             if bits is None:
                 raise UsageError("Expected a CPU with AVX2 for precision int8, got none: choose auto.")
-            if not self.is_of_clips_kind:
-                raise UsageError(f"Expected encoders of CLIP's kind for int8, got {self.source}: choose auto.")
-        if bits is not None:
-            asked = named(INT8, bits)
-        elif asked.startswith(INT8):  # as it was on a CPU
-            asked = resolve_precision("auto", where)
-        self.mstfe.to(where).compute_in(DTYPES.get(asked, torch.float32))
+            if not self.is_clip_like:
+                raise UsageError(f"Expected CLIP-like encoders for int8, got {self.source}: choose auto.")
+        self._precision = self._nearest(asked, where, bits)
+        self.mstfe.to(where).compute_in(DTYPES.get(self._precision.format, torch.float32))
         for tower in self._clips:
-            tower.sum_bits, tower.fuses_fp32 = bits, asked == FUSED
+            tower.sum_bits, tower.fuses_fp32 = bits, self._precision.fused
             tower.fuse()
         self.text.to(where)
-        self.precision = asked + merging + count
         return self
+
+    def _nearest(self, asked: Precision, where: torch.device, bits: SumBits | None) -> Precision:
+        """Return the precision nearest to the one asked for that this pair has on a device; ``bits`` are for int8."""
+        if bits is not None:
+            return replace(asked, in_pairs=bits == 16)
+        if asked.format == INT8:  # as it was on a CPU
+            return Precision(resolve_precision("auto", where), merged=asked.merged)
+        if asked.format == "auto":
+            fastest = resolve_precision("auto", where)
+            asked = replace(asked, format=fastest, fused=fastest == "fp32")
+        return replace(asked, fused=asked.fused and where.type == "cpu" and self._can_fuse())
+
+    @property
+    def precision(self) -> str:
+        """What the image encoders compute in: the text of a ``Precision``, part of every cache key."""
+        return str(self._precision)
 
     @property
     def prompts_at_once(self) -> int:
@@ -104,8 +110,8 @@ class CLIPPair:
         return self.mstfe.encoder_coarse, self.mstfe.encoder_fine
 
     @property
-    def is_of_clips_kind(self) -> bool:
-        """Whether both image encoders are of CLIP's kind, which can be exported and compute in int8."""
+    def is_clip_like(self) -> bool:
+        """Whether both image encoders are CLIP-like, which can be exported and compute in int8."""
         return len(self._clips) == len(self.towers)
 
     @property
@@ -115,7 +121,7 @@ class CLIPPair:
     def _can_fuse(self) -> bool:
         """Whether float32 is faster with fused blocks on this CPU."""
         blocks = (tower.clip.vision_model.encoder.layers[-1] for tower in self._clips)
-        return self.is_of_clips_kind and all(can_fuse(block, torch.float32) for block in blocks)
+        return self.is_clip_like and all(can_fuse(block, torch.float32) for block in blocks)
 
     def merge_tokens(self, count: int) -> CLIPPair:
         """Merge tokens in each block of the image encoders (``merging.py``); ``precision`` says so. Returns itself.
@@ -124,16 +130,16 @@ class CLIPPair:
             count: tokens per block of the encoder with more of them; the other merges as large a share of its own.
 
         Raises:
-            UsageError: an encoder is not of CLIP's kind, or would keep too few tokens.
+            UsageError: an encoder is not CLIP-like, or would keep too few tokens.
         """
-        if not self.is_of_clips_kind:
-            raise UsageError(f"Expected encoders of CLIP's kind for --merge, got {self.source}: leave it out.")
+        if not self.is_clip_like:
+            raise UsageError(f"Expected CLIP-like encoders for --merge, got {self.source}: leave it out.")
         most = max(tower.patches for tower in self._clips)
         if not 0 <= count <= most // 2:
             raise UsageError(f"Expected at most half of {most} tokens per block for --merge, got {count}: lower it.")
         for tower in self._clips:
             tower.merge_tokens(round(count * tower.patches / most))
-        self.precision = self.precision.partition(MERGE)[0] + (f"{MERGE}{count}" if count else "")
+        self._precision = replace(self._precision, merged=count)
         return self
 
     @property
@@ -148,11 +154,11 @@ class CLIPPair:
         In plain fp32 on a CPU each chunk has one image, so nothing has to be filled up. Integers are not rounded,
         and fused blocks in fp32 round an image alike in any chunk.
         """
-        if self.precision.startswith(FUSED):
+        if self._precision.fused:
             return Chunking(CHUNK_FUSED, False, None)
-        if self.precision.startswith(INT8):
+        if self._precision.format == INT8:
             return Chunking(CHUNK_INT8, False, None)
-        if self.precision.startswith("fp32") and self.device.type == "cpu":
+        if self._precision.format == "fp32" and self.device.type == "cpu":
             return Chunking(1, True, None)
         return Chunking(CHUNK_CUDA if self.device.type == "cuda" else CHUNK, True, ENCODERS)
 

@@ -109,7 +109,7 @@ class VisionTower(nn.Module):
         return self.computed(pixels)
 
     def computed(self, pixels: Pixels) -> Embeddings:
-        """Return what ``forward`` does, never from a recording."""
+        """Return the same embeddings as ``forward``, never from a recording."""
         vision = self.clip.vision_model
         x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
         sizes = None

@@ -40,11 +40,6 @@ def sum_bits() -> SumBits | None:
         return None
 
 
-def named(precision: str, bits: SumBits) -> str:
-    """Return the name of a precision in 8 bits that also tells how weights are rounded, for caches and resumed runs."""
-    return precision if bits == 32 else f"{precision}-pairs"
-
-
 def _is_exact(weight: int) -> bool:
     """Return whether a convolution and a product of matrices, of the largest levels and this weight, are exact."""
     x = torch.full((1, _INPUTS, 8, 8), TOP, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)

@@ -16,8 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-MERGE = "-merge"
-"""Before the number of merged tokens in the name of a precision, which is part of every cache key."""
 Sizes = Float[Tensor, "batch tokens 1"]
 """How many patches each token stands for."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.encoders.precision import without_tf32
-from mst_clipiqa.encoders.threads import side_by_side
+from mst_clipiqa.encoders.threads import map_in_parallel
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec
 from mst_clipiqa.model.shapes import (
@@ -167,19 +167,19 @@ def encode_batches(pair: EncoderPair, *streams: tuple[Stream, Tensor]) -> list[E
 
     All chunks share one pool, because threads that share a chunk wait for each other at every product.
     """
-    how = pair.chunking
-    chunks = [_chunks(views, how) for _, views in streams]
-    tasks = [(stream, chunk) for (stream, _), some in zip(streams, chunks, strict=True) for chunk in some]
-    most = min(how.threads, len(tasks) // len(streams)) if how.threads else torch.get_num_threads()
+    chunking = pair.chunking
+    chunks = [_chunks(views, chunking) for _, views in streams]
+    tasks = [(stream, chunk) for (stream, _), own in zip(streams, chunks, strict=True) for chunk in own]
+    most = min(chunking.threads, len(tasks) // len(streams)) if chunking.threads else torch.get_num_threads()
     exact = pair.device.type == "cuda" and pair.precision.startswith("fp32")
     with without_tf32() if exact else nullcontext():
-        found = iter(side_by_side(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
-    rows = [torch.cat([next(found) for _ in some]) for some in chunks]
+        features = iter(map_in_parallel(pair.device, lambda task: pair.encode_chunk(*task), tasks, most))
+    rows = [torch.cat([next(features) for _ in own]) for own in chunks]
     return [f[: len(views)] for f, (_, views) in zip(rows, streams, strict=True)]
 
 
-def _chunks(views: ViewBatch | CropBatch, how: Chunking) -> list[Tensor]:
-    each = math.ceil(len(views) / (how.threads or torch.get_num_threads()))
-    *whole, last = torch.split(views, how.size if how.fixed else min(how.size, each))
-    missing = how.size - len(last) if how.fixed else 0
+def _chunks(views: ViewBatch | CropBatch, chunking: Chunking) -> list[Tensor]:
+    each = math.ceil(len(views) / (chunking.threads or torch.get_num_threads()))
+    *whole, last = torch.split(views, chunking.size if chunking.fixed else min(chunking.size, each))
+    missing = chunking.size - len(last) if chunking.fixed else 0
     return [*whole, torch.cat([last, last[:1].expand(missing, *last.shape[1:])]) if missing else last]

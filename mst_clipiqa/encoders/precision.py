@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -17,15 +18,61 @@ from mst_clipiqa.errors import UsageError, nearest
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"
 """The precision of image encoders that multiply 8-bit integers on a CPU."""
-FUSED = "fp32-fused"
-"""float32 with weights in the order of oneDNN's products: what auto takes for CLIP's kind on CPUs that gain from it."""
 ARITHMETIC_VERSION = "7"
 """Part of every cache key: raise it when any precision, or what is said of a prompt, comes out differently."""
 
+_MERGE = "merge"
 _LEAST_GAIN = 1.2  # by which bf16 must be faster, as it changes features a little
 _PRODUCT = 256, 768  # rows and width
 _TIMINGS = 8
 _clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # Windows counts it in steps of 16 ms
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What image encoders compute in; its text, such as "int8-pairs-merge8", is part of every cache key.
+
+    Attributes:
+        format: of the numbers: fp32, bf16, fp16 or int8; auto where one is still to be chosen.
+        fused: fp32 with weights in the order of oneDNN's products.
+        ranges: int8 with ranges read from a file: the digest of the file, hexadecimal.
+        in_pairs: int8 with weights rounded for CPUs that add two neighbouring products in 16 bits.
+        merged: tokens merged per block; 0 for none.
+
+    Example:
+        >>> Precision.parse("bf16-merge8")
+        Precision(format='bf16', fused=False, ranges='', in_pairs=False, merged=8)
+        >>> str(Precision("int8", ranges="d089f389", in_pairs=True))
+        'int8-d089f389-pairs'
+    """
+
+    format: str
+    fused: bool = False
+    ranges: str = ""
+    in_pairs: bool = False
+    merged: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Precision:
+        """Return the precision of a text, whatever its format."""
+        number_format, *details = text.split("-")
+        fused, in_pairs, merged, ranges = False, False, 0, ""
+        for detail in details:
+            if detail == "fused":
+                fused = True
+            elif detail == "pairs":
+                in_pairs = True
+            elif detail.startswith(_MERGE) and detail.removeprefix(_MERGE).isdecimal():
+                merged = int(detail.removeprefix(_MERGE))
+            else:
+                ranges = detail
+        return cls(number_format, fused, ranges, in_pairs, merged)
+
+    def __str__(self) -> str:
+        """Return the text from which ``parse`` makes it again."""
+        details = ("fused" if self.fused else "", self.ranges, "pairs" if self.in_pairs else "")
+        merged = f"{_MERGE}{self.merged}" if self.merged else ""
+        return "-".join(filter(None, (self.format, *details, merged)))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ MAX_CHARS = 20_000
 
 
 def cleaned(prompt: str) -> str:
-    r"""Return what a tokenizer gets of a prompt: lone surrogates become "?", NUL a space, the rest is cut off.
+    r"""Return a prompt as the tokenizer gets it: lone surrogates become "?", NUL a space, the rest is cut off.
 
     Example:
         >>> cleaned("a\0cat \ud800")

@@ -28,7 +28,7 @@ _FREE = 2**30  # bytes of freed memory at the end of the heap
 _LARGEST = 2**25  # bytes of a block that is kept when it is freed: more than glibc allows is refused
 
 _Task = TypeVar("_Task")
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 _Kind = Literal["chunks", "rows"]
 
 _pools: dict[tuple[_Kind, int, int], ThreadPoolExecutor] = {}  # kept, as what a thread sets up costs time
@@ -41,15 +41,15 @@ def batches_at_once(device: torch.device) -> int:
     return 2 if device.type == "cpu" and torch.get_num_threads() > 1 else 1
 
 
-def compute_with(threads: int) -> None:
+def set_torch_threads(threads: int) -> None:
     """Let torch compute with this many threads in the calling thread, whatever other threads set for themselves."""
     torch.get_num_threads()  # on its first use in a thread, torch takes the number that any thread set last
     torch.set_num_threads(threads)
 
 
-def side_by_side(
-    device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task], most: int, kind: _Kind = "chunks"
-) -> list[_Found]:
+def map_in_parallel(
+    device: torch.device, work: Callable[[_Task], _Result], tasks: Sequence[_Task], most: int, kind: _Kind = "chunks"
+) -> list[_Result]:
     """Return the result of each task, in order; on a CPU up to ``most`` tasks run at once and share its cores.
 
     Tasks of all callers wait in one line. A GPU is fed by one thread.
@@ -57,25 +57,32 @@ def side_by_side(
 
     @torch.inference_mode()  # which is each thread's own
     @own_settings(device)
-    def one(task: _Task) -> _Found:
+    def run(task: _Task) -> _Result:
         return work(task)
 
     total = torch.get_num_threads()
     threads = min(total, most) if device.type == "cpu" else 1
     if threads == 1:
-        return [one(task) for task in tasks]
+        return [run(task) for task in tasks]
     try:
-        return list(_pool(kind, threads, total // threads).map(one, tasks))
+        return list(_pool(kind, threads, total // threads).map(run, tasks))
     finally:
         torch.set_num_threads(total)  # what a thread sets for itself is also the start value of later threads
 
 
-def on_one_core(device: torch.device, work: Callable[[_Task], _Found], tasks: Sequence[_Task]) -> list[_Found]:
+def map_on_single_cores(
+    device: torch.device, work: Callable[[_Task], _Result], tasks: Sequence[_Task]
+) -> list[_Result]:
     """Return the result of each task, in order, each computed on one core: how many there are changes no bit of it.
 
     They do not wait for chunks: whoever asks for them has the next batch to begin.
     """
-    return side_by_side(device, work, tasks, torch.get_num_threads(), "rows")
+    return map_in_parallel(device, work, tasks, torch.get_num_threads(), "rows")
+
+
+def call_on_single_core(device: torch.device, work: Callable[[], _Result]) -> _Result:
+    """Return the result of ``work``, computed on one core as by ``map_on_single_cores``."""
+    return map_on_single_cores(device, lambda _: work(), [None])[0]
 
 
 def _pool(kind: _Kind, threads: int, each: int) -> ThreadPoolExecutor:
@@ -83,12 +90,12 @@ def _pool(kind: _Kind, threads: int, each: int) -> ThreadPoolExecutor:
     key = kind, threads, each
     with _making:
         if key not in _pools:
-            _pools[key] = ThreadPoolExecutor(threads, f"mst-clipiqa-{kind}", partial(compute_with, each))
+            _pools[key] = ThreadPoolExecutor(threads, f"mst-clipiqa-{kind}", partial(set_torch_threads, each))
         return _pools[key]
 
 
-def apart_after_fork(work: Callable[[], _Found]) -> _Found:
-    """Return what ``work`` returns; a forked process calls it in a new thread.
+def run_in_new_thread_after_fork(work: Callable[[], _Result]) -> _Result:
+    """Return the result of ``work``; a forked process calls it in a new thread.
 
     There the old thread would wait forever for the threads with which it shared products before the fork.
     """

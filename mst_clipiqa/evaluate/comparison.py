@@ -53,7 +53,7 @@ def paired_difference(
     groups: Sequence[Hashable] | None,
     measure: str = "srcc",
     *,
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
 ) -> Difference:
     """Compare two predictors on the same images.
 
@@ -63,13 +63,13 @@ def paired_difference(
         mos: float (n,).
         groups: the prompt group of each image (n,), or None if unknown.
         measure: "srcc", "plcc", "krcc" or "rmse" (lower is better).
-        how: level, resamples and seed; both predictors see the same resamples.
+        resampling: level, resamples and seed; both predictors see the same resamples.
 
     Raises:
         UsageError: the measure is unknown.
         DataError: the lengths differ, or a value is not finite.
     """
-    return difference_over_prompts([predictions_a], [predictions_b], mos, groups, measure, how=how)
+    return difference_over_prompts([predictions_a], [predictions_b], mos, groups, measure, resampling=resampling)
 
 
 def difference_over_prompts(
@@ -79,7 +79,7 @@ def difference_over_prompts(
     groups: Sequence[Hashable] | None,
     measure: str = "srcc",
     *,
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
 ) -> Difference:
     """Compare the mean of a measure over the models of A with that over those of B, on the same resampled prompts.
 
@@ -88,14 +88,14 @@ def difference_over_prompts(
         mos, groups, measure, how: as for ``paired_difference``, which says what is raised.
     """
     index = group_index(groups, np.size(mos))
-    (value_a, drawn_a), (value_b, drawn_b) = (resampled_mean(side, mos, index, measure, how) for side in (a, b))
+    (value_a, drawn_a), (value_b, drawn_b) = (resampled_mean(side, mos, index, measure, resampling) for side in (a, b))
     low, high = possible(measure)
-    found = interval(value_b - value_a, drawn_b - drawn_a, index, how, (low - high, high - low))
-    return difference_of(measure, (value_a, value_b), (found.low, found.high), how.level, found.undefined)
+    found = interval(value_b - value_a, drawn_b - drawn_a, index, resampling, (low - high, high - low))
+    return difference_of(measure, (value_a, value_b), (found.low, found.high), resampling.level, found.undefined)
 
 
 def resampled_mean(
-    predictions: Sequence[ArrayLike], mos: ArrayLike, index: NDArray[np.int64], measure: str, how: Resampling
+    predictions: Sequence[ArrayLike], mos: ArrayLike, index: NDArray[np.int64], measure: str, resampling: Resampling
 ) -> tuple[float, Floats]:
     """Return the mean of a measure over several models of the same images: on all images, and in each resample (r,).
 
@@ -107,7 +107,7 @@ def resampled_mean(
     over = measure_over(measure)
     sides = [paired(side, mos) for side in predictions]
     value = float(np.mean([getattr(measures, measure)(x, y) for x, y in sides]))
-    drawn = [np.mean([over(x, y, counts) for x, y in sides], axis=0) for counts in draw_counts(index, how)]
+    drawn = [np.mean([over(x, y, counts) for x, y in sides], axis=0) for counts in draw_counts(index, resampling)]
     return value, np.concatenate(drawn)
 
 

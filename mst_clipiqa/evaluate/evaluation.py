@@ -78,7 +78,7 @@ def evaluate(
     mos: ArrayLike,
     groups: Sequence[Hashable] | None = None,
     extras: Extras = NO_EXTRAS,
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
 ) -> Evaluation:
     """Measure predictions against mean opinion scores.
 
@@ -88,7 +88,7 @@ def evaluate(
         groups: the prompt group of each image (n,), or None if unknown; the intervals are then too narrow if
             images share prompts.
         extras: tables, intervals of the predictions, threshold for pairs.
-        how: level, resamples and seed of the intervals.
+        resampling: level, resamples and seed of the intervals.
 
     Raises:
         DataError: the lengths differ, there are no images, or a value is not finite.
@@ -100,14 +100,14 @@ def evaluate(
     x, y = paired(predictions, mos)
     if not x.size:
         raise DataError("Expected predictions to evaluate, got none.")
-    intervals = {measure: bootstrap(x, y, groups, measure, how) for measure in MEASURES}
+    intervals = {measure: bootstrap(x, y, groups, measure, resampling) for measure in MEASURES}
     band = extras.band
     return Evaluation(
         agreement=agreement(x, y),
         intervals=intervals,
         groups=intervals["srcc"].groups,
         tables={name: table(x, y, labels) for name, labels in extras.tables.items()},
-        pairs=None if groups is None else pair_accuracy(x, y, groups, extras.pair_threshold, how),
+        pairs=None if groups is None else pair_accuracy(x, y, groups, extras.pair_threshold, resampling),
         coverage=None if band is None else interval_coverage(y, band[0], band[1]),
     )
 

@@ -54,24 +54,26 @@ from mst_clipiqa.evaluate.resampling import (
 _ROUND = 10**6  # ends of the interval of a share are rounded outwards to multiples of one in so many
 
 
-def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT) -> Interval:
+def mean_interval(
+    values: ArrayLike, groups: Sequence[Hashable] | None = None, resampling: Resampling = DEFAULT
+) -> Interval:
     """Return the mean of some values with its interval over resampled groups.
 
     Args:
         values: float (n,), n at least 1.
         groups: the group (prompt) of each value; None: each value is its own group.
-        how: level, resamples and seed.
+        resampling: level, resamples and seed.
     """
     x = np.asarray(values, np.float64)
     index = group_index(groups, len(x))
     value = float(x.mean())
     if group_count(index) < 2:  # as for each prompt of a report: there is no interval, so nothing is drawn
-        return interval(value, np.empty(0), index, how)
-    found = interval(value, _resampled(x, index, how), index, how)
-    return _at_least(found, student(group_count(index) - 1, how) * math.sqrt(_variance(x, index)))
+        return interval(value, np.empty(0), index, resampling)
+    found = interval(value, _resampled(x, index, resampling), index, resampling)
+    return _at_least(found, student(group_count(index) - 1, resampling) * math.sqrt(_variance(x, index)))
 
 
-def unpaired_difference(old: ArrayLike, new: ArrayLike, how: Resampling = DEFAULT) -> Interval:
+def unpaired_difference(old: ArrayLike, new: ArrayLike, resampling: Resampling = DEFAULT) -> Interval:
     """Return mean(new) - mean(old) with its interval; both sides are resampled independently.
 
     The degrees of freedom are Welch's, but at most those of sides whose values are spread alike: if the two or three
@@ -79,46 +81,49 @@ def unpaired_difference(old: ArrayLike, new: ArrayLike, how: Resampling = DEFAUL
 
     Args:
         old, new: float (n,) and (m,), at least one value each, such as the mean of each prompt.
-        how: level, resamples and seed.
+        resampling: level, resamples and seed.
 
     Returns:
         The difference; ``groups`` is the smaller number of values, and with fewer than two there is no interval.
     """
     sides = []
-    for seed, values in ((2 * how.seed, old), (2 * how.seed + 1, new)):
+    for seed, values in ((2 * resampling.seed, old), (2 * resampling.seed + 1, new)):
         x = np.asarray(values, np.float64)
         index = group_index(None, len(x))
-        means = x.mean() + full_spread(index) * (_resampled(x, index, replace(how, seed=seed)) - x.mean())
+        means = x.mean() + full_spread(index) * (_resampled(x, index, replace(resampling, seed=seed)) - x.mean())
         sides.append((float(x.mean()), means, index, _variance(x, index)))
     (was, before, first, spread), (now, after, second, other) = sides
     counts = group_count(first), group_count(second)
     free = min(_welch((spread, other), counts), _welch((1 / counts[0], 1 / counts[1]), counts))
-    end = student(free, how) if spread + other > 0 else normal(how)
-    gaps = (after - now) - (before - was)
-    found = percentiles(now - was, now - was + end / normal(how) * gaps, min(first, second, key=np.max), how)
+    end = student(free, resampling) if spread + other > 0 else normal(resampling)
+    deviations = (after - now) - (before - was)
+    difference, fewest = now - was, min(first, second, key=np.max)
+    found = percentiles(difference, difference + end / normal(resampling) * deviations, fewest, resampling)
     return _at_least(found, end * math.sqrt(spread + other))
 
 
-def share_interval(has: ArrayLike, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT) -> Interval:
+def share_interval(
+    has: ArrayLike, groups: Sequence[Hashable] | None = None, resampling: Resampling = DEFAULT
+) -> Interval:
     """Return the share of images that have something, 0..1, with its interval over groups.
 
     Args:
         has: bool (n,), n at least 1.
         groups: the group (prompt) of each image; None: each image is its own group.
-        how: the level; nothing is resampled.
+        resampling: the level; nothing is resampled.
     """
     x = np.asarray(has, bool)
     index, value = group_index(groups, len(x)), float(x.mean())
     if group_count(index) < 2:
-        return _too_few(value, index, how)
-    size = max(_independent(x, index, how), 1 / _ROUND)
-    low, high = binomial_ends(value * size, size - value * size, how)
+        return _too_few(value, index, resampling)
+    size = max(_independent(x, index, resampling), 1 / _ROUND)
+    low, high = binomial_ends(value * size, size - value * size, resampling)
     low, high = math.floor(low * _ROUND) / _ROUND, math.ceil(high * _ROUND) / _ROUND
-    return Interval(value, low, high, how.level, 0, group_count(index))
+    return Interval(value, low, high, resampling.level, 0, group_count(index))
 
 
 def quantile_interval(
-    values: ArrayLike, q: float, groups: Sequence[Hashable] | None = None, how: Resampling = DEFAULT
+    values: ArrayLike, q: float, groups: Sequence[Hashable] | None = None, resampling: Resampling = DEFAULT
 ) -> Interval:
     """Return a quantile of some values with its interval over groups; all three are among the values.
 
@@ -128,20 +133,20 @@ def quantile_interval(
         values: float (n,), n at least 1.
         q: the share of values, 0..1, that are at most the quantile.
         groups: the group (prompt) of each value; None: each value is its own group.
-        how: the level; nothing is resampled.
+        resampling: the level; nothing is resampled.
     """
     x = np.asarray(values, np.float64)
     ordered, index = np.sort(x), group_index(groups, len(x))
     value = _at(ordered, q)
     if group_count(index) < 2:
-        return _too_few(value, index, how)
-    size, tail = math.floor(_independent(x <= value, index, how)), (1 - how.level) / 2
+        return _too_few(value, index, resampling)
+    size, tail = math.floor(_independent(x <= value, index, resampling)), (1 - resampling.level) / 2
     below, above = (float(end) for end in scipy.stats.binom.ppf([tail, 1 - tail], size, q))
     above += 1
     if size < 1 or below < 1 or above > size:
-        return _too_few(value, index, how)
+        return _too_few(value, index, resampling)
     low = ordered[max(math.floor(len(x) * below / size), 1) - 1]
-    return Interval(value, float(low), _at(ordered, above / size), how.level, 0, group_count(index))
+    return Interval(value, float(low), _at(ordered, above / size), resampling.level, 0, group_count(index))
 
 
 def _welch(variances: tuple[float, float], counts: tuple[int, int]) -> float:
@@ -150,9 +155,9 @@ def _welch(variances: tuple[float, float], counts: tuple[int, int]) -> float:
     return sum(variances) ** 2 / each if each > 0 else math.inf
 
 
-def _resampled(x: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
+def _resampled(x: Floats, index: NDArray[np.int64], resampling: Resampling) -> Floats:
     """Return the mean of each resample, float (resamples,)."""
-    return np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, how)])
+    return np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, resampling)])
 
 
 def _at_least(found: Interval, half: float) -> Interval:
@@ -169,14 +174,14 @@ def _variance(x: NDArray[Any], index: NDArray[np.int64]) -> float:
     return float(off @ (off / (1 - weight))) if len(weight) > 1 else 0.0
 
 
-def _independent(has: NDArray[np.bool_], index: NDArray[np.int64], how: Resampling) -> float:
+def _independent(has: NDArray[np.bool_], index: NDArray[np.int64], resampling: Resampling) -> float:
     """Return how many independent images would be as certain about a share: n_eff."""
     share, images = float(has.mean()), len(has)
     weight = np.bincount(index) / images
     groups, variance = float(1 / (weight @ weight)), _variance(has, index)
     if share in (0.0, 1.0) or variance == 0:
         return groups
-    certain = (student(images - 1, how) / student(groups - 1, how)) ** 2
+    certain = (student(images - 1, resampling) / student(groups - 1, resampling)) ** 2
     return min(images, share * (1 - share) / variance * certain)
 
 
@@ -186,5 +191,5 @@ def _at(ordered: Floats, q: float) -> float:
     return float(ordered[min(max(place, 1), len(ordered)) - 1])
 
 
-def _too_few(value: float, index: NDArray[np.int64], how: Resampling) -> Interval:
-    return Interval.without_ends(value, how.level, 0, group_count(index), "too few for an interval")
+def _too_few(value: float, index: NDArray[np.int64], resampling: Resampling) -> Interval:
+    return Interval.without_ends(value, resampling.level, 0, group_count(index), "too few for an interval")

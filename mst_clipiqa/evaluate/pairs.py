@@ -49,7 +49,7 @@ def pair_accuracy(
     mos: ArrayLike,
     groups: Sequence[Hashable],
     threshold: float = 0.0,
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
 ) -> PairAccuracy:
     """Return how often the better of two images of the same prompt is predicted to be better.
 
@@ -58,7 +58,7 @@ def pair_accuracy(
         mos: float (n,).
         groups: the prompt group of each image (n,).
         threshold: ratings must differ by more than this, in their units.
-        how: level, resamples and seed of the interval.
+        resampling: level, resamples and seed of the interval.
 
     Raises:
         DataError: the lengths differ, or a value is not finite.
@@ -79,11 +79,11 @@ def pair_accuracy(
         hits += np.bincount(index[first], weights=hit, minlength=count)
         pairs += np.bincount(index[first], minlength=count)
     why = f"no two images of one prompt differ by more than {threshold:g} in rating"
-    return _accuracy(hits, pairs, threshold, how, why)
+    return _accuracy(hits, pairs, threshold, resampling, why)
 
 
 def preference_accuracy(
-    differences: ArrayLike, preferred: ArrayLike, groups: Sequence[Hashable], how: Resampling = DEFAULT
+    differences: ArrayLike, preferred: ArrayLike, groups: Sequence[Hashable], resampling: Resampling = DEFAULT
 ) -> PairAccuracy:
     """Return how often the image that people prefer has the higher score.
 
@@ -91,7 +91,7 @@ def preference_accuracy(
         differences: score of A minus score of B, float (pairs,).
         preferred: 1 if people prefer A, 0 for B, 0.5 for a tie, which is left out; float (pairs,).
         groups: the prompt group of each pair (pairs,).
-        how: level, resamples and seed of the interval.
+        resampling: level, resamples and seed of the interval.
 
     Raises:
         DataError: the lengths differ, or a value is not finite.
@@ -107,20 +107,20 @@ def preference_accuracy(
     hit = (np.sign(x[told]) * np.sign(y[told] - 0.5) + 1) / 2
     hits = np.bincount(index[told], weights=hit, minlength=count).astype(np.float64)
     pairs = np.bincount(index[told], minlength=count).astype(np.float64)
-    return _accuracy(hits, pairs, 0.0, how, "people had no preference in any pair")
+    return _accuracy(hits, pairs, 0.0, resampling, "people had no preference in any pair")
 
 
-def _accuracy(hits: Floats, pairs: Floats, threshold: float, how: Resampling, why: str) -> PairAccuracy:
+def _accuracy(hits: Floats, pairs: Floats, threshold: float, resampling: Resampling, why: str) -> PairAccuracy:
     """Pool the groups that have pairs, and resample them; ``why`` says what it means if none has."""
     hits, pairs = hits[pairs > 0], pairs[pairs > 0]
     if not pairs.size:
         nan = float("nan")
         return PairAccuracy(nan, nan, nan, 0, 0, threshold, why)
     index = np.arange(len(pairs))
-    values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, how)])
+    values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, resampling)])
     value = float(hits.sum() / pairs.sum())
-    found = interval(value, values, index, how, (0.0, 1.0))
+    found = interval(value, values, index, resampling, (0.0, 1.0))
     low, high = found.low, found.high
     if found.undefined is None and np.ptp(values) < ROUNDING:  # no resample differs, which says nothing of new prompts
-        low, high = binomial_ends(value * len(pairs), (1 - value) * len(pairs), how)
+        low, high = binomial_ends(value * len(pairs), (1 - value) * len(pairs), resampling)
     return PairAccuracy(found.value, low, high, int(pairs.sum()), len(pairs), threshold, found.undefined)

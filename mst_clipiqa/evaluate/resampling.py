@@ -92,7 +92,7 @@ def bootstrap(
     mos: ArrayLike,
     groups: Sequence[Hashable] | None,
     measure: str = "srcc",
-    how: Resampling = DEFAULT,
+    resampling: Resampling = DEFAULT,
 ) -> Interval:
     """Return a measure with its percentile interval over resampled prompt groups.
 
@@ -101,7 +101,7 @@ def bootstrap(
         mos: float (n,).
         groups: the prompt group of each image (n,); None if unknown: each image is then its own group.
         measure: "srcc", "plcc", "krcc" or "rmse".
-        how: level, resamples and seed.
+        resampling: level, resamples and seed.
 
     Raises:
         UsageError: the measure is unknown.
@@ -114,9 +114,9 @@ def bootstrap(
     if measure == "krcc" and len(x) > MOST_FOR_KRCC:
         why = f"KRCC is resampled for up to {MOST_FOR_KRCC:,} images, got {len(x):,}"
     if why is not None:
-        return Interval.without_ends(value, how.level, how.resamples, group_count(index), why)
-    values = np.concatenate([over(x, y, counts) for counts in draw_counts(index, how)])
-    return interval_of(measure, value, values, index, how)
+        return Interval.without_ends(value, resampling.level, resampling.resamples, group_count(index), why)
+    values = np.concatenate([over(x, y, counts) for counts in draw_counts(index, resampling)])
+    return interval_of(measure, value, values, index, resampling)
 
 
 def possible(measure: str) -> tuple[float, float]:
@@ -124,19 +124,19 @@ def possible(measure: str) -> tuple[float, float]:
     return (0.0, math.inf) if measure == "rmse" else (-1.0, 1.0)
 
 
-def student(free: float, how: Resampling) -> float:
+def student(free: float, resampling: Resampling) -> float:
     """Return the upper end of Student's distribution at the level, in its own deviations."""
-    return float(scipy.special.stdtrit(free, (1 + how.level) / 2)) if free > 0 else normal(how)
+    return float(scipy.special.stdtrit(free, (1 + resampling.level) / 2)) if free > 0 else normal(resampling)
 
 
-def normal(how: Resampling) -> float:
+def normal(resampling: Resampling) -> float:
     """Return the upper end of the normal distribution at the level, in deviations."""
-    return float(scipy.special.ndtri((1 + how.level) / 2))
+    return float(scipy.special.ndtri((1 + resampling.level) / 2))
 
 
-def binomial_ends(hits: float, misses: float, how: Resampling) -> tuple[float, float]:
+def binomial_ends(hits: float, misses: float, resampling: Resampling) -> tuple[float, float]:
     """Return the exact interval of a share of independent trials; the counts of hits and misses may be fractions."""
-    tail = (1 - how.level) / 2
+    tail = (1 - resampling.level) / 2
     low = float(scipy.special.betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
     high = float(scipy.special.betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
     return low, high
@@ -147,9 +147,9 @@ def full_spread(index: NDArray[np.int64]) -> float:
     return math.sqrt(group_count(index) / max(group_count(index) - 1, 1))
 
 
-def widened(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Floats:
+def widened(value: float, values: Floats, index: NDArray[np.int64], resampling: Resampling) -> Floats:
     """Return resampled values as far from the value as the number of groups asks for; see the module."""
-    factor = full_spread(index) * student(group_count(index) - 1, how) / normal(how)
+    factor = full_spread(index) * student(group_count(index) - 1, resampling) / normal(resampling)
     return np.asarray(value + factor * (values - value))
 
 
@@ -157,7 +157,7 @@ def interval(
     value: float,
     values: Floats,
     index: NDArray[np.int64],
-    how: Resampling,
+    resampling: Resampling,
     ends: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Return the interval of resampled values, widened for few groups, or the reason why there is none.
@@ -166,14 +166,16 @@ def interval(
         value: the measure on all images.
         values: in each resample.
         index: the group of each image.
-        how: level, resamples and seed.
+        resampling: level, resamples and seed.
         ends: the lowest and the highest possible value, where the interval is cut off.
     """
-    found = percentiles(value, widened(value, values, index, how), index, how)
+    found = percentiles(value, widened(value, values, index, resampling), index, resampling)
     return replace(found, low=max(found.low, ends[0]), high=min(found.high, ends[1])) if not found.undefined else found
 
 
-def interval_of(measure: str, value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
+def interval_of(
+    measure: str, value: float, values: Floats, index: NDArray[np.int64], resampling: Resampling
+) -> Interval:
     """Return the interval of a measure of agreement; see the module for that of RMSE.
 
     Args:
@@ -181,13 +183,13 @@ def interval_of(measure: str, value: float, values: Floats, index: NDArray[np.in
         value, values, index, how: as for ``interval``.
     """
     if measure != "rmse" or not (values > 0).all():  # a resample without any error has no logarithm
-        return interval(value, values, index, how, possible(measure))
-    found = interval(math.log(value), 2 * math.log(value) - np.log(values), index, how)
+        return interval(value, values, index, resampling, possible(measure))
+    found = interval(math.log(value), 2 * math.log(value) - np.log(values), index, resampling)
     low, high = (math.exp(min(end, _LARGEST_LOG)) for end in (found.low, found.high))
     return replace(found, value=value, low=low, high=high)
 
 
-def percentiles(value: float, values: Floats, index: NDArray[np.int64], how: Resampling) -> Interval:
+def percentiles(value: float, values: Floats, index: NDArray[np.int64], resampling: Resampling) -> Interval:
     """Return the percentile interval of values, or the reason why there is none; arguments as for ``interval``."""
     count = group_count(index)
     defined = values[np.isfinite(values)]
@@ -197,9 +199,9 @@ def percentiles(value: float, values: Floats, index: NDArray[np.int64], how: Res
     elif len(defined) < (1 - MOST_UNDEFINED) * len(values):
         why = f"the measure is undefined in {len(values) - len(defined)} of {len(values)} resamples"
     if why is not None:
-        return Interval.without_ends(value, how.level, how.resamples, count, why)
-    low, high = np.quantile(defined, [(1 - how.level) / 2, (1 + how.level) / 2])
-    return Interval(value, float(low), float(high), how.level, how.resamples, count)
+        return Interval.without_ends(value, resampling.level, resampling.resamples, count, why)
+    low, high = np.quantile(defined, [(1 - resampling.level) / 2, (1 + resampling.level) / 2])
+    return Interval(value, float(low), float(high), resampling.level, resampling.resamples, count)
 
 
 def group_index(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
@@ -221,13 +223,13 @@ def group_count(index: NDArray[np.int64]) -> int:
     return int(index.max()) + 1 if index.size else 0
 
 
-def draw_counts(index: NDArray[np.int64], how: Resampling) -> Iterator[Floats]:
+def draw_counts(index: NDArray[np.int64], resampling: Resampling) -> Iterator[Floats]:
     """Yield counts, float (some resamples, n): how often each image was drawn in each resample."""
-    generator = np.random.default_rng(how.seed)
+    generator = np.random.default_rng(resampling.seed)
     groups = group_count(index)
     step = max(1, COUNTS_AT_ONCE // max(len(index), 1))
-    for start in range(0, how.resamples if groups else 0, step):
-        rows = min(step, how.resamples - start)
+    for start in range(0, resampling.resamples if groups else 0, step):
+        rows = min(step, resampling.resamples - start)
         drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
         by_group = np.asfortranarray(counts, dtype=np.float64)

@@ -76,7 +76,7 @@ class Cache:
             ) from error
 
     def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:
-        """Return what opens the same cache in another process."""
+        """Return how to open the same cache in another process."""
         return Cache, (self.path.parent.absolute(),)
 
     def __enter__(self) -> Cache:
@@ -111,7 +111,7 @@ class Cache:
         return CacheSpace(self, name)
 
     def info(self) -> list[Space]:
-        """Return what the cache holds, one ``Space`` for each pair."""
+        """Return one ``Space`` for each pair of which the cache holds features."""
         query = """SELECT space, description,
             (SELECT count(*) FROM images p WHERE p.space = s.space),
             (SELECT count(*) FROM prompts p WHERE p.space = s.space) FROM spaces s ORDER BY description"""

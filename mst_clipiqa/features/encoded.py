@@ -1,4 +1,4 @@
-"""What the encoders say of an image and of a prompt."""
+"""An image and a prompt after the encoders: features and token states."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.encoders.precision import own_settings
-from mst_clipiqa.encoders.threads import batches_at_once, compute_with
+from mst_clipiqa.encoders.threads import batches_at_once, set_torch_threads
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache import Cache, image_key
@@ -96,20 +96,20 @@ class FullEncoding:
         self.encoders = encoders
 
     def views(self, image: Image.Image) -> Views:
-        """Return what ``encode`` may need of an RGB image."""
+        """Return the views of an RGB image that ``encode`` may need."""
         return views(image, self.encoders.view)
 
     def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
         """Return the features of a batch of at least one image."""
         f_c, f_f = encode_viewed(self.encoders, viewed)
-        return [Encoded(f_c[i], f_f[i], one.width, one.height, one.note) for i, one in enumerate(viewed)]
+        return [Encoded(f_c[i], f_f[i], image.width, image.height, image.note) for i, image in enumerate(viewed)]
 
     def key(self, granularity: str | None) -> str:
         """Return the part of a cache key that features of a granularity have."""
         return ""
 
     def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
-        """Return what ``encode`` would, from the cache: ``get`` finds an image's features by a part of their key."""
+        """Return an image's features from the cache, or None; ``get`` finds them by a part of their key."""
         return get("")
 
     def summary(self) -> str:
@@ -186,24 +186,25 @@ class ImageEncoder:
         batches, cores = in_batches(opened, self.batch_size), torch.get_num_threads()
 
         def encoded(batch: list[tuple[_Item, Opened]]) -> list[tuple[_Item, Encoded | Failed | AlreadyScored]]:
-            compute_with(cores)
-            found = self.encode_opened([one for _, one in batch])
-            return [(item, one) for (item, _), one in zip(batch, found, strict=True)]
+            set_torch_threads(cores)
+            features = self.encode_opened([image for _, image in batch])
+            return [(item, image) for (item, _), image in zip(batch, features, strict=True)]
 
         if at_once == 1:
             yield from map(encoded, batches)
         else:
-            yield from (found for _, found in in_order(batches, encoded, workers=at_once, ahead=at_once))
+            yield from (done for _, done in in_order(batches, encoded, workers=at_once, ahead=at_once))
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
         """Return features of images; ImageError for the first one that cannot be read."""
-        found: list[Encoded] = []
+        features: list[Encoded] = []
         for batch in self.batches(images, self.open):
-            for _, one in batch:
-                if not isinstance(one, Encoded):
-                    raise ImageError(one.reason if isinstance(one, Failed) else "Expected an image, got its score.")
-                found.append(one)
-        return found
+            for _, encoded in batch:
+                if not isinstance(encoded, Encoded):
+                    reason = encoded.reason if isinstance(encoded, Failed) else "Expected an image, got its score."
+                    raise ImageError(reason)
+                features.append(encoded)
+        return features
 
     def open(self, image: Any, prompts: ImagePrompts = None, *, max_pixels: int | None = None) -> Opened:
         """Return an image's features from the cache, or its views; safe to call from many threads at once.
@@ -231,16 +232,15 @@ class ImageEncoder:
         return Viewed(seen.coarse, seen.fine, opened.width, opened.height, key, prompts, opened.caution)
 
     def encode_opened(self, opened: Sequence[Opened]) -> list[Encoded | Failed | AlreadyScored]:
-        """Return what ``open`` gave, with views turned into features; at most a batch of them."""
-        viewed = [one for one in opened if isinstance(one, Viewed)]
+        """Return the features of images that ``open`` returned, at most a batch; those without views as they are."""
+        viewed = [image for image in opened if isinstance(image, Viewed)]
         with own_settings(self.encoders.device):
             encoded = self.policy.encode(viewed) if viewed else []
         if self.cache is not None and viewed:
-            pairs = [(one.key, new) for one, new in zip(viewed, encoded, strict=True)]
-            kept = [(key + self.policy.key(new.granularity), new) for key, new in pairs if key and not new.note]
-            self.cache.put(kept)
-        new = iter(encoded)
-        return [next(new) if isinstance(one, Viewed) else one for one in opened]
+            keyed = [(image.key, features) for image, features in zip(viewed, encoded, strict=True)]
+            self.cache.put([(key + self.policy.key(f.granularity), f) for key, f in keyed if key and not f.note])
+        features_in_turn = iter(encoded)
+        return [next(features_in_turn) if isinstance(image, Viewed) else image for image in opened]
 
 
 def needed_side(view: ViewSpec) -> int:
@@ -261,15 +261,15 @@ def _suffix(opening: OpenOptions) -> str:
 
 def encode_viewed(pair: EncoderPair, viewed: Sequence[Viewed]) -> tuple[CoarseEmbeddings, FineEmbeddings]:
     """Return f_c and f_f of images with all their views, float32 (images, D) and (images, D_f), on the CPU."""
-    coarse = stacked([one.coarse for one in viewed], pair.device)
-    crops = [one.fine for one in viewed if one.fine is not None]
+    coarse = stacked([image.coarse for image in viewed], pair.device)
+    crops = [image.fine for image in viewed if image.fine is not None]
     f_c, f_f = encode_views(pair, coarse, stacked(crops, pair.device) if crops else None)
     return f_c.cpu(), f_f.cpu()
 
 
 def stacked(pixels: Sequence[Tensor], device: torch.device) -> Tensor:
     """Return views of one size as one tensor on a device, channels last in memory as each of them is."""
-    together = torch.stack([one.movedim(-3, -1) for one in pixels]).movedim(-1, -3)
+    together = torch.stack([view.movedim(-3, -1) for view in pixels]).movedim(-1, -3)
     if device.type == "cuda":  # from pinned memory the copy runs beside the computation
         return together.pin_memory().to(device, non_blocking=True)
     return together.to(device)

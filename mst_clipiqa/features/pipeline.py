@@ -38,7 +38,7 @@ class _Source(Iterator[_A]):
             raise StopIteration from error
 
     def check(self) -> None:
-        """Raise what reading the items raised, if it did."""
+        """Raise the error with which reading the items ended, if there was one."""
         if self._failure is not None:
             raise self._failure
 

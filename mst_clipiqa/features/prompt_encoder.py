@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.pair import EncoderPair, PromptTokens
-from mst_clipiqa.encoders.threads import on_one_core
+from mst_clipiqa.encoders.threads import map_on_single_cores
 from mst_clipiqa.features.cache import CacheSpace
 from mst_clipiqa.features.encoded import EncodedPrompt
 
@@ -70,8 +70,12 @@ class PromptEncoder:
             found |= computed
         if not self.embeddings:
             return found
-        embeddings = on_one_core(self.encoders.device, lambda p: self.encoders.encode_templates([p])[0].cpu(), prompts)
+        embeddings = map_on_single_cores(self.encoders.device, self._embedding, prompts)
         return {p: dataclasses.replace(found[p], embedding=e) for p, e in zip(prompts, embeddings, strict=True)}
+
+    def _embedding(self, prompt: str) -> Tensor:
+        """Return ``EncodedPrompt.embedding``, on the CPU."""
+        return self.encoders.encode_templates([prompt])[0].cpu()
 
     def _compute(self, prompts: list[str]) -> dict[str, EncodedPrompt]:
         """Return the prompts encoded, in groups so small that no prompt changes another's states."""
@@ -79,7 +83,7 @@ class PromptEncoder:
         size = min(most, -(-len(prompts) // cores))
         groups = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         found: dict[str, EncodedPrompt] = {}
-        encoded = on_one_core(self.encoders.device, self.encoders.encode_prompts, groups)
+        encoded = map_on_single_cores(self.encoders.device, self.encoders.encode_prompts, groups)
         for group, tokens in zip(groups, encoded, strict=True):
             found |= zip(group, _each(tokens), strict=True)
         return found

@@ -83,27 +83,27 @@ def open_image(source: Source, options: OpenOptions | None = None, **changes: An
         >>> open_image(Image.new("L", (3, 2))).image.mode
         'RGB'
     """
-    how = dataclasses.replace(options or OpenOptions(), **changes)
+    options = dataclasses.replace(options or OpenOptions(), **changes)
     number = None
     if isinstance(source, Frame):
         number, source = source.number, source.source
     if isinstance(source, Image.Image):
-        return _from_image(source, how)
+        return _from_image(source, options)
     if isinstance(source, memoryview):
         source = source.tobytes()  # its bytes may lie apart
     if isinstance(source, bytes | bytearray):
-        check_length(len(source), how.max_bytes)
-        return _decode(io.BytesIO(source), how, number)
+        check_length(len(source), options.max_bytes)
+        return _decode(io.BytesIO(source), options, number)
     if isinstance(source, str | os.PathLike | StoredImage):
-        with open_file(source, how.max_bytes) as file:
-            return _decode(file, how, number)
+        with open_file(source, options.max_bytes) as file:
+            return _decode(file, options, number)
     # A caller with an array or a tensor has imported its package; for others it is not imported.
     if (numpy := sys.modules.get("numpy")) and isinstance(source, numpy.ndarray):
-        return _from_image(from_array(source), how)
+        return _from_image(from_array(source), options)
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
-        return _from_image(from_tensor(source), how)
+        return _from_image(from_tensor(source), options)
     if callable(getattr(source, "read", None)):
-        return _decode(io.BytesIO(_read(source, how.max_bytes)), how, number)
+        return _decode(io.BytesIO(_read(source, options.max_bytes)), options, number)
     raise ImageError(
         "Expected a path, bytes, an open file, a PIL image, a uint8 array or a float tensor, got "
         f"{type(source).__name__}: convert it to one of these."
@@ -142,24 +142,24 @@ def _read(file: Any, max_bytes: int) -> bytes:
     return data
 
 
-def _from_image(image: Image.Image, how: OpenOptions) -> OpenedImage:
+def _from_image(image: Image.Image, options: OpenOptions) -> OpenedImage:
     """Return a copy of a PIL image, which stays as it was, except that it is loaded."""
-    check_size(image.size, how.max_pixels)
+    check_size(image.size, options.max_pixels)
     with _translated("PIL"), quiet():
         if isinstance(image, ImageFile.ImageFile) and image.fp is None and image.tile:
             raise ValueError("closed before it was read")
         image.load()
-        rgb, cautions = _in_rgb(image, how)
+        rgb, cautions = _in_rgb(image, options)
         turned = upright(rgb, orientation(image))
         return OpenedImage(turned, *turned.size, "; ".join(cautions))
 
 
-def _decode(file: BinaryIO, how: OpenOptions, number: int | None) -> OpenedImage:
+def _decode(file: BinaryIO, options: OpenOptions, number: int | None) -> OpenedImage:
     """Return the image of an open file; if the parser stumbles over metadata, of the file without it."""
     with _translated("file"):
         kind = kind_of(file.read(HEAD))
     try:
-        return _parsed(kind, file, how, number)
+        return _parsed(kind, file, options, number)
     except ImageError as error:
         if error.__cause__ is None or isinstance(error.__cause__, MemoryError):  # it was not the parser
             raise
@@ -169,34 +169,36 @@ def _decode(file: BinaryIO, how: OpenOptions, number: int | None) -> OpenedImage
         if mended is None:
             raise
         data, lost = mended
-        opened = _parsed(kind, io.BytesIO(data), how, number)
+        opened = _parsed(kind, io.BytesIO(data), options, number)
         cautions = [*(_LOST[name] for name in dict.fromkeys(lost)), opened.caution]
         return dataclasses.replace(opened, caution="; ".join(filter(None, cautions)))
 
 
-def _parsed(kind: str, file: BinaryIO, how: OpenOptions, number: int | None) -> OpenedImage:
+def _parsed(kind: str, file: BinaryIO, options: OpenOptions, number: int | None) -> OpenedImage:
     """Return the image of an open file, after checking its header."""
     with _translated(kind), quiet():
-        cicp = _cicp(file) if kind == "PNG" and how.color == "srgb" else b""
+        cicp = _cicp(file) if kind == "PNG" and options.color == "srgb" else b""
         parser = parser_of(kind)
         in_gif = gif_frames(file) if kind == "GIF" else 0
         file.seek(0)
         if kind == "JPEG XL":
-            check_size(jxl_size(file), how.max_pixels)
+            check_size(jxl_size(file), options.max_pixels)
         image = parser(file)
-        check_size(image.size, how.max_pixels)
+        check_size(image.size, options.max_pixels)
         cautions = []
         if kind == "TIFF":
             cautions = seek_full_page(image)
-            check_size(image.size, how.max_pixels)
+            check_size(image.size, options.max_pixels)
             _check_covered(image)
-        cautions += _go_to_frame(image, in_gif or count_frames(kind, image), how.frame if number is None else number)
+        cautions += _go_to_frame(
+            image, in_gif or count_frames(kind, image), options.frame if number is None else number
+        )
         full = image.size
-        if how.reduce_to is not None:
-            image.draft(None, (how.reduce_to, how.reduce_to))
+        if options.reduce_to is not None:
+            image.draft(None, (options.reduce_to, options.reduce_to))
         is_whole = image.size == full
         image.load()
-        rgb, more = _in_rgb(image, how, cicp)
+        rgb, more = _in_rgb(image, options, cicp)
         turn = orientation(image)
         turned = upright(rgb, turn)
         # Pillow turns a TIFF upright as it loads, so its size is known only now.
@@ -222,9 +224,9 @@ def _go_to_frame(image: ImageFile.ImageFile, frames: int, frame: int | str) -> l
     return [f"frame {number + 1:,} of {of}"] if frames > 1 else []
 
 
-def _in_rgb(image: Image.Image, how: OpenOptions, cicp: bytes = b"") -> tuple[Image.Image, list[str]]:
+def _in_rgb(image: Image.Image, options: OpenOptions, cicp: bytes = b"") -> tuple[Image.Image, list[str]]:
     """Return a loaded image in RGB, and what is to be said of it."""
-    convert = conversion(image, cicp) if how.color == "srgb" else None
+    convert = conversion(image, cicp) if options.color == "srgb" else None
     rgb = to_rgb(image, convert if convert and convert.transform else None)
     cautions = [convert.caution] if convert and convert.caution else []
     if min(rgb.size) < _TINY:

@@ -100,6 +100,6 @@ def check_length(length: int, max_bytes: int) -> None:
 
 
 def unreadable(error: OSError | TypeError | ValueError) -> ImageError:
-    """Return what the system says about a file as an ImageError."""
+    """Return an ImageError with the reason that the system gives for a file."""
     why = (isinstance(error, OSError) and error.strerror) or str(error)
     return ImageError(f"Expected an image, but the file cannot be read ({why}): check its name, permissions and disk.")

@@ -121,7 +121,7 @@ def parser_of(kind: str) -> type[ImageFile.ImageFile]:
 
 
 def _looks_like(head: bytes) -> tuple[str, str]:
-    """Return what the first bytes of a file look like, and what to do about it."""
+    """Return the kind of file that the first bytes suggest, and how to make an image of it."""
     if head[4:8] == b"ftyp":
         return _RAW if head[8:11] == b"crx" else ("a video", _SAVE_FRAME)
     if head.startswith(b"RIFF"):

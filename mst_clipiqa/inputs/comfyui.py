@@ -35,7 +35,7 @@ _NODE_SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 def from_graph(graph: object) -> dict[str, Any]:
-    """Return what a graph says by the names "prompt", "negative_prompt", "seed", ...; empty if it is no such graph."""
+    """Return a graph's "prompt", "negative_prompt", "seed", ... by name; empty if it is no such graph."""
     nodes = _nodes(graph)
     sampler = _sampler(nodes)
     if sampler is None:

@@ -113,7 +113,7 @@ def _holds_image(path: str) -> bool:
 
 
 def _identity(path: str) -> tuple[int, int | str]:
-    """Return what no other folder has; some disks on Windows number none of theirs."""
+    """Return an identity that no other folder has; some disks on Windows number none of theirs."""
     info = Path(path).stat()
     return info.st_dev, info.st_ino or str(Path(path).resolve())
 

@@ -56,7 +56,7 @@ def read_generation(source: File) -> Generation | None:
 
 
 def generation_if_any(source: File | None) -> Generation | None:
-    """Return what ``read_generation`` does; None if there is no file or it cannot be read: scoring it says why."""
+    """Return the result of ``read_generation``; None without a file or if it is unreadable, which its score says."""
     try:
         return None if source is None else read_generation(source)
     except ImageError:
@@ -64,7 +64,7 @@ def generation_if_any(source: File | None) -> Generation | None:
 
 
 def generation_of_text(text: str) -> Generation | None:
-    """Return what a text beside an image says: AUTOMATIC1111's lines, JSON with a prompt, or None for other text."""
+    """Return the settings in a text beside an image, AUTOMATIC1111's lines or JSON with a prompt; else None."""
     if isinstance(value := json_of(text), dict):
         return _of_json(value)
     return from_lines(text, need_settings=True)
@@ -97,13 +97,13 @@ def _graphs(texts: Mapping[str, str]) -> Iterator[str]:
 
 
 def _of_graph(graph: object) -> Generation | None:
-    """Return what a ComfyUI graph says, or None."""
+    """Return the settings in a ComfyUI graph, or None."""
     found = from_graph(graph)
     return from_fields(found, "ComfyUI") if found else None
 
 
 def _of_json(value: dict[Any, Any], texts: Mapping[str, str] | None = None) -> Generation | None:
-    """Return what a JSON object says, whichever generator wrote it."""
+    """Return the settings in a JSON object, whichever generator wrote it."""
     if isinstance(swarm := value.get("sui_image_params"), dict):
         return from_fields(swarm, "SwarmUI")
     if isinstance(value.get("prompt"), dict):
@@ -155,7 +155,7 @@ def _split_negative(found: Generation) -> Generation:
 
 
 def from_lines(text: str, *, need_settings: bool) -> Generation | None:
-    """Return what AUTOMATIC1111's text says: the prompt, "Negative prompt: ...", then a line of settings.
+    """Return the settings in AUTOMATIC1111's text: the prompt, "Negative prompt: ...", then a line of settings.
 
     Args:
         text: any number of lines; some extensions add lines after the settings.

@@ -56,7 +56,7 @@ class Generation:
 
 
 def from_fields(fields: Mapping[Any, Any], software: str) -> Generation:
-    """Return what fields say, by whichever of their usual names; values that make no sense are left out."""
+    """Return the settings in fields, by any of their usual names; values that make no sense are left out."""
     plain = {plain_name(name): value for name, value in reversed(list(fields.items())) if isinstance(name, str)}
     found = {
         name: next((plain[alias] for alias in aliases if plain.get(alias) is not None), None)

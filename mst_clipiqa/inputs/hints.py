@@ -37,7 +37,7 @@ def unread_prompts(folder: str, paths: Sequence[str], others: Sequence[str]) -> 
 
 
 def elsewhere(entry: Entry, folders: Sequence[str], named: str | None) -> str:
-    """Return what is wrong if the file of a list is not where the list says but in one of the folders; else nothing.
+    """Return a hint if the file of a list is not where the list says but in one of the folders; else nothing.
 
     Args:
         entry: of the list.

@@ -116,7 +116,7 @@ class MSTClipIQAMetric(nn.Module):
         return bool(self.as_loss or needed)
 
     def _exact(self, images: Iterable[Any], prompts: list[str | None]) -> Tensor:
-        """Return what the scorer says, float32 (N, 1)."""
+        """Return the scorer's scores, float32 (N, 1)."""
         values = []
         requests = (ScoreRequest[None](image, prompt) for image, prompt in zip(images, prompts, strict=True))
         for request, score in self.scorer.stream(requests):

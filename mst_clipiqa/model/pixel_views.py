@@ -18,7 +18,6 @@ Source: Pillow's ``Resample.c`` and ``Reduce.c``, from their documentation and b
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -36,18 +35,18 @@ _CUBIC = -0.5  # the slope of Pillow's cubic at 1
 
 def coarse_pixels(images: Float[Tensor, "batch 3 height width"], spec: ViewSpec) -> Float[Tensor, "batch 3 S S"]:
     """Return the coarse stream's view of images in [0, 1], before normalisation."""
-    return _pixels(coarse_image(cast(Image.Image, _PixelImage(images)), spec))
+    return coarse_image(_PixelImage(images), spec).pixels
 
 
 def fine_pixels(
     images: Float[Tensor, "batch 3 height width"], spec: ViewSpec
 ) -> Float[Tensor, "batch crops 3 C C"] | None:
-    """Return what the fine stream sees of images in [0, 1], before normalisation; None if that is the coarse view."""
+    """Return the fine stream's views of images in [0, 1], before normalisation; None if it sees the coarse view."""
     if spec.fine == "same":
         return None
     if spec.own:
         return coarse_pixels(images, spec.own).unsqueeze(1)
-    return torch.stack([_pixels(crop) for crop in native_crops(cast(Image.Image, _PixelImage(images)), spec)], dim=1)
+    return torch.stack([crop.pixels for crop in native_crops(_PixelImage(images), spec)], dim=1)
 
 
 def normalised_pixels(pixels: Float[Tensor, "*batch 3 S S"], spec: ViewSpec) -> Float[Tensor, "*batch 3 S S"]:
@@ -156,7 +155,3 @@ class _PixelImage:
         """Return the part from (left, top) to (right, bottom)."""
         left, top, right, bottom = box
         return _PixelImage(self.pixels[..., top:bottom, left:right])
-
-
-def _pixels(image: object) -> Tensor:
-    return cast(_PixelImage, image).pixels

@@ -11,7 +11,7 @@ Views stay uint8 until the encoder normalises them: a quarter of the bytes to mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -84,6 +84,37 @@ class ViewSpec:
         return self.own if stream == "fine" and self.own else self
 
 
+class Resizable(Protocol):
+    """What the geometry of views needs of an image: a Pillow image has it, and so has a batch in ``pixel_views.py``."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+
+    def resize(
+        self,
+        size: tuple[int, int],
+        resample: Image.Resampling,
+        box: tuple[float, float, float, float] | None = None,
+        reducing_gap: float | None = None,
+    ) -> Self:
+        """Return it, or the part of it in a box, resized to (width, height), as Pillow does."""
+
+    def crop(self, box: tuple[int, int, int, int]) -> Self:
+        """Return the part from (left, top) to (right, bottom)."""
+
+
+_Image = TypeVar("_Image", bound=Resizable)
+
+
 @dataclass(frozen=True)
 class Views:
     """What the encoders see of one image.
@@ -108,16 +139,16 @@ def coarse_view(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "3 size siz
     return _to_tensor(np.array(coarse_image(image, spec)))
 
 
-def coarse_image(image: Image.Image, spec: ViewSpec) -> Image.Image:
+def coarse_image(image: _Image, spec: ViewSpec) -> _Image:
     """Return the coarse stream's view as an image."""
-    how = _FILTERS[spec.resample]
+    resample = _FILTERS[spec.resample]
     if spec.squash:
-        return image.resize((spec.size, spec.size), how, reducing_gap=spec.gap)
-    return centre_view(image, spec.size, spec.gap, shorter=spec.shorter, resample=how)
+        return image.resize((spec.size, spec.size), resample, reducing_gap=spec.gap)
+    return centre_view(image, spec.size, spec.gap, shorter=spec.shorter, resample=resample)
 
 
 def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 side side"] | None:
-    """Return what the fine stream sees, uint8 (crops, 3, side, side); None if that is the coarse view."""
+    """Return the fine stream's views, uint8 (crops, 3, side, side); None if it sees the coarse view."""
     if spec.fine == "same":
         return None
     if spec.own:
@@ -126,13 +157,13 @@ def fine_views(image: Image.Image, spec: ViewSpec) -> UInt8[Tensor, "crops 3 sid
 
 
 def centre_view(
-    image: Image.Image,
+    image: _Image,
     size: int,
     gap: float | None = None,
     *,
     shorter: int | None = None,
     resample: Image.Resampling = Image.Resampling.BICUBIC,
-) -> Image.Image:
+) -> _Image:
     """Return the image with its shorter side resized to ``shorter`` pixels or ``size``, centre-cropped to a square.
 
     With a ``gap`` (Pillow's ``reducing_gap``) most of the shrinking averages blocks, which is several times faster.
@@ -148,7 +179,7 @@ def centre_view(
     return image.resize((size, size), resample, box=box, reducing_gap=gap)
 
 
-def native_crops(image: Image.Image, spec: ViewSpec) -> list[Image.Image]:
+def native_crops(image: _Image, spec: ViewSpec) -> list[_Image]:
     """Return ``spec.crops`` square crops on an even grid over the image, not shrunk.
 
     Neighbouring crops overlap on a small image and leave gaps on a large one, so every image costs the same. An image
@@ -204,7 +235,7 @@ def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     return int(shorter * width / height), shorter
 
 
-def _middle(image: Image.Image, ratio: int) -> Image.Image:
+def _middle(image: _Image, ratio: int) -> _Image:
     width, height = image.size
     w, h = min(width, height * ratio), min(height, width * ratio)
     left, top = (width - w) // 2, (height - h) // 2

@@ -82,7 +82,7 @@ def _number(row: Row, column: str) -> float | None:
 
 
 def _cells(table: ReportTable) -> ReportData:
-    """Return what the page shows of each image beside its scores, name and link."""
+    """Return the columns of the page beside each image's scores, name and link."""
     rows, familiarity = table.rows, table.familiarity
     has_familiarity = any(value is not None for value in familiarity)
     return {

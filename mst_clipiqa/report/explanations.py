@@ -53,11 +53,11 @@ class ExplanationBlocks:
 
 
 def rows_to_explain(
-    data: ReportData, rows: Sequence[Row], found: Sequence[RowImage | None], how: ExplainOptions
+    data: ReportData, rows: Sequence[Row], found: Sequence[RowImage | None], options: ExplainOptions
 ) -> list[int]:
     """Return the indices of the rows to explain: those of this model with an image, each once."""
-    model = how.scorer.model.config.name
-    order = dict.fromkeys(row for strip in data["strips"] for row in strip["rows"][: how.each])
+    model = options.scorer.model.config.name
+    order = dict.fromkeys(row for strip in data["strips"] for row in strip["rows"][: options.each])
     return [row for row in order if found[row] is not None and unmarked(text(rows[row], "model")) == model]
 
 
@@ -65,7 +65,7 @@ def make_explanations(
     rows: Sequence[Row],
     found: Sequence[RowImage | None],
     some: Sequence[int],
-    how: ExplainOptions,
+    options: ExplainOptions,
     *,
     budget: int,
     advance: Callable[[int], None] = lambda count: None,
@@ -76,14 +76,14 @@ def make_explanations(
         rows: all rows of the table.
         found: each row's image, or None.
         some: indices of the rows to explain.
-        how: the model.
+        options: the model.
         budget: characters for all explanations.
         advance: called with the number of rows done.
     """
     why, spent = ExplanationBlocks(), 0
     for row in some:
         try:
-            block = _block(rows[row], found[row], how.scorer)
+            block = _block(rows[row], found[row], options.scorer)
         except ImageError:
             pass  # its thumbnail has the reason
         except PromptError as error:

@@ -69,8 +69,8 @@ def agreement(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
 
 def answers_of(negative: object, reference: object, control: object) -> list[str]:
     """Return the names of the columns that answer these fields of a request; None asks nothing."""
-    asked = zip((negative, reference, control), ANSWERS, strict=True)
-    return [name for one, names in asked if one is not None for name in names]
+    fields = zip((negative, reference, control), ANSWERS, strict=True)
+    return [name for field, names in fields if field is not None for name in names]
 
 
 class ControlAnswers:
@@ -94,11 +94,11 @@ class ControlAnswers:
             )
         if (request.negative is not None or request.reference is not None) and self.encoder.policy.described:
             what = "a negative prompt" if request.negative is not None else "a reference image"
-            found = self.encoder.policy.described.split()[0]  # the calibration follows
-            raise UsageError(f"Expected granularity fine beside {what}, got {found}: drop one.")
+            granularity = self.encoder.policy.described.split()[0]  # the calibration follows
+            raise UsageError(f"Expected granularity fine beside {what}, got {granularity}: drop one.")
 
-    def asked(self, negative: str | None = None, reference: Any = None, control: Any = None) -> dict[str, Any]:
-        """Return what is asked of every image of a call as fields of requests, with each file read once.
+    def open_controls(self, negative: str | None = None, reference: Any = None, control: Any = None) -> dict[str, Any]:
+        """Return the controls of a call as fields of the request for each image, with files read once for them all.
 
         Raises:
             UsageError: this model cannot answer it, or the negative prompt is not text.
@@ -106,24 +106,24 @@ class ControlAnswers:
         """
         if negative is not None and not isinstance(negative, str):
             raise UsageError(f"Expected the negative prompt to be text, got {brief(negative)}.")
-        asked = {"negative": negative, "reference": reference, "control": control}
-        self.check(ScoreRequest(None, **asked))
+        fields = {"negative": negative, "reference": reference, "control": control}
+        self.check(ScoreRequest(None, **fields))
         if reference is not None:
-            asked["reference"] = self.encoder.encode([reference])[0]
+            fields["reference"] = self.encoder.encode([reference])[0]
         if control is not None:
-            asked["control"] = open_image(control, self.encoder.opening).image
-        return asked
+            fields["control"] = open_image(control, self.encoder.opening).image
+        return fields
 
     @torch.inference_mode()
     def complete(self, score: Score, request: ScoreRequest[Any], encoded: object) -> Score:
         """Return a score with the answers to its request; why one is missing is added to ``reason``."""
-        asked = (request.negative, request.reference, request.control)
-        if score.error or not isinstance(encoded, Encoded) or asked == (None, None, None):
+        controls = (request.negative, request.reference, request.control)
+        if score.error or not isinstance(encoded, Encoded) or controls == (None, None, None):
             return score
-        match, note = self._match(request.negative, encoded)
-        coarse, fine, about = self._resemblance(request.reference, encoded)
+        match, match_note = self._match(request.negative, encoded)
+        coarse, fine, reference_note = self._resemblance(request.reference, encoded)
         edges = self._agreement(request)
-        reason = "; ".join(filter(None, (score.reason, note, about, edges.note)))
+        reason = "; ".join(filter(None, (score.reason, match_note, reference_note, edges.note)))
         alike = {"reference_coarse": coarse, "reference_fine": fine}
         answers: dict[str, Any] = {"negative_match": match, **alike, "edge_agreement": edges.value}
         return dataclasses.replace(score, reason=reason, **answers)
@@ -133,8 +133,8 @@ class ControlAnswers:
             return None, ""
         if not isinstance(negative, str):
             return None, NOT_TEXT.format(type(negative).__name__).replace("the prompt", "the negative prompt")
-        found = self.predictor.predict(encoded.f_c[None], encoded.f_f[None], [negative])[0].correspondence
-        return found, "" if found is not None else UNKNOWN_NEGATIVE
+        match = self.predictor.predict(encoded.f_c[None], encoded.f_f[None], [negative])[0].correspondence
+        return match, "" if match is not None else UNKNOWN_NEGATIVE
 
     def _resemblance(self, reference: object, encoded: Encoded) -> tuple[float | None, float | None, str]:
         if reference is None:

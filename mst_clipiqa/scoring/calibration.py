@@ -129,7 +129,7 @@ class Calibration:
         return [names[i] if fits else FINE for i, fits in zip(places.tolist(), familiar.tolist(), strict=True)]
 
     def promise(self, tolerance: float) -> Promise:
-        """Return what was measured at a tolerance, for the images of each part at the price that the others set."""
+        """Return the changes measured at a tolerance: each part's images have the price that the others set."""
         below, bad = self._outcomes(tolerance)
         names = [FINE] * len(self.part)
         for i in range(PARTS):

@@ -59,7 +59,7 @@ def load_calibration(path: Path, model: TrainedModel) -> Calibration:
 
 
 def _origin(raw: bytes, path: Path) -> CalibratedOn:
-    """Return what the header of a file says it comes from; ModelError if it is of another version."""
+    """Return the origin of a calibration from the header of its file; ModelError if it is of another version."""
     length = int.from_bytes(raw[:8], "little")
     about = json.loads(raw[8 : 8 + length])["__metadata__"]
     found = json.loads(about["on"])

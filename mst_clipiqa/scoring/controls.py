@@ -115,7 +115,7 @@ class Controls:
         return f"{zlib.crc32(repr(parts).encode('utf-8', 'replace')):08x}"
 
     def request(self, row: Mapping[str, Cell]) -> dict[str, Any]:
-        """Return what is asked in a row, as fields of a ``ScoreRequest``."""
+        """Return the controls of a row as fields of a ``ScoreRequest``."""
         return {
             "negative": row.get("negative_prompt"),
             "reference": row.get("reference"),

@@ -50,13 +50,15 @@ def trained_folder(model: str | Path, access: HubAccess | None = None) -> Path |
         raise UsageError(f"Expected the name of a model or its folder, got {brief(model)}: give one such as 'mini'.")
     name, _, revision = str(model).partition("@")
     is_hub_id = isinstance(model, str) and not Path(model).is_dir() and HUB_ID.fullmatch(name)
-    how = access or HubAccess()
-    if how.revision and (revision or not is_hub_id):
-        raise UsageError(f"Expected a revision once, and only of a hub id, got {how.revision!r} beside {str(model)!r}.")
+    access = access or HubAccess()
+    if access.revision and (revision or not is_hub_id):
+        raise UsageError(
+            f"Expected a revision once, and only of a hub id, got {access.revision!r} beside {str(model)!r}."
+        )
     if str(model).startswith(ZERO_SHOT):
         return None
     if is_hub_id:
-        folder = snapshot(name, _DOWNLOADED, dataclasses.replace(how, revision=how.revision or revision or None))
+        folder = snapshot(name, _DOWNLOADED, dataclasses.replace(access, revision=access.revision or revision or None))
         if missing := [file for file in _NEEDED if not (folder / file).is_file()]:
             raise ModelError(f"Expected a model of mst-clipiqa at {name}, which lacks {missing[0]}: choose another.")
         return folder
@@ -121,7 +123,7 @@ def pinned_name(folder: Path) -> str | None:
 
 
 def encoder_source(folder: Path, trained: TrainedModel) -> str:
-    """Return what loads a model's encoders: those in its folder, if it brings them, or those that it names.
+    """Return the source of a model's encoders: its folder, if they are in it, or the names that it gives.
 
     Named by relative paths, they may also be beside the folder, as where a model is used from elsewhere or moved.
     """
@@ -199,7 +201,7 @@ def _own_encoders(folder: Path) -> None:
 
 
 def _encoder_files(source: str) -> dict[str, bytes]:
-    """Return what goes into a model folder of small encoders, name -> content; empty for others."""
+    """Return the files of small encoders for a model folder, name -> content; empty for other encoders."""
     brought = _small(source)
     if brought is None:
         return {}
@@ -236,7 +238,7 @@ class HubUpload:
     create_pr: bool | None = None
 
 
-def push_to_hub(model: TrainedModel, source: str, repo: str, how: HubUpload) -> str:
+def push_to_hub(model: TrainedModel, source: str, repo: str, upload: HubUpload) -> str:
     """Upload what ``save_pretrained`` writes; returns the address of the commit.
 
     Raises:
@@ -252,13 +254,13 @@ def push_to_hub(model: TrainedModel, source: str, repo: str, how: HubUpload) -> 
         )
     if constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT):
         raise UsageError(f"Expected a network to upload {repo} to the hub, got none: connect, and push again.")
-    api = HfApi(token=how.token, library_name="mst-clipiqa")
+    api = HfApi(token=upload.token, library_name="mst-clipiqa")
     with TemporaryDirectory() as made:
         save_pretrained(model, source, Path(made))
         try:
-            repo = api.create_repo(repo, private=how.private, exist_ok=True).repo_id
-            message = how.commit_message or f"Upload {model.config.name} with mst-clipiqa"
-            done = api.upload_folder(repo_id=repo, folder_path=made, commit_message=message, create_pr=how.create_pr)
+            repo = api.create_repo(repo, private=upload.private, exist_ok=True).repo_id
+            message = upload.commit_message or f"Upload {model.config.name} with mst-clipiqa"
+            done = api.upload_folder(repo_id=repo, folder_path=made, commit_message=message, create_pr=upload.create_pr)
         except Exception as error:  # the errors of the client's own client differ from version to version
             raise UsageError(
                 f"Expected to upload to {repo}, got {shown(error)}: log in with hf auth login, or pass a token."

@@ -83,7 +83,7 @@ class GranularEncoding(FullEncoding):
         return "" if granularity in (None, FINE) else f"-{granularity}-{self.calibration.digest}"
 
     def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
-        """Return what ``encode`` would, from the cache: f_c of any granularity tells which one is wanted."""
+        """Return an image's features from the cache, or None; f_c of any granularity tells which one is wanted."""
         names = [str(self.asked)] if self.asked.kind != "auto" else [FINE, *self.calibration.estimators]
         known = {name: found for name in names if (found := get(self.key(name))) is not None}
         if not known:
@@ -174,7 +174,7 @@ class GranularEncoding(FullEncoding):
             self._errors += _largest((found - true).abs(), places, len(names)).unbind(0)
 
     def _notes(self, f_c: Tensor, viewed: Sequence[Viewed]) -> list[str]:
-        """Return what makes each image's scores less certain; with auto, an unfamiliar image has fine scores."""
+        """Return the caution about each image's scores; with auto, an unfamiliar image has fine scores."""
         notes = [one.note for one in viewed]
         if self.asked.kind == "auto":
             return notes
@@ -186,7 +186,7 @@ class GranularEncoding(FullEncoding):
 
 
 def fine_pixels(name: str, viewed: Sequence[Viewed], device: torch.device) -> Tensor:
-    """Return what the fine stream sees of images at a granularity above coarse, on a device."""
+    """Return the fine stream's views of images at a granularity above coarse, on a device."""
     pixels = [one.coarse if one.fine is None else one.fine for one in viewed]
     if name != FINE:
         pixels = [crops[kept_crops(name, len(crops))] for crops in pixels]

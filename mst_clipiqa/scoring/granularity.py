@@ -44,7 +44,7 @@ class Granularity:
 
     @classmethod
     def parse(cls, text: str) -> Granularity:
-        """Return what a text asks for.
+        """Return the granularity that a text names.
 
         Raises:
             UsageError: the text is no granularity.

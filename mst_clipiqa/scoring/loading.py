@@ -112,7 +112,7 @@ def options_of(options: ScoreOptions | None, changes: Mapping[str, Any]) -> Scor
 
 
 def load_parts(
-    model: str | Path, folder: Path | None, how: ScoreOptions
+    model: str | Path, folder: Path | None, options: ScoreOptions
 ) -> tuple[TrainedModel, ImageEncoder, Predictor]:
     """Return the parts of a scorer for a model folder, or for zero-shot, which has none.
 
@@ -120,60 +120,60 @@ def load_parts(
         ModelError: the model or its encoders cannot be used.
         UsageError: this machine lacks the device, or an option makes no sense.
     """
-    asked = Granularity.parse(how.granularity)
-    if how.granularity_check and asked.kind == "fine":
+    asked = Granularity.parse(options.granularity)
+    if options.granularity_check and asked.kind == "fine":
         raise UsageError("--granularity-check needs a --granularity below fine: give one, or leave it out.")
-    if how.merge and asked.kind != "fine":
+    if options.merge and asked.kind != "fine":
         raise UsageError("Expected no --merge beside --granularity, which is calibrated without it: drop one.")
     trained = load_folder(folder) if folder else None
     source = encoder_source(folder, trained) if folder and trained else str(model).removeprefix(ZERO_SHOT)
-    encoders = _encoders(with_text_encoder(how.encoders or source, how.text_encoder), how)
+    encoders = _encoders(with_text_encoder(options.encoders or source, options.text_encoder), options)
     if folder and trained and (adapter := trained.config.encoders.adapter):
-        encoders = _adapted(encoders, folder, adapter, how)
+        encoders = _adapted(encoders, folder, adapter, options)
     trained = trained or zero_shot_model(encoders)
-    predictor = Predictor(trained, encoders, how.cache.space(encoders) if how.cache else None)
+    predictor = Predictor(trained, encoders, options.cache.space(encoders) if options.cache else None)
     seen = asked.seen_by(encoders.view)
-    predictor.name = marked(predictor.name, seen, how.merge)
+    predictor.name = marked(predictor.name, seen, options.merge)
     policy = None
     if seen.kind != "fine":  # imported here because most runs do without, and start sooner
         from mst_clipiqa.scoring.calibration_file import load_calibration
         from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
 
         calibration = load_calibration(calibration_path(folder), trained)
-        policy = GranularEncoding(predictor, calibration, asked, how.granularity_check)
+        policy = GranularEncoding(predictor, calibration, asked, options.granularity_check)
     encoder = ImageEncoder(
         encoders,
-        batch_size=how.batch_size,
-        workers=how.workers,
-        cache=how.cache,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        cache=options.cache,
         policy=policy,
-        opening=_opening(how, encoders),
+        opening=_opening(options, encoders),
     )
     return trained, encoder, predictor
 
 
-def _encoders(source: str, how: ScoreOptions) -> EncoderPair:
-    if how.backend == "torch":
-        return load_encoders(source, how.device, how.precision, how.merge)
-    if how.merge:
+def _encoders(source: str, options: ScoreOptions) -> EncoderPair:
+    if options.backend == "torch":
+        return load_encoders(source, options.device, options.precision, options.merge)
+    if options.merge:
         raise UsageError("Expected no --merge beside an exported --backend, whose encoders are fixed: drop it.")
-    if how.device not in ("auto", "cpu") or how.precision != "auto":
+    if options.device not in ("auto", "cpu") or options.precision != "auto":
         raise UsageError(
             "Expected no --device or --precision beside an exported --backend, which has its own: drop it."
         )
     from mst_clipiqa.encoders.onnx_runtime import open_exported
 
-    return open_exported(load_encoders(source, "cpu", "fp32"), Path(how.backend))
+    return open_exported(load_encoders(source, "cpu", "fp32"), Path(options.backend))
 
 
-def _adapted(encoders: EncoderPair, folder: Path, adapter: str, how: ScoreOptions) -> EncoderPair:
+def _adapted(encoders: EncoderPair, folder: Path, adapter: str, options: ScoreOptions) -> EncoderPair:
     from mst_clipiqa.encoders.adapter import merge, read_adapter
 
-    if how.backend != "torch":
+    if options.backend != "torch":
         raise UsageError("Expected the backend torch for a model with adapted encoders, got an export: drop --backend.")
     return merge(encoders, read_adapter(folder, adapter), adapter)
 
 
-def _opening(how: ScoreOptions, encoders: EncoderPair) -> OpenOptions:
-    reduce_to = needed_side(encoders.view) if how.fast_decode else None
-    return OpenOptions(how.max_pixels, reduce_to=reduce_to, color=how.color, frame=how.frame)
+def _opening(options: ScoreOptions, encoders: EncoderPair) -> OpenOptions:
+    reduce_to = needed_side(encoders.view) if options.fast_decode else None
+    return OpenOptions(options.max_pixels, reduce_to=reduce_to, color=options.color, frame=options.frame)

@@ -81,7 +81,7 @@ def export(
     options = ScoreOptions(device="cpu", precision="fp32", encoders=encoders)
     plain = Scorer.load(model, options)
     pair = plain.encoder.encoders
-    if not isinstance(pair, CLIPPair) or not pair.is_of_clips_kind:
+    if not isinstance(pair, CLIPPair) or not pair.is_clip_like:
         families = ", ".join(name for name, family in FAMILIES.items() if family.fast)
         raise UsageError(f"Expected encoders of {families} to export, got {pair.source}: score it without an export.")
     folder.parent.mkdir(parents=True, exist_ok=True)

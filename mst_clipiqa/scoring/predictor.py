@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.encoders.threads import on_one_core
+from mst_clipiqa.encoders.threads import call_on_single_core
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.features.cache import CacheSpace
@@ -98,7 +99,7 @@ class Predictor:
         self.ranges = {name: (t.low, t.high) for name, t in model.config.targets.items()}
         self.encoders = encoders
         self.model = model
-        self.templates = on_one_core(encoders.device, encoders.encode_templates, [list(TEMPLATES)])[0].cpu()
+        self.templates = call_on_single_core(encoders.device, partial(encoders.encode_templates, list(TEMPLATES))).cpu()
         # The heads compute in float64, whose rounding differs from batch to batch too, and round to float32 at the end.
         self._parts = {name: copy.deepcopy(part).double() for name, part in model.parts.items()}
         heads = {target.head for target in model.config.targets.values()}
@@ -113,25 +114,26 @@ class Predictor:
         empty or not text gets a score with its ``error``.
         """
         f_c, f_f = f_c.cpu(), f_f.cpu()
-        read = [cleaned(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]
-        encoded = self._encoded([words for words, _ in read])
-        (heads,) = on_one_core(_CPU, lambda rows: self._computed(*rows), [(f_c, f_f, encoded)])
-        found = []
-        for i, (prompt, one) in enumerate(zip(prompts, encoded, strict=True)):
+        cleaned_prompts = [cleaned(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]
+        encoded = self._encoded([words for words, _ in cleaned_prompts])
+        # Products of the heads are so small that threads would mostly wait for each other and for cores that encode.
+        heads = call_on_single_core(_CPU, partial(self._run_heads, f_c, f_f, encoded))
+        scores = []
+        for row, (prompt, encoded_prompt, (_, removed)) in enumerate(
+            zip(prompts, encoded, cleaned_prompts, strict=True)
+        ):
             if prompt is not None and not isinstance(prompt, str):
-                found.append(self.failed("prompt", NOT_TEXT.format(type(prompt).__name__)))
-            elif self.reads_prompts and one is None and prompt is not None:
-                found.append(self.failed("prompt", EMPTY_PROMPT))
+                scores.append(self.failed("prompt", NOT_TEXT.format(type(prompt).__name__)))
+            elif self.reads_prompts and encoded_prompt is None and prompt is not None:
+                scores.append(self.failed("prompt", EMPTY_PROMPT))
             else:
-                caution = UNLIKE_TRAINING if is_unfamiliar(heads.familiarity[i]) else ""
-                found.append(self._score(heads, i, "; ".join(filter(None, (self._note(one, read[i][1]), caution)))))
-        return found
+                caution = UNLIKE_TRAINING if is_unfamiliar(heads.familiarity[row]) else ""
+                reason = "; ".join(filter(None, (self._note(encoded_prompt, removed), caution)))
+                scores.append(self._score(heads, row, reason))
+        return scores
 
-    def _computed(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> _HeadResults:
-        """Return the results of all heads and of the reference for rows of features.
-
-        These products are so small that threads would mostly wait for each other and for cores that encode.
-        """
+    def _run_heads(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> _HeadResults:
+        """Return the results of all heads and of the reference for rows of features."""
         values: list[dict[str, float | None]] = [dict.fromkeys(self.config.targets) for _ in prompts]
         first = next(iter(self.model.parts), None)  # the target whose gate is reported, whatever the prompts
         gates: Tensor | None = None
@@ -140,7 +142,7 @@ class Predictor:
             rows = _scored(target, prompts)
             if not rows:
                 continue
-            out = self._exact(name, f_c[rows], f_f[rows], [prompts[i] for i in rows])
+            out = self._float64_output(name, f_c[rows], f_f[rows], [prompts[i] for i in rows])
             native = to_native(out.q, target.low, target.high).float().clamp(target.low, target.high)
             for i, value in zip(rows, native.tolist(), strict=True):
                 values[i][name] = value
@@ -175,7 +177,7 @@ class Predictor:
     @torch.inference_mode()
     def output(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
         """Return one target's raw output (head scale 1..5, gate, levels, attention), float32, for rows of features."""
-        out = self._exact(name, f_c, f_f, prompts)
+        out = self._float64_output(name, f_c, f_f, prompts)
         p, attention = (None if one is None else one.float() for one in (out.p, out.attention))
         return Output(out.q.float(), out.g.float(), out.z.float(), p, attention)
 
@@ -190,18 +192,18 @@ class Predictor:
             target -> (rows, gradient, float64 (rows, D_f)), in native units; none for a target without rows.
         """
         encoded = self._encoded([cleaned(prompt)[0] if isinstance(prompt, str) else None for prompt in prompts])
-        found = {}
+        slopes = {}
         with torch.inference_mode(False), torch.enable_grad():
             for name, target in self.config.targets.items():
                 rows = _scored(target, encoded)
                 if rows:
                     f = f_f[rows].double().requires_grad_()
-                    q = self._exact(name, f_c[rows], f, [encoded[i] for i in rows]).q
+                    q = self._float64_output(name, f_c[rows], f, [encoded[i] for i in rows]).q
                     (slope,) = torch.autograd.grad(q.sum(), f)
-                    found[name] = (rows, slope * ((target.high - target.low) / 4))
-        return found
+                    slopes[name] = (rows, slope * ((target.high - target.low) / 4))
+        return slopes
 
-    def _exact(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
+    def _float64_output(self, name: str, f_c: Tensor, f_f: Tensor, prompts: Sequence[EncodedPrompt | None]) -> Output:
         """Return one target's raw output as ``output`` does, in float64."""
         target, f_c, f_f = self.config.targets[name], f_c.double(), f_f.double()
         match target.head:

@@ -152,20 +152,20 @@ class ScoreRequest(Generic[Tag]):
     control: Any = None
 
 
-class Asked(TypedDict, total=False):
-    """What may be asked of every image of a call, as of a ``ScoreRequest``."""
+class ControlArgs(TypedDict, total=False):
+    """The fields of a ``ScoreRequest`` that a call may give for all of its images."""
 
     negative: str | None
     reference: Any
     control: Any
 
 
-def as_request(one: Any, asked: Mapping[str, Any]) -> ScoreRequest[Any]:
-    """Return the request for an image or an (image, prompt) pair, with what else is ``asked``."""
-    if isinstance(one, ScoreRequest):
-        return one
-    image, prompt = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
-    return ScoreRequest(image, prompt, **asked)
+def as_request(given: Any, controls: Mapping[str, Any]) -> ScoreRequest[Any]:
+    """Return the request for an image or an (image, prompt) pair, with controls; a request stays as it is."""
+    if isinstance(given, ScoreRequest):
+        return given
+    image, prompt = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    return ScoreRequest(image, prompt, **controls)
 
 
 def check_target(name: str, ranges: Mapping[str, Any]) -> None:

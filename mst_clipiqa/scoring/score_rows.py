@@ -79,7 +79,7 @@ def columns(scorer: Scorer, *, intervals: bool = False) -> dict[str, type]:
 
 
 def origin(scorer: Scorer, names: Iterable[str]) -> dict[str, str]:
-    """Return what decides a scorer's rows; rows of another origin may differ. A run adds its own options."""
+    """Return the settings that decide a scorer's rows; with others, rows may differ. A run adds its own options."""
     encoders = scorer.encoder.encoders
     return {
         "mst-clipiqa": __version__,
@@ -154,7 +154,7 @@ def _stamp(item: Item) -> str | None:
 
 
 def _image(item: Item) -> object:
-    """Return what the scorer opens, or the reason why it cannot be opened."""
+    """Return the image as the scorer takes it, or the reason why it cannot be opened."""
     source = item.source
     if source is None:
         return Failed(item.problem or "no file")

@@ -16,7 +16,7 @@ import torch
 
 from mst_clipiqa.encoders.hub import HubAccess
 from mst_clipiqa.encoders.precision import own_settings, resolve_device
-from mst_clipiqa.encoders.threads import apart_after_fork
+from mst_clipiqa.encoders.threads import run_in_new_thread_after_fork
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
@@ -26,7 +26,7 @@ from mst_clipiqa.scoring.answers import ControlAnswers
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
-from mst_clipiqa.scoring.score import Asked, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
+from mst_clipiqa.scoring.score import ControlArgs, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
 
 if TYPE_CHECKING:
     from mst_clipiqa.images.decode import Source
@@ -73,7 +73,7 @@ class Scorer:
     @classmethod
     def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
         with own_settings(torch.device("cpu")):
-            scorer = cls(*apart_after_fork(lambda: load_parts(model, folder, options)))
+            scorer = cls(*run_in_new_thread_after_fork(lambda: load_parts(model, folder, options)))
         scorer._source = LoadedFrom(cls, str(model) if folder is None else folder.absolute(), options)
         return scorer
 
@@ -106,9 +106,9 @@ class Scorer:
             ModelError: there is no such model, or it is neither cached nor can the hub be reached.
             UsageError: a revision was given of something that has none, or as for ``load``.
         """
-        how = options_of(None, options)
+        score_options = options_of(None, options)
         access = HubAccess(revision, token, cache_dir, local_files_only, force_download)
-        return cls._loaded(model, folders.trained_folder(model, access), how)
+        return cls._loaded(model, folders.trained_folder(model, access), score_options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder, with its card; small encoders go with it, so that it needs no other file.
@@ -140,8 +140,8 @@ class Scorer:
         Raises:
             UsageError: nobody else could load the encoders, or the hub cannot be reached or refuses.
         """
-        how = folders.HubUpload(private, token, commit_message, create_pr)
-        return folders.push_to_hub(self.model, self.encoder.encoders.source, repo_id, how)
+        upload = folders.HubUpload(private, token, commit_message, create_pr)
+        return folders.push_to_hub(self.model, self.encoder.encoders.source, repo_id, upload)
 
     def to(self, device: str | torch.device) -> Scorer:
         """Move the encoders to a device; returns itself. The heads, which are small, stay on the CPU.
@@ -155,7 +155,7 @@ class Scorer:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return what loads this model with these options in another process; UsageError if ``load`` did not."""
+        """Return how to load this model with these options in another process; UsageError unless ``load`` made it."""
         if self._source is None:
             raise refuse_to_pickle()
         source = self._source.but(batch_size=self.encoder.chosen_batch_size)
@@ -174,21 +174,21 @@ class Scorer:
 
     @overload  # str and bytes are sequences too: the first match counts
     def __call__(  # type: ignore[overload-overlap]
-        self, images: Source, prompt: str | None = None, **asked: Unpack[Asked]
+        self, images: Source, prompt: str | None = None, **controls: Unpack[ControlArgs]
     ) -> Score: ...
     @overload
     def __call__(
-        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **asked: Unpack[Asked]
+        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **controls: Unpack[ControlArgs]
     ) -> list[Score]: ...
 
-    def __call__(self, images: Any, prompt: Any = None, **asked: Unpack[Asked]) -> Any:
+    def __call__(self, images: Any, prompt: Any = None, **controls: Unpack[ControlArgs]) -> Any:
         """Score one image or many.
 
         Args:
             images: a path, bytes, open file, PIL image, uint8 array (H, W, 3) or float tensor (3, H, W) in [0, 1]; or
                 several of them: a list, or an array or tensor with a first dimension more.
             prompt: one for all, or a list: as long as the list of images, or several prompts for one image.
-            asked: ``negative``, ``reference`` and ``control``, as of a ``ScoreRequest``: of every image.
+            controls: ``negative``, ``reference`` and ``control``, as of a ``ScoreRequest``: of every image.
 
         Returns:
             Score for one image and at most one prompt, else a list of them, in order.
@@ -197,21 +197,26 @@ class Scorer:
             ImageError: an image cannot be read.
             PromptError: a prompt is not text, or empty though the model has a head that reads prompts.
         """
-        more = self.answers.asked(**asked)
+        opened = self.answers.open_controls(**controls)
         one_image = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
-        sources = [images] if one_image else list(images)
         one_prompt = is_one_prompt(prompt)
+        sources = [images] if one_image else list(images)
         prompts = [prompt] if one_prompt else list(prompt)
         if one_image and len(prompts) > 1:
-            encoded = self.encode(sources)[0]
-            scores = self.score_encoded([encoded] * len(prompts), prompts)
-            return [checked(self.answers.complete(score, ScoreRequest(images, **more), encoded)) for score in scores]
-        if len(prompts) not in (1, len(sources)):
+            return self._prompts_of_one_image(images, prompts, opened)
+        if len(prompts) == 1:
+            prompts *= len(sources)
+        if len(prompts) != len(sources):
             raise UsageError(f"Expected one prompt or one per image ({len(sources)}), got {len(prompts)}.")
-        prompts = prompts * len(sources) if len(prompts) == 1 else prompts
-        requests = (ScoreRequest[None](s, p, **more) for s, p in zip(sources, prompts, strict=True))
+        requests = (ScoreRequest[None](s, p, **opened) for s, p in zip(sources, prompts, strict=True))
         scores = [checked(score) for _, score in self.stream(requests)]
         return scores[0] if one_image and one_prompt else scores
+
+    def _prompts_of_one_image(self, image: Any, prompts: list[Any], controls: dict[str, Any]) -> list[Score]:
+        """Return a score for each prompt of an image that is encoded once."""
+        (encoded,) = self.encode([image])
+        scores = self.score_encoded([encoded] * len(prompts), prompts)
+        return [checked(self.answers.complete(score, ScoreRequest(image, **controls), encoded)) for score in scores]
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
         """Yield each request with its score, in order, in bounded memory whatever their number.
@@ -239,15 +244,15 @@ class Scorer:
             return self.encoder.open(request.image, (request.prompt,))
 
         for batch in self.encoder.batches(requests, opened):
-            scores = self.score_encoded([one for _, one in batch], [request.prompt for request, _ in batch])
-            yield [(r, one, self.answers.complete(s, r, one)) for (r, one), s in zip(batch, scores, strict=True)]
+            scores = self.score_encoded([encoded for _, encoded in batch], [request.prompt for request, _ in batch])
+            yield [(r, e, self.answers.complete(s, r, e)) for (r, e), s in zip(batch, scores, strict=True)]
 
-    def many(self, images: Iterable[Any], **asked: Unpack[Asked]) -> Iterator[Score]:
+    def many(self, images: Iterable[Any], **controls: Unpack[ControlArgs]) -> Iterator[Score]:
         """Yield scores as ``stream`` does, without the requests; images and (image, prompt) pairs are fine too.
 
         Args:
             images: in any number.
-            asked: as in a call, of every image that is not a ``ScoreRequest``.
+            controls: as in a call, of every image that is not a ``ScoreRequest``.
 
         Raises:
             UsageError: one path or file was given in place of several images.
@@ -257,8 +262,8 @@ class Scorer:
                 f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
                 "score_rows(scorer, expand(folder)) gives a row per image."
             )
-        more = self.answers.asked(**asked)
-        for _, score in self.stream(as_request(image, more) for image in images):
+        opened = self.answers.open_controls(**controls)
+        for _, score in self.stream(as_request(image, opened) for image in images):
             yield score
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
@@ -269,18 +274,18 @@ class Scorer:
         self, encoded: Sequence[Encoded | Failed | AlreadyScored], prompts: Sequence[str | None]
     ) -> list[Score]:
         """Return a score for each encoded image and its prompt; no image is encoded again."""
-        pairs = [(one, prompt) for one, prompt in zip(encoded, prompts, strict=True) if isinstance(one, Encoded)]
+        pairs = [(image, prompt) for image, prompt in zip(encoded, prompts, strict=True) if isinstance(image, Encoded)]
         predicted = iter(self._predicted(*zip(*pairs, strict=True)) if pairs else [])
-        found: list[Score] = []
-        for one in encoded:
-            match one:
+        scores: list[Score] = []
+        for image in encoded:
+            match image:
                 case Encoded():
-                    found.append(_completed(next(predicted), one))
+                    scores.append(_completed(next(predicted), image))
                 case Failed(reason):
-                    found.append(self.predictor.failed("image", reason))
+                    scores.append(self.predictor.failed("image", reason))
                 case AlreadyScored(score):
-                    found.append(score)
-        return found
+                    scores.append(score)
+        return scores
 
     def _predicted(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
         f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])

@@ -23,7 +23,7 @@ from typing import TypeVar
 import torch
 from async_batcher.batcher import AsyncBatcher
 
-from mst_clipiqa.encoders.threads import batches_at_once, compute_with, return_freed_memory
+from mst_clipiqa.encoders.threads import batches_at_once, return_freed_memory, set_torch_threads
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import Failed, Opened
 from mst_clipiqa.scoring.answers import agreement
@@ -68,7 +68,7 @@ class Engine:
         self._idle: asyncio.TimerHandle | None = None
         self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
         at_once = batches_at_once(scorer.encoder.encoders.device)
-        all_cores = partial(compute_with, torch.get_num_threads())
+        all_cores = partial(set_torch_threads, torch.get_num_threads())
         self._encoders = ThreadPoolExecutor(at_once, thread_name_prefix="encode", initializer=all_cores)
         self._batches = _Batches(self.run_batch, self._encoders, max(2, scorer.encoder.batch_size), at_once)
 
@@ -91,7 +91,7 @@ class Engine:
         return scores
 
     async def call(self, work: Callable[[], _Value], weight: int = 1) -> _Value:
-        """Return what ``work`` returns, run in an encoding thread in its turn. Rejected as in ``score``."""
+        """Return the result of ``work``, run in an encoding thread in its turn. Rejected as in ``score``."""
         with self._admitted(weight):
             return await self._in_time(asyncio.get_running_loop().run_in_executor(self._encoders, work))
 

@@ -88,7 +88,7 @@ def csv_cell(value: Cell) -> str:
 
 
 def from_csv_cell(text: str) -> Cell:
-    """Return what the text of a CSV cell stands for; a whole number, such as a seed, keeps all its digits."""
+    """Return the value of a CSV cell from its text; a whole number, such as a seed, keeps all its digits."""
     if not text:
         return None
     if text[0] not in _STARTS_NUMBER:  # most cells of a large table are text

@@ -33,7 +33,7 @@ def journal_of(path: str | os.PathLike[str]) -> Path:
 
 
 def origin_of(path: str | os.PathLike[str]) -> dict[str, str] | None:
-    """Return what made the rows of a ``.part`` file, or None if there is no such file or it is empty.
+    """Return the origin of the rows of a ``.part`` file, or None if there is no such file or it is empty.
 
     Raises:
         DataError: it is not one of ours.

@@ -163,7 +163,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 
 def _advice(error: OSError) -> str:
-    """Return what to do; Windows replaces no file that another program has open."""
+    """Return advice for an error of writing; Windows replaces no file that another program has open."""
     if isinstance(error, PermissionError):
         return "close the table in other programs" if os.name == "nt" else "make its folder writable"
     return "make the disk writable" if error.errno == errno.EROFS else "free some space"

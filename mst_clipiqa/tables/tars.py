@@ -165,7 +165,7 @@ def _samples(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -
 
 
 def _texts(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -> tuple[dict[str, Any], str | None]:
-    """Return what the texts of a sample say, and what is wrong with them."""
+    """Return the cells in the texts of a sample, and what is wrong with the texts."""
     cells: dict[str, Any] = {}
     prompt: str | None = None
     for member in members:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mst_clipiqa.data.sets import OWN_FORMATS
 from mst_clipiqa.encoders.families import PAIRS
-from mst_clipiqa.encoders.merging import MERGE
+from mst_clipiqa.encoders.precision import Precision
 from mst_clipiqa.errors import counted, percent
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
@@ -124,10 +124,9 @@ def _computed(precision: str | None) -> str:
     """Return a sentence on what the features were computed in; older trainings do not say."""
     if precision is None:
         return ""
-    asked, merging, count = precision.partition(MERGE)
-    kind = asked.partition("-")[0]  # training.json has the rest, by which one int8 differs from another
-    return f" Features were computed in {kind}" + (
-        f" with merged tokens: score with `--merge {count}` too." if merging else "."
+    computed = Precision.parse(precision)  # training.json has the rest, by which one int8 differs from another
+    return f" Features were computed in {computed.format}" + (
+        f" with merged tokens: score with `--merge {computed.merged}` too." if computed.merged else "."
     )
 
 
@@ -138,7 +137,7 @@ def _of_pairs_alone(training: dict[str, Any]) -> bool:
 
 
 def _selected(best: dict[str, Any]) -> str:
-    """Return what selected the epoch, in words."""
+    """Return the figures that selected the epoch, in words."""
     found = [("SRCC", best["validation_srcc"]), ("share of pairs ordered right", best.get("validation_pairs"))]
     return ", ".join(f"{name} {value:.4f}" for name, value in found if value is not None)
 
@@ -166,7 +165,7 @@ def _test(training: dict[str, Any]) -> list[str]:
 
 
 def _tested(training: dict[str, Any]) -> str:
-    """Return what was tested on, and whether its prompts had been seen."""
+    """Return a sentence on the images of the test, and on whether their prompts had been seen."""
     test, leaked = training["test"], training["leakage"]
     agreement, unit = test.get("agreement"), "prompts" if leaked is not None else "images"
     what = counted(agreement["n"], "image") if agreement else counted(test["preferences"]["pairs"], "pair")

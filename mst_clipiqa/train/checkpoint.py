@@ -39,7 +39,7 @@ class Epoch:
 
     @property
     def agreement(self) -> float:
-        """Return what selects the epoch, -1..1: SRCC, 2 x the share of pairs - 1, or the mean of both."""
+        """Return the figure that selects the epoch, -1..1: SRCC, 2 x the share of pairs - 1, or the mean of both."""
         found = [self.validation_srcc, None if self.validation_pairs is None else 2 * self.validation_pairs - 1]
         known = [value for value in found if value is not None and math.isfinite(value)]
         return sum(known) / len(known) if known else -1.0

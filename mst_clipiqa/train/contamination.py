@@ -80,19 +80,19 @@ def _share(hashes: Collection[str], seen: frozenset[str]) -> float | None:
 
 
 def union(seen: Iterable[TrainedOn]) -> TrainedOn:
-    """Return what several models, or parts of one, have seen together."""
+    """Return the images and prompts that several models, or parts of one, have seen together."""
     some = list(seen)
     return TrainedOn(frozenset().union(*(t.images for t in some)), frozenset().union(*(t.prompts for t in some)))
 
 
 def trained_on(records: Sequence[Record]) -> TrainedOn:
-    """Return what a model trained on these records has seen."""
+    """Return the images and prompts that a model trained on these records has seen."""
     images = frozenset(record.sha256[:HASH_DIGITS] for record in records)
     return TrainedOn(images, frozenset(prompt_hash(record.prompt) for record in records if record.prompt))
 
 
 def encoders_trained_on(source: str, sha256: str) -> TrainedOn:
-    """Return what a pair of encoders has seen, as far as it is known; for the paper's pair it is not.
+    """Return the images and prompts that encoders have seen, as far as known; for the paper's pair it is not.
 
     Args:
         source: the name or folders of the pair; a folder may hold a record of what the pair was trained on.
@@ -104,7 +104,7 @@ def encoders_trained_on(source: str, sha256: str) -> TrainedOn:
 
 
 def seen_by(model: TrainedModel, encoders: EncoderPair | None = None) -> dict[str, TrainedOn]:
-    """Return what a model and its encoders have seen, as ``contamination`` takes it.
+    """Return the images and prompts that a model and its encoders have seen, as ``contamination`` takes them.
 
     Args:
         model: the model.

@@ -37,7 +37,7 @@ def draw_history(history: Sequence[Epoch], title: str) -> bytes:
 
 
 def _agreement(history: Sequence[Epoch]) -> str:
-    """Return what ``Epoch.agreement`` is made of."""
+    """Return a label for ``Epoch.agreement``: the figures that it is made of."""
     last = history[-1]
     if last.validation_pairs is None:
         return "validation SRCC"

@@ -55,7 +55,7 @@ def experiment_log(where: str | None, run: str, recipe: Recipe, folder: Path) ->
 
 
 def values_of(epoch: Epoch) -> dict[str, float]:
-    """Return what is logged of an epoch, if it is defined; losses are on the head's scale 1..5."""
+    """Return the figures of an epoch that are logged, if defined; losses are on the head's scale 1..5."""
     values = {
         "train/loss": epoch.training_loss,
         "train/learning_rate": epoch.learning_rate,

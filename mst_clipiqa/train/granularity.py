@@ -132,7 +132,7 @@ def calibrate_granularity(
 
 
 def calibrated_on(scorer: Scorer, records: Sequence[Record], data: str, costs: dict[str, float]) -> CalibratedOn:
-    """Return what a calibration comes from; ``costs``: of each granularity, as shares of that of fine."""
+    """Return the origin of a calibration; ``costs``: of each granularity, as shares of that of fine."""
     model = scorer.model
     return CalibratedOn(
         owner_of(model),

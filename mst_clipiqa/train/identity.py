@@ -15,7 +15,7 @@ from mst_clipiqa.train.features import PairFeatures, RatedFeatures
 
 
 def identity_of(training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Any) -> dict[str, Any]:
-    """Return what identifies a training, so that none resumes from another one's checkpoint.
+    """Return the values that identify a training, so that none resumes from another one's checkpoint.
 
     Args:
         training, validation: what it sees.
@@ -35,7 +35,7 @@ def identity_of(training: RatedFeatures, validation: RatedFeatures, head: Head, 
 
 
 def _texts(part: RatedFeatures) -> list[Tensor]:
-    """Return what the head reads beside the features: templates, or the token states of all prompts."""
+    """Return the tensors that the head reads beside the features: templates, or the token states of all prompts."""
     if not len(part):
         return []
     text = part.text(torch.arange(len(part)))

@@ -68,7 +68,7 @@ def _check_split(job: TrainingJob, others: list[str]) -> None:
 
 
 def _saved_split(folder: Path) -> dict[str, Any]:
-    """Return what split.json of a folder holds; empty if there is none, or it holds something else."""
+    """Return the content of a folder's split.json; empty if there is none, or it holds something else."""
     path = folder / SPLIT_FILE
     found = read_json(path.read_bytes(), path) if path.is_file() else None
     return found if isinstance(found, dict) else {}

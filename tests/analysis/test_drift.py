@@ -124,7 +124,7 @@ def test_a_group_that_is_no_column_is_refused() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     values = [0.1, 0.2, 0.3, 0.2, 0.9]
-    first, second, other = (mean_interval(values, how=Resampling(0.9, 500, seed)) for seed in (1, 1, 2))
+    first, second, other = (mean_interval(values, resampling=Resampling(0.9, 500, seed)) for seed in (1, 1, 2))
     assert first == second
     assert (first.low, first.high) != (other.low, other.high)
 

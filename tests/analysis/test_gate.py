@@ -186,7 +186,7 @@ def test_a_margin_asks_for_evidence() -> None:
 )
 def test_how_often_an_unchanged_generator_fails(prompts: int, least: float, most: float) -> None:
     rng, runs, how = np.random.default_rng(0), 600, Resampling(resamples=300)
-    failed = sum(mean_interval(rng.normal(0, 1, prompts), how=how).high < 0 for _ in range(runs))
+    failed = sum(mean_interval(rng.normal(0, 1, prompts), resampling=how).high < 0 for _ in range(runs))
     assert least < failed / runs < most  # docs/gate.md: about one of 40
 
 
@@ -301,7 +301,7 @@ def test_a_quantile_is_exact_where_floats_are_not(q: float, value: int) -> None:
 def test_an_unpaired_interval_has_the_width_of_two_independent_means() -> None:
     rng = np.random.default_rng(0)
     old, new = rng.normal(0, 1, 200), rng.normal(0.5, 2, 300)
-    found = unpaired_difference(old, new, how=Resampling(resamples=4000))
+    found = unpaired_difference(old, new, resampling=Resampling(resamples=4000))
     error = (old.var() / 200 + new.var() / 300) ** 0.5
     assert found.value == pytest.approx(new.mean() - old.mean())
     assert (found.high - found.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.05)

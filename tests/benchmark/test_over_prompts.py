@@ -79,7 +79,7 @@ def test_equal_encoders_are_seldom_told_apart_on_another_set() -> None:
     for seed in range(60):
         world = World(seed)
         a, b = world.predictions(), world.predictions()
-        told += difference_over_prompts(a, b, world.mos, world.groups, how=FEW).better is not None
+        told += difference_over_prompts(a, b, world.mos, world.groups, resampling=FEW).better is not None
     assert told <= 9  # 5 % of 60 are 3; intervals over splits told nearly all apart
 
 
@@ -88,7 +88,7 @@ def test_the_interval_covers_the_srcc_on_all_prompts() -> None:
     true, covered = srcc(world.predictions()[0], world.mos), 0
     for seed in range(60):
         world = World(seed)
-        found = interval_over_prompts(world.predictions(), world.mos, world.groups, how=FEW)
+        found = interval_over_prompts(world.predictions(), world.mos, world.groups, resampling=FEW)
         covered += found.low <= true <= found.high
     assert covered >= 50
 

@@ -84,7 +84,7 @@ def test_every_command_refuses_it_for_mini_in_one_sentence(
     where["rated"] = f"--data csv --root {images} --range 0 5"  # type: ignore[assignment]
     flags = FLAGS[name].format(**where).split()
     result = run(name, *flags, "--merge", 8, code=2)
-    assert "Error: Expected encoders of CLIP's kind for --merge, got mini: leave it out." in result.stderr
+    assert "Error: Expected CLIP-like encoders for --merge, got mini: leave it out." in result.stderr
 
 
 def test_merged_rows_are_of_another_model_and_none_merged_changes_nothing(images: Path, pair: str) -> None:

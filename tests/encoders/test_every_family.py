@@ -103,7 +103,7 @@ def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_takes_the_families_that_it_names(family: str, every: Folders) -> None:
     pair = load_encoders(",".join(map(str, every[family])), "cpu", "fp32")
-    assert isinstance(pair, CLIPPair) and pair.is_of_clips_kind == (family in FAST)
+    assert isinstance(pair, CLIPPair) and pair.is_clip_like == (family in FAST)
 
 
 def test_another_family_than_clip_is_exported(

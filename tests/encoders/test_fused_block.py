@@ -15,7 +15,6 @@ from mst_clipiqa.encoders.clip import CHUNK_FUSED, CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.fused_block import can_fuse
 from mst_clipiqa.encoders.pair import Chunking, encode_views
-from mst_clipiqa.encoders.precision import FUSED
 from mst_clipiqa.errors import UsageError
 from tests.closed_form import clip_config, pixels, save_clip
 
@@ -97,11 +96,11 @@ def test_auto_fuses_float32_where_bf16_gains_nothing_and_gradients_ask_for_fp32(
     if not can_fuse(tower.clip.vision_model.encoder.layers[-1], torch.float32):
         assert pair.precision == "fp32"
         return
-    assert pair.precision == FUSED
+    assert pair.precision == "fp32-fused"
     assert pair.chunking == Chunking(CHUNK_FUSED, False, None)
     with pytest.raises(UsageError, match="Expected encoders in fp32 for gradients, got fp32-fused: load them in fp32"):
         pair.embed("coarse", torch.zeros(1, 1, 3, 224, 224))
-    assert pair.to("cpu", pair.precision).precision == FUSED  # as it moves
+    assert pair.to("cpu", pair.precision).precision == "fp32-fused"  # as it moves
     pixels = torch.zeros(1, 1, 3, 224, 224, requires_grad=True)
     pair.to("cpu", "fp32").embed("coarse", pixels).sum().backward()
     assert pixels.grad is not None and pixels.grad.abs().sum() > 0

@@ -137,7 +137,7 @@ def test_features_are_near_those_of_fp32(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("family", [metaclip_2, altclip, chinese_clip])
-def test_other_families_of_clips_kind_have_it_too(family: Callable[[Path, int], Path], tmp_path: Path) -> None:
+def test_other_clip_like_families_have_it_too(family: Callable[[Path, int], Path], tmp_path: Path) -> None:
     pair = family(tmp_path / "coarse", COARSE), family(tmp_path / "fine", FINE)
     views = some_views(3)[..., :32, :32].contiguous()
     for want, got in zip(*(encode_views(load(pair, name), views) for name in ("fp32", "int8")), strict=True):
@@ -185,7 +185,7 @@ def test_the_name_of_a_precision_asks_for_it_again(folders: tuple[Path, Path]) -
 
 def test_what_has_no_int8_says_so(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pooled = siglip(tmp_path / "coarse", COARSE), siglip(tmp_path / "fine", FINE)
-    with pytest.raises(UsageError, match=r"Expected encoders of CLIP's kind for int8, got .*: choose auto\."):
+    with pytest.raises(UsageError, match=r"Expected CLIP-like encoders for int8, got .*: choose auto\."):
         load(pooled, "int8")
     monkeypatch.setattr("mst_clipiqa.encoders.clip.sum_bits", lambda: None)
     with pytest.raises(UsageError, match=r"Expected a CPU with AVX2 for precision int8, got none: choose auto\."):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from mst_clipiqa import Scorer
 from mst_clipiqa.encoders import load_encoders, with_text_encoder
 from mst_clipiqa.encoders.clip import CLIPPair
-from mst_clipiqa.encoders.threads import on_one_core
+from mst_clipiqa.encoders.threads import map_on_single_cores
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.templates import TEMPLATES
 from tests.encoders import tiny
@@ -145,7 +145,8 @@ def test_the_flag_names_the_third_encoder(families: Folders, sentences: Path) ->
     pair = load_encoders(named(coarse, fine, sentences), "cpu", "fp32")
     scorer = Scorer.load(f"zero-shot:{named(coarse, fine)}", device="cpu", text_encoder=str(sentences))
     assert (scorer.encoder.encoders.source, scorer.encoder.encoders.sha256) == (pair.source, pair.sha256)
-    (templates,) = on_one_core(pair.device, pair.encode_templates, [list(TEMPLATES)])  # more cores may round otherwise
+    # More cores may round otherwise.
+    (templates,) = map_on_single_cores(pair.device, pair.encode_templates, [list(TEMPLATES)])
     assert torch.equal(scorer.predictor.templates, templates)
 
 

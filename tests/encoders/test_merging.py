@@ -102,7 +102,7 @@ def test_merged_features_have_a_cache_of_their_own(folders: tuple[Path, Path]) -
 
 
 def test_merging_is_refused_where_there_are_no_tokens(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(UsageError, match="Expected encoders of CLIP's kind for --merge, got mini"):
+    with pytest.raises(UsageError, match="Expected CLIP-like encoders for --merge, got mini"):
         Scorer.load("mini", ScoreOptions(merge=8))
     scorer = Scorer.load(f"zero-shot:{folders[0]},{folders[1]}", merge=8, precision="fp32")
     assert scorer.encoder.encoders.precision == "fp32-merge8"

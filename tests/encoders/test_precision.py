@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders import precision
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.encoders.precision import resolve_precision
+from mst_clipiqa.encoders.precision import Precision, resolve_precision
 from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import DIM, FakePair
 
@@ -94,3 +94,20 @@ def test_fp32_on_a_card_is_fp32(before: bool) -> None:
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = kept
     assert set(seen) == {(False, False)}
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("fp32", Precision("fp32")),
+        ("auto-merge12", Precision("auto", merged=12)),
+        ("fp32-fused", Precision("fp32", fused=True)),
+        ("bf16-merge8", Precision("bf16", merged=8)),
+        ("int8-pairs-merge8", Precision("int8", in_pairs=True, merged=8)),
+        ("int8-d089f389-pairs", Precision("int8", ranges="d089f389", in_pairs=True)),
+        ("fp32-fused-merge20", Precision("fp32", fused=True, merged=20)),
+    ],
+)
+def test_a_precision_is_read_from_the_text_that_it_prints(text: str, meant: Precision) -> None:
+    assert Precision.parse(text) == meant
+    assert str(meant) == text

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.merging import merged, no_merges
 from mst_clipiqa.encoders.pair import Chunking, encode_batches
-from mst_clipiqa.encoders.threads import side_by_side
+from mst_clipiqa.encoders.threads import map_in_parallel
 from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import FakePair
 
@@ -56,7 +56,7 @@ def test_chunks_change_no_feature(coarse: int, fine: int, size: int, fixed: bool
 @given(tasks=st.lists(st.integers(), max_size=9), most=st.integers(1, 5))
 def test_results_are_in_order_and_torch_has_its_threads_again(tasks: list[int], most: int) -> None:
     before = torch.get_num_threads()
-    assert side_by_side(CPU, lambda task: (task, torch.is_inference_mode_enabled()), tasks, most) == [
+    assert map_in_parallel(CPU, lambda task: (task, torch.is_inference_mode_enabled()), tasks, most) == [
         (task, True) for task in tasks
     ]
     assert torch.get_num_threads() == before

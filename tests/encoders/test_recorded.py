@@ -15,6 +15,7 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.encoders import recorded
 from mst_clipiqa.encoders.clip import CHUNK, CHUNK_CUDA, CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.precision import Precision
 from mst_clipiqa.features.image_encoder import BATCH_SIZE, ImageEncoder
 from tests.closed_form import save_clip
 from tests.fakes import FakePair
@@ -79,7 +80,7 @@ def test_a_copy_of_a_tower_makes_recordings_of_its_own(clip: CLIPPair, monkeypat
 
 
 def test_a_card_gets_larger_chunks_and_batches_that_fill_them(clip: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip, "precision", "bf16")
+    monkeypatch.setattr(clip, "_precision", Precision("bf16"))
     assert clip.chunking.size == CHUNK
     monkeypatch.setattr(CLIPPair, "device", property(lambda _: torch.device("cuda")))
     assert clip.chunking.size == CHUNK_CUDA

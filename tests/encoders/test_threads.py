@@ -15,10 +15,10 @@ import torch
 
 from mst_clipiqa.encoders.threads import (
     batches_at_once,
-    compute_with,
-    on_one_core,
+    map_in_parallel,
+    map_on_single_cores,
     return_freed_memory,
-    side_by_side,
+    set_torch_threads,
 )
 
 CPU = torch.device("cpu")
@@ -27,17 +27,17 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def four_cores() -> Iterator[None]:
     before = torch.get_num_threads()
-    compute_with(4)
+    set_torch_threads(4)
     yield
-    compute_with(before)
+    set_torch_threads(before)
 
 
 def test_tasks_share_the_cores_whatever_other_threads_set_for_themselves() -> None:
-    other = threading.Thread(target=compute_with, args=(3,))
+    other = threading.Thread(target=set_torch_threads, args=(3,))
     other.start()
     other.join()
-    assert side_by_side(CPU, lambda _: torch.get_num_threads(), range(8), most=2) == [2] * 8
-    assert on_one_core(CPU, lambda _: torch.get_num_threads(), range(8)) == [1] * 8
+    assert map_in_parallel(CPU, lambda _: torch.get_num_threads(), range(8), most=2) == [2] * 8
+    assert map_on_single_cores(CPU, lambda _: torch.get_num_threads(), range(8)) == [1] * 8
     assert torch.get_num_threads() == 4
 
 
@@ -50,33 +50,33 @@ def test_threads_are_kept_and_rows_do_not_wait_for_chunks() -> None:
         return threading.current_thread().name
 
     names: list[str] = []
-    batch = threading.Thread(target=lambda: names.extend(side_by_side(CPU, chunk, range(4), most=4)))
-    compute_with(4)
+    batch = threading.Thread(target=lambda: names.extend(map_in_parallel(CPU, chunk, range(4), most=4)))
+    set_torch_threads(4)
     batch.start()
     began.wait()  # all four threads for chunks are busy
-    rows = on_one_core(CPU, lambda i: (i, threading.current_thread().name), range(3))
+    rows = map_on_single_cores(CPU, lambda i: (i, threading.current_thread().name), range(3))
     go_on.set()
     batch.join()
     assert [i for i, _ in rows] == [0, 1, 2]
     assert not {name for _, name in rows} & set(names)
     kept = {thread.name for thread in threading.enumerate()}
     assert set(names) <= kept
-    assert set(side_by_side(CPU, lambda _: threading.current_thread().name, range(9), most=4)) <= set(names)
+    assert set(map_in_parallel(CPU, lambda _: threading.current_thread().name, range(9), most=4)) <= set(names)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_has_threads_of_its_own() -> None:
-    assert side_by_side(CPU, abs, [-1, -2], most=2) == [1, 2]
+    assert map_in_parallel(CPU, abs, [-1, -2], most=2) == [1, 2]
     child = os.fork()
     if not child:
-        os._exit(side_by_side(CPU, abs, [-1, -2], most=2) != [1, 2])
+        os._exit(map_in_parallel(CPU, abs, [-1, -2], most=2) != [1, 2])
     assert os.waitpid(child, 0)[1] == 0
 
 
 def test_two_batches_at_once_need_two_cores() -> None:
     assert batches_at_once(CPU) == 2
     assert batches_at_once(torch.device("cuda")) == 1
-    compute_with(1)
+    set_torch_threads(1)
     assert batches_at_once(CPU) == 1
 
 

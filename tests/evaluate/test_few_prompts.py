@@ -81,8 +81,8 @@ def test_of_two_equal_predictors_none_is_better_more_often_than_it_says(prompts:
     for _ in range(runs):
         a, b, mos, groups = images(rng, prompts)
         if compare == "one":
-            found = paired_difference(a, b, mos, groups, how=how)
+            found = paired_difference(a, b, mos, groups, resampling=how)
         else:
-            found = difference_over_prompts([a], [b], mos, [str(one) for one in groups], how=how)
+            found = difference_over_prompts([a], [b], mos, [str(one) for one in groups], resampling=how)
         named += found.better is not None
     assert named / runs < 0.075

@@ -16,7 +16,7 @@ ONE_PROMPT_HAS_MOST = ["a"] * 90 + [f"b{i}" for i in range(10)]
 @pytest.mark.parametrize("prompts", [2, 3, 4, 6])
 def test_a_mean_of_few_prompts_reaches_as_far_as_students_interval(level: float, prompts: int) -> None:
     values = np.random.default_rng(prompts).normal(size=prompts)
-    found = mean_interval(values, how=Resampling(level, 500))
+    found = mean_interval(values, resampling=Resampling(level, 500))
     low, high = stats.t.interval(level, prompts - 1, values.mean(), values.std(ddof=1) / prompts**0.5)
     assert found.low <= low + 1e-9
     assert found.high >= high - 1e-9
@@ -24,14 +24,14 @@ def test_a_mean_of_few_prompts_reaches_as_far_as_students_interval(level: float,
 
 def test_a_high_level_is_kept_over_few_prompts() -> None:
     rng, runs, how = np.random.default_rng(0), 1200, Resampling(0.99, 50)
-    found = [mean_interval(rng.normal(size=4), how=how) for _ in range(runs)]
+    found = [mean_interval(rng.normal(size=4), resampling=how) for _ in range(runs)]
     assert sum(one.low > 0 or one.high < 0 for one in found) / runs < 0.015
 
 
 @pytest.mark.parametrize("many", [20, 200])
 def test_two_prompts_beside_many_are_not_trusted_as_if_they_were_many(many: int) -> None:
     rng, runs, how = np.random.default_rng(0), 1000 if many < 50 else 400, Resampling(resamples=100)
-    found = [unpaired_difference(rng.normal(size=2), rng.normal(size=many), how=how) for _ in range(runs)]
+    found = [unpaired_difference(rng.normal(size=2), rng.normal(size=many), resampling=how) for _ in range(runs)]
     assert sum(one.low > 0 or one.high < 0 for one in found) / runs < 0.06
 
 

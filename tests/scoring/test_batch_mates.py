@@ -17,7 +17,6 @@ from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.packing import can_pack
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.encoders.precision import FUSED
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -116,7 +115,7 @@ def test_clip_in_fp32(
 
 def test_clip_in_fused_fp32(clip: CLIPPair, threads: Callable[[int], None]) -> None:
     try:
-        check(trained(clip), clip.to("cpu", FUSED), threads)
+        check(trained(clip), clip.to("cpu", "fp32-fused"), threads)
     finally:
         clip.to("cpu", "fp32")
 

@@ -18,7 +18,7 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.scoring.controls import Controls, ControlSources
 from mst_clipiqa.scoring.edges import edge_agreement, edge_map
-from mst_clipiqa.scoring.score import Asked, ScoreRequest
+from mst_clipiqa.scoring.score import ControlArgs, ScoreRequest
 from mst_clipiqa.scoring.score_rows import COLUMNS, to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.controls_truth import edge_rate, negative_rates, reference_rates
@@ -126,7 +126,7 @@ ANSWERS = ("negative_match", "reference_coarse", "reference_fine", "edge_agreeme
 
 
 @pytest.fixture
-def asked(folder: Path) -> Asked:
+def asked(folder: Path) -> ControlArgs:
     """What is asked of images, with the files that it needs."""
     edge_map(draw(0, 0.3, size=64)).save(folder.parent / "map.png")
     draw(2, 0.3, size=64).save(folder.parent / "like.png")
@@ -137,14 +137,18 @@ def asked(folder: Path) -> Asked:
     }
 
 
-def test_calls_streams_and_many_answer_what_the_command_does(folder: Path, asked: Asked) -> None:
+def test_calls_streams_and_many_answer_what_the_command_does(folder: Path, asked: ControlArgs) -> None:
     flags = ["--negative", asked["negative"], "--reference", asked["reference"]]
     rows = scored(folder, "--prompt", "a ball", *flags, "--control", f"edges:{asked['control']}")
     want = [[row[name] for name in ("quality", "correspondence", *ANSWERS)] for row in rows]
     assert all(isinstance(value, float) for row in want for value in row)
     files = [folder / f"{i}.png" for i in range(3)]
     pixels = [np.asarray(Image.open(file)) for file in files]
-    opened: Asked = {**asked, "reference": Image.open(asked["reference"]), "control": Image.open(asked["control"])}
+    opened: ControlArgs = {
+        **asked,
+        "reference": Image.open(asked["reference"]),
+        "control": Image.open(asked["control"]),
+    }
     whole: list[ScoreRequest[None]] = [ScoreRequest(file, "a ball", **asked) for file in files]
     for scores in (
         MINI(files, "a ball", **asked),
@@ -159,7 +163,7 @@ def test_calls_streams_and_many_answer_what_the_command_does(folder: Path, asked
         assert [[row[name] for name in ("quality", "correspondence", *ANSWERS)] for row in found] == want
 
 
-def test_a_request_asks_of_its_own_image_and_what_is_missing_is_said(folder: Path, asked: Asked) -> None:
+def test_a_request_asks_of_its_own_image_and_what_is_missing_is_said(folder: Path, asked: ControlArgs) -> None:
     image = folder / "0.png"
     requests: list[ScoreRequest[None]] = [
         ScoreRequest(image),

@@ -151,13 +151,13 @@ def test_a_stream_is_read_only_as_far_as_needed(scorer: Scorer, folder: Path, co
 def test_the_heads_leave_the_cores_to_the_encoders(
     scorer: Scorer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, threads, exact = torch.get_num_threads(), [], scorer.predictor._exact
+    before, threads, exact = torch.get_num_threads(), [], scorer.predictor._float64_output
 
     def watched(*inputs: Any) -> Any:
         threads.append(torch.get_num_threads())
         return exact(*inputs)
 
-    monkeypatch.setattr(scorer.predictor, "_exact", watched)
+    monkeypatch.setattr(scorer.predictor, "_float64_output", watched)
     torch.set_num_threads(2)
     try:
         scorer(folder / "0.png", "a cat")

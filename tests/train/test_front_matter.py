@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
-from mst_clipiqa.encoders.merging import MERGE
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.front_matter import MeasuredResult, front_matter
@@ -124,7 +123,7 @@ def test_a_card_names_the_precision_without_its_digest() -> None:
     text = card(CONFIG, "by prompt", {"quality": training() | {"precision": "int8-d089f389-pairs"}})
     assert " Features were computed in int8." in text
     assert "d089f389" not in text
-    text = card(CONFIG, "by prompt", {"quality": training() | {"precision": f"bf16{MERGE}8"}})
+    text = card(CONFIG, "by prompt", {"quality": training() | {"precision": "bf16-merge8"}})
     assert " Features were computed in bf16 with merged tokens: score with `--merge 8` too." in text
 
 

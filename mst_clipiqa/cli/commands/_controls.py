@@ -33,7 +33,7 @@ control_options = stack(
 
 
 def controls_of(flags: Mapping[str, Any], scorer: Scorer, items: Inputs, paths: Sequence[str]) -> Controls | None:
-    """Return what the flags ask of each image; None if they ask nothing."""
+    """Return the controls that the flags give each image; None if they give none."""
     if (sources := sources_of(flags, paths)) is None:
         return None
     from mst_clipiqa.scoring.controls import Controls

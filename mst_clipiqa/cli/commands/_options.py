@@ -220,38 +220,38 @@ def open_cache(folder: Path | None) -> Cache | None:
     return Cache(where) if where else None
 
 
-def load_scorer(how: Mapping[str, Any]) -> Scorer:
+def load_scorer(flags: Mapping[str, Any]) -> Scorer:
     """Return the scorer that flags describe: ``model``, and those fields of ``ScoreOptions`` that are among them."""
     with collected_later():
         from mst_clipiqa.scoring.scorer import Scorer
 
-        cache = open_cache(how["cache"]) if "cache" in how else None
-        scorer = Scorer.load(how["model"], score_options(how, cache))
+        cache = open_cache(flags["cache"]) if "cache" in flags else None
+        scorer = Scorer.load(flags["model"], score_options(flags, cache))
     if caution := scorer.model.config.caution:
         click.echo(f"Note: {caution}", err=True)
     return scorer
 
 
-def score_options(how: Mapping[str, Any], cache: Cache | None = None) -> ScoreOptions:
+def score_options(flags: Mapping[str, Any], cache: Cache | None = None) -> ScoreOptions:
     """Return a cache and the other fields of ``ScoreOptions`` that are among flags; of all frames, each is an image."""
     import dataclasses
 
     from mst_clipiqa.scoring.loading import ScoreOptions
 
-    named = {field.name for field in dataclasses.fields(ScoreOptions)} & how.keys() - {"cache"}
-    values = {name: how[name] for name in named}
+    named = {field.name for field in dataclasses.fields(ScoreOptions)} & flags.keys() - {"cache"}
+    values = {name: flags[name] for name in named}
     if values.get("frame") == "all":
         values["frame"] = "first"
     return ScoreOptions(**values, cache=cache)
 
 
-def image_encoder(encoders: str, how: dict[str, Any]) -> ImageEncoder:
-    """Return an encoder for a pair by name; ``how`` holds ``text_encoder`` and the values of ``encoding_options``."""
+def image_encoder(encoders: str, flags: dict[str, Any]) -> ImageEncoder:
+    """Return an encoder for a pair by name; ``flags`` holds ``text_encoder`` and the values of ``encoding_options``."""
     from mst_clipiqa.encoders import load_encoders, with_text_encoder
     from mst_clipiqa.features.image_encoder import ImageEncoder
 
-    named = with_text_encoder(encoders, how["text_encoder"])
-    pair = load_encoders(named, how["device"], how["precision"], how["merge"])
-    opening = OpenOptions(how["max_pixels"], color=how["color"])
-    cache = open_cache(how["cache"])
-    return ImageEncoder(pair, batch_size=how["batch_size"], workers=how["workers"], cache=cache, opening=opening)
+    named = with_text_encoder(encoders, flags["text_encoder"])
+    pair = load_encoders(named, flags["device"], flags["precision"], flags["merge"])
+    opening = OpenOptions(flags["max_pixels"], color=flags["color"])
+    cache = open_cache(flags["cache"])
+    return ImageEncoder(pair, batch_size=flags["batch_size"], workers=flags["workers"], cache=cache, opening=opening)

@@ -87,15 +87,15 @@ source_options = stack(
 table_options = stack(output_option, json_option, left_out_option, source_options)
 
 
-def read_source(source: str, how: Mapping[str, Any], *, intervals: bool = False) -> Sequence[Row]:
+def read_source(source: str, flags: Mapping[str, Any], *, intervals: bool = False) -> Sequence[Row]:
     """Return the rows of a table, of stdin ("-"), or of a folder, which is scored now.
 
-    ``how`` holds the values of ``source_options`` and, where a command has it, of ``generator_option``; ``intervals``
+    ``flags`` holds the values of ``source_options`` and, where a command has it, of ``generator_option``; ``intervals``
     adds those of a folder's scores.
     """
     is_table = not Path(source).is_dir() or is_parts(Path(source))
-    rows = read_scores(source) if is_table else _score_folder(source, how, intervals)
-    return with_generator(rows, how.get("generator_from", "column"))
+    rows = read_scores(source) if is_table else _score_folder(source, flags, intervals)
+    return with_generator(rows, flags.get("generator_from", "column"))
 
 
 def resampling_of(flags: Mapping[str, Any]) -> Resampling:
@@ -105,11 +105,11 @@ def resampling_of(flags: Mapping[str, Any]) -> Resampling:
     return Resampling(flags["level"] / 100, resamples=2000, seed=flags["seed"])
 
 
-def _score_folder(folder: str, how: Mapping[str, Any], intervals: bool) -> list[Row]:
+def _score_folder(folder: str, flags: Mapping[str, Any], intervals: bool) -> list[Row]:
     from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow, columns, score_rows
 
-    items = expand(folder, **listing_of(how))
-    scorer = load_scorer(how)
+    items = expand(folder, **listing_of(flags))
+    scorer = load_scorer(flags)
     rows: list[Row] = []
     with progress("Scoring", items.count() if sys.stderr.isatty() else None) as advance:
         taken = columns(scorer, intervals=intervals)
@@ -153,7 +153,7 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, first: I
         _to_stdout(whole, columns, as_json)
 
 
-def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any], source: Sequence[Row]) -> int:
+def deliver(rows: Sequence[Row], left: Sequence[LeftOut], flags: Mapping[str, Any], source: Sequence[Row]) -> int:
     """Write the rows and those left out as ``table_options`` say, and return the exit code.
 
     They keep the columns of ``source``, the rows that the command read, even if none of them is left.
@@ -161,10 +161,10 @@ def deliver(rows: Sequence[Row], left: Sequence[LeftOut], how: Mapping[str, Any]
     the last command of the pipe notes those that are left.
     """
     columns = column_names(source)
-    write_rows(rows, how["output"], how["as_json"], columns)
-    if (how["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
+    write_rows(rows, flags["output"], flags["as_json"], columns)
+    if (flags["output"] is not None or not _is_piped()) and (note := say_unfamiliar(rows)):
         say_notes([note])
-    return finish(left, how["left_out"], columns=columns)
+    return finish(left, flags["left_out"], columns=columns)
 
 
 def _is_piped() -> bool:

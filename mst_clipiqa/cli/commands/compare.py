@@ -30,7 +30,7 @@ from mst_clipiqa.scoring.score import Score, ScoreRequest
 @output_option
 @json_option
 def command(
-    a: str, b: str, prompt: str | None, table: str | None, output: Path | None, as_json: bool, **how: Any
+    a: str, b: str, prompt: str | None, table: str | None, output: Path | None, as_json: bool, **flags: Any
 ) -> None:
     """Tell which of the images A and B is better, by how much, and how certain that is.
 
@@ -42,7 +42,7 @@ def command(
     if table:
         compared = compare_rows(*_from_table(table, names, prompt))
     else:
-        compared = compare_scores(*_scored(names, prompt, how))
+        compared = compare_scores(*_scored(names, prompt, flags))
     asked = {"quality"} | ({"correspondence"} if prompt else set())
     found = [one for one in compared if one.target in asked or one.verdict != "not compared"]
     if output is None and not as_json:
@@ -53,7 +53,7 @@ def command(
 
 
 def _called(names: tuple[str, str]) -> tuple[str, str]:
-    """Return what to call the images: the ends of their paths from the first part that differs."""
+    """Return short names of the images: the ends of their paths from the first part that differs."""
     paths = [for_screen(name.replace("\\", "/")) for name in names]
     bases = [path.rsplit("/", 1)[-1] for path in paths]
     if bases[0] != bases[1]:
@@ -76,9 +76,9 @@ def _note(name: str, reason: str) -> None:
     click.echo(f"Note on {shown(name)}: {reason}", err=True)
 
 
-def _scored(names: tuple[str, str], prompt: str | None, how: Mapping[str, Any]) -> tuple[Score, Score]:
+def _scored(names: tuple[str, str], prompt: str | None, flags: Mapping[str, Any]) -> tuple[Score, Score]:
     scores: list[Score] = []
-    for request, score in load_scorer(how).stream(ScoreRequest[None](name, prompt) for name in names):
+    for request, score in load_scorer(flags).stream(ScoreRequest[None](name, prompt) for name in names):
         if score.error:
             raise (PromptError if score.error == "prompt" else ImageError)(f"{shown(request.image)}: {score.reason}")
         if score.reason:

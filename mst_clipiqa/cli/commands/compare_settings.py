@@ -47,7 +47,7 @@ def command(
     output: Path | None,
     as_json: bool,
     left_out: Path | None,
-    **how: Any,
+    **flags: Any,
 ) -> int:
     """Compare the images of SOURCE with those of the same generator and prompt that were made with other settings.
 
@@ -56,11 +56,11 @@ def command(
     """
     from mst_clipiqa.analysis.settings import SettingPairs, compare_settings, with_names
 
-    check_outputs([source, how["prompts"]], output, left_out)
-    rows = read_source(source, how)
+    check_outputs([source, flags["prompts"]], output, left_out)
+    rows = read_source(source, flags)
     columns = [name.strip() for name in targets.split(",") if name.strip()]
     found = compare_settings(
-        with_names(rows) if from_names else rows, SettingPairs(by, baseline, pair_by), columns, resampling_of(how)
+        with_names(rows) if from_names else rows, SettingPairs(by, baseline, pair_by), columns, resampling_of(flags)
     )
     if output is None and not as_json:
         for effect in found.effects:

@@ -55,7 +55,7 @@ def command(
     output: Path | None,
     as_json: bool,
     left_out: Path | None,
-    **how: Any,
+    **flags: Any,
 ) -> int:
     """Compare the scores OLD and NEW prompt by prompt, with an interval from resampled prompts.
 
@@ -71,13 +71,13 @@ def command(
     from mst_clipiqa.analysis.gate import is_worse
     from mst_clipiqa.analysis.pairing import PairBy
 
-    check_outputs([old, new, how["prompts"]], output, left_out)
-    before, after = (read_source(source, how) for source in (old, new))
+    check_outputs([old, new, flags["prompts"]], output, left_out)
+    before, after = (read_source(source, flags) for source in (old, new))
     if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
         by = ("generator",)
     pairing = PairBy("none" if unpaired else None, pair_by)
     try:
-        found = drift(before, after, by=by, how=resampling_of(how), pair_by=pairing)
+        found = drift(before, after, by=by, resampling=resampling_of(flags), pair_by=pairing)
     except DataError:  # perhaps because so many images failed
         _finish(before, after, split_failed([*before, *after])[1], left_out)
         raise

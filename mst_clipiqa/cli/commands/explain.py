@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @merge_option
 @color_option
 @size_option
-def command(image: str, prompt: str | None, output: Path | None, target: str, as_json: bool, **how: Any) -> None:
+def command(image: str, prompt: str | None, output: Path | None, target: str, as_json: bool, **flags: Any) -> None:
     """Explain why IMAGE got its score: streams, levels, words, and where in the image quality is lost.
 
     Prints a few sentences, or everything with --json. Takes about 60 times as long as a score with mini, or 193 times
@@ -46,7 +46,7 @@ def command(image: str, prompt: str | None, output: Path | None, target: str, as
     from mst_clipiqa.explain import explain
     from mst_clipiqa.scoring.score import check_target
 
-    scorer = load_scorer(how)
+    scorer = load_scorer(flags)
     check_target(target, scorer.ranges)
     if prompt is None and scorer.model.config.targets[target].head != "template":
         raise _not_scored(target, "no prompt", "give --prompt")

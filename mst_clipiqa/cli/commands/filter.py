@@ -42,7 +42,7 @@ def command(
     move_to: Path | None,
     yes: bool,
     images: Path | None,
-    **how: Any,
+    **flags: Any,
 ) -> int:
     """Keep the rows of SOURCE with high enough scores, and copy or move their images on request.
 
@@ -55,15 +55,15 @@ def command(
     """
     if sum([only_list, copy_to is not None, move_to is not None]) > 1:
         raise UsageError("Expected one of --list, --copy-to and --move-to, got several: choose one.")
-    check_outputs([source, how["prompts"]], how["output"], how["left_out"])
+    check_outputs([source, flags["prompts"]], flags["output"], flags["left_out"])
     minimum = {"quality": min_quality, "correspondence": min_correspondence}
-    rows = read_source(source, how)
+    rows = read_source(source, flags)
     kept = keep(rows, {name: value for name, value in minimum.items() if value is not None}, invert=invert)
     found = f"{counted(len(kept.rows), 'row')} kept, {kept.rejected:,} not."
     target = copy_to or move_to
     if target is None:
         _say(found)
-        return deliver(kept.rows, kept.left_out, how, rows)
+        return deliver(kept.rows, kept.left_out, flags, rows)
     places = folders_of(source, images)
     planned = plan(kept.rows, rows, places, target, move=move_to is not None, by_name=images is not None)
     with Stop.listening(yes) as stop:
@@ -71,7 +71,7 @@ def command(
     _say(f"{found} {_summary(len(results), move_to is not None, yes)}")
     if rest := len(planned.moves) - len(results) - len(failed):
         _say(f"Stopped. {counted(rest, 'image')} not {'moved' if move_to else 'copied'}: repeat the command to go on.")
-    code = deliver(results, [*kept.left_out, *planned.left_out, *failed], how, rows)
+    code = deliver(results, [*kept.left_out, *planned.left_out, *failed], flags, rows)
     return 128 + stop.asked if rest else code
 
 

@@ -81,11 +81,11 @@ def command(source: str, old: str | None, **flags: Any) -> int:
         )
     check_outputs([source, old, flags["prompts"]], flags["output"])
     checked = _checked(source, old, flags)
-    failed = [one for one in checked if not one.passed]
+    failed = [condition for condition in checked if not condition.passed]
     as_rows = flags["output"] is not None or flags["as_json"]
     if as_rows:
-        write_rows([one.to_row() for one in checked], flags["output"], flags["as_json"])
-    reasons = "; ".join(one.sentence for one in failed or checked)
+        write_rows([condition.to_row() for condition in checked], flags["output"], flags["as_json"])
+    reasons = "; ".join(condition.sentence for condition in failed or checked)
     click.echo(f"{'Failed' if failed else 'Passed'}: {reasons}.", err=as_rows)
     return FAILED_GATE if failed else 0
 
@@ -94,7 +94,7 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
     from mst_clipiqa.analysis.gate import check_count, check_failures, check_not_worse
     from mst_clipiqa.analysis.thresholds import check_thresholds, parse_threshold
 
-    how = resampling_of(flags)
+    resampling = resampling_of(flags)
     thresholds = [
         *(parse_threshold("mean", words) for words in flags["min_mean"]),
         *(parse_threshold("quantile", words) for words in flags["min_quantile"]),
@@ -102,16 +102,16 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
     ]
     rows = read_source(source, flags)
     _warn(rows, source)
-    found = check_thresholds(rows, thresholds, how, confident=flags["confident"])
+    checked = check_thresholds(rows, thresholds, resampling, confident=flags["confident"])
     if flags["max_failed"] is not None:
-        found.append(check_failures(rows, flags["max_failed"]))
+        checked.append(check_failures(rows, flags["max_failed"]))
     if flags["min_count"] is not None:
-        found.append(check_count(rows, flags["min_count"], [one.column for one in thresholds]))
+        checked.append(check_count(rows, flags["min_count"], [threshold.column for threshold in thresholds]))
     if old is not None:
         older = read_source(old, flags)
         _warn(older, old)
-        found += check_not_worse(older, rows, old, how, margin=flags["margin"], also=flags["pair_by"])
-    return found
+        checked += check_not_worse(older, rows, old, resampling, margin=flags["margin"], also=flags["pair_by"])
+    return checked
 
 
 def _warn(rows: Sequence[Row], name: str) -> None:

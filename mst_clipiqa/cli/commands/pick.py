@@ -17,15 +17,15 @@ from mst_clipiqa.cli.sections import SectionedCommand
 @click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="Images to keep per prompt.")
 @by_option
 @table_options
-def command(source: str, number: int, by: str, **how: Any) -> int:
+def command(source: str, number: int, by: str, **flags: Any) -> int:
     """Keep the best images of each prompt in SOURCE, in the order of the prompts.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
     first. To copy the images themselves, pipe the rows: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to
     best --yes.
     """
-    check_outputs([source, how["prompts"]], how["output"], how["left_out"])
+    check_outputs([source, flags["prompts"]], flags["output"], flags["left_out"])
     weights = parse_weights(by)
-    rows = read_source(source, how)
+    rows = read_source(source, flags)
     ranked = rank(rows, weights, top=number, per_prompt=True)
-    return deliver(ranked.rows, ranked.left_out, how, rows)
+    return deliver(ranked.rows, ranked.left_out, flags, rows)

@@ -18,7 +18,7 @@ from mst_clipiqa.cli.sections import SectionedCommand
 @click.option("-k", "--top", type=click.IntRange(1), help="Keep the best K, or K per prompt with --per-prompt.")
 @click.option("--per-prompt", is_flag=True, help="Rank the images of each prompt separately.")
 @table_options
-def command(source: str, by: str, top: int | None, per_prompt: bool, **how: Any) -> int:
+def command(source: str, by: str, top: int | None, per_prompt: bool, **flags: Any) -> int:
     """Sort the rows of SOURCE, best first, and number them in the column rank.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
@@ -27,8 +27,8 @@ def command(source: str, by: str, top: int | None, per_prompt: bool, **how: Any)
     With several columns, rows are sorted by the weighted mean, each score in its own units. Give a column a negative
     weight if lower is better. Exit code 1 means that rows were left out; stderr says which and why.
     """
-    check_outputs([source, how["prompts"]], how["output"], how["left_out"])
+    check_outputs([source, flags["prompts"]], flags["output"], flags["left_out"])
     weights = parse_weights(by)
-    rows = read_source(source, how)
+    rows = read_source(source, flags)
     ranked = rank(rows, weights, top=top, per_prompt=per_prompt)
-    return deliver(ranked.rows, ranked.left_out, how, rows)
+    return deliver(ranked.rows, ranked.left_out, flags, rows)

@@ -55,7 +55,7 @@ def command(
     max_mb: float,
     explain: int | None,
     by: str | None,
-    **how: Any,
+    **flags: Any,
 ) -> int:
     """Write the scores of SOURCE as one page that opens in any browser, offline.
 
@@ -70,11 +70,11 @@ def command(
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"Expected a page whose name ends in .html, got {shown(output)}: name another output.")
-    keep_apart([source, how["prompts"]], output)
-    rows = read_source(source, how, intervals=True)
+    keep_apart([source, flags["prompts"]], output)
+    rows = read_source(source, flags, intervals=True)
     if columns := [name for name in (by or "").split(",") if name.strip()]:
         need_columns(rows, columns)
-    scorer = _scorer_of(rows, how)
+    scorer = _scorer_of(rows, flags)
     replaced = output.exists()
     written = write_report(
         rows,
@@ -86,7 +86,7 @@ def command(
             ranges=scorer.ranges if scorer else {},
             by=tuple(name.strip() for name in columns),
         ),
-        explain=None if no_images else _explaining(scorer, rows, explain, how),
+        explain=None if no_images else _explaining(scorer, rows, explain, flags),
         bar=progress,
     )
     shown_images = "" if no_images else f", thumbnails up to {written.side} pixels"
@@ -97,19 +97,19 @@ def command(
     return finish(written.left_out, what="shown without an image or an explanation")
 
 
-def _scorer_of(rows: Sequence[Row], how: Mapping[str, Any]) -> Scorer | None:
+def _scorer_of(rows: Sequence[Row], flags: Mapping[str, Any]) -> Scorer | None:
     """Return the model that scored the rows, or None if it is not the one that is given."""
     from mst_clipiqa.scoring.granularity import unmarked
 
     models = {unmarked(text(row, "model")) for row in rows}
-    if how["model"] == "mini" and "mini" not in models:  # the default, so nothing to load
+    if flags["model"] == "mini" and "mini" not in models:  # the default, so nothing to load
         return None
-    scorer = load_scorer({name: value for name, value in how.items() if name != "cache"})
+    scorer = load_scorer({name: value for name, value in flags.items() if name != "cache"})
     return scorer if scorer.model.config.name in models else None
 
 
 def _explaining(
-    scorer: Scorer | None, rows: Sequence[Row], each: int | None, how: Mapping[str, Any]
+    scorer: Scorer | None, rows: Sequence[Row], each: int | None, flags: Mapping[str, Any]
 ) -> ExplainOptions | None:
     """Return how to explain images with the model that scored them; None if it is not given."""
     from mst_clipiqa.report import ExplainOptions
@@ -120,7 +120,7 @@ def _explaining(
     if scorer is not None:
         return ExplainOptions(scorer, EACH if each is None else each)
     names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "it names none"
-    message = f"Expected --model to be the model that scored the table ({names}), got {how['model']}"
+    message = f"Expected --model to be the model that scored the table ({names}), got {flags['model']}"
     if each is not None:
         raise UsageError(f"{message}: name its folder, or leave --explain out.")
     click.echo(f"No image is explained. {message}: name its folder.", err=True)

@@ -121,7 +121,7 @@ def _split(rated: RatedSet, preferences: PreferenceSet | None, flags: dict[str, 
 
 
 def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
-    """Return what a person wants to know first, in sentences."""
+    """Return the most important results, in sentences."""
     lines, clean = [], f"; {result.contamination.label}" if result.contamination.label else ""
     if found := result.evaluation:
         known = math.isfinite(result.baseline_srcc)

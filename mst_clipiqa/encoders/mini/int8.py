@@ -180,7 +180,7 @@ class Int8Tower:
         return torch.cat([self.tower.embed(image.mean(0, keepdim=True)) for image in described])
 
     def describe(self, views: Tensor) -> Tensor:
-        """Return what describes each view, float32 (batch, K, inputs), of views, uint8 (batch, K, 3, side, side)."""
+        """Return standardised numbers, float32 (batch, K, inputs), of views, uint8 (batch, K, 3, side, side)."""
         x = self.stem(views.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         numbers: list[Tensor] = []
         for done, (block, grid) in enumerate(zip(self.blocks, self.grids[1:], strict=True), 1):

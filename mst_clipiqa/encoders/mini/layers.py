@@ -27,7 +27,7 @@ class Linear(nn.Linear):
             self.weight = nn.Parameter(_plain(self.weight), requires_grad=False)
 
     def product(self, x: Tensor) -> Tensor:
-        """Return what ``forward`` does, from packed weights; of two or more rows, each is rounded alike beside any."""
+        """Return ``forward`` of x from packed weights; of two or more rows, none changes another's rounding."""
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return y
 
@@ -36,7 +36,7 @@ class Linear(nn.Linear):
         return F.linear(x, _plain(self.weight), self.bias)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is copied and pickled: plain weights, as packed ones can be neither."""
+        """Return the state to copy or pickle: plain weights, as packed ones can be neither copied nor pickled."""
         if not self.weight.is_mkldnn:
             return vars(self)
         plain = nn.Parameter(_plain(self.weight), requires_grad=False)

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.checks import built, built_view, expecting, load_weights, read_json
-from mst_clipiqa.encoders.int8_weights import named, sum_bits
+from mst_clipiqa.encoders.int8_weights import sum_bits
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
 from mst_clipiqa.encoders.mini.fused import FusedTower
@@ -31,7 +31,7 @@ from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.encoders.mini.vocabulary import has_unread_word, is_in_vocabulary
 from mst_clipiqa.encoders.packing import PROMPTS_AT_ONCE, can_pack
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
-from mst_clipiqa.encoders.precision import DTYPES
+from mst_clipiqa.encoders.precision import DTYPES, INT8, Precision
 from mst_clipiqa.encoders.text import cleaned, padded
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import Stream
@@ -90,14 +90,18 @@ class MiniPair:
     def to(self, device: torch.device | str, precision: str = "fp32") -> MiniPair:
         """Move to a device and compute convolutions in fp32, bf16 or int8; returns itself.
 
-        For fp16 it computes in bf16, whose range is that of fp32: what blocks add up to has no upper bound. The
-        name of int8 holds the digest of the ranges; it ends in ``-pairs`` if weights are rounded for sums in 16 bits.
+        For fp16 it computes in bf16, whose range is that of fp32: what blocks add up to has no upper bound.
+
+        Args:
+            device: where to.
+            precision: fp32, bf16, fp16, int8, or the ``precision`` of a pair.
 
         Raises:
             UsageError: int8, and the device is not a CPU that has it, or the folder lacks the ranges of blocks.
         """
         can_int8 = torch.device(device).type == "cpu" and self.has_int8
-        if precision == "int8" and not can_int8:
+        asked = Precision.parse(precision)
+        if asked == Precision(INT8) and not can_int8:
             raise UsageError(
                 f"Expected a CPU with AVX2 and {RANGES_FILE} beside the encoders for precision int8, got none: "
                 "choose auto."
@@ -106,13 +110,18 @@ class MiniPair:
             layer.release()
         for part in (self.coarse, self.fine, self.text):
             part.to(device=device)
-        self.precision = "fp32" if precision == "fp32" else "bf16"
-        self._dtype = DTYPES[self.precision]
+        self._precision = Precision("fp32" if asked.format == "fp32" else "bf16")
+        self._dtype = DTYPES[self._precision.format]
         bits = sum_bits()
-        if precision.startswith("int8") and can_int8 and self.ranges and bits:  # asked for, or as it was before
-            self.precision = named(f"int8-{self.ranges.digest}", bits)
+        if asked.format == INT8 and can_int8 and self.ranges and bits:  # asked for, or as it was before
+            self._precision = Precision(INT8, ranges=self.ranges.digest, in_pairs=bits == 16)
         self._fast: dict[Stream, FusedTower | Int8Tower] = {}
         return self
+
+    @property
+    def precision(self) -> str:
+        """What the image encoders compute in: the text of a ``Precision``, part of every cache key."""
+        return str(self._precision)
 
     @property
     def has_int8(self) -> bool:
@@ -159,7 +168,7 @@ class MiniPair:
 
     @property
     def _is_int8(self) -> bool:
-        return self.precision.startswith("int8")
+        return self._precision.format == INT8
 
     def _encode(self, stream: Stream, views: Tensor) -> Tensor:
         pixels = normalised(views.flatten(0, 1), self.view, self._dtype).unflatten(0, views.shape[:2])
