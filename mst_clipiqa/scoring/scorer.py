@@ -210,7 +210,7 @@ class Scorer:
             raise UsageError(f"Expected one prompt or one per image ({len(sources)}), got {len(prompts)}.")
         prompts = prompts * len(sources) if len(prompts) == 1 else prompts
         requests = (ScoreRequest[None](s, p, **more) for s, p in zip(sources, prompts, strict=True))
-        scores = [checked(score) for _, score in self.stream(requests)]
+        scores = [checked(score, request.image) for request, score in self.stream(requests)]
         return scores[0] if one_image and one_prompt else scores
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:

@@ -243,7 +243,7 @@ def test_the_command_says_what_was_labelled_and_left_out(folder: Path, rated: Ra
     result = CliRunner().invoke(group, asked)
     assert result.exit_code == 0, result.output
     assert "Labelled: 4 rated images trained with their ratings." in result.stdout
-    assert f"Left out: 1 image that cannot be read, first '{broken}': Expected an image" in result.stdout
+    assert f"Left out: 1 image that cannot be read, first '{broken}': expected an image" in result.stdout
     assert list(json.loads((tmp_path / "out" / "adapt.json").read_text())["skipped"]) == [str(broken)]
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\n") and "library_name: mst-clipiqa" in card  # as the hub reads it

@@ -311,9 +311,9 @@ def test_without_a_prompt_only_quality_is_explained() -> None:
     assert found.words == {}
     unknown = explain(scorer, draw(1, 0.0), "zzz")  # words that the text encoder does not know
     assert set(unknown.maps) == {"quality"} and unknown.words == {}
-    with pytest.raises(PromptError, match="expected words in the prompt") as caught:
+    with pytest.raises(PromptError, match=r"^Expected words in the prompt, .* or leave it out\.$") as caught:
         explain(scorer, draw(1, 0.0), "  ")
-    assert str(caught.value) == EMPTY_PROMPT
+    assert str(caught.value) == f"E{EMPTY_PROMPT[1:]}."
 
 
 def found_for_overlays() -> Explanation:

@@ -103,7 +103,8 @@ def _say(found: Adapted, output: Path) -> None:
     click.echo(f"Adapted on {counted(trained, 'image')}; held out: {held}, with {counted(ladders.ladders, 'ladder')}.")
     if found.skipped:
         first, why = next(iter(found.skipped.items()))
-        click.echo(f"Left out: {counted(len(found.skipped), 'image')} that cannot be read, first {shown(first)}: {why}")
+        count = counted(len(found.skipped), "image")
+        click.echo(f"Left out: {count} that cannot be read, first {shown(first)}: {why}.")
     if found.labelled:
         click.echo(f"Labelled: {counted(len(found.labelled), 'rated image')} trained with their ratings.")
     click.echo(f"Rungs in the right order: {ladders.before:.3f} before, {ladders.after:.3f} after.")
