@@ -16,6 +16,7 @@ Every message is one sentence: what was expected, what came, what to do.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -62,6 +63,17 @@ class Rejected(MstClipiqaError):
         self.status = status
         self.sentence = as_sentence(message)
         self.retry_after = retry_after
+
+
+def disk_advice(error: OSError) -> str:
+    """Return what helps if the disk takes no more or nothing at all; empty for other errors.
+
+    Example:
+        >>> disk_advice(OSError(errno.EROFS, "Read-only file system"))
+        'make the disk writable'
+    """
+    advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "make the disk writable"}
+    return advice.get(error.errno or 0, "")
 
 
 def need(module: str, *, extra: str, otherwise: str = "") -> ModuleType:

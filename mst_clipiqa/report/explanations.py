@@ -33,10 +33,12 @@ class ExplainOptions:
     Attributes:
         scorer: the model that scored the table; rows of other models are skipped.
         each: number of images at the start of each strip: best, worst, least certain.
+        begin: called with the number of images before the first is explained; not called without any.
     """
 
     scorer: Scorer
     each: int
+    begin: Callable[[int], None] = lambda count: None
 
 
 @dataclass
