@@ -90,7 +90,7 @@ def _agreement(found: dict[str, Any]) -> str:
         ("above it by", lambda t: _interval(t["above_generator_mean"], "difference")),
         ("PLCC", lambda t: f"{t['plcc']:.3f}"),
         ("RMSE, on 0..5", lambda t: f"{t['rmse']:.3f}"),
-        ("better of two of one prompt", lambda t: _interval(t["pairs_of_one_prompt"], "accuracy")),
+        ("better of two images of one prompt", lambda t: _interval(t["pairs_of_one_prompt"], "accuracy")),
         ("the same by the generator's mean", lambda t: f"{t['pairs_by_generator_mean']['accuracy']:.3f}"),
     ]
     return "\n".join([*lines, *(f"| {name} | {of(q)} | {of(c)} |" for name, of in rows)])

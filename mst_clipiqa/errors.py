@@ -16,9 +16,11 @@ Every message is one sentence: what was expected, what came, what to do.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 from collections.abc import Iterable, Sequence
 from numbers import Integral
+from os import PathLike
 from pathlib import PurePath
 from types import ModuleType
 
@@ -59,8 +61,19 @@ class Rejected(MstClipiqaError):
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.sentence = f"{message[:1].upper()}{message[1:].rstrip('.')}."
+        self.sentence = as_sentence(message)
         self.retry_after = retry_after
+
+
+def disk_advice(error: OSError) -> str:
+    """Return what helps if the disk takes no more or nothing at all; empty for other errors.
+
+    Example:
+        >>> disk_advice(OSError(errno.EROFS, "Read-only file system"))
+        'make the disk writable'
+    """
+    advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "make the disk writable"}
+    return advice.get(error.errno or 0, "")
 
 
 def need(module: str, *, extra: str, otherwise: str = "") -> ModuleType:
@@ -139,6 +152,33 @@ def nearest(name: str, known: Iterable[str]) -> str:
         folded.setdefault(one.casefold(), one)
     close = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f" (did you mean {folded[close[0]]!r}?)" if close else ""
+
+
+def as_reason(message: object) -> str:
+    """Return an error or its message as the ``reason`` of a row, where several stand side by side, parted by "; ".
+
+    Example:
+        >>> as_reason("Expected an image, got a folder: name a file in it.")
+        'expected an image, got a folder: name a file in it'
+    """
+    text = str(message).removesuffix(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text  # an acronym keeps its capitals
+
+
+def as_sentence(reason: str, image: object = None) -> str:
+    """Return the ``reason`` of a row as the message of an error.
+
+    Args:
+        reason: what ``as_reason`` returns.
+        image: what it is about; if it is a file with a name, the message begins with that.
+
+    Example:
+        >>> as_sentence("expected an image, got a folder: name a file in it", "photos")
+        "'photos': Expected an image, got a folder: name a file in it."
+    """
+    sentence = f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+    name = image if isinstance(image, str | PathLike) else getattr(image, "name", None)
+    return f"{shown(name)}: {sentence}" if isinstance(name, str | PathLike) else sentence
 
 
 def brief(value: object) -> str:

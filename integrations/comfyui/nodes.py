@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mst_clipiqa.errors import ImageError, PromptError
+from mst_clipiqa.errors import ImageError, PromptError, as_sentence
 from mst_clipiqa.integrations.rewards import RewardScorer
 from mst_clipiqa.scoring.predictor import MISSING_PROMPT
 from mst_clipiqa.scoring.score import Score, ScoreRequest
@@ -87,7 +87,7 @@ class KeepBest:
         order = [place for place in (-rewards).argsort(kind="stable").tolist() if not math.isnan(rewards[place])]
         if not order:
             why = "; ".join(dict.fromkeys(info["reason"])) or "there is none"
-            raise ImageError(f"expected an image that can be scored, got none: {why}")
+            raise ImageError(f"Expected an image that can be scored, got none: {why}.")
         lines = [f"image {place + 1}: {rewards[place]:.3f}" for place in order[:k]]
         failed = [place for place in range(len(rewards)) if place not in order]
         lines += [f"image {place + 1}: not scored; {info['reason'][place]}" for place in failed]
@@ -123,7 +123,7 @@ class Threshold:
     ) -> tuple[Any, Any, int, str]:
         """Return the images that pass, the others, how many pass, and a line of text per image."""
         if target == "correspondence" and not prompt.strip():  # else every image would be rejected
-            raise PromptError(MISSING_PROMPT.format(target))
+            raise PromptError(as_sentence(MISSING_PROMPT.format(target)))
         scores = scores_of(images, prompt, model)
         passed = [place for place, score in enumerate(scores) if number_of(score, target) >= minimum]  # NaN does not
         rejected = [place for place in range(len(scores)) if place not in passed]

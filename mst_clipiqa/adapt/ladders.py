@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mst_clipiqa.adapt.moving import Material
 from mst_clipiqa.data.record import ImageFile
-from mst_clipiqa.errors import ImageError
+from mst_clipiqa.errors import ImageError, as_reason
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder, Viewed
 from mst_clipiqa.features.pipeline import Bar, in_batches, in_order, no_bar
 from mst_clipiqa.images.decode import open_image
@@ -106,7 +106,7 @@ def make_ladders(
         try:
             image = version_of(_read(path, plan.side, encoder.opening), path.name, version, plan)
         except ImageError as error:
-            return Failed(str(error))
+            return Failed(as_reason(error))
         return _viewed(encoder, image)
 
     items = [(path, version) for path in files for version in range(plan.versions)]
@@ -164,7 +164,7 @@ def prepare_files(
         try:
             return _viewed(encoder, open_image(source, encoder.opening).image)
         except ImageError as error:
-            return Failed(str(error))
+            return Failed(as_reason(error))
 
     found = prepared(encoder, files, opened, prepare, bar)
     kept = [i for i, path in enumerate(files) if path in found.row_of]

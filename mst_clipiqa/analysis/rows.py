@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown, some_of
+from mst_clipiqa.errors import DataError, UsageError, are, counted, nearest, shown, some_of
 from mst_clipiqa.tables.cells import AsWritten
 from mst_clipiqa.tables.reading import Table
 
@@ -189,7 +189,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def say_left_out(left: Sequence[LeftOut], what: str = "left out") -> list[str]:
+def say_left_out(left: Sequence[LeftOut], what: str = "left out", noun: str = "row") -> list[str]:
     """Return lines that say how many rows were left out (or ``what``): the commonest reasons, with the first names."""
     if not left:
         return []
@@ -197,7 +197,7 @@ def say_left_out(left: Sequence[LeftOut], what: str = "left out") -> list[str]:
     for one in left:
         by_reason.setdefault(one.why, []).append(one.row)
     commonest = sorted(by_reason.items(), key=lambda found: -len(found[1]))
-    lines = [f"{len(left):,} {'row is' if len(left) == 1 else 'rows are'} {what}:"]
+    lines = [f"{counted(len(left), noun)} {are(len(left))} {what}:"]
     for why, rows in commonest[:_REASONS_NAMED]:
         lines.append(f"  {len(rows):,} x {why} ({some_of([text(row, 'file') for row in rows], 80)})")
     if others := commonest[_REASONS_NAMED:]:

@@ -213,6 +213,7 @@ def _column(line: dict[str, Any], pair_gap: float) -> dict[str, str]:
     interval = f"{srcc['low']:.4f} to {srcc['high']:.4f}" if math.isfinite(srcc["low"]) else "no interval"
     mark = " (contaminated)" if line["contaminated"] else ""
     some = f" of {srcc['splits']} of {line['splits']} splits" if 0 < srcc["splits"] < line["splits"] else ""
+    apart = f"{percent(pair_gap)} of the scale apart"
     return {
         "": f"{line['target']}, {line['head']} head",
         "SRCC (95 % interval)": f"{shown(srcc['mean'])}{some} ({interval}){mark}",
@@ -221,7 +222,7 @@ def _column(line: dict[str, Any], pair_gap: float) -> dict[str, str]:
         "PLCC": means["plcc"],
         "KRCC": means["krcc"],
         "RMSE": means["rmse"],
-        f"right pairs of a prompt rated over {percent(pair_gap)} of the scale apart": means["pair_accuracy"],
+        f"better of two images of one prompt, rated over {apart}": means["pair_accuracy"],
         "ratings inside 90 % intervals": means["coverage"],
         "SRCC of the mean of generator and setting alone": means["baseline_srcc"],
         "prompts seen in training": "unknown" if line["leakage"] is None else percent(line["leakage"]),

@@ -1,8 +1,8 @@
 """The command ``mst-clipiqa``: one group of commands, each imported only when it is called.
 
-Exit codes: 0 success, 1 some rows failed (the command says so), 2 wrong usage or an input that stops the work,
-3 a condition of gate or drift does not hold or an adapted model is no better, 130 interrupted, 141 the reader of our
-output went away. A command answers with its exit code, or None for 0.
+Exit codes: 0 success, 1 some images or rows failed (the command says so), 2 wrong usage or an input that stops the
+work, 3 a condition of gate or drift does not hold or an adapted model is no better, 130 interrupted, 141 the reader of
+our output went away. A command answers with its exit code, or None for 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from mst_clipiqa._version import __version__
-from mst_clipiqa.errors import MstClipiqaError, nearest, shown
+from mst_clipiqa.errors import MstClipiqaError, disk_advice, nearest, shown
 
 _INTERRUPTED = 130  # the exit code
 
@@ -98,7 +98,8 @@ class CommandGroup(click.Group):
             # A path that is too long, a folder without permission.
             wanted = f"a file or folder that can be used, got {shown(error.filename)}"
             wanted = wanted if error.filename else "to be able to read and write, got a system error"
-            click.echo(f"Error: Expected {wanted}: {error.strerror or error}.", err=True)
+            advice = f": {found}" if (found := disk_advice(error)) else ""
+            click.echo(f"Error: Expected {wanted} ({error.strerror or error}){advice}.", err=True)
             ctx.exit(2)
         ctx.exit(code if isinstance(code, int) else 0)
 
@@ -136,7 +137,7 @@ def _forget_stdout() -> None:
 def group() -> None:
     """Score generated images: how good they look, and how well they show their prompt.
 
-    Data goes to stdout, progress to stderr. Exit codes: 0 success, 1 some rows failed, 2 wrong usage,
+    Data goes to stdout, progress to stderr. Exit codes: 0 success, 1 some images or rows failed, 2 wrong usage,
     3 a condition does not hold (gate, drift --fail-if-worse) or the adapted model is no better (adapt).
     """
 

@@ -10,7 +10,7 @@
     comparison.py   paired_difference, difference_over_prompts: is B better than A?
     baseline.py     generator_mean: a baseline that sees no image
     conformal.py    conformal_halfwidth, interval_coverage
-    caution.py      UNFAMILIAR, is_unfamiliar: below this familiarity a score carries a caution
+    caution.py      UNFAMILIAR, FEW_GROUPS: below this familiarity, or number of prompts, a figure carries a caution
     familiarity.py  Reference, make_reference: how far features are from those of training
     widening.py     Widening, fit_widening: intervals that widen with that distance
     evaluation.py   evaluate: all of these as one dataclass that converts to JSON

@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mst_clipiqa.errors import PromptError
+from mst_clipiqa.errors import ImageError, PromptError, as_sentence
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.fusion import fusion
 from mst_clipiqa.explain.maps import window_maps
@@ -54,12 +54,15 @@ def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanatio
         >>> found.maps["quality"].fine.shape  # doctest: +SKIP
         (8, 8)
     """
-    found_image = open_image(image, scorer.encoder.opening)
+    try:
+        found_image = open_image(image, scorer.encoder.opening)
+    except ImageError as error:
+        raise ImageError(as_sentence(str(error), image)) from error
     opened = found_image.image
     encoded = dataclasses.replace(scorer.encode([opened])[0], note=found_image.caution)
     score = scorer.score_encoded([encoded], [prompt])[0]
     if score.status != "ok":
-        raise PromptError(score.reason)
+        raise PromptError(as_sentence(score.reason))
     predictor = scorer.predictor
     names = [name for name, value in score.targets.items() if value is not None]
     words = cleaned(prompt or "")[0]  # what the scorer reads of it

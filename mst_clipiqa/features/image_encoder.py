@@ -19,7 +19,7 @@ from torch import Tensor
 from mst_clipiqa.encoders.pair import EncoderPair, encode_views
 from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.encoders.threads import batches_at_once, set_torch_threads
-from mst_clipiqa.errors import ImageError, UsageError
+from mst_clipiqa.errors import ImageError, UsageError, as_reason, as_sentence
 from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache import Cache, image_key
 from mst_clipiqa.features.encoded import Encoded
@@ -38,7 +38,7 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Failed:
-    """An image that could not be read, and why; given as an image, it keeps its place and is not opened."""
+    """An image that could not be read, and why (``as_reason``); given as an image, it keeps its place, unopened."""
 
     reason: str
 
@@ -199,10 +199,10 @@ class ImageEncoder:
         """Return features of images; ImageError for the first one that cannot be read."""
         features: list[Encoded] = []
         for batch in self.batches(images, self.open):
-            for _, encoded in batch:
+            for image, encoded in batch:
                 if not isinstance(encoded, Encoded):
-                    reason = encoded.reason if isinstance(encoded, Failed) else "Expected an image, got its score."
-                    raise ImageError(reason)
+                    why = encoded.reason if isinstance(encoded, Failed) else "expected an image, got its score"
+                    raise ImageError(as_sentence(why, image))
                 features.append(encoded)
         return features
 
@@ -227,7 +227,7 @@ class ImageEncoder:
                     return cached
             opened = open_image(image, self.opening, max_pixels=limit)
         except ImageError as error:
-            return Failed(str(error))
+            return Failed(as_reason(error))
         seen = self.policy.views(opened.image)
         return Viewed(seen.coarse, seen.fine, opened.width, opened.height, key, prompts, opened.caution)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_clipiqa.encoders.families import PAIRS
-from mst_clipiqa.errors import PromptError, UsageError
+from mst_clipiqa.errors import PromptError, UsageError, as_sentence
 from mst_clipiqa.images.modes import check_dense
 from mst_clipiqa.integrations.mixing import Prompts, prompt_list
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
@@ -120,9 +120,9 @@ class MSTClipIQAMetric(nn.Module):
         values = []
         requests = (ScoreRequest[None](image, prompt) for image, prompt in zip(images, prompts, strict=True))
         for request, score in self.scorer.stream(requests):
-            value = checked(score).targets[self.target]
+            value = checked(score, request.image).targets[self.target]
             if value is None and request.prompt is None:
-                raise PromptError(MISSING_PROMPT.format(self.target))
+                raise PromptError(as_sentence(MISSING_PROMPT.format(self.target)))
             values.append(math.nan if value is None else value)
         return torch.tensor(values, dtype=torch.float32, device="cpu").unsqueeze(1)
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_clipiqa.errors import ImageError, UsageError, shown
+from mst_clipiqa.errors import ImageError, UsageError, as_reason, shown
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.integrations.mixing import (
     HALF_AND_HALF,
@@ -109,7 +109,7 @@ class RemoteRewards:
         except _Unscored as error:
             if len(bodies) > 1:
                 return [score for body in bodies for score in self._scores([body])]
-            return [OneScore({}, str(error))]
+            return [OneScore({}, as_reason(error))]
         names = self._ranges
         return [OneScore({name: one.get(name) for name in names}, one["reason"] or "") for one in found]
 
@@ -178,7 +178,7 @@ def _body(image: Any, prompt: object) -> dict[str, Any] | OneScore:
         file = io.BytesIO()
         open_image(image).image.save(file, "PNG", compress_level=1)
     except ImageError as error:
-        return OneScore({}, str(error))
+        return OneScore({}, as_reason(error))
     return {"data": base64.b64encode(file.getvalue()).decode(), "prompt": prompt}
 
 

@@ -162,7 +162,7 @@ def pick_best(
     best = [place for place in _best_first(rewards) if not np.isnan(rewards[place])][:n]
     if not best:
         why = next(filter(None, info["reason"]), "there is none")
-        raise ImageError(f"expected an image that can be scored, got none: {why}")
+        raise ImageError(f"Expected an image that can be scored, got none: {why}.")
     return [sources[place] for place in best]
 
 

@@ -100,6 +100,8 @@ def write_report(
     why = ExplanationBlocks()
     if explain is not None:
         some = rows_to_explain(shown, rows, found, explain)
+        if some:
+            explain.begin(len(some))
         with bar("Explaining", len(some)) as advance:
             budget = options.limit // EXPLANATION_SHARE
             why = make_explanations(rows, found, some, explain, budget=budget, advance=advance)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mst_clipiqa.analysis.images import RowImage
 from mst_clipiqa.analysis.rows import LeftOut, Row, number, prompt_of, text
-from mst_clipiqa.errors import ImageError, PromptError
+from mst_clipiqa.errors import ImageError, PromptError, as_reason
 from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.page import to_block
 from mst_clipiqa.report.thumbnails import webp
@@ -33,10 +33,12 @@ class ExplainOptions:
     Attributes:
         scorer: the model that scored the table; rows of other models are skipped.
         each: number of images at the start of each strip: best, worst, least certain.
+        begin: called with the number of images before the first is explained; not called without any.
     """
 
     scorer: Scorer
     each: int
+    begin: Callable[[int], None] = lambda count: None
 
 
 @dataclass
@@ -87,7 +89,7 @@ def make_explanations(
         except ImageError:
             pass  # its thumbnail has the reason
         except PromptError as error:
-            why.left_out.append(LeftOut(rows[row], f"not explained: {error}"))
+            why.left_out.append(LeftOut(rows[row], f"not explained: {as_reason(error)}"))
         else:
             if spent + len(block) > budget:
                 why.left_out.append(LeftOut(rows[row], "not explained: the page has no room for more"))
@@ -106,7 +108,8 @@ def _block(row: Row, path: RowImage | None, scorer: Scorer) -> str:
     for name, now in explained.score.targets.items():
         then, (low, high) = number(row, name), explained.score.ranges[name]
         if now is not None and then is not None and abs(now - then) > SCORE_TOLERANCE * (high - low):
-            raise PromptError(f"expected the {name} of the table, {then:.2f}, got {now:.2f} now: score the image again")
+            found = f"{then:.2f}, got {now:.2f} now"
+            raise PromptError(f"Expected the {name} of the table, {found}: score the image again.")
     return to_block(explanation_data(explained))
 
 

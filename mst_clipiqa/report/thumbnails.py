@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from mst_clipiqa.analysis.images import NOT_FOUND, RowImage
-from mst_clipiqa.errors import ImageError
+from mst_clipiqa.errors import ImageError, as_reason
 from mst_clipiqa.features.pipeline import in_order
 from mst_clipiqa.images.decode import open_image
 
@@ -113,7 +113,7 @@ def _open(path: RowImage, side: int) -> tuple[Image.Image | None, str]:
     try:
         image = open_image(path, reduce_to=side).image
     except ImageError as error:
-        return None, str(error)
+        return None, as_reason(error)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return image, ""
 

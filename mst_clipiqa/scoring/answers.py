@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mst_clipiqa.errors import ImageError, UsageError, brief
+from mst_clipiqa.errors import ImageError, UsageError, as_reason, as_sentence, brief
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
 from mst_clipiqa.images.decode import open_image
@@ -58,11 +59,11 @@ def agreement(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
     try:
         wanted = open_image(control, opening).image
     except ImageError as error:
-        return EdgeAgreement(None, f"the control map cannot be read: {error}")
+        return EdgeAgreement(None, f"the control map cannot be read: {as_reason(error)}")
     try:
         own = open_image(image, opening).image
     except ImageError as error:  # such as an open file, which has been read to its end
-        return EdgeAgreement(None, f"the image cannot be read again for its edges: {error}")
+        return EdgeAgreement(None, f"the image cannot be read again for its edges: {as_reason(error)}")
     value = edge_agreement(own, wanted)
     return EdgeAgreement(value, "" if value is not None else NO_EDGES)
 
@@ -111,7 +112,7 @@ class ControlAnswers:
         if reference is not None:
             fields["reference"] = self.encoder.encode([reference])[0]
         if control is not None:
-            fields["control"] = open_image(control, self.encoder.opening).image
+            fields["control"] = self._map(control)
         return fields
 
     @torch.inference_mode()
@@ -160,10 +161,15 @@ class ControlAnswers:
         return self._known[key]
 
     def _encoded(self, image: Any) -> Encoded | Failed:
+        (one,) = self.encoder.encode_opened([self.encoder.open(image)])
+        return one if isinstance(one, Encoded | Failed) else Failed("expected an image, got its score")
+
+    def _map(self, control: Any) -> Image.Image:
+        """Return a control map, opened; the message of an ImageError names its file."""
         try:
-            return self.encoder.encode([image])[0]
+            return open_image(control, self.encoder.opening).image
         except ImageError as error:
-            return Failed(str(error))
+            raise ImageError(as_sentence(str(error), control)) from error
 
     def _agreement(self, request: ScoreRequest[Any]) -> EdgeAgreement:
         if request.control is None or isinstance(request.control, EdgeAgreement):

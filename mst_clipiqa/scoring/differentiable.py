@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mst_clipiqa.encoders.precision import own_settings
-from mst_clipiqa.errors import ImageError, PromptError, UsageError
+from mst_clipiqa.errors import ImageError, PromptError, UsageError, as_sentence
 from mst_clipiqa.features.encoded import EncodedPrompt
 from mst_clipiqa.features.prompt_encoder import padded
 from mst_clipiqa.images.modes import check_dense, check_ends
@@ -73,7 +73,7 @@ class DifferentiableTarget(nn.Module):
         """
         for prompt in prompts:
             if prompt is not None and not isinstance(prompt, str):
-                raise PromptError(NOT_TEXT.format(type(prompt).__name__))
+                raise PromptError(as_sentence(NOT_TEXT.format(type(prompt).__name__)))
         images = _checked(images, self.templates.dtype)
         if not len(images):
             return images.flatten(1).sum(dim=1)
@@ -111,13 +111,13 @@ class DifferentiableTarget(nn.Module):
         words = []
         for prompt in prompts:
             if not isinstance(prompt, str):
-                raise PromptError(MISSING_PROMPT.format(self.target))
+                raise PromptError(as_sentence(MISSING_PROMPT.format(self.target)))
             words.append(cleaned(prompt)[0])
             if not words[-1].strip():
-                raise PromptError(EMPTY_PROMPT)
+                raise PromptError(as_sentence(EMPTY_PROMPT))
         read = self.prompts.encode(words)
         if not all(one.in_vocabulary for one in read):
-            raise PromptError(UNKNOWN_WORDS)
+            raise PromptError(as_sentence(UNKNOWN_WORDS))
         return read
 
 

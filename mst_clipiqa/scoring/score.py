@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
-from mst_clipiqa.errors import ImageError, PromptError, UsageError, brief, nearest, shown
+from mst_clipiqa.errors import ImageError, PromptError, UsageError, as_sentence, brief, nearest, shown
 
 Tag = TypeVar("Tag")
 """Of what the caller attaches to a request."""
@@ -180,8 +180,8 @@ def is_one_prompt(prompts: object) -> bool:
     return isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable) or getattr(prompts, "ndim", 1) == 0
 
 
-def checked(score: Score) -> Score:
-    """Return a score; ImageError or PromptError if there is none."""
+def checked(score: Score, image: object = None) -> Score:
+    """Return the score of an image; ImageError or PromptError if there is none, which names the image's file."""
     if score.error:
-        raise (PromptError if score.error == "prompt" else ImageError)(score.reason)
+        raise (PromptError if score.error == "prompt" else ImageError)(as_sentence(score.reason, image))
     return score

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa._version import __version__
+from mst_clipiqa.errors import as_reason
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed
 from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.images.options import Frame
@@ -157,7 +158,7 @@ def _image(item: Item) -> object:
     """Return the image as the scorer takes it, or the reason why it cannot be opened."""
     source = item.source
     if source is None:
-        return Failed(item.problem or "no file")
+        return Failed(as_reason(item.problem or "no file"))
     return source if item.frame is None else Frame(source, item.frame)
 
 

@@ -209,7 +209,7 @@ class Scorer:
         if len(prompts) != len(sources):
             raise UsageError(f"Expected one prompt or one per image ({len(sources)}), got {len(prompts)}.")
         requests = (ScoreRequest[None](s, p, **opened) for s, p in zip(sources, prompts, strict=True))
-        scores = [checked(score) for _, score in self.stream(requests)]
+        scores = [checked(score, request.image) for request, score in self.stream(requests)]
         return scores[0] if one_image and one_prompt else scores
 
     def _prompts_of_one_image(self, image: Any, prompts: list[Any], controls: dict[str, Any]) -> list[Score]:

@@ -126,8 +126,7 @@ def _add_scores(app: FastAPI, server: Server) -> None:
         asked, scores = await server.scores(request, count=2)
         for name, one in zip("AB", scores, strict=True):
             if one.status == "error":
-                why = f"{one.reason[:1].lower()}{one.reason[1:]}"
-                raise Rejected(422, f"Expected two images, but image {name} cannot be scored: {why}")
+                raise Rejected(422, f"Expected two images, but image {name} cannot be scored: {one.reason}")
         compared = [one for one in compare_scores(scores[0], scores[1]) if one.a is not None or one.b is not None]
         found = {"sentences": [one.sentence() for one in compared], "comparisons": [one.to_row() for one in compared]}
         return JsonResponse({"results": results(asked, scores), **found})

@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mst_clipiqa.errors import DataError, UsageError, shown
+from mst_clipiqa.errors import DataError, UsageError, disk_advice, shown
 from mst_clipiqa.tables.cells import Cell, from_json, to_json
 
 _APPLICATION_ID = 0x4D53543A  # SQLite's application_id
@@ -214,17 +214,25 @@ def _reported(path: Path) -> Iterator[None]:
                 f"Expected to be the only run that writes {shown(path)}, got another run: wait, or choose "
                 "another output."
             ) from error
-        raise _unwritable(path, str(error)) from error
+        raise _unwritable(path, str(error), _advice(error)) from error
     except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
+        raise _unwritable(path, error.strerror or str(error), disk_advice(error) or "free some space") from error
     except sqlite3.DatabaseError as error:
         raise DataError(
             f"Expected unfinished rows in {shown(path)}, got another file or a damaged one ({error}): move it away."
         ) from error
 
 
-def _unwritable(path: Path, why: str) -> UsageError:
+def _advice(error: sqlite3.OperationalError) -> str:
+    """Return what helps; the low byte of SQLite's code names the kind of error."""
+    kind = error.sqlite_errorcode & 0xFF
+    if kind == sqlite3.SQLITE_READONLY:
+        return "make the file and its disk writable"
+    return "make its folder writable" if kind == sqlite3.SQLITE_CANTOPEN else "free some space"
+
+
+def _unwritable(path: Path, why: str, advice: str) -> UsageError:
     return UsageError(
-        f"Expected to be able to write {shown(path)}, got {why}: free some space or choose another output; the rows so "
-        "far are kept for --resume."
+        f"Expected to be able to write {shown(path)}, got {why}: {advice} or choose another output; the rows so far "
+        "are kept for --resume."
     )

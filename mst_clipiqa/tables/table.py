@@ -8,14 +8,13 @@ and Parquet are UTF-8 and hold them as escapes such as ``\\udce9``.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, disk_advice, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.atomic import atomic
 from mst_clipiqa.tables.cells import Cell, csv_cell, csv_header, csv_line, plain, to_json
@@ -166,7 +165,7 @@ def _advice(error: OSError) -> str:
     """Return advice for an error of writing; Windows replaces no file that another program has open."""
     if isinstance(error, PermissionError):
         return "close the table in other programs" if os.name == "nt" else "make its folder writable"
-    return "make the disk writable" if error.errno == errno.EROFS else "free some space"
+    return disk_advice(error) or "free some space"
 
 
 def check_table_output(path: Path) -> None:

@@ -8,6 +8,7 @@ from mst_clipiqa.data.sets import OWN_FORMATS
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.encoders.precision import Precision
 from mst_clipiqa.errors import counted, percent
+from mst_clipiqa.evaluate.caution import say_few_groups
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
 
@@ -158,6 +159,10 @@ def _test(training: dict[str, Any]) -> list[str]:
             lines.append(f"| {name} | {_number(pairs['accuracy'])} | {_ends(pairs)} |")
     if test.get("coverage") is not None:
         lines.append(f"| coverage of the 90 % interval | {test['coverage']:.3f} | |")
+    over = "images" if training["leakage"] is None else "prompts"
+    groups = test["groups"] if agreement else preferences["groups"]
+    if few := say_few_groups(groups, over):
+        lines += ["", few]
     if test["contamination"]["label"]:
         label = test["contamination"]["label"].capitalize()
         lines += ["", f"**{label}. These figures overstate the model, so the model-index omits them.**"]

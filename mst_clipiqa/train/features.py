@@ -178,7 +178,7 @@ def encode_records(
             progress(len(batch))
     if bad:
         raise DataError(
-            f"Expected {counted(len(records), 'readable image')}, but {len(bad)} cannot be read, first {bad[0]}"
+            f"Expected {counted(len(records), 'readable image')}, but {len(bad)} cannot be read, first {bad[0]}."
         )
     templates = encoder.encoders.encode_templates(list(TEMPLATES)).cpu().clone()
     bank, index = encode_prompts(encoder, records) if prompts else (None, None)

@@ -238,12 +238,16 @@ def test_the_command_says_what_was_labelled_and_left_out(folder: Path, rated: Ra
     labels = tmp_path / "rated.csv"
     rows.append(f"{broken},1,1,{READ}")
     labels.write_text("\n".join(["file,mos_quality,mos_align,prompt", *rows]) + "\n", encoding="utf-8")
-    asked = ["adapt", str(folder), "--images", str(rated.root), "-o", str(tmp_path / "out"), "--train", "norm"]
+    images = tmp_path / "images.csv"
+    images.write_text("\n".join(["file", *(str(r.file) for r in rated.records), '""']) + "\n", encoding="utf-8")
+    asked = ["adapt", str(folder), "--images", str(images), "-o", str(tmp_path / "out"), "--train", "norm"]
     asked += ["--check", str(labels), "--range", "0", "5", "--labels", "0.1", "--steps", "2"]
     result = CliRunner().invoke(group, asked)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # an image was left out
     assert "Labelled: 4 rated images trained with their ratings." in result.stdout
-    assert f"Left out: 1 image that cannot be read, first '{broken}': Expected an image" in result.stdout
+    assert "2 images are left out:\n" in result.stderr and "  1 x expected an image (" in result.stderr
+    assert f"{broken.name}')\n" in result.stderr
+    assert "1 x expected a file in each row, but line 42 of " in result.stderr
     assert list(json.loads((tmp_path / "out" / "adapt.json").read_text())["skipped"]) == [str(broken)]
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\n") and "library_name: mst-clipiqa" in card  # as the hub reads it

@@ -46,7 +46,7 @@ def test_the_standard_deviation_is_that_of_the_splits(bench: Bench, runs: list[B
 def test_the_table_says_which_pairs_and_which_baseline(bench: Bench, runs: list[BenchmarkRun]) -> None:
     found = summarise(bench.plan, runs, ENCODERS, None)
     cells, line = cells_of(markdown(found)), found["summary"][0]
-    right = cells["right pairs of a prompt rated over 10 % of the scale apart"]
+    right = cells["better of two images of one prompt, rated over 10 % of the scale apart"]
     assert right == [f"{line['pair_accuracy']['mean']:.3f}"]
     assert cells["SRCC of the mean of generator and setting alone"] == [f"{line['baseline_srcc']['mean']:.3f}"]
     run, (low, high) = runs[0], bench.plan.rated.ranges["quality"]

@@ -860,7 +860,7 @@ def test_gate_says_why_images_of_a_folder_failed(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"broken")
     result = call("gate", tmp_path, "--max-failed", "0")
     assert (result.exit_code, result.stdout) == (3, "Failed: 1 of 1 rows failed, at most 0 allowed.\n")
-    assert "  1 x Expected an image (PNG, " in result.stderr
+    assert "  1 x expected an image (PNG, " in result.stderr
 
 
 def test_a_prompt_that_an_old_locale_took_apart_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

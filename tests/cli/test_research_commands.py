@@ -110,6 +110,7 @@ def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -
     text = run("evaluate", scores, data / "labels.csv", "--range", 0, 5).stdout
     assert "quality, 24 images" in text
     assert "srcc" in text
+    assert "Intervals over 8 prompts say little: test on 9 or more.\n" in text
     result = run("evaluate", scores, code=2)
     assert "Error: Expected a table of scores and a file of labels" in result.stderr
 
@@ -144,6 +145,7 @@ def test_pairs_train_a_model_and_are_evaluated(data: Path, cache: Path, tmp_path
     assert (two["accuracy"], two["contaminated"]) == (one["accuracy"], "not checked")
     named = run("evaluate", scores, "--pairs", tmp_path / "pairs.csv", "--model", tmp_path / "m").stdout
     assert "contaminated: the model had seen" in named
+    assert "Intervals over 8 prompts say little: test on 9 or more.\n" in named
     run("evaluate", scores, "--pairs", tmp_path / "pairs.csv", "--fail-on-contamination", code=2)
     result = run("evaluate", scores, scores, "--pairs", tmp_path / "pairs.csv", code=2)
     assert "Error: --pairs needs --model or one table of scores, and no --data" in result.stderr

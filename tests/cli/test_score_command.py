@@ -77,8 +77,8 @@ def test_twelve_kinds_of_bad_files_among_good_ones(folder: Path, tmp_path: Path)
     failed = {Path(row["file"]).name: row for row in found if row["status"] == "error"}
     assert failed.keys() == bad
     for row in failed.values():
-        assert row["reason"].startswith("Expected")
-        assert row["reason"].endswith(".")
+        assert row["reason"].startswith("expected")
+        assert not row["reason"].endswith(".")
         assert row["quality"] == row["gate"] == row["width"] == ""
     good = [row for row in found if row["status"] == "ok"]
     for row, want in zip(good, rows(tmp_path / "clean.csv"), strict=True):
@@ -168,7 +168,10 @@ def table(monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int, *made: dict[
     monkeypatch.setenv("COLUMNS", str(width))
     seen = Seen()
     for row in made:
-        seen.add({"status": "ok", "prompt": None, "reason": None, "quality": 1.0, "correspondence": None} | row)
+        seen.add(
+            {"status": "ok", "prompt": None, "reason": None, "quality": 1.0, "correspondence": None, "familiarity": 0.5}
+            | row
+        )
     print_table(seen, MINI, Path(output) if output else None)
     shown: str = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= width
@@ -195,9 +198,9 @@ def test_a_terminal_lists_every_failed_row_and_says_where_the_others_are(
     monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     made: list[dict[str, Any]] = [{"file": f"d/{i}.png"} for i in range(2400)]
-    made[2000] |= {"status": "error", "reason": "Expected an image, got a web page.", "quality": None}
+    made[2000] |= {"status": "error", "reason": "expected an image, got a web page", "quality": None}
     out = table(monkeypatch, capsys, 80, *made)
-    assert "2000.png" in out and "Expected an image" in out and "39.png" in out and " 40.png" not in out
+    assert "2000.png" in out and "expected an image" in out and "39.png" in out and " 40.png" not in out
     assert "2,359 more; -o FILE keeps them." in out
     assert "2,359 more; scores.csv has them." in table(monkeypatch, capsys, 80, *made, output="scores.csv")
     assert "prompt or reason" not in table(monkeypatch, capsys, 80, *made[:3])
@@ -216,7 +219,14 @@ def test_a_terminal_shows_the_answers_that_were_asked_for(monkeypatch: pytest.Mo
     assert " 1.25 " in narrow and " 0.75 " not in narrow and "a red ball" in narrow
     assert "reference_fine" in narrow.partition("Not shown")[2]
     assert "Not shown" not in table(monkeypatch, capsys, 100, row, output="scores.csv")
-    assert "gate" in table(monkeypatch, capsys, 100, {"file": "a.png", "gate": 0.5})
+
+
+def test_a_terminal_shows_familiarity_and_not_the_gate(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    shown = table(monkeypatch, capsys, 80, {"file": "a.png", "gate": 0.53, "familiarity": 0.21})
+    assert " 0..1" in shown and "familiarity" in shown and " 0.21" in shown
+    assert "gate" not in shown and "0.53" not in shown
+    unknown = table(monkeypatch, capsys, 80, {"file": "a.png", "gate": 0.53, "familiarity": None})
+    assert "familiarity" not in unknown  # the model does not describe its training images
 
 
 def test_a_terminal_counts_the_images_unlike_the_training_images(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

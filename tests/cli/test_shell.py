@@ -248,8 +248,18 @@ def test_a_system_error_without_a_file_is_said(run: Run) -> None:
         raise OSError(28, "No space left on device")
 
     assert run(full).stderr == (
-        "Error: Expected to be able to read and write, got a system error: No space left on device.\n"
+        "Error: Expected to be able to read and write, got a system error (No space left on device): free some space.\n"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_stdout_says_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("file,quality\na.png,1\n")
+    command = f"{sys.executable} -m mst_clipiqa rank scores.csv > /dev/full"
+    environment = {**os.environ, "PYTHONPATH": str(Path(mst_clipiqa.__file__).parents[1])}
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "(No space left on device): free some space.\n" in done.stderr
 
 
 def test_an_option_that_commands_share_is_described_in_one_way() -> None:

@@ -311,9 +311,9 @@ def test_without_a_prompt_only_quality_is_explained() -> None:
     assert found.words == {}
     unknown = explain(scorer, draw(1, 0.0), "zzz")  # words that the text encoder does not know
     assert set(unknown.maps) == {"quality"} and unknown.words == {}
-    with pytest.raises(PromptError, match="expected words in the prompt") as caught:
+    with pytest.raises(PromptError, match=r"^Expected words in the prompt, .* or leave it out\.$") as caught:
         explain(scorer, draw(1, 0.0), "  ")
-    assert str(caught.value) == EMPTY_PROMPT
+    assert str(caught.value) == f"E{EMPTY_PROMPT[1:]}."
 
 
 def found_for_overlays() -> Explanation:
@@ -400,4 +400,6 @@ def test_the_sentence_about_words_says_what_their_signs_say(effects: tuple[float
     ],
 )
 def test_the_sentence_about_streams_names_no_share_beyond_the_whole(share: float, says: str) -> None:
-    assert says in Fusion(0.5, np.zeros(1, np.float32), share, 2.0, 3.0).sentence("t")
+    sentence = Fusion(0.5, np.zeros(1, np.float32), share, 2.0, 3.0).sentence("t")
+    assert says in sentence
+    assert "would give 2.00 and the fine one 3.00 (the score is not their mean: one head reads the sum" in sentence

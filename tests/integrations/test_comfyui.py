@@ -76,7 +76,7 @@ def test_score_gives_a_number_per_image_and_a_reason_for_none(package: ModuleTyp
     assert [math.isnan(value) for value in quality] == [False, False, True, False]
     lines = text.split("\n")
     assert lines[0] == f"image 1: quality {want.quality:.2f}, correspondence {want.correspondence:.2f}"
-    assert lines[2].startswith("image 3: not scored; Expected values in [0, 1], got NaN")
+    assert lines[2].startswith("image 3: not scored; expected values in [0, 1], got NaN")
     quality, correspondence, text = run(package, "MSTClipIQAScore", images=images, prompt=" ")
     assert all(math.isnan(value) for value in correspondence) and not math.isnan(quality[0])
 
@@ -94,12 +94,12 @@ def test_keep_best_keeps_the_best_first_and_never_a_failed_one(package: ModuleTy
     assert torch.equal(kept, images[order[:2]])
     *best, failed = text.split("\n")
     assert [one.split(":")[0] for one in best] == [f"image {place + 1}" for place in order[:2]]
-    assert failed.startswith("image 3: not scored; Expected values in [0, 1], got NaN")
+    assert failed.startswith("image 3: not scored; expected values in [0, 1], got NaN")
     assert len(run(package, "MSTClipIQAKeepBest", images=images, k=9)[0]) == 3
     both = run(package, "MSTClipIQAScore", images=images, prompt="a red fox")[1]
     kept, _ = run(package, "MSTClipIQAKeepBest", images=images, k=1, prompt="a red fox", correspondence_share=1.0)
     assert torch.equal(kept[0], images[max((0, 1, 3), key=lambda place: both[place])])
-    with pytest.raises(ImageError, match="got none: Expected values"):
+    with pytest.raises(ImageError, match="got none: expected values"):
         run(package, "MSTClipIQAKeepBest", images=images[2:3], k=1)
 
 
@@ -112,7 +112,7 @@ def test_threshold_divides_a_batch(package: ModuleType, images: torch.Tensor, mo
     assert len(rejected) == 2 and rejected.isnan().any()  # the failed one is rejected
     assert len(text.split("\n")) == 4
 
-    with pytest.raises(PromptError, match="expected a prompt for correspondence, got none: give it"):
+    with pytest.raises(PromptError, match=r"^Expected a prompt for correspondence, got none: give it\.$"):
         run(package, "MSTClipIQAThreshold", images=images, minimum=0.0, target="correspondence", prompt=" ")
 
     everything = {"images": images[:2], "minimum": -1000.0, "target": "quality"}

@@ -107,11 +107,11 @@ def test_what_cannot_be_scored(scorer: Scorer, tmp_path: Path) -> None:
     images = some_images()
     assert torch.isnan(correspondence(images, ["a red fox", "zzz yyy"])[:, 0]).tolist() == [False, True]
     for prompt in (None, " "):
-        with pytest.raises(PromptError, match="expected a prompt for correspondence, got none: give it"):
+        with pytest.raises(PromptError, match=r"^Expected a prompt for correspondence, got none: give it\.$"):
             correspondence(images, prompt)
-        with pytest.raises(PromptError, match="expected a prompt for correspondence, got none: give it"):
+        with pytest.raises(PromptError, match=r"^Expected a prompt for correspondence, got none: give it\.$"):
             correspondence(images.clone().requires_grad_(), prompt)
-    with pytest.raises(PromptError, match="the prompt's words lie outside"):
+    with pytest.raises(PromptError, match="The prompt's words lie outside"):
         correspondence(images.clone().requires_grad_(), "zzz yyy")
     with pytest.raises(ImageError):
         quality(tmp_path / "none.png")
@@ -347,5 +347,5 @@ def test_a_list_of_tensors_has_gradients_too(scorer: Scorer) -> None:
 
 def test_what_is_not_text_is_no_prompt_of_a_loss_either(scorer: Scorer) -> None:
     for as_loss in (False, True):
-        with pytest.raises(PromptError, match="expected the prompt as text, got int"):
+        with pytest.raises(PromptError, match="Expected the prompt as text, got int"):
             MSTClipIQAMetric(scorer, as_loss=as_loss)(some_images(), [1, 2])

@@ -154,7 +154,7 @@ def test_pick_best_without_a_prompt_goes_by_quality(scorer: Scorer, arrays: np.n
 
 
 def test_pick_best_says_why_there_is_nothing_to_pick(scorer: Scorer, arrays: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=r"got none: Expected an image \(PNG"):
+    with pytest.raises(ImageError, match=r"got none: expected an image \(PNG"):
         pick_best([b"no image"], "a red fox", scorer=scorer)
     with pytest.raises(ImageError, match="got none: there is none"):
         pick_best([], "a red fox", scorer=scorer)
@@ -210,7 +210,7 @@ def test_remote_rewards_are_those_of_the_same_model_here(server: str, scorer: Sc
 def test_a_request_of_which_nothing_is_scored_gives_failed_rewards(server: str) -> None:
     rewards, info = mst_clipiqa_remote_score(server, token=TOKEN, failed=-1.0)([b"none", b"no image"], ["a", "b"], None)
     assert rewards.tolist() == [-1, -1]
-    assert "Expected an image" in info["reason"][0]
+    assert "expected an image" in info["reason"][0]
 
 
 def test_one_item_that_the_server_refuses_costs_no_other_its_reward(server: str, arrays: np.ndarray) -> None:
@@ -222,11 +222,11 @@ def test_one_item_that_the_server_refuses_costs_no_other_its_reward(server: str,
     assert np.isnan(rewards).tolist() == [False] + [True] * 5
     assert rewards[0] == fn(arrays[:1], PROMPTS[:1], None)[0][0]
     assert info["reason"][0] == ""
-    assert "Expected prompts of at most 10,000 characters" in info["reason"][1]
+    assert "expected prompts of at most 10,000 characters" in info["reason"][1]
     assert info["reason"][2] == "expected the prompt as text, got bytes: write it as text, or leave it out"
-    assert "Expected a body of at most 120,000 bytes" in info["reason"][3]
-    assert "Expected JSON" in info["reason"][4]
-    assert "Expected a dense tensor that holds values" in info["reason"][5]
+    assert "expected a body of at most 120,000 bytes" in info["reason"][3]
+    assert "expected JSON" in info["reason"][4]
+    assert "expected a dense tensor that holds values" in info["reason"][5]
 
 
 def test_each_image_of_a_request_of_which_nothing_is_scored_has_its_own_reason(server: str) -> None:

@@ -128,6 +128,8 @@ def test_the_command_explains_with_the_model_that_scored(
 
     code, said = call("--model", "folder", "--explain", "1")
     assert code == 0 and f", {len(ends(rows))} explained." in said
+    warning = f"Explaining {len(ends(rows))} images, which takes most of the time; --explain 0 skips it.\n"
+    assert said.count(warning) == 1 and said.index(warning) < said.index("Wrote report.html")
     code, said = call()  # mini, but toy has scored
     assert (
         code == 0

@@ -179,8 +179,8 @@ def test_a_request_asks_of_its_own_image_and_what_is_missing_is_said(folder: Pat
     assert cat.to_dict()["negative_match"] == cat.negative_match
     assert odd.status == "ok" and [getattr(odd, name) for name in ANSWERS] == [None] * 4
     assert "expected the negative prompt as text, got int" in odd.reason
-    assert "the reference cannot be read: Expected an image (" in odd.reason
-    assert "the control map cannot be read: Expected an image, found no file" in odd.reason
+    assert "the reference cannot be read: expected an image (" in odd.reason
+    assert "the control map cannot be read: expected an image, found no file" in odd.reason
     assert blank.negative_match is None and blank.reason == plain.reason
     assert broken.error == "image" and "control" not in broken.reason
     assert "the image cannot be read again for its edges" in spent.reason
@@ -202,6 +202,8 @@ def test_what_a_call_cannot_ask_is_one_sentence(folder: Path) -> None:
     for asked in ({"reference": folder / "none.png"}, {"control": b"no image"}):
         with pytest.raises(ImageError, match="Expected an image"):
             list(MINI.many([image], **asked))
+    with pytest.raises(ImageError, match=r"none\.png': Expected an image, found no file"):
+        MINI(image, control=folder / "none.png")
     coarse = Scorer.load("mini", device="cpu", granularity="coarse")
     with pytest.raises(UsageError, match="Expected granularity fine beside a reference image, got coarse: drop one"):
         coarse(image, reference=image)

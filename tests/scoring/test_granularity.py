@@ -596,7 +596,7 @@ def test_bad_images_and_missing_prompts_keep_their_place(
     assert scores[1].quality is not None
     assert scores[4].reason == EMPTY_PROMPT
     assert scores[0].granularity is None
-    with pytest.raises(PromptError, match="expected words in the prompt"):
+    with pytest.raises(PromptError, match="Expected words in the prompt"):
         Scorer.load(model, granularity="coarse")(requests[0].image, " ")
 
 

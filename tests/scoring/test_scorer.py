@@ -178,10 +178,29 @@ def test_bad_images_keep_their_place(scorer: Scorer, folder: Path) -> None:
         assert one == pytest.approx(want, abs=1e-5)
     for bad in (scores[3], *scores[-2:]):
         assert numbers(bad) == (None, None, None)
-        assert bad.reason.startswith("Expected")
+        assert bad.reason.startswith("expected")
         assert bad.model == "toy"
     with pytest.raises(ImageError, match="0 bytes"):
         scorer(folder / "bad.png")
+
+
+def test_a_reason_is_a_note_and_an_error_a_sentence_that_names_the_file(scorer: Scorer, folder: Path) -> None:
+    gone = str(folder / "gone.png")
+    requests: list[ScoreRequest[None]] = [
+        ScoreRequest(gone),
+        ScoreRequest(folder / "1.png", " "),
+        ScoreRequest(b"", "a fox"),
+    ]
+    reasons = [score.reason for _, score in scorer.stream(requests)]
+    assert reasons[0] == "expected an image, found no file of this name: check the name and its folder"
+    assert reasons[1] == EMPTY_PROMPT
+    assert reasons[2] == "expected an image, got nothing (0 bytes): save or download it again"
+    for ask in (lambda: scorer(gone), lambda: scorer.encode([gone]), lambda: scorer(folder / "1.png", reference=gone)):
+        with pytest.raises(ImageError) as caught:
+            ask()
+        assert str(caught.value) == f"{gone!r}: E{reasons[0][1:]}."
+    with pytest.raises(ImageError, match=r"^Expected an image, got nothing \(0 bytes\): save or download it again\.$"):
+        scorer([b""])
 
 
 def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path) -> None:
@@ -189,7 +208,7 @@ def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path
     plain = scorer(path)
     assert plain.correspondence is None
     assert (plain.status, plain.reason) == ("ok", "")
-    with pytest.raises(PromptError, match="expected words in the prompt, got an empty one"):
+    with pytest.raises(PromptError, match="Expected words in the prompt, got an empty one"):
         scorer(path, "  ")
     row = next(iter(scorer.many([ScoreRequest(path, "")])))
     assert (row.status, row.error, row.reason, row.quality) == ("error", "prompt", EMPTY_PROMPT, None)
@@ -204,12 +223,12 @@ def test_prompts_missing_empty_unknown_and_too_long(scorer: Scorer, folder: Path
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        (torch.rand(3, 8, 8).to_sparse(), r"Expected a dense tensor that holds values, got a torch\.sparse_coo one"),
+        (torch.rand(3, 8, 8).to_sparse(), r"expected a dense tensor that holds values, got a torch\.sparse_coo one"),
         (torch.rand(3, 8, 8, device="meta"), "got a meta one"),
         (torch.nested.nested_tensor([torch.rand(3, 8, 8)], layout=torch.jagged), "got a nested one"),
-        (torch.rand(3, 8), "Expected a tensor .3, H, W."),
-        (torch.zeros(3, 8, 8, dtype=torch.complex64), "Expected a float tensor"),
-        (np.zeros((8, 8), dtype=object), "Expected an array of dtype uint8"),
+        (torch.rand(3, 8), "expected a tensor .3, H, W."),
+        (torch.zeros(3, 8, 8, dtype=torch.complex64), "expected a float tensor"),
+        (np.zeros((8, 8), dtype=object), "expected an array of dtype uint8"),
     ],
 )
 def test_an_odd_tensor_is_one_failed_score(scorer: Scorer, odd: Any, reason: str) -> None:
@@ -463,7 +482,7 @@ def test_a_prompt_that_is_no_text_is_a_row_with_its_reason(scorer: Scorer, folde
 @pytest.mark.parametrize("prompt", [float("nan"), 3, b"a fox"])
 def test_the_call_refuses_a_prompt_that_is_no_text(scorer: Scorer, folder: Path, prompt: Any) -> None:
     for given in (prompt, [prompt]):
-        with pytest.raises(PromptError, match="expected the prompt as text"):
+        with pytest.raises(PromptError, match="Expected the prompt as text"):
             scorer(folder / "1.png", given)
 
 

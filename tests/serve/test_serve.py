@@ -163,8 +163,8 @@ def test_what_of_the_controls_cannot_be_answered_is_said(client: TestClient, sco
     files = [*images(png()), ("reference", ("r", b"%PDF-1.4")), ("control", ("c", flat(200, 200)))]
     [one] = client.post("/v1/score", files=files).json()["results"]
     assert one["status"] == "ok" and one["reference_fine"] is None and one["edge_agreement"] is None
-    assert "the reference cannot be read: Expected an image" in one["reason"] and "got a PDF" in one["reason"]
-    assert "the control map cannot be read: Expected at most 10,000 pixels" in one["reason"]
+    assert "the reference cannot be read: expected an image" in one["reason"] and "got a PDF" in one["reason"]
+    assert "the control map cannot be read: expected at most 10,000 pixels" in one["reason"]
     assert "negative_match" not in one
     twice = [*images(png()), ("control", ("c", b"1")), ("control", ("c", b"2"))]
     assert "Expected the field control once" in said(client.post("/v1/score", files=twice), 422)

@@ -530,7 +530,26 @@ def test_outputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", lambda path, **how: connect(tmp_path / "nowhere" / "x", **how))
         message = reason_of(UsageError, TableWriter, tmp_path / "t.csv", ["a"])
-    assert "t.csv.part', got unable to open database file: free some space or choose another output" in message
+    assert "t.csv.part', got unable to open database file: make its folder writable or choose another output" in message
+
+
+def test_an_unfinished_table_that_is_read_only_is_not_said_to_lack_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.suppress(KeyboardInterrupt), TableWriter(tmp_path / "t.csv", ["a"]) as table:
+        table.append({"a": 1})
+        raise KeyboardInterrupt
+    part, connect = journal_of(tmp_path / "t.csv"), sqlite3.connect
+
+    def read_only(path: Path, **how: Any) -> sqlite3.Connection:  # root may write everywhere
+        opened: sqlite3.Connection = connect(f"file:{path}?mode=ro&immutable=1", uri=True, **how)
+        return opened
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    table = TableWriter(tmp_path / "t.csv", ["a"], resume=True)
+    message = reason_of(UsageError, table.append, {"a": 2})
+    assert f"write {str(part)!r}, got attempt to write a readonly database: make the file and its disk" in message
+    assert "free some space" not in message
 
 
 def test_a_part_file_of_someone_else_is_left_alone(tmp_path: Path) -> None:

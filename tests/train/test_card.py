@@ -42,6 +42,7 @@ def test_images_without_prompts_are_not_called_prompts(rated: RatedSet, tmp_path
     assert "On the test part (6 images; random split by prompt" in card
     assert "; whether their prompts were seen in training is unknown. Intervals: 95 %, bootstrap over images." in card
     assert "better of two" not in card
+    assert "\n\nIntervals over 6 images say little: test on 9 or more.\n" in card
     assert "undefined to undefined" not in card
     assert summary.startswith("quality on 6 test images: SRCC ")
 
@@ -51,6 +52,7 @@ def test_images_with_prompts_are_counted_by_prompt(rated: RatedSet, tmp_path: Pa
     assert "On the test part (6 images of 2 prompts; random split" in card
     assert "Intervals: 95 %, bootstrap over prompts." in card
     assert "| better of two images of one prompt | " in card
+    assert "\n\nIntervals over 2 prompts say little: test on 9 or more.\n" in card
     assert summary.startswith("quality on 6 test images of 2 prompts: SRCC ")
 
 

@@ -135,7 +135,9 @@ def _numbers(rows: Sequence[ScoreRow], scorer: Scorer, width: int, words: int) -
     targets = [name for name in scorer.model.config.targets if any(row.get(name) is not None for row in rows)]
     heads = {name: "{}\n{:g}..{:g}".format(name, *scorer.ranges[name]) for name in targets}
     answers = [name for names in ANSWERS for name in names if rows and name in rows[0]]
-    heads |= {name: name.replace("_", "\n") for name in answers} or {"gate": "gate"}
+    heads |= {name: name.replace("_", "\n") for name in answers}
+    if not answers and any(row.get("familiarity") is not None for row in rows):
+        heads["familiarity"] = "familiarity\n0..1"
     widths = [max(map(len, head.split("\n"))) + 3 for head in heads.values()]
     while len(heads) > len(targets) and sum(widths) + _SHORTEST + words > width:
         widths.pop()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.rows import LeftOut, say_left_out
 from mst_clipiqa.cli.commands._options import (
     FAILED_GATE,
     FILE_OR_FOLDER,
@@ -19,11 +20,13 @@ from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RatedSet
-from mst_clipiqa.errors import UsageError, counted, shown
+from mst_clipiqa.errors import UsageError, as_reason, counted
 from mst_clipiqa.inputs.expand import expand
 
 if TYPE_CHECKING:
     from mst_clipiqa.adapt.build import Adapted
+
+_NO_FILE = "expected an image file of its own, got one inside another file: unpack it"
 
 
 @click.command("adapt", cls=SectionedCommand)
@@ -57,7 +60,8 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     Images are distorted more and more; the adapted model learns to order each such ladder, and is held to the scores of
     MODEL on the images as they are. A third of the images that --labels does not train on is held out. If neither their
     ladders nor the SRCC on the ratings of --check improves by more than chance, or if either becomes worse, nothing is
-    written, and the exit code is 3. The new model has no intervals for what was adapted.
+    written, and the exit code is 3. The new model has no intervals for what was adapted. Exit code 1 means that images
+    were left out; stderr says which and why.
     """
     from mst_clipiqa.adapt.build import build_adapted, check_new
     from mst_clipiqa.adapt.fit import AdaptRecipe
@@ -72,9 +76,10 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     check_new(output)
     recipe = AdaptRecipe(steps=flags["steps"], anchor=flags["anchor"], seed=flags["seed"])
     precision = "fp32" if kind != "fusion" and flags["precision"] == "auto" else flags["precision"]
+    items = list(expand(images, recursive=flags["recursive"]))
     job = AdaptJob(
         load_scorer(flags | {"model": model, "precision": precision}),
-        [Path(item.path) for item in expand(images, recursive=flags["recursive"]) if item.path],
+        [Path(item.path) for item in items if item.path],
         output,
         flags["train"],
         parse_signal(flags["signal"]),
@@ -90,7 +95,10 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
         return FAILED_GATE
     if not quiet:
         _say(found, output)
-    return 0
+    left = {item.file: as_reason(item.problem or _NO_FILE) for item in items if not item.path} | found.skipped
+    for line in say_left_out([LeftOut({"file": file}, why) for file, why in left.items()], noun="image"):
+        click.echo(line, err=True)
+    return 1 if left else 0
 
 
 def _check(path: Path | None, score_range: tuple[float, float] | None) -> RatedSet | None:
@@ -101,9 +109,6 @@ def _say(found: Adapted, output: Path) -> None:
     """Write what was seen to stdout."""
     ladders, (trained, held) = found.verdict.ladders, found.images
     click.echo(f"Adapted on {counted(trained, 'image')}; held out: {held}, with {counted(ladders.ladders, 'ladder')}.")
-    if found.skipped:
-        first, why = next(iter(found.skipped.items()))
-        click.echo(f"Left out: {counted(len(found.skipped), 'image')} that cannot be read, first {shown(first)}: {why}")
     if found.labelled:
         click.echo(f"Labelled: {counted(len(found.labelled), 'rated image')} trained with their ratings.")
     click.echo(f"Rungs in the right order: {ladders.before:.3f} before, {ladders.after:.3f} after.")

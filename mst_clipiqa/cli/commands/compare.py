@@ -16,8 +16,8 @@ from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
 from mst_clipiqa.cli.commands._screen import common_folder, for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import ImageError, PromptError, shown
-from mst_clipiqa.scoring.score import Score, ScoreRequest
+from mst_clipiqa.errors import shown
+from mst_clipiqa.scoring.score import Score, ScoreRequest, checked
 
 
 @click.command("compare", cls=SectionedCommand)
@@ -79,9 +79,7 @@ def _note(name: str, reason: str) -> None:
 def _scored(names: tuple[str, str], prompt: str | None, flags: Mapping[str, Any]) -> tuple[Score, Score]:
     scores: list[Score] = []
     for request, score in load_scorer(flags).stream(ScoreRequest[None](name, prompt) for name in names):
-        if score.error:
-            raise (PromptError if score.error == "prompt" else ImageError)(f"{shown(request.image)}: {score.reason}")
+        scores.append(checked(score, request.image))
         if score.reason:
             _note(str(request.image), score.reason)
-        scores.append(score)
     return scores[0], scores[1]

@@ -65,6 +65,9 @@ def command(
     prompt and seed.
 
     With --unpaired, the two means are compared, so a difference may also come from different prompts.
+
+    Exit code 1 means that rows were left out, such as one of an image that could not be read; the others were compared
+    all the same. stderr says which and why.
     """
     from mst_clipiqa.analysis.change import CHANGE_COLUMNS
     from mst_clipiqa.analysis.drift import drift

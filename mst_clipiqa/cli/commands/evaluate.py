@@ -24,6 +24,7 @@ from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import load, load_preferences
 from mst_clipiqa.errors import UsageError, counted, percent
+from mst_clipiqa.evaluate.caution import say_few_groups
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,6 +99,8 @@ def _pairs(tables: tuple[Path, ...], as_json: bool, flags: dict[str, Any]) -> in
         click.echo(protocol)
         for one in found:
             click.echo(_pair_sentence(one))
+            if not one.accuracy.undefined and (few := say_few_groups(one.accuracy.groups)):
+                click.echo(few)
     return _contaminated(found, flags)
 
 
@@ -228,6 +231,8 @@ def _notes(one: Assessed) -> Iterator[str]:
     """Yield what limits the figures of a target, one sentence each."""
     if not one.scaled:
         yield "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
+    if (found := one.evaluation) and (few := say_few_groups(found.groups, one.interval_over)):
+        yield few
     if one.unscored:
         yield f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}."
     if one.unrated:

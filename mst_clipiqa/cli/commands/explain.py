@@ -20,7 +20,7 @@ from mst_clipiqa.cli.commands._options import (
     size_option,
 )
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import ImageError, UsageError, shown
+from mst_clipiqa.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from mst_clipiqa.explain import Explanation
@@ -52,10 +52,7 @@ def command(image: str, prompt: str | None, output: Path | None, target: str, as
         raise _not_scored(target, "no prompt", "give --prompt")
     if output is not None:
         _require_place(output)
-    try:
-        found = explain(scorer, image, prompt)
-    except ImageError as error:
-        raise ImageError(f"{shown(image)}: {error}") from error
+    found = explain(scorer, image, prompt)
     if target not in found.maps:
         raise _not_scored(target, found.score.reason, "try another --prompt or --target")
     if output is not None:

@@ -118,10 +118,15 @@ def _explaining(
     if each == 0 or (each is None and not models):
         return None
     if scorer is not None:
-        return ExplainOptions(scorer, EACH if each is None else each)
+        return ExplainOptions(scorer, EACH if each is None else each, _say_explaining)
     names = ", ".join(shown(name, 60) for name in sorted(models)[:3]) or "it names none"
     message = f"Expected --model to be the model that scored the table ({names}), got {flags['model']}"
     if each is not None:
         raise UsageError(f"{message}: name its folder, or leave --explain out.")
     click.echo(f"No image is explained. {message}: name its folder.", err=True)
     return None
+
+
+def _say_explaining(count: int) -> None:
+    """Say on stderr what takes long, and how to do without."""
+    click.echo(f"Explaining {counted(count, 'image')}, which takes most of the time; --explain 0 skips it.", err=True)

@@ -197,7 +197,7 @@ def _watched(rows: Iterable[ScoreRow], sink: _Sink, flags: dict[str, Any], score
     """Yield the rows and advance the bar; with ``--on-error fail``, stop at the first failed one."""
     for row in sink.stop.between(rows, scorer.encoder.batch_size):
         if row["status"] == "error" and flags["on_error"] == "fail":
-            raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}")
+            raise UsageError(f"Expected every row to be scored, got {row['file']}: {row['reason']}.")
         sink.advance(1)
         yield row
 

@@ -22,6 +22,7 @@ from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RATED_TARGETS, PreferenceSet, RatedSet, Split, identical, load_preferences, make_split
 from mst_clipiqa.errors import UsageError, counted
+from mst_clipiqa.evaluate.caution import say_few_groups
 from mst_clipiqa.train.curves import check_drawing
 from mst_clipiqa.train.experiment_log import check_log, experiment_log
 
@@ -144,6 +145,8 @@ def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
         ends = pairs.undefined or f"95 % {pairs.low:.4f} to {pairs.high:.4f}"
         tested = f"{counted(pairs.pairs, 'test pair')} of {counted(pairs.groups, 'prompt')}"
         lines.append(f"{job.target} on {tested}: {pairs.accuracy:.4f} ordered right ({ends}){clean}.")
+        if not pairs.undefined and (few := say_few_groups(pairs.groups)):
+            lines.append(few)
     if result.unread:
         lines.append(f"Left out: {counted(result.unread, 'test image')} whose prompt the text encoder does not read.")
     if result.lacks:

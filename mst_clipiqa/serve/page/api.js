@@ -90,8 +90,9 @@ export async function scoreOne(file, prompt, signal = null) {
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
     const nothing = { quality: null, correspondence: null, gate: null, familiarity: null, width: null, height: null };
+    const reason = error.message.replace(/^[A-Z](?=[a-z])/, (letter) => letter.toLowerCase()).replace(/\.$/, "");
     const shown = { words: {}, intervals: {}, levels: null };
-    return { file: file.name, prompt: prompt || null, ...nothing, status: "error", reason: error.message, model: info.model, ...shown };
+    return { file: file.name, prompt: prompt || null, ...nothing, status: "error", reason, model: info.model, ...shown };
   }
 }
 

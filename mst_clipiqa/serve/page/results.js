@@ -24,7 +24,7 @@ export function card(result, { url = null, file = null, heading = "h3", label = 
   const frame = make("div", { className: "frame" }, url ? make("img", { src: url, alt: "", decoding: "async" }) : "no preview");
   const parts = [title];
   if (result.status === "error") {
-    parts.push(make("p", { className: "bad" }, `Not scored. ${result.reason}`));
+    parts.push(make("p", { className: "bad" }, `Not scored: ${result.reason}.`));
   } else {
     parts.push(...targets(result).map((target) => score(result, target)));
     if (result.levels) parts.push(levels(result.levels));
