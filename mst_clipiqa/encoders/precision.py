@@ -18,7 +18,7 @@ from mst_clipiqa.errors import UsageError, nearest
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"
 """The precision of image encoders that multiply 8-bit integers on a CPU."""
-ARITHMETIC_VERSION = "7"
+ARITHMETIC_VERSION = "8"
 """Part of every cache key: raise it when any precision, or what is said of a prompt, comes out differently."""
 
 _MERGE = "merge"
