@@ -70,7 +70,7 @@ class CLIPPair:
         """
         asked, where = Precision.parse(precision), torch.device(device)
         bits = sum_bits() if asked.format == INT8 and where.type == "cpu" else None
-        if asked.format == INT8 and not asked.in_pairs:
+        if asked.format == INT8 and not asked.in_pairs and asked != self._precision:  # which only moves
             if bits is None:
                 raise UsageError("Expected a CPU with AVX2 for precision int8, got none: choose auto.")
             if not self.is_clip_like:

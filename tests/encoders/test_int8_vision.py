@@ -17,6 +17,7 @@ from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.int8_vision import Int8Block
 from mst_clipiqa.encoders.int8_weights import sum_bits
 from mst_clipiqa.encoders.pair import encode_views
+from mst_clipiqa.encoders.precision import resolve_precision
 from mst_clipiqa.errors import UsageError
 from tests.closed_form import clip_config, save_clip
 from tests.encoders.tiny import COARSE, FINE, altclip, chinese_clip, metaclip_2, siglip
@@ -134,6 +135,13 @@ def test_features_are_near_those_of_fp32(folders: tuple[Path, Path]) -> None:
     for want, got in zip(encode_views(exact, some_views(5)), encode_views(small, some_views(5)), strict=True):
         assert not torch.equal(want, got)
         assert float((got - want).norm() / want.norm()) < 0.05
+
+
+def test_a_pair_that_moves_where_int8_is_not_computes_as_auto_does_there(folders: tuple[Path, Path]) -> None:
+    pair = load(folders, "int8").merge_tokens(4)
+    assert pair.to("meta", pair.precision).precision == f"{resolve_precision('auto', torch.device('meta'))}-merge4"
+    with pytest.raises(UsageError, match="Expected a CPU with AVX2 for precision int8"):
+        pair.to("meta", "int8")
 
 
 @pytest.mark.parametrize("family", [metaclip_2, altclip, chinese_clip])
