@@ -238,8 +238,8 @@ def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder:
     assert CliRunner().invoke(cli.group, args).exit_code == 1
     for row, other in zip(rows[:7], read_table(tmp_path / "s.csv"), strict=True):
         assert row["file"] == other["file"] and row["reason"] == other["reason"]
-        assert row["quality"] == pytest.approx(other["quality"], abs=1e-4)
-    assert [row["quality"] for row in rows[7:9]] == pytest.approx([rows[0]["quality"]] * 2, abs=1e-4)
+        assert row["quality"] == pytest.approx(other["quality"], abs=2e-6)
+    assert [row["quality"] for row in rows[7:9]] == pytest.approx([rows[0]["quality"]] * 2, abs=2e-6)
     assert "the file cannot be read (No such file or directory)" in str(rows[9]["reason"])
     before = (output / "part-1.parquet").stat().st_mtime_ns
     assert worker.score(part) == len(both)
