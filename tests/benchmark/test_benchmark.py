@@ -7,6 +7,7 @@ import math
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,12 @@ def test_splits_by_image_say_that_they_leak(bench: Bench) -> None:
 def test_processes_change_nothing(bench: Bench, runs: list[BenchmarkRun], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its processes are forked from one that has imported what they need, which each would do for seconds."""
     asked, forking = list[str](), context()
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: (asked.append(kind), forking)[1])
+
+    def forked(kind: str) -> BaseContext:
+        asked.append(kind)
+        return forking
+
+    monkeypatch.setattr(multiprocessing, "get_context", forked)
     small = replace(bench, plan=replace(bench.plan, heads=("template",), targets=("quality",)))
     alone = [r for r in runs if (r.target, r.head) == ("quality", "template")]
     assert [repr(run) for run in run_all(small, processes=2)] == [repr(run) for run in alone]  # coverage may be NaN
