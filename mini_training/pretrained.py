@@ -46,7 +46,8 @@ class Gains:
 def lite0(config: TowerConfig) -> Tower:
     """Return a tower with ImageNet's weights, batch norm folded; its last layer is untrained."""
     tower = Tower(config)
-    tower.load_state_dict({k: v for k, v in folded_state("lite0").items() if k in tower.state_dict()}, strict=False)
+    own = tower.state_dict().keys()
+    tower.load_state_dict({k: v for k, v in folded_state("lite0").items() if k in own}, strict=False)
     return tower
 
 

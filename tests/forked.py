@@ -10,10 +10,18 @@ import multiprocessing
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-_IMPORTED = ["speed.kill_cache", "speed.kill_score", "tests.features.elsewhere"]
+_IMPORTED = ["mst_clipiqa.benchmark.runs", "speed.kill_cache", "speed.kill_score", "tests.features.elsewhere"]
+
+
+def context() -> ForkServerContext:
+    """Return what starts processes that have imported what they need, and otherwise begin as spawned ones do."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(_IMPORTED)
+    return found
 
 
 def started(work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
@@ -23,10 +31,9 @@ def started(work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connect
         work: a function of a module that imports little more than it needs.
         args: what it gets, pickled.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_IMPORTED)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(*args, sender))
+    forking = context()
+    receiver, sender = forking.Pipe(duplex=False)
+    process = forking.Process(target=work, args=(*args, sender))
     process.start()
     sender.close()
     return process, receiver

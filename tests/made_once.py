@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from mst_clipiqa.encoders.mini import int8, pair
 from mst_clipiqa.encoders.mini.checks import check_tokenizer
+from mst_clipiqa.encoders.mini.pair import MINI, MiniPair
 from mst_clipiqa.train import build, curves
 from mst_clipiqa.train.checkpoint import Epoch
 
@@ -22,7 +25,8 @@ _OPERATORS: dict[Any, Any] = {}
 
 
 def make_once(patch: pytest.MonkeyPatch) -> None:
-    """Share tokenizers of equal files, convolutions in 8 bits of equal weights, and curves of histories alike."""
+    """Share tokenizers of equal files, convolutions in 8 bits of equal weights, curves of histories alike, and mini."""
+    patch.setattr(pair, "load_mini_pair", _read_once(pair.load_mini_pair))
     patch.setattr(pair, "_tokenizer", lru_cache(8)(pair._tokenizer))
     patch.setattr(pair, "check_tokenizer", lru_cache(8)(check_tokenizer))
     made: dict[Any, Any] = {}
@@ -43,10 +47,30 @@ def make_once(patch: pytest.MonkeyPatch) -> None:
 
 def collect_operators_once(patch: pytest.MonkeyPatch) -> None:
     """Let torch's exporter collect the operators of ONNX once, not anew for each tower: that takes two seconds."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    collected = _OPERATORS.setdefault(ONNXRegistry, lru_cache(4)(ONNXRegistry.from_torchlib))
+        collect = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):  # a private class: another torch may have none, and takes its two seconds
+        return
+    collected = _OPERATORS.setdefault(ONNXRegistry, lru_cache(4)(collect))
     patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(collected))
+
+
+def _read_once(read: Callable[[Path, str], MiniPair]) -> Any:
+    """Read mini's files once, and give copies of what they hold: to unpack the weights takes longer."""
+    kept: dict[Any, MiniPair] = {}
+
+    def load_mini_pair(folder: Path = MINI, source: str = "mini") -> MiniPair:
+        if folder != MINI:
+            return read(folder, source)
+        key = source, *((file.name, file.stat().st_mtime_ns) for file in sorted(folder.iterdir()))
+        if key not in kept:
+            kept[key] = read(folder, source)
+        tokenizer = kept[key].tokenizer  # which nothing changes
+        return copy.deepcopy(kept[key], {id(tokenizer): tokenizer})
+
+    return load_mini_pair
 
 
 def _drawn_once() -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.recipe import FAST
 from tests.benchmark.tables import cells_of
 from tests.fakes import FakePair, rated_set
+from tests.forked import context
 
 QUICK = replace(FAST, learning_rates=(3e-3,), epochs=5, batch_size=16)
 ENCODERS = {"source": "fake", "sha256": "f" * 64, "precision": "fp32"}
@@ -69,10 +72,19 @@ def test_splits_by_image_say_that_they_leak(bench: Bench) -> None:
     assert run.leakage > 0.9
 
 
-def test_processes_change_nothing(bench: Bench, runs: list[BenchmarkRun]) -> None:
+def test_processes_change_nothing(bench: Bench, runs: list[BenchmarkRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes are forked from one that has imported what they need, which each would do for seconds."""
+    asked, forking = list[str](), context()
+
+    def forked(kind: str) -> BaseContext:
+        asked.append(kind)
+        return forking
+
+    monkeypatch.setattr(multiprocessing, "get_context", forked)
     small = replace(bench, plan=replace(bench.plan, heads=("template",), targets=("quality",)))
     alone = [r for r in runs if (r.target, r.head) == ("quality", "template")]
     assert [repr(run) for run in run_all(small, processes=2)] == [repr(run) for run in alone]  # coverage may be NaN
+    assert asked == ["spawn"]
 
 
 def test_encoders_that_have_seen_the_test_part_are_named_everywhere(bench: Bench, rated: RatedSet) -> None:
