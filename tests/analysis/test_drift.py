@@ -10,7 +10,7 @@ import pytest
 
 from mst_clipiqa.analysis.change import CHANGE_COLUMNS
 from mst_clipiqa.analysis.drift import drift
-from mst_clipiqa.analysis.pairing import PairBy, folder_of
+from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval
@@ -137,6 +137,11 @@ def test_whole_groups_are_resampled() -> None:
     )
     alone = mean_interval([0.0] * 10 + [1.0] * 10)
     assert alone.high - alone.low < 0.6
+
+
+def test_rows_without_prompt_and_file_are_no_pairs() -> None:
+    nameless: list[dict[str, Any]] = [{"quality": 1.0}, {"quality": 2.0, "prompt": "", "file": ""}]
+    assert choose_pairing(nameless, nameless, ("", "")) == "none"
 
 
 def test_frames_of_an_image_count_once() -> None:

@@ -18,7 +18,7 @@ from mst_clipiqa.encoders import files, hub, load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.packing import can_pack
+from mst_clipiqa.encoders.packing import PROMPTS_AT_ONCE, can_pack
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import Stream
@@ -70,6 +70,15 @@ def test_a_group_of_prompts_has_transformers_own_states(folders: tuple[Path, Pat
     kept = text.to("cpu").model.state_dict()
     assert all(torch.equal(kept[name], weight) for name, weight in weights.items())
     assert torch.equal(pair.encode_prompts(list(TEXTS)).tokens, read.tokens)
+    assert all(layer.mlp.fc2.weight.is_mkldnn for layer in text.model.text_model.encoder.layers)  # reordered again
+
+
+def test_a_text_encoder_that_cannot_be_fused_encodes_prompts_alone(folders: tuple[Path, Path]) -> None:
+    text = text_of(load_clip_pair(str(folders[0]), str(folders[1]), "closed form"))
+    assert text.prompts_at_once == (PROMPTS_AT_ONCE if can_pack() else 1)
+    assert CLIPText(text.model.to("meta"), text.tokenizer).prompts_at_once == 1  # as on a card
+    text.model.to_empty(device="cpu").config.hidden_act = "gelu_new"
+    assert text.prompts_at_once == 1
 
 
 def test_prompts_whose_states_are_projected_are_encoded_alone(tmp_path: Path) -> None:
