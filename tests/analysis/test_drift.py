@@ -144,6 +144,28 @@ def test_rows_without_prompt_and_file_are_no_pairs() -> None:
     assert choose_pairing(nameless, nameless, ("", "")) == "none"
 
 
+def test_rows_without_a_prompt_are_no_pair_where_others_have_one() -> None:
+    (change,) = drift([*OLD, *rows(("", 0.0))], [*NEW, *rows(("", 9.0))]).changes
+    assert (change.new_count, change.difference) == (3, 2.0)
+
+
+def test_names_are_the_same_whether_accents_are_composed_or_not() -> None:
+    old, new = ([{"file": file, "quality": 1.0} for file in ("b.png", cafe)] for cafe in ("caf\u00e9", "cafe\u0301"))
+    (change,) = drift(old, new).changes
+    assert change.new_count == 2
+
+
+def test_a_score_of_one_table_is_lost_without_pairs_too() -> None:
+    old = rows(("a", 1.0), ("b", 2.0), correspondence=1.0)
+    found = drift(old, rows(("c", 1.0), ("d", 2.0)), pair_by=PairBy("none"))
+    assert (found.lost, [change.target for change in found.changes]) == (["correspondence"], ["quality"])
+
+
+def test_where_one_table_has_no_prompts_names_could_have_been_in_common() -> None:
+    with pytest.raises(DataError, match="Expected two tables with scored prompts or file names in common, got 1 and 0"):
+        drift(rows(("a", 1.0)), [{"file": "other.png", "quality": 1.0}])
+
+
 def test_frames_of_an_image_count_once() -> None:
     def frames(shift: float) -> list[dict[str, Any]]:
         return [

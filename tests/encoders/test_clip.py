@@ -8,6 +8,7 @@ import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mst_clipiqa.encoders import files, hub, load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
+from mst_clipiqa.encoders.fused_block import can_fuse
 from mst_clipiqa.encoders.packing import PROMPTS_AT_ONCE, can_pack
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError, UsageError
@@ -79,6 +81,14 @@ def test_a_text_encoder_that_cannot_be_fused_encodes_prompts_alone(folders: tupl
     assert CLIPText(text.model.to("meta"), text.tokenizer).prompts_at_once == 1  # as on a card
     text.model.to_empty(device="cpu").config.hidden_act = "gelu_new"
     assert text.prompts_at_once == 1
+
+
+def test_a_torch_without_the_operators_packs_and_fuses_nothing(pair: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    block = text_of(pair).model.text_model.encoder.layers[0]
+    assert not can_pack()
+    assert not any(can_fuse(block, dtype) for dtype in (torch.float32, torch.bfloat16))
 
 
 def test_prompts_whose_states_are_projected_are_encoded_alone(tmp_path: Path) -> None:
