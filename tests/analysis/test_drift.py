@@ -166,6 +166,19 @@ def test_where_one_table_has_no_prompts_names_could_have_been_in_common() -> Non
         drift(rows(("a", 1.0)), [{"file": "other.png", "quality": 1.0}])
 
 
+def test_where_files_are_paired_no_row_needs_a_prompt() -> None:
+    old, new = rows(("a", 1.0), ("b", 1.0)), rows(("", 2.0), ("", 2.0))
+    found = drift(old, new)
+    assert (found.changes[0].pairing, found.changes[0].unit) == ("file", "image")
+    assert (found.only_old, found.only_new, found.left_out) == ([], [], [])
+
+
+def test_rows_without_a_group_are_one_that_is_named_after_its_column() -> None:
+    table = [*rows(("a", 1.0), ("b", 2.0), style=""), *rows(("c", 1.0), ("d", 2.0), style="oil")]
+    found = drift(table, table, by=["style"])
+    assert [change.group for change in found.changes] == ["", "no style", "oil"]
+
+
 def test_frames_of_an_image_count_once() -> None:
     def frames(shift: float) -> list[dict[str, Any]]:
         return [

@@ -53,6 +53,10 @@ def test_confident_asks_the_lower_end() -> None:
     assert found.sentence.endswith("over 3 prompts), but not certainly at least -1.12")
 
 
+def test_a_lower_end_at_the_limit_passes() -> None:
+    assert one(rows(("cat", 3.0), ("dog", 3.0)), "quality=3", confident=True).passed
+
+
 def test_one_prompt_has_no_interval_and_is_never_certain() -> None:
     alone = rows(("cat", 3.0), ("cat", 4.0))
     assert (
