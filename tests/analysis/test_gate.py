@@ -96,6 +96,10 @@ def test_rows_without_the_score_are_said_and_none_is_a_failure() -> None:
         one(FOUR, "qualty=1")
 
 
+def test_a_score_of_zero_is_a_score() -> None:
+    assert one(rows(("cat", 0.0), ("dog", 2.0)), "quality=1").value == 1.0
+
+
 def test_frames_of_an_image_count_once() -> None:
     frames = [
         {"file": "a.gif", "prompt": "", "quality": q, "status": "ok", "frame": i} for i, q in enumerate((1.0, 2.0))

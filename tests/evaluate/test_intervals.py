@@ -42,6 +42,22 @@ def test_a_resample_is_measured_as_if_it_were_written_out(measure: str, digits: 
             assert value == pytest.approx(expected, abs=1e-10)
 
 
+def test_rounding_makes_neither_a_correlation_of_equal_values_nor_one_above_1() -> None:
+    x = np.random.default_rng(0).normal(3, 1, 50)
+    alone, all_of_it = np.full((50, 50), 0.0), np.random.default_rng(1).integers(1, 9, (50, 50)).astype(float)
+    np.fill_diagonal(alone, 3)
+    for measure in ("srcc", "plcc", "krcc"):
+        found = weighted.measure_over(measure)(x, 3 * x + 0.1, np.concatenate([alone, all_of_it]))
+        assert np.isnan(found[:50]).all()
+        assert (found[50:] <= 1).all()
+
+
+def test_opposite_orders_differ_by_2() -> None:
+    x, _, groups = rated(12, 1, seed=1)
+    found = ev.paired_difference(-x, x, x, groups)
+    assert (found.difference, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
 def test_the_draws_of_a_seed_stay() -> None:
     drawn = np.random.default_rng(3).integers(4, size=(50, 4))  # all at once
     expected = [[np.count_nonzero(row == group) for group in (0, 1, 0, 2, 3)] for row in drawn]
