@@ -91,6 +91,12 @@ def test_a_torch_without_the_operators_packs_and_fuses_nothing(pair: CLIPPair, m
     assert not any(can_fuse(block, dtype) for dtype in (torch.float32, torch.bfloat16))
 
 
+@pytest.mark.parametrize(("act", "capability"), [("relu", "AVX512"), ("gelu", "AVX2")])
+def test_what_gains_nothing_is_not_fused_in_float32(act: str, capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert not can_fuse(SimpleNamespace(mlp=SimpleNamespace(config=SimpleNamespace(hidden_act=act))), torch.float32)
+
+
 def test_prompts_whose_states_are_projected_are_encoded_alone(tmp_path: Path) -> None:
     wide = {**clip_config(32)["text_config"], "hidden_size": 96, "num_attention_heads": 4}
     folders = [save_clip(tmp_path / str(patch), patch, text_config=wide) for patch in (32, 16)]

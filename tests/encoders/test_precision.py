@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mst_clipiqa.encoders import precision
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.encoders.precision import resolve_device, resolve_precision
+from mst_clipiqa.encoders.precision import own_settings, resolve_device, resolve_precision
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import DIM, FakePair
@@ -48,6 +48,16 @@ def test_a_second_card_is_refused_where_there_is_one(monkeypatch: pytest.MonkeyP
     assert resolve_device("cuda:0") == torch.device("cuda:0")
     with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:1'"):
         resolve_device("cuda:1")
+
+
+def test_a_device_that_holds_no_numbers_is_refused() -> None:
+    with pytest.raises(UsageError, match="Expected a device that this machine has, got 'meta'"):
+        resolve_device("meta")
+
+
+def test_on_a_card_the_autocast_of_the_cpu_is_off_too() -> None:
+    with torch.autocast("cpu", torch.bfloat16), own_settings(torch.device("cuda")):
+        assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(
