@@ -97,6 +97,13 @@ def test_what_gains_nothing_is_not_fused_in_float32(act: str, capability: str, m
     assert not can_fuse(SimpleNamespace(mlp=SimpleNamespace(config=SimpleNamespace(hidden_act=act))), torch.float32)
 
 
+def test_half_precision_is_not_fused(pair: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**dict.fromkeys(names, lambda: True)))
+    block = text_of(pair).model.text_model.encoder.layers[0]
+    assert [can_fuse(block, dtype) for dtype in (torch.float16, torch.bfloat16)] == [False, True]
+
+
 def test_prompts_whose_states_are_projected_are_encoded_alone(tmp_path: Path) -> None:
     wide = {**clip_config(32)["text_config"], "hidden_size": 96, "num_attention_heads": 4}
     folders = [save_clip(tmp_path / str(patch), patch, text_config=wide) for patch in (32, 16)]
