@@ -45,6 +45,11 @@ def test_the_line_that_tells_excel_what_separates_cells_is_no_row(sign: str, tmp
     assert [row["quality"] for row in rows] == [3.5, 2]
 
 
+def test_tabs_and_the_line_for_excel_in_capital_letters_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("SEP=\t\nfile\tquality\na.png\t3.5\n")
+    assert read_scores(tmp_path / "t.tsv") == [{"file": "a.png", "quality": 3.5}]
+
+
 def test_a_name_in_other_capital_letters_is_near() -> None:
     assert nearest("QUALITY", ["file", "quality"]) == " (did you mean 'quality'?)"
     with pytest.raises(UsageError, match=r"found none \(did you mean 'Quality'\?\)\.$"):
