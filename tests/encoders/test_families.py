@@ -18,6 +18,7 @@ from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.families import FAMILIES, PAIRS, Family
 from mst_clipiqa.encoders.pair import encode_stream, encode_views
 from mst_clipiqa.encoders.pooled_vision import PooledTower
+from mst_clipiqa.encoders.precision import FUSED
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, normalise, views
@@ -37,6 +38,17 @@ def pair_of(folders: tuple[Path, Path], precision: str = "fp32") -> CLIPPair:
 @pytest.fixture(scope="module")
 def pairs(families: Folders) -> dict[str, CLIPPair]:
     return {name: pair_of(folders) for name, folders in families.items()}
+
+
+def test_float32_of_other_families_is_never_fused(pairs: dict[str, CLIPPair], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    others = [pair for pair in pairs.values() if not pair.is_of_clips_kind]
+    assert others
+    assert {pair.to("cpu", FUSED).precision for pair in others} == {"fp32"}
+
+
+def test_encoders_of_two_families_may_see_as_many_patches(tmp_path: Path) -> None:
+    assert pair_of((tiny.siglip(tmp_path / "coarse", tiny.FINE), tiny.dinov2(tmp_path / "fine"))).dim
 
 
 def drawn(side: int, rows: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mst_clipiqa.encoders.pair import PromptTokens
 from mst_clipiqa.features import prompt_encoder
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -40,6 +41,20 @@ def test_the_oldest_prompts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     assert pair.prompts == 3
     encoder.encode(["one"])
     assert pair.prompts == 4
+
+
+def test_no_group_is_larger_than_the_encoder_takes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Packing(FakePair):
+        prompts_at_once = 2
+
+        def encode_prompts(self, prompts: list[str]) -> PromptTokens:
+            sizes.append(len(prompts))
+            return super().encode_prompts(prompts)
+
+    sizes: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    PromptEncoder(Packing()).encode(["one", "two", "three", "four", "five"])
+    assert sizes == [2, 2, 1]
 
 
 def test_what_is_not_worth_keeping_is_not_written(tmp_path: Path) -> None:
