@@ -13,7 +13,7 @@ from mst_clipiqa.analysis.pairing import choose_pairing
 from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.analysis.rows import need_columns
 from mst_clipiqa.errors import DataError, UsageError, nearest
-from mst_clipiqa.tables.sniff import delimiter_of
+from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
 
 def test_columns_with_capital_letters_are_those_that_commands_look_for(tmp_path: Path) -> None:
@@ -70,6 +70,15 @@ def test_decimal_commas_may_have_a_sign_and_an_exponent(tmp_path: Path) -> None:
 
 def test_a_line_that_the_sample_cuts_off_does_not_decide_the_delimiter() -> None:
     assert delimiter_of("a;b,c;d\n1;2,3;4\n1,2") == ";"
+
+
+def test_a_header_with_many_commas_does_not_outweigh_the_rows() -> None:
+    assert delimiter_of("file;what, where, when\na.png;x\nb.png;y\n") == ";"
+
+
+def test_stray_bytes_beside_utf_8_do_not_make_it_windows_1252() -> None:
+    assert encoding_of(io.BytesIO("caf\u00e9 ".encode() + b"\xe9,")) == "utf-8-sig"
+    assert encoding_of(io.BytesIO(b"caf\xe9,")) == "cp1252"
 
 
 def test_a_name_in_other_capital_letters_is_near() -> None:

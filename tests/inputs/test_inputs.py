@@ -23,6 +23,7 @@ from mst_clipiqa.inputs.folders import natural
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.tables import lines
 from mst_clipiqa.tables.table import TableWriter
 
 
@@ -365,6 +366,11 @@ def test_prompts_in_a_folder_come_before_those_above_it() -> None:
     assert prompts_of("d/sub") == {"d/sub/1.png": "here"}
 
 
+def test_prompts_of_no_image_name_the_first_image() -> None:
+    tree("d/1.png", "d/2.png", p__csv="file,prompt\n9.png,a cat\n")
+    assert "(the first image: 'd/1.png'; the first name there: '9.png')" in reason_of("d", prompts="p.csv")
+
+
 def test_beside_given_prompts_columns_of_metadata_are_not_read() -> None:
     tree("d/1.png", p__csv="file,prompt,style\n1.png,a cat,oil\n")
     Path("d/metadata.csv").write_text("file_name,prompt,seed\n1.png,a dog,9\n")
@@ -376,6 +382,15 @@ def test_a_column_of_given_prompts_replaces_that_of_the_list() -> None:
     tree("1.png", l__csv="file,seed,size\n1.png,1,small\n", p__csv="file,prompt,seed\n1.png,a cat,2\n")
     (item,) = expand("l.csv", prompts="p.csv")
     assert item.more == {"seed": 2, "size": "small"}
+
+
+def test_a_list_on_stdin_that_breaks_off_is_called_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree("a.png")
+    monkeypatch.setattr(lines, "LONGEST", 40)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"file\na.png\n" + b"x" * 50)))
+    whole, rest = expand("-")
+    assert (whole.file, rest.file) == ("a.png", "stdin")
+    assert rest.problem == "Expected lines of text in stdin, got one over 40 characters."
 
 
 def test_lists_of_plain_names() -> None:
