@@ -94,7 +94,7 @@ def test_the_seconds_are_first_those_of_bf16(monkeypatch: pytest.MonkeyPatch) ->
         clock[0] += 1.0 if x.dtype == torch.bfloat16 else 5.0
 
     monkeypatch.setattr(precision, "_clock", lambda: clock[0])
-    monkeypatch.setattr(precision.F, "linear", product)
+    monkeypatch.setattr(torch.nn.functional, "linear", product)
     assert precision._product_seconds() == (1.0, 5.0)
 
 
