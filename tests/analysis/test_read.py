@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,13 @@ def test_a_header_with_many_commas_does_not_outweigh_the_rows() -> None:
 def test_stray_bytes_beside_utf_8_do_not_make_it_windows_1252() -> None:
     assert encoding_of(io.BytesIO("caf\u00e9 ".encode() + b"\xe9,")) == "utf-8-sig"
     assert encoding_of(io.BytesIO(b"caf\xe9,")) == "cp1252"
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_utf_16_of_either_byte_order_is_read(mark: bytes, tmp_path: Path) -> None:
+    text = "file,prompt\na.png,caf\u00e9\n".encode("utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be")
+    (tmp_path / "t.csv").write_bytes(mark + text)
+    assert read_scores(tmp_path / "t.csv") == [{"file": "a.png", "prompt": "caf\u00e9"}]
 
 
 def test_a_name_in_other_capital_letters_is_near() -> None:
