@@ -144,7 +144,7 @@ class Walker:
 
     def _in_folder(self, root: str) -> Iterator[Item]:
         known: dict[str, PromptFile] = {}  # folder -> its metadata
-        above = None if self.prompts.is_made else self.prompts.above(root)
+        above = self.prompts.above(root)
         hint = ""
         for folder in walk(root, recursive=self.recursive, notes=self.notes):
             problem = folder.problem
@@ -175,7 +175,7 @@ class Walker:
         if folder.problem:
             yield Item(in_unicode(folder.path), None, problem=folder.problem)
         find = self.prompts.finder(in_metadata(folder.path, known) or above)
-        more = columns_in_metadata(folder.path, {} if self.prompts.given else known)
+        more = columns_in_metadata(folder.path, known)
         for name in folder.images:
             path = f"{folder.path}/{name}"
             yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, more(path))

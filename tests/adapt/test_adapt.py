@@ -344,12 +344,21 @@ def test_teachers_teach_where_they_agree(scorer: Scorer, folder: Path, images: l
 
 
 def test_images_that_cannot_be_read_are_left_out(scorer: Scorer, images: list[Path], tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"none")
-    found, _ = adapt_model(job(scorer, [*images, broken], tmp_path / "out"))
-    assert list(found.skipped) == [str(broken)]
+    broken = [tmp_path / f"broken {i}.png" for i in range(6)]
+    for path in broken:
+        path.write_bytes(b"none")
+    found, _ = adapt_model(job(scorer, [*images, *broken], tmp_path / "out"))
+    assert all(set(broken) & set(part) for part in split([*images, *broken]))  # some of those that are held out, too
+    assert sorted(found.skipped) == [str(path) for path in broken]
     with pytest.raises(UsageError, match=r"Expected at least 24 images to adapt to, got 5 that can be read"):
         adapt_model(job(scorer, images[:5], tmp_path / "out"))
+
+
+def test_an_image_that_is_gone_is_left_out_of_what_is_written(poor: Scorer, images: list[Path], tmp_path: Path) -> None:
+    gone = tmp_path / "gone.png"
+    found = build_adapted(job(poor, [*images, gone], tmp_path / "out"))
+    assert list(found.skipped) == [str(gone)]
+    assert len(load(tmp_path / "out").trained_on.images) == len(images)
 
 
 def test_ladders_get_worse_rung_by_rung_and_are_the_same_again() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mst_clipiqa.analysis.change import CHANGE_COLUMNS
 from mst_clipiqa.analysis.drift import drift
-from mst_clipiqa.analysis.pairing import PairBy, folder_of
+from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval
@@ -137,6 +137,46 @@ def test_whole_groups_are_resampled() -> None:
     )
     alone = mean_interval([0.0] * 10 + [1.0] * 10)
     assert alone.high - alone.low < 0.6
+
+
+def test_rows_without_prompt_and_file_are_no_pairs() -> None:
+    nameless: list[dict[str, Any]] = [{"quality": 1.0}, {"quality": 2.0, "prompt": "", "file": ""}]
+    assert choose_pairing(nameless, nameless, ("", "")) == "none"
+
+
+def test_rows_without_a_prompt_are_no_pair_where_others_have_one() -> None:
+    (change,) = drift([*OLD, *rows(("", 0.0))], [*NEW, *rows(("", 9.0))]).changes
+    assert (change.new_count, change.difference) == (3, 2.0)
+
+
+def test_names_are_the_same_whether_accents_are_composed_or_not() -> None:
+    old, new = ([{"file": file, "quality": 1.0} for file in ("b.png", cafe)] for cafe in ("caf\u00e9", "cafe\u0301"))
+    (change,) = drift(old, new).changes
+    assert change.new_count == 2
+
+
+def test_a_score_of_one_table_is_lost_without_pairs_too() -> None:
+    old = rows(("a", 1.0), ("b", 2.0), correspondence=1.0)
+    found = drift(old, rows(("c", 1.0), ("d", 2.0)), pair_by=PairBy("none"))
+    assert (found.lost, [change.target for change in found.changes]) == (["correspondence"], ["quality"])
+
+
+def test_where_one_table_has_no_prompts_names_could_have_been_in_common() -> None:
+    with pytest.raises(DataError, match="Expected two tables with scored prompts or file names in common, got 1 and 0"):
+        drift(rows(("a", 1.0)), [{"file": "other.png", "quality": 1.0}])
+
+
+def test_where_files_are_paired_no_row_needs_a_prompt() -> None:
+    old, new = rows(("a", 1.0), ("b", 1.0)), rows(("", 2.0), ("", 2.0))
+    found = drift(old, new)
+    assert (found.changes[0].pairing, found.changes[0].unit) == ("file", "image")
+    assert (found.only_old, found.only_new, found.left_out) == ([], [], [])
+
+
+def test_rows_without_a_group_are_one_that_is_named_after_its_column() -> None:
+    table = [*rows(("a", 1.0), ("b", 2.0), style=""), *rows(("c", 1.0), ("d", 2.0), style="oil")]
+    found = drift(table, table, by=["style"])
+    assert [change.group for change in found.changes] == ["", "no style", "oil"]
 
 
 def test_frames_of_an_image_count_once() -> None:

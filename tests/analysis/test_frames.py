@@ -28,6 +28,24 @@ def test_the_mean_says_of_how_many_frames_it_is_and_what_was_noted_of_them() -> 
     assert [merged[name] for name in ("quality", "correspondence", "familiarity")] == [3.0, 1.5, 0.3]
 
 
+def test_what_is_noted_of_some_frames_says_of_how_many() -> None:
+    rows = [frame(place, 1.0, note) for place, note in enumerate(("dark", "dark; blurred", ""), 1)]
+    assert mean_of_frames(rows, [])[0]["reason"] == "mean of 3 frames; dark (2 frames); blurred (1 frame)"
+
+
+def test_ends_of_intervals_are_averaged_and_other_cells_are_the_first_frames() -> None:
+    first = frame(1, 1.0, "", generator="a", quality_low=0.0, quality_high=2.0)
+    merged = mean_of_frames([first, frame(2, 2.0, "", generator="b", quality_low=1.0, quality_high=4.0)], [])
+    means = {"quality": 1.5, "quality_low": 0.5, "quality_high": 3.0}
+    assert merged == [first | means | {"frame": None, "reason": "mean of 2 frames"}]
+
+
+def test_frames_of_another_prompt_and_images_without_frames_stay_apart() -> None:
+    rows = [frame(1, 1.0, ""), frame(1, 2.0, "", prompt="dog"), *(frame(None, q, "") for q in (3.0, 4.0))]
+    rows.append({**rows[0], "quality": 5.0, "frame": " "})
+    assert mean_of_frames(rows, []) == rows
+
+
 def test_a_ranked_animation_says_that_frames_failed_and_why() -> None:
     rows = [frame(1, 1.0, "frame 1 of 3"), frame(2, 2.0, "frame 2 of 3"), frame(None, None, BROKEN)]
     ranked = rank([*rows, frame(None, 3.0, "", file="b.png")], {"quality": 1.0})

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mst_clipiqa.analysis.gate import Checked, check_count, check_failures, check_not_worse
+from mst_clipiqa.analysis.drift import drift
+from mst_clipiqa.analysis.gate import Checked, check_count, check_failures, check_not_worse, is_worse
 from mst_clipiqa.analysis.thresholds import Measure, Threshold, check_thresholds, parse_threshold
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
@@ -53,6 +54,10 @@ def test_confident_asks_the_lower_end() -> None:
     assert found.sentence.endswith("over 3 prompts), but not certainly at least -1.12")
 
 
+def test_a_lower_end_at_the_limit_passes() -> None:
+    assert one(rows(("cat", 3.0), ("dog", 3.0)), "quality=3", confident=True).passed
+
+
 def test_one_prompt_has_no_interval_and_is_never_certain() -> None:
     alone = rows(("cat", 3.0), ("cat", 4.0))
     assert (
@@ -90,6 +95,10 @@ def test_rows_without_the_score_are_said_and_none_is_a_failure() -> None:
     assert not one([], "quality=0").passed
     with pytest.raises(UsageError, match=r"Expected a column 'qualty' in the table.*did you mean 'quality'"):
         one(FOUR, "qualty=1")
+
+
+def test_a_score_of_zero_is_a_score() -> None:
+    assert one(rows(("cat", 0.0), ("dog", 2.0)), "quality=1").value == 1.0
 
 
 def test_frames_of_an_image_count_once() -> None:
@@ -219,6 +228,19 @@ def test_one_prompt_is_too_few_to_pass() -> None:
     assert found.sentence == "too few to tell whether quality is worse than in old over 1 prompt"
 
 
+def test_a_change_that_cannot_be_told_counts_as_worse() -> None:
+    (change,) = drift(rows(("a", 1.0)), rows(("a", 2.0))).changes
+    assert (change.verdict, is_worse(change)) == ("unknown", True)
+
+
+def test_a_measured_loss_above_the_margin_is_no_maybe() -> None:
+    # At worst the loss is above the margin, at best below it.
+    old, new = rows(("a", 4.0), ("b", 4.0), ("c", 4.0)), rows(("a", 2.95), ("b", 3.0), ("c", 3.05))
+    (found,) = check_not_worse(old, new, "old", margin=1.0)
+    assert not found.passed
+    assert found.sentence.startswith("quality is worse than in old by 1.00 ")
+
+
 def test_without_common_prompts_means_are_compared_and_this_is_said() -> None:
     new = [{**row, "prompt": f"a {row['prompt']}"} for row in better(-10)]
     (found,) = check_not_worse(FOUR, new, "old")
@@ -248,6 +270,9 @@ def test_pairs_may_have_to_share_a_seed() -> None:
 def test_scores_of_two_models_are_refused() -> None:
     with pytest.raises(UsageError, match="Expected tables scored by one model, got 'mini' in 'old' and 'ours': score"):
         check_not_worse(rows(("a", 1.0), model="mini"), rows(("a", 1.0), model="ours"), "old")
+    mixed = [*rows(("a", 1.0), model="mini"), *rows(("b", 1.0), model="ours")]
+    with pytest.raises(UsageError, match="Expected rows scored by one model, got 'mini', 'ours'"):
+        check_not_worse(mixed, mixed, "old")
 
 
 @pytest.mark.parametrize(("images", "each"), [(20, 1), (60, 1), (200, 1), (40, 5)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,8 @@ from mst_clipiqa.analysis.gate import check_failures
 from mst_clipiqa.analysis.pairing import choose_pairing
 from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.analysis.rows import need_columns
-from mst_clipiqa.errors import UsageError, nearest
+from mst_clipiqa.errors import DataError, UsageError, nearest
+from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
 
 def test_columns_with_capital_letters_are_those_that_commands_look_for(tmp_path: Path) -> None:
@@ -43,6 +47,46 @@ def test_the_line_that_tells_excel_what_separates_cells_is_no_row(sign: str, tmp
     rows = read_scores(tmp_path / "t.csv")
     assert [row["file"] for row in rows] == ["a.png", "b.png"]
     assert [row["quality"] for row in rows] == [3.5, 2]
+
+
+def test_tabs_and_the_line_for_excel_in_capital_letters_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("SEP=\t\nfile\tquality\na.png\t3.5\n")
+    assert read_scores(tmp_path / "t.tsv") == [{"file": "a.png", "quality": 3.5}]
+
+
+def test_a_table_on_stdin_is_known_by_its_first_bytes_and_called_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(content: bytes) -> list[dict[str, Any]]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return read_scores("-")
+
+    assert read(b'\n {"file": "a.png", "Frame": 1}\n') == [{"file": "a.png", "frame": 1}]
+    with pytest.raises(DataError, match=r"^Expected 2 cells in line 2 of stdin, got 1"):
+        read(b"file,quality\na.png\n")
+
+
+def test_decimal_commas_may_have_a_sign_and_an_exponent(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;b\n-1,5;1,5e-3\n")
+    assert read_scores(tmp_path / "t.csv") == [{"a": -1.5, "b": 0.0015}]
+
+
+def test_a_line_that_the_sample_cuts_off_does_not_decide_the_delimiter() -> None:
+    assert delimiter_of("a;b,c;d\n1;2,3;4\n1,2") == ";"
+
+
+def test_a_header_with_many_commas_does_not_outweigh_the_rows() -> None:
+    assert delimiter_of("file;what, where, when\na.png;x\nb.png;y\n") == ";"
+
+
+def test_stray_bytes_beside_utf_8_do_not_make_it_windows_1252() -> None:
+    assert encoding_of(io.BytesIO("caf\u00e9 ".encode() + b"\xe9,")) == "utf-8-sig"
+    assert encoding_of(io.BytesIO(b"caf\xe9,")) == "cp1252"
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_utf_16_of_either_byte_order_is_read(mark: bytes, tmp_path: Path) -> None:
+    text = "file,prompt\na.png,caf\u00e9\n".encode("utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be")
+    (tmp_path / "t.csv").write_bytes(mark + text)
+    assert read_scores(tmp_path / "t.csv") == [{"file": "a.png", "prompt": "caf\u00e9"}]
 
 
 def test_a_name_in_other_capital_letters_is_near() -> None:

@@ -742,6 +742,21 @@ def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
     assert call("drift", "worse.csv", "scores.csv", "--fail-if-worse").exit_code == 1  # only a failed row
 
 
+def test_drift_does_not_fail_for_a_group_alone(here: Path) -> None:
+    for name, gain in (("old.csv", 0.0), ("new.csv", 1.0)):
+        rows = [f"{i}.png,prompt {i},{3 + gain * (i < 9 or -1):g},{'ab'[i // 9]}" for i in range(10)]
+        Path(name).write_text("\n".join(["file,prompt,quality,generator", *rows]) + "\n")
+    result = call("drift", "old.csv", "new.csv", "--fail-if-worse")
+    assert result.exit_code == 0
+    assert "b: new minus old is -1.00 in quality over 1 prompt, too few for an interval." in result.stdout
+
+
+def test_drift_compares_no_generators_that_only_one_table_names(here: Path) -> None:
+    Path("old.csv").write_text("prompt,quality\na cat,3\na dog,4\n")
+    Path("new.csv").write_text("prompt,quality,generator\na cat,3,x\na dog,4,x\n")
+    assert call("drift", "old.csv", "new.csv").exit_code == 0
+
+
 def test_gate_and_drift_fail_where_a_score_is_no_longer_there(here: Path) -> None:
     table(here / "less.csv", [(f, p, q, None, s, r) for f, p, q, _, s, r in ROWS[:3]])
     table(here / "more.csv", ROWS[:3])
@@ -792,6 +807,9 @@ def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:
         "Of 6 comparisons of groups at 95 %, about 0.3 come out better or worse by chance, even if nothing has "
         "changed.\n"
     )
+    table(here / "two.csv", [(*row[:3], None, *row[4:]) for row in rows[:8]])
+    result = call("drift", "two.csv", "two.csv", "--generator-from", "name")
+    assert result.stderr.startswith("Of 2 comparisons of groups at 95 %, about 0.1 come out better or worse by chance")
 
 
 def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from mst_clipiqa.encoders import files, hub, load_encoders
 from mst_clipiqa.encoders.clip import CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_text import CLIPText
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.packing import can_pack
+from mst_clipiqa.encoders.fused_block import can_fuse
+from mst_clipiqa.encoders.packing import PROMPTS_AT_ONCE, can_pack
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import Stream
@@ -70,6 +72,36 @@ def test_a_group_of_prompts_has_transformers_own_states(folders: tuple[Path, Pat
     kept = text.to("cpu").model.state_dict()
     assert all(torch.equal(kept[name], weight) for name, weight in weights.items())
     assert torch.equal(pair.encode_prompts(list(TEXTS)).tokens, read.tokens)
+    assert all(layer.mlp.fc2.weight.is_mkldnn for layer in text.model.text_model.encoder.layers)  # reordered again
+
+
+def test_a_text_encoder_that_cannot_be_fused_encodes_prompts_alone(folders: tuple[Path, Path]) -> None:
+    text = text_of(load_clip_pair(str(folders[0]), str(folders[1]), "closed form"))
+    assert text.prompts_at_once == (PROMPTS_AT_ONCE if can_pack() else 1)
+    assert CLIPText(text.model.to("meta"), text.tokenizer).prompts_at_once == 1  # as on a card
+    text.model.to_empty(device="cpu").config.hidden_act = "gelu_new"
+    assert text.prompts_at_once == 1
+
+
+def test_a_torch_without_the_operators_packs_and_fuses_nothing(pair: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    block = text_of(pair).model.text_model.encoder.layers[0]
+    assert not can_pack()
+    assert not any(can_fuse(block, dtype) for dtype in (torch.float32, torch.bfloat16))
+
+
+@pytest.mark.parametrize(("act", "capability"), [("relu", "AVX512"), ("gelu", "AVX2")])
+def test_what_gains_nothing_is_not_fused_in_float32(act: str, capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert not can_fuse(SimpleNamespace(mlp=SimpleNamespace(config=SimpleNamespace(hidden_act=act))), torch.float32)
+
+
+def test_half_precision_is_not_fused(pair: CLIPPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**dict.fromkeys(names, lambda: True)))
+    block = text_of(pair).model.text_model.encoder.layers[0]
+    assert [can_fuse(block, dtype) for dtype in (torch.float16, torch.bfloat16)] == [False, True]
 
 
 def test_prompts_whose_states_are_projected_are_encoded_alone(tmp_path: Path) -> None:

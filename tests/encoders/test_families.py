@@ -39,6 +39,17 @@ def pairs(families: Folders) -> dict[str, CLIPPair]:
     return {name: pair_of(folders) for name, folders in families.items()}
 
 
+def test_float32_of_other_families_is_never_fused(pairs: dict[str, CLIPPair], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    others = [pair for pair in pairs.values() if not pair.is_clip_like]
+    assert others
+    assert {pair.to("cpu", "fp32-fused").precision for pair in others} == {"fp32"}
+
+
+def test_encoders_of_two_families_may_see_as_many_patches(tmp_path: Path) -> None:
+    assert pair_of((tiny.siglip(tmp_path / "coarse", tiny.FINE), tiny.dinov2(tmp_path / "fine"))).dim
+
+
 def drawn(side: int, rows: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(side)
     coarse = torch.randint(0, 256, (rows, 3, 4, 4), dtype=torch.uint8, generator=generator).float()

@@ -106,6 +106,18 @@ def test_auto_fuses_float32_where_bf16_gains_nothing_and_gradients_ask_for_fp32(
     assert pixels.grad is not None and pixels.grad.abs().sum() > 0
 
 
+def test_what_gains_nothing_or_is_of_the_cpu_becomes_plain_float32(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = load_encoders(",".join(map(str, folders)), "cpu")
+    assert isinstance(pair, CLIPPair)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert pair.to("cpu", "fp32-fused").precision == "fp32"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert pair.to("meta", "fp32-fused").precision == "fp32"  # as on a card
+    assert pair.to("meta", "int8-pairs").precision == "fp32"  # as it was on a CPU
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("clip")

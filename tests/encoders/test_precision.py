@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mst_clipiqa.encoders import precision
 from mst_clipiqa.encoders.pair import encode_views
-from mst_clipiqa.encoders.precision import Precision, resolve_precision
+from mst_clipiqa.encoders.precision import Precision, own_settings, resolve_device, resolve_precision
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import DIM, FakePair
 
@@ -34,6 +35,29 @@ def test_a_card_that_emulates_bf16_gets_fp16(
     card = torch.device("cuda:1")
     assert resolve_precision("auto", card) == computed
     assert asked == [card]  # the card that computes, not the current one
+
+
+def test_amd_cards_compute_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    assert resolve_precision("auto", torch.device("cuda")) == "bf16"
+
+
+def test_a_second_card_is_refused_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(UsageError, match="Expected a device that this machine has, got 'cuda:1'"):
+        resolve_device("cuda:1")
+
+
+def test_a_device_that_holds_no_numbers_is_refused() -> None:
+    with pytest.raises(UsageError, match="Expected a device that this machine has, got 'meta'"):
+        resolve_device("meta")
+
+
+def test_on_a_card_the_autocast_of_the_cpu_is_off_too() -> None:
+    with torch.autocast("cpu", torch.bfloat16), own_settings(torch.device("cuda")):
+        assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +85,22 @@ def test_a_cpu_computes_in_bf16_where_that_is_clearly_faster(
 
 def test_a_product_is_timed() -> None:
     assert all(0 < seconds < 10 for seconds in precision._product_seconds())
+
+
+def test_the_seconds_are_first_those_of_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def product(x: Tensor, _: Tensor) -> None:
+        clock[0] += 1.0 if x.dtype == torch.bfloat16 else 5.0
+
+    monkeypatch.setattr(precision, "_clock", lambda: clock[0])
+    monkeypatch.setattr(torch.nn.functional, "linear", product)
+    assert precision._product_seconds() == (1.0, 5.0)
+
+
+def test_what_a_cpu_gains_is_no_matter_for_apples_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_gains_from_bf16", lambda: True)
+    assert resolve_precision("auto", torch.device("mps")) == "fp32"
 
 
 def test_the_trial_leaves_the_number_of_threads_alone() -> None:

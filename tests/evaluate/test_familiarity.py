@@ -44,6 +44,12 @@ def test_one_in_twenty_new_images_of_the_training_kind_is_unfamiliar(reference: 
     assert 0 <= new.min() <= new.max() <= 1
 
 
+def test_images_of_no_known_generator_are_no_generator() -> None:
+    f_c, f_f, names = images(90, 0)
+    made = make_reference(f_c, f_f, [name if name == "a" else (None, "")[name == "b"] for name in names])
+    assert len(made.centres) == 0
+
+
 def test_an_image_in_the_midst_of_a_generator_is_the_most_familiar(reference: Reference) -> None:
     x = np.zeros((3, 16))
     x[:, :3] = CENTRES

@@ -42,6 +42,22 @@ def test_a_resample_is_measured_as_if_it_were_written_out(measure: str, digits: 
             assert value == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.parametrize("measure", ["srcc", "plcc", "krcc"])
+def test_rounding_makes_neither_a_correlation_of_equal_values_nor_one_above_1(measure: str) -> None:
+    rng, over = np.random.default_rng(0), weighted.measure_over(measure)
+    twice, other = np.repeat(rng.normal(3, 1, 50), 2), rng.normal(3, 1, 100)
+    pairs, mixed = 3 * np.repeat(np.eye(50), 2, axis=1), rng.integers(1, 9, (50, 100)).astype(float)
+    for x, y in ((twice, other), (other, twice)):  # in the first 50 resamples, one of them is the same everywhere
+        assert np.isnan(over(x, y, np.concatenate([pairs, mixed]))).tolist() == [True] * 50 + [False] * 50
+    assert (over(other, 3 * other + 0.1, mixed) <= 1).all()
+
+
+def test_opposite_orders_differ_by_2() -> None:
+    x, _, groups = rated(12, 1, seed=1)
+    found = ev.paired_difference(-x, x, x, groups)
+    assert (found.difference, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
 def test_the_draws_of_a_seed_stay() -> None:
     drawn = np.random.default_rng(3).integers(4, size=(50, 4))  # all at once
     expected = [[np.count_nonzero(row == group) for group in (0, 1, 0, 2, 3)] for row in drawn]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mst_clipiqa.encoders.pair import PromptTokens
 from mst_clipiqa.features import prompt_encoder
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -40,6 +41,36 @@ def test_the_oldest_prompts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     assert pair.prompts == 3
     encoder.encode(["one"])
     assert pair.prompts == 4
+
+
+@pytest.mark.parametrize(("at_once", "cores", "expected"), [(2, 1, [1, 2, 2]), (16, 2, [2, 3]), (16, 8, [1] * 5)])
+def test_prompts_are_shared_out_in_groups_as_large_as_the_encoder_takes(
+    at_once: int, cores: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Counting(FakePair):
+        def encode_prompts(self, prompts: list[str]) -> PromptTokens:
+            sizes.append(len(prompts))
+            return super().encode_prompts(prompts)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    PromptEncoder(Counting(prompts_at_once=at_once)).encode(["one", "two", "three", "four", "five"])
+    assert sorted(sizes) == expected
+
+
+def test_no_prompt_is_lost_between_two_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_encoder, "_CHUNK", 2)
+    PromptEncoder(pair := FakePair()).encode(["one", "two", "three", "four", "five"])
+    assert pair.prompts == 5
+
+
+def test_each_prompt_of_a_group_keeps_its_own_tokens_and_remarks() -> None:
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    read = PromptTokens(torch.ones(2, 3, 4), mask, [True, False], [False, True], [False, True])
+    long, short = prompt_encoder._each(read)
+    assert (len(long.tokens), long.truncated, long.in_vocabulary, long.unread) == (3, True, False, False)
+    assert (len(short.tokens), short.truncated, short.in_vocabulary, short.unread) == (1, False, True, True)
 
 
 def test_what_is_not_worth_keeping_is_not_written(tmp_path: Path) -> None:

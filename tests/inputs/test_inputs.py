@@ -23,6 +23,7 @@ from mst_clipiqa.inputs.folders import natural
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.tables import lines
 from mst_clipiqa.tables.table import TableWriter
 
 
@@ -187,6 +188,7 @@ def test_a_folder_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None
         Item("d/locked", None, problem=problem),
         Item("d/open/c.png", "d/open/c.png"),
     ]
+    assert expand("d", recursive=True).count() == 3
     assert "'d/locked': Permission denied" in reason_of("d/locked")
 
 
@@ -346,6 +348,49 @@ def test_columns_of_metadata_go_to_the_image_that_it_names() -> None:
     inputs = expand("d", recursive=True)
     found = {item.file: (item.prompt, dict(item.more)) for item in inputs}
     assert found == {"d/1.png": (None, {}), "d/sub/1.png": ("a cat", {"seed": 9}), "d/sub/2.jpg": (None, {})}
+
+
+def test_an_image_that_is_given_a_prompt_has_no_note_of_another_beside_it() -> None:
+    tree("a.png", a__txt="a cat")
+    given, none = expand("a.png", prompt="a dog"), expand("a.png")
+    assert [item.prompt for item in (*given, *none)] == ["a dog", None]
+    assert given.notes == []
+    assert any("--prompts-from sidecar" in note for note in none.notes)
+
+
+def test_prompts_in_a_folder_come_before_those_above_it() -> None:
+    tree("d/sub/1.png")
+    Path("d/metadata.csv").write_text("file_name,prompt\nsub/1.png,above\n")
+    assert prompts_of("d/sub") == {"d/sub/1.png": "above"}
+    Path("d/sub/metadata.csv").write_text("file_name,prompt\n1.png,here\n")
+    assert prompts_of("d/sub") == {"d/sub/1.png": "here"}
+
+
+def test_prompts_of_no_image_name_the_first_image() -> None:
+    tree("d/1.png", "d/2.png", p__csv="file,prompt\n9.png,a cat\n")
+    assert "(the first image: 'd/1.png'; the first name there: '9.png')" in reason_of("d", prompts="p.csv")
+
+
+def test_beside_given_prompts_columns_of_metadata_are_not_read() -> None:
+    tree("d/1.png", p__csv="file,prompt,style\n1.png,a cat,oil\n")
+    Path("d/metadata.csv").write_text("file_name,prompt,seed\n1.png,a dog,9\n")
+    (item,) = expand("d", prompts="p.csv")
+    assert (item.prompt, dict(item.more)) == ("a cat", {"style": "oil"})
+
+
+def test_a_column_of_given_prompts_replaces_that_of_the_list() -> None:
+    tree("1.png", l__csv="file,seed,size\n1.png,1,small\n", p__csv="file,prompt,seed\n1.png,a cat,2\n")
+    (item,) = expand("l.csv", prompts="p.csv")
+    assert item.more == {"seed": 2, "size": "small"}
+
+
+def test_a_list_on_stdin_that_breaks_off_is_called_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree("a.png")
+    monkeypatch.setattr(lines, "LONGEST", 40)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"file\na.png\n" + b"x" * 50)))
+    whole, rest = expand("-")
+    assert (whole.file, rest.file) == ("a.png", "stdin")
+    assert rest.problem == "Expected lines of text in stdin, got one over 40 characters."
 
 
 def test_lists_of_plain_names() -> None:

@@ -21,14 +21,16 @@ from torch import Tensor
 
 from mst_clipiqa import cli
 from mst_clipiqa.cli.commands import score as command
+from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.predictor import zero_shot_model
-from mst_clipiqa.scoring.resume import Stop, Stopped
+from mst_clipiqa.scoring.resume import STAMP, Earlier, Stop, Stopped, refuse_unfinished, stamp_of
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import journal as journal_module
-from mst_clipiqa.tables.journal import Journal, journal_of, origin_of
+from mst_clipiqa.tables.journal import Journal, has_rows, journal_of, origin_of
 from mst_clipiqa.tables.reading import read_table
+from mst_clipiqa.tables.table import TableWriter
 from speed import kill_score
 from tests.fakes import FakePair, draw
 from tests.forked import answer
@@ -200,6 +202,66 @@ def test_a_finished_table_leaves_nothing_to_resume(pair: Watched, folder: Path, 
         "score its images again, as with other settings, which a table does not record.\n",
     )
     assert (output.read_bytes(), pair.images) == (before, 0)
+
+
+@pytest.mark.parametrize(("broken", "code"), [(None, 0), ("0.png", 1)])
+def test_a_finished_table_is_answered_as_its_run_was(
+    broken: str | None, code: int, pair: Watched, folder: Path, tmp_path: Path
+) -> None:
+    draw(5, 0.2, size=33).save(folder / "5.png")
+    if broken:
+        (folder / broken).write_bytes(b"no image")
+    output = tmp_path / "scores.csv"
+    assert [run(folder, output, *flags).exit_code for flags in ([], ["--resume"])] == [code, code]
+
+
+def test_a_table_without_models_is_no_run_to_resume(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    output.write_text("file,quality\n0.png,3\n")
+    result = run(folder, output, "--resume")
+    assert result.exit_code == 2
+    assert f"Expected columns 'file, quality' as in '{output}'" in result.stderr
+
+
+def test_an_unfinished_run_over_a_finished_table_goes_on(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    run(folder, output)
+    killed_at(pair, 7)
+    run(folder, output)
+    pair.hook = None
+    assert "Resuming after 8 rows of earlier runs." in run(folder, output, "--resume").stderr
+    assert not journal_of(output).exists()
+
+
+def test_rows_of_images_without_a_state_are_kept_only_if_they_failed(tmp_path: Path) -> None:
+    states = [("a", "ok", None), ("b", "error", None), ("c", "ok", "1-2")]
+    key = ("file", "prompt", STAMP)
+    with TableWriter(tmp_path / "t.csv", ["file", "prompt", "status"], hidden=[STAMP], key=key) as table:
+        for file, status, stamp in states:
+            table.append({"file": file, "status": status, STAMP: stamp})
+        earlier = Earlier(table)
+        assert len(earlier) == 3
+        found = [earlier.find(file, None, stamp) for file, _, stamp in (*states, ("c", "ok", None))]
+        assert [row and row["file"] for row in found] == [None, "b", "c", None]
+
+
+def test_a_file_of_the_same_size_has_another_state(tmp_path: Path) -> None:
+    path, found = tmp_path / "a.png", set()
+    for time in (1, 2):
+        path.write_bytes(b"12")
+        os.utime(path, (time, time))
+        found.add(stamp_of(str(path)))
+    assert len(found) == 2
+
+
+def test_rows_of_the_runs_before_the_last_are_not_thrown_away(tmp_path: Path) -> None:
+    with closing(Journal(part := journal_of(tmp_path / "t.csv"), ["file"], key=["file"])) as journal:
+        assert journal.set_aside() == 0
+        journal.append(["a"])
+        assert journal.set_aside() == 1
+    assert has_rows(part)
+    with pytest.raises(UsageError, match=r"continue with --resume, or remove it to start anew"):
+        refuse_unfinished(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
