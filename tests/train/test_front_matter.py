@@ -85,7 +85,7 @@ def test_a_model_trained_on_pairs_alone_names_accuracy_and_no_correlations() -> 
     pairs = {"data": "pairs of p.csv", "train": 9}
     both = training() | {"preferences": pairs}
     assert metadata(card(CONFIG, "by prompt", {"quality": both})).metrics == ["srcc", "plcc", "accuracy"]
-    right = {"pairs": 4, "accuracy": 1.0, "low": 0.4, "high": 1.0}
+    right = {"pairs": 4, "accuracy": 1.0, "low": 0.4, "high": 1.0, "groups": 12}
     alone = both | {"data": pairs["data"], "threads": 1}
     alone["test"] = training()["test"] | {"agreement": None, "preferences": right, "baseline_srcc": None}  # type: ignore[operator]
     alone["best"] = {"epoch": 4, "learning_rate": 1e-4, "validation_srcc": None, "validation_pairs": 1.0}

@@ -426,7 +426,7 @@ def test_unknown_targets_and_missing_prompts_are_said(rated: RatedSet, tmp_path:
 def test_an_unreadable_image_stops_training_with_its_name(rated: RatedSet, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
     records = [*rated.records[:3], replace(rated.records[3], file=tmp_path / "bad.png", name="bad")]
-    with pytest.raises(DataError, match="Expected 4 readable images, but 1 cannot be read, first bad: Expected"):
+    with pytest.raises(DataError, match="Expected 4 readable images, but 1 cannot be read, first bad: expected"):
         encode_records(ImageEncoder(FakePair()), records, prompts=False)
 
 
