@@ -2,8 +2,9 @@
 
     python -m speed.prompts
 
-Alone, each prompt is encoded in a call of its own, as when images come one by one; together, all are given at once, as
-for a table. CLIP's text encoder has its real size and random weights, which cost what trained ones cost.
+Alone, each prompt is encoded in a call of its own, on one core, as when images come one by one; together, all are given
+at once, as for a table, and shared among the cores. CLIP's text encoder has its real size and random weights, which
+cost what trained ones cost.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def row(name: str, pair: EncoderPair, words: int, count: int) -> dict[str, Any]:
     alone = median_seconds(lambda: [encoder.encode([one]) for one in new(count, words)], TIMES)
     together = median_seconds(lambda: encoder.encode(new(count, words)), TIMES)
     milliseconds = {"alone_milliseconds": 1000 / count * alone, "together_milliseconds": 1000 / count * together}
-    return {"encoder": name, "tokens": tokens, **milliseconds, "times_alone": alone / together}
+    return {"encoder": name, "tokens": tokens, **milliseconds, "times_faster_together": alone / together}
 
 
 def new(count: int, words: int) -> list[str]:

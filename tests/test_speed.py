@@ -89,7 +89,7 @@ def test_each_prompt_that_is_timed_is_new_and_has_its_length(monkeypatch: pytest
     assert {len(text.split()) for text in texts} == {7}
     assert len(set(texts)) == len(texts) == 1 + 2 * (prompts.TIMES + 1) * 5
     assert {len(group) for group in seen[1 : 1 + (prompts.TIMES + 1) * 5]} == {1}
-    assert row["times_alone"] == row["alone_milliseconds"] / row["together_milliseconds"]
+    assert row["times_faster_together"] == row["alone_milliseconds"] / row["together_milliseconds"]
 
 
 def test_a_missed_bar_is_called_missed() -> None:
