@@ -23,7 +23,7 @@ ARITHMETIC_VERSION = "8"
 
 _MERGE = "merge"
 _LEAST_GAIN = 1.2  # by which bf16 must be faster, as it changes features a little
-_PRODUCT = 256, 768  # rows and width
+_PRODUCT = 128, 768  # rows and width
 _TIMINGS = 8
 _clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # Windows counts it in steps of 16 ms
 
