@@ -1,15 +1,14 @@
-"""Take the screenshots in docs/images: each command and the report, run on examples/, in Chromium.
+"""Take the screenshots in docs/images: each command, run on examples/, and the report, in Chromium.
 
     .venv/bin/python docs/make_screenshots.py [--model mini] [--only rank,report-phone]
 
-Needs the extras ``dev`` and ``ray``, Chromium, and a system with pseudo-terminals (Linux, macOS).
+Needs the extras ``dev`` and ``ray``, a system with pseudo-terminals (Linux, macOS), and Chromium for the report.
 ``make_serve_screenshots.py`` takes those of the web page.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import os
 import pty
 import re
@@ -24,11 +23,8 @@ from typing import Any
 
 from PIL import Image, ImageFilter
 from playwright.sync_api import Browser
-from rich.console import Console
-from rich.text import Text
 from screenshots import DARK, DESK, PHONE, ROOT, chromium, options, save
-
-WIDTH, LINES = 100, 48  # of the terminal; longer output is cut off
+from terminal import WIDTH, picture
 
 # Run in this order, in a folder that ``prepare`` fills.
 COMMANDS = {
@@ -63,14 +59,12 @@ PAGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], str]] = {
     "report-phone": (PHONE, "images", (), ""),
 }
 RAY_LOG = re.compile(r"^(?:\x1b\[[\d;]*m)*\[\d{4}-[^]]+\] \w+\.cc:.*\n", re.MULTILINE)  # messages of Ray itself
-TERMINAL = """<body style="margin:0"><pre id="t" style="display:inline-block;margin:0;padding:14px 18px;
-background:#14171b;color:#e7eaee;font:14px/1.35 'DejaVu Sans Mono',monospace">{code}</pre>"""
 
 
 def main() -> None:
     """Take all screenshots, or those named."""
     model, wanted = options(__doc__, [name for name in (*COMMANDS, *LEFT, *PAGES) if name not in NO_IMAGE])
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+    with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         prepare(home)
         before = ""
@@ -81,14 +75,15 @@ def main() -> None:
             if name == "score-resume":
                 screen = before + screen
             if name in wanted:
-                save(name, of_terminal(browser, screen), lossless=True)
+                save(name, picture(screen), lossless=True)
             before = screen
         for name, path in LEFT.items():
             if name in wanted:
                 save(name, (home / path).read_bytes())
-        for name in PAGES:
-            if name in wanted:
-                save(name, of_page(browser, home / "report.html", *PAGES[name]))
+        if pages := [name for name in PAGES if name in wanted]:
+            with chromium() as browser:
+                for name in pages:
+                    save(name, of_page(browser, home / "report.html", *PAGES[name]))
 
 
 def prepare(home: Path) -> None:
@@ -160,20 +155,6 @@ def interrupt(process: subprocess.Popen[bytes], journal: Path) -> None:
     while process.poll() is None and not (journal.is_file() and b"cat" in journal.read_bytes()):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-
-
-def of_terminal(browser: Browser, screen: str) -> bytes:
-    """Return a screenshot of text with colours, wrapped and cut off like on a terminal."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    lines = list(Text.from_ansi(screen.rstrip("\n")).wrap(console, WIDTH, overflow="fold"))
-    if len(lines) > LINES:
-        lines[LINES - 1 :] = [Text("...", style="dim")]
-    console.print(Text("\n").join(lines))
-    page = browser.new_page(device_scale_factor=1.5)
-    page.set_content(TERMINAL.format(code=console.export_html(inline_styles=True, code_format="{code}")))
-    image = page.locator("#t").screenshot()
-    page.close()
-    return image
 
 
 def of_page(
