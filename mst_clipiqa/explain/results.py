@@ -52,7 +52,7 @@ class Fusion:
         return (
             f"{target}: {whence}; "
             f"alone, the coarse stream would give {self.coarse_alone:.2f} and the fine one {self.fine_alone:.2f} "
-            "(the score is not their mean: one head reads the sum of both streams' features)."
+            "(the score is that of their sum, not the mean of the two)."
         )
 
 
