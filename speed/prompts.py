@@ -1,4 +1,4 @@
-"""What a new prompt costs the text encoders of ``mini`` and of the paper's coarse CLIP model, alone and beside others.
+"""What a new prompt costs the text encoders of ``mini`` and the coarse CLIP: one on one core, many on all cores.
 
     python -m speed.prompts
 

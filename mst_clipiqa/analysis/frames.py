@@ -45,12 +45,22 @@ def _image(row: Row) -> tuple[str, str]:
 
 def _merged(frames: Sequence[Row], failed: Sequence[Row], columns: Collection[str]) -> Row:
     merged = {**frames[0], _FRAME: None, "reason": _reason(frames, failed)}
-    scores = dict.fromkeys((*columns, *(name for name in _AVERAGED if name in merged)))
+    more = [name for name in _AVERAGED if name in merged and all(_is_number(row.get(name)) for row in frames)]
+    scores = dict.fromkeys((*columns, *more))
     ends = [f"{column}_{end}" for column in scores for end in ("low", "high")]
     for column in (*scores, *(end for end in ends if end in merged)):
         values = [value for row in frames if (value := number(row, column)) is not None]
         merged[column] = math.fsum(values) / len(values) if values else None
     return merged
+
+
+def _is_number(cell: object) -> bool:
+    """Return whether a cell is a number or empty; a column of this name may be another program's."""
+    try:
+        float(str(cell or 0))
+    except ValueError:
+        return False
+    return True
 
 
 def _reason(frames: Sequence[Row], failed: Sequence[Row]) -> str:

@@ -13,14 +13,15 @@ from mst_clipiqa.inputs.stdin import as_stdin, temporary_folder
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.reading import TABLE_SUFFIXES, Table, read_table
 
-_LOOKED_FOR = ("file", "prompt", "status", "reason", "model", "familiarity", "frame")  # those that no flag names
+_LOOKED_FOR = ("file", "prompt", "status")  # those that no flag names; other programs mean other things by the rest
+_STATUSES = {"ok", "error", "", None}  # in ``status``
 
 
 def read_scores(source: str | Path) -> Table:
     """Return the rows of a table of scores.
 
-    A table of another program may write the columns that commands look for with capital letters, as "Prompt"; they are
-    named as ours.
+    A table of another program may write ``file``, ``prompt`` and ``status`` with capital letters, as "Prompt"; they are
+    named as ours. A status is ours only if it is never anything but "ok" or "error".
 
     Args:
         source: a .csv, .tsv, .jsonl or .parquet file, "-" for one of them on stdin, or the folder of Parquet parts that
@@ -51,6 +52,8 @@ def _as_ours(table: Table) -> Table:
     folded = [name.strip().casefold() for name in head]
     once = [name in _LOOKED_FOR and folded.count(name) == 1 for name in folded]
     spelled = {name: one for name, one, ours in zip(head, folded, once, strict=True) if ours and name != one}
+    is_ours = {name: one != "status" or {row.get(name) for row in table} <= _STATUSES for name, one in spelled.items()}
+    spelled = {name: one for name, one in spelled.items() if is_ours[name]}
     if not spelled:
         return table
     rows = ({spelled.get(name, name): cell for name, cell in row.items()} for row in table)

@@ -68,7 +68,8 @@ class CLIPPair:
         Raises:
             UsageError: int8, and the device is not a CPU that has it, or an encoder is not CLIP-like.
         """
-        asked, where = Precision.parse(precision), torch.device(device)
+        asked = replace(Precision.parse(precision), merged=self._precision.merged)
+        where = torch.device(device)
         bits = sum_bits() if asked.format == INT8 and where.type == "cpu" else None
         if asked.format == INT8 and not asked.in_pairs and asked != self._precision:  # which only moves
             if bits is None:

@@ -85,7 +85,7 @@ def difference_over_prompts(
 
     Args:
         a, b: of each model, float (n,), for the same images in the same order.
-        mos, groups, measure, how: as for ``paired_difference``, which says what is raised.
+        mos, groups, measure, resampling: as for ``paired_difference``, which says what is raised.
     """
     index = group_index(groups, np.size(mos))
     (value_a, drawn_a), (value_b, drawn_b) = (resampled_mean(side, mos, index, measure, resampling) for side in (a, b))
@@ -101,7 +101,7 @@ def resampled_mean(
 
     Args:
         predictions: of each model, float (n,).
-        mos, measure, how: as for ``paired_difference``.
+        mos, measure, resampling: as for ``paired_difference``.
         index: the group of each image.
     """
     over = measure_over(measure)

@@ -180,7 +180,7 @@ def interval_of(
 
     Args:
         measure: "srcc", "plcc", "krcc" or "rmse".
-        value, values, index, how: as for ``interval``.
+        value, values, index, resampling: as for ``interval``.
     """
     if measure != "rmse" or not (values > 0).all():  # a resample without any error has no logarithm
         return interval(value, values, index, resampling, possible(measure))

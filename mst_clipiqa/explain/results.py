@@ -52,7 +52,7 @@ class Fusion:
         return (
             f"{target}: {whence}; "
             f"alone, the coarse stream would give {self.coarse_alone:.2f} and the fine one {self.fine_alone:.2f} "
-            "(the score is that of their sum, not the mean of the two)."
+            "(the score comes from the sum of their features, so it is not the mean of these two)."
         )
 
 

@@ -115,7 +115,7 @@ class Finished:
         Raises:
             UsageError: one of them differs.
         """
-        check_same(self.origin, {name: origin[name] for name in self.origin}, output)
+        check_same(self.origin, {name: origin[name] for name in self.origin}, output, "omit --resume")
         lacking = [file for file, prompt in asked if hash((plain(file), plain(prompt))) not in self.known]
         if lacking:
             raise UsageError(
@@ -124,13 +124,13 @@ class Finished:
             )
 
 
-def check_same(had: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
+def check_same(had: Mapping[str, str], now: Mapping[str, str], path: Path, instead: str = "remove the file") -> None:
     """Raise a UsageError that names the first thing in which two origins of rows differ."""
     for name in now:
         if had.get(name) != now[name]:
             raise UsageError(
                 f"Expected {name} {shown(had.get(name, 'unknown'))} as in {shown(path)}, got {shown(now[name])}: "
-                "use the settings of that run, or remove the file to start anew."
+                f"use the settings of that run, or {instead} to start anew."
             )
 
 

@@ -209,7 +209,7 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        if _code(error) == sqlite3.SQLITE_BUSY:
             raise UsageError(
                 f"Expected to be the only run that writes {shown(path)}, got another run: wait, or choose "
                 "another output."
@@ -223,9 +223,14 @@ def _reported(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _code(error: sqlite3.OperationalError) -> int:
+    """Return SQLite's code; 0 if the error is of Python's module, which has none."""
+    return getattr(error, "sqlite_errorcode", 0)
+
+
 def _advice(error: sqlite3.OperationalError) -> str:
     """Return what helps; the low byte of SQLite's code names the kind of error."""
-    kind = error.sqlite_errorcode & 0xFF
+    kind = _code(error) & 0xFF
     if kind == sqlite3.SQLITE_READONLY:
         return "make the file and its disk writable"
     return "make its folder writable" if kind == sqlite3.SQLITE_CANTOPEN else "free some space"

@@ -70,3 +70,8 @@ def test_what_is_noted_of_every_frame_is_no_note_of_the_mean() -> None:
         notes = [_go_to_frame(image, count, number)[0] for number in (0, count - 1)]
         (merged,) = mean_of_frames([frame(place, 1.0, note) for place, note in enumerate(notes, 1)], ["quality"])
         assert merged["reason"] == "mean of 2 frames"
+
+
+def test_a_column_of_another_program_that_has_our_name_is_not_averaged() -> None:
+    (merged,) = mean_of_frames([frame(1, 1.0, "", gate="open"), frame(2, 2.0, "", gate="shut")], ["quality"])
+    assert (merged["quality"], merged["gate"]) == (1.5, "open")

@@ -27,7 +27,14 @@ def test_columns_with_capital_letters_are_those_that_commands_look_for(tmp_path:
 
 def test_of_two_columns_with_one_name_none_is_taken_for_ours(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,prompt,Prompt,PROMPT,Model\na.png,a cat,b,c,one\n")
-    assert read_scores(tmp_path / "t.csv").head == ["file", "prompt", "Prompt", "PROMPT", "model"]
+    assert read_scores(tmp_path / "t.csv").head == ["file", "prompt", "Prompt", "PROMPT", "Model"]
+
+
+def test_columns_in_which_other_programs_mean_something_else_stay_theirs(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("File,Status,Model,Frame,quality\na.png,done,SDXL,oak,1\nb.png,ok,Flux,pine,2\n")
+    rows = read_scores(tmp_path / "t.csv")
+    assert rows.head == ["file", "Status", "Model", "Frame", "quality"]
+    assert check_failures(rows, "0").value == 0
 
 
 def test_a_table_without_rows_has_these_names_too(tmp_path: Path) -> None:
@@ -59,7 +66,7 @@ def test_a_table_on_stdin_is_known_by_its_first_bytes_and_called_stdin(monkeypat
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
         return read_scores("-")
 
-    assert read(b'\n {"file": "a.png", "Frame": 1}\n') == [{"file": "a.png", "frame": 1}]
+    assert read(b'\n {"file": "a.png", "Prompt": "x"}\n') == [{"file": "a.png", "prompt": "x"}]
     with pytest.raises(DataError, match=r"^Expected 2 cells in line 2 of stdin, got 1"):
         read(b"file,quality\na.png\n")
 

@@ -231,9 +231,9 @@ def test_a_terminal_shows_familiarity_and_not_the_gate(monkeypatch: pytest.Monke
 
 def test_a_terminal_counts_the_images_unlike_the_training_images(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     made = [{"file": f"{i}.png", "familiarity": familiarity} for i, familiarity in enumerate([0.01, 0.049, 0.05, None])]
-    said = "images that the model was trained on (familiarity below 0.05), so scores are less certain there."
-    assert f"2 of 4 images are unlike the {said}" in " ".join(table(monkeypatch, capsys, 100, *made).split())
-    assert "1 of 1 image is unlike" in table(monkeypatch, capsys, 100, made[0])
+    said = "images that the model was trained on (familiarity below 0.05), so these scores are less certain."
+    assert f"2 of 4 scored rows are unlike the {said}" in " ".join(table(monkeypatch, capsys, 100, *made).split())
+    assert "1 of 1 scored row is unlike" in table(monkeypatch, capsys, 100, made[0])
     assert "unlike" not in table(monkeypatch, capsys, 100, *made[2:])
 
 

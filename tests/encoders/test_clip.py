@@ -104,6 +104,12 @@ def test_half_precision_is_not_fused(pair: CLIPPair, monkeypatch: pytest.MonkeyP
     assert [can_fuse(block, dtype) for dtype in (torch.float16, torch.bfloat16)] == [False, True]
 
 
+def test_a_pair_that_merges_tokens_says_so_wherever_it_goes(folders: tuple[Path, Path]) -> None:
+    pair = load_clip_pair(str(folders[0]), str(folders[1]), "closed form").merge_tokens(8)
+    assert pair.to("cpu").precision == pair.to("cpu", "fp32-merge2").precision == "fp32-merge8"
+    assert pair.merge_tokens(0).to("cpu").precision == "fp32"
+
+
 def test_prompts_whose_states_are_projected_are_encoded_alone(tmp_path: Path) -> None:
     wide = {**clip_config(32)["text_config"], "hidden_size": 96, "num_attention_heads": 4}
     folders = [save_clip(tmp_path / str(patch), patch, text_config=wide) for patch in (32, 16)]

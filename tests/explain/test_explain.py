@@ -402,6 +402,5 @@ def test_the_sentence_about_words_says_what_their_signs_say(effects: tuple[float
 def test_the_sentence_about_streams_names_no_share_beyond_the_whole(share: float, says: str) -> None:
     sentence = Fusion(0.5, np.zeros(1, np.float32), share, 2.0, 3.0).sentence("t")
     assert says in sentence
-    assert (
-        "would give 2.00 and the fine one 3.00 (the score is that of their sum, not the mean of the two)." in sentence
-    )
+    said = "(the score comes from the sum of their features, so it is not the mean of these two)."
+    assert f"would give 2.00 and the fine one 3.00 {said}" in sentence

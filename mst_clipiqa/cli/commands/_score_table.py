@@ -158,9 +158,9 @@ def _below(
     if hidden and not output:
         yield f"Not shown: {', '.join(hidden)}; {where} all columns."
     if seen.unfamiliar:
-        those = f"{seen.unfamiliar:,} of {counted(seen.rows, 'image')} {are(seen.unfamiliar)}"
+        those = f"{seen.unfamiliar:,} of {counted(seen.rows - seen.failed, 'scored row')} {are(seen.unfamiliar)}"
         trained = f"the images that the model was trained on (familiarity below {UNFAMILIAR:g})"
-        yield f"{those} unlike {trained}, so scores are less certain there."
+        yield f"{those} unlike {trained}, so these scores are less certain."
     uncalibrated = "" if scorer.model.config.calibrated else "; uncalibrated"
     lower = ", except for negative_match" if "negative_match" in heads else ""
     yield f"Model {scorer.predictor.name}; higher is better{lower}{uncalibrated}."

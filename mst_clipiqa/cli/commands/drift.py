@@ -84,6 +84,9 @@ def command(
     except DataError:  # perhaps because so many images failed
         _finish(before, after, split_failed([*before, *after])[1], left_out)
         raise
+    if not (found.changes or fail_if_worse):
+        _finish(before, after, found.left_out, left_out)
+        raise DataError("Expected a scored row in the new table, got none: score images that can be read.")
     if output is None and not as_json:
         groups = {change.group for change in found.changes if change.group}
         is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does
@@ -94,8 +97,6 @@ def command(
         write_rows([change.to_row() for change in found.changes], output, as_json, CHANGE_COLUMNS)
     _say(found, pair_by)
     code = _finish(before, after, found.left_out, left_out)
-    if not (found.changes or fail_if_worse):
-        raise DataError("Expected a scored row in the new table, got none: score images that can be read.")
     is_bad = found.lost or any(is_worse(change) for change in found.changes if not change.group)
     return FAILED_GATE if fail_if_worse and is_bad else code
 

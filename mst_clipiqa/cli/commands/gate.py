@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.read import is_parts
 from mst_clipiqa.analysis.rows import Row, say_left_out, split_failed
 from mst_clipiqa.analysis.unfamiliar import count_unfamiliar, say_many_unfamiliar
 from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
@@ -116,7 +117,8 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
 
 def _warn(rows: Sequence[Row], name: str) -> None:
     good, failed = split_failed(rows)
-    for line in say_left_out(failed) if Path(name).is_dir() else ():  # a table keeps the reasons
+    is_table = is_parts(Path(name)) or not Path(name).is_dir()  # which keeps the reasons
+    for line in () if is_table else say_left_out(failed):
         click.echo(line, err=True)
     if warning := say_many_unfamiliar({"": count_unfamiliar(good)}, shown(name)):
         click.echo(f"Warning: {warning}", err=True)
