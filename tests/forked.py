@@ -14,6 +14,8 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import torch
+
 _IMPORTED = ["mst_clipiqa.benchmark.runs", "speed.kill_cache", "speed.kill_score", "tests.features.elsewhere"]
 
 
@@ -48,6 +50,7 @@ def answer(main: Callable[[list[str]], int], *arguments: str) -> tuple[int, str]
 
 
 def _answer(main: Callable[[list[str]], int], arguments: tuple[str, ...], sender: Connection) -> None:
+    torch.set_num_threads(1)  # so that one batch is encoded at a time, however many cores there are
     with redirect_stdout(io.StringIO()) as said:
         code = main([*arguments])
     sender.send((code, said.getvalue()))

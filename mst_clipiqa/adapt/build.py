@@ -68,7 +68,7 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
     if refusal := found.verdict.refusal():
         notes = found.verdict.not_measured()
         what = f"Expected a better model, got one that is not: {refusal}. Nothing was written."
-        raise NotBetter(" ".join([what, *notes]))
+        raise NotBetter(" ".join([what, *notes]), found.skipped)
     _write(job, moving, found)
     return found
 

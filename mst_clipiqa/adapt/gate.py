@@ -7,7 +7,7 @@ that trained nothing. And nothing may become worse: ladders not by more than cha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,15 @@ FEWEST_SCORED = 5
 
 
 class NotBetter(MstClipiqaError):
-    """The adapted model is no better than the model that it came from, so it is not kept."""
+    """The adapted model is no better than the model that it came from, so it is not kept.
+
+    Attributes:
+        skipped: images that could not be read -> why.
+    """
+
+    def __init__(self, text: str, skipped: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.skipped = dict(skipped or {})
 
 
 @dataclass(frozen=True)

@@ -293,11 +293,14 @@ def test_an_adapter_of_other_encoders_is_refused(folder: Path) -> None:
 def test_shuffled_ladders_are_refused_and_nothing_is_written(
     scorer: Scorer, images: list[Path], tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    out, broken = tmp_path / "out", tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
     shuffled = dataclasses.replace(QUICK, shuffle=True)
-    with pytest.raises(NotBetter, match=r"the share of held-out rungs in the right order went from .* Nothing"):
-        build_adapted(job(scorer, images, out, recipe=shuffled))
+    said = r"the share of held-out rungs in the right order went from .* Nothing"
+    with pytest.raises(NotBetter, match=said) as refused:
+        build_adapted(job(scorer, [*images, broken], out, recipe=shuffled))
     assert not out.exists()
+    assert [Path(name).name for name in refused.value.skipped] == ["broken.png"]
 
 
 def gain(low: float, high: float = 0.2) -> LadderGain:

@@ -103,12 +103,21 @@ def test_what_a_cpu_gains_is_no_matter_for_apples_chips(monkeypatch: pytest.Monk
     assert resolve_precision("auto", torch.device("mps")) == "fp32"
 
 
-def test_the_trial_leaves_the_number_of_threads_alone() -> None:
+def test_the_trial_leaves_the_number_of_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def timed() -> tuple[float, float]:
+        seen.append(torch.get_num_threads())
+        return 1.0, 1.0
+
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(before + 1)
-        precision._gains_from_bf16.cache_clear()
-        precision._gains_from_bf16()
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+        monkeypatch.setattr(precision, "_product_seconds", timed)
+        precision._gains_from_bf16.__wrapped__()
+        assert set(seen) == {1}
         assert torch.get_num_threads() == before + 1
         with ThreadPoolExecutor(1) as new:
             assert new.submit(torch.get_num_threads).result() == before + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,17 +89,23 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
         flags["labels"],
         recipe,
     )
+    without_file = {item.file: as_reason(item.problem or _NO_FILE) for item in items if not item.path}
     try:
         found = build_adapted(job, lambda label, total: progress(label, total, quiet=quiet))
     except NotBetter as error:
         click.echo(f"{error}", err=True)
+        _say_left_out(without_file | error.skipped)
         return FAILED_GATE
     if not quiet:
         _say(found, output)
-    left = {item.file: as_reason(item.problem or _NO_FILE) for item in items if not item.path} | found.skipped
+    left = without_file | found.skipped
+    _say_left_out(left)
+    return 1 if left else 0
+
+
+def _say_left_out(left: Mapping[str, str]) -> None:
     for line in say_left_out([LeftOut({"file": file}, why) for file, why in left.items()], noun="image"):
         click.echo(line, err=True)
-    return 1 if left else 0
 
 
 def _check(path: Path | None, score_range: tuple[float, float] | None) -> RatedSet | None:
