@@ -63,10 +63,12 @@ class CLIPPair:
         Args:
             device: where to.
             precision: fp32, bf16, fp16, int8, auto, or the ``precision`` of a pair. On a CPU that is not faster in
-                bf16, auto is float32, in fused blocks if that is faster. How many tokens are merged stays as it is.
+                bf16, auto is float32, in fused blocks if that is faster. A pair in int8 that moves to a
+                device without int8 computes as auto does there. How many tokens are merged stays as it is.
 
         Raises:
-            UsageError: int8, and the device is not a CPU that has it, or an encoder is not CLIP-like.
+            UsageError: int8 for a pair in another precision, and the device is not a CPU that has it, or an encoder is
+                not CLIP-like.
         """
         asked = replace(Precision.parse(precision), merged=self._precision.merged)
         where = torch.device(device)

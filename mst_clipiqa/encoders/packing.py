@@ -17,5 +17,6 @@ PROMPTS_AT_ONCE = 16
 
 def can_pack() -> bool:
     """Return whether a product rounds a row alike beside any others: oneDNN's did when tried, on AVX2 and AVX-512."""
-    has_it = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    has_it = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
     return has_it and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
