@@ -45,7 +45,7 @@ def test_the_oldest_prompts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(("at_once", "cores", "expected"), [(2, 1, [1, 2, 2]), (16, 2, [2, 3]), (16, 8, [1] * 5)])
 def test_prompts_are_shared_out_in_groups_as_large_as_the_encoder_takes(
-    at_once: int, cores: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+    at_once: int, cores: int, expected: list[int]
 ) -> None:
     sizes: list[int] = []
 
@@ -54,8 +54,12 @@ def test_prompts_are_shared_out_in_groups_as_large_as_the_encoder_takes(
             sizes.append(len(prompts))
             return super().encode_prompts(prompts)
 
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    PromptEncoder(Counting(prompts_at_once=at_once)).encode(["one", "two", "three", "four", "five"])
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        PromptEncoder(Counting(prompts_at_once=at_once)).encode(["one", "two", "three", "four", "five"])
+    finally:
+        torch.set_num_threads(before)
     assert sorted(sizes) == expected
 
 
