@@ -206,7 +206,7 @@ def test_clients_that_take_no_answers_lose_their_places(slow_address: tuple[str,
 
 
 def test_a_client_that_takes_its_answers_slowly_gets_them_all(loop: str, log: list[str]) -> None:
-    limits = Limits(seconds=1)  # a busy machine may keep the client waiting for half of that
+    limits = Limits(seconds=2)  # a busy machine may keep the client waiting for half of that
     with running(toy_scorer(), Settings(port=0, limits=limits), loop) as where:
         with asking(address_of(where), get(LARGE, b"Connection: close")) as connection:
             once = everything(connection)
@@ -215,7 +215,7 @@ def test_a_client_that_takes_its_answers_slowly_gets_them_all(loop: str, log: li
             while more := connection.recv(2**17):
                 found += len(more)
                 time.sleep(len(more) / 3.5e6)
-            assert time.monotonic() - began > 3 * limits.seconds
+            assert time.monotonic() - began > 1.5 * limits.seconds
     assert found == 9 * len(once) - 8 * len("connection: close\r\n")
     assert log == []
 
