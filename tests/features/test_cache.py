@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -126,14 +127,14 @@ def test_damage_is_seen_mended_and_said(folder: Path) -> None:
     files, pair = sorted(folder.glob("*.png")), FakePair()
     with Cache(folder / "cache") as cache:
         before = encode(pair, cache, files)
-    with sqlite3.connect(folder / "cache" / "features.sqlite") as db:
+    with closing(sqlite3.connect(folder / "cache" / "features.sqlite", isolation_level=None)) as db:
         db.execute("UPDATE images SET f_c = zeroblob(256) WHERE key = (SELECT key FROM images LIMIT 1)")
     with Cache(folder / "cache") as cache:
         again = encode(pair, cache, files)
         assert pair.images == len(files) + 1
         assert all(torch.equal(a.f_c, b.f_c) for a, b in zip(again, before, strict=True))  # type: ignore[union-attr]
         assert cache.verify() == (7, 0)
-    with sqlite3.connect(folder / "cache" / "features.sqlite") as db:
+    with closing(sqlite3.connect(folder / "cache" / "features.sqlite", isolation_level=None)) as db:
         db.execute("UPDATE images SET f_f = zeroblob(256) WHERE key = (SELECT key FROM images LIMIT 1)")
     with Cache(folder / "cache") as cache:
         assert cache.verify() == (7, 1)

@@ -714,7 +714,8 @@ def test_numbers_inside_lists_and_objects_of_json_stay_as_they_are(name: str) ->
 @pytest.mark.parametrize(("name", "where"), [("l.json", "entry 1"), ("l.jsonl", "line 1")])
 def test_a_row_of_json_that_is_nested_too_deeply_is_a_row_with_its_reason(name: str, where: str) -> None:
     tree("a.png")
-    rows = [f'{{"file": "a.png", "made": {"[" * depth}{"]" * depth}}}' for depth in (900, 9)]
+    too_deep = 990 if sys.version_info >= (3, 12) else 900  # before, comprehensions were calls: json noticed earlier
+    rows = [f'{{"file": "a.png", "made": {"[" * depth}{"]" * depth}}}' for depth in (too_deep, 9)]
     Path(name).write_text("[{},{}]".format(*rows) if name == "l.json" else "\n".join(rows))
     deep, fine = expand(name)
     assert deep.problem == f"Expected a file in each row, but {where} of '{name}' is nested too deeply."

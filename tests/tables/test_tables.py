@@ -546,8 +546,8 @@ def test_an_unfinished_table_that_is_read_only_is_not_said_to_lack_space(
         return opened
 
     monkeypatch.setattr(sqlite3, "connect", read_only)
-    table = TableWriter(tmp_path / "t.csv", ["a"], resume=True)
-    message = reason_of(UsageError, table.append, {"a": 2})
+    with TableWriter(tmp_path / "t.csv", ["a"], resume=True) as table:
+        message = reason_of(UsageError, table.append, {"a": 2})
     assert f"write {str(part)!r}, got attempt to write a readonly database: make the file and its disk" in message
     assert "free some space" not in message
 
