@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import signal
 import sqlite3
@@ -141,6 +142,15 @@ def test_damage_is_seen_mended_and_said(folder: Path) -> None:
         assert cache.verify() == (6, 0)
         assert cache.clear() == 6
         assert cache.info() == []
+
+
+def test_a_cache_that_nobody_closes_is_closed_when_it_goes(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    db = cache._db
+    del cache
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        db.execute("SELECT 1")
 
 
 @pytest.mark.parametrize("at", [0, 4096, 8192, 12288, 16384])
