@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,26 @@ from mst_clipiqa.encoders.pair import PromptTokens
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from speed import arithmetic, claims, cost, decode, gpu, machine, memory, merge, mini, plots, prompts, report, shared  # noqa: E402
+from speed import (  # noqa: E402
+    arithmetic,
+    benchmark_command,
+    claims,
+    cost,
+    decode,
+    gpu,
+    machine,
+    memory,
+    merge,
+    mini,
+    plots,
+    prompts,
+    report,
+    shared,
+)
 from speed.images import distinct, jpegs  # noqa: E402
 from tests.closed_form import save_clip  # noqa: E402
 from tests.fakes import FakePair  # noqa: E402
+from tests.rated_files import agiqa_3k  # noqa: E402
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -223,3 +240,17 @@ def test_the_memory_of_a_process_is_read() -> None:
 
 def test_the_child_of_the_memory_benchmark_runs(tmp_path: Path) -> None:
     assert memory.peak(tmp_path / "3", 3) > 50
+
+
+def test_the_second_benchmark_that_is_timed_finds_the_features_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    agiqa_3k(tmp_path / "set")
+    output = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["", "--root", str(tmp_path / "set"), "--splits", "3", "-o", str(output)])
+    benchmark_command.main()
+    first, second = commands
+    assert first[:-1] == second[:-1] and first[-1] != second[-1]  # one cache, two outputs
+    assert json.loads(output.read_text())["splits"] == 3
