@@ -15,7 +15,7 @@ from typing import Any
 from mst_clipiqa.distribute.listing import Listing, kinds_of, listed
 from mst_clipiqa.distribute.on_ray import Pool, connected, deal, lacking, need_ray
 from mst_clipiqa.distribute.plan import partitions, row_key
-from mst_clipiqa.distribute.worker import Work, load
+from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.controls import Controls
 from mst_clipiqa.scoring.reloading import sha256
@@ -97,7 +97,7 @@ def run(
     pool = Pool(job.actors, job.gpus, job.work.threads)
     began = time.monotonic()
     on_cpu = replace(job.work.options, device="cpu")
-    scorer = load(replace(job.work, options=on_cpu))  # for its hash: the driver may have no GPU
+    scorer = load_scorer(replace(job.work, options=on_cpu))  # for its hash: the driver may have no GPU
     if caution := scorer.model.config.caution:
         say(caution)
     listing = listed(job.given, job.listing)

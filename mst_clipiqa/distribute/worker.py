@@ -47,7 +47,7 @@ class Worker:
         if work.threads:
             torch.set_num_threads(work.threads)
         self.work = work
-        self.scorer = load(work)
+        self.scorer = load_scorer(work)
         self.controls = None if work.controls is None else Controls(self.scorer, work.controls, work.listed)
         if work.sha256 != (found := sha256(self.scorer)):
             raise ModelError(
@@ -86,6 +86,6 @@ def _cells(item: Item) -> ScoreRow:
     return dict(item.more) if item.frame is None else {**item.more, "frame": item.frame + 1}
 
 
-def load(work: Work) -> Scorer:
+def load_scorer(work: Work) -> Scorer:
     """Return the scorer that an actor uses."""
     return Scorer.load(work.model, work.options, cache=Cache(Path(work.cache)) if work.cache else None)

@@ -15,7 +15,14 @@ from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapsho
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import ModelError, UsageError, brief, shown
-from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save, trained_on_json
+from mst_clipiqa.model_folder import (
+    REFERENCE_FILE,
+    TrainedModel,
+    load_model,
+    load_trained_on,
+    save_model,
+    trained_on_json,
+)
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE
 
 MINI_MODEL = MINI.parent
@@ -72,7 +79,7 @@ def trained_folder(model: str | Path, access: HubAccess | None = None) -> Path |
 
 def load_folder(folder: Path) -> TrainedModel:
     """Return the model of a folder; one from the hub is named "org/name@commit", so that every score says which."""
-    trained = load(folder)
+    trained = load_model(folder)
     name = pinned_name(folder)
     return dataclasses.replace(trained, config=dataclasses.replace(trained.config, name=name)) if name else trained
 
@@ -177,7 +184,7 @@ def _write(model: TrainedModel, source: str, folder: Path) -> None:
     is_another = model.folder is None or model.folder.resolve() != folder.resolve()
     older = _files_of_older(folder) if is_another else []
     _own_encoders(folder)
-    save(model, folder, card, others)
+    save_model(model, folder, card, others)
     for name in older:
         if name not in others:
             (folder / name).unlink(missing_ok=True)

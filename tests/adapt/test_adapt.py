@@ -39,7 +39,7 @@ from mst_clipiqa.images.distort import DISTORTIONS
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
 from mst_clipiqa.model.mstfe import MSTFE
 from mst_clipiqa.model.preprocess import ViewSpec
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load, save
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load_model, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import draw, rated_set
 
@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     part = random_(MSTCLIPIQA(DIM, "template"))
     part.gff.W_h.bias.data.fill_(3.0)  # no dead units
     part.head.temperature.data.fill_(5.0)
-    save(TrainedModel(ModelConfig("base", reference, targets, VIEW), {"quality": part}), out, "# base\n")
+    save_model(TrainedModel(ModelConfig("base", reference, targets, VIEW), {"quality": part}), out, "# base\n")
     return out
 
 
@@ -361,7 +361,7 @@ def test_an_image_that_is_gone_is_left_out_of_what_is_written(poor: Scorer, imag
     gone = tmp_path / "gone.png"
     found = build_adapted(job(poor, [*images, gone], tmp_path / "out"))
     assert list(found.skipped) == [str(gone)]
-    assert len(load(tmp_path / "out").trained_on.images) == len(images)
+    assert len(load_model(tmp_path / "out").trained_on.images) == len(images)
 
 
 def test_ladders_get_worse_rung_by_rung_and_are_the_same_again() -> None:
@@ -454,4 +454,4 @@ def test_the_command_writes_a_model_or_exits_with_3(folder: Path, images: list[P
     out.mkdir()
     (out / "config.json").write_text((folder / "config.json").read_text())
     assert "holds a model: choose another" in CliRunner().invoke(group, asked).stderr
-    assert load(folder).config.encoders.adapter == ""
+    assert load_model(folder).config.encoders.adapter == ""

@@ -17,7 +17,7 @@ from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import zero_shot
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, save
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import contamination, trained_on
 from tests.fakes import DIM, FakePair, rated_set
@@ -81,7 +81,7 @@ def mini(rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     prompts = trained_on([dataclasses.replace(r, file=Path(__file__)) for r in rated.records]).prompts
     config = ModelConfig("mini", EncoderRef("mini", "f" * 64, DIM), {"quality": Target("template", 0.0, 5.0)})
     model = TrainedModel(config, {"quality": zero_shot(DIM)}, TrainedOn(frozenset(), prompts))
-    save(model, tmp_path / "mini", "card")
+    save_model(model, tmp_path / "mini", "card")
     for module in ("benchmark.assess", "train.contamination"):
         monkeypatch.setattr(f"mst_clipiqa.{module}.MINI_MODEL", tmp_path / "mini")
     return model

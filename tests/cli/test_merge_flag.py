@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from mst_clipiqa import Scorer
 from mst_clipiqa.cli import COMMANDS, group
-from mst_clipiqa.distribute.worker import Work, load
+from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.loading import ScoreOptions
 from tests.closed_form import save_clip
@@ -113,7 +113,7 @@ def test_a_model_is_trained_on_merged_tokens_and_its_card_says_so(images: Path, 
     whole, merged = (run(*evaluate, "--merge", count).stdout for count in (0, 20))
     assert whole != merged
     scorer = Scorer.load(out, device="cpu", precision="fp32", merge=20)
-    actor = load(Work("out", str(out), ScoreOptions(device="cpu", precision="fp32", merge=20)))
+    actor = load_scorer(Work("out", str(out), ScoreOptions(device="cpu", precision="fp32", merge=20)))
     image = next(images.glob("*.png"))
     assert scorer(image).model == "model (merge:20)" and actor(image) == scorer(image)
 

@@ -18,7 +18,7 @@ from mst_clipiqa.errors import ModelError
 from mst_clipiqa.explain import explain
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model_folder import load
+from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from tests.encoders import tiny
 from tests.encoders.conftest import Folders
@@ -58,7 +58,7 @@ def test_train_score_and_explain(kind: str, families: Folders, data: Path, tmp_p
     base = ["train", "--data", "csv", "--root", data, "--range", 0, 5, "-o", out, "--cache", tmp_path / "cache", *QUICK]
     run(*base, "--target", target, "--head", head, *flags)
 
-    config = load(out).config.encoders
+    config = load_model(out).config.encoders
     assert config.source == ",".join(map(str, (coarse, fine, text) if kind == "XLM-R" else (coarse, fine)))
     assert (config.dim, config.dim_fine) == {"siglip": (32, None), "dinov2": (16, 40), "XLM-R": (16, None)}[kind]
     assert ("Text encoder" in (out / "README.md").read_text()) == (kind == "XLM-R")
