@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mst_clipiqa.adapt.fit import AdaptRecipe
 from mst_clipiqa.adapt.ladders import LadderPlan, Ladders, make_ladders, prepare_files
-from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders, MovingFusion, parse
+from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders, MovingFusion, parse_train
 from mst_clipiqa.adapt.signal import Signal
 from mst_clipiqa.data import RatedSet, Record, rated_for
-from mst_clipiqa.encoders.adapter import start
+from mst_clipiqa.encoders.adapter import new_adapter
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
@@ -164,10 +164,10 @@ def moving_of(job: AdaptJob) -> Moving:
             "adapted already: adapt the model that it came from."
         )
     text = Text(templates=pair.encode_templates(list(TEMPLATES)).cpu().clone())
-    kind, rank = parse(job.train)
+    kind, rank = parse_train(job.train)
     if kind == "fusion":
         return MovingFusion(pair, model.parts[job.target], text)
-    return MovingEncoders(pair, model.parts[job.target], text, start(pair, kind, rank, job.recipe.seed))
+    return MovingEncoders(pair, model.parts[job.target], text, new_adapter(pair, kind, rank, job.recipe.seed))
 
 
 def _check_target(model: TrainedModel, name: str) -> None:
