@@ -18,7 +18,7 @@ from mst_clipiqa.distribute.plan import partitions, row_key
 from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.controls import Controls
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
 from mst_clipiqa.scoring.scorer import Scorer
@@ -145,7 +145,7 @@ def _settled(job: ClusterJob, scorer: Scorer, others: Sequence[str]) -> tuple[Cl
         asked |= {"controls": str(replace(controls, folders=()))}
         work = replace(work, controls=controls, listed=tuple(others))
     more = [name for name in others if name not in own]
-    work = replace(work, each_frame=each_frame, sha256=sha256(scorer))
+    work = replace(work, each_frame=each_frame, sha256=scorer_sha256(scorer))
     return replace(job, work=work, origin=origin(scorer, [*own, *more]) | asked), more
 
 

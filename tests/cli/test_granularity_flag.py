@@ -13,7 +13,7 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands.report import _scorer_of as scorer_of
 from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.scoring.loading import ScoreOptions
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.scoring.score_rows import COLUMNS
 from tests.fakes import draw
 
@@ -155,4 +155,4 @@ def test_a_cluster_scores_at_a_granularity() -> None:
     work = Work("", "mini", ScoreOptions(device="cpu", precision="fp32", granularity="coarse"))
     scorer = load_scorer(work)
     assert scorer.predictor.name == "mini (coarse)"
-    assert sha256(scorer).endswith(scorer.encoder.policy.described)
+    assert scorer_sha256(scorer).endswith(scorer.encoder.policy.described)

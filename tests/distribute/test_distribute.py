@@ -33,7 +33,7 @@ from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.scoring.controls import ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.tables.parquet_images import ParquetImage
 from mst_clipiqa.tables.reading import read_table
 from mst_clipiqa.tables.table import TableWriter
@@ -219,7 +219,7 @@ def test_urls_are_listed_through_fsspec(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def worker(plain: Work) -> Worker:
-    return Worker(replace(plain, sha256=sha256(load_scorer(plain))))
+    return Worker(replace(plain, sha256=scorer_sha256(load_scorer(plain))))
 
 
 def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_an_actor_answers_controls_as_score_does(
     work = replace(plain, output=str(tmp_path), controls=controls, listed=tuple(names))
     monkeypatch.chdir(tmp_path)  # as on another machine
     scorer = load_scorer(work)
-    worker = Worker(replace(work, sha256=sha256(scorer), more=(("avoid", "text"), ("like", "text"))))
+    worker = Worker(replace(work, sha256=scorer_sha256(scorer), more=(("avoid", "text"), ("like", "text"))))
     assert worker.score(part) == 2
     answers = ["negative_prompt", "negative_match", "reference_coarse", "reference_fine", "edge_agreement"]
     want = read_table(tmp_path / "s.csv")
@@ -326,7 +326,7 @@ def test_an_image_at_a_url_is_fetched_once(
 
     monkeypatch.setattr("fsspec.open", counted)
     controls = ControlSources(negative_from="metadata")
-    worker = Worker(replace(plain, sha256=sha256(load_scorer(plain)), controls=controls, output=str(tmp_path)))
+    worker = Worker(replace(plain, sha256=scorer_sha256(load_scorer(plain)), controls=controls, output=str(tmp_path)))
     items = tuple(items_in(f"file://{folder}"))
     assert worker.score(Partition("part-1.parquet", items)) == len(items)
     readable = [row["file"] for row in read_table(tmp_path / "part-1.parquet") if row["status"] == "ok"]

@@ -22,7 +22,7 @@ from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.families import FAMILIES
 from mst_clipiqa.integrations.metric import MSTClipIQAMetric
 from mst_clipiqa.scoring.loading import ScoreOptions
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Settings
 from mst_clipiqa.tables.reading import read_table
@@ -87,7 +87,7 @@ def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, 
     explained = json.loads(run("explain", image, "--model", out, "--json", *FP32[1:]).stdout)
     assert explained["scores"]["quality"] == pytest.approx(rows[image.name], abs=1e-5)
     scorer = Scorer.load(out, device="cpu", precision="fp32")
-    work = Work(str(tmp_path), str(out), ScoreOptions(device="cpu", precision="fp32"), sha256=sha256(scorer))
+    work = Work(str(tmp_path), str(out), ScoreOptions(device="cpu", precision="fp32"), sha256=scorer_sha256(scorer))
     Worker(work).score(Partition("part.parquet", tuple(items_in(str(image)))))
     (row,) = read_table(tmp_path / "part.parquet")
     assert float(str(row["quality"])) == pytest.approx(rows[image.name], abs=1e-5)
