@@ -100,8 +100,8 @@ class CLIPText:
         x = torch.cat([text.embeddings(input_ids=prompt.unsqueeze(0)) for prompt in prompts], dim=1)
         for block in self._fused:
             parts = zip(*(part.split(lengths, dim=2) for part in block.projected(x)), strict=True)
-            seen = [F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in parts]
-            x = block.add_mlp(block.add_seen(x, torch.cat(seen, dim=2)))
+            attended = [F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in parts]
+            x = block.add_mlp(block.add_attention(x, torch.cat(attended, dim=2)))
         rows = text.final_layer_norm(x)[0].split(lengths)
         return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
