@@ -93,9 +93,10 @@ class ControlAnswers:
                 "Expected a model that scores correspondence for a negative prompt, got "
                 f"{self.predictor.config.name}: choose another model, or leave the negative prompt out."
             )
-        if (request.negative is not None or request.reference is not None) and self.encoder.policy.described:
+        if (request.negative is not None or request.reference is not None) and (
+            granularity := self.encoder.policy.granularity
+        ):
             what = "a negative prompt" if request.negative is not None else "a reference image"
-            granularity = self.encoder.policy.described.split()[0]  # the calibration follows
             raise UsageError(f"Expected granularity fine beside {what}, got {granularity}: drop one.")
 
     def open_controls(self, negative: str | None = None, reference: Any = None, control: Any = None) -> dict[str, Any]:
