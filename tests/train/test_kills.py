@@ -62,9 +62,9 @@ def test_all_files_of_a_model_are_written_before_the_first_appears(
 def test_a_checkpoint_on_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys, torch; from pathlib import Path\n"
-        "from mst_clipiqa.train.checkpoint import TrainingState, keep\n"
+        "from mst_clipiqa.train.checkpoint import TrainingState, save_checkpoint\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try: keep(Path(sys.argv[1]), TrainingState(model={'w': torch.zeros(10_000)}), {})\n"
+        "try: save_checkpoint(Path(sys.argv[1]), TrainingState(model={'w': torch.zeros(10_000)}), {})\n"
         "except OSError as error: print(error.strerror)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "checkpoint.pt"], capture_output=True, text=True)
