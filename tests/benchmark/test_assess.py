@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from mst_clipiqa.benchmark.assess import assess, assess_table, choose
-from mst_clipiqa.cli import group
 from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -20,6 +18,7 @@ from mst_clipiqa.model.mst_clipiqa import zero_shot
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import contamination, trained_on
+from tests.commands import run
 from tests.fakes import DIM, FakePair, rated_set
 
 GENERATORS = ("dalle", "glide", "lafite")
@@ -147,12 +146,6 @@ def test_images_are_looked_for_where_the_table_has_them(rated: RatedSet, mini: T
     here = dataclasses.replace(labels, records=made.records)
     gone = [row | {"file": f"gone/{Path(row['file']).name}"} for row in rows]
     assert assess_table(gone, here, seen)[0].contamination.images == 1.0  # the labels know it, the table does not
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
-    return result
 
 
 def test_the_command_tells_clean_from_not_checked(rated: RatedSet, mini: TrainedModel, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from mst_clipiqa import Scorer
 from mst_clipiqa.cli import COMMANDS, group
@@ -16,6 +15,7 @@ from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.loading import ScoreOptions
 from tests.closed_form import save_clip
+from tests.commands import run
 from tests.fakes import rated_set
 
 FLAGS = {
@@ -37,12 +37,6 @@ FLAGS = {
     "benchmark": "{rated} -o {out}",
 }
 """Each command with ``--merge``, and what it needs beside."""
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [*map(str, arguments)])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
 
 
 def options_of(name: str) -> dict[str, str]:

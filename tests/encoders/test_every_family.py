@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 
 from mst_clipiqa import Scorer
-from mst_clipiqa.cli import group
 from mst_clipiqa.distribute.plan import Partition, items_in
 from mst_clipiqa.distribute.worker import Work, Worker
 from mst_clipiqa.encoders import load_encoders
@@ -27,6 +25,7 @@ from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Settings
 from mst_clipiqa.tables.reading import read_table
 from tests.closed_form import clip_config, save_clip
+from tests.commands import run
 from tests.encoders.conftest import Folders
 from tests.fakes import rated_set
 from tests.made_once import collect_operators_once
@@ -53,12 +52,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for one in rated_set(root, prompts=12, each=2).records:
             writer.writerow([one.name, f"a red fox {one.prompt}", one.targets["quality"]])
     return root
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
 
 
 def test_every_family_is_tested(every: Folders) -> None:

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from mst_clipiqa import Scorer
-from mst_clipiqa.cli import group
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.explain import explain
@@ -20,6 +18,7 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
+from tests.commands import run
 from tests.encoders import tiny
 from tests.encoders.conftest import Folders
 from tests.fakes import draw, rated_set
@@ -40,12 +39,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             prompt = f"{PROMPTS[i % 4]} {i // 2}"
             writer.writerow([one.name, prompt, one.targets["quality"], one.targets["correspondence"]])
     return root
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
 
 
 @pytest.mark.parametrize("kind", ["siglip", "dinov2", "XLM-R"])

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from torch import Tensor
 
-from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands.calibrate import _say
 from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.mini.pair import MiniPair
@@ -44,6 +43,7 @@ from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, origin, to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.granularity import GranularFeatures, fit_calibration
+from tests.commands import run
 from tests.fakes import draw
 
 PROMPTS = ("a red fox", "a photo", "good photo", "a bad red photo")
@@ -73,9 +73,7 @@ def calibrating(
         writer.writerow(["image_name", "prompt", "mos_quality", "prompt_group", "generator"])
         writer.writerows([r.name, r.prompt, 3, r.group, r.generator] for r in records)
     arguments = ["calibrate", "--data", "csv", "--root", root, "--range", 0, 5, "--model", folder]
-    result = CliRunner().invoke(group, [*map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return folder, result
+    return folder, run(*arguments)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from mst_clipiqa.benchmark.assess import choose
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.folders import check_model_output, save_pretrained
 from mst_clipiqa.train.build import build
@@ -22,7 +23,7 @@ from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import read_training, write_training
 from tests.fakes import FakePair
-from tests.train.test_train import job, no_bar
+from tests.train.test_train import job
 
 
 def train(what: TrainingJob) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model_folder import load_model, save_model
 from mst_clipiqa.scoring.folders import save_pretrained
 from mst_clipiqa.scoring.scorer import Scorer
@@ -22,7 +23,7 @@ from mst_clipiqa.train.build import build
 from mst_clipiqa.train.measure import measure
 from tests.fakes import FakePair
 from tests.train.test_folder import contents, train
-from tests.train.test_train import job, no_bar
+from tests.train.test_train import job
 
 SAVED = ("model.safetensors", "trained_on.json", "README.md", "config.json")
 

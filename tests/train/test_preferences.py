@@ -16,6 +16,7 @@ from mst_clipiqa.data import PreferenceSet, RatedSet, load_preferences, make_spl
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import load_model
@@ -34,7 +35,6 @@ from mst_clipiqa.train.preferences import (
 )
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
-from tests.train.test_train import no_bar
 
 QUICK = replace(FAST, epochs=12, batch_size=16, patience=12, learning_rates=(3e-3,))
 

@@ -19,6 +19,7 @@ from mst_clipiqa.data import RatedSet, Record, make_split, rated_for
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import generator_mean, srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model_folder import HASH_DIGITS, TrainedOn, load_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
@@ -26,7 +27,6 @@ from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
-from tests.train.test_train import no_bar
 
 QUICK = replace(FAST, epochs=2, batch_size=8)
 TARGETS = ("quality", "correspondence")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mst_clipiqa.data import RatedSet, Record, make_split
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, zero_shot
 from mst_clipiqa.model.mstfe import Stream
@@ -37,16 +38,6 @@ from tests.fakes import FakePair, rated_set
 from tests.scoring.test_scorer import model as closed_form_model
 
 QUICK = replace(FAST, learning_rates=(1e-3, 3e-3), epochs=4, batch_size=8, patience=4)
-
-
-@contextmanager
-def no_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda count: None
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return rated_set(tmp_path_factory.mktemp("rated"), prompts=16)
 
 
 @pytest.fixture(scope="module")

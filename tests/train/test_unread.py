@@ -15,6 +15,7 @@ from mst_clipiqa.cli.commands.train import _summary
 from mst_clipiqa.data import RatedSet, make_split
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model.mst_clipiqa import Head
 from mst_clipiqa.model_folder import TrainedOn, load_model
 from mst_clipiqa.scoring.scorer import Scorer
@@ -24,7 +25,6 @@ from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.learn import learn
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
-from tests.train.test_train import no_bar
 
 QUICK = replace(FAST, epochs=2, batch_size=8)
 
