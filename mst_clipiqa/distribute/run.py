@@ -140,7 +140,7 @@ def _settled(job: ClusterJob, scorer: Scorer, others: Sequence[str]) -> tuple[Cl
     asked |= {"--color": options.color, "--frames": "all" if each_frame else options.frame}
     own = columns(scorer, intervals=work.intervals) | ({"frame": int} if each_frame else {})
     if work.controls is not None:
-        controls = work.controls.elsewhere(others)
+        controls = work.controls.with_full_names(others)
         own |= Controls(scorer, controls, others).columns
         asked |= {"controls": str(replace(controls, folders=()))}
         work = replace(work, controls=controls, listed=tuple(others))

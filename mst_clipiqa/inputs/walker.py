@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
-from mst_clipiqa.inputs.hints import elsewhere, left_out, texts_beside, unread_prompts
+from mst_clipiqa.inputs.hints import left_out, misplaced, texts_beside, unread_prompts
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, Entry, ListColumns, entries, is_list, other_columns
 from mst_clipiqa.inputs.prompt_choice import (
@@ -75,7 +75,7 @@ class Walker:
                 raise UsageError(
                     f"Expected a list of images, got one without rows: {shown(named) if named else 'stdin'}."
                 )
-            if problem := elsewhere(first, folders, named):
+            if problem := misplaced(first, folders, named):
                 raise UsageError(problem)
             self.more |= dict.fromkeys(other_columns(path, self.columns))
 

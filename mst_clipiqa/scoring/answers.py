@@ -52,7 +52,7 @@ class EdgeAgreement:
     note: str = ""
 
 
-def agreement(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
+def compare_edges(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
     """Return how well the edges of an image agree with a control map; both as ``open_image`` takes them."""
     from mst_clipiqa.scoring.edges import edge_agreement  # which needs scipy
 
@@ -175,7 +175,7 @@ class ControlAnswers:
     def _agreement(self, request: ScoreRequest[Any]) -> EdgeAgreement:
         if request.control is None or isinstance(request.control, EdgeAgreement):
             return request.control or EdgeAgreement(None)
-        return agreement(request.image, request.control, self.encoder.opening)
+        return compare_edges(request.image, request.control, self.encoder.opening)
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

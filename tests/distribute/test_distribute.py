@@ -258,7 +258,7 @@ def test_an_actor_answers_controls_as_score_does(
     assert CliRunner().invoke(cli.group, [*args, *flags]).exit_code == 0
     found, names, _ = listed(str(folder / "list.csv"), Listing())
     part = Partition("part.parquet", tuple(found))
-    controls = ControlSources(None, "avoid", "like", "edges:3.png", (Path(),)).elsewhere(names)
+    controls = ControlSources(None, "avoid", "like", "edges:3.png", (Path(),)).with_full_names(names)
     work = replace(plain, output=str(tmp_path), controls=controls, listed=tuple(names))
     monkeypatch.chdir(tmp_path)  # as on another machine
     scorer = load_scorer(work)
