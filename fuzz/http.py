@@ -23,7 +23,7 @@ from fuzz.requests import MAX_BYTES, TOKEN, make
 from mst_clipiqa.encoders.mini.pair import load_mini_pair
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model_folder import load as load_model
+from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Limits, Settings

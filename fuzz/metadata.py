@@ -19,7 +19,7 @@ from fuzz.mutate import damaged, damaged_json
 from mst_clipiqa.images.colour import conversion, profile_of
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.inputs.generation import generation_of_text, read_generation
-from mst_clipiqa.inputs.prompt_syntax import cleaned
+from mst_clipiqa.inputs.prompt_syntax import without_syntax
 
 USER_COMMENT = 0x9286
 LINES = (
@@ -244,7 +244,7 @@ def feed(case: Case) -> None:
         return
     for text in (found.prompt, found.negative_prompt, found.sampler, found.model):
         if text is not None:
-            cleaned(text)[0].encode()
+            without_syntax(text)[0].encode()
     for number in (found.seed, found.steps, found.cfg_scale):
         if number is not None and not abs(number) < 2**64:
             raise TypeError(f"not a number to keep: {number}")

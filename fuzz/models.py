@@ -22,8 +22,7 @@ from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import ViewSpec
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, save
-from mst_clipiqa.model_folder import load as load_model
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load_model, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 
 _IMAGE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
@@ -58,7 +57,7 @@ def seeds() -> Case:
         targets = {"quality": Target("template", 0.0, 5.0, 0.5), "correspondence": Target("prompt", 0.0, 5.0)}
         config = ModelConfig("toy", EncoderRef("here", pair.sha256, 16), targets, pair.view)
         heads = {name: MSTCLIPIQA(16, "prompt" if t.head == "prompt" else "template") for name, t in targets.items()}
-        save(TrainedModel(config, heads), folder, "# toy\n")
+        save_model(TrainedModel(config, heads), folder, "# toy\n")
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mini_training.data import Rated
 from mst_clipiqa.analysis.compare import probability
 from mst_clipiqa.evaluate import HeldOut, Reference, Widening, fit_widening, make_reference
-from mst_clipiqa.model_folder import load, save
+from mst_clipiqa.model_folder import load_model, save_model
 
 TARGETS = {"quality": "q", "correspondence": "c"}
 """Of each target, the array of ``outcome`` that holds its scores."""
@@ -61,13 +61,15 @@ def add_familiarity(folder: Path, rated: Rated, final: Arrays, others: list[Arra
         if found is None:
             raise SystemExit("Expected at least nine held-out prompts: train a model without the development prompts.")
         wide[target] = found
-    model = load(folder)
+    model = load_model(folder)
     targets = {
         name: dataclasses.replace(target, interval=round(wide[name].interval, 3), growth=wide[name].growth)
         for name, target in model.config.targets.items()
     }
     config = dataclasses.replace(model.config, targets=targets)
-    save(dataclasses.replace(model, config=config, reference=reference), folder, (folder / "README.md").read_text())
+    save_model(
+        dataclasses.replace(model, config=config, reference=reference), folder, (folder / "README.md").read_text()
+    )
     farthest = reference.excess(np.array([np.inf]))
     return {
         "widening": {

@@ -13,7 +13,7 @@ from mini_training.pretrained import minilm
 from mini_training.scenes import scenes
 from mst_clipiqa.encoders.mini.storage import packed, unpacked
 from mst_clipiqa.encoders.mini.text import TextEncoder
-from mst_clipiqa.encoders.text import padded
+from mst_clipiqa.encoders.text import padded_ids
 from mst_clipiqa.model.templates import TEMPLATES
 
 
@@ -55,7 +55,8 @@ def _states(texts: list[str], dim: int) -> Prompts:
     text, (_, tokenizer) = rounded_text(dim), minilm(dim)
 
     def states(some: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        ids, mask, _ = padded([tokenizer.encode(t).ids for t in some], some, text.config.length, pad=0, keep_last=True)
+        rows = [tokenizer.encode(prompt).ids for prompt in some]
+        ids, mask, _ = padded_ids(rows, some, text.config.length, pad=0, keep_last=True)
         return text.states(ids, mask), mask
 
     tokens, mask = states(texts)

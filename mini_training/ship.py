@@ -20,9 +20,9 @@ from mst_clipiqa.model_folder import (
     TrainedModel,
     TrainedOn,
     image_hash,
-    load,
+    load_model,
     prompt_hash,
-    save,
+    save_model,
 )
 
 
@@ -43,7 +43,7 @@ def ship(learner: Learner, place: Place, seen: TrainedOn) -> None:
     save_mini_pair(place.folder / "encoders", config, MiniParts(coarse, fine, text, tokenizer))
     encoders = load_mini_pair(place.folder / "encoders", place.source)
     with torch.no_grad():
-        save(_trained_part(learner, encoders, seen), place.folder, "# mini\n")
+        save_model(_trained_part(learner, encoders, seen), place.folder, "# mini\n")
 
 
 def seen_by(rated: Rated, rows: np.ndarray, photos: np.ndarray, data: Path, live: Path | None) -> TrainedOn:
@@ -59,7 +59,7 @@ def seen_by(rated: Rated, rows: np.ndarray, photos: np.ndarray, data: Path, live
 
 def finish(folder: Path, card: str) -> None:
     """Write a model folder again, with its card."""
-    save(load(folder), folder, card)
+    save_model(load_model(folder), folder, card)
 
 
 def _trained_part(learner: Learner, encoders: MiniPair, seen: TrainedOn) -> TrainedModel:

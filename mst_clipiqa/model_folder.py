@@ -130,7 +130,7 @@ def prompt_hash(prompt: str) -> str:
     return hashlib.sha256(same_text(prompt).encode("utf-8", "replace")).hexdigest()[:HASH_DIGITS]
 
 
-def save(model: TrainedModel, folder: Path, card: str, others: Mapping[str, bytes] | None = None) -> None:
+def save_model(model: TrainedModel, folder: Path, card: str, others: Mapping[str, bytes] | None = None) -> None:
     """Write a model folder: all its files first, then their names, so that a kill while writing spoils nothing.
 
     Args:
@@ -161,7 +161,7 @@ def save(model: TrainedModel, folder: Path, card: str, others: Mapping[str, byte
         (folder / REFERENCE_FILE).unlink(missing_ok=True)  # of an older model
 
 
-def load(folder: Path) -> TrainedModel:
+def load_model(folder: Path) -> TrainedModel:
     """Return the model of a folder.
 
     Raises:

@@ -24,7 +24,7 @@ from mst_clipiqa.data import RatedSet, Record, load, make_split
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.model_folder import prompt_hash
 from mst_clipiqa.scoring.calibration import Calibration
-from mst_clipiqa.scoring.fine_estimator import deviations, values
+from mst_clipiqa.scoring.fine_estimator import deviations, scaled_scores
 from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.granularity import (
@@ -107,16 +107,16 @@ def agreement(
 ) -> list[dict[str, Any]]:
     """Return a row for each granularity: shares, how far scores are from fine ones, and SRCC with the ratings."""
     predictor, f_c, prompts = scorer.predictor, features.f_c, [record.prompt for record in test]
-    scores = {FINE: values(predictor, f_c, features.f_f[FINE], prompts)}
+    scores = {FINE: scaled_scores(predictor, f_c, features.f_f[FINE], prompts)}
     for name, estimator in calibration.estimators.items():
         x = torch.cat([f_c, features.f_f[name]], dim=1) if name in features.f_f else f_c
-        scores[name] = values(predictor, f_c, estimator.fine(x), prompts)
+        scores[name] = scaled_scores(predictor, f_c, estimator.fine(x), prompts)
     spreads = {name: estimator.spread for name, estimator in calibration.estimators.items()}
     e = deviations(spreads, predictor, f_c, calibration.estimators[COARSE].fine(f_c), prompts)
     familiar = calibration.familiar(f_c, scorer.model.reference)
     chosen = {name: [name] * len(test) for name in (FINE, *calibration.estimators)}
     for tolerance in TOLERANCES:
-        chosen[f"auto:{tolerance:g}"] = calibration.chosen(e, familiar, tolerance, calibration.price(tolerance))
+        chosen[f"auto:{tolerance:g}"] = calibration.choose(e, familiar, tolerance, calibration.price(tolerance))
     rows = []
     for asked, names in chosen.items():
         found = torch.stack([scores[name][i] for i, name in enumerate(names)])

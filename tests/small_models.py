@@ -17,7 +17,7 @@ from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model.preprocess import ViewSpec
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, save
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, save_model
 from tests.closed_form import fill, set_alpha
 
 WORDS = ("[UNK]", "[PAD]", "a", "photo", "with", "bad", "poor", "fair", "good", "perfect", "quality", "red", "fox")
@@ -55,7 +55,7 @@ def save_small_model(folder: Path, encoders: Path, weights: str = "") -> Path:
         head.w_o.bias.fill_(3.0)  # so that scores are within the scale
     pair = load_mini_pair(encoders)
     config = ModelConfig("small", EncoderRef(str(encoders), pair.sha256, DIM), targets, pair.view)
-    save(TrainedModel(config, parts), folder, "# small\n")
+    save_model(TrainedModel(config, parts), folder, "# small\n")
     return folder
 
 

@@ -16,7 +16,16 @@ import torch
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.evaluate import make_reference
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load, prompt_hash, save
+from mst_clipiqa.model_folder import (
+    EncoderRef,
+    ModelConfig,
+    Target,
+    TrainedModel,
+    TrainedOn,
+    load_model,
+    prompt_hash,
+    save_model,
+)
 from tests.closed_form import fill
 
 
@@ -31,12 +40,12 @@ def model() -> TrainedModel:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save(model(), tmp_path / "toy", "# toy\n")
+    save_model(model(), tmp_path / "toy", "# toy\n")
     return tmp_path / "toy"
 
 
 def test_round_trip_to_the_bit(folder: Path) -> None:
-    before, after = model(), load(folder)
+    before, after = model(), load_model(folder)
     weights, seen = (
         hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in ("model.safetensors", "trained_on.json")
     )
@@ -46,7 +55,7 @@ def test_round_trip_to_the_bit(folder: Path) -> None:
         state = after.parts[name].state_dict()
         assert state.keys() == part.state_dict().keys()
         assert all(torch.equal(state[k], v) for k, v in part.state_dict().items())
-    save(after, folder.parent / "again", "# toy\n")
+    save_model(after, folder.parent / "again", "# toy\n")
     for file in ("config.json", "model.safetensors", "trained_on.json", "README.md"):
         assert (folder.parent / "again" / file).read_bytes() == (folder / file).read_bytes()
 
@@ -55,10 +64,10 @@ def test_round_trip_to_the_bit(folder: Path) -> None:
 def test_a_file_of_another_model_is_refused(folder: Path, tmp_path: Path, file: str) -> None:
     other = dataclasses.replace(model(), trained_on=TrainedOn(frozenset({"11ff"})))
     fill(other.parts["quality"], "other.")
-    save(other, tmp_path / "other", "# other\n")
+    save_model(other, tmp_path / "other", "# other\n")
     (folder / file).write_bytes((tmp_path / "other" / file).read_bytes())
     with pytest.raises(ModelError) as caught:
-        load(folder)
+        load_model(folder)
     assert str(caught.value) == (
         f"Expected the {file} that config.json names in {folder}, got another: copy the whole folder, or save the "
         "model again in a new one."
@@ -82,21 +91,21 @@ def test_a_save_that_is_killed_between_two_names_is_noticed(
     fill(other.parts["quality"], "other.")
     monkeypatch.setattr("pathlib.Path.replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        save(other, folder, "# other\n")
+        save_model(other, folder, "# other\n")
     monkeypatch.undo()
     with pytest.raises(ModelError, match=r"Expected the model\.safetensors that config\.json names"):
-        load(folder)
+        load_model(folder)
 
 
 def test_an_older_folder_names_no_files_and_one_without_a_record_of_training_loads(folder: Path) -> None:
     (folder / "trained_on.json").unlink()
-    assert load(folder).trained_on == TrainedOn()
+    assert load_model(folder).trained_on == TrainedOn()
     fill(other := MSTCLIPIQA(64, "template"), "other.")
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights |= {f"quality.{name}": tensor for name, tensor in other.state_dict().items()}
     safetensors.torch.save_file(weights, folder / "model.safetensors")
     edit_config(folder, lambda config: [config.pop(name) for name in ("weights", "trained_on")])
-    assert load(folder).config.weights == ""
+    assert load_model(folder).config.weights == ""
 
 
 def test_only_what_was_trained_is_saved(folder: Path) -> None:
@@ -160,14 +169,14 @@ def edit_config(folder: Path, change: Any) -> None:
 def test_wrong_configs_are_named(folder: Path, change: Any, message: str) -> None:
     edit_config(folder, change)
     with pytest.raises(ModelError, match=message):
-        load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"config"', "\x00\xff"])
 def test_configs_that_are_no_config_are_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(ModelError, match="Expected"):
-        load(folder)
+        load_model(folder)
 
 
 def test_weights_that_are_no_weights_are_refused(folder: Path) -> None:
@@ -178,7 +187,7 @@ def test_weights_that_are_no_weights_are_refused(folder: Path) -> None:
     for data in (b"", whole[:100], whole[:-8], b"\xff" * 64, pickle.dumps({"a": 1}), (2**60).to_bytes(8, "little")):
         path.write_bytes(data)
         with pytest.raises(ModelError, match=r"Expected safetensors in .*fetch it again"):
-            load(folder)
+            load_model(folder)
 
 
 def test_missing_left_over_and_infinite_weights_are_named(folder: Path) -> None:
@@ -186,28 +195,28 @@ def test_missing_left_over_and_infinite_weights_are_named(folder: Path) -> None:
     state = safetensors.torch.load_file(path)
     safetensors.torch.save_file({k: v for k, v in state.items() if k != "quality.gff.W_g.bias"}, path)
     with pytest.raises(ModelError, match=r"Expected the weight quality\.gff\.W_g\.bias"):
-        load(folder)
+        load_model(folder)
     safetensors.torch.save_file({**state, "quality.head.extra": torch.zeros(1)}, path)
     with pytest.raises(ModelError, match=r"Expected no weight quality\.head\.extra"):
-        load(folder)
+        load_model(folder)
     state["quality.gff.W_g.bias"][0] = float("inf")
     safetensors.torch.save_file(state, path)
     with pytest.raises(ModelError, match=r"NaN or infinity in quality\.gff\.W_g\.bias"):
-        load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("text", ['{"images": 5}', '{"prompts": [1]}', "[]", "7"])
 def test_what_a_model_was_trained_on_is_lists_of_hashes(folder: Path, text: str) -> None:
     (folder / "trained_on.json").write_text(text)
     with pytest.raises(ModelError, match="Expected two lists of hashes, images and prompts, in"):
-        load(folder)
+        load_model(folder)
 
 
 def test_no_folder_and_an_empty_one_are_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"Expected a model folder with config\.json at .*nowhere"):
-        load(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"Expected a model folder with config\.json"):
-        load(tmp_path)
+        load_model(tmp_path)
 
 
 def with_reference(folder: Path, dim: int = 64) -> Path:
@@ -215,12 +224,12 @@ def with_reference(folder: Path, dim: int = 64) -> Path:
     rng = np.random.default_rng(0)
     f_c, f_f = rng.normal(size=(2, 200, dim))
     made = make_reference(f_c, f_f, ["a", "b"] * 100)
-    save(dataclasses.replace(model(), reference=made.calibrated(made.distance(f_f, f_c))), folder, "# toy\n")
+    save_model(dataclasses.replace(model(), reference=made.calibrated(made.distance(f_f, f_c))), folder, "# toy\n")
     return folder
 
 
 def test_the_reference_travels_with_the_folder(folder: Path) -> None:
-    found = load(with_reference(folder)).reference
+    found = load_model(with_reference(folder)).reference
     assert found is not None
     f_c, f_f = np.random.default_rng(1).normal(size=(2, 50, 64))
     assert 0.2 < found.familiarity(found.distance(f_c, f_f)).mean() < 0.8
@@ -234,7 +243,7 @@ def test_an_older_folder_has_no_reference_and_equally_wide_intervals(folder: Pat
             del target["growth"]
 
     edit_config(folder, older)
-    found = load(folder)
+    found = load_model(folder)
     assert found.reference is None
     quality = found.config.targets["quality"]
     assert (quality.halfwidth(0.0), quality.halfwidth(3.0)) == (0.7, 0.7)
@@ -245,9 +254,9 @@ def test_a_reference_that_is_missing_changed_or_of_other_features_is_refused(fol
     path = with_reference(folder) / "reference.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\0" + b"\0")
     with pytest.raises(ModelError, match=r"Expected the reference.safetensors that config.json names"):
-        load(folder)
+        load_model(folder)
     path.unlink()
     with pytest.raises(ModelError, match=r"Expected reference.safetensors beside config.json"):
-        load(folder)
+        load_model(folder)
     with pytest.raises(ModelError, match=r"Expected a reference of 128 features in .* got 64"):
-        load(with_reference(folder, 32))
+        load_model(with_reference(folder, 32))

@@ -20,10 +20,10 @@ from mst_clipiqa.adapt.job import AdaptData, AdaptJob, RatedMaterial, moving_of,
 from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders
 from mst_clipiqa.adapt.signal import taught_by
 from mst_clipiqa.data import Record
-from mst_clipiqa.encoders.adapter import ADAPTER_FILES, adapted_sha256, files_sha256, to_files
+from mst_clipiqa.encoders.adapter import ADAPTER_FILES, adapted_sha256, adapter_files, files_sha256
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
-from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save
+from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save_model
 from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.train.contamination import trained_on, union
@@ -147,7 +147,7 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
     config = model.config
     files: dict[str, bytes] = {}
     if isinstance(moving, MovingEncoders):
-        files = to_files(moving.final(), config.encoders.source)
+        files = adapter_files(moving.final(), config.encoders.source)
         digest = files_sha256(files)
         encoders = dataclasses.replace(config.encoders, sha256=adapted_sha256(pair.sha256, digest), adapter=digest)
         config = dataclasses.replace(config, encoders=encoders)
@@ -162,7 +162,7 @@ def _write(job: AdaptJob, moving: Moving, found: Adapted) -> None:
     saved = dataclasses.replace(model, config=config, trained_on=together, reference=reference)
     report = summary(job, found)
     files[REPORT] = (json.dumps(report, indent=1) + "\n").encode()
-    save(saved, job.out, adapted_card(saved.config, report), files)
+    save_model(saved, job.out, adapted_card(saved.config, report), files)
 
 
 def summary(job: AdaptJob, found: Adapted) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mst_clipiqa.adapt.fit import AdaptRecipe
 from mst_clipiqa.adapt.ladders import LadderPlan, Ladders, make_ladders, prepare_files
-from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders, MovingFusion, parse
+from mst_clipiqa.adapt.moving import Material, Moving, MovingEncoders, MovingFusion, parse_train
 from mst_clipiqa.adapt.signal import Signal
 from mst_clipiqa.data import RatedSet, Record, rated_for
-from mst_clipiqa.encoders.adapter import start
+from mst_clipiqa.encoders.adapter import new_adapter
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
@@ -164,10 +164,10 @@ def moving_of(job: AdaptJob) -> Moving:
             "adapted already: adapt the model that it came from."
         )
     text = Text(templates=pair.encode_templates(list(TEMPLATES)).cpu().clone())
-    kind, rank = parse(job.train)
+    kind, rank = parse_train(job.train)
     if kind == "fusion":
         return MovingFusion(pair, model.parts[job.target], text)
-    return MovingEncoders(pair, model.parts[job.target], text, start(pair, kind, rank, job.recipe.seed))
+    return MovingEncoders(pair, model.parts[job.target], text, new_adapter(pair, kind, rank, job.recipe.seed))
 
 
 def _check_target(model: TrainedModel, name: str) -> None:
@@ -184,10 +184,7 @@ def _check_target(model: TrainedModel, name: str) -> None:
 def _rated(
     job: AdaptJob, moving: Moving, bar: Bar
 ) -> tuple[Material | None, Tensor, RatedMaterial, tuple[Record, ...]]:
-    """Return rated images that train, their ratings on the head's scale, those that decide, and records of the former.
-
-    A copy of an image that trains does not decide.
-    """
+    """Return rated images that train, their ratings 1..5, those that decide, and the records of those that train."""
     if job.check is None:
         return None, torch.zeros(0), RatedMaterial(Material(torch.zeros(0), torch.zeros(0))), ()
     if not rated_for(job.check.records, job.target):
@@ -198,20 +195,25 @@ def _rated(
     usable = [record for record in job.check.records if not record.targets.keys().isdisjoint(targets)]
     kept, material, skipped = prepare_files(job.scorer.encoder, [one.file for one in usable], moving.prepare, bar)
     records = [usable[i] for i in kept]
-    chosen = _labelled(records, job.target, job.labels)
-    train = sorted(chosen)
-    seen, groups = {records[i].sha256 for i in train}, {records[i].group for i in train}
-    free = [i for i, record in enumerate(records) if record.group not in groups]
-    decide = [i for i in free if not seen or records[i].sha256 not in seen]
-    low, high = job.check.ranges[job.target]
-    y = to_head(torch.tensor([records[i].targets[job.target] for i in train]), low, high)
-    rest = [records[i] for i in decide]
-    ratings = {name: np.array([record.targets.get(name, np.nan) for record in rest]) for name in targets}
-    prompts = tuple(record.prompt if (record.prompt or "").strip() else None for record in rest)
-    seen_before = contamination(rest, seen_by(job.scorer.model)).label
-    deciding = material[torch.tensor(decide, dtype=torch.int64)]
-    decides = RatedMaterial(deciding, prompts, ratings, seen_before, skipped)
-    return (material[torch.tensor(train)] if train else None), y, decides, tuple(records[i] for i in train)
+    train, decide = _divided(records, job.target, job.labels)
+    labelled, deciding = [records[i] for i in train], [records[i] for i in decide]
+    y = to_head(torch.tensor([record.targets[job.target] for record in labelled]), *job.check.ranges[job.target])
+    rated = RatedMaterial(
+        material[torch.tensor(decide, dtype=torch.int64)],
+        tuple(record.prompt if (record.prompt or "").strip() else None for record in deciding),
+        {name: np.array([record.targets.get(name, np.nan) for record in deciding]) for name in targets},
+        contamination(deciding, seen_by(job.scorer.model)).label,
+        skipped,
+    )
+    return (material[torch.tensor(train)] if train else None), y, rated, tuple(labelled)
+
+
+def _divided(records: Sequence[Record], target: str, share: float) -> tuple[list[int], list[int]]:
+    """Return which records train with their ratings, and which decide: none of the same prompts or files."""
+    train = sorted(_labelled(records, target, share))
+    prompts, images = {records[i].group for i in train}, {records[i].sha256 for i in train}
+    others = [i for i, record in enumerate(records) if record.group not in prompts]
+    return train, [i for i in others if not images or records[i].sha256 not in images]  # hashing reads the file
 
 
 def _labelled(records: Sequence[Record], target: str, share: float) -> set[int]:

@@ -77,7 +77,7 @@ class Moving(Protocol):
         """Return the target's fusion and head as they are now, frozen."""
 
 
-def parse(train: str) -> tuple[Kind, int]:
+def parse_train(train: str) -> tuple[Kind, int]:
     """Return the kind and rank of "fusion", "norm" or "lora:R"; UsageError for anything else."""
     kind, colon, rank = train.partition(":")
     if train in ("fusion", "norm"):

@@ -66,7 +66,7 @@ def check_failures(rows: Sequence[Row], most: str) -> Checked:
     return Checked("--max-failed", passed, f"{counts}, at most {most.strip()} allowed", failed, limit=float(limit))
 
 
-def check_count(rows: Sequence[Row], least: int, columns: Sequence[str] = ()) -> Checked:
+def check_scored(rows: Sequence[Row], least: int, columns: Sequence[str] = ()) -> Checked:
     """Check how many rows have been scored.
 
     Args:

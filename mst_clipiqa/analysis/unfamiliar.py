@@ -47,10 +47,10 @@ def say_unfamiliar(rows: Sequence[Row]) -> str:
         return ""
     files = ", ".join(shown(text(row, "file"), 80) for row in found[:_IMAGES_NAMED])
     more = f" and {len(found) - _IMAGES_NAMED:,} more" if len(found) > _IMAGES_NAMED else ""
-    are, their = ("are", "their scores are") if len(found) > 1 else ("is", "its scores are")
+    their = "their" if len(found) > 1 else "its"
     return (
-        f"{len(found):,} of {len(rows):,} images {are} unlike those that the model was trained on, so {their} less "
-        f"certain: {files}{more}."
+        f"{len(found):,} of {len(rows):,} images {are(len(found))} unlike those that the model was trained on, so "
+        f"{their} scores are less certain: {files}{more}."
     )
 
 

@@ -14,7 +14,7 @@ from mst_clipiqa.benchmark.over_prompts import resampled_units
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
 from mst_clipiqa.errors import DataError, UsageError, counted, shown
 from mst_clipiqa.evaluate import Evaluation
-from mst_clipiqa.model_folder import TrainedModel, load
+from mst_clipiqa.model_folder import TrainedModel, load_model
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.score import ScoreRequest
@@ -163,7 +163,7 @@ def model_of_table(rows: Sequence[Mapping[str, Any]], model: TrainedModel | None
     names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
     if model is None and names != {"mini"}:
         return None
-    model = model or load(MINI_MODEL)
+    model = model or load_model(MINI_MODEL)
     if not names <= {None, "", model.config.name}:
         raise UsageError(f"Expected a table of {model.config.name}, got one of {shown(names)}: name its model.")
     return model

@@ -13,7 +13,7 @@ from mst_clipiqa._version import __version__
 from mst_clipiqa.benchmark.runs import Bench, BenchmarkRun, run_all
 from mst_clipiqa.data import Record
 from mst_clipiqa.tables.atomic import write_atomically
-from mst_clipiqa.train.checkpoint import check_same, damaged
+from mst_clipiqa.train.checkpoint import check_identity, damaged_checkpoint
 from mst_clipiqa.train.contamination import Contamination
 from mst_clipiqa.train.features import FeatureTable
 from mst_clipiqa.train.identity import sha256_of
@@ -58,8 +58,8 @@ def _kept(path: Path, identity: dict[str, str]) -> list[BenchmarkRun]:
         saved = json.loads(path.read_bytes())
         known, runs = dict(saved["identity"]), [_run(one) for one in saved["runs"]]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise damaged(path, _WHAT, error) from error
-    check_same(path, _WHAT, known, identity)
+        raise damaged_checkpoint(path, _WHAT, error) from error
+    check_identity(path, _WHAT, known, identity)
     return runs
 
 

@@ -8,7 +8,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from mst_clipiqa.distribute.plan import anywhere, items_in
+from mst_clipiqa.distribute.plan import items_in, with_full_name
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.each_frame import each_frame
 from mst_clipiqa.inputs.expand import expand
@@ -80,7 +80,7 @@ def listed(given: str, listing: Listing) -> Listed:
         prompts_from=listing.prompts_from,
         columns=listing.columns,
     )
-    found = map(anywhere, each_frame(items) if listing.each_frame else items)
+    found = map(with_full_name, each_frame(items) if listing.each_frame else items)
     return Listed(found, items.columns, lambda: items.notes)
 
 

@@ -114,14 +114,14 @@ def items_in(given: str, *, recursive: bool = False) -> Iterator[Item]:
         if not found:
             raise UsageError(f"Expected files that match {shown(given)}, got none: check the pattern.")
         return (item for one in found for item in items_in(str(one), recursive=recursive))
-    return map(anywhere, _in_tar(path) if _is_tar(path) else expand([given], recursive=recursive))
+    return map(with_full_name, _in_tar(path) if _is_tar(path) else expand([given], recursive=recursive))
 
 
 def _is_tar(path: Path) -> bool:
     return path.suffix.lower() == ".tar" and path.is_file()
 
 
-def anywhere(item: Item) -> Item:
+def with_full_name(item: Item) -> Item:
     """Return an item of this machine with its image under a full name, by which any machine finds it."""
     if item.stored is not None:
         return replace(item, stored=replace(item.stored, path=str(Path.cwd() / item.stored.path)))

@@ -15,10 +15,10 @@ from typing import Any
 from mst_clipiqa.distribute.listing import Listing, kinds_of, listed
 from mst_clipiqa.distribute.on_ray import Pool, connected, deal, lacking, need_ray
 from mst_clipiqa.distribute.plan import partitions, row_key
-from mst_clipiqa.distribute.worker import Work, load
+from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.scoring.controls import Controls
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.scoring.resume import check_same
 from mst_clipiqa.scoring.score_rows import columns, origin
 from mst_clipiqa.scoring.scorer import Scorer
@@ -97,7 +97,7 @@ def run(
     pool = Pool(job.actors, job.gpus, job.work.threads)
     began = time.monotonic()
     on_cpu = replace(job.work.options, device="cpu")
-    scorer = load(replace(job.work, options=on_cpu))  # for its hash: the driver may have no GPU
+    scorer = load_scorer(replace(job.work, options=on_cpu))  # for its hash: the driver may have no GPU
     if caution := scorer.model.config.caution:
         say(caution)
     listing = listed(job.given, job.listing)
@@ -140,12 +140,12 @@ def _settled(job: ClusterJob, scorer: Scorer, others: Sequence[str]) -> tuple[Cl
     asked |= {"--color": options.color, "--frames": "all" if each_frame else options.frame}
     own = columns(scorer, intervals=work.intervals) | ({"frame": int} if each_frame else {})
     if work.controls is not None:
-        controls = work.controls.elsewhere(others)
+        controls = work.controls.with_full_names(others)
         own |= Controls(scorer, controls, others).columns
         asked |= {"controls": str(replace(controls, folders=()))}
         work = replace(work, controls=controls, listed=tuple(others))
     more = [name for name in others if name not in own]
-    work = replace(work, each_frame=each_frame, sha256=sha256(scorer))
+    work = replace(work, each_frame=each_frame, sha256=scorer_sha256(scorer))
     return replace(job, work=work, origin=origin(scorer, [*own, *more]) | asked), more
 
 

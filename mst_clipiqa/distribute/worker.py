@@ -12,7 +12,7 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.inputs.item import Item, RemoteImage
 from mst_clipiqa.scoring.controls import METADATA_SOURCE, Controls, ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.scoring.score_rows import FurtherColumns, ScoreRow, columns, score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import parquet
@@ -47,9 +47,9 @@ class Worker:
         if work.threads:
             torch.set_num_threads(work.threads)
         self.work = work
-        self.scorer = load(work)
+        self.scorer = load_scorer(work)
         self.controls = None if work.controls is None else Controls(self.scorer, work.controls, work.listed)
-        if work.sha256 != (found := sha256(self.scorer)):
+        if work.sha256 != (found := scorer_sha256(self.scorer)):
             raise ModelError(
                 f"Expected the model {work.sha256[:40]} on every machine, got {found[:40]}: copy it there."
             )
@@ -86,6 +86,6 @@ def _cells(item: Item) -> ScoreRow:
     return dict(item.more) if item.frame is None else {**item.more, "frame": item.frame + 1}
 
 
-def load(work: Work) -> Scorer:
+def load_scorer(work: Work) -> Scorer:
     """Return the scorer that an actor uses."""
     return Scorer.load(work.model, work.options, cache=Cache(Path(work.cache)) if work.cache else None)

@@ -65,17 +65,14 @@ class Adapter:
 def towers(pair: EncoderPair) -> nn.ModuleDict:
     """Return the two image encoders of a pair by stream; ModelError if it has none that can be changed."""
     inner: Any = getattr(pair, "mstfe", None)
-    found = (inner.encoder_coarse, inner.encoder_fine) if inner is not None else _own(pair)
+    owner, names = (pair, ("coarse", "fine")) if inner is None else (inner, ("encoder_coarse", "encoder_fine"))
+    found: list[Any] = [getattr(owner, name, None) for name in names]
     if not all(isinstance(tower, nn.Module) for tower in found):
         raise ModelError(f"Expected image encoders that can be adapted, got {pair.source}: use --train fusion.")
     return nn.ModuleDict(dict(zip(("coarse", "fine"), found, strict=True)))
 
 
-def _own(pair: EncoderPair) -> tuple[Any, Any]:
-    return getattr(pair, "coarse", None), getattr(pair, "fine", None)
-
-
-def start(pair: EncoderPair, kind: Literal["lora", "norm"], rank: int = 4, seed: int = 0) -> Adapter:
+def new_adapter(pair: EncoderPair, kind: Literal["lora", "norm"], rank: int = 4, seed: int = 0) -> Adapter:
     """Return an adapter that changes nothing yet.
 
     Args:
@@ -114,7 +111,7 @@ def _norms(both: nn.ModuleDict) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merge(pair: EncoderPair, adapter: Adapter, digest: str) -> EncoderPair:
+def merge_adapter(pair: EncoderPair, adapter: Adapter, digest: str) -> EncoderPair:
     """Change the pair's image encoders in place, and its hash; returns the pair.
 
     Raises:
@@ -147,7 +144,7 @@ def adapted_sha256(base: str, adapter: str) -> str:
     return hashlib.sha256(f"{base} {adapter}".encode()).hexdigest()
 
 
-def to_files(adapter: Adapter, base: str) -> dict[str, bytes]:
+def adapter_files(adapter: Adapter, base: str) -> dict[str, bytes]:
     """Return the files of an adapter, name -> content; ``base`` is the source of the encoders that it changes."""
     stored = {_stored(name): tensor.detach().contiguous().cpu() for name, tensor in adapter.weights.items()}
     config: dict[str, Any] = {"peft_type": adapter.kind.upper(), "base_model_name_or_path": base}

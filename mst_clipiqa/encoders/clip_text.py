@@ -18,7 +18,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
 from mst_clipiqa.encoders.fused_block import ACTIVATIONS, FusedBlock
 from mst_clipiqa.encoders.packing import PROMPTS_AT_ONCE, can_pack
 from mst_clipiqa.encoders.pair import PromptTokens
-from mst_clipiqa.encoders.text import cleaned, padded
+from mst_clipiqa.encoders.text import padded_ids, tokenizable
 from mst_clipiqa.encoders.threads import return_freed_memory
 from mst_clipiqa.model.shapes import Embeddings, TokenMask, TokenStates
 
@@ -80,8 +80,9 @@ class CLIPText:
     def tokenize(self, prompts: list[str]) -> tuple[Int64[Tensor, "batch length"], TokenMask, list[bool]]:
         """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
         with self._lock:
-            rows = self.tokenizer([cleaned(p) for p in prompts], add_special_tokens=True, verbose=False)["input_ids"]
-        ids, mask, truncated = padded(rows, prompts, self.max_tokens, pad=rows[0][-1], keep_last=True)
+            texts = [tokenizable(prompt) for prompt in prompts]
+            rows = self.tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
+        ids, mask, truncated = padded_ids(rows, prompts, self.max_tokens, pad=rows[0][-1], keep_last=True)
         return ids.to(self.device), mask.to(self.device), truncated
 
     def _states(self, ids: Int64[Tensor, "batch length"], mask: TokenMask) -> TokenStates:
@@ -99,8 +100,8 @@ class CLIPText:
         x = torch.cat([text.embeddings(input_ids=prompt.unsqueeze(0)) for prompt in prompts], dim=1)
         for block in self._fused:
             parts = zip(*(part.split(lengths, dim=2) for part in block.projected(x)), strict=True)
-            seen = [F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in parts]
-            x = block.add_mlp(block.add_seen(x, torch.cat(seen, dim=2)))
+            attended = [F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in parts]
+            x = block.add_mlp(block.add_attention(x, torch.cat(attended, dim=2)))
         rows = text.final_layer_norm(x)[0].split(lengths)
         return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 

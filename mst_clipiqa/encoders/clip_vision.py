@@ -111,7 +111,7 @@ class VisionTower(nn.Module):
     def computed(self, pixels: Pixels) -> Embeddings:
         """Return the same embeddings as ``forward``, never from a recording."""
         vision = self.clip.vision_model
-        x = vision.pre_layrnorm(_embedded(vision.embeddings, pixels.to(self.dtype)))
+        x = vision.pre_layrnorm(_tokens(vision.embeddings, pixels.to(self.dtype)))
         sizes = None
         for i, layer in enumerate(vision.encoder.layers[:-1]):
             fused = self.fused[i] if self.fused else None
@@ -119,41 +119,32 @@ class VisionTower(nn.Module):
                 sizes = no_merges(x) if sizes is None else sizes
                 x, sizes = _merging_block(layer, x, sizes, self.merged_tokens, fused)
             else:
-                x = _fed(layer, _attention(layer, x, x.shape[1], None, fused)[0], fused)
+                x = _after_mlp(layer, _after_attention(layer, x, x.shape[1], None, fused)[0], fused)
         if self.sum_bits is None and not self.fuses_fp32:
-            return self._ended(x, sizes)
+            return self._last_block(x, sizes)
         # Integers, and fused blocks in float32, are the same in any batch. What follows is rounded differently for
         # another number of images.
         each = [None] * len(x) if sizes is None else sizes.split(1)
-        return torch.cat([self._ended(*image) for image in zip(x.split(1), each, strict=True)])
+        return torch.cat([self._last_block(*image) for image in zip(x.split(1), each, strict=True)])
 
-    def _ended(
+    def _last_block(
         self, x: Float[Tensor, "batch tokens width"], sizes: Float[Tensor, "batch tokens 1"] | None
     ) -> Embeddings:
-        """Return the projected [CLS] embeddings of what the last block reads."""
+        """Return the projected [CLS] embeddings, from the input of the last block."""
         vision = self.clip.vision_model
-        first = _block(vision.encoder.layers[-1], x, 1, sizes)[:, 0]
+        last = vision.encoder.layers[-1]
+        first = _after_mlp(last, _after_attention(last, x, 1, sizes)[0])[:, 0]
         embedding: Tensor = self.clip.visual_projection(vision.post_layernorm(first))
         return embedding
 
 
-def _embedded(embeddings: Any, pixels: Pixels) -> Float[Tensor, "batch tokens width"]:
+def _tokens(embeddings: Any, pixels: Pixels) -> Float[Tensor, "batch tokens width"]:
     """Return [CLS] and patches with their positions, float32 (batch, 1 + patches, width)."""
     patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
     patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
     first = embeddings.class_embedding.expand(patches.shape[0], 1, -1)
     positions: Tensor = embeddings.position_embedding.weight
     return torch.cat([first, patches], dim=1) + positions
-
-
-def _block(
-    layer: Any,
-    x: Float[Tensor, "batch tokens width"],
-    rows: int,
-    sizes: Float[Tensor, "batch tokens 1"] | None = None,
-) -> Float[Tensor, "batch {rows} width"]:
-    """Return the first rows of a block's output, float32 (batch, rows, width), of x (batch, tokens, width)."""
-    return _fed(layer, _attention(layer, x, rows, sizes)[0])
 
 
 def _merging_block(
@@ -164,12 +155,12 @@ def _merging_block(
     fused: FastBlock | None,
 ) -> tuple[Float[Tensor, "batch fewer width"], Float[Tensor, "batch fewer 1"]]:
     """Return a block's output with some tokens merged between attention and MLP, and the sizes of tokens."""
-    x, key = _attention(layer, x, x.shape[1], sizes, fused)
+    x, key = _after_attention(layer, x, x.shape[1], sizes, fused)
     x, sizes = merged(x, sizes, key, count)
-    return _fed(layer, x, fused), sizes
+    return _after_mlp(layer, x, fused), sizes
 
 
-def _attention(
+def _after_attention(
     layer: Any,
     x: Float[Tensor, "batch tokens width"],
     rows: int,
@@ -180,17 +171,17 @@ def _attention(
     bias = None if sizes is None else sizes.log().transpose(1, 2)
     if fused is not None:
         query, key, value = fused.projected(x)
-        return fused.add_seen(x, _attended(query, key, value, bias)), key
+        return fused.add_attention(x, _attend(query, key, value, bias)), key
     attention, dtype = layer.self_attn, layer.mlp.fc1.weight.dtype
     normed = layer.layer_norm1(x).to(dtype)
     split = (normed.shape[0], -1, attention.num_heads, attention.head_dim)
     query = attention.q_proj(normed[:, :rows]).view(split).transpose(1, 2)
     key, value = (project(normed).view(split).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-    seen = _attended(query, key, value, bias)
-    return x[:, :rows] + attention.out_proj(seen.transpose(1, 2).flatten(2)), key
+    attended = _attend(query, key, value, bias)
+    return x[:, :rows] + attention.out_proj(attended.transpose(1, 2).flatten(2)), key
 
 
-def _fed(
+def _after_mlp(
     layer: Any, x: Float[Tensor, "batch tokens width"], fused: FastBlock | None = None
 ) -> Float[Tensor, "batch tokens width"]:
     """Return x after a block's MLP; a fused block changes x itself."""
@@ -199,7 +190,7 @@ def _fed(
     return x + _mlp(layer.mlp, layer.layer_norm2(x).to(layer.mlp.fc1.weight.dtype))
 
 
-def _attended(
+def _attend(
     query: Float[Tensor, "batch heads rows d"],
     key: Float[Tensor, "batch heads tokens d"],
     value: Float[Tensor, "batch heads tokens d"],

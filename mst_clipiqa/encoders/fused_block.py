@@ -81,9 +81,9 @@ class FusedBlock:
         )
         return query, key, value
 
-    def add_seen(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Add what attention saw (batch, heads, tokens, d), to x in place; return x."""
-        return x.add_(_product(self.out, seen.transpose(1, 2).flatten(2)).float())
+    def add_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the output of attention (batch, heads, tokens, d), projected, to x in place; return x."""
+        return x.add_(_product(self.out, attended.transpose(1, 2).flatten(2)).float())
 
     def add_mlp(self, x: Tensor) -> Tensor:
         """Add the MLP of x, float32 (batch, tokens, width), to it in place; return x."""

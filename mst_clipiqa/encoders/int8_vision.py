@@ -59,9 +59,9 @@ class Int8Block:
         query, key, value = three.permute(2, 0, 3, 1, 4)
         return query, key, value
 
-    def add_seen(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Add what attention saw, float32 (batch, heads, tokens, d), to x in place; return x."""
-        return x.add_(self.out(seen.transpose(1, 2).flatten(2)))
+    def add_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the output of attention, float32 (batch, heads, tokens, d), projected, to x in place; return x."""
+        return x.add_(self.out(attended.transpose(1, 2).flatten(2)))
 
     def add_mlp(self, x: Tensor) -> Tensor:
         """Add the MLP of x, float32 (batch, tokens, width), to it in place; return x."""

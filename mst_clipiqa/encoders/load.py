@@ -64,9 +64,9 @@ def load_image_side(files: EncoderFiles, dtype: torch.dtype) -> ImageSide:
     """
     family = files.family
     if family.name == "clip":
-        clip = load(CLIPVisionModelWithProjection, files)
+        clip = load_pretrained(CLIPVisionModelWithProjection, files)
         return ImageSide(VisionTower(clip).compute_in(dtype), clip.config.projection_dim, clip.config)
-    whole = load(getattr(transformers, family.model), files)
+    whole = load_pretrained(getattr(transformers, family.model), files)
     if family.fast:
         half: Any = ImageHalf(whole)
         return ImageSide(VisionTower(half).compute_in(dtype), _out_features(half.visual_projection), half.config)
@@ -86,13 +86,13 @@ def load_text_side(files: EncoderFiles) -> TextSide:
     """
     family = files.family
     if family.name == "clip":
-        return CLIPText(load(CLIPTextModelWithProjection, files), _clip_tokenizer(files))
+        return CLIPText(load_pretrained(CLIPTextModelWithProjection, files), _clip_tokenizer(files))
     if family.pooling is None:
         raise ModelError(
             f"Expected an encoder with a text tower, got {files.source} ({family.name}), which has none: "
             "give it as the fine encoder."
         )
-    whole = load(getattr(transformers, family.model), files)
+    whole = load_pretrained(getattr(transformers, family.model), files)
     body = whole.text_model
     siglip = family.pooling == "last"
     project: nn.Module = body.head if siglip else whole.text_projection
@@ -109,7 +109,7 @@ def load_text_side(files: EncoderFiles) -> TextSide:
     return TextTower(body, project, family.pooling, tokenizer, _out_features(project))
 
 
-def load(kind: Any, files: EncoderFiles, **more: Any) -> Any:
+def load_pretrained(kind: Any, files: EncoderFiles, **more: Any) -> Any:
     """Return a model of ``transformers``; ModelError if a weight is missing, misshapen or not finite."""
     how = {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True, **more}
     what = "CLIP" if files.family.name == "clip" else files.family.name

@@ -18,7 +18,7 @@ from torch import nn
 from mst_clipiqa.encoders.checks import expecting, load_pickled, load_weights
 from mst_clipiqa.encoders.families import Family, Pooling
 from mst_clipiqa.encoders.files import TOKENIZER, WEIGHTS, EncoderFiles, Fetch, read_json, weights_in
-from mst_clipiqa.encoders.load import load
+from mst_clipiqa.encoders.load import load_pretrained
 from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.tokens import read_tokenizer
 from mst_clipiqa.errors import ModelError, shown
@@ -109,7 +109,7 @@ def load_sentence_tower(files: SentenceFiles) -> tuple[TextTower, list[Path]]:
     pooling = _pooling(read_json(files.pooling / "config.json"), files.pooling)
     family = Family(name, _BODIES[name], False, pooling, ViewSpec(), 1)
     extra = {} if name == "distilbert" else {"add_pooling_layer": False}
-    body = load(
+    body = load_pretrained(
         getattr(transformers, family.model),
         EncoderFiles(files.source, files.transformer, weights, config, family),
         **extra,

@@ -18,7 +18,7 @@ from tokenizers import BertWordPieceTokenizer, Encoding, Tokenizer
 from torch import Tensor
 
 from mst_clipiqa.encoders.checks import expecting
-from mst_clipiqa.encoders.text import cleaned, padded
+from mst_clipiqa.encoders.text import padded_ids, tokenizable
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.shapes import TokenMask
 
@@ -73,7 +73,7 @@ class TextTokenizer:
         """Return the tokens of prompts; any text has some."""
         found = [self.encode(prompt) for prompt in prompts]
         rows = [row for row, _ in found]
-        ids, mask, truncated = padded(rows, prompts, self.length, pad=self.pad, keep_last=True)
+        ids, mask, truncated = padded_ids(rows, prompts, self.length, pad=self.pad, keep_last=True)
         if self.full:
             missing = self.length - ids.shape[1]
             ids = torch.nn.functional.pad(ids, (0, missing), value=self.pad)
@@ -88,7 +88,7 @@ class TextTokenizer:
 
     def encode(self, prompt: str) -> tuple[list[int], list[int]]:
         """Return the ids of a prompt with its special tokens, and those of its words alone."""
-        text = cleaned(prompt)
+        text = tokenizable(prompt)
         encoding: Encoding = self.backend.encode(text.lower() if self.lower else text)
         ids = encoding.ids
         words = [i for i, special in zip(ids, encoding.special_tokens_mask, strict=True) if not special]

@@ -27,7 +27,7 @@ from mst_clipiqa.explain.maps import window_maps
 from mst_clipiqa.explain.results import Fusion, Maps, Word
 from mst_clipiqa.explain.words import word_effects
 from mst_clipiqa.images.decode import open_image
-from mst_clipiqa.inputs.prompt_syntax import cleaned
+from mst_clipiqa.inputs.prompt_syntax import without_syntax
 from mst_clipiqa.scoring.scorer import Scorer
 
 __all__ = ["Explanation", "Fusion", "Maps", "Word", "explain"]
@@ -65,7 +65,7 @@ def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanatio
         raise PromptError(as_sentence(score.reason))
     predictor = scorer.predictor
     names = [name for name, value in score.targets.items() if value is not None]
-    words = cleaned(prompt or "")[0]  # what the scorer reads of it
+    words = without_syntax(prompt or "")[0]  # what the scorer reads of it
     read = predictor.prompts.encode([words])[0] if words.strip() else None
     maps, rows = window_maps(predictor, opened, (encoded.f_c, encoded.f_f), dict.fromkeys(names, read))
     reading = [name for name in names if predictor.config.targets[name].head != "template"]

@@ -84,12 +84,14 @@ class FullEncoding:
 
     Attributes:
         in_turn: whether one batch must be done before the next begins.
-        described: the setting below full encoding that also decides the features, in words; empty for full encoding.
+        granularity: what was asked for below fine; empty for full encoding.
+        described: that and its calibration, which also decide the features, in words; empty for full encoding.
         batch_size: images per batch on a CPU, unless the user says otherwise.
     """
 
     in_turn = False
     batch_size = BATCH_SIZE
+    granularity = ""
     described = ""
 
     def __init__(self, encoders: EncoderPair) -> None:

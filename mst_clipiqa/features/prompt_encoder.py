@@ -18,7 +18,7 @@ _IN_MEMORY = 512  # prompts; the oldest go first
 _CHUNK = 64  # prompts looked up and written together
 
 
-def padded(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor]:
+def padded_states(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor]:
     """Return token states, float32 (prompts, L, D), padded with zeros, and their mask, True for real tokens."""
     tokens = nn.utils.rnn.pad_sequence([prompt.tokens for prompt in prompts], batch_first=True)
     lengths = torch.tensor([len(prompt.tokens) for prompt in prompts])

@@ -29,7 +29,7 @@ def prompt_finder(source: str) -> Callable[[str], str | None]:
     return _FINDERS[source]
 
 
-def in_metadata_of(source: str | FileInFile) -> str | None:
+def prompt_in_file(source: str | FileInFile) -> str | None:
     """Return the prompt that an image file itself holds, or None."""
     found = generation_if_any(source)
     return found.prompt if found else None
@@ -83,7 +83,7 @@ def _words(name: str) -> str | None:
 
 
 _FINDERS: dict[str, Callable[[str], str | None]] = {
-    "metadata": in_metadata_of,
+    "metadata": prompt_in_file,
     "sidecar": _in_sidecar,
     "name": _in_name,
     "folder": _in_folder,

@@ -31,7 +31,7 @@ class Generation:
     """How an image was generated, as its file records it; None for what it does not record.
 
     Attributes:
-        prompt: as written, with the generator's own syntax in it (``prompt_syntax.cleaned`` removes that).
+        prompt: as written, with the generator's own syntax in it (``prompt_syntax.without_syntax`` removes that).
         negative_prompt: what the image should not show.
         seed: of the random numbers.
         steps: of the sampler.

@@ -36,7 +36,7 @@ def unread_prompts(folder: str, paths: Sequence[str], others: Sequence[str]) -> 
     return "", []
 
 
-def elsewhere(entry: Entry, folders: Sequence[str], named: str | None) -> str:
+def misplaced(entry: Entry, folders: Sequence[str], named: str | None) -> str:
     """Return a hint if the file of a list is not where the list says but in one of the folders; else nothing.
 
     Args:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
-from mst_clipiqa.inputs.beside import PROMPT_SOURCES, in_metadata_of, prompt_finder
+from mst_clipiqa.inputs.beside import PROMPT_SOURCES, prompt_finder, prompt_in_file
 from mst_clipiqa.inputs.lists import ColumnsError
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
 from mst_clipiqa.tables.stored import FileInFile
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Lists of prompts that are read of a folder without being named; not the metadata inside images."""
 
 PromptFinder: TypeAlias = Callable[[str], str | None]
 """An image's path -> its prompt, or a DataError."""
@@ -31,7 +32,7 @@ class PromptChoice:
         given: a file of prompts.
         source: one of ``beside.PROMPT_SOURCES``.
         notes: sentences for the user.
-        read: metadata of folders that was read before their turn.
+        read: metadata files of folders that were read before their turn.
         missed: number of images without a prompt in ``source``.
         first_missed: the first of them.
     """
@@ -74,20 +75,20 @@ class PromptChoice:
         return otherwise or (lambda _: None)
 
     def _beside(self, path: str, stored: FileInFile | None) -> str | None:
-        in_file = stored is not None and self.source == "metadata"
-        prompt = in_metadata_of(stored or path) if in_file else prompt_finder(self.source or "")(path)
+        in_file = self.source == "metadata"
+        prompt = prompt_in_file(stored or path) if in_file else prompt_finder(self.source or "")(path)
         if prompt is None:
             self.missed += 1
             self.first_missed = self.first_missed or in_unicode(path)
         return prompt
 
-    def metadata(self, folder: str) -> PromptFile | None:
-        """Return the prompts in a folder's metadata, or None; not read if prompts were given."""
+    def metadata_file(self, folder: str) -> PromptFile | None:
+        """Return the prompts of a folder's metadata file, or None; not read if prompts were given."""
         if folder in self.read:
             return self.read.pop(folder)
         if self.is_made:
             return None
-        found = [path for name in METADATA if (path := Path(f"{folder}/{name}")).is_file()]
+        found = [path for name in METADATA_FILES if (path := Path(f"{folder}/{name}")).is_file()]
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
             count = "both" if len(found) == 2 else "all"
@@ -102,7 +103,7 @@ class PromptChoice:
         """Return how to find prompts in the metadata of the folder that contains ``root``; None if it has none."""
         folder = Path(root).absolute()
         try:
-            found = self.metadata(str(folder.parent)) if folder.name else None
+            found = self.metadata_file(str(folder.parent)) if folder.name else None
         except DataError:  # that folder was not named, so nothing in it can be a problem
             return None
         if found is None or not found.concerns(folder.name):
@@ -119,7 +120,7 @@ class PromptChoice:
             self.notes.append(f"{self.missed:,} {have} {self.source} (the first: {first}).")
 
 
-def in_metadata(folder: str, known: dict[str, PromptFile]) -> PromptFinder | None:
+def folder_prompt_finder(folder: str, known: dict[str, PromptFile]) -> PromptFinder | None:
     """Return how to find prompts in the metadata of a folder, or else of those that contain it."""
     around = _around(folder, known)
     if not around:
@@ -134,7 +135,7 @@ def in_metadata(folder: str, known: dict[str, PromptFile]) -> PromptFinder | Non
     return find
 
 
-def columns_in_metadata(folder: str, known: dict[str, PromptFile]) -> Callable[[str], Mapping[str, Cell]]:
+def folder_columns_finder(folder: str, known: dict[str, PromptFile]) -> Callable[[str], Mapping[str, Cell]]:
     """Return how to find the other columns of an image, in the metadata of a folder or of those that contain it."""
     around = _around(folder, known)
 

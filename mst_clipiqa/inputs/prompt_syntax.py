@@ -23,7 +23,7 @@ _COMMAS = re.compile(r"(?<!\s)\s*,(?:\s*,)*")
 _BLANKS = re.compile(r"[ \t]{2,}")
 
 
-def cleaned(prompt: str) -> tuple[str, list[str]]:
+def without_syntax(prompt: str) -> tuple[str, list[str]]:
     """Return a prompt without a generator's syntax, and what was removed, in words for a message.
 
     Removed are weights and doubled brackets (the words stay), LoRA and embedding tags, BREAK, and everything from
@@ -33,7 +33,7 @@ def cleaned(prompt: str) -> tuple[str, list[str]]:
         prompt: any text.
 
     Example:
-        >>> cleaned("a (red:1.3) ball <lora:x:0.8>")
+        >>> without_syntax("a (red:1.3) ball <lora:x:0.8>")
         ('a red ball', ['tags', 'weights'])
     """
     if len(prompt) > _LONGEST_PROMPT:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
-from mst_clipiqa.inputs.hints import elsewhere, left_out, texts_beside, unread_prompts
+from mst_clipiqa.inputs.hints import left_out, misplaced, texts_beside, unread_prompts
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.inputs.lists import USUAL_COLUMNS, Entry, ListColumns, entries, is_list, other_columns
 from mst_clipiqa.inputs.prompt_choice import (
-    METADATA,
+    METADATA_FILES,
     PromptChoice,
     PromptFinder,
-    columns_in_metadata,
-    in_metadata,
+    folder_columns_finder,
+    folder_prompt_finder,
     in_unicode,
 )
 from mst_clipiqa.inputs.prompts import PromptFile
@@ -66,7 +66,7 @@ class Walker:
             raise UsageError(f"Expected a file or folder, found nothing named {shown(source)}: {hint}.")
         if is_folder:
             check_folder(source, self.recursive)
-            found = self.prompts.read[source.rstrip("/")] = self.prompts.metadata(source.rstrip("/"))
+            found = self.prompts.read[source.rstrip("/")] = self.prompts.metadata_file(source.rstrip("/"))
             self.more |= dict.fromkeys(found.columns if found else ())
         elif is_list(path):
             named = None if self._is_saved(path) else source
@@ -75,7 +75,7 @@ class Walker:
                 raise UsageError(
                     f"Expected a list of images, got one without rows: {shown(named) if named else 'stdin'}."
                 )
-            if problem := elsewhere(first, folders, named):
+            if problem := misplaced(first, folders, named):
                 raise UsageError(problem)
             self.more |= dict.fromkeys(other_columns(path, self.columns))
 
@@ -149,18 +149,18 @@ class Walker:
         for folder in walk(root, recursive=self.recursive, notes=self.notes):
             problem = folder.problem
             try:
-                if not problem and (found := self.prompts.metadata(folder.path)):
+                if not problem and (found := self.prompts.metadata_file(folder.path)):
                     known[folder.path] = found
             except DataError as error:
                 problem = str(error)
             paths = [f"{folder.path}/{name}" for name in folder.images]
             self.others += [f"{folder.path}/{name}" for name in folder.others]
-            self.used += [f"{folder.path}/{name}" for name in METADATA]  # what is wrong with it has been said
+            self.used += [f"{folder.path}/{name}" for name in METADATA_FILES]  # what is wrong with it has been said
             if self.prompts.source == "sidecar":
                 self.used += texts_beside(paths)
             if not (hint or known or above or self.prompts.is_made):
                 hint, files = unread_prompts(
-                    folder.path, paths, [name for name in folder.others if name not in METADATA]
+                    folder.path, paths, [name for name in folder.others if name not in METADATA_FILES]
                 )
                 self.used += files
             yield from self._of_folder(folder, problem, known, above)
@@ -174,8 +174,8 @@ class Walker:
     ) -> Iterator[Item]:
         if folder.problem:
             yield Item(in_unicode(folder.path), None, problem=folder.problem)
-        find = self.prompts.finder(in_metadata(folder.path, known) or above)
-        more = columns_in_metadata(folder.path, known)
+        find = self.prompts.finder(folder_prompt_finder(folder.path, known) or above)
+        more = folder_columns_finder(folder.path, known)
         for name in folder.images:
             path = f"{folder.path}/{name}"
             yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, more(path))

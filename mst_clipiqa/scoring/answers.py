@@ -52,7 +52,7 @@ class EdgeAgreement:
     note: str = ""
 
 
-def agreement(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
+def compare_edges(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreement:
     """Return how well the edges of an image agree with a control map; both as ``open_image`` takes them."""
     from mst_clipiqa.scoring.edges import edge_agreement  # which needs scipy
 
@@ -93,9 +93,10 @@ class ControlAnswers:
                 "Expected a model that scores correspondence for a negative prompt, got "
                 f"{self.predictor.config.name}: choose another model, or leave the negative prompt out."
             )
-        if (request.negative is not None or request.reference is not None) and self.encoder.policy.described:
+        if (request.negative is not None or request.reference is not None) and (
+            granularity := self.encoder.policy.granularity
+        ):
             what = "a negative prompt" if request.negative is not None else "a reference image"
-            granularity = self.encoder.policy.described.split()[0]  # the calibration follows
             raise UsageError(f"Expected granularity fine beside {what}, got {granularity}: drop one.")
 
     def open_controls(self, negative: str | None = None, reference: Any = None, control: Any = None) -> dict[str, Any]:
@@ -174,7 +175,7 @@ class ControlAnswers:
     def _agreement(self, request: ScoreRequest[Any]) -> EdgeAgreement:
         if request.control is None or isinstance(request.control, EdgeAgreement):
             return request.control or EdgeAgreement(None)
-        return agreement(request.image, request.control, self.encoder.opening)
+        return compare_edges(request.image, request.control, self.encoder.opening)
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

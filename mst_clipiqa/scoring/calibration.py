@@ -20,7 +20,7 @@ from mst_clipiqa.evaluate import UNFAMILIAR, Reference
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.fine_estimator import FineEstimator
 from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity
-from mst_clipiqa.scoring.risk import COVERAGE, chosen, lowest_price, outcomes, risks
+from mst_clipiqa.scoring.risk import COVERAGE, cheapest, lowest_price, outcomes, risks
 
 LEAST_SAVED = 0.05
 """Share of the encoders' time that a tolerance must save."""
@@ -34,7 +34,7 @@ class CalibratedOn:
     """What a calibration comes from.
 
     Attributes:
-        model: ``owner_of`` the model that it belongs to.
+        model: ``weights_sha256`` the model that it belongs to.
         targets: their names, in the order of columns.
         data: name of the rated set.
         images, prompts: how many.
@@ -105,9 +105,9 @@ class Calibration:
 
         If the model has a reference of its own training features, the estimated fine feature must be like these too.
         """
-        found = like(self.reference, f_c, f_c[:, :0])
+        found = are_familiar(self.reference, f_c, f_c[:, :0])
         if model is not None:
-            found &= like(model, f_c, self.estimators[COARSE].fine(f_c))
+            found &= are_familiar(model, f_c, self.estimators[COARSE].fine(f_c))
         return found
 
     def price(self, tolerance: float) -> float:
@@ -115,7 +115,7 @@ class Calibration:
         below, bad = self._outcomes(tolerance)
         return lowest_price(below.sum(dim=1), bad.sum(dim=1), self.on.seen)
 
-    def chosen(self, e: Mapping[str, Tensor], familiar: Tensor, tolerance: float, price: float) -> list[str]:
+    def choose(self, e: Mapping[str, Tensor], familiar: Tensor, tolerance: float, price: float) -> list[str]:
         """Return the granularity of each image; of an unfamiliar one it is fine.
 
         Args:
@@ -125,7 +125,7 @@ class Calibration:
             price: of risk at this tolerance.
         """
         names = [*self.estimators, FINE]
-        places = chosen(self._costs, self._risks(e, tolerance), price)
+        places = cheapest(self._costs, self._risks(e, tolerance), price)
         return [names[i] if fits else FINE for i, fits in zip(places.tolist(), familiar.tolist(), strict=True)]
 
     def promise(self, tolerance: float) -> Promise:
@@ -137,7 +137,7 @@ class Calibration:
             others = [count.sum(dim=1) - count[:, i] for count in (below, bad)]
             price = lowest_price(others[0], others[1], self.on.seen)
             e = {name: found[rows, :, 0] for name, found in self.measured.items()}
-            for row, name in zip(rows.tolist(), self.chosen(e, self.is_familiar[rows], tolerance, price), strict=True):
+            for row, name in zip(rows.tolist(), self.choose(e, self.is_familiar[rows], tolerance, price), strict=True):
                 names[row] = name
         errors = [self.measured[name][i, :, 1] for i, name in enumerate(names) if name != FINE]
         within = [bool((error[~error.isnan()] <= tolerance).all()) for error in errors]
@@ -202,14 +202,14 @@ class Calibration:
             )
 
 
-def like(reference: Reference, f_c: Tensor, f_f: Tensor) -> Tensor:
+def are_familiar(reference: Reference, f_c: Tensor, f_f: Tensor) -> Tensor:
     """Return whether images are familiar to a reference, bool (batch,)."""
     # Rounded, so that batch mates do not change the last digit.
     distances = reference.distance(f_c.numpy(), f_f.numpy()).astype(np.float32)
     return torch.from_numpy(reference.familiarity(distances) >= UNFAMILIAR)
 
 
-def owner_of(model: TrainedModel) -> str:
+def weights_sha256(model: TrainedModel) -> str:
     """Return the sha256 of what decides scores: the encoders and the trained weights, whatever they are called."""
     found = hashlib.sha256(model.config.encoders.sha256.encode())
     for target, part in sorted(model.parts.items()):

@@ -17,7 +17,7 @@ from mst_clipiqa.encoders.checks import expecting
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.model_folder import TrainedModel
-from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, owner_of
+from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, weights_sha256
 from mst_clipiqa.scoring.fine_estimator import FineEstimator
 from mst_clipiqa.scoring.granularity import cheaper_than_fine
 from mst_clipiqa.tables.atomic import write_atomically
@@ -52,8 +52,8 @@ def load_calibration(path: Path, model: TrainedModel) -> Calibration:
     with expecting(f"a calibration in {path}", _ADVICE):
         on = _origin(raw, path)
         tensors = safetensors.torch.load(raw)
-        if on.model != (owner := owner_of(model)):
-            raise ModelError(f"Expected {path} to belong to this model ({owner[:12]}), got {on.model[:12]}: {_ADVICE}.")
+        if on.model != (own := weights_sha256(model)):
+            raise ModelError(f"Expected {path} to belong to this model ({own[:12]}), got {on.model[:12]}: {_ADVICE}.")
         found = _read(tensors, on, model)
     return replace(found, digest=hashlib.sha256(raw).hexdigest()[:8])
 

@@ -45,7 +45,7 @@ class ControlSources:
     control: str | None = None
     folders: tuple[Path, ...] = ()
 
-    def elsewhere(self, columns: Sequence[str]) -> ControlSources:
+    def with_full_names(self, columns: Sequence[str]) -> ControlSources:
         """Return the same sources for another machine: files by their full names, columns as they are."""
         reference, edges = self.reference, _after_edges(self.control)
         if reference is not None and reference not in columns:

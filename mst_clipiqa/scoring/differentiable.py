@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.errors import ImageError, PromptError, UsageError, as_sentence
 from mst_clipiqa.features.encoded import EncodedPrompt
-from mst_clipiqa.features.prompt_encoder import padded
+from mst_clipiqa.features.prompt_encoder import padded_states
 from mst_clipiqa.images.modes import check_dense, check_ends
-from mst_clipiqa.inputs.prompt_syntax import cleaned
+from mst_clipiqa.inputs.prompt_syntax import without_syntax
 from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.pixel_views import coarse_pixels, fine_pixels, normalised_pixels
@@ -90,7 +90,7 @@ class DifferentiableTarget(nn.Module):
             embeddings = torch.stack([cast(Tensor, prompt.embedding) for prompt in read]).to(z)
             cosine: Tensor = (F.normalize(z, dim=-1) * F.normalize(embeddings, dim=-1)).sum(dim=1)
             return cosine
-        tokens, mask = padded(read)
+        tokens, mask = padded_states(read)
         return self._native(self.part(f_c, f_f, Text(tokens=tokens.to(f_c), mask=mask.to(f_c.device))).q)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class DifferentiableTarget(nn.Module):
         for prompt in prompts:
             if not isinstance(prompt, str):
                 raise PromptError(as_sentence(MISSING_PROMPT.format(self.target)))
-            words.append(cleaned(prompt)[0])
+            words.append(without_syntax(prompt)[0])
             if not words[-1].strip():
                 raise PromptError(as_sentence(EMPTY_PROMPT))
         read = self.prompts.encode(words)

@@ -109,7 +109,7 @@ def deviations(
     return found
 
 
-def values(predictor: Predictor, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> Tensor:
+def scaled_scores(predictor: Predictor, f_c: Tensor, f_f: Tensor, prompts: Sequence[str | None]) -> Tensor:
     """Return every target's score as a share of its scale, float32 (batch, targets); NaN if it is not scored."""
     rows = []
     for score in predictor.predict(f_c, f_f, prompts):

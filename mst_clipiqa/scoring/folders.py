@@ -15,7 +15,16 @@ from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, answers, snapsho
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
 from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import ModelError, UsageError, brief, shown
-from mst_clipiqa.model_folder import REFERENCE_FILE, TrainedModel, load, load_trained_on, save, trained_on_json
+from mst_clipiqa.model_folder import (
+    REFERENCE_FILE,
+    TRAINED_ON_FILE,
+    WEIGHTS_FILE,
+    TrainedModel,
+    load_model,
+    load_trained_on,
+    save_model,
+    trained_on_json,
+)
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE
 
 MINI_MODEL = MINI.parent
@@ -23,16 +32,18 @@ ZERO_SHOT = "zero-shot:"
 ENCODER_FOLDER = "encoders"
 """The folder beside a model's weights that holds its encoders, if they are small enough to go with it."""
 
-_SEEN = "trained_on.json"
-_ENCODERS = (*SMALL_FILES, RANGES_FILE)  # not all encoders can compute in int8
+_ENCODER_FILES = (*SMALL_FILES, RANGES_FILE, TRAINED_ON_FILE)
+"""What that folder may hold; not all encoders can compute in int8."""
+_NEEDED = ("config.json", WEIGHTS_FILE)
+"""What every model folder has."""
+_WRITTEN = (*_NEEDED, "README.md", TRAINED_ON_FILE, REFERENCE_FILE)
+"""What ``save_model`` writes."""
 _OF_TRAINING = ("training.json", "split.json", "adapt.json")
 """What ``train`` and ``adapt`` write about their work; a saved copy has none of it."""
-
-_NEEDED = ("config.json", "model.safetensors")
-_WRITTEN = (*_NEEDED, "README.md", _SEEN, REFERENCE_FILE)
-_ADDED = ("README.md", _SEEN, REFERENCE_FILE, CALIBRATION_FILE, *ADAPTER_FILES)
-_WANTED = (*_NEEDED, *_ADDED, f"{ENCODER_FOLDER}/*.json")
-_DOWNLOADED = (*_WANTED, f"{ENCODER_FOLDER}/*.safetensors")
+_DOWNLOADED = (
+    *(*_WRITTEN, CALIBRATION_FILE, *ADAPTER_FILES),
+    *(f"{ENCODER_FOLDER}/*.json", f"{ENCODER_FOLDER}/*.safetensors"),
+)
 
 
 def trained_folder(model: str | Path, access: HubAccess | None = None) -> Path | None:
@@ -72,7 +83,7 @@ def trained_folder(model: str | Path, access: HubAccess | None = None) -> Path |
 
 def load_folder(folder: Path) -> TrainedModel:
     """Return the model of a folder; one from the hub is named "org/name@commit", so that every score says which."""
-    trained = load(folder)
+    trained = load_model(folder)
     name = pinned_name(folder)
     return dataclasses.replace(trained, config=dataclasses.replace(trained.config, name=name)) if name else trained
 
@@ -175,17 +186,17 @@ def _write(model: TrainedModel, source: str, folder: Path) -> None:
         names += [f"{target}.png" for target in model.config.targets]  # curves, which the card shows
         others |= {name: path.read_bytes() for name in names if (path := model.folder / name).is_file()}
     is_another = model.folder is None or model.folder.resolve() != folder.resolve()
-    older = _files_of_older(folder) if is_another else []
-    _own_encoders(folder)
-    save(model, folder, card, others)
-    for name in older:
+    stale = _stale_files(folder) if is_another else []
+    _copy_linked_encoders(folder)
+    save_model(model, folder, card, others)
+    for name in stale:
         if name not in others:
             (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it may hold files that are not ours
         (folder / ENCODER_FOLDER).rmdir()
 
 
-def _own_encoders(folder: Path) -> None:
+def _copy_linked_encoders(folder: Path) -> None:
     """Replace a symbolic link to encoders by a folder with copies: what it points to may not be ours to overwrite."""
     link = folder / ENCODER_FOLDER
     if not link.is_symlink():
@@ -193,7 +204,7 @@ def _own_encoders(folder: Path) -> None:
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as made:
         copies = Path(made) / ENCODER_FOLDER
         copies.mkdir()
-        for name in (*_ENCODERS, _SEEN):
+        for name in _ENCODER_FILES:
             if (link / name).is_file():
                 shutil.copyfile(link / name, copies / name)
         link.unlink()
@@ -202,20 +213,21 @@ def _own_encoders(folder: Path) -> None:
 
 def _encoder_files(source: str) -> dict[str, bytes]:
     """Return the files of small encoders for a model folder, name -> content; empty for other encoders."""
-    brought = _small(source)
+    brought = _small_encoders(source)
     if brought is None:
         return {}
     seen = load_trained_on(MINI_MODEL if brought == MINI else brought)
-    found = {name: path.read_bytes() for name in _ENCODERS if (path := brought / name).is_file()}
-    return {f"{ENCODER_FOLDER}/{name}": data for name, data in (found | {_SEEN: trained_on_json(seen)}).items()}
+    files = {name: path.read_bytes() for name in _ENCODER_FILES if (path := brought / name).is_file()}
+    files[TRAINED_ON_FILE] = trained_on_json(seen)
+    return {f"{ENCODER_FOLDER}/{name}": data for name, data in files.items()}
 
 
-def _files_of_older(folder: Path) -> list[str]:
+def _stale_files(folder: Path) -> list[str]:
     """Return the names of files that may describe the model in a folder and would not fit another one."""
     if not _is_model(folder):
         return []
     targets = json.loads((folder / "config.json").read_bytes())["targets"]
-    encoders = [f"{ENCODER_FOLDER}/{name}" for name in (*_ENCODERS, _SEEN)]
+    encoders = [f"{ENCODER_FOLDER}/{name}" for name in _ENCODER_FILES]
     names = targets if isinstance(targets, dict) else ()  # it need not be a model that can be loaded
     curves = [f"{target}.png" for target in names if target.isidentifier()]
     return [*ADAPTER_FILES, CALIBRATION_FILE, *_OF_TRAINING, *encoders, *curves]
@@ -247,7 +259,7 @@ def push_to_hub(model: TrainedModel, source: str, repo: str, upload: HubUpload) 
     from huggingface_hub import HfApi, constants
 
     parts = [part.strip() for part in source.split(",")]
-    if _small(source) is None and source != "openai" and any(Path(part).exists() for part in parts):
+    if _small_encoders(source) is None and source != "openai" and any(Path(part).exists() for part in parts):
         raise UsageError(
             f"Expected encoders that others can load, got the folder {parts[0]!r}: name them by their hub ids "
             'with Scorer.load(..., encoders="COARSE,FINE").'
@@ -268,7 +280,7 @@ def push_to_hub(model: TrainedModel, source: str, repo: str, upload: HubUpload) 
     return str(done.pr_url or done.commit_url)
 
 
-def _small(source: str) -> Path | None:
+def _small_encoders(source: str) -> Path | None:
     """Return the folder of small encoders like mini's; None if others are meant."""
     folder = MINI if source == "mini" else Path(source)
     return folder if all((folder / file).is_file() for file in SMALL_FILES) else None

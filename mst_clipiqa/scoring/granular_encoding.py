@@ -21,7 +21,7 @@ from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import BATCH_SIZE, FullEncoding, ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
 from mst_clipiqa.scoring.calibration import Calibration
-from mst_clipiqa.scoring.fine_estimator import deviations, values
+from mst_clipiqa.scoring.fine_estimator import deviations, scaled_scores
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE, COARSE, FINE, Granularity, kept_crops
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.risk import COVERAGE
@@ -48,6 +48,7 @@ class GranularEncoding(FullEncoding):
         calibration.require(asked)
         super().__init__(predictor.encoders)
         self.predictor, self.calibration, self.asked = predictor, calibration, asked
+        self.granularity = str(asked)
         self.described = f"{asked} by calibration {calibration.digest}"
         self.in_turn = check > 0  # which images are checked does not depend on what is encoded beside them
         # Only some images of a batch need crops; of more images, these fill whole chunks.
@@ -69,7 +70,7 @@ class GranularEncoding(FullEncoding):
         """Return features, each with its granularity."""
         coarse = stacked([one.coarse for one in viewed], self.encoders.device)
         f_c = encode_stream(self.encoders, "coarse", coarse).cpu()
-        names = self._chosen(f_c, [one.prompts for one in viewed])
+        names = self._choose(f_c, [one.prompts for one in viewed])
         checked = self._to_check(names)
         whole = [FINE if i in checked else name for i, name in enumerate(names)]
         self._count(whole)
@@ -88,7 +89,7 @@ class GranularEncoding(FullEncoding):
         known = {name: found for name in names if (found := get(self.key(name))) is not None}
         if not known:
             return None
-        (name,) = self._chosen(next(iter(known.values())).f_c.unsqueeze(0), [prompts])
+        (name,) = self._choose(next(iter(known.values())).f_c.unsqueeze(0), [prompts])
         if name not in known:
             return None
         self._count([name])
@@ -98,7 +99,7 @@ class GranularEncoding(FullEncoding):
         """Return how many images had which granularity, and the results of calibration and checks below fine."""
         images, parts = self._counts.total(), [f"{name} for {count:,}" for name, count in self._counts.most_common()]
         text = f"Granularity: {', '.join(parts)} of {images:,} images. " if images else ""
-        text += words_on(self.calibration, self.asked)
+        text += promise_sentence(self.calibration, self.asked)
         if self._errors:
             errors = torch.stack(self._errors).nan_to_num(0.0)
             some = "1 image, which got its fine scores" if len(errors) == 1 else ""
@@ -110,7 +111,7 @@ class GranularEncoding(FullEncoding):
             text += "."
         return text
 
-    def _chosen(self, f_c: Tensor, prompts: Sequence[ImagePrompts]) -> list[str]:
+    def _choose(self, f_c: Tensor, prompts: Sequence[ImagePrompts]) -> list[str]:
         """Return the granularity of each image, good for all its prompts; with auto these must be known."""
         if self.asked.kind != "auto":
             return [str(self.asked)] * len(f_c)
@@ -122,7 +123,7 @@ class GranularEncoding(FullEncoding):
         spreads = {name: estimator.spread for name, estimator in estimators.items()}
         e = deviations(spreads, self.predictor, f_c[rows], estimators[COARSE].fine(f_c)[rows], asked)
         most = {name: _largest(found, rows, len(f_c)) for name, found in e.items()}
-        names = self.calibration.chosen(most, self._familiar(f_c), self.asked.tolerance, self._price)
+        names = self.calibration.choose(most, self._familiar(f_c), self.asked.tolerance, self._price)
         return [name if some else FINE for name, some in zip(names, prompts, strict=True)]
 
     def _familiar(self, f_c: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class GranularEncoding(FullEncoding):
         """Return f_f or its estimate for images of the granularities named."""
         groups = {name: [i for i, one in enumerate(names) if one == name] for name in dict.fromkeys(names)}
         seen = {
-            name: fine_pixels(name, [viewed[i] for i in rows], self.encoders.device)
+            name: fine_views(name, [viewed[i] for i in rows], self.encoders.device)
             for name, rows in groups.items()
             if name != COARSE
         }
@@ -168,8 +169,8 @@ class GranularEncoding(FullEncoding):
         pairs = [(at, i, prompt) for at, i in enumerate(names) for prompt in viewed[i].prompts or (None,)]
         rows, prompts = [i for _, i, _ in pairs], [prompt for *_, prompt in pairs]
         places = torch.tensor([at for at, *_ in pairs])
-        true = values(self.predictor, f_c[rows], f_f[rows], prompts)
-        found = values(self.predictor, f_c[rows], estimated[places], prompts)
+        true = scaled_scores(self.predictor, f_c[rows], f_f[rows], prompts)
+        found = scaled_scores(self.predictor, f_c[rows], estimated[places], prompts)
         with self._lock:
             self._errors += _largest((found - true).abs(), places, len(names)).unbind(0)
 
@@ -185,7 +186,7 @@ class GranularEncoding(FullEncoding):
         ]
 
 
-def fine_pixels(name: str, viewed: Sequence[Viewed], device: torch.device) -> Tensor:
+def fine_views(name: str, viewed: Sequence[Viewed], device: torch.device) -> Tensor:
     """Return the fine stream's views of images at a granularity above coarse, on a device."""
     pixels = [one.coarse if one.fine is None else one.fine for one in viewed]
     if name != FINE:
@@ -193,7 +194,7 @@ def fine_pixels(name: str, viewed: Sequence[Viewed], device: torch.device) -> Te
     return stacked(pixels, device)
 
 
-def words_on(calibration: Calibration, asked: Granularity) -> str:
+def promise_sentence(calibration: Calibration, asked: Granularity) -> str:
     """Return the promise of the calibration for a granularity, in one sentence."""
     if asked.kind == "auto":
         found = calibration.promise(asked.tolerance)

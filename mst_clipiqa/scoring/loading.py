@@ -167,11 +167,11 @@ def _encoders(source: str, options: ScoreOptions) -> EncoderPair:
 
 
 def _adapted(encoders: EncoderPair, folder: Path, adapter: str, options: ScoreOptions) -> EncoderPair:
-    from mst_clipiqa.encoders.adapter import merge, read_adapter
+    from mst_clipiqa.encoders.adapter import merge_adapter, read_adapter
 
     if options.backend != "torch":
         raise UsageError("Expected the backend torch for a model with adapted encoders, got an export: drop --backend.")
-    return merge(encoders, read_adapter(folder, adapter), adapter)
+    return merge_adapter(encoders, read_adapter(folder, adapter), adapter)
 
 
 def _opening(options: ScoreOptions, encoders: EncoderPair) -> OpenOptions:

@@ -65,7 +65,7 @@ def export(
         model: as ``Scorer.load`` takes it.
         folder: new, empty, or an earlier export, which is replaced.
         int8: store the weights of matrix products in 8 bits.
-        images: to compare on; by default, drawn ones.
+        images: to compare on; by default, synthetic ones.
         encoders: where the model's encoders are now, if they have moved.
 
     Raises:
@@ -90,7 +90,7 @@ def export(
         made.mkdir()
         write_towers(pair, made, int8)
         other = Scorer.load(model, options, precision="auto", backend=str(made))
-        found = agreement(plain, other, images or drawn())
+        found = compare_scorers(plain, other, images or synthetic_images())
         if not int8:
             _check(found, plain)
         if folder.exists():
@@ -99,7 +99,7 @@ def export(
     return found
 
 
-def agreement(plain: Scorer, other: Scorer, images: Sequence[Any]) -> ExportAgreement:
+def compare_scorers(plain: Scorer, other: Scorer, images: Sequence[Any]) -> ExportAgreement:
     """Return how well two scorers of one model agree on images."""
     sides = [scorer.encode(images) for scorer in (plain, other)]
     f, g = (torch.stack([torch.cat([one.f_c, one.f_f]) for one in side]) for side in sides)
@@ -115,7 +115,7 @@ def agreement(plain: Scorer, other: Scorer, images: Sequence[Any]) -> ExportAgre
     return ExportAgreement(len(f), ((f - g).abs().max() / f.abs().max()).item(), gaps, order)
 
 
-def drawn() -> list[Image.Image]:
+def synthetic_images() -> list[Image.Image]:
     """Return images that differ in structure, noise and sharpness; always the same ones."""
     rng = np.random.default_rng(0)
     found = []

@@ -18,8 +18,8 @@ from mst_clipiqa.errors import ModelError
 from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.features.cache import CacheSpace
 from mst_clipiqa.features.encoded import EncodedPrompt
-from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded
-from mst_clipiqa.inputs.prompt_syntax import cleaned
+from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded_states
+from mst_clipiqa.inputs.prompt_syntax import without_syntax
 from mst_clipiqa.model.mst_clipiqa import Output, Text, to_native, zero_shot
 from mst_clipiqa.model.templates import TEMPLATES
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
@@ -114,14 +114,12 @@ class Predictor:
         empty or not text gets a score with its ``error``.
         """
         f_c, f_f = f_c.cpu(), f_f.cpu()
-        cleaned_prompts = [cleaned(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]
-        encoded = self._encoded([words for words, _ in cleaned_prompts])
+        cleaned = [without_syntax(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]
+        encoded = self._encoded([words for words, _ in cleaned])
         # Products of the heads are so small that threads would mostly wait for each other and for cores that encode.
         heads = call_on_single_core(_CPU, partial(self._run_heads, f_c, f_f, encoded))
         scores = []
-        for row, (prompt, encoded_prompt, (_, removed)) in enumerate(
-            zip(prompts, encoded, cleaned_prompts, strict=True)
-        ):
+        for row, (prompt, encoded_prompt, (_, removed)) in enumerate(zip(prompts, encoded, cleaned, strict=True)):
             if prompt is not None and not isinstance(prompt, str):
                 scores.append(self.failed("prompt", NOT_TEXT.format(type(prompt).__name__)))
             elif self.reads_prompts and encoded_prompt is None and prompt is not None:
@@ -191,7 +189,7 @@ class Predictor:
         Returns:
             target -> (rows, gradient, float64 (rows, D_f)), in native units; none for a target without rows.
         """
-        encoded = self._encoded([cleaned(prompt)[0] if isinstance(prompt, str) else None for prompt in prompts])
+        encoded = self._encoded([without_syntax(prompt)[0] if isinstance(prompt, str) else None for prompt in prompts])
         slopes = {}
         with torch.inference_mode(False), torch.enable_grad():
             for name, target in self.config.targets.items():
@@ -211,7 +209,7 @@ class Predictor:
                 out: Output = self._parts[name](f_c, f_f, Text(templates=self.templates.double()))
                 return out
             case "prompt":
-                tokens, mask = padded([p for p in prompts if p is not None])
+                tokens, mask = padded_states([p for p in prompts if p is not None])
                 out = self._parts[name](f_c, f_f, Text(tokens=tokens.double(), mask=mask))
                 return out
             case "similarity":

@@ -45,22 +45,24 @@ class LoadedFrom:
 def reload(source: LoadedFrom, hashes: str) -> Loaded:
     """Load a scorer again; ModelError if its model has changed since."""
     scorer: Loaded = source.kind.load(source.model, source.options)
-    if hashes != (found := sha256(scorer)):
+    if hashes != (found := scorer_sha256(scorer)):
         raise ModelError(
             f"Expected the model {hashes[:40]} at {source.model}, got {found[:40]}: copy the same folder there."
         )
     return scorer
 
 
-def refuse_to_pickle() -> UsageError:
-    """Return the error of a scorer that was not loaded by name, so that no other process can load it."""
-    return UsageError(
-        "Expected a scorer made by Scorer.load, the only kind that can be sent to another process, got one made from "
-        "parts: save its model with save_pretrained and load that folder."
-    )
+def reduced(scorer: Loaded, source: LoadedFrom | None) -> tuple[Any, ...]:
+    """Return how ``pickle`` loads a scorer again; UsageError if it was not loaded by name."""
+    if source is None:
+        raise UsageError(
+            "Expected a scorer made by Scorer.load, the only kind that can be sent to another process, got one made "
+            "from parts: save its model with save_pretrained and load that folder."
+        )
+    return reload, (source.but(batch_size=scorer.encoder.chosen_batch_size), scorer_sha256(scorer))
 
 
-def sha256(scorer: Loaded) -> str:
+def scorer_sha256(scorer: Loaded) -> str:
     """Return the hashes of a scorer's model and encoders, and the calibration of its granularity, if it needs one."""
     parts = (scorer.model.sha256, scorer.encoder.encoders.sha256, scorer.encoder.policy.described)
     return "-".join(filter(None, parts))

@@ -42,7 +42,7 @@ def risks(e: Tensor, tolerance: float) -> Tensor:
     return torch.cat([below, torch.zeros(len(e), 1)], dim=1).float().double()
 
 
-def chosen(costs: Tensor, risk: Tensor, price: float) -> Tensor:
+def cheapest(costs: Tensor, risk: Tensor, price: float) -> Tensor:
     """Return the granularity of each image, int64 (batch,), of costs (granularities + 1,) and risks; fine is the last.
 
     Without a price, which is infinite, every image is fine.
@@ -68,7 +68,7 @@ def outcomes(costs: Tensor, risk: Tensor, is_bad: Tensor, part: Tensor, parts: i
     below, bad = torch.zeros(2, len(_PRICES), parts, dtype=torch.int64).unbind()
     never = torch.zeros(len(risk), 1, dtype=torch.bool)
     for i, price in enumerate(_PRICES.tolist()):
-        at = chosen(costs, risk, price)
+        at = cheapest(costs, risk, price)
         is_below = at < len(costs) - 1
         missed = torch.cat([is_bad, never], dim=1).gather(1, at.unsqueeze(1)).squeeze(1)
         below[i] = torch.bincount(part[is_below], minlength=parts)

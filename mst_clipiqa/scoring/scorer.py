@@ -25,7 +25,7 @@ from mst_clipiqa.scoring import folders
 from mst_clipiqa.scoring.answers import ControlAnswers
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
-from mst_clipiqa.scoring.reloading import LoadedFrom, refuse_to_pickle, reload, sha256
+from mst_clipiqa.scoring.reloading import LoadedFrom, reduced
 from mst_clipiqa.scoring.score import ControlArgs, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
 
 if TYPE_CHECKING:
@@ -156,10 +156,7 @@ class Scorer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to load this model with these options in another process; UsageError unless ``load`` made it."""
-        if self._source is None:
-            raise refuse_to_pickle()
-        source = self._source.but(batch_size=self.encoder.chosen_batch_size)
-        return reload, (source, sha256(self))
+        return reduced(self, self._source)
 
     def __repr__(self) -> str:
         """Name the model, its targets, and where and in what it computes."""

@@ -26,7 +26,7 @@ from async_batcher.batcher import AsyncBatcher
 from mst_clipiqa.encoders.threads import batches_at_once, return_freed_memory, set_torch_threads
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.image_encoder import Failed, Opened
-from mst_clipiqa.scoring.answers import agreement
+from mst_clipiqa.scoring.answers import compare_edges
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.serve.body import HttpScoreRequest
@@ -126,7 +126,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         opened = await loop.run_in_executor(self._openers, self._open, image.data, prompts)
         if control is not None and not isinstance(opened, Failed):
-            edges = await loop.run_in_executor(self._openers, agreement, image.data, control.data, self._opening)
+            edges = await loop.run_in_executor(self._openers, compare_edges, image.data, control.data, self._opening)
             asked = dataclasses.replace(asked, control=edges)
         job = _ImageJob(opened, prompts, asked)
         try:

@@ -23,7 +23,7 @@ TOO_DEEP = "nested too deeply"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as long as a seed of 64 bits
 _STARTS_NUMBER = frozenset("-0123456789")
-_RUNS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
+_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps would make one for each cell
 _QUOTED = re.compile('[",\r\n]')
 
@@ -126,12 +126,12 @@ def json_row(row: Mapping[str, object], columns: Iterable[str]) -> bytes:
 
 def csv_header(columns: Iterable[str]) -> bytes:
     """Return the first line of a CSV file: the names of its columns."""
-    return csv_line([f"'{name}" if _runs(name) else name for name in columns])
+    return csv_line([f"'{name}" if _is_formula(name) else name for name in columns])
 
 
 def from_csv_header(cells: Iterable[str]) -> list[str]:
     """Return the names of the columns in the first line of a CSV file."""
-    return [cell[1:] if cell.startswith("'") and _runs(cell[1:]) else cell for cell in cells]
+    return [cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell for cell in cells]
 
 
 def to_json(value: object) -> bytes:
@@ -187,13 +187,13 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _runs(text: str) -> bool:
-    return text.lstrip("'").startswith(_RUNS)  # a mark that belongs to the text is marked in turn
+def _is_formula(text: str) -> bool:
+    return text.lstrip("'").startswith(_FORMULA_STARTS)  # a mark that belongs to the text is marked in turn
 
 
 def _needs_mark(text: str) -> bool:
     bare = text.lstrip("'")
-    return not bare or _runs(bare) or _is_number(bare)
+    return not bare or _is_formula(bare) or _is_number(bare)
 
 
 def _is_number(text: str) -> bool:

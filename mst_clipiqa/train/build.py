@@ -16,7 +16,7 @@ import torch
 from mst_clipiqa.data import PreferenceSet
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
-from mst_clipiqa.model_folder import Target, save
+from mst_clipiqa.model_folder import Target, save_model
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.checkpoint import Epoch
@@ -64,7 +64,7 @@ def build(
     make_way(job, config, kept)
     saved = joined(job, encoder, older, (_target(job, learnt), learnt.fitted.model, learnt.reference))
     others = {name: entry for name, entry in read_training(job.out).items() if older and name != job.target}
-    save(saved, job.out, card(saved.config, job.split.protocol, others))
+    save_model(saved, job.out, card(saved.config, job.split.protocol, others))
     job.split.save(job.out / SPLIT_FILE)
     result = measure(saved, job, encoder, bar) if job.split.test else None
     write_training(job.out, job.target, _entry(job, encoder, learnt, result))

@@ -60,7 +60,7 @@ class TrainingState:
     history: list[Epoch] = field(default_factory=list)
 
 
-def keep(path: Path, run: TrainingState, identity: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, run: TrainingState, identity: dict[str, Any]) -> None:
     """Write a checkpoint atomically; ``identity`` says which training it belongs to.
 
     Raises:
@@ -72,7 +72,7 @@ def keep(path: Path, run: TrainingState, identity: dict[str, Any]) -> None:
     write_atomically(path, written.getvalue())
 
 
-def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:
+def load_checkpoint(path: Path | None, identity: dict[str, Any]) -> TrainingState:
     """Return the state in a checkpoint, or that of a new training if there is none.
 
     Raises:
@@ -82,14 +82,14 @@ def resume(path: Path | None, identity: dict[str, Any]) -> TrainingState:
         return TrainingState()
     try:
         saved = torch.load(path, weights_only=True)
-        known, run = dict(saved["identity"]), _run(saved["run"])
+        known, run = dict(saved["identity"]), _state(saved["run"])
     except Exception as error:  # on a damaged file the reader raises nearly every type there is
-        raise damaged(path, "training", error) from error
-    check_same(path, "training", known, identity)
+        raise damaged_checkpoint(path, "training", error) from error
+    check_identity(path, "training", known, identity)
     return run
 
 
-def damaged(path: Path, what: str, error: Exception) -> UsageError:
+def damaged_checkpoint(path: Path, what: str, error: Exception) -> UsageError:
     """Return the error about a checkpoint that cannot be read; ``what`` it should be of: "training"."""
     return UsageError(
         f"Expected a checkpoint of a {what} in {path}, got a damaged file ({type(error).__name__}): "
@@ -97,7 +97,7 @@ def damaged(path: Path, what: str, error: Exception) -> UsageError:
     )
 
 
-def check_same(path: Path, what: str, known: dict[str, Any], identity: dict[str, Any]) -> None:
+def check_identity(path: Path, what: str, known: dict[str, Any], identity: dict[str, Any]) -> None:
     """Raise UsageError if a checkpoint belongs to another training, or to another ``what``."""
     if known != identity:
         changed = ", ".join(sorted(key for key in identity if known.get(key) != identity[key]))
@@ -107,6 +107,6 @@ def check_same(path: Path, what: str, known: dict[str, Any], identity: dict[str,
         )
 
 
-def _run(saved: dict[str, Any]) -> TrainingState:
+def _state(saved: dict[str, Any]) -> TrainingState:
     best = Epoch(**saved["best"]) if saved["best"] else None
     return TrainingState(**{**saved, "best": best, "history": [Epoch(**line) for line in saved["history"]]})

@@ -17,7 +17,7 @@ from mst_clipiqa.model_folder import (
     HASH_DIGITS,
     TrainedModel,
     TrainedOn,
-    load,
+    load_model,
     load_trained_on,
     prompt_hash,
 )
@@ -98,7 +98,7 @@ def encoders_trained_on(source: str, sha256: str) -> TrainedOn:
         source: the name or folders of the pair; a folder may hold a record of what the pair was trained on.
         sha256: the hash of the pair, by which mini's is known wherever it lies.
     """
-    if source == "mini" or sha256 == load(MINI_MODEL).config.encoders.sha256:
+    if source == "mini" or sha256 == load_model(MINI_MODEL).config.encoders.sha256:
         return load_trained_on(MINI_MODEL)
     return union(load_trained_on(Path(part)) for part in source.split(","))
 

@@ -14,8 +14,8 @@ from mst_clipiqa.data import Record
 from mst_clipiqa.errors import DataError, counted
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
-from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded
-from mst_clipiqa.inputs.prompt_syntax import cleaned
+from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded_states
+from mst_clipiqa.inputs.prompt_syntax import without_syntax
 from mst_clipiqa.model.mst_clipiqa import Text, to_head
 from mst_clipiqa.model.templates import TEMPLATES
 
@@ -190,7 +190,7 @@ def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[Pr
 
     The syntax of image generators is removed first, as in scoring: a head learns from the words that it will be given.
     """
-    read = [cleaned(record.prompt or "")[0] for record in records]
+    read = [without_syntax(record.prompt or "")[0] for record in records]
     without = [record.name for record, words in zip(records, read, strict=True) if not words.strip()]
     if without:
         raise DataError(
@@ -201,7 +201,7 @@ def encode_prompts(encoder: ImageEncoder, records: Sequence[Record]) -> tuple[Pr
     encoded = PromptEncoder(encoder.encoders, encoder.cache).encode(texts)
     where = {text: i for i, text in enumerate(texts)}
     known = torch.tensor([prompt.in_vocabulary for prompt in encoded])
-    return PromptBank(*padded(encoded), known), torch.tensor([where[words] for words in read])
+    return PromptBank(*padded_states(encoded), known), torch.tensor([where[words] for words in read])
 
 
 def rated_features(

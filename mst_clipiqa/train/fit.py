@@ -19,7 +19,7 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import plcc, srcc
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
-from mst_clipiqa.train.checkpoint import Epoch, State, TrainingState, keep, resume
+from mst_clipiqa.train.checkpoint import Epoch, State, TrainingState, load_checkpoint, save_checkpoint
 from mst_clipiqa.train.features import PairFeatures, RatedFeatures
 from mst_clipiqa.train.identity import identity_of
 from mst_clipiqa.train.preferences import all_differences, bradley_terry_loss, differences, share_right
@@ -61,11 +61,11 @@ def fit(
     """
     _check_sizes(training, validation)
     identity = identity_of(training, validation, head, recipe) if checkpoint else {}
-    run = resume(checkpoint, identity)
+    run = load_checkpoint(checkpoint, identity)
     while run.rate < len(recipe.learning_rates):
         for epoch in _epochs(run, training, validation, head, recipe):
             if checkpoint:
-                keep(checkpoint, run, identity)
+                save_checkpoint(checkpoint, run, identity)
             if report:
                 report(epoch)
         run = replace(run, rate=run.rate + 1, epoch=0, model=None, optimiser=None, stale=0, rate_best=-2.0)

@@ -20,9 +20,9 @@ from mst_clipiqa.evaluate import UNFAMILIAR, Reference, make_reference
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder, ImagePrompts, Viewed, stacked
 from mst_clipiqa.model.mstfe import Stream
-from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, like, owner_of
-from mst_clipiqa.scoring.fine_estimator import deviations, fit_estimator, fit_spread, values
-from mst_clipiqa.scoring.granular_encoding import fine_pixels
+from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, are_familiar, weights_sha256
+from mst_clipiqa.scoring.fine_estimator import deviations, fit_estimator, fit_spread, scaled_scores
+from mst_clipiqa.scoring.granular_encoding import fine_views
 from mst_clipiqa.scoring.granularity import COARSE, FINE, cheaper_than_fine
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.scorer import Scorer
@@ -69,7 +69,7 @@ class _EveryGranularity(FullEncoding):
         """Return the stream that a granularity adds, and what it sees."""
         if name == COARSE:
             return "coarse", stacked([one.coarse for one in viewed], self.encoders.device)
-        return "fine", fine_pixels(name, viewed, self.encoders.device)
+        return "fine", fine_views(name, viewed, self.encoders.device)
 
     def key(self, granularity: str | None) -> str:
         """Return a part of a key that no other features have; nothing is cached."""
@@ -135,7 +135,7 @@ def calibrated_on(scorer: Scorer, records: Sequence[Record], data: str, costs: d
     """Return the origin of a calibration; ``costs``: of each granularity, as shares of that of fine."""
     model = scorer.model
     return CalibratedOn(
-        owner_of(model),
+        weights_sha256(model),
         tuple(scorer.ranges),
         data,
         len(records),
@@ -174,15 +174,15 @@ def fit_calibration(
     spreads = {name: fit_spread(f_f - guess) for name, guess in guesses.items()}
     estimators = {name: fit_estimator(x, f_f, spreads[name]) for name, x in inputs.items()}
     prompts = [record.prompt for record in records]
-    true = values(predictor, f_c, f_f, prompts)
+    true = scaled_scores(predictor, f_c, f_f, prompts)
     e = deviations(spreads, predictor, f_c, guesses[COARSE], prompts)
     measured = {}
     for name, guess in guesses.items():
-        error = (values(predictor, f_c, guess, prompts) - true).abs()
+        error = (scaled_scores(predictor, f_c, guess, prompts) - true).abs()
         measured[name] = torch.stack([e[name], error], dim=2).half().float()  # as a file holds them
     reference, is_familiar = _familiarity(f_c, [record.generator for record in records], part)
     if predictor.model.reference is not None:
-        is_familiar &= like(predictor.model.reference, f_c, guesses[COARSE])
+        is_familiar &= are_familiar(predictor.model.reference, f_c, guesses[COARSE])
     return Calibration(estimators, measured, is_familiar, part, reference, on)
 
 

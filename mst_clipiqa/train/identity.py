@@ -15,7 +15,7 @@ from mst_clipiqa.train.features import PairFeatures, RatedFeatures
 
 
 def identity_of(training: RatedFeatures, validation: RatedFeatures, head: Head, recipe: Any) -> dict[str, Any]:
-    """Return the values that identify a training, so that none resumes from another one's checkpoint.
+    """Return the values that identify a training.
 
     Args:
         training, validation: what it sees.

@@ -17,7 +17,7 @@ from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load_model
 from mst_clipiqa.scoring.calibration_file import load_calibration
 from mst_clipiqa.scoring.folders import check_model_output
 from mst_clipiqa.scoring.granular_encoding import calibration_path
@@ -45,7 +45,7 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
         if not (job.out / CHECKPOINT).is_file():  # else this training was interrupted
             check_model_output(job.out, TRAINING_FILE, SPLIT_FILE, f"{job.target}.png")
         return None
-    older = load(job.out)
+    older = load_model(job.out)
     read_training(job.out)
     if older.config.encoders.sha256 != encoder.encoders.sha256:
         raise ModelError(f"Expected a new folder or one with the same encoders, got {job.out}: choose another with -o.")
@@ -117,7 +117,7 @@ def edited_card(folder: Path, target: str) -> Path | None:
     written = folder / "README.md"
     if not config_of(folder) or not written.is_file():
         return None
-    config, entries = load(folder).config, read_training(folder)
+    config, entries = load_model(folder).config, read_training(folder)
     protocol = str(_saved_split(folder).get("protocol", ""))
     without = {name: entry for name, entry in entries.items() if name != target}
     text = written.read_text(encoding="utf-8", errors="replace")

@@ -23,11 +23,11 @@ from mst_clipiqa.adapt.gate import LadderGain, NotBetter, RatingGain, Verdict, r
 from mst_clipiqa.adapt.job import AdaptJob, moving_of, split
 from mst_clipiqa.adapt.ladders import LadderPlan, make_ladders, version_of
 from mst_clipiqa.adapt.losses import fidelity_loss, ladder_loss
-from mst_clipiqa.adapt.moving import Material, MovingEncoders, MovingFusion, parse
+from mst_clipiqa.adapt.moving import Material, MovingEncoders, MovingFusion, parse_train
 from mst_clipiqa.adapt.signal import Signal, parse_signal
 from mst_clipiqa.cli import group
 from mst_clipiqa.data import RatedSet
-from mst_clipiqa.encoders.adapter import Adapter, merge, read_adapter, start, to_files, towers
+from mst_clipiqa.encoders.adapter import Adapter, adapter_files, merge_adapter, new_adapter, read_adapter, towers
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
@@ -39,7 +39,7 @@ from mst_clipiqa.images.distort import DISTORTIONS
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text
 from mst_clipiqa.model.mstfe import MSTFE
 from mst_clipiqa.model.preprocess import ViewSpec
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load, save
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load_model, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import draw, rated_set
 
@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     part = random_(MSTCLIPIQA(DIM, "template"))
     part.gff.W_h.bias.data.fill_(3.0)  # no dead units
     part.head.temperature.data.fill_(5.0)
-    save(TrainedModel(ModelConfig("base", reference, targets, VIEW), {"quality": part}), out, "# base\n")
+    save_model(TrainedModel(ModelConfig("base", reference, targets, VIEW), {"quality": part}), out, "# base\n")
     return out
 
 
@@ -110,7 +110,7 @@ def moving(scorer: Scorer, kind: str) -> MovingFusion | MovingEncoders:
     text = Text(templates=scorer.predictor.templates.clone())
     if kind == "fusion":
         return MovingFusion(pair, part, text)
-    return MovingEncoders(pair, part, text, start(pair, kind, 2))  # type: ignore[arg-type]
+    return MovingEncoders(pair, part, text, new_adapter(pair, kind, 2))  # type: ignore[arg-type]
 
 
 KINDS_OF_MOVING = ["fusion", "norm", "lora"]
@@ -125,7 +125,7 @@ def test_without_a_step_it_is_the_base_model_bit_for_bit(
     adapt(model, ladders, dataclasses.replace(QUICK, steps=0), Guides())
     base, changed = (load_mini_pair(folder / "encoders") for _ in range(2))
     if isinstance(model, MovingEncoders):  # the B of lora is 0
-        merge(changed, model.final(), "a" * 64)
+        merge_adapter(changed, model.final(), "a" * 64)
         assert changed.sha256 != base.sha256
     for before, after in zip(features(base), features(changed), strict=True):
         assert torch.equal(before, after)
@@ -184,10 +184,10 @@ def features(pair: Any) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("family", ["mini", "clip"])
 def test_merged_equals_unmerged(folder: Path, family: str) -> None:
     pairs = [load_mini_pair(folder / "encoders") if family == "mini" else TinyClip() for _ in range(3)]
-    adapter = filled(start(pairs[0], "lora", 2))  # type: ignore[arg-type]
+    adapter = filled(new_adapter(pairs[0], "lora", 2))  # type: ignore[arg-type]
     plain = features(pairs[0])
     beside(pairs[1], adapter)
-    merge(pairs[2], adapter, "a" * 64)  # type: ignore[arg-type]
+    merge_adapter(pairs[2], adapter, "a" * 64)  # type: ignore[arg-type]
     for before, hooked, merged in zip(plain, features(pairs[1]), features(pairs[2]), strict=True):
         assert torch.allclose(hooked, merged, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(before, merged, atol=1e-3)
@@ -196,12 +196,12 @@ def test_merged_equals_unmerged(folder: Path, family: str) -> None:
 @pytest.mark.parametrize("kind", ["norm", "lora"])
 def test_what_moves_beside_clip_is_what_is_merged(kind: Any) -> None:
     pair = TinyClip()
-    adapter = filled(start(pair, kind, 2))  # type: ignore[arg-type]
+    adapter = filled(new_adapter(pair, kind, 2))  # type: ignore[arg-type]
     model = MovingEncoders(pair, MSTCLIPIQA(DIM, "template"), Text(), adapter)  # type: ignore[arg-type]
     views = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     unmerged = model.features(Material(views, views))
     merged = TinyClip()
-    merge(merged, model.final(), "a" * 64)  # type: ignore[arg-type]
+    merge_adapter(merged, model.final(), "a" * 64)  # type: ignore[arg-type]
     for one, other in zip(unmerged, features(merged), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
@@ -257,7 +257,7 @@ def test_a_better_model_is_written_as_it_was_measured(
 def test_lora_has_pefts_names(scorer: Scorer) -> None:
     import safetensors.torch
 
-    files = to_files(start(scorer.encoder.encoders, "lora", 4), "mini")
+    files = adapter_files(new_adapter(scorer.encoder.encoders, "lora", 4), "mini")
     config = json.loads(files["adapter_config.json"])
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 4, 8.0)
     assert config["target_modules"] == ["coarse.project", "fine.project"]
@@ -285,9 +285,9 @@ def test_another_adapter_than_the_folders_is_refused(poor: Scorer, images: list[
 
 
 def test_an_adapter_of_other_encoders_is_refused(folder: Path) -> None:
-    adapter = start(TinyClip(), "lora", 2)  # type: ignore[arg-type]
+    adapter = new_adapter(TinyClip(), "lora", 2)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"Expected an adapter for .*, got one with .*q_proj"):
-        merge(load_mini_pair(folder / "encoders"), adapter, "a" * 64)
+        merge_adapter(load_mini_pair(folder / "encoders"), adapter, "a" * 64)
 
 
 def test_shuffled_ladders_are_refused_and_nothing_is_written(
@@ -361,7 +361,7 @@ def test_an_image_that_is_gone_is_left_out_of_what_is_written(poor: Scorer, imag
     gone = tmp_path / "gone.png"
     found = build_adapted(job(poor, [*images, gone], tmp_path / "out"))
     assert list(found.skipped) == [str(gone)]
-    assert len(load(tmp_path / "out").trained_on.images) == len(images)
+    assert len(load_model(tmp_path / "out").trained_on.images) == len(images)
 
 
 def test_ladders_get_worse_rung_by_rung_and_are_the_same_again() -> None:
@@ -404,7 +404,7 @@ def test_a_third_is_held_out_whatever_the_order(images: list[Path]) -> None:
 @pytest.mark.parametrize("train", ["lora:0", "lora:x", "all", "fusion:2", "lora:999"])
 def test_what_cannot_move_is_said(train: str) -> None:
     with pytest.raises(UsageError, match="Expected --train fusion, norm or lora:R"):
-        parse(train)
+        parse_train(train)
 
 
 def test_a_head_that_reads_prompts_is_not_adapted(scorer: Scorer, images: list[Path], tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_labels_are_a_share(scorer: Scorer, images: list[Path], tmp_path: Path, 
 
 
 def test_what_can_move_is_read() -> None:
-    assert [parse(one) for one in ("fusion", "norm", "lora", "lora:8")] == [
+    assert [parse_train(one) for one in ("fusion", "norm", "lora", "lora:8")] == [
         ("fusion", 0),
         ("norm", 0),
         ("lora", 4),
@@ -454,4 +454,4 @@ def test_the_command_writes_a_model_or_exits_with_3(folder: Path, images: list[P
     out.mkdir()
     (out / "config.json").write_text((folder / "config.json").read_text())
     assert "holds a model: choose another" in CliRunner().invoke(group, asked).stderr
-    assert load(folder).config.encoders.adapter == ""
+    assert load_model(folder).config.encoders.adapter == ""

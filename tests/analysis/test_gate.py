@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mst_clipiqa.analysis.drift import drift
-from mst_clipiqa.analysis.gate import Checked, check_count, check_failures, check_not_worse, is_worse
+from mst_clipiqa.analysis.gate import Checked, check_failures, check_not_worse, check_scored, is_worse
 from mst_clipiqa.analysis.thresholds import Measure, Threshold, check_thresholds, parse_threshold
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
@@ -118,9 +118,9 @@ def test_failures_are_counted_in_rows_or_percent() -> None:
     assert not check_failures(table, "24.9 %").passed
     assert check_failures([FAILED] * 29 + FOUR[:1] * 71, "29%").passed  # in floats, 29 % of 100 is less than 29
     assert not check_failures([], "5").passed
-    assert check_count(table, 3).passed
-    assert check_count(table, 4).sentence == "3 rows are scored, at least 4 required"
-    assert not check_count(table, 4).passed
+    assert check_scored(table, 3).passed
+    assert check_scored(table, 4).sentence == "3 rows are scored, at least 4 required"
+    assert not check_scored(table, 4).passed
 
 
 def test_rows_without_the_score_do_not_count() -> None:
@@ -129,13 +129,13 @@ def test_rows_without_the_score_do_not_count() -> None:
         {"file": "b.png", "quality": 3.0, "correspondence": None, "status": "ok"},
         {"file": "c.png", "quality": None, "correspondence": "", "status": "ok"},
     ]
-    assert check_count(table, 2).value == 2  # any score will do
-    assert check_count(table, 2, ["quality"]).passed
-    found = check_count(table, 2, ["quality", "correspondence"])
+    assert check_scored(table, 2).value == 2  # any score will do
+    assert check_scored(table, 2, ["quality"]).passed
+    found = check_scored(table, 2, ["quality", "correspondence"])
     assert (found.passed, found.value) == (False, 1)
     assert found.sentence == "1 row has a value of correspondence, at least 2 required"
-    assert check_count([{"file": "a.png", "size": 3}], 1).passed  # a table without scores
-    assert check_count([{"file": "a.png", "quality": None, "authenticity": 3.0}], 1).passed  # of another target
+    assert check_scored([{"file": "a.png", "size": 3}], 1).passed  # a table without scores
+    assert check_scored([{"file": "a.png", "quality": None, "authenticity": 3.0}], 1).passed  # of another target
 
 
 def test_a_percentage_is_needed_in_the_right_form() -> None:

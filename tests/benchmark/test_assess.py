@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from mst_clipiqa.benchmark.assess import assess, assess_table, choose
-from mst_clipiqa.cli import group
 from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import zero_shot
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, save
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.contamination import contamination, trained_on
+from tests.commands import run
 from tests.fakes import DIM, FakePair, rated_set
 
 GENERATORS = ("dalle", "glide", "lafite")
@@ -81,7 +80,7 @@ def mini(rated: RatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     prompts = trained_on([dataclasses.replace(r, file=Path(__file__)) for r in rated.records]).prompts
     config = ModelConfig("mini", EncoderRef("mini", "f" * 64, DIM), {"quality": Target("template", 0.0, 5.0)})
     model = TrainedModel(config, {"quality": zero_shot(DIM)}, TrainedOn(frozenset(), prompts))
-    save(model, tmp_path / "mini", "card")
+    save_model(model, tmp_path / "mini", "card")
     for module in ("benchmark.assess", "train.contamination"):
         monkeypatch.setattr(f"mst_clipiqa.{module}.MINI_MODEL", tmp_path / "mini")
     return model
@@ -147,12 +146,6 @@ def test_images_are_looked_for_where_the_table_has_them(rated: RatedSet, mini: T
     here = dataclasses.replace(labels, records=made.records)
     gone = [row | {"file": f"gone/{Path(row['file']).name}"} for row in rows]
     assert assess_table(gone, here, seen)[0].contamination.images == 1.0  # the labels know it, the table does not
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
-    return result
 
 
 def test_the_command_tells_clean_from_not_checked(rated: RatedSet, mini: TrainedModel, tmp_path: Path) -> None:

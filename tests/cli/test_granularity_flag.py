@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands.report import _scorer_of as scorer_of
-from mst_clipiqa.distribute.worker import Work, load
+from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.scoring.loading import ScoreOptions
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.scoring.score_rows import COLUMNS
+from tests.commands import csv_rows, run
 from tests.fakes import draw
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [*map(str, arguments)])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_have_a_granularity_only_where_one_was_asked_for(folder: Path) -> None:
-    fine, coarse, auto = (rows(folder / f"{name}.csv") for name in ("fine", "coarse", "auto"))
+    fine, coarse, auto = (csv_rows(folder / f"{name}.csv") for name in ("fine", "coarse", "auto"))
     assert list(fine[0]) == list(COLUMNS)
     assert list(coarse[0]) == [*COLUMNS, "granularity"]
     assert [row["granularity"] for row in coarse] == ["coarse", "coarse", "coarse", ""]
@@ -58,8 +45,8 @@ def test_rows_have_a_granularity_only_where_one_was_asked_for(folder: Path) -> N
 
 
 def test_unfamiliar_images_are_fine_with_auto(folder: Path) -> None:
-    assert [row["granularity"] for row in rows(folder / "auto.csv")] == ["fine", "fine", "fine", ""]
-    assert all("unlike those of the calibration" in row["reason"] for row in rows(folder / "coarse.csv")[:3])
+    assert [row["granularity"] for row in csv_rows(folder / "auto.csv")] == ["fine", "fine", "fine", ""]
+    assert all("unlike those of the calibration" in row["reason"] for row in csv_rows(folder / "coarse.csv")[:3])
 
 
 def test_a_run_says_what_it_did(folder: Path, tmp_path: Path) -> None:
@@ -79,7 +66,7 @@ def test_another_granularity_does_not_resume_a_run(folder: Path, tmp_path: Path)
     refused = run(*asked, "auto", "--resume", code=2)
     assert "Expected model 'mini (coarse)' as in" in refused.stderr
     run(*asked, "coarse", "--resume", code=1)
-    assert [row["granularity"] for row in rows(table)] == ["coarse", "coarse", "coarse", ""]
+    assert [row["granularity"] for row in csv_rows(table)] == ["coarse", "coarse", "coarse", ""]
 
 
 def test_tables_of_two_granularities_are_not_compared_unawares(folder: Path) -> None:
@@ -153,6 +140,6 @@ def test_mini_is_not_calibrated_in_place() -> None:
 
 def test_a_cluster_scores_at_a_granularity() -> None:
     work = Work("", "mini", ScoreOptions(device="cpu", precision="fp32", granularity="coarse"))
-    scorer = load(work)
+    scorer = load_scorer(work)
     assert scorer.predictor.name == "mini (coarse)"
-    assert sha256(scorer).endswith(scorer.encoder.policy.described)
+    assert scorer_sha256(scorer).endswith(scorer.encoder.policy.described)

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from mst_clipiqa import Scorer
 from mst_clipiqa.cli import COMMANDS, group
-from mst_clipiqa.distribute.worker import Work, load
+from mst_clipiqa.distribute.worker import Work, load_scorer
 from mst_clipiqa.scoring.granularity import unmarked
 from mst_clipiqa.scoring.loading import ScoreOptions
 from tests.closed_form import save_clip
+from tests.commands import run
 from tests.fakes import rated_set
 
 FLAGS = {
@@ -37,12 +37,6 @@ FLAGS = {
     "benchmark": "{rated} -o {out}",
 }
 """Each command with ``--merge``, and what it needs beside."""
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [*map(str, arguments)])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
 
 
 def options_of(name: str) -> dict[str, str]:
@@ -113,7 +107,7 @@ def test_a_model_is_trained_on_merged_tokens_and_its_card_says_so(images: Path, 
     whole, merged = (run(*evaluate, "--merge", count).stdout for count in (0, 20))
     assert whole != merged
     scorer = Scorer.load(out, device="cpu", precision="fp32", merge=20)
-    actor = load(Work("out", str(out), ScoreOptions(device="cpu", precision="fp32", merge=20)))
+    actor = load_scorer(Work("out", str(out), ScoreOptions(device="cpu", precision="fp32", merge=20)))
     image = next(images.glob("*.png"))
     assert scorer(image).model == "model (merge:20)" and actor(image) == scorer(image)
 

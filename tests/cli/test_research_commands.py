@@ -9,10 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands._rated import rated_set as loaded_set
+from tests.commands import run
 from tests.fakes import rated_set
 
 QUICK = ["--set", "epochs=2", "--set", "learning_rates=1e-3", "--quiet", "--precision", "fp32"]
@@ -34,12 +33,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
 
 from mst_clipiqa.cli import group
@@ -19,20 +18,10 @@ from mst_clipiqa.cli.commands._score_table import Seen, print_table
 from mst_clipiqa.cli.commands._screen import apart, common_folder, tail
 from mst_clipiqa.scoring.score_rows import COLUMNS, LEVEL_COLUMNS
 from mst_clipiqa.scoring.scorer import Scorer
+from tests.commands import csv_rows, run_score
 from tests.fakes import draw
 
 MINI = Scorer.load("mini")
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, ["score", *map(str, arguments), "--quiet"])
-    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
-    return result
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -67,11 +56,11 @@ def distort(root: Path) -> set[str]:
 
 
 def test_twelve_kinds_of_bad_files_among_good_ones(folder: Path, tmp_path: Path) -> None:
-    run(folder, "-o", tmp_path / "clean.csv")
+    run_score(folder, "-o", tmp_path / "clean.csv")
     bad = distort(folder)
     assert len(bad) == 12
-    run(folder, "-o", tmp_path / "mixed.csv", code=1)
-    found = rows(tmp_path / "mixed.csv")
+    run_score(folder, "-o", tmp_path / "mixed.csv", code=1)
+    found = csv_rows(tmp_path / "mixed.csv")
     assert list(found[0]) == list(COLUMNS)
     assert len(found) == 16
     failed = {Path(row["file"]).name: row for row in found if row["status"] == "error"}
@@ -81,14 +70,14 @@ def test_twelve_kinds_of_bad_files_among_good_ones(folder: Path, tmp_path: Path)
         assert not row["reason"].endswith(".")
         assert row["quality"] == row["gate"] == row["width"] == ""
     good = [row for row in found if row["status"] == "ok"]
-    for row, want in zip(good, rows(tmp_path / "clean.csv"), strict=True):
+    for row, want in zip(good, csv_rows(tmp_path / "clean.csv"), strict=True):
         assert row["file"] == want["file"]
         assert float(row["quality"]) == pytest.approx(float(want["quality"]), abs=1e-5)
 
 
 def test_fail_stops_at_the_first_bad_row(folder: Path, tmp_path: Path) -> None:
     (folder / "0.png").write_bytes(b"")
-    result = run(folder, "-o", tmp_path / "s.csv", "--on-error", "fail", code=2)
+    result = run_score(folder, "-o", tmp_path / "s.csv", "--on-error", "fail", code=2)
     assert "Expected every row to be scored" in result.stderr
     assert not (tmp_path / "s.csv").exists()
 
@@ -98,23 +87,23 @@ def test_csv_jsonl_and_parquet_say_the_same(folder: Path, tmp_path: Path) -> Non
 
     tables = []
     for suffix in ("csv", "jsonl", "parquet"):
-        run(folder, "--prompt", "a red car", "-o", tmp_path / f"s.{suffix}")
+        run_score(folder, "--prompt", "a red car", "-o", tmp_path / f"s.{suffix}")
         tables.append(read_table(tmp_path / f"s.{suffix}"))
     assert tables[0] == tables[1] == tables[2]
     assert [row["prompt"] for row in tables[0]] == ["a red car"] * 4
 
 
 def test_stdout_is_data_only(folder: Path) -> None:
-    text = run(folder).stdout
+    text = run_score(folder).stdout
     assert text.splitlines()[0] == ",".join(COLUMNS)
     assert len(text.splitlines()) == 5
-    lines = [json.loads(line) for line in run(folder, "--json").stdout.splitlines()]
+    lines = [json.loads(line) for line in run_score(folder, "--json").stdout.splitlines()]
     assert [list(line) for line in lines] == [list(COLUMNS)] * 4
 
 
 def test_json_lines_are_the_same_from_score_and_from_rank(folder: Path, tmp_path: Path) -> None:
     (folder / "0.png").rename(tmp_path / "猫.png")
-    scored = run(tmp_path / "猫.png", "--json").stdout
+    scored = run_score(tmp_path / "猫.png", "--json").stdout
     assert "猫.png" in scored
     (tmp_path / "s.jsonl").write_text(scored)
     ranked = CliRunner().invoke(group, ["rank", str(tmp_path / "s.jsonl"), "--json"]).stdout
@@ -126,29 +115,31 @@ def test_json_lines_are_the_same_from_score_and_from_rank(folder: Path, tmp_path
 
 def test_prompts_come_from_files_and_from_metadata(folder: Path, tmp_path: Path) -> None:
     (folder / "metadata.csv").write_text("file_name,prompt\n0.png,a red car\n2.png,a blue forest\n")
-    lines = [json.loads(line) for line in run(folder, "--json").stdout.splitlines()]
+    lines = [json.loads(line) for line in run_score(folder, "--json").stdout.splitlines()]
     assert [line["prompt"] for line in lines] == ["a red car", None, "a blue forest", None]
     (tmp_path / "p.json").write_text(json.dumps({"1.png": "a small girl"}))
-    lines = [json.loads(line) for line in run(folder, "--json", "--prompts", tmp_path / "p.json").stdout.splitlines()]
+    lines = [
+        json.loads(line) for line in run_score(folder, "--json", "--prompts", tmp_path / "p.json").stdout.splitlines()
+    ]
     assert [line["prompt"] for line in lines] == [None, "a small girl", None, None]
     assert lines[1]["correspondence"] is not None
 
 
 def test_columns_of_the_list_are_columns_of_the_table(folder: Path, tmp_path: Path) -> None:
     (folder / "list.csv").write_text("file;seed;model;generator\n0.png;7;x;sd\n1.png;8;x;mj\n")
-    result = run(folder / "list.csv", "-o", tmp_path / "s.csv")
-    assert list(rows(tmp_path / "s.csv")[0]) == [*COLUMNS, "seed", "generator"]
-    assert [(row["seed"], row["generator"], row["model"]) for row in rows(tmp_path / "s.csv")] == [
+    result = run_score(folder / "list.csv", "-o", tmp_path / "s.csv")
+    assert list(csv_rows(tmp_path / "s.csv")[0]) == [*COLUMNS, "seed", "generator"]
+    assert [(row["seed"], row["generator"], row["model"]) for row in csv_rows(tmp_path / "s.csv")] == [
         ("7", "sd", "mini"),
         ("8", "mj", "mini"),
     ]
     assert "the list's 'model' is left out" in result.stderr
-    run(folder / "list.csv", "-o", tmp_path / "s.parquet")
+    run_score(folder / "list.csv", "-o", tmp_path / "s.parquet")
 
 
 def test_intervals_add_how_sure_each_score_is(folder: Path) -> None:
     (folder / "bad.png").write_bytes(b"")
-    found = [json.loads(line) for line in run(folder, "--json", "--intervals", code=1).stdout.splitlines()]
+    found = [json.loads(line) for line in run_score(folder, "--json", "--intervals", code=1).stdout.splitlines()]
     ends = [f"{target}_{end}" for target in ("quality", "correspondence") for end in ("low", "high")]
     assert list(found[0]) == [*COLUMNS, *ends, "quality_spread", *LEVEL_COLUMNS]
     assert {found[-1][name] for name in ("quality_low", "quality_spread", *LEVEL_COLUMNS)} == {None}  # the bad one
@@ -279,7 +270,7 @@ def test_names_are_cut_where_they_are_the_same() -> None:
 
 
 def test_python_and_command_agree_for_every_kind_of_source(folder: Path) -> None:
-    line = json.loads(run(folder / "1.png", "--json", "--prompt", "a red car").stdout)
+    line = json.loads(run_score(folder / "1.png", "--json", "--prompt", "a red car").stdout)
     scorer = MINI
     image = Image.open(folder / "1.png").convert("RGB")
     for source in (folder / "1.png", (folder / "1.png").read_bytes(), image, np.asarray(image)):
@@ -305,6 +296,6 @@ def test_python_and_command_agree_for_every_kind_of_source(folder: Path) -> None
     ],
 )
 def test_wrong_usage_is_said_in_one_sentence(folder: Path, arguments: list[str], message: str) -> None:
-    result = run(*(a.format(folder=folder) for a in arguments), code=2)
+    result = run_score(*(a.format(folder=folder) for a in arguments), code=2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr

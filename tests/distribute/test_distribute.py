@@ -26,14 +26,14 @@ from mst_clipiqa.distribute import RUN_MANIFEST, ClusterJob, Listing, run
 from mst_clipiqa.distribute.listing import listed
 from mst_clipiqa.distribute.on_ray import Actor, Pool, connected, lacking, need_ray
 from mst_clipiqa.distribute.plan import Partition, item_key, items_in, partitions, row_key
-from mst_clipiqa.distribute.worker import Work, Worker, load
+from mst_clipiqa.distribute.worker import Work, Worker, load_scorer
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.inputs.item import Item, RemoteImage
 from mst_clipiqa.inputs.lists import ListColumns
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.scoring.controls import ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.tables.parquet_images import ParquetImage
 from mst_clipiqa.tables.reading import read_table
 from mst_clipiqa.tables.table import TableWriter
@@ -219,7 +219,7 @@ def test_urls_are_listed_through_fsspec(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def worker(plain: Work) -> Worker:
-    return Worker(replace(plain, sha256=sha256(load(plain))))
+    return Worker(replace(plain, sha256=scorer_sha256(load_scorer(plain))))
 
 
 def test_an_actor_commits_a_part_once_and_as_score_would(worker: Worker, folder: Path, tmp_path: Path) -> None:
@@ -258,11 +258,11 @@ def test_an_actor_answers_controls_as_score_does(
     assert CliRunner().invoke(cli.group, [*args, *flags]).exit_code == 0
     found, names, _ = listed(str(folder / "list.csv"), Listing())
     part = Partition("part.parquet", tuple(found))
-    controls = ControlSources(None, "avoid", "like", "edges:3.png", (Path(),)).elsewhere(names)
+    controls = ControlSources(None, "avoid", "like", "edges:3.png", (Path(),)).with_full_names(names)
     work = replace(plain, output=str(tmp_path), controls=controls, listed=tuple(names))
     monkeypatch.chdir(tmp_path)  # as on another machine
-    scorer = load(work)
-    worker = Worker(replace(work, sha256=sha256(scorer), more=(("avoid", "text"), ("like", "text"))))
+    scorer = load_scorer(work)
+    worker = Worker(replace(work, sha256=scorer_sha256(scorer), more=(("avoid", "text"), ("like", "text"))))
     assert worker.score(part) == 2
     answers = ["negative_prompt", "negative_match", "reference_coarse", "reference_fine", "edge_agreement"]
     want = read_table(tmp_path / "s.csv")
@@ -326,7 +326,7 @@ def test_an_image_at_a_url_is_fetched_once(
 
     monkeypatch.setattr("fsspec.open", counted)
     controls = ControlSources(negative_from="metadata")
-    worker = Worker(replace(plain, sha256=sha256(load(plain)), controls=controls, output=str(tmp_path)))
+    worker = Worker(replace(plain, sha256=scorer_sha256(load_scorer(plain)), controls=controls, output=str(tmp_path)))
     items = tuple(items_in(f"file://{folder}"))
     assert worker.score(Partition("part-1.parquet", items)) == len(items)
     readable = [row["file"] for row in read_table(tmp_path / "part-1.parquet") if row["status"] == "ok"]
@@ -392,7 +392,7 @@ def test_prompts_intervals_and_cache_as_for_score(
     found = {Path(str(row["file"])).name: row for part in output.glob("*.parquet") for row in read_table(part)}
     assert [found[name]["prompt"] for name in ("0.png", "1.png")] == ["a red fox", None]
     assert found["0.png"]["quality_low"] is not None and found["1.png"]["correspondence"] is None
-    assert load(work).encoder.cache is not None
+    assert load_scorer(work).encoder.cache is not None
     (one, *_) = listed(str(folder), Listing(prompt="a dog")).items
     assert one.prompt == "a dog"
     tar = tar_of(tmp_path / "s.tar", {"0.png": b"image"})

@@ -29,7 +29,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 @pytest.fixture(scope="module")
 def loaded_once() -> Iterator[None]:
     """Read each model of ``transformers`` once, and copy it from then on: most of the time would go there."""
-    read, kept = load.load, dict[Any, Any]()
+    read, kept = load.load_pretrained, dict[Any, Any]()
 
     def load_once(kind: Any, files: EncoderFiles, **more: Any) -> Any:
         key = kind, files.folder, repr(more)
@@ -38,5 +38,5 @@ def loaded_once() -> Iterator[None]:
         return copy.deepcopy(kept[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "load", load_once)
+        patch.setattr(load, "load_pretrained", load_once)
         yield

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 
 from mst_clipiqa import Scorer
-from mst_clipiqa.cli import group
 from mst_clipiqa.distribute.plan import Partition, items_in
 from mst_clipiqa.distribute.worker import Work, Worker
 from mst_clipiqa.encoders import load_encoders
@@ -22,11 +20,12 @@ from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.families import FAMILIES
 from mst_clipiqa.integrations.metric import MSTClipIQAMetric
 from mst_clipiqa.scoring.loading import ScoreOptions
-from mst_clipiqa.scoring.reloading import sha256
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.serve.app import create_app
 from mst_clipiqa.serve.settings import Settings
 from mst_clipiqa.tables.reading import read_table
 from tests.closed_form import clip_config, save_clip
+from tests.commands import run
 from tests.encoders.conftest import Folders
 from tests.fakes import rated_set
 from tests.made_once import collect_operators_once
@@ -55,12 +54,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
-
-
 def test_every_family_is_tested(every: Folders) -> None:
     assert set(every) == set(FAMILIES)
 
@@ -87,7 +80,7 @@ def test_every_family_goes_all_the_way(family: str, every: Folders, data: Path, 
     explained = json.loads(run("explain", image, "--model", out, "--json", *FP32[1:]).stdout)
     assert explained["scores"]["quality"] == pytest.approx(rows[image.name], abs=1e-5)
     scorer = Scorer.load(out, device="cpu", precision="fp32")
-    work = Work(str(tmp_path), str(out), ScoreOptions(device="cpu", precision="fp32"), sha256=sha256(scorer))
+    work = Work(str(tmp_path), str(out), ScoreOptions(device="cpu", precision="fp32"), sha256=scorer_sha256(scorer))
     Worker(work).score(Partition("part.parquet", tuple(items_in(str(image)))))
     (row,) = read_table(tmp_path / "part.parquet")
     assert float(str(row["quality"])) == pytest.approx(rows[image.name], abs=1e-5)

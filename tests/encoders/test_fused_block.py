@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from mst_clipiqa.encoders import load_encoders, precision
-from mst_clipiqa.encoders.adapter import merge, start
+from mst_clipiqa.encoders.adapter import merge_adapter, new_adapter
 from mst_clipiqa.encoders.clip import CHUNK_FUSED, CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.fused_block import can_fuse
@@ -128,10 +128,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_an_adapter_is_merged_into_fused_weights(folders: tuple[Path, Path], kind: Any) -> None:
     views = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     before, after = (load_encoders(",".join(map(str, folders)), "cpu", "bf16") for _ in range(2))
-    adapter = start(after, kind)
+    adapter = new_adapter(after, kind)
     for weight in adapter.weights.values():
         weight.add_(0.05)
-    merge(after, adapter, "some")
+    merge_adapter(after, adapter, "some")
     assert isinstance(after, CLIPPair)
     fused = encode_views(after, views)
     for one in (after.mstfe.encoder_coarse, after.mstfe.encoder_fine):

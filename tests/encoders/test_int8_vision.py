@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection
 
 from mst_clipiqa.encoders import int8_vision, load_encoders
-from mst_clipiqa.encoders.adapter import merge, start
+from mst_clipiqa.encoders.adapter import merge_adapter, new_adapter
 from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.int8_vision import Int8Block
@@ -169,10 +169,10 @@ def test_batch_mates_and_threads_change_nothing(folders: tuple[Path, Path], merg
 def test_an_adapter_is_merged_into_weights_before_they_are_rounded(folders: tuple[Path, Path]) -> None:
     before, exact, small = (load(folders, precision) for precision in ("int8", "fp32", "int8"))
     for pair in (exact, small):
-        adapter = start(pair, "norm")
+        adapter = new_adapter(pair, "norm")
         for weight in adapter.weights.values():
             weight.add_(0.05)
-        merge(pair, adapter, "some")
+        merge_adapter(pair, adapter, "some")
     views = some_views(2)
     features = (encode_views(pair, views) for pair in (before, exact, small))
     for old, want, got in zip(*features, strict=True):

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from mst_clipiqa import Scorer
-from mst_clipiqa.cli import group
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.explain import explain
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model_folder import load
+from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
+from tests.commands import run
 from tests.encoders import tiny
 from tests.encoders.conftest import Folders
 from tests.fakes import draw, rated_set
@@ -42,12 +41,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
-
-
 @pytest.mark.parametrize("kind", ["siglip", "dinov2", "XLM-R"])
 @pytest.mark.usefixtures("loaded_once")
 def test_train_score_and_explain(kind: str, families: Folders, data: Path, tmp_path: Path) -> None:
@@ -58,7 +51,7 @@ def test_train_score_and_explain(kind: str, families: Folders, data: Path, tmp_p
     base = ["train", "--data", "csv", "--root", data, "--range", 0, 5, "-o", out, "--cache", tmp_path / "cache", *QUICK]
     run(*base, "--target", target, "--head", head, *flags)
 
-    config = load(out).config.encoders
+    config = load_model(out).config.encoders
     assert config.source == ",".join(map(str, (coarse, fine, text) if kind == "XLM-R" else (coarse, fine)))
     assert (config.dim, config.dim_fine) == {"siglip": (32, None), "dinov2": (16, 40), "XLM-R": (16, None)}[kind]
     assert ("Text encoder" in (out / "README.md").read_text()) == (kind == "XLM-R")

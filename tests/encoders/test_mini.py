@@ -23,7 +23,7 @@ from mst_clipiqa.encoders.packing import can_pack
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.templates import TEMPLATES
-from mst_clipiqa.model_folder import load
+from mst_clipiqa.model_folder import load_model
 
 TOLERANCE = 1e-5
 
@@ -314,7 +314,7 @@ def test_templates_are_five_different_unit_vectors(pair: MiniPair) -> None:
 
 
 def test_the_shipped_folder_is_of_one_piece(pair: MiniPair) -> None:
-    model = load(MINI.parent)
+    model = load_model(MINI.parent)
     assert model.config.encoders.sha256 == pair.sha256
     assert model.config.encoders.source == "mini"
     assert model.config.view == pair.view

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mst_clipiqa.encoders.text import MAX_CHARS, cleaned, padded
+from mst_clipiqa.encoders.text import MAX_CHARS, padded_ids, tokenizable
 
 PAD = 0
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=5)
@@ -15,7 +15,7 @@ ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1
 @settings(max_examples=100, deadline=None)
 @given(rows=ROWS, length=st.integers(1, 9), keep_last=st.booleans())
 def test_a_row_is_cut_to_what_is_read_and_padded_behind(rows: list[list[int]], length: int, keep_last: bool) -> None:
-    ids, mask, truncated = padded(rows, ["a"] * len(rows), length, pad=PAD, keep_last=keep_last)
+    ids, mask, truncated = padded_ids(rows, ["a"] * len(rows), length, pad=PAD, keep_last=keep_last)
     assert ids.shape == mask.shape == (len(rows), min(length, max(map(len, rows))))
     assert truncated == [len(row) > length for row in rows]
     for i, row in enumerate(rows):
@@ -28,20 +28,20 @@ def test_a_row_is_cut_to_what_is_read_and_padded_behind(rows: list[list[int]], l
 def test_a_text_without_a_token_is_a_row_of_padding() -> None:
     several: tuple[list[list[int]], ...] = ([[]], [[], [7]])
     for rows in several:
-        ids, mask, _ = padded(rows, [""] * len(rows), 4, pad=PAD, keep_last=False)
+        ids, mask, _ = padded_ids(rows, [""] * len(rows), 4, pad=PAD, keep_last=False)
         assert ids.dtype == torch.int64 and mask.sum(1).tolist() == [len(row) for row in rows]
 
 
 def test_a_text_that_was_cut_before_its_tokens_is_called_cut() -> None:
     texts = ["a" * MAX_CHARS, "a" * (MAX_CHARS + 1)]
-    assert padded([[1], [1]], texts, 4, pad=PAD, keep_last=True)[2] == [False, True]
-    assert [len(cleaned(text)) for text in texts] == [MAX_CHARS, MAX_CHARS]
+    assert padded_ids([[1], [1]], texts, 4, pad=PAD, keep_last=True)[2] == [False, True]
+    assert [len(tokenizable(text)) for text in texts] == [MAX_CHARS, MAX_CHARS]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(exclude_categories=()), max_size=20))
 def test_a_cleaned_prompt_is_valid_text_without_nul(prompt: str) -> None:
-    found = cleaned(prompt)
+    found = tokenizable(prompt)
     assert len(found) == len(prompt)
     assert "\0" not in found
-    assert found.encode("utf-8").decode("utf-8") == found == cleaned(found)
+    assert found.encode("utf-8").decode("utf-8") == found == tokenizable(found)

@@ -19,7 +19,7 @@ from mst_clipiqa.images.alpha_text import alpha_text
 from mst_clipiqa.images.texts import MOST_TEXT, read_texts
 from mst_clipiqa.inputs.generation import generation_of_text, read_generation
 from mst_clipiqa.inputs.generation_fields import Generation
-from mst_clipiqa.inputs.prompt_syntax import cleaned
+from mst_clipiqa.inputs.prompt_syntax import without_syntax
 
 BALL = "a (red:1.3) ball on a table <lora:x:0.8>"
 A1111 = (BALL, "blurry,\nbad", 1234567890, 20, "DPM++ 2M", 7.5, "sd", (512, 768), "AUTOMATIC1111")
@@ -264,7 +264,7 @@ def test_damaged_exif_and_chunks_are_left_out() -> None:
     ],
 )
 def test_syntax_is_removed_and_named(prompt: str, words: str, removed: list[str]) -> None:
-    assert cleaned(prompt) == (words, removed)
+    assert without_syntax(prompt) == (words, removed)
 
 
 @pytest.mark.parametrize(
@@ -283,4 +283,4 @@ def test_syntax_is_removed_and_named(prompt: str, words: str, removed: list[str]
     ],
 )
 def test_language_is_left_as_it_is(prompt: str) -> None:
-    assert cleaned(prompt) == (prompt, [])
+    assert without_syntax(prompt) == (prompt, [])

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mst_clipiqa.cli import group
 from mst_clipiqa.errors import ImageError, UsageError
 from mst_clipiqa.scoring.controls import Controls, ControlSources
 from mst_clipiqa.scoring.edges import edge_agreement, edge_map
@@ -23,19 +21,14 @@ from mst_clipiqa.scoring.score_rows import COLUMNS, to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.controls_truth import edge_rate, negative_rates, reference_rates
 from tests.cli.test_score_command import MINI
+from tests.commands import run_score
 from tests.fakes import draw
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def score(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(group, ["score", *map(str, arguments), "--quiet"])
-    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
-    return result
-
-
 def scored(*arguments: object) -> list[dict[str, object]]:
-    return [json.loads(line) for line in score(*arguments, "--json").stdout.splitlines()]
+    return [json.loads(line) for line in run_score(*arguments, "--json").stdout.splitlines()]
 
 
 @pytest.fixture
@@ -231,7 +224,7 @@ def test_what_cannot_be_asked_is_said(
 ) -> None:
     monkeypatch.chdir(folder)
     Path("notes.txt").write_text("no image\n")
-    assert message in score(folder, *flags, code=2).stderr
+    assert message in run_score(folder, *flags, code=2).stderr
 
 
 def test_right_orders_by_construction() -> None:

@@ -90,7 +90,7 @@ def test_a_save_that_fails_keeps_the_linked_encoders_in_use(
     shutil.copytree(small_encoders, linked)
     shutil.rmtree(out / "encoders", ignore_errors=True)
     (out / "encoders").symlink_to(linked)
-    monkeypatch.setattr(folders, "save", full)
+    monkeypatch.setattr(folders, "save_model", full)
     with pytest.raises(UsageError, match="No space left on device"):
         save_pretrained(dataclasses.replace(model, folder=None), str(small_encoders), out)
     assert contents(out / "encoders") == contents(linked)

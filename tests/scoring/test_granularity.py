@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from torch import Tensor
 
-from mst_clipiqa.cli import group
 from mst_clipiqa.cli.commands.calibrate import _say
 from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.mini.pair import MiniPair
@@ -26,9 +25,9 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import BATCH_SIZE
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, native_crops
-from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, Promise, owner_of
+from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, Promise, weights_sha256
 from mst_clipiqa.scoring.calibration_file import load_calibration, save_calibration
-from mst_clipiqa.scoring.fine_estimator import deviations, values
+from mst_clipiqa.scoring.fine_estimator import deviations, scaled_scores
 from mst_clipiqa.scoring.granular_encoding import UNLIKE_CALIBRATION, GranularEncoding, calibration_path
 from mst_clipiqa.scoring.granularity import (
     CALIBRATION_FILE,
@@ -39,11 +38,12 @@ from mst_clipiqa.scoring.granularity import (
     unmarked,
 )
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT
-from mst_clipiqa.scoring.risk import chosen, lowest_price, outcomes, risks
+from mst_clipiqa.scoring.risk import cheapest, lowest_price, outcomes, risks
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.score_rows import columns, origin, to_row
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.granularity import GranularFeatures, fit_calibration
+from tests.commands import run
 from tests.fakes import draw
 
 PROMPTS = ("a red fox", "a photo", "good photo", "a bad red photo")
@@ -73,9 +73,7 @@ def calibrating(
         writer.writerow(["image_name", "prompt", "mos_quality", "prompt_group", "generator"])
         writer.writerows([r.name, r.prompt, 3, r.group, r.generator] for r in records)
     arguments = ["calibrate", "--data", "csv", "--root", root, "--range", 0, 5, "--model", folder]
-    result = CliRunner().invoke(group, [*map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return folder, result
+    return folder, run(*arguments)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +106,7 @@ def mixed(small_model: Path, made: Calibration, requests: list[ScoreRequest[None
     sizes = {name: found / found.nan_to_num(0).amax(dim=1).median() for name, found in e.items()}
     for steeper, share in itertools.product(np.geomspace(0.5, 3, 30) * tolerance, np.linspace(0.3, 0.9, 13)):
         by = {"coarse": steeper, "native:1": steeper * share}
-        names = fixed.chosen({name: size * by[name] for name, size in sizes.items()}, familiar, tolerance, 1.0)
+        names = fixed.choose({name: size * by[name] for name, size in sizes.items()}, familiar, tolerance, 1.0)
         if min(map(names.count, order)) >= 4:
             unit = {name: float((e[name] / sizes[name]).nanmedian()) for name in e}
             estimators = {n: replace(one, spread=one.spread * by[n] / unit[n]) for n, one in made.estimators.items()}
@@ -274,10 +272,12 @@ def test_the_bound_holds_on_other_images_and_spares_some(
     guesses = {name: one.fine(inputs[name]) for name, one in calibration.estimators.items()}
     spreads = {name: one.spread for name, one in calibration.estimators.items()}
     e = deviations(spreads, fine.predictor, features.f_c, guesses["coarse"], prompts)
-    want = values(fine.predictor, features.f_c, true, prompts)
-    error = {name: (values(fine.predictor, features.f_c, f, prompts) - want).abs() for name, f in guesses.items()}
+    want = scaled_scores(fine.predictor, features.f_c, true, prompts)
+    error = {
+        name: (scaled_scores(fine.predictor, features.f_c, f, prompts) - want).abs() for name, f in guesses.items()
+    }
     familiar = torch.ones(len(prompts), dtype=torch.bool)
-    names = calibration.chosen(e, familiar, tolerance, calibration.price(tolerance))
+    names = calibration.choose(e, familiar, tolerance, calibration.price(tolerance))
     within = [bool((error[name][i] <= tolerance).all()) for i, name in enumerate(names) if name != "fine"]
     assert len(within) > 600  # a bound that spared few would hold as well
     assert sum(within) / len(within) >= 0.94
@@ -297,7 +297,7 @@ def test_a_promise_is_measured_on_each_part_at_the_price_that_the_others_set(
             is_familiar=calibration.is_familiar[~own],
             part=calibration.part[~own],
         )
-        names = others.chosen(
+        names = others.choose(
             deviations_of(calibration, own), calibration.is_familiar[own], tolerance, others.price(tolerance)
         )
         for name, row in zip(names, own.nonzero().squeeze(1).tolist(), strict=True):
@@ -328,7 +328,7 @@ def test_no_image_is_measured_by_what_it_fitted(small_model: Path, monkeypatch: 
     moved[own] = 7.0
     after = fit_calibration(scorer.predictor, replace(features, f_f=features.f_f | {"fine": moved}), records, on)
     prompts = [record.prompt for record in records]
-    true, new = (values(scorer.predictor, features.f_c, f, prompts) for f in (features.f_f["fine"], moved))
+    true, new = (scaled_scores(scorer.predictor, features.f_c, f, prompts) for f in (features.f_f["fine"], moved))
     assert torch.equal(places[0][own], places[1][own])  # where slopes are taken
     guess = [found.measured["coarse"][own, :, 1] for found in (before, after)]
     assert not torch.allclose(guess[0], guess[1])  # the truth is another
@@ -356,8 +356,8 @@ def test_a_risk_is_how_often_a_normal_change_is_too_large(deviation: tuple[float
 
 def test_dearer_risk_buys_more_certain_granularities() -> None:
     costs, risk = torch.tensor([0.4, 0.6, 1.0]), torch.tensor([[0.5, 0.1, 0.0]])
-    assert [int(chosen(costs, risk, price)) for price in (0.0, 0.45, 0.55, 3.9, 4.1)] == [0, 0, 1, 1, 2]
-    assert int(chosen(costs, torch.zeros(1, 3), float("inf"))) == 2
+    assert [int(cheapest(costs, risk, price)) for price in (0.0, 0.45, 0.55, 3.9, 4.1)] == [0, 0, 1, 1, 2]
+    assert int(cheapest(costs, torch.zeros(1, 3), float("inf"))) == 2
 
 
 def lowest(below: list[int], bad: list[int], seen: float = 0.0) -> float:
@@ -389,7 +389,7 @@ def test_the_price_keeps_its_promise_where_the_truth_is_known(seed: int) -> None
     is_bad = torch.from_numpy(error > 0.05).squeeze(2)
     few, rest = slice(0, 2000), slice(2000, None)
     below, bad = outcomes(costs, risk[few], is_bad[few], torch.zeros(2000, dtype=torch.int64), 1)
-    at = chosen(costs, risk[rest], lowest_price(below[:, 0], bad[:, 0]))
+    at = cheapest(costs, risk[rest], lowest_price(below[:, 0], bad[:, 0]))
     kept = at < 2
     missed = is_bad[rest].gather(1, at.clamp(max=1).unsqueeze(1)).squeeze(1)[kept].float().mean()
     assert 0.025 < missed <= 0.052
@@ -402,7 +402,7 @@ def test_no_granularity_is_chosen_that_calibration_found_wrong(calibration: Cali
     rows = calibration.measured["coarse"].clone()
     rows[..., 1] = 1.0
     wrong = replace(calibration, measured=calibration.measured | {"coarse": rows})
-    names = wrong.chosen(deviations_of(wrong), wrong.is_familiar, tolerance, wrong.price(tolerance))
+    names = wrong.choose(deviations_of(wrong), wrong.is_familiar, tolerance, wrong.price(tolerance))
     assert names.count("coarse") <= 0.05 * (len(names) - names.count("fine")) + 1
     every = {
         name: torch.cat([found[..., :1], torch.ones_like(found[..., 1:])], dim=2)
@@ -410,15 +410,15 @@ def test_no_granularity_is_chosen_that_calibration_found_wrong(calibration: Cali
     }
     hopeless = replace(wrong, measured=every)
     assert hopeless.price(tolerance) == float("inf")
-    assert set(hopeless.chosen(deviations_of(hopeless), hopeless.is_familiar, tolerance, float("inf"))) == {"fine"}
+    assert set(hopeless.choose(deviations_of(hopeless), hopeless.is_familiar, tolerance, float("inf"))) == {"fine"}
 
 
 def test_every_target_adds_to_the_risk_and_unscored_ones_do_not_count(calibration: Calibration) -> None:
     e = torch.tensor([[0.02, 0.02], [0.02, 0.5], [0.5, 0.02], [0.02, torch.nan], [torch.nan, 0.5], [0.02, 0.02]])
     familiar = torch.tensor([True] * 5 + [False])
-    names = calibration.chosen({"coarse": e, "native:1": e / 5}, familiar, 0.06, 2.0)
+    names = calibration.choose({"coarse": e, "native:1": e / 5}, familiar, 0.06, 2.0)
     assert names == ["coarse", "fine", "fine", "coarse", "fine", "fine"]
-    assert calibration.chosen({"coarse": e, "native:1": e / 50}, familiar, 0.06, 2.0)[1] == "native:1"
+    assert calibration.choose({"coarse": e, "native:1": e / 50}, familiar, 0.06, 2.0)[1] == "native:1"
 
 
 def test_deviations_do_not_depend_on_the_number_of_cores(fine: Scorer, calibration: Calibration) -> None:
@@ -470,7 +470,7 @@ def test_a_target_that_calibration_could_not_score_keeps_images_fine(fine: Score
     calibration = fit_calibration(fine.predictor, features, silent, on)
     e = torch.tensor([[0.001, torch.nan], [0.001, 0.001]])
     familiar = torch.ones(2, dtype=torch.bool)
-    names = calibration.chosen({"coarse": e, "native:1": e}, familiar, 0.5, calibration.price(0.5))
+    names = calibration.choose({"coarse": e, "native:1": e}, familiar, 0.5, calibration.price(0.5))
     assert names == ["coarse", "fine"]
 
 
@@ -727,7 +727,7 @@ def test_a_calibration_of_another_model_is_refused(model: Path, small_model: Pat
         Scorer.load(small_model, granularity="auto")
     trained = Scorer.load(small_model).model
     other = replace(trained, parts={"quality": trained.parts["quality"]})
-    assert owner_of(other) != owner_of(trained)
+    assert weights_sha256(other) != weights_sha256(trained)
     with pytest.raises(ModelError, match="to belong to this model"):
         load_calibration(model / CALIBRATION_FILE, other)
     for raw in (

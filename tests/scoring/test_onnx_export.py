@@ -21,7 +21,15 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.encoders.onnx_runtime import MANIFEST, read_manifest
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.scoring.onnx_export import FEATURES, SCORES, ExportAgreement, _check, agreement, drawn, export
+from mst_clipiqa.scoring.onnx_export import (
+    FEATURES,
+    SCORES,
+    ExportAgreement,
+    _check,
+    compare_scorers,
+    export,
+    synthetic_images,
+)
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair
@@ -72,9 +80,9 @@ def test_mini_has_nothing_to_export(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_clip_pair_is_exported(clip: str, exported: dict[str, tuple[Path, str]], precision: str) -> None:
-    folder, images = exported[precision][0], drawn()[:3]
+    folder, images = exported[precision][0], synthetic_images()[:3]
     scorer = Scorer.load(clip, backend=str(folder))
-    found = agreement(Scorer.load(clip, precision="fp32"), scorer, images)
+    found = compare_scorers(Scorer.load(clip, precision="fp32"), scorer, images)
     assert found.images == 3 and set(found.srcc) == {"quality"}
     assert (found.features < 1e-4) == (precision == "fp32")
     together = scorer.encode(images)
@@ -93,11 +101,11 @@ def test_a_difference_is_seen_and_keeps_nothing(
     clip: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, other = Scorer.load(clip, precision="fp32"), Scorer.load(clip, precision="bf16")
-    assert agreement(plain, other, drawn()[:3]).features > 1e-3
+    assert compare_scorers(plain, other, synthetic_images()[:3]).features > 1e-3
     part = "mst_clipiqa.scoring.onnx_export"
     monkeypatch.setattr(f"{part}.write_towers", lambda _, folder, __: shutil.copytree(made, folder, dirs_exist_ok=True))
-    assert export(clip, tmp_path / "good", images=drawn()[:2]).images == 2
-    monkeypatch.setattr(f"{part}.agreement", lambda *_: ExportAgreement(3, float("nan"), {}, {}))
+    assert export(clip, tmp_path / "good", images=synthetic_images()[:2]).images == 2
+    monkeypatch.setattr(f"{part}.compare_scorers", lambda *_: ExportAgreement(3, float("nan"), {}, {}))
     with pytest.raises(ModelError, match=r"Expected features within 0.001 .* so nothing was kept"):
         export(clip, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
@@ -125,7 +133,10 @@ def test_neither_features_nor_scores_may_differ_by_more_than_their_share(
 
 def test_two_images_have_no_order_that_could_agree() -> None:
     scorer = Scorer(zero_shot_model(FakePair()), ImageEncoder(FakePair()))
-    assert [agreement(scorer, scorer, drawn()[:n]).srcc for n in (2, 3)] == [{"quality": None}, {"quality": 1.0}]
+    assert [compare_scorers(scorer, scorer, synthetic_images()[:n]).srcc for n in (2, 3)] == [
+        {"quality": None},
+        {"quality": 1.0},
+    ]
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
 from mst_clipiqa.model.heads import PromptHead
-from mst_clipiqa.model_folder import ModelConfig, Target, TrainedModel, save
+from mst_clipiqa.model_folder import ModelConfig, Target, TrainedModel, save_model
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
 from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, TRUNCATED, UNKNOWN_WORDS, UNLIKE_TRAINING, zero_shot_model
@@ -453,7 +453,7 @@ def test_a_scorer_whose_folder_has_changed_since_is_refused(small_model: Path, t
     scorer = Scorer.load(tmp_path / "model", device="cpu")
     packed = pickle.dumps(scorer)
     fill(scorer.model.parts["quality"], "another.")
-    save(scorer.model, tmp_path / "model", "# another\n")
+    save_model(scorer.model, tmp_path / "model", "# another\n")
     with pytest.raises(ModelError, match=r"Expected the model .* at .*model, got .*: copy the same folder there"):
         pickle.loads(packed)  # noqa: S301 - its own
 

@@ -9,6 +9,7 @@ import pytest
 
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.train.build import build
 from tests.fakes import FakePair, rated_set
 
@@ -20,7 +21,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
 
 @pytest.fixture(scope="module")
 def model(rated: RatedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.train.test_train import job, no_bar
+    from tests.train.test_train import job
 
     out = tmp_path_factory.mktemp("models") / "toy"
     build(job(rated, out), ImageEncoder(FakePair()), no_bar)

@@ -11,12 +11,12 @@ from mst_clipiqa.cli.commands.train import _summary
 from mst_clipiqa.data import RatedSet, make_split
 from mst_clipiqa.data.record import ALONE
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.measure import TrainingResult
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
-from tests.train.test_train import no_bar
 
 QUICK = replace(FAST, epochs=1, batch_size=8)
 

@@ -14,7 +14,7 @@ from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, Text
 from mst_clipiqa.model.templates import TEMPLATES
-from mst_clipiqa.model_folder import load, save
+from mst_clipiqa.model_folder import load_model, save_model
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.train.convert import convert
 from tests.closed_form import GOLDEN, MOS, PROMPTS, fill, formula, golden, pixels, save_clip
@@ -70,8 +70,8 @@ def test_converted_checkpoints_give_the_recorded_scores(
 ) -> None:
     state = authors_checkpoint(pair, variant, head, *features)
     torch.save({"model_state_dict": state} if wrapped else state, tmp_path / "authors.pth")
-    save(convert(tmp_path / "authors.pth", pair, "authors"), tmp_path / "model", "# authors\n")
-    model = load(tmp_path / "model")
+    save_model(convert(tmp_path / "authors.pth", pair, "authors"), tmp_path / "model", "# authors\n")
+    model = load_model(tmp_path / "model")
     scores = Predictor(model, pair).predict(*features, list(PROMPTS))
     got = torch.tensor([score.quality for score in scores])
     low, high = scores[0].ranges["quality"]

@@ -15,14 +15,15 @@ from mst_clipiqa.benchmark.assess import choose
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model_folder import load
+from mst_clipiqa.features.pipeline import no_bar
+from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.folders import check_model_output, save_pretrained
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.contamination import trained_on
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import read_training, write_training
 from tests.fakes import FakePair
-from tests.train.test_train import job, no_bar
+from tests.train.test_train import job
 
 
 def train(what: TrainingJob) -> None:
@@ -53,7 +54,7 @@ def test_the_only_target_may_be_trained_again_on_another_split(rated: RatedSet, 
     again = swapped(job(rated, copy))
     train(again)
     learnt = [*again.split.train, *again.split.validation]
-    assert load(copy).trained_on == trained_on(learnt)  # and not what the weights that are gone had seen
+    assert load_model(copy).trained_on == trained_on(learnt)  # and not what the weights that are gone had seen
     assert read_training(copy)["quality"]["test"]["contamination"]["label"] == ""
     names = {record.name for record in choose(rated, "test", copy).records}
     assert names == {record.name for record in again.split.test}
@@ -81,20 +82,20 @@ def test_an_interrupted_training_may_have_left_files(rated: RatedSet, tmp_path: 
         build(what, ImageEncoder(FakePair()), no_bar, stop)
     assert contents(tmp_path).keys() == {"checkpoint.pt", "README.md"}
     train(what)
-    assert load(tmp_path).config.targets.keys() == {"quality"}
+    assert load_model(tmp_path).config.targets.keys() == {"quality"}
 
 
 def test_nor_does_what_else_writes_a_model(model: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     message = r"^Expected a new folder or that of a model, got .*, which holds README\.md of something else: choose"
     with pytest.raises(UsageError, match=message):
-        save_pretrained(load(model), "fake", tmp_path)
+        save_pretrained(load_model(model), "fake", tmp_path)
     with pytest.raises(UsageError, match=message):
         check_new(tmp_path)
     assert contents(tmp_path) == {"README.md": b"mine"}
     (tmp_path / "README.md").rename(tmp_path / "reference.safetensors")
     with pytest.raises(UsageError, match=r"which holds reference\.safetensors of something else"):
-        save_pretrained(load(model), "fake", tmp_path)
+        save_pretrained(load_model(model), "fake", tmp_path)
     assert contents(tmp_path) == {"reference.safetensors": b"mine"}
     (tmp_path / "config.json").write_text('{"name": "a web page"}')
     with pytest.raises(UsageError, match=r"which holds config\.json of something else"):
@@ -155,7 +156,7 @@ def test_a_damaged_checkpoint_is_one_sentence(rated: RatedSet, tmp_path: Path, d
 def test_a_damaged_record_of_what_was_seen_is_not_taken_for_nothing(copy: Path) -> None:
     (copy / "trained_on.json").write_text("{}")
     with pytest.raises(ModelError, match=r"^Expected two lists of hashes, images and prompts, in .*trained_on\.json"):
-        load(copy)
+        load_model(copy)
 
 
 def test_a_full_disk_leaves_the_files_as_they_were(

@@ -14,7 +14,8 @@ import pytest
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model_folder import load, save
+from mst_clipiqa.features.pipeline import no_bar
+from mst_clipiqa.model_folder import load_model, save_model
 from mst_clipiqa.scoring.folders import save_pretrained
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.atomic import remove_leftovers, write_together
@@ -22,7 +23,7 @@ from mst_clipiqa.train.build import build
 from mst_clipiqa.train.measure import measure
 from tests.fakes import FakePair
 from tests.train.test_folder import contents, train
-from tests.train.test_train import job, no_bar
+from tests.train.test_train import job
 
 SAVED = ("model.safetensors", "trained_on.json", "README.md", "config.json")
 
@@ -55,16 +56,16 @@ def test_all_files_of_a_model_are_written_before_the_first_appears(
     assert left == before
     monkeypatch.undo()
     train(job(rated, copy, "prompt", "correspondence"))
-    assert set(load(copy).config.targets) == {"quality", "correspondence"}
+    assert set(load_model(copy).config.targets) == {"quality", "correspondence"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the limit is POSIX's")
 def test_a_checkpoint_on_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys, torch; from pathlib import Path\n"
-        "from mst_clipiqa.train.checkpoint import TrainingState, keep\n"
+        "from mst_clipiqa.train.checkpoint import TrainingState, save_checkpoint\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try: keep(Path(sys.argv[1]), TrainingState(model={'w': torch.zeros(10_000)}), {})\n"
+        "try: save_checkpoint(Path(sys.argv[1]), TrainingState(model={'w': torch.zeros(10_000)}), {})\n"
         "except OSError as error: print(error.strerror)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "checkpoint.pt"], capture_output=True, text=True)
@@ -96,8 +97,8 @@ def test_a_model_is_saved_onto_a_folder_whose_targets_are_damaged(copy: Path, tm
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"format": 1, "encoders": {}, "targets": 5}')
-    save_pretrained(load(copy), "toy", broken)
-    assert set(load(broken).config.targets) == {"quality"}
+    save_pretrained(load_model(copy), "toy", broken)
+    assert set(load_model(broken).config.targets) == {"quality"}
 
 
 def test_files_that_are_written_together_appear_in_order_and_whole(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_files_that_are_written_together_replace_what_kills_left(tmp_path: Path)
 def test_a_save_that_was_killed_between_two_files_is_repeated(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, model, real = tmp_path / "out", load(copy), Path.replace
+    out, model, real = tmp_path / "out", load_model(copy), Path.replace
 
     def killed(path: Path, to: Path) -> Any:
         if to.name == "README.md":
@@ -147,11 +148,11 @@ def test_a_save_that_was_killed_between_two_files_is_repeated(
     monkeypatch.setattr("pathlib.Path.replace", killed)
     monkeypatch.setattr("pathlib.Path.unlink", lambda path, missing_ok=False: None)  # a kill tidies nothing up
     with pytest.raises(Killed):
-        save(model, out, "card")
+        save_model(model, out, "card")
     monkeypatch.undo()
     assert {"model.safetensors", part(os.getpid(), "config.json")} <= contents(out).keys()
     save_pretrained(model, "toy", out)
-    assert load(out).config.targets.keys() == {"quality"}
+    assert load_model(out).config.targets.keys() == {"quality"}
     (out / "config.json").unlink()  # no temporary file tells of a kill
     with pytest.raises(UsageError, match=r"which holds model\.safetensors of something else"):
         save_pretrained(model, "toy", out)
@@ -176,9 +177,9 @@ def test_a_model_that_another_process_saves_meanwhile_is_not_replaced(rated: Rat
 
     with pytest.raises(UsageError, match=r"^Expected .*model as it was when this training began, got a model that an"):
         build(job(rated, out), ImageEncoder(FakePair()), no_bar, other)
-    assert set(load(out).config.targets) == {"correspondence"}
+    assert set(load_model(out).config.targets) == {"correspondence"}
     train(job(rated, out))
-    assert set(load(out).config.targets) == {"quality", "correspondence"}
+    assert set(load_model(out).config.targets) == {"quality", "correspondence"}
 
 
 def test_an_edited_card_is_kept_under_another_name(rated: RatedSet, copy: Path) -> None:
@@ -222,10 +223,10 @@ def test_a_calibration_of_older_weights_goes(rated: RatedSet, copy: Path) -> Non
 
 
 def test_a_reference_of_an_older_model_goes(model: Path, tmp_path: Path) -> None:
-    assert load(model).reference is None
-    save_pretrained(load(model), "fake", tmp_path)
+    assert load_model(model).reference is None
+    save_pretrained(load_model(model), "fake", tmp_path)
     (tmp_path / "reference.safetensors").write_bytes(b"of an older model")
-    save_pretrained(load(model), "fake", tmp_path)
+    save_pretrained(load_model(model), "fake", tmp_path)
     assert not (tmp_path / "reference.safetensors").exists()
 
 
@@ -236,9 +237,9 @@ def test_a_saved_model_does_not_read_the_encoders_or_calibration_of_an_older_one
     (tmp_path / "correspondence.png").write_bytes(b"a curve")
     for name in ("notes.txt", "encoders/notes.txt"):
         (tmp_path / name).write_text("mine")
-    save_pretrained(load(model), "fake", tmp_path)
+    save_pretrained(load_model(model), "fake", tmp_path)
     fresh = tmp_path / "fresh"
-    save_pretrained(load(model), "fake", fresh)
+    save_pretrained(load_model(model), "fake", fresh)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     new = {path.name for path in fresh.iterdir()}
     assert left == {"notes.txt", "encoders/notes.txt", *new, *(f"fresh/{name}" for name in new)}
@@ -246,5 +247,5 @@ def test_a_saved_model_does_not_read_the_encoders_or_calibration_of_an_older_one
 
 def test_a_model_saved_onto_itself_keeps_what_describes_it(copy: Path) -> None:
     before = contents(copy)
-    save_pretrained(load(copy), "fake", copy)
+    save_pretrained(load_model(copy), "fake", copy)
     assert contents(copy) == before

@@ -16,9 +16,10 @@ from mst_clipiqa.data import PreferenceSet, RatedSet, load_preferences, make_spl
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
-from mst_clipiqa.model_folder import load
+from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.checkpoint import Epoch
@@ -34,7 +35,6 @@ from mst_clipiqa.train.preferences import (
 )
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
-from tests.train.test_train import no_bar
 
 QUICK = replace(FAST, epochs=12, batch_size=16, patience=12, learning_rates=(3e-3,))
 
@@ -96,7 +96,7 @@ def test_pairs_alone_make_a_model_that_orders_and_says_that_it_is_uncalibrated(
     assert result.preferences is not None
     assert result.preferences.accuracy > 0.85
     assert result.preferences.groups == len({r.group for r in job(preferences, out).split.test})
-    model = load(out)
+    model = load_model(out)
     target = model.config.targets["quality"]
     assert (target.calibrated, target.interval, target.low, target.high) == (False, None, 1.0, 5.0)
     score = Scorer(model, ImageEncoder(FakePair()))(str(rated.records[0].file))
@@ -131,7 +131,7 @@ def test_a_prompt_head_scores_as_it_was_measured(preferences: PreferenceSet, tmp
     result = build(what, ImageEncoder(FakePair()), no_bar)
     assert result is not None
     assert result.preferences is not None
-    scorer = Scorer(load(tmp_path / "m"), ImageEncoder(FakePair()))
+    scorer = Scorer(load_model(tmp_path / "m"), ImageEncoder(FakePair()))
     pairs = preferences.among(what.split.test)
     both = [[scorer(str(one.file), one.prompt).quality or 0 for one in (p.a, p.b)] for p in pairs]
     right = [(a > b) == bool(p.preferred) for (a, b), p in zip(both, pairs, strict=True)]
@@ -149,7 +149,7 @@ def test_ratings_beside_pairs_calibrate_and_share_no_prompt_across_parts(
     assert result.evaluation is not None
     assert result.preferences is not None
     assert result.evaluation.agreement.n == len([r for r in what.split.test if r.targets])
-    target = load(tmp_path / "model").config.targets["quality"]
+    target = load_model(tmp_path / "model").config.targets["quality"]
     assert (target.calibrated, target.low, target.high) == (True, 0.0, 5.0)
     assert "and pairs of pairs.csv, " in (tmp_path / "model" / "README.md").read_text()
 

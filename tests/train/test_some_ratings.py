@@ -19,14 +19,14 @@ from mst_clipiqa.data import RatedSet, Record, make_split, rated_for
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import generator_mean, srcc
 from mst_clipiqa.features.image_encoder import ImageEncoder
-from mst_clipiqa.model_folder import HASH_DIGITS, TrainedOn, load
+from mst_clipiqa.features.pipeline import no_bar
+from mst_clipiqa.model_folder import HASH_DIGITS, TrainedOn, load_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
-from tests.train.test_train import no_bar
 
 QUICK = replace(FAST, epochs=2, batch_size=8)
 TARGETS = ("quality", "correspondence")
@@ -97,7 +97,7 @@ def test_only_images_with_the_rating_count_as_trained_on(rated: RatedSet, tmp_pa
     what = job(rated, tmp_path / "m", "quality")
     build(what, ImageEncoder(FakePair()), no_bar)
     used = rated_for([*what.split.train, *what.split.validation], "quality")
-    assert load(what.out).trained_on.images == {r.sha256[:HASH_DIGITS] for r in used}
+    assert load_model(what.out).trained_on.images == {r.sha256[:HASH_DIGITS] for r in used}
     assert len(used) < len(what.split.train) + len(what.split.validation)
 
 
@@ -105,7 +105,7 @@ def test_images_without_the_rating_change_no_weight(rated: RatedSet, folder: Pat
     split = job(rated, folder, "quality").split.rated("quality")
     alone = TrainingJob(rated, split, "quality", "template", QUICK, tmp_path / "m")
     build(alone, ImageEncoder(FakePair()), no_bar)
-    ours, theirs = (load(one).parts["quality"].state_dict() for one in (folder, tmp_path / "m"))
+    ours, theirs = (load_model(one).parts["quality"].state_dict() for one in (folder, tmp_path / "m"))
     assert all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
 
@@ -131,7 +131,7 @@ def counts(found: list[Assessed]) -> list[tuple[str, int, int, int]]:
 
 
 def test_evaluate_counts_the_images_of_each_target(rated: RatedSet, folder: Path) -> None:
-    scorer, part = Scorer(load(folder), ImageEncoder(FakePair())), choose(rated, "test", folder)
+    scorer, part = Scorer(load_model(folder), ImageEncoder(FakePair())), choose(rated, "test", folder)
     n = {target: len(rated_for(part.records, target)) for target in TARGETS}
     found = assess(scorer, rated, part, lambda _: None)
     assert counts(found) == [(target, n[target], 0, len(part.records) - n[target]) for target in TARGETS]

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from mst_clipiqa.data import RatedSet, Record, make_split
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head, zero_shot
 from mst_clipiqa.model.mstfe import Stream
-from mst_clipiqa.model_folder import TrainedModel, load, save
+from mst_clipiqa.model_folder import TrainedModel, load_model, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.calibrate import halves
@@ -37,16 +38,6 @@ from tests.fakes import FakePair, rated_set
 from tests.scoring.test_scorer import model as closed_form_model
 
 QUICK = replace(FAST, learning_rates=(1e-3, 3e-3), epochs=4, batch_size=8, patience=4)
-
-
-@contextmanager
-def no_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda count: None
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory: pytest.TempPathFactory) -> RatedSet:
-    return rated_set(tmp_path_factory.mktemp("rated"), prompts=16)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +247,7 @@ def test_build_makes_a_folder_that_scores_in_native_units(
 
     def noted(model: TrainedModel, folder: Path, card: str) -> None:
         saved.append(folder)
-        save(model, folder, card)
+        save_model(model, folder, card)
 
     bars: dict[str, tuple[int, list[int]]] = {}
 
@@ -265,7 +256,7 @@ def test_build_makes_a_folder_that_scores_in_native_units(
         bars[label] = total, []
         yield bars[label][1].append
 
-    monkeypatch.setattr("mst_clipiqa.train.build.save", noted)
+    monkeypatch.setattr("mst_clipiqa.train.build.save_model", noted)
     result = build(job(rated, out), ImageEncoder(FakePair()), counted)
     assert bars.keys() == {"Encoding", "Training", "Testing"}
     assert all(sum(steps) == total for total, steps in bars.values())
@@ -279,7 +270,7 @@ def test_build_makes_a_folder_that_scores_in_native_units(
     assert training["leakage"] == 0
     assert training["test"]["agreement"]["srcc"] == pytest.approx(result.evaluation.agreement.srcc)
     assert "of its images have a prompt that was seen in training" in (out / "README.md").read_text()
-    model = load(out)
+    model = load_model(out)
     assert model.config.targets["quality"].interval is None  # three validation prompts: all of them select
     assert model.reference is None
     scorer = Scorer(model, ImageEncoder(FakePair()))
@@ -309,7 +300,7 @@ def test_prompts_that_chose_nothing_calibrate_and_so_does_each_generator_left_ou
     whole = (len(split.train), selecting)
     third = (whole[0] * 2 // 3, whole[1] * 2 // 3)
     assert trainings == [whole, *([third] * 3 if leave_out else [])]
-    model = load(tmp_path / "m")
+    model = load_model(tmp_path / "m")
     assert model.config.targets["quality"].interval is not None
     assert model.reference is not None
     inside = []
@@ -361,7 +352,7 @@ def test_a_model_folder_knows_both_sizes_of_features(rated: RatedSet, tmp_path: 
     pair = TwoSizes(dim_fine=fine)
     what = job(rated, tmp_path / "m")
     build(replace(what, recipe=replace(QUICK, epochs=1)), ImageEncoder(pair), no_bar)
-    model = load(tmp_path / "m")
+    model = load_model(tmp_path / "m")
     assert model.config.encoders.features == pair.dim + fine
     assert model.config.encoders.dim_fine == (None if fine == pair.dim else fine)  # None also in older folders
     assert Scorer(model, ImageEncoder(pair))(str(rated.records[0].file)).quality is not None
@@ -388,9 +379,9 @@ def test_a_second_target_joins_the_folder(rated: RatedSet, tmp_path: Path) -> No
     out = tmp_path / "model"
     one = job(rated, out)
     build(one, ImageEncoder(FakePair()), no_bar)
-    first = load(out).parts["quality"].state_dict()
+    first = load_model(out).parts["quality"].state_dict()
     build(job(rated, out, "prompt", "correspondence"), ImageEncoder(FakePair()), no_bar)
-    both = load(out)
+    both = load_model(out)
     assert both.trained_on == trained_on([*one.split.train, *one.split.validation])
     assert list(both.config.targets) == ["quality", "correspondence"]
     assert all(torch.equal(first[k], v) for k, v in both.parts["quality"].state_dict().items())
@@ -402,7 +393,7 @@ def test_what_a_model_has_seen_is_seen_again(rated: RatedSet, tmp_path: Path) ->
     out = tmp_path / "model"
     what = job(rated, out)
     build(what, ImageEncoder(FakePair()), no_bar)
-    seen = {"the model": load(out).trained_on}
+    seen = {"the model": load_model(out).trained_on}
     assert contamination(what.split.test, seen).label == ""
     learnt = contamination(what.split.train, seen)
     assert (learnt.images, learnt.prompts) == (1.0, 1.0)

@@ -15,8 +15,9 @@ from mst_clipiqa.cli.commands.train import _summary
 from mst_clipiqa.data import RatedSet, make_split
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model.mst_clipiqa import Head
-from mst_clipiqa.model_folder import TrainedOn, load
+from mst_clipiqa.model_folder import TrainedOn, load_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.features import encode_records
@@ -24,7 +25,6 @@ from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.learn import learn
 from mst_clipiqa.train.recipe import FAST
 from tests.fakes import FakePair, rated_set
-from tests.train.test_train import no_bar
 
 QUICK = replace(FAST, epochs=2, batch_size=8)
 
@@ -46,7 +46,7 @@ def test_the_card_and_evaluate_measure_the_same_images(rated: RatedSet, tmp_path
     what = job(rated, tmp_path / "m", "prompt")
     result = build(what, ImageEncoder(FakePair()), no_bar)
     assert result is not None and result.evaluation is not None
-    scorer = Scorer(load(what.out), ImageEncoder(FakePair()))
+    scorer = Scorer(load_model(what.out), ImageEncoder(FakePair()))
     (again,) = assess(scorer, rated, choose(rated, "test", what.out), lambda _: None)
     unread = {
         part: sum(r.prompt is not None and "zzz" in r.prompt for r in getattr(what.split, part))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.inputs.prompt_choice import METADATA
+from mst_clipiqa.inputs.prompt_choice import METADATA_FILES
 from mst_clipiqa.tables.table import check_table_output
 
 
@@ -53,7 +53,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def _is_list_of(folder: Path, output: Path) -> bool:
-    if output.name not in METADATA or not output.exists() or not folder.is_dir():
+    if output.name not in METADATA_FILES or not output.exists() or not folder.is_dir():
         return False
     place, folder = output.parent.resolve(), folder.resolve()
     return place == folder.parent or place.is_relative_to(folder)

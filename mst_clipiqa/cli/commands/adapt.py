@@ -20,7 +20,6 @@ from mst_clipiqa.cli.commands._options import (
 from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import UsageError, as_reason, counted
 from mst_clipiqa.inputs.expand import expand
 
@@ -68,10 +67,10 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     from mst_clipiqa.adapt.fit import AdaptRecipe
     from mst_clipiqa.adapt.gate import NotBetter
     from mst_clipiqa.adapt.job import AdaptJob
-    from mst_clipiqa.adapt.moving import parse
+    from mst_clipiqa.adapt.moving import parse_train
     from mst_clipiqa.adapt.signal import parse_signal
 
-    kind, _ = parse(flags["train"])
+    kind, _ = parse_train(flags["train"])
     if flags["labels"] and flags["check"] is None:
         raise UsageError("--labels needs --check: name the rated images.")
     check_new(output)
@@ -85,7 +84,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
         flags["train"],
         parse_signal(flags["signal"]),
         flags["target"],
-        _check(flags["check"], flags["score_range"]),
+        flags["check"] and rated_set("csv", flags["check"], flags["score_range"], allow_missing=True),
         flags["labels"],
         recipe,
     )
@@ -106,10 +105,6 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
 def _say_left_out(left: Mapping[str, str]) -> None:
     for line in say_left_out([LeftOut({"file": file}, why) for file, why in left.items()], noun="image"):
         click.echo(line, err=True)
-
-
-def _check(path: Path | None, score_range: tuple[float, float] | None) -> RatedSet | None:
-    return None if path is None else rated_set("csv", path, score_range, allow_missing=True)
 
 
 def _say(found: Adapted, output: Path) -> None:

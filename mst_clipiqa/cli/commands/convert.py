@@ -26,7 +26,7 @@ def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
     """
     from mst_clipiqa.encoders import load_encoders
     from mst_clipiqa.encoders.clip import CLIPPair
-    from mst_clipiqa.model_folder import save
+    from mst_clipiqa.model_folder import save_model
     from mst_clipiqa.scoring.folders import check_model_output
     from mst_clipiqa.train.card import card
     from mst_clipiqa.train.convert import convert
@@ -44,5 +44,5 @@ def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
         raise UsageError(f"Expected a pair of CLIP models, got {encoders!r}: use openai or COARSE,FINE.")
     model = convert(checkpoint, pair, output.resolve().name, target)
     protocol = "not known: converted from a checkpoint of the published training script"
-    save(model, output, card(model.config, protocol, {}))
+    save_model(model, output, card(model.config, protocol, {}))
     click.echo(f"Saved in {output}: {target} with the {model.config.targets[target].head} head.")

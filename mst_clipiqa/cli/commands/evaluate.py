@@ -134,11 +134,11 @@ def _contaminated(found: Sequence[Assessed | AssessedPairs], flags: dict[str, An
 
 def _model_of(flags: dict[str, Any]) -> TrainedModel | None:
     """Return the model that --model names as the origin of a table."""
-    from mst_clipiqa.model_folder import load
+    from mst_clipiqa.model_folder import load_model
     from mst_clipiqa.scoring.folders import trained_folder
 
     folder = trained_folder(flags["model"]) if flags["model"] else None
-    return load(folder) if folder else None
+    return load_model(folder) if folder else None
 
 
 def _pair_sentence(one: AssessedPairs) -> str:

@@ -92,7 +92,7 @@ def command(source: str, old: str | None, **flags: Any) -> int:
 
 
 def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Checked]:
-    from mst_clipiqa.analysis.gate import check_count, check_failures, check_not_worse
+    from mst_clipiqa.analysis.gate import check_failures, check_not_worse, check_scored
     from mst_clipiqa.analysis.thresholds import check_thresholds, parse_threshold
 
     resampling = resampling_of(flags)
@@ -107,7 +107,7 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
     if flags["max_failed"] is not None:
         checked.append(check_failures(rows, flags["max_failed"]))
     if flags["min_count"] is not None:
-        checked.append(check_count(rows, flags["min_count"], [threshold.column for threshold in thresholds]))
+        checked.append(check_scored(rows, flags["min_count"], [threshold.column for threshold in thresholds]))
     if old is not None:
         older = read_source(old, flags)
         _warn(older, old)

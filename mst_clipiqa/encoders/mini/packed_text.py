@@ -56,7 +56,7 @@ def linear_layers(text: TextEncoder) -> Iterator[Linear]:
 def _mapped(block: TextBlock, x: Tensor, lengths: list[int]) -> Tensor:
     """Return the output of a block for the token states of all prompts, float32 (all tokens, width)."""
     qkv = block.qkv.product(x).unflatten(1, (3, block.heads, -1)).permute(1, 2, 0, 3)  # (3, heads, tokens, width)
-    seen = [F.scaled_dot_product_attention(*part.unsqueeze(1)) for part in qkv.split(lengths, dim=2)]
-    x = block.norm_1(x + block.out.product(torch.cat(seen, dim=2)[0].transpose(0, 1).flatten(1)))
+    attended = [F.scaled_dot_product_attention(*part.unsqueeze(1)) for part in qkv.split(lengths, dim=2)]
+    x = block.norm_1(x + block.out.product(torch.cat(attended, dim=2)[0].transpose(0, 1).flatten(1)))
     states: Tensor = block.norm_2(x + block.down.product(F.gelu(block.up.product(x))))
     return states

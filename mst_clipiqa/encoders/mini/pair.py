@@ -32,7 +32,7 @@ from mst_clipiqa.encoders.mini.vocabulary import has_unread_word, is_in_vocabula
 from mst_clipiqa.encoders.packing import PROMPTS_AT_ONCE, can_pack
 from mst_clipiqa.encoders.pair import Chunking, PromptTokens
 from mst_clipiqa.encoders.precision import DTYPES, INT8, Precision
-from mst_clipiqa.encoders.text import cleaned, padded
+from mst_clipiqa.encoders.text import padded_ids, tokenizable
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, normalised
@@ -200,7 +200,7 @@ class MiniPair:
         else:
             states = packed_states(self.text, [row[real] for row, real in zip(ids, mask, strict=True)])
             tokens = nn.utils.rnn.pad_sequence(states, batch_first=True)
-        read = [self.tokenizer.encode(cleaned(prompt)) for prompt in prompts]
+        read = [self.tokenizer.encode(tokenizable(prompt)) for prompt in prompts]
         known = [is_in_vocabulary(one) and is_english(prompt) for one, prompt in zip(read, prompts, strict=True)]
         return PromptTokens(tokens, mask, truncated, known, list(map(has_unread_word, read)))
 
@@ -212,8 +212,8 @@ class MiniPair:
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, list[bool]]:
         """Return ids int64 (batch, L), mask bool (batch, L), and which prompts were cut to fit."""
-        rows = [self.tokenizer.encode(cleaned(prompt)).ids for prompt in prompts]
-        ids, mask, truncated = padded(rows, prompts, self.text.config.length, pad=0, keep_last=True)
+        rows = [self.tokenizer.encode(tokenizable(prompt)).ids for prompt in prompts]
+        ids, mask, truncated = padded_ids(rows, prompts, self.text.config.length, pad=0, keep_last=True)
         return ids.to(self.device), mask.to(self.device), truncated
 
 

@@ -46,8 +46,8 @@ class TextBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map token states (batch, L, width); mask: bool (batch, L), True for real tokens."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        x = self.norm_1(x + self.out(seen.transpose(1, 2).flatten(2)))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        x = self.norm_1(x + self.out(attended.transpose(1, 2).flatten(2)))
         states: Tensor = self.norm_2(x + self.down(F.gelu(self.up(x))))
         return states
 
