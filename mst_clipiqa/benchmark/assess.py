@@ -57,11 +57,13 @@ class AssessedPart:
         records: the images.
         protocol: how they were chosen, in words.
         leakage: share of them, 0..1, whose prompt was seen in training; None if unknown.
+        notes: in what the split and the set differ, one sentence each.
     """
 
     records: tuple[Record, ...]
     protocol: str
     leakage: float | None
+    notes: tuple[str, ...] = ()
 
 
 def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
@@ -93,7 +95,7 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
         )
     records: tuple[Record, ...] = getattr(split, part)
     seen = leakage((*split.train, *split.validation), records) if part == "test" else None
-    return AssessedPart(records, f"{part} part, {protocol}", seen)
+    return AssessedPart(records, f"{part} part, {protocol}", seen, split.notes)
 
 
 def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Callable[[int], None]) -> list[Assessed]:

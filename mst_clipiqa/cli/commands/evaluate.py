@@ -111,6 +111,7 @@ def _pairs_from_model(flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
 
     preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
     part = choose(preferences.images, flags["part"], trained_folder(flags["model"]))
+    say_data_notes(part.notes)
     scorer = load_scorer(flags)
     with progress("Scoring", len(part.records), quiet=flags["quiet"]) as advance:
         found = assess_pairs(scorer, preferences, part, advance)
@@ -171,6 +172,7 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
         raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
     rated = rated_set_of(flags)
     images = choose(rated, flags["part"], trained_folder(flags["model"]))
+    say_data_notes(images.notes)
     scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
