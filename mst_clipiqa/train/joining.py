@@ -19,7 +19,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load
 from mst_clipiqa.scoring.calibration_file import load_calibration
-from mst_clipiqa.scoring.folders import check_model_output
+from mst_clipiqa.scoring.folders import check_model_output, check_record
 from mst_clipiqa.scoring.granular_encoding import calibration_path
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.card import card
@@ -39,7 +39,7 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
 
     Raises:
         UsageError: the folder holds files that are not those of a model, or its targets were trained on another split.
-        ModelError: a file of the folder is damaged, or its model has other encoders.
+        ModelError: a file of the folder is damaged or missing, or its model has other encoders.
     """
     if not (job.out / "config.json").is_file():
         if not (job.out / CHECKPOINT).is_file():  # else this training was interrupted
@@ -52,6 +52,7 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
     others = [name for name in older.config.targets if name != job.target]
     if not others:
         return None
+    check_record(older)
     _check_split(job, others)
     return older
 

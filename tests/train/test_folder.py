@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from mst_clipiqa.adapt.build import check_new
+from mst_clipiqa.adapt.build import build_adapted, check_new
 from mst_clipiqa.benchmark.assess import choose
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import ModelError, UsageError
@@ -18,7 +19,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load
 from mst_clipiqa.scoring.folders import check_model_output, save_pretrained
 from mst_clipiqa.train.build import build
-from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.contamination import seen_by, trained_on
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import read_training, write_training
 from tests.fakes import FakePair
@@ -156,6 +157,22 @@ def test_a_damaged_record_of_what_was_seen_is_not_taken_for_nothing(copy: Path) 
     (copy / "trained_on.json").write_text("{}")
     with pytest.raises(ModelError, match=r"^Expected two lists of hashes, images and prompts, in .*trained_on\.json"):
         load(copy)
+
+
+def test_a_missing_record_of_what_was_seen_is_not_taken_for_nothing(rated: RatedSet, copy: Path) -> None:
+    (copy / "trained_on.json").unlink()
+    model = load(copy)  # scoring does without
+    asked: Any = SimpleNamespace(out=copy.with_name("adapted"), scorer=SimpleNamespace(model=model))
+    for what in (
+        lambda: seen_by(model, FakePair()),
+        lambda: save_pretrained(model, "mini", copy.with_name("saved")),
+        lambda: build_adapted(asked),
+        lambda: train(job(rated, copy, "prompt", "correspondence")),
+    ):
+        with pytest.raises(ModelError, match=r"^Expected trained_on\.json, .* in .*copy, got none: copy the whole folder"):
+            what()
+    train(job(rated, copy))  # in the place of the model, whatever that has seen
+    assert seen_by(load(copy), FakePair())["the model"].images
 
 
 def test_a_full_disk_leaves_the_files_as_they_were(
