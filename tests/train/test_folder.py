@@ -169,7 +169,7 @@ def test_a_missing_record_of_what_was_seen_is_not_taken_for_nothing(rated: Rated
         lambda: build_adapted(asked),
         lambda: train(job(rated, copy, "prompt", "correspondence")),
     ):
-        with pytest.raises(ModelError, match=r"^Expected trained_on\.json, .* in .*copy, got none: copy the whole folder"):
+        with pytest.raises(ModelError, match=r"^Expected trained_on\.json, .* in .*copy, got none: copy the whole"):
             what()
     train(job(rated, copy))  # in the place of the model, whatever that has seen
     assert seen_by(load(copy), FakePair())["the model"].images
