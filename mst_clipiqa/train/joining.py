@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.encoders.checks import read_json
-from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -59,13 +59,24 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
 
 def _check_split(job: TrainingJob, others: list[str]) -> None:
     """Raise UsageError if the other targets of a folder were not trained on this split."""
-    saved = _saved_split(job.out)
+    saved, protocol = _saved_split(job.out), job.split.protocol
     if all(saved.get(part) == names for part, names in job.split.names().items()):
         return
+    example = _differs(saved, job.split.names()) if saved.get("protocol") == protocol else ""
     raise UsageError(
         f"Expected the split of {' and '.join(others)} in {job.out} ({saved.get('protocol', 'unknown')}), got another "
-        f"({job.split.protocol}): give the same data, seed and shares, or choose another folder with -o."
+        f"({protocol}){example}: give the same data, seed and shares, or choose another folder with -o."
     )
+
+
+def _differs(saved: dict[str, Any], names: dict[str, list[str]]) -> str:
+    """Return the first image that is in another part than before, for two splits with the same words."""
+    before, now = ({name: part for part in names for name in some.get(part, ())} for some in (saved, names))
+    first = min((name for name in before.keys() | now.keys() if before.get(name) != now.get(name)), default=None)
+    if first is None:
+        return ""
+    was, is_in = (f"in {some[first]}" if first in some else "not in it" for some in (before, now))
+    return f", where {shown(first)} is {is_in} and was {was}"
 
 
 def _saved_split(folder: Path) -> dict[str, Any]:

@@ -45,6 +45,10 @@ def test_a_second_target_needs_the_split_of_the_first(rated: RatedSet, copy: Pat
     with pytest.raises(UsageError, match=message):
         train(swapped(job(rated, copy, "prompt", "correspondence")))
     assert contents(copy) == before
+    other = swapped(job(rated, copy, "prompt", "correspondence"))
+    other = replace(other, split=replace(other.split, protocol=job(rated, copy).split.protocol))  # the same words
+    with pytest.raises(UsageError, match=r"\)\), where 'gen0_000_0\.png' is in test and was in train: give the same"):
+        train(other)
     (copy / "split.json").unlink()  # whether it was the same cannot be known
     with pytest.raises(UsageError, match=r"^Expected the split of quality in .*copy \(unknown\), got another"):
         train(job(rated, copy, "prompt", "correspondence"))

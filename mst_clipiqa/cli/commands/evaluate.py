@@ -231,9 +231,12 @@ def _measures(one: Assessed, found: Evaluation) -> Table:
 
 def _notes(one: Assessed) -> Iterator[str]:
     """Yield what limits the figures of a target, one sentence each."""
-    if not one.scaled:
-        yield "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
-    if (found := one.evaluation) and (few := say_few_groups(found.groups, one.interval_over)):
+    from mst_clipiqa.benchmark.assess import UNKNOWN_SCALE
+
+    if (found := one.evaluation) and not one.scaled:
+        why = found.intervals["rmse"].undefined
+        yield f"No RMSE and no mean score: {why}{'; name their model with --model' if why == UNKNOWN_SCALE else ''}."
+    if found and (few := say_few_groups(found.groups, one.interval_over)):
         yield few
     if one.unscored:
         yield f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}."
