@@ -75,7 +75,7 @@ def _differs(saved: dict[str, Any], names: dict[str, list[str]]) -> str:
     first = min((name for name in before.keys() | now.keys() if before.get(name) != now.get(name)), default=None)
     if first is None:
         return ""
-    was, is_in = (f"in {some[first]}" if first in some else "not in it" for some in (before, now))
+    was, is_in = (f"in {some[first]}" if first in some else "in no part" for some in (before, now))
     return f", where {shown(first)} is {is_in} and was {was}"
 
 
