@@ -24,7 +24,7 @@ from mst_clipiqa.encoders.adapter import ADAPTER_FILES, adapted_sha256, adapter_
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save_model
-from mst_clipiqa.scoring.folders import check_model_output
+from mst_clipiqa.scoring.folders import check_model_output, check_record
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.train.contamination import trained_on, union
 
@@ -61,9 +61,11 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
 
     Raises:
         UsageError: too few images, the model has no such target, or the folder holds other files.
+        ModelError: the record of the model's training is missing.
         NotBetter: the adapted model is no better; nothing was written.
     """
     check_new(job.out)
+    check_record(job.scorer.model)
     found, moving = adapt_model(job, bar)
     if refusal := found.verdict.refusal():
         notes = found.verdict.not_measured()

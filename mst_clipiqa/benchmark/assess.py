@@ -49,6 +49,11 @@ class Assessed:
     unrated: int = 0
 
 
+UNKNOWN_SCALE = "the scale of the scores is unknown"
+UNCALIBRATED = "the model is uncalibrated, so its scores only order images"
+"""Why there is no RMSE."""
+
+
 @dataclass(frozen=True)
 class AssessedPart:
     """The images of a set to assess.
@@ -57,11 +62,13 @@ class AssessedPart:
         records: the images.
         protocol: how they were chosen, in words.
         leakage: share of them, 0..1, whose prompt was seen in training; None if unknown.
+        notes: in what the split and the set differ, one sentence each.
     """
 
     records: tuple[Record, ...]
     protocol: str
     leakage: float | None
+    notes: tuple[str, ...] = ()
 
 
 def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
@@ -93,7 +100,7 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
         )
     records: tuple[Record, ...] = getattr(split, part)
     seen = leakage((*split.train, *split.validation), records) if part == "test" else None
-    return AssessedPart(records, f"{part} part, {protocol}", seen)
+    return AssessedPart(records, f"{part} part, {protocol}", seen, split.notes)
 
 
 def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Callable[[int], None]) -> list[Assessed]:
@@ -115,7 +122,8 @@ def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Calla
         values = {r.name: _rescaled(v, *scales) for r, v, _ in rows if v is not None}
         bands = {r.name: tuple(_rescaled(e, *scales) for e in i) for r, _, i in rows if i}
         seen = contamination(rated_for(images.records, target), known)
-        found.append(_measured(target, images.records, values, bands, seen))
+        one = _measured(target, images.records, values, bands, seen)
+        found.append(one if scorer.model.config.targets[target].calibrated else _without_units(one, UNCALIBRATED))
     return _some(found)
 
 
@@ -146,7 +154,9 @@ def assess_table(
             values = {name: _rescaled(v, (own.low, own.high), rated.ranges[target]) for name, v in values.items()}
         seen = seen_of_table(matched, rated_for(rated.records, target), wrote)
         one = _measured(target, rated.records, values, {}, seen)
-        found.append(one if own else _without_units(one))
+        if not (own and own.calibrated):
+            one = _without_units(one, UNCALIBRATED if own else UNKNOWN_SCALE)
+        found.append(one)
     return _some(found)
 
 
@@ -214,12 +224,12 @@ def _rescaled(value: float, own: tuple[float, float], theirs: tuple[float, float
     return theirs[0] + (value - own[0]) * (theirs[1] - theirs[0]) / (own[1] - own[0])
 
 
-def _without_units(one: Assessed) -> Assessed:
-    """Return a result without what needs scores in the units of the ratings."""
+def _without_units(one: Assessed, why: str) -> Assessed:
+    """Return a result without what needs scores in the units of the ratings, and say why they are not."""
     found = one.evaluation
     if found is None:
         return replace(one, scaled=False)
-    nan, why = math.nan, "the scale of the scores is unknown"
+    nan = math.nan
     rmse = replace(found.intervals["rmse"], value=nan, low=nan, high=nan, undefined=why)
     tables = {
         name: tuple(replace(line, mean_prediction=nan, agreement=replace(line.agreement, rmse=nan)) for line in lines)

@@ -18,7 +18,7 @@ from pathlib import Path
 from mst_clipiqa.data.links import Links
 from mst_clipiqa.data.record import Record, rated_for, same_text
 from mst_clipiqa.data.split_files import read_parts
-from mst_clipiqa.errors import DataError, UsageError
+from mst_clipiqa.errors import DataError, UsageError, counted
 from mst_clipiqa.tables.atomic import write_atomically
 
 Records = tuple[Record, ...]
@@ -139,7 +139,7 @@ def make_split(
             test, rest = _draw(units, test_share, f"test/{seed}")
             parts = {"test": test, "train": rest}
         case "official":
-            parts = _official(ordered)
+            parts, notes = _official(ordered)
         case _:
             parts, notes = _from_file(ordered, Path(by))
     if "validation" not in parts:
@@ -218,14 +218,16 @@ def _draw(units: dict[str, Records], share: float, salt: str) -> tuple[Records, 
     return tuple(r for key in drawn for r in units[key]), tuple(r for key in others for r in units[key])
 
 
-def _official(records: Records) -> dict[str, Records]:
-    """Return the parts that the set was published with."""
+def _official(records: Records) -> tuple[dict[str, Records], tuple[str, ...]]:
+    """Return the parts that the set was published with, and a note if some images are in none of them."""
     names = {record.split for record in records if record.split is not None}
     parts = {part: tuple(record for record in records if record.split == part) for part in names}
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:
         raise DataError(f"Expected an official split, got no {' and no '.join(missing)} part: split by prompt instead.")
-    return parts
+    left = sum(record.split is None for record in records)
+    words = f"the official split leaves out {counted(left, 'image')} without train, validation or test in its column"
+    return parts, (words,) if left else ()
 
 
 def _from_file(records: Records, path: Path) -> tuple[dict[str, Records], tuple[str, ...]]:

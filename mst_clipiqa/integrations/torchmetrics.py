@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,7 @@ from torch import Tensor
 from mst_clipiqa.errors import missing
 from mst_clipiqa.integrations.mixing import Prompts, image_list, prompt_list
 from mst_clipiqa.scoring.predictor import MISSING_PROMPT
+from mst_clipiqa.scoring.reloading import scorer_sha256
 from mst_clipiqa.scoring.score import ScoreRequest, check_target
 from mst_clipiqa.scoring.scorer import Scorer
 
@@ -76,6 +78,9 @@ class MSTClipIQAScore(Metric):
         self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("failed", default=torch.tensor(0), dist_reduce_fx="sum")
+        # A collection lets metrics share their states if these are equal after the first batch, and sums are, where
+        # no image could be scored. So the states of another score have another name; this one is always 0.
+        self.add_state(_name_of(self.scorer, target), default=torch.tensor(0), dist_reduce_fx="sum")
 
     @property
     def plot_lower_bound(self) -> float:  # type: ignore[override]  # a constant there; here the model's
@@ -134,3 +139,9 @@ class MSTClipIQAScore(Metric):
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Plot one value or several on the target's scale; needs matplotlib."""
         return cast("tuple[Figure, Axes]", self._plot(val, ax))
+
+
+def _name_of(scorer: Scorer, target: str) -> str:
+    """Return a name that two metrics share only if they would give every image the same score."""
+    parts = (scorer.predictor.name, scorer_sha256(scorer), scorer.encoder.encoders.precision)
+    return f"{target}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"

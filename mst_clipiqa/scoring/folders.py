@@ -88,6 +88,15 @@ def load_folder(folder: Path) -> TrainedModel:
     return dataclasses.replace(trained, config=dataclasses.replace(trained.config, name=name)) if name else trained
 
 
+def check_record(model: TrainedModel) -> None:
+    """Raise ModelError if the record of a model's training was left behind: what it has seen would pass as new."""
+    if model.folder and model.config.trained_on and not (model.folder / TRAINED_ON_FILE).is_file():
+        raise ModelError(
+            f"Expected {TRAINED_ON_FILE}, which says what the model was trained on, in {model.folder}, got none: copy "
+            "the whole folder."
+        )
+
+
 def check_model_output(folder: Path, *others: str) -> None:
     """Check that a model folder can be written here, and would replace nothing but an older model.
 
@@ -162,7 +171,9 @@ def save_pretrained(model: TrainedModel, source: str, folder: str | Path) -> Non
     Raises:
         UsageError: the model is zero-shot, or the folder cannot be written or holds files that are not those of a
             model.
+        ModelError: the record of its training is missing.
     """
+    check_record(model)
     if model.config.name.startswith(ZERO_SHOT):
         raise UsageError("Expected a trained model to save, got zero-shot, which has no weights: train one.")
     if not str(folder):

@@ -21,7 +21,7 @@ from mst_clipiqa.model_folder import (
     load_trained_on,
     prompt_hash,
 )
-from mst_clipiqa.scoring.folders import MINI_MODEL
+from mst_clipiqa.scoring.folders import MINI_MODEL, check_record
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,10 @@ def seen_by(model: TrainedModel, encoders: EncoderPair | None = None) -> dict[st
     Args:
         model: the model.
         encoders: its encoders if they are loaded, perhaps from another place than the model names.
+
+    Raises:
+        ModelError: the record of the model's training is missing.
     """
+    check_record(model)
     pair = encoders or model.config.encoders
     return {"the model": model.trained_on, "its encoders": encoders_trained_on(pair.source, pair.sha256)}

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.encoders.checks import read_json
-from mst_clipiqa.errors import ModelError, UsageError
+from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load_model
 from mst_clipiqa.scoring.calibration_file import load_calibration
-from mst_clipiqa.scoring.folders import check_model_output
+from mst_clipiqa.scoring.folders import check_model_output, check_record
 from mst_clipiqa.scoring.granular_encoding import calibration_path
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.card import card
@@ -39,7 +39,7 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
 
     Raises:
         UsageError: the folder holds files that are not those of a model, or its targets were trained on another split.
-        ModelError: a file of the folder is damaged, or its model has other encoders.
+        ModelError: a file of the folder is damaged or missing, or its model has other encoders.
     """
     if not (job.out / "config.json").is_file():
         if not (job.out / CHECKPOINT).is_file():  # else this training was interrupted
@@ -52,19 +52,31 @@ def older_model(job: TrainingJob, encoder: ImageEncoder) -> TrainedModel | None:
     others = [name for name in older.config.targets if name != job.target]
     if not others:
         return None
+    check_record(older)
     _check_split(job, others)
     return older
 
 
 def _check_split(job: TrainingJob, others: list[str]) -> None:
     """Raise UsageError if the other targets of a folder were not trained on this split."""
-    saved = _saved_split(job.out)
+    saved, protocol = _saved_split(job.out), job.split.protocol
     if all(saved.get(part) == names for part, names in job.split.names().items()):
         return
+    example = _differs(saved, job.split.names()) if saved.get("protocol") == protocol else ""
     raise UsageError(
         f"Expected the split of {' and '.join(others)} in {job.out} ({saved.get('protocol', 'unknown')}), got another "
-        f"({job.split.protocol}): give the same data, seed and shares, or choose another folder with -o."
+        f"({protocol}){example}: give the same data, seed and shares, or choose another folder with -o."
     )
+
+
+def _differs(saved: dict[str, Any], names: dict[str, list[str]]) -> str:
+    """Return the first image that is in another part than before, for two splits with the same words."""
+    before, now = ({name: part for part in names for name in some.get(part, ())} for some in (saved, names))
+    first = min((name for name in before.keys() | now.keys() if before.get(name) != now.get(name)), default=None)
+    if first is None:
+        return ""
+    was, is_in = (f"in {some[first]}" if first in some else "in no part" for some in (before, now))
+    return f", where {shown(first)} is {is_in} and was {was}"
 
 
 def _saved_split(folder: Path) -> dict[str, Any]:

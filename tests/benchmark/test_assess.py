@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mst_clipiqa.benchmark.assess import assess, assess_table, choose
+from mst_clipiqa.cli.commands.evaluate import _notes
 from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -236,6 +237,21 @@ def test_scores_of_an_unknown_scale_have_no_rmse_and_no_mean(rated: RatedSet, mi
         ranges={"quality": (0.0, 5.0), "correspondence": (0.0, 5.0)},
     )
     assert [one.scaled for one in assess_table(other, both, mini)] == [True, False]  # not a target of this model
+
+
+def test_scores_of_an_uncalibrated_model_have_no_rmse_and_no_mean(tmp_path: Path) -> None:
+    rated = rated_set(tmp_path / "images", prompts=4)
+    config = ModelConfig("m", EncoderRef("m", "f" * 64, DIM), {"quality": Target("template", 1, 5, calibrated=False)})
+    model = TrainedModel(config, {"quality": zero_shot(DIM)})
+    scorer = Scorer(model, ImageEncoder(FakePair(source="m", sha256="f" * 64)))
+    (scored,) = assess(scorer, rated, choose(rated, "all", None), lambda _: None)
+    (table,) = assess_table([row | {"model": "m"} for row in perfect(rated)], rated, model)
+    why = "the model is uncalibrated, so its scores only order images"
+    for one in (scored, table):
+        assert one.evaluation is not None and not one.scaled
+        assert math.isnan(one.evaluation.agreement.rmse)
+        assert one.evaluation.intervals["rmse"].undefined == why
+        assert f"No RMSE and no mean score: {why}." in [*_notes(one)]
 
 
 # what is printed --------------------------------------------------------------------------------------------

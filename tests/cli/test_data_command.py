@@ -50,6 +50,14 @@ def test_one_score_is_one(tmp_path: Path) -> None:
     assert "correspondence on 0..5: 1 score, " in result.stdout
 
 
+def test_images_in_no_official_part_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "labels.csv", "file,mos,split", "a.jpg,1,train", "b.jpg,2,test", "c.jpg,3,holdout", "d.jpg,4,")
+    images(tmp_path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    assert "split      test 1, train 1; 2 images in no part\n" in check("csv", "--root", tmp_path).stdout
+    write(tmp_path / "labels.csv", "file,mos,split", "a.jpg,1,train", "b.jpg,2,test")
+    assert "split      test 1, train 1\n" in check("csv", "--root", tmp_path).stdout
+
+
 def test_images_missing(root: Path) -> None:
     for name in ("sd1.5_normal_002.jpg", "xl2.2_normal_000.jpg"):
         (root / "images" / name).unlink()

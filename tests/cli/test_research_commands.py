@@ -94,6 +94,19 @@ def test_evaluate_uses_the_part_that_the_model_never_saw(model: Path, data: Path
     assert seen["targets"][0]["contaminated"].startswith("contaminated: the model had seen 100 % of the images")
 
 
+def test_evaluate_says_what_the_split_of_the_model_leaves_out(
+    model: Path, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    grown = shutil.copytree(data, tmp_path / "grown")
+    first = next(grown.rglob("*.png"))
+    (grown / first.name).with_name("new.png").write_bytes(first.read_bytes())
+    with (grown / "labels.csv").open("a") as file:
+        file.write("new.png,another prompt,2,3\n")
+    base = ["evaluate", "--model", model, "--data", "csv", "--range", 0, 5, "--cache", cache, "--precision", "fp32"]
+    assert "leaves out" not in run(*base, "--root", data).stderr
+    assert "Note: the split file leaves out 1 image.\n" in run(*base, "--root", grown).stderr
+
+
 def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -> None:
     scores = tmp_path / "scores.csv"
     run("score", data, "--model", model, "-o", scores, "--quiet")

@@ -179,6 +179,15 @@ def test_official_validation_is_taken_where_there_is_one(tmp_path: Path) -> None
     assert len(split.train) == 4
 
 
+def test_images_in_no_official_part_are_counted() -> None:
+    parts = ["train", "test", None]
+    given = [dataclasses.replace(r, split=parts[i % 3]) for i, r in enumerate(records())]
+    split = make_split(given, "official")
+    assert sum(map(len, (split.train, split.validation, split.test))) == 40
+    assert split.notes == ("the official split leaves out 20 images without train, validation or test in its column",)
+    assert make_split([r for r in given if r.split], "official").notes == ()
+
+
 def test_a_set_without_an_official_split() -> None:
     with pytest.raises(DataError, match="Expected an official split, got no train and no test part: split by prompt"):
         make_split(records(), "official")

@@ -87,6 +87,23 @@ def test_it_does_what_a_metric_does(scorer: Scorer, tmp_path: Path) -> None:
     figure.savefig(tmp_path / "plot.png")
 
 
+@pytest.mark.parametrize("first", [[], [b"no image"]])
+def test_a_collection_keeps_two_scores_apart_if_its_first_batch_has_none(scorer: Scorer, first: list[bytes]) -> None:
+    both = MetricCollection({"quality": MSTClipIQAScore(scorer), "fit": MSTClipIQAScore(scorer, "correspondence")})
+    both.update(first, ["a fox"] * len(first))
+    both.update(images(), ["a fox"] * 5)
+    alone = MSTClipIQAScore(scorer)
+    alone.update(images())
+    assert both.compute()["quality"] == alone.compute()
+    assert both.compute()["fit"] != alone.compute()
+
+
+def test_a_collection_scores_once_for_two_metrics_of_one_score(scorer: Scorer) -> None:
+    twice = MetricCollection({"one": MSTClipIQAScore(scorer), "two": MSTClipIQAScore(scorer)})
+    twice.update(images(2))
+    assert twice.compute_groups == {0: ["one", "two"]}
+
+
 def test_an_unknown_target_is_named(scorer: Scorer) -> None:
     with pytest.raises(UsageError, match=r"Expected a target of quality, correspondence, got 'qualty' \(did you mean"):
         MSTClipIQAScore(scorer, "qualty")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from mst_clipiqa.adapt.build import check_new
+from mst_clipiqa.adapt.build import build_adapted, check_new
 from mst_clipiqa.benchmark.assess import choose
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.errors import ModelError, UsageError
@@ -19,7 +20,7 @@ from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.folders import check_model_output, save_pretrained
 from mst_clipiqa.train.build import build
-from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.contamination import seen_by, trained_on
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import read_training, write_training
 from tests.fakes import FakePair
@@ -45,6 +46,10 @@ def test_a_second_target_needs_the_split_of_the_first(rated: RatedSet, copy: Pat
     with pytest.raises(UsageError, match=message):
         train(swapped(job(rated, copy, "prompt", "correspondence")))
     assert contents(copy) == before
+    other = swapped(job(rated, copy, "prompt", "correspondence"))
+    other = replace(other, split=replace(other.split, protocol=job(rated, copy).split.protocol))  # the same words
+    with pytest.raises(UsageError, match=r"\)\), where 'gen0_000_0\.png' is in test and was in train: give the same"):
+        train(other)
     (copy / "split.json").unlink()  # whether it was the same cannot be known
     with pytest.raises(UsageError, match=r"^Expected the split of quality in .*copy \(unknown\), got another"):
         train(job(rated, copy, "prompt", "correspondence"))
@@ -157,6 +162,22 @@ def test_a_damaged_record_of_what_was_seen_is_not_taken_for_nothing(copy: Path) 
     (copy / "trained_on.json").write_text("{}")
     with pytest.raises(ModelError, match=r"^Expected two lists of hashes, images and prompts, in .*trained_on\.json"):
         load_model(copy)
+
+
+def test_a_missing_record_of_what_was_seen_is_not_taken_for_nothing(rated: RatedSet, copy: Path) -> None:
+    (copy / "trained_on.json").unlink()
+    model = load_model(copy)  # scoring does without
+    asked: Any = SimpleNamespace(out=copy.with_name("adapted"), scorer=SimpleNamespace(model=model))
+    for what in (
+        lambda: seen_by(model, FakePair()),
+        lambda: save_pretrained(model, "mini", copy.with_name("saved")),
+        lambda: build_adapted(asked),
+        lambda: train(job(rated, copy, "prompt", "correspondence")),
+    ):
+        with pytest.raises(ModelError, match=r"^Expected trained_on\.json, .* in .*copy, got none: copy the whole"):
+            what()
+    train(job(rated, copy))  # in the place of the model, whatever that has seen
+    assert seen_by(load_model(copy), FakePair())["the model"].images
 
 
 def test_a_full_disk_leaves_the_files_as_they_were(

@@ -65,7 +65,7 @@ def _print(report: Survey) -> None:
             ("identical", _identical(report)),
             ("prompts", f"{report.prompts:,}; {report.without_prompt:,} images without"),
             ("generators", ", ".join(f"{name} {count:,}" for name, count in report.generators.items())),
-            ("split", ", ".join(f"{name} {count:,}" for name, count in report.splits.items()) or "none published"),
+            ("split", _parts(report)),
             *(("note", note) for note in report.notes),
             *([("cite", report.citation)] if report.citation else []),
         ],
@@ -90,6 +90,15 @@ def _images(report: Survey) -> str:
         return text
     more = ", ..." if len(report.missing) > 5 else ""
     return f"{text}, {len(report.missing):,} missing: {', '.join(report.missing[:5])}{more}"
+
+
+def _parts(report: Survey) -> str:
+    """Return the official parts, and how many images are in none of them."""
+    if not report.splits:
+        return "none published"
+    text = ", ".join(f"{name} {count:,}" for name, count in report.splits.items())
+    left = report.rated - sum(report.splits.values())
+    return f"{text}; {counted(left, 'image')} in no part" if left else text
 
 
 def _identical(report: Survey) -> str:

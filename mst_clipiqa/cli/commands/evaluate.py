@@ -111,6 +111,7 @@ def _pairs_from_model(flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
 
     preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
     part = choose(preferences.images, flags["part"], trained_folder(flags["model"]))
+    say_data_notes(part.notes)
     scorer = load_scorer(flags)
     with progress("Scoring", len(part.records), quiet=flags["quiet"]) as advance:
         found = assess_pairs(scorer, preferences, part, advance)
@@ -171,6 +172,7 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
         raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
     rated = rated_set_of(flags)
     images = choose(rated, flags["part"], trained_folder(flags["model"]))
+    say_data_notes(images.notes)
     scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
@@ -229,9 +231,12 @@ def _measures(one: Assessed, found: Evaluation) -> Table:
 
 def _notes(one: Assessed) -> Iterator[str]:
     """Yield what limits the figures of a target, one sentence each."""
-    if not one.scaled:
-        yield "No RMSE and no mean score: the scale of the scores is unknown; name their model with --model."
-    if (found := one.evaluation) and (few := say_few_groups(found.groups, one.interval_over)):
+    from mst_clipiqa.benchmark.assess import UNKNOWN_SCALE
+
+    if (found := one.evaluation) and not one.scaled:
+        why = found.intervals["rmse"].undefined
+        yield f"No RMSE and no mean score: {why}{'; name their model with --model' if why == UNKNOWN_SCALE else ''}."
+    if found and (few := say_few_groups(found.groups, one.interval_over)):
         yield few
     if one.unscored:
         yield f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}."
