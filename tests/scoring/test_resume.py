@@ -359,10 +359,15 @@ def test_a_signal_lets_the_batch_finish(
 @pytest.mark.parametrize("cores", [2], indirect=True)
 def test_what_two_batches_at_once_leave_is_resumed(pair: Watched, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.csv"
-    pair.hook = lambda images: os.kill(os.getpid(), signal.SIGINT) if images >= 7 else None
+
+    def once(images: int) -> None:
+        if images >= 7:
+            pair.hook = None
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pair.hook = once
     assert run(folder, output).exit_code == 130
     written = [row["file"] for row in unfinished_rows(output)]
-    pair.hook = None
     run(folder, tmp_path / "whole.csv")
     whole = [row["file"] for row in read_table(tmp_path / "whole.csv")]
     assert 0 < len(written) < 22
