@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ GOLDEN = {
 SUFFIXES = [".csv", ".jsonl", ".parquet"]
 
 
-def written(path: Path, rows: list[dict[str, Any]], columns: Any = COLUMNS, **options: Any) -> Path:
+def written(path: Path, rows: Sequence[dict[str, Any]], columns: Any = COLUMNS, **options: Any) -> Path:
     with TableWriter(path, columns, **options) as table:
         for row in rows:
             table.append(row)
