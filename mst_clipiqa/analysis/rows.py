@@ -55,28 +55,35 @@ def number(row: Row, column: str) -> float | None:
     Raises:
         DataError: the cell is not a number, or larger than ``LARGEST``.
     """
-    cell = row.get(column)
-    if cell is None or cell == "":
-        return None
-    try:
-        value = float(cell)
-    except (TypeError, ValueError, OverflowError):
-        value = math.inf
+    value = _number(row.get(column))
     if abs(value) > LARGEST:
         raise DataError(
-            f"Expected a number in column {column!r}, got {shown(cell)} for {shown(row.get('file', '?'))}: "
+            f"Expected a number in column {column!r}, got {shown(row[column])} for {shown(row.get('file', '?'))}: "
             "correct the table or score again."
         )
     return None if math.isnan(value) else value
 
 
-def numbers(rows: Iterable[Row], column: str) -> Sequence[float | None]:
-    """Return what ``number`` does for each row."""
+def numbers(rows: Iterable[Row], column: str) -> list[float]:
+    """Return what ``number`` does for each row, but NaN for None."""
     table = Table.of(rows)
-    cells = table.column(column)
-    if {*map(type, cells)} <= {float, int, type(None)} and all(c is None or abs(c) <= LARGEST for c in cells):
-        return cells  # nearly always
-    return [number(row, column) for row in table]
+    values = list(map(_number, table.column(column)))
+    for place, value in enumerate(values):
+        if abs(value) > LARGEST:
+            number(table[place], column)  # raises an error that names the row
+    return values
+
+
+def _number(cell: Any) -> float:
+    """Return a cell as a float: NaN if it is empty, infinity if it is not a number."""
+    if type(cell) is float:  # nearly always
+        return cell
+    if cell is None or cell == "":
+        return math.nan
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
 
 
 def means_by_key(values: Iterable[tuple[K, float]]) -> dict[K, float]:

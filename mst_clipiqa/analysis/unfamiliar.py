@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ def count_unfamiliar(rows: Sequence[Row]) -> Unfamiliar | None:
     Raises:
         DataError: a familiarity is not a number.
     """
-    known = [value for value in numbers(rows, "familiarity") if value is not None]
+    known = [value for value in numbers(rows, "familiarity") if not math.isnan(value)]
     return Unfamiliar(sum(map(is_unfamiliar, known)), len(known)) if known else None
 
 

@@ -31,13 +31,14 @@ _QUOTED = re.compile('[",\r\n]')
 class AsWritten(float):
     """A number that another program wrote in its own way, such as 7.50 or 1e5, which it keeps."""
 
+    __slots__ = ("written",)  # a table may hold millions
+    written: str
+
     def __new__(cls, text: str) -> Self:
         """Return the number of a text that is one; ValueError otherwise."""
         new = super().__new__(cls, text)
         new.written = text
         return new
-
-    written: str
 
     def __repr__(self) -> str:
         """Return the number as it was written."""
