@@ -24,6 +24,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as long as a seed of 64 bits
 _STARTS_NUMBER = frozenset("-0123456789")
 _RUNS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
+_MARKED = _STARTS_NUMBER | {*_RUNS}  # what text begins with that may need a mark
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps would make one for each cell
 _QUOTED = re.compile('[",\r\n]')
 
@@ -61,8 +62,10 @@ def plain(value: object) -> Cell:
     Raises:
         TypeError: it is neither text nor a number nor None.
     """
-    if value is None or type(value) in (str, bool, AsWritten):
+    if value is None or type(value) in (str, int, bool, AsWritten):
         return value  # type: ignore[return-value]  # mypy does not see what the type is
+    if type(value) is float:  # nearly always; the questions below are slow
+        return value if math.isfinite(value) else None
     if isinstance(value, str):
         return str(value)
     if not isinstance(value, numbers.Real):
@@ -194,7 +197,7 @@ def _runs(text: str) -> bool:
 
 def _needs_mark(text: str) -> bool:
     bare = text.lstrip("'")
-    return not bare or _runs(bare) or _is_number(bare)
+    return not bare or (bare[0] in _MARKED and (_runs(bare) or _is_number(bare)))
 
 
 def _is_number(text: str) -> bool:

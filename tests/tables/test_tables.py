@@ -809,3 +809,9 @@ def test_texts_that_repeat_are_kept_once_and_only_some_are_remembered(
     assert [row["file"] for row in rows] == [f"{i}.png" for i in range(20)]
     assert {row["model"] for row in rows} == {"a long name of a model"}
     assert len({id(row["model"]) for row in rows}) < len(rows)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'=", "''@"])
+def test_text_that_a_spreadsheet_would_run_is_marked_whatever_it_begins_with(start: str) -> None:
+    assert csv_cell(f"{start}x") == f"'{start}x"
+    assert csv_cell(f"x{start}") == f"x{start}"

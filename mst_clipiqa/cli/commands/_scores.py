@@ -142,8 +142,9 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, first: I
     The columns ``first`` come first, even if no row has them.
     """
     columns = list(dict.fromkeys([*first, *column_names(rows)])) or ["file"]  # a table has a header
-    counts = {"width", "height", "rank"}
-    whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
+    table = Table.of(rows)
+    counts = {"width", "height", "rank"} & {*table.head}
+    whole = table.with_columns({name: list(map(count, table.column(name))) for name in counts})
     if output is not None:
         replaced = output.exists()
         write_table(output, columns, whole)
