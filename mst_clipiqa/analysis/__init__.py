@@ -17,5 +17,6 @@
     gate.py       conditions on a table: failures, scored rows, not worse than an older one
     thresholds.py conditions on its scores: means, quantiles, shares
 
-A row is a dict with the columns of the table of scores; no function here changes a row that it is given.
+A row is a dict with the columns of the table of scores; no function here changes a row that it is given. A list of rows
+will do wherever a table does; a large table is lighter as a ``Table``, which ``read.py`` returns.
 """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from mst_clipiqa.analysis.change import Change
 from mst_clipiqa.analysis.compare import TARGETS
@@ -12,20 +13,23 @@ from mst_clipiqa.analysis.pairing import (
     WHAT_THEY_SHARE,
     PairBy,
     Pairing,
+    Side,
     choose_pairing,
-    difference_of_sides,
+    differences_of,
     folder_of,
     nothing_in_common,
     nothing_scored,
-    shared_by,
+    number_keys,
+    pair_sides,
     side_of,
     unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompt_of, split_failed, text
-from mst_clipiqa.analysis.unfamiliar import count_unfamiliar
+from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompts_of, split_failed, texts
+from mst_clipiqa.analysis.unfamiliar import Unfamiliar, count_unfamiliar
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
+from mst_clipiqa.tables.columns import Table
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def drift(
         DataError: there is nothing to compare, or a cell is not a number where one is needed.
     """
     also = pair_by.also
+    old, new = Table.of(old), Table.of(new)
     _check(old, new, by, pair_by)
     (good_old, left_old), (good_new, left_new) = split_failed(old), split_failed(new)
     had, has = (_scored(rows, targets) for rows in (good_old, good_new))
@@ -91,29 +96,28 @@ def drift(
     if pair_by.first is None and chosen == "none":
         raise nothing_in_common(good_old, good_new, also)
     tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
-    changes = _changes(tables, targets, "", resampling, chosen)
-    if not changes:
+    compared = _compared(tables, targets, "", chosen)
+    if not compared:
         raise nothing_scored(targets, chosen, also)
-    compared = {change.target for change in changes}
-    lost = [target for target in had if target not in compared]
+    lost = [target for target in had if target not in {one.target for one in compared}]
     lone = []
-    for column, group in _groups((*good_old, *good_new), by):
+    for column, group in _groups((good_old, good_new), by):
         name = group or f"no {column}"
-        changes_of_group = _changes(tables.only(column, group), targets, name, resampling, chosen)
-        changes += changes_of_group
-        lone += [] if changes_of_group else [name]
-    by_prompt = chosen == "prompt"
-    named = ([row for row in rows if by_prompt and prompt_of(row)] for rows in (good_old, good_new))
-    before, after = (_in_order(_named(row, also) for row in rows) for rows in named)
-    silent = [LeftOut(row, WITHOUT_PROMPT) for row in (*good_old, *good_new) if by_prompt and not prompt_of(row)]
+        of_group = _compared(tables.only(column, group), targets, name, chosen)
+        compared += of_group
+        lone += [] if of_group else [name]
+    before, after, silent = [], [], []
+    if chosen == "prompt":
+        before, after = (_in_order(_named(rows, also)) for rows in (good_old, good_new))
+        silent = [*_silent(good_old), *_silent(good_new)]
     return Drift(
-        changes,
+        _changes(compared, also, resampling, chosen),
         _without(before, after),
         _without(after, before),
         lone,
         lost,
         [*left_old, *left_new, *silent],
-        models_of((*good_old, *good_new)),
+        sorted({*models_of(good_old), *models_of(good_new)}),
     )
 
 
@@ -129,17 +133,19 @@ def _scored(rows: Sequence[Row], targets: Sequence[str]) -> list[str]:
     return [target for target in targets if any(number(row, target) is not None for row in rows)]
 
 
-def _groups(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[str, str]]:
+def _groups(tables: Sequence[Table], by: Sequence[str]) -> list[tuple[str, str]]:
     """Return each column and each of its values, in order."""
-    return [(column, group) for column in by for group in _in_order(text(row, column) for row in rows)]
+    return [(column, group) for column in by for group in _in_order(chain(*(texts(t, column) for t in tables)))]
 
 
-def _named(row: Row, also: Sequence[str]) -> str:
-    """Return the prompt of a row and what else its pair shares: "a red fox, seed 3"."""
-    if not also:
-        return prompt_of(row)
-    shared = zip(also, shared_by(row, also), strict=True)
-    return ", ".join((prompt_of(row), *(f"{column} {cell}" for column, cell in shared)))
+def _silent(rows: Table) -> list[LeftOut]:
+    return [LeftOut(rows[place], WITHOUT_PROMPT) for place, prompt in enumerate(prompts_of(rows)) if not prompt]
+
+
+def _named(rows: Table, also: Sequence[str]) -> Iterator[str]:
+    """Yield the prompt of each row that has one, and what else its pair shares: "a red fox, seed 3"."""
+    shared = ([f"{column} {cell}" for cell in texts(rows, column)] for column in also)
+    return (", ".join(words) for words in zip(prompts_of(rows), *shared, strict=True) if words[0])
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -155,46 +161,64 @@ def _without(values: Iterable[str], others: Iterable[str]) -> list[str]:
 class _Tables:
     """Scored rows of two tables, frames as one row, the folder of each whole table, and what a pair shares."""
 
-    old: Sequence[Row]
-    new: Sequence[Row]
+    old: Table
+    new: Table
     folders: tuple[str, str]
     also: tuple[str, ...]
 
     def only(self, column: str, group: str) -> _Tables:
-        old, new = ([row for row in rows if text(row, column) == group] for rows in (self.old, self.new))
+        old, new = (
+            rows.take([place for place, cell in enumerate(texts(rows, column)) if cell == group])
+            for rows in (self.old, self.new)
+        )
         return _Tables(old, new, self.folders, self.also)
 
 
-def _changes(
-    tables: _Tables, targets: Sequence[str], group: str, resampling: Resampling, pairing: Pairing
-) -> list[Change]:
-    changes = []
+@dataclass(frozen=True)
+class _Compared:
+    """What is compared of a score, in a group."""
+
+    target: str
+    group: str
+    before: Side
+    after: Side
+    unfamiliar: tuple[Unfamiliar | None, Unfamiliar | None]
+
+
+def _compared(tables: _Tables, targets: Sequence[str], group: str, pairing: Pairing) -> list[_Compared]:
     unfamiliar = count_unfamiliar(tables.old), count_unfamiliar(tables.new)
+    keys = number_keys((tables.old, tables.new), pairing, tables.folders, tables.also)
+    compared = []
     for target in targets:
-        sides = zip((tables.old, tables.new), tables.folders, strict=True)
-        old, new = (side_of(rows, target, pairing, folder, tables.also) for rows, folder in sides)
-        result = difference_of_sides(old, new, pairing, resampling)
-        if result is None:
-            continue
-        before, after, gap = result
-        unit = unit_of(before.prompts + after.prompts, len(before.values) + len(after.values))
-        changes.append(
-            Change(
-                target,
-                group,
-                pairing,
-                unit,
-                old_count=len(before.values),
-                new_count=len(after.values),
-                old=before.mean,
-                new=after.mean,
-                difference=gap.value,
-                low=gap.low,
-                high=gap.high,
-                level=gap.level,
-                old_unfamiliar=unfamiliar[0],
-                new_unfamiliar=unfamiliar[1],
-                also=tables.also,
-            )
+        old = side_of(tables.old, target, keys.old, pairing)
+        new = side_of(tables.new, target, keys.new, pairing)
+        if pair := pair_sides(old, new, pairing, keys.names):
+            compared.append(_Compared(target, group, *pair, unfamiliar))
+    return compared
+
+
+def _changes(
+    compared: Sequence[_Compared], also: tuple[str, ...], resampling: Resampling, pairing: Pairing
+) -> list[Change]:
+    gaps = differences_of([(one.before, one.after) for one in compared], pairing, resampling)
+    return [
+        Change(
+            one.target,
+            one.group,
+            pairing,
+            unit_of(before.prompts + after.prompts, len(before.values) + len(after.values)),
+            old_count=len(before.values),
+            new_count=len(after.values),
+            old=before.mean,
+            new=after.mean,
+            difference=gap.value,
+            low=gap.low,
+            high=gap.high,
+            level=gap.level,
+            old_unfamiliar=one.unfamiliar[0],
+            new_unfamiliar=one.unfamiliar[1],
+            also=also,
         )
-    return changes
+        for one, gap in zip(compared, gaps, strict=True)
+        for before, after in [(one.before, one.after)]
+    ]

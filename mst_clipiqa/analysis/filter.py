@@ -47,7 +47,8 @@ def keep(rows: Sequence[Row], minimum: Mapping[str, float], *, invert: bool = Fa
     if minimum:
         need_one_model(rows)
     good, left = split_failed(rows)
-    kept, rejected = [], 0
+    kept: list[Row] = []
+    rejected = 0
     for row in good:
         values = {column: number(row, column) for column in minimum}
         missing = [column for column, value in values.items() if value is None]

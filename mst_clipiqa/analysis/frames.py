@@ -7,15 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.analysis.rows import Row, column_names, number, text
 from mst_clipiqa.errors import counted
+from mst_clipiqa.tables.columns import Table
 
 _FRAME = "frame"
 _WHICH = re.compile(r"frame [\d,]+ of [\d,]+(?: or more)?")  # what the row of a frame notes first
 _AVERAGED = ("quality", "correspondence", "gate", "familiarity")
 
 
-def mean_of_frames(rows: Sequence[Row], columns: Collection[str], failed: Sequence[Row] = ()) -> list[Row]:
+def mean_of_frames(rows: Sequence[Row], columns: Collection[str], failed: Sequence[Row] = ()) -> Table:
     """Return rows in which the frames of one file and prompt are one row, at the place of the first.
 
     Its ``reason`` says of how many frames it is the mean, and what was noted of how many of them.
@@ -26,8 +27,8 @@ def mean_of_frames(rows: Sequence[Row], columns: Collection[str], failed: Sequen
             familiarity, and of the ends of their intervals; all other cells are the first frame's.
         failed: rows of the same table that failed; those of frames are counted in ``reason``, with why.
     """
-    if not any(_FRAME in row for row in rows):  # as in nearly every table
-        return list(rows)
+    if _FRAME not in column_names(rows):  # as in nearly every table
+        return Table.of(rows)
     groups: dict[tuple[str, ...], list[Row]] = {}
     for place, row in enumerate(rows):
         key = _image(row) if text(row, _FRAME).strip() else (str(place),)
@@ -36,7 +37,8 @@ def mean_of_frames(rows: Sequence[Row], columns: Collection[str], failed: Sequen
     for row in failed:
         bad.setdefault(_image(row), []).append(row)
     found = ((group, bad.get(key, [])) for key, group in groups.items())
-    return [_merged(group, lost, columns) if len(group) > 1 or lost else group[0] for group, lost in found]
+    merged = (_merged(group, lost, columns) if len(group) > 1 or lost else group[0] for group, lost in found)
+    return Table(merged, column_names(rows))
 
 
 def _image(row: Row) -> tuple[str, str]:

@@ -6,18 +6,24 @@ import math
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
-from mst_clipiqa.analysis.rows import Row, file_of, means_by_key, number, prompt_of, text
+import numpy as np
+from numpy.typing import NDArray
+
+from mst_clipiqa.analysis.rows import Row, file_of, files_of, numbers, prompts_of, text, texts
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate.means import mean_interval, unpaired_difference
+from mst_clipiqa.evaluate.means import mean_intervals, unpaired_difference
+from mst_clipiqa.evaluate.measures import Floats
 from mst_clipiqa.evaluate.resampling import Interval, Resampling
 from mst_clipiqa.tables.spelling import composed
 
 Pairing = Literal["prompt", "file", "none"]
 Key: TypeAlias = tuple[str, ...]
 """A prompt or file, and the cells of the further columns that a pair must share."""
+Ints: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,37 @@ WHAT_THEY_SHARE = PairBy()
 
 
 @dataclass(frozen=True)
-class Side:
-    """The values of one table, one per prompt or image.
+class Keys:
+    """What names the values of two tables.
 
     Attributes:
-        values: prompt, or name of an image without a prompt, and what else a pair shares -> the mean score of its rows.
+        old, new: int (rows,), the number of each row's key; -1 for a row without one.
+        names: int (keys,), the number of each key's prompt or file; keys of one prompt have the same.
+    """
+
+    old: Ints
+    new: Ints
+    names: Ints
+
+
+@dataclass(frozen=True)
+class Side:
+    """The values of one table, one per prompt or image, in the order of their first rows.
+
+    Attributes:
+        keys: int (n,), the number of each value's prompt, or image without a prompt, and what else a pair shares.
+        values: float (n,), the mean score of its rows.
         prompts: how many of the keys are of prompts.
     """
 
-    values: dict[Key, float]
+    keys: Ints
+    values: Floats
     prompts: int
 
     @property
     def mean(self) -> float:
         """Return the mean of the values."""
-        return math.fsum(self.values.values()) / len(self.values)
+        return math.fsum(self.values) / len(self.values)
 
 
 def choose_pairing(old: Sequence[Row], new: Sequence[Row], folders: tuple[str, str]) -> Pairing:
@@ -64,18 +86,18 @@ def choose_pairing(old: Sequence[Row], new: Sequence[Row], folders: tuple[str, s
         old, new: rows that have been scored.
         folders: what ``folder_of`` returns for all rows of each table.
     """
-    before, after = ({prompt_of(row) for row in rows} - {""} for rows in (old, new))
+    before, after = ({*prompts_of(rows)} - {""} for rows in (old, new))
     if before & after:
         return "prompt"
     if before and after:
         return "none"
-    first, second = ({name_in(row, top) for row in rows} - {""} for rows, top in zip((old, new), folders, strict=True))
+    first, second = ({*names_in(rows, top)} - {""} for rows, top in zip((old, new), folders, strict=True))
     return "file" if first & second else "none"
 
 
 def nothing_in_common(old: Sequence[Row], new: Sequence[Row], also: Sequence[str]) -> DataError:
     """Return the error of tables that share neither prompts nor file names."""
-    counts = [len({prompt_of(row) for row in rows} - {""}) for rows in (old, new)]
+    counts = [len({*prompts_of(rows)} - {""}) for rows in (old, new)]
     what = "prompts" if all(counts) else "prompts or file names"
     way_out = "leave out --pair-by" if also else "compare the means with --unpaired"
     return DataError(
@@ -103,7 +125,7 @@ def folder_of(rows: Sequence[Row]) -> str:
     Failed rows count too: which folder it is must not depend on which images failed.
     """
     # Of many files in one folder, one is taken apart: that is slow.
-    files = map(PurePosixPath, {_beside(file): file for file in map(_name, rows)}.values())
+    files = map(PurePosixPath, {_beside(file): file for file in map(composed, files_of(rows))}.values())
     folders = [str(file.parent) for file in files if file.name]
     mixed = len({folder.startswith("/") for folder in folders}) != 1  # of these, or of none, there is no common folder
     return "" if mixed else posixpath.commonpath(folders)
@@ -111,12 +133,17 @@ def folder_of(rows: Sequence[Row]) -> str:
 
 def name_in(row: Row, folder: str) -> str:
     """Return the file of a row below the folder; empty if the row names no file."""
-    file = PurePosixPath(_name(row))
-    return str(file.relative_to(folder)) if file.name else ""
+    return _below(file_of(row), folder)
 
 
-def _name(row: Row) -> str:
-    return composed(file_of(row))  # macOS may take accents apart
+def names_in(rows: Sequence[Row], folder: str) -> list[str]:
+    """Return what ``name_in`` does for each row."""
+    return [_below(file, folder) for file in files_of(rows)]
+
+
+def _below(file: str, folder: str) -> str:
+    path = PurePosixPath(composed(file))  # macOS may take accents apart
+    return str(path.relative_to(folder)) if path.name else ""
 
 
 def _beside(file: str) -> tuple[str, str, bool]:
@@ -140,57 +167,99 @@ def shared_by(row: Row, columns: Sequence[str]) -> Key:
     return tuple(text(row, column) for column in columns)
 
 
-def side_of(rows: Sequence[Row], target: str, pairing: Pairing, folder: str, also: Sequence[str] = ()) -> Side:
+def number_keys(
+    tables: tuple[Sequence[Row], Sequence[Row]], pairing: Pairing, folders: tuple[str, str], also: Sequence[str] = ()
+) -> Keys:
+    """Return the keys of the rows of two tables.
+
+    Args:
+        tables: rows that have been scored.
+        pairing: what names a value: the prompt, the file or, for "none", the prompt or else the row itself.
+        folders: what ``folder_of`` returns for all rows of each table.
+        also: further columns that a pair must share.
+    """
+    numbering: dict[Key, int] = {}
+    sides = []
+    for rows, folder in zip(tables, folders, strict=True):
+        keys = zip(_names(rows, pairing, folder), *(texts(rows, column) for column in also), strict=True)
+        sides.append([numbering.setdefault(key, len(numbering)) if key[0] else -1 for key in keys])
+    names: dict[str, int] = {}
+    of_keys = [names.setdefault(key[0], len(names)) for key in numbering]
+    return Keys(*(np.array(some, np.int64) for some in (*sides, of_keys)))
+
+
+def _names(rows: Sequence[Row], pairing: Pairing, folder: str) -> list[str]:
+    if pairing == "file":
+        return names_in(rows, folder)
+    prompts = prompts_of(rows)
+    return prompts if pairing == "prompt" else [prompt or f"\0{place}" for place, prompt in enumerate(prompts)]
+
+
+def side_of(rows: Sequence[Row], target: str, keys: Ints, pairing: Pairing) -> Side:
     """Return the values of a score in one table.
 
     Args:
         rows: rows that have been scored.
         target: the score; rows without it are left out.
-        pairing: what names a value: the prompt, the file or, for "none", the prompt or else the row itself.
-        folder: what ``folder_of`` returns for all rows of the table.
-        also: further columns that a pair must share.
+        keys: int (rows,), of ``number_keys``; rows without a key are left out.
+        pairing: what names a value.
     """
-    values: list[tuple[Key, float]] = []
-    of_prompts: set[Key] = set()
-    for place, row in enumerate(rows):
-        value = number(row, target)
-        if value is None:
-            continue
-        prompt = prompt_of(row)
-        name = name_in(row, folder) if pairing == "file" else prompt
-        if pairing == "none" and not prompt:
-            name = f"\0{place}"
-        if not name:
-            continue
-        key = (name, *shared_by(row, also)) if also else (name,)
-        values.append((key, value))
-        if prompt and pairing != "file":
-            of_prompts.add(key)
-    return Side(means_by_key(values), len(of_prompts))
+    values = np.array(numbers(rows, target), np.float64)
+    used = np.flatnonzero(~np.isnan(values) & (keys >= 0))
+    first, means = _means(values[used], keys[used])
+    prompts = prompts_of(rows) if pairing == "none" else ()
+    count = sum(bool(prompts[place]) for place in used[first]) if prompts else len(first) * (pairing == "prompt")
+    return Side(keys[used][first], means, count)
 
 
-def difference_of_sides(
-    old: Side, new: Side, pairing: Pairing, resampling: Resampling
-) -> tuple[Side, Side, Interval] | None:
-    """Return the values that are compared of each side, and the interval of new - old; None if there are none.
+def pair_sides(old: Side, new: Side, pairing: Pairing, names: Ints) -> tuple[Side, Side] | None:
+    """Return the values of each side that are compared; None if there are none.
 
-    The pairs of a prompt count once, with their mean, and are resampled together. Without pairs, the prompts (or
-    images) of both sides are resampled independently.
+    The pairs of a prompt count once, with their mean. Without pairs, all values are compared.
+
+    Args:
+        old, new: the values of two tables.
+        pairing: what names a value.
+        names: of the ``Keys``.
     """
     if pairing == "none":
-        if not (old.values and new.values):
-            return None
-        gap = unpaired_difference(list(old.values.values()), list(new.values.values()), resampling)
-        return old, new, gap
-    shared = [key for key in old.values if key in new.values]
-    if not shared:
+        return (old, new) if len(old.values) and len(new.values) else None
+    places = np.full(len(names), -1)
+    places[new.keys] = np.arange(len(new.keys))
+    places = places[old.keys]
+    shared = places >= 0
+    if not shared.any():
         return None
-    before, after = (_by_name(side, shared, pairing) for side in (old, new))
-    gap = mean_interval([after.values[name] - before.values[name] for name in before.values], resampling=resampling)
-    return before, after, gap
+    both = names[old.keys[shared]]
+    (first, before), (_, after) = (_means(some, both) for some in (old.values[shared], new.values[places[shared]]))
+    prompts = len(first) if pairing == "prompt" else 0
+    return Side(both[first], before, prompts), Side(both[first], after, prompts)
 
 
-def _by_name(side: Side, keys: Sequence[Key], pairing: Pairing) -> Side:
-    """Return a side of these keys alone, with one value per prompt or file: the mean over what its pairs share."""
-    values = means_by_key((key[:1], side.values[key]) for key in keys)
-    return Side(values, len(values) if pairing == "prompt" else 0)
+def differences_of(sides: Sequence[tuple[Side, Side]], pairing: Pairing, resampling: Resampling) -> list[Interval]:
+    """Return the interval of new - old for each of some compared sides, old and new.
+
+    The pairs of a prompt are resampled together. Without pairs, the prompts (or images) of both sides are resampled
+    independently.
+    """
+    if pairing == "none":
+        return [unpaired_difference(old.values, new.values, resampling) for old, new in sides]
+    by_count: dict[int, list[int]] = {}  # those over as many prompts, as nearly always, share their resamples
+    for place, (old, _) in enumerate(sides):
+        by_count.setdefault(len(old.values), []).append(place)
+    found: dict[int, Interval] = {}
+    for places in by_count.values():
+        gaps = [sides[place][1].values - sides[place][0].values for place in places]
+        found |= zip(places, mean_intervals(gaps, resampling=resampling), strict=True)
+    return [found[place] for place in range(len(sides))]
+
+
+def _means(values: Floats, keys: Ints) -> tuple[Ints, Floats]:
+    """Return the place of each key's first value, in order, and the mean of its values."""
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    cells = values[order].tolist()
+    means = np.array([math.fsum(cells[a:b]) / (b - a) for a, b in pairwise([*starts.tolist(), len(cells)])])
+    first = order[starts]
+    by_place = np.argsort(first)
+    return first[by_place], means[by_place]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.rows import (
@@ -19,6 +18,7 @@ from mst_clipiqa.analysis.rows import (
     split_failed,
 )
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.tables.columns import Table
 
 WITHOUT_PROMPT = "no prompt"
 
@@ -27,7 +27,7 @@ WITHOUT_PROMPT = "no prompt"
 class Ranked:
     """Rows with a column ``rank`` (1 is best), and the rows that could not be ranked."""
 
-    rows: list[dict[str, Any]]
+    rows: Table
     left_out: list[LeftOut]
 
 
@@ -81,8 +81,8 @@ def rank(
     need_one_model(rows)
     good, left = split_failed(rows)
     good = mean_of_frames(good, weights, [one.row for one in left])
-    groups: dict[str, list[tuple[float, Row]]] = {}
-    for row in good:
+    groups: dict[str, list[tuple[float, int]]] = {}
+    for place, row in enumerate(good):
         value, why = _value(row, weights)
         prompt = prompt_of(row) if per_prompt else ""
         if per_prompt and not prompt:
@@ -90,9 +90,16 @@ def rank(
         if why:
             left.append(LeftOut(row, why))
             continue
-        groups.setdefault(prompt, []).append((value, row))
-    ranked = [row for group in groups.values() for row in _best_first(group, top, is_weighted=len(weights) > 1)]
-    return Ranked(ranked, left)
+        groups.setdefault(prompt, []).append((value, place))
+    # sorted() keeps the order of equal rows.
+    best = [sorted(group, key=lambda pair: -pair[0])[:top] for group in groups.values()]
+    ordered = [pair for group in best for pair in group]
+    ranked = good.take([place for _, place in ordered])
+    if not ranked:
+        return Ranked(ranked, left)
+    more = {"weighted": [round(value, 6) for value, _ in ordered]} if len(weights) > 1 else {}
+    ranks = [place for group in best for place in range(1, len(group) + 1)]
+    return Ranked(ranked.with_columns({**more, "rank": ranks}), left)
 
 
 def _value(row: Row, weights: Mapping[str, float]) -> tuple[float, str]:
@@ -105,10 +112,3 @@ def _value(row: Row, weights: Mapping[str, float]) -> tuple[float, str]:
         total += weight * value
     # A single column keeps its value: dividing by its weight could make neighbours equal.
     return (total if len(weights) == 1 else total / sum(abs(w) for w in weights.values())), ""
-
-
-def _best_first(group: list[tuple[float, Row]], top: int | None, is_weighted: bool) -> Iterator[dict[str, Any]]:
-    ordered = sorted(group, key=lambda pair: -pair[0])[:top]  # sorted() keeps the order of equal rows
-    for place, (value, row) in enumerate(ordered, 1):
-        extra = {"weighted": round(value, 6)} if is_weighted else {}
-        yield {**row, **extra, "rank": place}

@@ -7,11 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from mst_clipiqa.analysis.rows import column_names
 from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.stdin import as_stdin, temporary_folder
+from mst_clipiqa.tables.columns import Table
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
-from mst_clipiqa.tables.reading import TABLE_SUFFIXES, Table, read_table
+from mst_clipiqa.tables.reading import TABLE_SUFFIXES, read_table
 
 _LOOKED_FOR = ("file", "prompt", "status")  # those that no flag names; other programs mean other things by the rest
 _STATUSES = {"ok", "error", "", None}  # in ``status``
@@ -48,16 +48,12 @@ def _from_place(path: Path) -> Table:
 
 def _as_ours(table: Table) -> Table:
     """Return a table whose columns in ``_LOOKED_FOR`` have that name, unless two of them would have it."""
-    head = column_names(table)
+    head = table.head
     folded = [name.strip().casefold() for name in head]
     once = [name in _LOOKED_FOR and folded.count(name) == 1 for name in folded]
     spelled = {name: one for name, one, ours in zip(head, folded, once, strict=True) if ours and name != one}
-    is_ours = {name: one != "status" or {row.get(name) for row in table} <= _STATUSES for name, one in spelled.items()}
-    spelled = {name: one for name, one in spelled.items() if is_ours[name]}
-    if not spelled:
-        return table
-    rows = ({spelled.get(name, name): cell for name, cell in row.items()} for row in table)
-    return Table(rows, (spelled.get(name, name) for name in head))
+    is_ours = {name: one != "status" or {*table.column(name)} <= _STATUSES for name, one in spelled.items()}
+    return table.renamed({name: one for name, one in spelled.items() if is_ours[name]})
 
 
 def folders_of(source: str | Path, images: Path | None) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from mst_clipiqa.errors import DataError, UsageError, are, counted, nearest, shown, some_of
 from mst_clipiqa.tables.cells import AsWritten
-from mst_clipiqa.tables.reading import Table
+from mst_clipiqa.tables.columns import Table
 
 Row = Mapping[str, Any]
 K = TypeVar("K", bound=Hashable)
@@ -30,15 +30,23 @@ class LeftOut:
     why: str
 
 
-def split_failed(rows: Iterable[Row]) -> tuple[list[Row], list[LeftOut]]:
-    """Return the scored rows and the failed ones, each in order; a row without a status counts as scored."""
-    good, failed = [], []
-    for row in rows:
-        if str(row.get("status") or "ok") == "ok":
-            good.append(row)
+def are_good(rows: Iterable[Row]) -> list[bool]:
+    """Return whether each row was scored; one without a status counts as scored."""
+    return [str(status or "ok") == "ok" for status in Table.of(rows).column("status")]
+
+
+def split_failed(rows: Iterable[Row]) -> tuple[Table, list[LeftOut]]:
+    """Return the scored rows and the failed ones, each in order."""
+    table = Table.of(rows)
+    good: list[int] = []
+    failed = []
+    for place, is_good in enumerate(are_good(table)):
+        if is_good:
+            good.append(place)
         else:
+            row = table[place]
             failed.append(LeftOut(row, str(row.get("reason") or "no reason given")))
-    return good, failed
+    return table.take(good) if failed else table, failed
 
 
 def number(row: Row, column: str) -> float | None:
@@ -47,19 +55,35 @@ def number(row: Row, column: str) -> float | None:
     Raises:
         DataError: the cell is not a number, or larger than ``LARGEST``.
     """
-    cell = row.get(column)
-    if cell is None or cell == "":
-        return None
-    try:
-        value = float(cell)
-    except (TypeError, ValueError, OverflowError):
-        value = math.inf
+    value = _number(row.get(column))
     if abs(value) > LARGEST:
         raise DataError(
-            f"Expected a number in column {column!r}, got {shown(cell)} for {shown(row.get('file', '?'))}: "
+            f"Expected a number in column {column!r}, got {shown(row[column])} for {shown(row.get('file', '?'))}: "
             "correct the table or score again."
         )
     return None if math.isnan(value) else value
+
+
+def numbers(rows: Iterable[Row], column: str) -> list[float]:
+    """Return what ``number`` does for each row, but NaN for None."""
+    table = Table.of(rows)
+    values = list(map(_number, table.column(column)))
+    for place, value in enumerate(values):
+        if abs(value) > LARGEST:
+            number(table[place], column)  # raises an error that names the row
+    return values
+
+
+def _number(cell: Any) -> float:
+    """Return a cell as a float: NaN if it is empty, infinity if it is not a number."""
+    if type(cell) is float:  # nearly always
+        return cell
+    if cell is None or cell == "":
+        return math.nan
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
 
 
 def means_by_key(values: Iterable[tuple[K, float]]) -> dict[K, float]:
@@ -72,7 +96,25 @@ def means_by_key(values: Iterable[tuple[K, float]]) -> dict[K, float]:
 
 def text(row: Row, column: str) -> str:
     """Return a cell as text; empty if there is none."""
-    cell = row.get(column)
+    return _text(row.get(column))
+
+
+def texts(rows: Iterable[Row], column: str) -> list[str]:
+    """Return what ``text`` does for each row."""
+    return list(map(_text, Table.of(rows).column(column)))
+
+
+def prompts_of(rows: Iterable[Row]) -> list[str]:
+    """Return what ``prompt_of`` does for each row."""
+    return [prompt.strip() for prompt in texts(rows, "prompt")]
+
+
+def files_of(rows: Iterable[Row]) -> list[str]:
+    """Return what ``file_of`` does for each row."""
+    return [file.replace("\\", "/") for file in texts(rows, "file")]
+
+
+def _text(cell: Any) -> str:
     if type(cell) is str:  # nearly always
         return cell
     if isinstance(cell, float) and not isinstance(cell, AsWritten) and cell.is_integer():
@@ -90,11 +132,9 @@ def prompt_of(row: Row) -> str:
 
 def column_names(rows: Iterable[Row]) -> list[str]:
     """Return the columns that any of the rows has, or the head of their table, in order."""
-    names = dict.fromkeys(rows.head if isinstance(rows, Table) else ())
-    for row in rows:
-        if not row.keys() <= names.keys():
-            names |= dict.fromkeys(row)
-    return list(names)
+    if isinstance(rows, Table):
+        return rows.head
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
@@ -116,7 +156,7 @@ def need_columns(rows: Sequence[Row], columns: Iterable[str]) -> None:
 
 def models_of(rows: Iterable[Row]) -> list[str]:
     """Return the models that the rows name, sorted by name."""
-    return sorted({model for row in rows if (model := text(row, "model"))})
+    return sorted({*texts(rows, "model")} - {""})
 
 
 def need_one_model(rows: Iterable[Row]) -> None:
@@ -133,7 +173,7 @@ def need_one_model(rows: Iterable[Row]) -> None:
         )
 
 
-def with_generator(rows: Sequence[Row], where: GeneratorFrom) -> Sequence[Row]:
+def with_generator(rows: Sequence[Row], where: GeneratorFrom) -> Table:
     """Return the rows with a column ``generator``.
 
     Args:
@@ -141,9 +181,10 @@ def with_generator(rows: Sequence[Row], where: GeneratorFrom) -> Sequence[Row]:
         where: "column" leaves the rows as they are; "name" takes the part of the file's name before the first "_";
             "folder" takes the name of the file's folder.
     """
+    table = Table.of(rows)
     if where == "column":
-        return rows
-    return [{**row, "generator": _generator(file_of(row), where)} for row in rows]
+        return table
+    return table.with_columns({"generator": [_generator(file, where) for file in files_of(table)]})
 
 
 def _generator(file: str, where: GeneratorFrom) -> str:

@@ -153,9 +153,9 @@ def compare_settings(
     """
     need_columns(rows, ["prompt", pairing.setting, *pairing.also, *targets])
     need_one_model(rows)
-    good, left = split_failed(rows)
-    left += [LeftOut(row, WITHOUT_PROMPT) for row in good if not prompt_of(row)]
-    good = [row for row in good if prompt_of(row)]
+    scored, left = split_failed(rows)
+    left += [LeftOut(row, WITHOUT_PROMPT) for row in scored if not prompt_of(row)]
+    good = [row for row in scored if prompt_of(row)]
     left += [LeftOut(row, WITHOUT_SETTING) for row in good if not text(row, pairing.setting)]
     good = [row for row in good if text(row, pairing.setting)]
     settings = list(dict.fromkeys(text(row, pairing.setting) for row in good))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mst_clipiqa.analysis.rows import Row, number, text
+from mst_clipiqa.analysis.rows import Row, number, numbers, text
 from mst_clipiqa.errors import DataError, are, shown
 from mst_clipiqa.evaluate.caution import UNFAMILIAR, is_unfamiliar
 
@@ -32,7 +33,7 @@ def count_unfamiliar(rows: Sequence[Row]) -> Unfamiliar | None:
     Raises:
         DataError: a familiarity is not a number.
     """
-    known = [value for row in rows if (value := number(row, "familiarity")) is not None]
+    known = [value for value in numbers(rows, "familiarity") if not math.isnan(value)]
     return Unfamiliar(sum(map(is_unfamiliar, known)), len(known)) if known else None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.analysis.rows import number
 from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.benchmark.over_prompts import resampled_units
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
@@ -140,6 +141,10 @@ def assess_table(
         rated: the set.
         model: what wrote the table; None: mini if the table says so, else it is unknown, and what it has seen is not
             checked.
+
+    Raises:
+        UsageError: the table has none of the targets, or is not of this model.
+        DataError: no image matches, several rows match one, or a score is not a number.
     """
     columns = [t for t in rated.targets if any(row.get(t) is not None for row in rows)]
     if not columns:
@@ -148,7 +153,7 @@ def assess_table(
     wrote = model_of_table(rows, model)
     found = []
     for target in columns:
-        values = {name: float(row[target]) for name, row in matched.items() if row.get(target) is not None}
+        values = {name: value for name, row in matched.items() if (value := number(row, target)) is not None}
         own = wrote.config.targets.get(target) if wrote else None
         if own:
             values = {name: _rescaled(v, (own.low, own.high), rated.ranges[target]) for name, v in values.items()}

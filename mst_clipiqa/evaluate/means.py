@@ -64,13 +64,29 @@ def mean_interval(
         groups: the group (prompt) of each value; None: each value is its own group.
         resampling: level, resamples and seed.
     """
-    x = np.asarray(values, np.float64)
-    index = group_index(groups, len(x))
-    value = float(x.mean())
-    if group_count(index) < 2:  # as for each prompt of a report: there is no interval, so nothing is drawn
-        return interval(value, np.empty(0), index, resampling)
-    found = interval(value, _resampled(x, index, resampling), index, resampling)
-    return _at_least(found, student(group_count(index) - 1, resampling) * math.sqrt(_variance(x, index)))
+    return mean_intervals([values], groups, resampling)[0]
+
+
+def mean_intervals(
+    columns: Sequence[ArrayLike], groups: Sequence[Hashable] | None = None, resampling: Resampling = DEFAULT
+) -> list[Interval]:
+    """Return what ``mean_interval`` does for each of several columns; the resamples, which take longest, are shared.
+
+    Args:
+        columns: float (n,) each, n at least 1.
+        groups: the group (prompt) of each value, the same for all columns; None: each value is its own group.
+        resampling: level, resamples and seed.
+    """
+    xs = [np.asarray(values, np.float64) for values in columns]
+    index = group_index(groups, len(xs[0]))
+    count = group_count(index)
+    if count < 2:  # as for each prompt of a report: there is no interval, so nothing is drawn
+        return [interval(float(x.mean()), np.empty(0), index, resampling) for x in xs]
+    found = []
+    for x, resampled in zip(xs, _resampled(xs, index, resampling), strict=True):
+        one = interval(float(x.mean()), resampled, index, resampling)
+        found.append(_at_least(one, student(count - 1, resampling) * math.sqrt(_variance(x, index))))
+    return found
 
 
 def unpaired_difference(old: ArrayLike, new: ArrayLike, resampling: Resampling = DEFAULT) -> Interval:
@@ -90,7 +106,7 @@ def unpaired_difference(old: ArrayLike, new: ArrayLike, resampling: Resampling =
     for seed, values in ((2 * resampling.seed, old), (2 * resampling.seed + 1, new)):
         x = np.asarray(values, np.float64)
         index = group_index(None, len(x))
-        means = x.mean() + full_spread(index) * (_resampled(x, index, replace(resampling, seed=seed)) - x.mean())
+        means = x.mean() + full_spread(index) * (_resampled([x], index, replace(resampling, seed=seed))[0] - x.mean())
         sides.append((float(x.mean()), means, index, _variance(x, index)))
     (was, before, first, spread), (now, after, second, other) = sides
     counts = group_count(first), group_count(second)
@@ -155,9 +171,13 @@ def _welch(variances: tuple[float, float], counts: tuple[int, int]) -> float:
     return sum(variances) ** 2 / each if each > 0 else math.inf
 
 
-def _resampled(x: Floats, index: NDArray[np.int64], resampling: Resampling) -> Floats:
-    """Return the mean of each resample, float (resamples,)."""
-    return np.concatenate([(counts @ x) / counts.sum(1) for counts in draw_counts(index, resampling)])
+def _resampled(xs: Sequence[Floats], index: NDArray[np.int64], resampling: Resampling) -> Floats:
+    """Return the means of each resample, float (columns, resamples)."""
+    means = []
+    for counts in draw_counts(index, resampling):
+        images = counts.sum(1)
+        means.append([(counts @ x) / images for x in xs])
+    return np.concatenate(means, axis=1)
 
 
 def _at_least(found: Interval, half: float) -> Interval:

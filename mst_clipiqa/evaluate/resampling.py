@@ -230,8 +230,11 @@ def draw_counts(index: NDArray[np.int64], resampling: Resampling) -> Iterator[Fl
     step = max(1, COUNTS_AT_ONCE // max(len(index), 1))
     for start in range(0, resampling.resamples if groups else 0, step):
         rows = min(step, resampling.resamples - start)
-        drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+        drawn = generator.integers(groups, size=(rows, groups))
+        drawn += groups * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        del drawn  # as large as the counts
         by_group = np.asfortranarray(counts, dtype=np.float64)
+        del counts
         # Image by image in memory, so that sums over them add up in one order, whatever a group holds.
         yield by_group if groups == len(index) else np.take(by_group.T, index, axis=0).T

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mst_clipiqa.analysis.compare import TARGETS, longer_arm
 from mst_clipiqa.analysis.images import RowImage
-from mst_clipiqa.analysis.rows import Row, column_names, file_of, number, prompt_of, split_failed, text
+from mst_clipiqa.analysis.rows import Row, are_good, column_names, file_of, number, prompt_of, text
 from mst_clipiqa.errors import DataError, shown
 from mst_clipiqa.evaluate.caution import is_unfamiliar
 from mst_clipiqa.model.templates import QUALITY_LEVELS
@@ -55,8 +55,8 @@ def report_data(
             f"Expected scores in a column {' or '.join(TARGETS)}, got a table with {shown(', '.join(columns))}: score "
             "its images first."
         )
-    good = {id(row) for row in split_failed(rows)[0]}
-    table = ReportTable(rows, [id(row) in good for row in rows])
+    rows = list(rows)
+    table = ReportTable(rows, are_good(rows))
     scores = {target: table.of_good(partial(_number, column=target)) for target in TARGETS}
     unsure, unsure_by = _uncertainty(table)
     names = _names(list(map(file_of, rows)))

@@ -24,6 +24,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")  # as long as a seed of 64 bits
 _STARTS_NUMBER = frozenset("-0123456789")
 _FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # what spreadsheets take for the start of a formula
+_MARKED = _STARTS_NUMBER | {*_FORMULA_STARTS}  # what a text that needs a mark may begin with
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps would make one for each cell
 _QUOTED = re.compile('[",\r\n]')
 
@@ -31,13 +32,14 @@ _QUOTED = re.compile('[",\r\n]')
 class AsWritten(float):
     """A number that another program wrote in its own way, such as 7.50 or 1e5, which it keeps."""
 
+    __slots__ = ("written",)  # a table may hold millions
+    written: str
+
     def __new__(cls, text: str) -> Self:
         """Return the number of a text that is one; ValueError otherwise."""
         new = super().__new__(cls, text)
         new.written = text
         return new
-
-    written: str
 
     def __repr__(self) -> str:
         """Return the number as it was written."""
@@ -60,8 +62,10 @@ def plain(value: object) -> Cell:
     Raises:
         TypeError: it is neither text nor a number nor None.
     """
-    if value is None or type(value) in (str, bool, AsWritten):
+    if value is None or type(value) in (str, int, bool, AsWritten):
         return value  # type: ignore[return-value]  # mypy does not see what the type is
+    if type(value) is float:  # nearly always; the questions below are slow
+        return value if math.isfinite(value) else None
     if isinstance(value, str):
         return str(value)
     if not isinstance(value, numbers.Real):
@@ -193,7 +197,7 @@ def _is_formula(text: str) -> bool:
 
 def _needs_mark(text: str) -> bool:
     bare = text.lstrip("'")
-    return not bare or _is_formula(bare) or _is_number(bare)
+    return not bare or (bare[0] in _MARKED and (_is_formula(bare) or _is_number(bare)))
 
 
 def _is_number(text: str) -> bool:

@@ -5,37 +5,34 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.cells import Cell, as_written, from_csv_cell, from_csv_header
+from mst_clipiqa.tables.columns import Table
 from mst_clipiqa.tables.lines import Line, check_once, csv_rows, json_lines
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 """What a table that is written ends in; .tsv is read as well."""
-_MOST_KNOWN = 10_000  # texts remembered at a time
+_MOST_KNOWN = 10_000  # cells remembered at a time
 
 
-class Table(list[dict[str, Any]]):
-    """The rows of a table, and its head.
+class _Cells(dict[str, Cell]):
+    """The text of a CSV cell -> its value: one copy of a text that comes again, such as the name of the model."""
 
-    Attributes:
-        head: names of the columns, which a table without rows has too; empty if nothing lists them, as in .jsonl.
-    """
-
-    def __init__(self, rows: Iterable[dict[str, Any]], head: Iterable[str] = ()) -> None:
-        super().__init__(rows)
-        self.head = list(head)
+    def __missing__(self, text: str) -> Cell:
+        """Read a cell, and remember its value."""
+        value = self[text] = from_csv_cell(text)
+        return value
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
     """Return all rows of a table, with its head; see ``stream_table``."""
     table = Table(stream_table(path))
-    table.head = list(table[0]) if table else _head(Path(path))
-    return table
+    return table if table else Table(head=_head(Path(path)))
 
 
 def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
@@ -64,7 +61,7 @@ def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
 
 def _read_csv(path: Path) -> Iterator[dict[str, Cell]]:
     columns: list[str] | None = None
-    known: dict[str, str] = {}  # texts that may come again, such as the name of the model: one copy for all rows
+    known = _Cells()
     for line in csv_rows(path):
         cells: list[str] = _value(line, path)
         if columns is None:
@@ -78,7 +75,7 @@ def _read_csv(path: Path) -> Iterator[dict[str, Cell]]:
             )
         if len(known) > _MOST_KNOWN:
             known.clear()
-        yield {column: from_csv_cell(known.setdefault(c, c)) for column, c in zip(columns, cells, strict=True)}
+        yield dict(zip(columns, map(known.__getitem__, cells), strict=True))
     if columns is None:
         raise DataError(f"Expected a line with the names of the columns, got an empty file: {shown(path)}.")
 

@@ -141,7 +141,7 @@ class TableWriter:
         return (row[: len(self.columns)] for row in self._journal)
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Cell]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> None:
     """Write rows that are in memory as a table, which appears whole or not at all; see ``TableWriter``.
 
     Raises:
@@ -150,10 +150,13 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
     """
     check_table_output(path)
     _check_place(path)
-    cells = [[plain(row.get(column)) for column in columns] for row in rows]
+
+    def cells() -> Iterator[list[Cell]]:
+        return ([plain(row.get(column)) for column in columns] for row in rows)
+
     try:
         with atomic(path, sync=True) as file:
-            _convert(file, path, columns, {}, lambda: cells)
+            _convert(file, path, columns, {}, cells)
     except OSError as error:
         raise UsageError(
             f"Expected to be able to write {shown(path)}, got {error.strerror or error}: {_advice(error)}, or choose "

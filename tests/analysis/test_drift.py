@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mst_clipiqa.analysis.change import CHANGE_COLUMNS
 from mst_clipiqa.analysis.drift import drift
@@ -14,7 +17,7 @@ from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval
-from mst_clipiqa.evaluate.resampling import Resampling
+from mst_clipiqa.evaluate.resampling import Resampling, draw_counts
 
 
 def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
@@ -294,3 +297,20 @@ def test_a_small_difference_is_not_written_as_zero() -> None:
     assert change.sentence() == "New is worse in quality by 0.0001 (95 % 0.0001 to 0.0001) over 9 prompts."
     (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 0.004))).changes
     assert change.sentence().startswith("New minus old is -0.004 in quality")
+
+
+def test_scores_and_groups_over_as_many_prompts_share_their_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def counted(index: NDArray[np.int64], resampling: Resampling) -> Iterator[Any]:
+        drawn.append(len(index))
+        return draw_counts(index, resampling)
+
+    monkeypatch.setattr("mst_clipiqa.evaluate.means.draw_counts", counted)
+    cells = [("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")]
+    table = [{"prompt": p, "generator": g, "quality": 1.0, "correspondence": 2.0} for p, g in cells]
+    changes = drift(table, table, by=["generator"]).changes
+    assert [(change.group, change.new_count) for change in changes] == [
+        (g, n) for g, n in (("", 4), ("x", 2), ("y", 2)) for _ in range(2)
+    ]
+    assert drawn == [4, 2]

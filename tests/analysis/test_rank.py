@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ TABLE = [
 ]
 
 
-def places(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
+def places(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(row["file"], row["rank"]) for row in rows]
 
 

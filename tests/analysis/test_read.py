@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from mst_clipiqa.analysis.pairing import choose_pairing
 from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.analysis.rows import need_columns
 from mst_clipiqa.errors import DataError, UsageError, nearest
+from mst_clipiqa.tables.columns import Table
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
 
@@ -62,7 +62,7 @@ def test_tabs_and_the_line_for_excel_in_capital_letters_are_read(tmp_path: Path)
 
 
 def test_a_table_on_stdin_is_known_by_its_first_bytes_and_called_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(content: bytes) -> list[dict[str, Any]]:
+    def read(content: bytes) -> Table:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
         return read_scores("-")
 

@@ -283,3 +283,13 @@ def test_what_the_intervals_are_over_is_printed(rated: RatedSet, mini: TrainedMo
     assert '"interval_over": "prompts"' in run(*base, "--json").stdout
     scores.write_text(scores.read_text().replace("mini", "another"))
     assert "mean rating ┃ srcc" in " ".join(run(*base).stdout.split())
+
+
+def test_a_score_that_is_not_a_number_is_named_and_an_empty_one_left_out(rated: RatedSet) -> None:
+    rows: list[dict[str, Any]] = [{"file": record.name, "quality": 3.0 + i} for i, record in enumerate(rated.records)]
+    rows[1]["quality"] = ""
+    (found,) = assess_table(rows, rated)
+    assert found.unscored == 1
+    rows[0]["quality"] = "n/a"
+    with pytest.raises(DataError, match="Expected a number in column 'quality', got 'n/a'"):
+        assess_table(rows, rated)

@@ -255,3 +255,13 @@ def test_a_mean_and_a_quantile_are_as_uncertain_as_theory_says() -> None:
     assert (mean.value - mean.low, mean.high - mean.value) == pytest.approx((half, half), rel=0.15)
     assert median.high - median.low == pytest.approx(2 * half * math.sqrt(math.pi / 2), rel=0.35)
     assert {median.value, median.low, median.high} <= set(x)
+
+
+def test_columns_that_share_resamples_get_the_intervals_they_get_alone() -> None:
+    rng = np.random.default_rng(5)
+    some, others = rng.normal(size=(2, 30))
+    prompts = [place // 3 for place in range(30)]
+    for groups in (None, prompts, [0] * 30):
+        together = means.mean_intervals([some, others], groups, ev.Resampling(resamples=50, seed=1))
+        alone = [means.mean_interval(values, groups, ev.Resampling(resamples=50, seed=1)) for values in (some, others)]
+        assert str(together) == str(alone)  # NaN is not equal to itself

@@ -126,7 +126,7 @@ def test_it_goes_on_though_the_files_have_changed(kind: str, pair: Watched, fold
     assert close(read_table(output), read_table(whole))
 
 
-def close(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
+def close(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:
     """Whether two tables are equal but for what rounding does in batches of other images."""
     return len(some) == len(others) and all(
         value == pytest.approx(other[name], abs=2e-6) if isinstance(value, float) else value == other[name]

@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ GOLDEN = {
 SUFFIXES = [".csv", ".jsonl", ".parquet"]
 
 
-def written(path: Path, rows: list[dict[str, Any]], columns: Any = COLUMNS, **options: Any) -> Path:
+def written(path: Path, rows: Sequence[dict[str, Any]], columns: Any = COLUMNS, **options: Any) -> Path:
     with TableWriter(path, columns, **options) as table:
         for row in rows:
             table.append(row)
@@ -809,3 +809,9 @@ def test_texts_that_repeat_are_kept_once_and_only_some_are_remembered(
     assert [row["file"] for row in rows] == [f"{i}.png" for i in range(20)]
     assert {row["model"] for row in rows} == {"a long name of a model"}
     assert len({id(row["model"]) for row in rows}) < len(rows)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'=", "''@"])
+def test_text_that_a_spreadsheet_would_run_is_marked_whatever_it_begins_with(start: str) -> None:
+    assert csv_cell(f"{start}x") == f"'{start}x"
+    assert csv_cell(f"x{start}") == f"x{start}"

@@ -33,6 +33,7 @@ from mst_clipiqa.errors import counted, shown
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.item import Item
 from mst_clipiqa.tables.cells import count, csv_header, csv_row, json_row
+from mst_clipiqa.tables.columns import Table
 from mst_clipiqa.tables.table import write_table
 
 if TYPE_CHECKING:
@@ -87,14 +88,14 @@ source_options = stack(
 table_options = stack(output_option, json_option, left_out_option, source_options)
 
 
-def read_source(source: str, flags: Mapping[str, Any], *, intervals: bool = False) -> Sequence[Row]:
+def read_source(source: str, flags: Mapping[str, Any], *, intervals: bool = False) -> Table:
     """Return the rows of a table, of stdin ("-"), or of a folder, which is scored now.
 
     ``flags`` holds the values of ``source_options`` and, where a command has it, of ``generator_option``; ``intervals``
     adds those of a folder's scores.
     """
     is_table = not Path(source).is_dir() or is_parts(Path(source))
-    rows = read_scores(source) if is_table else _score_folder(source, flags, intervals)
+    rows = read_scores(source) if is_table else Table(_score_folder(source, flags, intervals))
     return with_generator(rows, flags.get("generator_from", "column"))
 
 
@@ -141,8 +142,9 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, first: I
     The columns ``first`` come first, even if no row has them.
     """
     columns = list(dict.fromkeys([*first, *column_names(rows)])) or ["file"]  # a table has a header
-    counts = {"width", "height", "rank"}
-    whole = [{name: count(cell) if name in counts else cell for name, cell in row.items()} for row in rows]
+    table = Table.of(rows)
+    counts = {"width", "height", "rank"} & {*table.head}
+    whole = table.with_columns({name: list(map(count, table.column(name))) for name in counts})
     if output is not None:
         replaced = output.exists()
         write_table(output, columns, whole)
@@ -211,7 +213,7 @@ def _fitting(wanted: Sequence[str], widths: Mapping[str, int], width: int) -> li
 def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print a table that fits the terminal: names give way first, then further columns, from the last on."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Shown
     from rich.text import Text
 
     if not rows:
@@ -228,7 +230,7 @@ def _print(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     for name in folders:
         cells[name] = apart(cells[name], name_width - 2)
     console = Console(highlight=False, width=max(console.width, numbers + _LEAST_NAME))  # no number is ever cut
-    table = Table(box=None, header_style="bold")
+    table = Shown(box=None, header_style="bold")
     for name in shown:
         is_text = any(isinstance(row.get(name), str) for row in rows)
         whole = name in _FIRST or name in folders

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import LeftOut, Row, column_names, split_failed
+from mst_clipiqa.analysis.rows import LeftOut, split_failed
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
@@ -26,6 +26,7 @@ from mst_clipiqa.cli.commands._scores import (
 from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import DataError, are, counted, shown, some_of
+from mst_clipiqa.tables.columns import Table
 
 if TYPE_CHECKING:
     from mst_clipiqa.analysis.drift import Drift
@@ -76,13 +77,14 @@ def command(
 
     check_outputs([old, new, flags["prompts"]], output, left_out)
     before, after = (read_source(source, flags) for source in (old, new))
-    if not by and all(any("generator" in row for row in rows) for rows in (before, after)):
+    if not by and all("generator" in rows.head for rows in (before, after)):
         by = ("generator",)
     pairing = PairBy("none" if unpaired else None, pair_by)
     try:
         found = drift(before, after, by=by, resampling=resampling_of(flags), pair_by=pairing)
     except DataError:  # perhaps because so many images failed
-        _finish(before, after, split_failed([*before, *after])[1], left_out)
+        failed = [one for rows in (before, after) for one in split_failed(rows)[1]]
+        _finish(before, after, failed, left_out)
         raise
     if not (found.changes or fail_if_worse):
         _finish(before, after, found.left_out, left_out)
@@ -101,8 +103,9 @@ def command(
     return FAILED_GATE if fail_if_worse and is_bad else code
 
 
-def _finish(before: Sequence[Row], after: Sequence[Row], left: Sequence[LeftOut], left_file: Path | None) -> int:
-    return finish(left, left_file, columns=column_names([*before, *after]))
+def _finish(before: Table, after: Table, left: Sequence[LeftOut], left_file: Path | None) -> int:
+    columns = dict.fromkeys(name for rows in (before, after) if rows for name in rows.head)
+    return finish(left, left_file, columns=list(columns))
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
