@@ -132,7 +132,7 @@ def folder_of(rows: Sequence[Row]) -> str:
 
 
 def name_in(row: Row, folder: str) -> str:
-    """Return the file of a row below the folder; empty if the row names no file."""
+    """Return the file of a row below the folder, or whole if it is elsewhere; empty if the row names no file."""
     return _below(file_of(row), folder)
 
 
@@ -143,7 +143,9 @@ def names_in(rows: Sequence[Row], folder: str) -> list[str]:
 
 def _below(file: str, folder: str) -> str:
     path = PurePosixPath(composed(file))  # macOS may take accents apart
-    return str(path.relative_to(folder)) if path.name else ""
+    if not path.name:
+        return ""
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _beside(file: str) -> tuple[str, str, bool]:

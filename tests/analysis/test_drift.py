@@ -39,6 +39,13 @@ def test_the_common_folder_is_that_of_all_files(files: list[str]) -> None:
     assert folder_of([{"file": file} for file in files]) == ("" if mixed else os.path.commonpath(parents))
 
 
+@pytest.mark.parametrize("files", [["/a/b.png", "a/c.png"], ["//a/b.png", "//a/c.png"]])
+def test_files_without_a_common_folder_are_paired_by_their_whole_names(files: list[str]) -> None:
+    old, new = ([{"file": file, "quality": quality} for file in files] for quality in (1.0, 2.0))
+    (change,) = drift(old, new).changes
+    assert (change.pairing, change.new_count, change.difference) == ("file", 2, 1.0)
+
+
 WIDER = {2: 12.7062, 3: 1.5**0.5 * 4.30265 / 1.95996}
 """For three prompts: sqrt(n / (n - 1)) and the 97.5 % points of Student's and the normal distribution. For two, whose
 resamples do not reach that far, Student's times the deviation of the mean, which is half their distance."""
