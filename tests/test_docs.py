@@ -76,6 +76,13 @@ def test_train_compares_ten_splits_with_the_published_procedure() -> None:
     assert f"{found['ours']['peak_mb']:,.0f} MB for ours" in text
 
 
+def test_train_says_how_long_the_whole_command_takes() -> None:
+    found, text = result("benchmark_command"), page("train")
+    assert f"| {found['splits']} splits x 2 heads x 2 targets, {found['images']:,} images; cache empty " in text
+    assert f"cache empty | {found['empty_cache_seconds']:.0f} s |" in text
+    assert f"cache full | {found['full_cache_seconds']:.0f} s |" in text
+
+
 def test_scale_says_how_fast_merged_tokens_are() -> None:
     rows, text = {row["merged"]: row for row in result("merge")["counts"]}, page("scale")
     most, few = rows[16], rows[8]
