@@ -154,8 +154,9 @@ def test_rows_without_prompt_and_file_are_no_pairs() -> None:
     assert choose_pairing(nameless, nameless, ("", "")) == "none"
 
 
-def test_rows_without_a_prompt_are_no_pair_where_others_have_one() -> None:
-    (change,) = drift([*OLD, *rows(("", 0.0))], [*NEW, *rows(("", 9.0))]).changes
+@pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (OLD[:4], NEW[:3])])  # with prompts of one table, and without
+def test_rows_without_a_prompt_are_no_pair_where_others_have_one(old: list[Any], new: list[Any]) -> None:
+    (change,) = drift([*old, *rows(("", 0.0))], [*new, *rows(("", 9.0))]).changes
     assert (change.new_count, change.difference) == (3, 2.0)
 
 
