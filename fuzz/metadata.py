@@ -116,7 +116,7 @@ def with_exif(kind: str, comment: bytes = b"", **texts: str) -> bytes:
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    image.copy().save(file, kind, **options)  # Pillow leaves a format's settings on what it saves
     return file.getvalue()
 
 

@@ -202,7 +202,7 @@ def _claims(side: int) -> bytes:
 
 
 def test_the_full_page_of_a_tiff_counts_not_its_thumbnail() -> None:
-    both = saved(IMAGE.resize((24, 16)), "TIFF", save_all=True, append_images=[IMAGE])
+    both = saved(IMAGE.resize((24, 16)), "TIFF", save_all=True, append_images=[IMAGE.copy()])
     assert seen(both).shape == (16, 24, 3)
     assert (seen(_with_subfile_type(both)) == NOISE).all()
     assert (seen(saved(IMAGE, "TIFF", tiffinfo={254: 1})) == NOISE).all()  # nothing else is there
