@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mst_clipiqa.encoders.checks import built, built_view, check_shapes, load_weights, read_json
+from mst_clipiqa.encoders.checks import built, built_view, check_shapes, load_weights, parse_json
 from mst_clipiqa.errors import DataError, ModelError, shown
 from mst_clipiqa.evaluate import Reference, Widening
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
@@ -172,7 +172,7 @@ def load_model(folder: Path) -> TrainedModel:
         if not (folder / name).is_file():
             raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
     raw_config, raw_weights = ((folder / name).read_bytes() for name in ("config.json", WEIGHTS_FILE))
-    config = _config(read_json(raw_config, folder / "config.json"), folder / "config.json")
+    config = _config(parse_json(raw_config, folder / "config.json"), folder / "config.json")
     weights = load_weights(raw_weights, folder / WEIGHTS_FILE)
     trained = {name: target for name, target in config.targets.items() if target.head != "similarity"}
     _check_names(weights, trained, folder)
@@ -224,7 +224,7 @@ def load_trained_on(folder: Path, named: str = "") -> TrainedOn:
     path = folder / TRAINED_ON_FILE
     if not path.is_file():
         return TrainedOn()
-    seen = read_json(raw := path.read_bytes(), path)
+    seen = parse_json(raw := path.read_bytes(), path)
     lists = [seen.get(name) if isinstance(seen, dict) else None for name in ("images", "prompts")]
     if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists):
         raise ModelError(f"Expected two lists of hashes, images and prompts, in {path}: save the model again.")

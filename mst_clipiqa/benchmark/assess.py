@@ -17,7 +17,7 @@ from mst_clipiqa.errors import DataError, UsageError, counted, shown
 from mst_clipiqa.evaluate import Evaluation
 from mst_clipiqa.model_folder import TrainedModel, load_model
 from mst_clipiqa.scoring.folders import MINI_MODEL
-from mst_clipiqa.scoring.granularity import unmarked
+from mst_clipiqa.scoring.granularity import without_setting
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.agreement import evaluate_records
@@ -175,7 +175,7 @@ def model_of_table(rows: Sequence[Mapping[str, Any]], model: TrainedModel | None
     Raises:
         UsageError: the table is not of this model.
     """
-    names = {unmarked(name) if isinstance(name := row.get("model"), str) else name for row in rows}
+    names = {without_setting(name) if isinstance(name := row.get("model"), str) else name for row in rows}
     if model is None and names != {"mini"}:
         return None
     model = model or load_model(MINI_MODEL)

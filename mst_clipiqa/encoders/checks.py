@@ -86,7 +86,7 @@ def expecting(what: str, advice: str = "fetch it again") -> Iterator[None]:
         raise ModelError(f"Expected {what}, got {shown(error)}: {advice}.") from error
 
 
-def read_json(data: bytes, path: Path) -> Any:
+def parse_json(data: bytes, path: Path) -> Any:
     """Return the content of a JSON file of a model folder; ModelError names ``path`` if it is damaged."""
     with expecting(f"JSON in {path}", "restore it, or start a new folder"):
         return json.loads(data)

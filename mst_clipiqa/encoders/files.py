@@ -59,7 +59,7 @@ def find(source: str, *, text: bool = True) -> EncoderFiles:
     folder = locate(source, lambda repo, fetch: fetch_model(repo, fetch, text))
     path = folder / "config.json"
     weights = weights_in(folder)
-    config = read_json(path) if path.is_file() else None
+    config = read_config(path) if path.is_file() else None
     family = None if config is None else family_of(config, str(path))
     missing = [] if family else ["config.json"]
     missing += [] if weights else [" or ".join(WEIGHTS)]
@@ -102,7 +102,7 @@ def sha256(paths: Iterable[Path], texts: Iterable[str]) -> str:
         return hashlib.sha256("\n".join([*pool.map(one, paths), *texts]).encode()).hexdigest()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; ModelError if there is none."""
     with expecting(f"JSON in {path}", "fetch the file again"):
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from torch import nn
 
 from mst_clipiqa.encoders.checks import expecting, load_pickled, load_weights
 from mst_clipiqa.encoders.families import Family, Pooling
-from mst_clipiqa.encoders.files import TOKENIZER, WEIGHTS, EncoderFiles, Fetch, read_json, weights_in
+from mst_clipiqa.encoders.files import TOKENIZER, WEIGHTS, EncoderFiles, Fetch, read_config, weights_in
 from mst_clipiqa.encoders.load import load_pretrained
 from mst_clipiqa.encoders.text_tower import TextTower
 from mst_clipiqa.encoders.tokens import read_tokenizer
@@ -101,12 +101,12 @@ def load_sentence_tower(files: SentenceFiles) -> tuple[TextTower, list[Path]]:
     Raises:
         ModelError: a file is missing or broken, or asks for something that is not built here.
     """
-    config = read_json(files.transformer / "config.json")
+    config = read_config(files.transformer / "config.json")
     name = config.get("model_type")
     if not isinstance(name, str) or name not in _BODIES:
         raise ModelError(f"Expected a model_type of {', '.join(_BODIES)} in {files.transformer}, got {shown(name)}.")
     weights = _weights(files.transformer)
-    pooling = _pooling(read_json(files.pooling / "config.json"), files.pooling)
+    pooling = _pooling(read_config(files.pooling / "config.json"), files.pooling)
     family = Family(name, _BODIES[name], False, pooling, ViewSpec(), 1)
     extra = {} if name == "distilbert" else {"add_pooling_layer": False}
     body = load_pretrained(
@@ -115,7 +115,7 @@ def load_sentence_tower(files: SentenceFiles) -> tuple[TextTower, list[Path]]:
         **extra,
     )
     settings = files.transformer / "sentence_bert_config.json"
-    limit = (read_json(settings) if settings.is_file() else {}).get("max_seq_length")
+    limit = (read_config(settings) if settings.is_file() else {}).get("max_seq_length")
     # RoBERTa counts positions from the padding's id on, so that the first ones are never used.
     unused = body.config.pad_token_id + 1 if "roberta" in name else 0
     length = body.config.max_position_embeddings - unused
@@ -159,7 +159,7 @@ def _pooling(config: dict[str, Any], folder: Path) -> Pooling:
 
 def _dense(folder: Path) -> tuple[nn.Linear, nn.Module]:
     """Return a dense layer and its activation."""
-    config, path = read_json(folder / "config.json"), _weights(folder)
+    config, path = read_config(folder / "config.json"), _weights(folder)
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     if activation not in _ACTIVATIONS:
         raise ModelError(f"Expected the activation {' or '.join(_ACTIVATIONS)} in {folder}, got {shown(activation)}.")

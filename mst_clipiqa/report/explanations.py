@@ -12,7 +12,7 @@ from mst_clipiqa.errors import ImageError, PromptError, as_reason
 from mst_clipiqa.report.data import ReportData
 from mst_clipiqa.report.page import to_block
 from mst_clipiqa.report.thumbnails import webp
-from mst_clipiqa.scoring.granularity import unmarked
+from mst_clipiqa.scoring.granularity import without_setting
 
 if TYPE_CHECKING:
     from mst_clipiqa.explain import Explanation
@@ -60,7 +60,7 @@ def rows_to_explain(
     """Return the indices of the rows to explain: those of this model with an image, each once."""
     model = options.scorer.model.config.name
     order = dict.fromkeys(row for strip in data["strips"] for row in strip["rows"][: options.each])
-    return [row for row in order if found[row] is not None and unmarked(text(rows[row], "model")) == model]
+    return [row for row in order if found[row] is not None and without_setting(text(rows[row], "model")) == model]
 
 
 def make_explanations(

@@ -119,24 +119,24 @@ def kept_crops(name: str, crops: int) -> list[int]:
     return [row * grid + column for row in lines for column in lines]
 
 
-def marked(model: str, asked: Granularity, merge: int = 0) -> str:
+def with_setting(model: str, asked: Granularity, merge: int = 0) -> str:
     """Return the name of a model in rows of a granularity or with merged tokens, whose scores must not be mixed.
 
     Example:
-        >>> marked("mini", Granularity.parse("coarse"))
+        >>> with_setting("mini", Granularity.parse("coarse"))
         'mini (coarse)'
-        >>> marked("red-fox", Granularity.parse("fine"), merge=16)
+        >>> with_setting("red-fox", Granularity.parse("fine"), merge=16)
         'red-fox (merge:16)'
     """
     how = f"merge:{merge}" if merge else "" if asked.kind == FINE else str(asked)
     return f"{model} ({how})" if how else model
 
 
-def unmarked(model: str) -> str:
+def without_setting(model: str) -> str:
     """Return the model's own name.
 
     Example:
-        >>> unmarked("mini (auto:0.06)")
+        >>> without_setting("mini (auto:0.06)")
         'mini'
     """
     return _MARK.sub("", model)

@@ -20,7 +20,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
 from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.folders import ZERO_SHOT, encoder_source, load_folder
-from mst_clipiqa.scoring.granularity import Granularity, marked
+from mst_clipiqa.scoring.granularity import Granularity, with_setting
 from mst_clipiqa.scoring.predictor import Predictor, zero_shot_model
 
 
@@ -133,7 +133,7 @@ def load_parts(
     trained = trained or zero_shot_model(encoders)
     predictor = Predictor(trained, encoders, options.cache.space(encoders) if options.cache else None)
     seen = asked.seen_by(encoders.view)
-    predictor.name = marked(predictor.name, seen, options.merge)
+    predictor.name = with_setting(predictor.name, seen, options.merge)
     policy = None
     if seen.kind != "fine":  # imported here because most runs do without, and start sooner
         from mst_clipiqa.scoring.calibration_file import load_calibration

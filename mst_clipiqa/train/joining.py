@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.encoders.checks import read_json
+from mst_clipiqa.encoders.checks import parse_json
 from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -82,7 +82,7 @@ def _differs(saved: dict[str, Any], names: dict[str, list[str]]) -> str:
 def _saved_split(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's split.json; empty if there is none, or it holds something else."""
     path = folder / SPLIT_FILE
-    found = read_json(path.read_bytes(), path) if path.is_file() else None
+    found = parse_json(path.read_bytes(), path) if path.is_file() else None
     return found if isinstance(found, dict) else {}
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.encoders.checks import fits, read_json
+from mst_clipiqa.encoders.checks import fits, parse_json
 from mst_clipiqa.errors import ModelError, shown
 from mst_clipiqa.evaluate import json_ready
 from mst_clipiqa.tables.atomic import write_atomically
@@ -37,7 +37,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     path = folder / TRAINING_FILE
     if not path.is_file():
         return {}
-    found = read_json(path.read_bytes(), path)
+    found = parse_json(path.read_bytes(), path)
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise ModelError(
             f"Expected the training of each target in {path}, got {shown(found)}: restore it, or start a new folder."

@@ -12,7 +12,7 @@ import pytest
 from mst_clipiqa import Scorer
 from mst_clipiqa.cli import COMMANDS, group
 from mst_clipiqa.distribute.worker import Work, load_scorer
-from mst_clipiqa.scoring.granularity import unmarked
+from mst_clipiqa.scoring.granularity import without_setting
 from mst_clipiqa.scoring.loading import ScoreOptions
 from tests.closed_form import save_clip
 from tests.commands import run
@@ -89,7 +89,7 @@ def test_merged_rows_are_of_another_model_and_none_merged_changes_nothing(images
     )
     assert none == plain
     assert {row["model"] for row in some} == {f"{plain[0]['model']} (merge:20)"}
-    assert {unmarked(row["model"]) for row in some} == {plain[0]["model"]}
+    assert {without_setting(row["model"]) for row in some} == {plain[0]["model"]}
     assert all(one["quality"] != other["quality"] for one, other in zip(some, plain, strict=True))
 
 

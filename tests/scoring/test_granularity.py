@@ -34,8 +34,8 @@ from mst_clipiqa.scoring.granularity import (
     Granularity,
     cheaper_than_fine,
     kept_crops,
-    marked,
-    unmarked,
+    with_setting,
+    without_setting,
 )
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT
 from mst_clipiqa.scoring.risk import cheapest, lowest_price, outcomes, risks
@@ -160,7 +160,7 @@ def scorer_with(model: Path, calibration: Calibration, asked: str = "auto", chec
 
 
 def without_mark(score: Score) -> Score:
-    return replace(score, model=unmarked(score.model), granularity=None)
+    return replace(score, model=without_setting(score.model), granularity=None)
 
 
 def test_batches_are_larger_where_only_some_images_need_crops(model: Path, mixed: Calibration) -> None:
@@ -180,12 +180,12 @@ def test_batches_are_larger_where_only_some_images_need_crops(model: Path, mixed
 def test_a_granularity_is_the_text_that_asks_for_it(text: str) -> None:
     asked = Granularity.parse(text)
     assert str(asked) == text
-    assert unmarked(marked("mini", asked)) == "mini"
-    assert (marked("mini", asked) == "mini") is (text == "fine")
+    assert without_setting(with_setting("mini", asked)) == "mini"
+    assert (with_setting("mini", asked) == "mini") is (text == "fine")
 
 
 def test_a_name_with_other_brackets_is_kept() -> None:
-    assert unmarked("zero-shot:openai (uncalibrated)") == "zero-shot:openai (uncalibrated)"
+    assert without_setting("zero-shot:openai (uncalibrated)") == "zero-shot:openai (uncalibrated)"
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,9 @@ def command(
 
 def _scorer_of(rows: Sequence[Row], flags: Mapping[str, Any]) -> Scorer | None:
     """Return the model that scored the rows, or None if it is not the one that is given."""
-    from mst_clipiqa.scoring.granularity import unmarked
+    from mst_clipiqa.scoring.granularity import without_setting
 
-    models = {unmarked(text(row, "model")) for row in rows}
+    models = {without_setting(text(row, "model")) for row in rows}
     if flags["model"] == "mini" and "mini" not in models:  # the default, so nothing to load
         return None
     scorer = load_scorer({name: value for name, value in flags.items() if name != "cache"})

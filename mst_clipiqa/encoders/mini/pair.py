@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mst_clipiqa.encoders.checks import built, built_view, expecting, load_weights, read_json
+from mst_clipiqa.encoders.checks import built, built_view, expecting, load_weights, parse_json
 from mst_clipiqa.encoders.int8_weights import sum_bits
 from mst_clipiqa.encoders.mini.checks import check_tokenizer, checked_parts
 from mst_clipiqa.encoders.mini.english import is_english
@@ -277,7 +277,7 @@ def _tokenizer(raw: bytes, folder: Path) -> Tokenizer:
 
 def _config(raw: bytes, folder: Path) -> MiniConfig:
     path = folder / "config.json"
-    data = read_json(raw, path)
+    data = parse_json(raw, path)
     version = data.get("format") if isinstance(data, dict) else None
     if version != FORMAT:
         got = f"format {repr(version)[:80]}"
