@@ -20,7 +20,7 @@ from PIL import Image
 from mst_clipiqa import Scorer, cli
 from mst_clipiqa.analysis import transfer
 from mst_clipiqa.analysis.filter import plan
-from mst_clipiqa.analysis.pairing import folder_of, name_in
+from mst_clipiqa.analysis.pairing import folders_of, name_in
 from mst_clipiqa.analysis.rows import find_image, with_generator
 from mst_clipiqa.analysis.settings import with_names
 from mst_clipiqa.cli.commands import rank
@@ -105,7 +105,8 @@ def test_tables_are_paired_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"file": "out/day/a.png"}, {"file": "out/day/b/c.png"}]
     with monkeypatch.context() as windows:
         windows.setattr(os, "path", ntpath)
-        top, of_two_drives = folder_of(rows), folder_of([{"file": "C:/a/1.png"}, {"file": "D:/a/1.png"}])
+        top, _ = folders_of(rows, rows)
+        of_two_drives, _ = folders_of([{"file": "C:/a/1.png"}, {"file": "D:/a/1.png"}], rows)
     assert (top, of_two_drives) == ("out/day", "")
     assert name_in(rows[1], top) == "b/c.png"
 

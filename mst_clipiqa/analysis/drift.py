@@ -16,7 +16,7 @@ from mst_clipiqa.analysis.pairing import (
     Side,
     choose_pairing,
     differences_of,
-    folder_of,
+    folders_of,
     nothing_in_common,
     nothing_scored,
     number_keys,
@@ -91,7 +91,7 @@ def drift(
     had, has = (_scored(rows, targets) for rows in (good_old, good_new))
     if had and not has:  # nothing to pair, as when every new image failed
         return Drift([], [], [], [], had, [*left_old, *left_new], models_of(good_old))
-    folders = folder_of(old), folder_of(new)
+    folders = folders_of(old, new)
     chosen = pair_by.first or choose_pairing(good_old, good_new, folders)
     if pair_by.first is None and chosen == "none":
         raise nothing_in_common(good_old, good_new, also)

@@ -15,7 +15,7 @@ from typing import Any
 from mst_clipiqa.analysis.change import Change
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.drift import drift
-from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of
+from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folders_of
 from mst_clipiqa.analysis.rows import Row, models_of, need_one_model, number, split_failed
 from mst_clipiqa.data.sets import RATED_TARGETS
 from mst_clipiqa.errors import UsageError, counted, shown
@@ -126,7 +126,7 @@ def check_not_worse(
             f"Expected tables scored by one model, got {shown(before[0])} in {shown(name)} and {shown(after[0])}: "
             "score both with the same one."
         )
-    first = None if also else choose_pairing(*good, (folder_of(old), folder_of(new)))
+    first = None if also else choose_pairing(*good, folders_of(old, new))
     compared = drift(old, new, TARGETS, resampling=resampling, pair_by=PairBy(first, tuple(also)))
     sentences = [f"nothing can be compared with the {target} in {name}" for target in compared.lost]
     return [

@@ -84,7 +84,7 @@ def choose_pairing(old: Sequence[Row], new: Sequence[Row], folders: tuple[str, s
 
     Args:
         old, new: rows that have been scored.
-        folders: what ``folder_of`` returns for all rows of each table.
+        folders: what ``folders_of`` returns for all rows of the tables.
     """
     before, after = ({*prompts_of(rows)} - {""} for rows in (old, new))
     if before & after:
@@ -119,16 +119,23 @@ def nothing_scored(targets: Sequence[str], chosen: Pairing, also: Sequence[str])
     )
 
 
-def folder_of(rows: Sequence[Row]) -> str:
-    """Return the deepest folder that all files of a table are in; empty if there is none.
+def folders_of(old: Sequence[Row], new: Sequence[Row]) -> tuple[str, str]:
+    """Return the deepest folder that all files of each table are in; empty if there is none.
 
-    Failed rows count too: which folder it is must not depend on which images failed.
+    Failed rows count too: which folder it is must not depend on which images failed. Absolute and relative names in one
+    table have no folder in common; then the names of the other table are compared whole, too.
     """
+    before, after = _common_folder(old), _common_folder(new)
+    return ("", "") if before is None or after is None else (before, after)
+
+
+def _common_folder(rows: Sequence[Row]) -> str | None:
     # Of many files in one folder, one is taken apart: that is slow.
     files = map(PurePosixPath, {_beside(file): file for file in map(composed, files_of(rows))}.values())
     folders = [str(file.parent) for file in files if file.name]
-    mixed = len({folder.startswith("/") for folder in folders}) != 1  # of these, or of none, there is no common folder
-    return "" if mixed else posixpath.commonpath(folders)
+    if len({folder.startswith("/") for folder in folders}) > 1:
+        return None
+    return posixpath.commonpath(folders) if folders else ""
 
 
 def name_in(row: Row, folder: str) -> str:
@@ -177,7 +184,7 @@ def number_keys(
     Args:
         tables: rows that have been scored.
         pairing: what names a value: the prompt, the file or, for "none", the prompt or else the row itself.
-        folders: what ``folder_of`` returns for all rows of each table.
+        folders: what ``folders_of`` returns for all rows of the tables.
         also: further columns that a pair must share.
     """
     numbering: dict[Key, int] = {}

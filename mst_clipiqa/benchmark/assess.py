@@ -63,7 +63,7 @@ class AssessedPart:
         records: the images.
         protocol: how they were chosen, in words.
         leakage: share of them, 0..1, whose prompt was seen in training; None if unknown.
-        notes: in what the split and the set differ, one sentence each.
+        notes: how the split and the set differ, one sentence each.
     """
 
     records: tuple[Record, ...]
@@ -105,17 +105,22 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
 
 
 def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Callable[[int], None]) -> list[Assessed]:
-    """Score the images and evaluate each target that the model and the set share."""
+    """Score the images and evaluate each target that the model and the set share.
+
+    Raises:
+        UsageError: they share none.
+        ModelError: the record of what the model was trained on is missing.
+    """
     targets = [name for name in scorer.model.config.targets if name in rated.ranges]
     if not targets:
         ours, theirs = ", ".join(scorer.model.config.targets), ", ".join(rated.targets)
         raise UsageError(f"Expected a target that both the model ({ours}) and the set ({theirs}) have, got none.")
     records, scores = [r for r in images.records if not r.targets.keys().isdisjoint(targets)], []
     advance(len(images.records) - len(records))
+    known = seen_by(scorer.model, scorer.encoder.encoders)
     for _, score in scorer.stream(ScoreRequest(r.file, (r.prompt or "").strip() or None, r) for r in records):
         scores.append(score)
         advance(1)
-    known = seen_by(scorer.model, scorer.encoder.encoders)
     found = []
     for target in targets:
         rows = [(r, s.targets[target], s.intervals.get(target)) for r, s in zip(records, scores, strict=True)]

@@ -50,17 +50,19 @@ def assess_pairs(
 
     Raises:
         DataError: the part has no pair, or no pair is scored.
+        ModelError: the record of what the model was trained on is missing.
     """
     pairs = preferences.among(part.records)
     if not pairs:
         raise DataError(f"Expected pairs in the {part.protocol}, got none: use --split all.")
     names = {record.name for pair in pairs for record in (pair.a, pair.b)}
     records = [record for record in part.records if record.name in names]
+    known = seen_by(scorer.model, scorer.encoder.encoders)
     targets: dict[str, dict[str, float | None]] = {}
     for request, score in scorer.stream(ScoreRequest(r.file, r.prompt, r.name) for r in records):
         targets[request.tag or ""] = score.targets
         advance(1)
-    seen = contamination(records, seen_by(scorer.model, scorer.encoder.encoders))
+    seen = contamination(records, known)
     return _compared(pairs, targets, list(scorer.model.config.targets), seen)
 
 
@@ -91,6 +93,7 @@ def assess_pair_table(
 
 def _rows_of(preferences: PreferenceSet, rows: Sequence[Row]) -> dict[str, Row]:
     """Return the name of each image -> its row in a table; an image without a row is left out."""
+    rows = list(rows)  # a table would make them anew for each prompt
     texts = [same_text(text(row, "prompt")) for row in rows]
     by_prompt: dict[str, list[Record]] = {}
     for record in preferences.images.records:

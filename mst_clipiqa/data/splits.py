@@ -226,7 +226,7 @@ def _official(records: Records) -> tuple[dict[str, Records], tuple[str, ...]]:
     if missing:
         raise DataError(f"Expected an official split, got no {' and no '.join(missing)} part: split by prompt instead.")
     left = sum(record.split is None for record in records)
-    words = f"the official split leaves out {counted(left, 'image')} without train, validation or test in its column"
+    words = f"the official split leaves out {counted(left, 'image')} whose split column names no part"
     return parts, (words,) if left else ()
 
 

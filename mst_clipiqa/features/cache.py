@@ -69,7 +69,7 @@ class Cache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=_WAIT_S, check_same_thread=False)
-            weakref.finalize(self, self._db.close)  # a scorer's cache is closed by nobody else
+            weakref.finalize(self, self._db.close)  # nothing else closes a scorer's cache
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(

@@ -17,7 +17,7 @@ from mst_clipiqa.tables.lines import is_unicode
 from mst_clipiqa.tables.stored import FileInFile
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Lists of prompts that are read of a folder without being named; not the metadata inside images."""
+"""Lists of prompts that are read from a folder even if no flag names them; not the metadata inside images."""
 
 PromptFinder: TypeAlias = Callable[[str], str | None]
 """An image's path -> its prompt, or a DataError."""

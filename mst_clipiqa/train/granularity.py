@@ -22,6 +22,7 @@ from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder, Image
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, are_familiar, weights_sha256
 from mst_clipiqa.scoring.fine_estimator import deviations, fit_estimator, fit_spread, scaled_scores
+from mst_clipiqa.scoring.folders import check_record
 from mst_clipiqa.scoring.granular_encoding import fine_views
 from mst_clipiqa.scoring.granularity import COARSE, FINE, cheaper_than_fine
 from mst_clipiqa.scoring.predictor import Predictor
@@ -126,7 +127,9 @@ def calibrate_granularity(
 
     Raises:
         DataError: an image cannot be read, or there are too few of them.
+        ModelError: the record of what the model was trained on is missing.
     """
+    check_record(scorer.model)
     features = encode_every_granularity(scorer, records, progress)
     return fit_calibration(scorer.predictor, features, records, calibrated_on(scorer, records, data, features.costs))
 

@@ -29,6 +29,7 @@ from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
 
 CHECKPOINT = "checkpoint.pt"
 SPLIT_FILE = "split.json"
+_PARTS = ("train", "validation", "test")
 EDITED_CARD = "README.old{}.md"
 CardKept = Callable[[Path], None]
 """Called with the place where a card that somebody has edited is kept."""
@@ -83,7 +84,11 @@ def _saved_split(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's split.json; empty if there is none, or it holds something else."""
     path = folder / SPLIT_FILE
     found = parse_json(path.read_bytes(), path) if path.is_file() else None
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and all(map(_is_names, map(found.get, _PARTS))) else {}
+
+
+def _is_names(part: object) -> bool:
+    return isinstance(part, list) and all(isinstance(name, str) for name in part)
 
 
 def joined(

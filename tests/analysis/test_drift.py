@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mst_clipiqa.analysis.change import CHANGE_COLUMNS
 from mst_clipiqa.analysis.drift import drift
-from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folder_of
+from mst_clipiqa.analysis.pairing import PairBy, choose_pairing, folders_of
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate.means import mean_interval
@@ -36,12 +36,20 @@ def test_the_common_folder_is_that_of_all_files(files: list[str]) -> None:
     paths = [path for file in files if (path := PurePosixPath(file.replace("\\", "/"))).name]
     parents = [str(path.parent) for path in paths]
     mixed = len({parent.startswith("/") for parent in parents}) != 1
-    assert folder_of([{"file": file} for file in files]) == ("" if mixed else os.path.commonpath(parents))
+    rows_of_files = [{"file": file} for file in files]
+    assert folders_of(rows_of_files, rows_of_files) == ("" if mixed else os.path.commonpath(parents),) * 2
 
 
 @pytest.mark.parametrize("files", [["/a/b.png", "a/c.png"], ["//a/b.png", "//a/c.png"]])
 def test_files_without_a_common_folder_are_paired_by_their_whole_names(files: list[str]) -> None:
     old, new = ([{"file": file, "quality": quality} for file in files] for quality in (1.0, 2.0))
+    (change,) = drift(old, new).changes
+    assert (change.pairing, change.new_count, change.difference) == ("file", 2, 1.0)
+
+
+def test_names_are_whole_in_both_tables_if_one_of_them_mixes_absolute_and_relative_names() -> None:
+    old = [{"file": f"/a/{name}.png", "quality": 1.0} for name in "bcd"]
+    new = [*({"file": f"/a/{name}.png", "quality": 2.0} for name in "bc"), {"file": "d.png", "quality": 5.0}]
     (change,) = drift(old, new).changes
     assert (change.pairing, change.new_count, change.difference) == ("file", 2, 1.0)
 

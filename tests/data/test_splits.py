@@ -184,7 +184,7 @@ def test_images_in_no_official_part_are_counted() -> None:
     given = [dataclasses.replace(r, split=parts[i % 3]) for i, r in enumerate(records())]
     split = make_split(given, "official")
     assert sum(map(len, (split.train, split.validation, split.test))) == 40
-    assert split.notes == ("the official split leaves out 20 images without train, validation or test in its column",)
+    assert split.notes == ("the official split leaves out 20 images whose split column names no part",)
     assert make_split([r for r in given if r.split], "official").notes == ()
 
 

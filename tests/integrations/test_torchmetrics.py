@@ -98,6 +98,13 @@ def test_a_collection_keeps_two_scores_apart_if_its_first_batch_has_none(scorer:
     assert both.compute()["fit"] != alone.compute()
 
 
+def test_a_collection_keeps_two_models_apart(small_model: Path, scorer: Scorer) -> None:
+    both = MetricCollection({"one": MSTClipIQAScore(small_model, device="cpu"), "two": MSTClipIQAScore(scorer)})
+    both.update([])
+    both.update(images(2))
+    assert len(both.compute_groups) == 2
+
+
 def test_a_collection_scores_once_for_two_metrics_of_one_score(scorer: Scorer) -> None:
     twice = MetricCollection({"one": MSTClipIQAScore(scorer), "two": MSTClipIQAScore(scorer)})
     twice.update(images(2))

@@ -12,15 +12,19 @@ import pytest
 import torch
 
 from mst_clipiqa.adapt.build import build_adapted, check_new
-from mst_clipiqa.benchmark.assess import choose
+from mst_clipiqa.benchmark.assess import AssessedPart, assess, choose
+from mst_clipiqa.benchmark.assess_pairs import assess_pairs
 from mst_clipiqa.data import RatedSet
+from mst_clipiqa.data.preferences import Preference, PreferenceSet
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model_folder import load_model
 from mst_clipiqa.scoring.folders import check_model_output, save_pretrained
+from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.contamination import seen_by, trained_on
+from mst_clipiqa.train.granularity import calibrate_granularity
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.training_file import read_training, write_training
 from tests.fakes import FakePair
@@ -53,6 +57,16 @@ def test_a_second_target_needs_the_split_of_the_first(rated: RatedSet, copy: Pat
     (copy / "split.json").unlink()  # whether it was the same cannot be known
     with pytest.raises(UsageError, match=r"^Expected the split of quality in .*copy \(unknown\), got another"):
         train(job(rated, copy, "prompt", "correspondence"))
+
+
+@pytest.mark.parametrize("part", [None, 5, [["a"]], [1]])
+def test_a_damaged_split_of_the_first_target_is_another(rated: RatedSet, copy: Path, part: object) -> None:
+    again = job(rated, copy, "prompt", "correspondence")
+    again.split.save(copy / "split.json")
+    saved = json.loads((copy / "split.json").read_text())
+    (copy / "split.json").write_text(json.dumps(saved | {"train": part}))
+    with pytest.raises(UsageError, match=r"^Expected the split of quality in .*copy \(unknown\), got another"):
+        train(again)
 
 
 def test_the_only_target_may_be_trained_again_on_another_split(rated: RatedSet, copy: Path) -> None:
@@ -176,6 +190,18 @@ def test_a_missing_record_of_what_was_seen_is_not_taken_for_nothing(rated: Rated
     ):
         with pytest.raises(ModelError, match=r"^Expected trained_on\.json, .* in .*copy, got none: copy the whole"):
             what()
+    encoder = ImageEncoder(pair := FakePair())
+    scorer = Scorer(model, encoder)
+    part = AssessedPart(rated.records, "all images", None)
+    pairs = PreferenceSet(rated, (Preference(rated.records[0], rated.records[1], 1.0),))
+    for look in (
+        lambda: assess(scorer, rated, part, print),
+        lambda: assess_pairs(scorer, pairs, part, print),
+        lambda: calibrate_granularity(scorer, rated.records, "toy", print),
+    ):
+        with pytest.raises(ModelError, match=r"^Expected trained_on\.json"):
+            look()
+    assert pair.images == 0  # before anything is encoded
     train(job(rated, copy))  # in the place of the model, whatever that has seen
     assert seen_by(load_model(copy), FakePair())["the model"].images
 
