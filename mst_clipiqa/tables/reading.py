@@ -18,6 +18,7 @@ from mst_clipiqa.tables.lines import Line, check_once, csv_rows, json_lines
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 """What a table that is written ends in; .tsv is read as well."""
 _MOST_KNOWN = 10_000  # cells remembered at a time
+_MOST_COLUMNS = 10_000  # in JSON Lines, where each row could have its own
 
 
 class _Cells(dict[str, Cell]):
@@ -92,12 +93,19 @@ def _head(path: Path) -> list[str]:
 
 
 def _read_jsonl(path: Path) -> Iterator[dict[str, Cell]]:
+    columns: set[str] = set()
     for line in json_lines(path):
         value = _value(line, path)
         if not isinstance(value, dict):
             raise DataError(
                 f'Expected {{"column": value, ...}} in line {line.number} of {shown(path)}, '
                 f"got {shown(json.dumps(value))}: write one object per line."
+            )
+        columns |= value.keys()
+        if len(columns) > _MOST_COLUMNS:
+            raise DataError(
+                f"Expected at most {_MOST_COLUMNS:,} columns in {shown(path)}, got more by line {line.number}: "
+                "give all rows the same keys."
             )
         yield {column: _flat(cell, column, line, path) for column, cell in value.items()}
 

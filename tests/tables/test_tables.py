@@ -552,6 +552,18 @@ def test_an_unfinished_table_that_is_read_only_is_not_said_to_lack_space(
     assert "free some space" not in message
 
 
+def test_rows_of_json_with_keys_of_their_own_do_not_fill_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_MOST_COLUMNS", 3)
+    (tmp_path / "t.jsonl").write_text('{"a": 1, "b": 2}\n{"b": 2, "c": 3}\n{"d": 4}\n')
+    message = reason_of(DataError, read_table, tmp_path / "t.jsonl")
+    assert "Expected at most 3 columns" in message
+    assert message.endswith("got more by line 3: give all rows the same keys.")
+    (tmp_path / "t.jsonl").write_text('{"a": 1, "b": 2}\n{"b": 2, "c": 3}\n{"a": 4}\n')
+    assert read_table(tmp_path / "t.jsonl").head == ["a", "b", "c"]
+
+
 def test_a_part_file_of_someone_else_is_left_alone(tmp_path: Path) -> None:
     part = journal_of(tmp_path / "t.csv")
     with contextlib.closing(sqlite3.connect(tmp_path / "theirs")) as db:
