@@ -15,7 +15,7 @@ from mst_clipiqa.benchmark.over_prompts import resampled_units
 from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
 from mst_clipiqa.errors import DataError, UsageError, counted, shown
 from mst_clipiqa.evaluate import Evaluation
-from mst_clipiqa.model_folder import TrainedModel, load_model
+from mst_clipiqa.model_folder import HASH_DIGITS, TrainedModel, load_model, load_trained_on
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.granularity import without_setting
 from mst_clipiqa.scoring.score import ScoreRequest
@@ -49,6 +49,8 @@ class Assessed:
     scaled: bool = True
     unrated: int = 0
 
+
+_COMPARED = 20  # images of a training part, to learn whether they are those of a model
 
 UNKNOWN_SCALE = "the scale of the scores is unknown"
 UNCALIBRATED = "the model is uncalibrated, so its scores only order images"
@@ -90,6 +92,7 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
     own = folder / "split.json" if folder else None
     if own and own.is_file() and _trained_on_set(own.parent, rated.name):
         split = make_split(rated.records, own)
+        split = replace(split, notes=(*split.notes, *_other_images(split.train, own.parent)))
         protocol = json.loads(own.read_text(encoding="utf-8")).get("protocol", split.protocol)
     elif any(record.split for record in rated.records):
         split = make_split(rated.records, "official")
@@ -257,6 +260,18 @@ def _some(found: list[Assessed]) -> list[Assessed]:
         targets = " or ".join(one.target for one in found)
         raise DataError(f"Expected scores of {targets} for {found[0].unscored} rated images, got none that match.")
     return found
+
+
+def _other_images(train: Sequence[Record], folder: Path) -> tuple[str, ...]:
+    """Return a note if the images of a training part are not those of a model, though their names are."""
+    known = load_trained_on(folder).images
+    some = [record for record in train if record.file.is_file()][:_COMPARED]
+    if not known or not some or any(record.sha256[:HASH_DIGITS] in known for record in some):
+        return ()
+    return (
+        "the model was trained on other images under these names, "
+        f"to judge by {counted(len(some), 'image')} of its training part: choose --split all",
+    )
 
 
 def _trained_on_set(folder: Path, name: str) -> bool:

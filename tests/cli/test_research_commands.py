@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mst_clipiqa.cli.commands._rated import rated_set as loaded_set
 from tests.commands import run
@@ -105,6 +106,19 @@ def test_evaluate_says_what_the_split_of_the_model_leaves_out(
     base = ["evaluate", "--model", model, "--data", "csv", "--range", 0, 5, "--cache", cache, "--precision", "fp32"]
     assert "leaves out" not in run(*base, "--root", data).stderr
     assert "Note: the split file leaves out 1 image.\n" in run(*base, "--root", grown).stderr
+
+
+def test_evaluate_says_if_a_set_has_other_images_under_the_same_names(model: Path, data: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(data, tmp_path / "other")
+    for file in other.rglob("*.png"):
+        with Image.open(file) as image:
+            image.transpose(Image.Transpose.ROTATE_180).save(file)
+    base = ["evaluate", "--model", model, "--data", "csv", "--range", 0, 5, "--cache", tmp_path, "--precision", "fp32"]
+    assert "under these names" not in run(*base, "--root", data).stderr
+    assert (
+        "Note: the model was trained on other images under these names, to judge by "
+        in run(*base, "--root", other).stderr
+    )
 
 
 def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -> None:
