@@ -28,7 +28,7 @@ from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompts_of, split_failed, texts
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar, count_unfamiliar
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
+from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling
 from mst_clipiqa.tables.columns import Table
 
 
@@ -201,24 +201,25 @@ def _changes(
     compared: Sequence[_Compared], also: tuple[str, ...], resampling: Resampling, pairing: Pairing
 ) -> list[Change]:
     gaps = differences_of([(one.before, one.after) for one in compared], pairing, resampling)
-    return [
-        Change(
-            one.target,
-            one.group,
-            pairing,
-            unit_of(before.prompts + after.prompts, len(before.values) + len(after.values)),
-            old_count=len(before.values),
-            new_count=len(after.values),
-            old=before.mean,
-            new=after.mean,
-            difference=gap.value,
-            low=gap.low,
-            high=gap.high,
-            level=gap.level,
-            old_unfamiliar=one.unfamiliar[0],
-            new_unfamiliar=one.unfamiliar[1],
-            also=also,
-        )
-        for one, gap in zip(compared, gaps, strict=True)
-        for before, after in [(one.before, one.after)]
-    ]
+    return [_change(one, gap, also, pairing) for one, gap in zip(compared, gaps, strict=True)]
+
+
+def _change(one: _Compared, gap: Interval, also: tuple[str, ...], pairing: Pairing) -> Change:
+    before, after = one.before, one.after
+    return Change(
+        one.target,
+        one.group,
+        pairing,
+        unit_of(before.prompts + after.prompts, len(before.values) + len(after.values)),
+        old_count=len(before.values),
+        new_count=len(after.values),
+        old=before.mean,
+        new=after.mean,
+        difference=gap.value,
+        low=gap.low,
+        high=gap.high,
+        level=gap.level,
+        old_unfamiliar=one.unfamiliar[0],
+        new_unfamiliar=one.unfamiliar[1],
+        also=also,
+    )

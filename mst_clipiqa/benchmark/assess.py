@@ -12,7 +12,7 @@ from typing import Any
 from mst_clipiqa.analysis.rows import number
 from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.benchmark.over_prompts import resampled_units
-from mst_clipiqa.data import RatedSet, Record, leakage, make_split, rated_for
+from mst_clipiqa.data import PARTS_OF_SPLIT, RatedSet, Record, leakage, make_split, rated_for
 from mst_clipiqa.errors import DataError, UsageError, counted, shown
 from mst_clipiqa.evaluate import Evaluation
 from mst_clipiqa.model_folder import HASH_DIGITS, TrainedModel, load_model, load_trained_on
@@ -24,7 +24,7 @@ from mst_clipiqa.train.agreement import evaluate_records
 from mst_clipiqa.train.contamination import NOT_CHECKED, Contamination, contamination, seen_by
 from mst_clipiqa.train.training_file import read_training
 
-SPLIT_PARTS = ("train", "validation", "test", "all")
+SPLIT_PARTS = (*PARTS_OF_SPLIT, "all")
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from mst_clipiqa.data.loading import load, with_images
 from mst_clipiqa.data.preferences import Preference, PreferenceSet, load_preferences
 from mst_clipiqa.data.record import RatedSet, Record, rated_for, same_text
 from mst_clipiqa.data.sets import RATED_TARGETS, SETS, SetInfo, set_name
-from mst_clipiqa.data.splits import Split, TrainingPart, leakage, make_split
+from mst_clipiqa.data.splits import PARTS_OF_SPLIT, Split, TrainingPart, leakage, make_split
 
 __all__ = [
+    "PARTS_OF_SPLIT",
     "RATED_TARGETS",
     "SETS",
     "Preference",

@@ -23,6 +23,9 @@ from mst_clipiqa.tables.atomic import write_atomically
 
 Records = tuple[Record, ...]
 
+PARTS_OF_SPLIT = ("train", "validation", "test")
+"""Names of the parts, as in ``split.json``."""
+
 
 @dataclass(frozen=True)
 class TrainingPart:
@@ -145,7 +148,7 @@ def make_split(
     if "validation" not in parts:
         units = _units(parts["train"], together, by_prompt=True)
         parts["validation"], parts["train"] = _draw(units, validation_share, f"validation/{seed}")
-    train, validation, test = (_sorted(parts[part]) for part in ("train", "validation", "test"))
+    train, validation, test = (_sorted(parts[part]) for part in PARTS_OF_SPLIT)
     if not train:
         raise DataError("Expected images to train on, got none after the split: choose smaller shares.")
     return Split(train, validation, test, _words(by, seed, (train, validation, test), bool(together)), notes)

@@ -78,8 +78,8 @@ class MSTClipIQAScore(Metric):
         self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("failed", default=torch.tensor(0), dist_reduce_fx="sum")
-        # A collection lets metrics share their states if these are equal after the first batch, and sums are, where
-        # no image could be scored. So the states of another score have another name; this one is always 0.
+        # A collection lets metrics share their states if these are equal after the first batch, as sums are if no
+        # image could be scored. This state is always 0; its name keeps metrics of different scores apart.
         self.add_state(_name_of(self.scorer, target), default=torch.tensor(0), dist_reduce_fx="sum")
 
     @property

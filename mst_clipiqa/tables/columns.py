@@ -35,7 +35,7 @@ class Table(Sequence[dict[str, Any]]):
         return list(self._columns)
 
     def column(self, name: str) -> Sequence[Any]:
-        """Return the cell of each row in a column; None if there is no such column."""
+        """Return the cell of each row in a column; None for each row if there is no such column."""
         return self._columns.get(name) or [None] * self._length
 
     def take(self, places: Sequence[int]) -> Table:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mst_clipiqa.data import PARTS_OF_SPLIT
 from mst_clipiqa.encoders.checks import parse_json
 from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import Reference
@@ -29,7 +30,6 @@ from mst_clipiqa.train.training_file import TRAINING_FILE, read_training
 
 CHECKPOINT = "checkpoint.pt"
 SPLIT_FILE = "split.json"
-_PARTS = ("train", "validation", "test")
 EDITED_CARD = "README.old{}.md"
 CardKept = Callable[[Path], None]
 """Called with the place where a card that somebody has edited is kept."""
@@ -71,7 +71,7 @@ def _check_split(job: TrainingJob, others: list[str]) -> None:
 
 
 def _differs(saved: dict[str, Any], names: dict[str, list[str]]) -> str:
-    """Return the first image that is in another part than before, for two splits with the same words."""
+    """Return the end of a sentence about the first image that is in another part than before; empty if none is."""
     before, now = ({name: part for part in names for name in some.get(part, ())} for some in (saved, names))
     first = min((name for name in before.keys() | now.keys() if before.get(name) != now.get(name)), default=None)
     if first is None:
@@ -84,7 +84,7 @@ def _saved_split(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's split.json; empty if there is none, or it holds something else."""
     path = folder / SPLIT_FILE
     found = parse_json(path.read_bytes(), path) if path.is_file() else None
-    return found if isinstance(found, dict) and all(map(_is_names, map(found.get, _PARTS))) else {}
+    return found if isinstance(found, dict) and all(map(_is_names, map(found.get, PARTS_OF_SPLIT))) else {}
 
 
 def _is_names(part: object) -> bool:
