@@ -100,8 +100,8 @@ def test_scoring_a_few(page: Page, home: Path) -> None:
     assert [text in first for text in ("Quality", "(0 to 5)", "90 % interval of", "Correspondence")] == [True] * 4
     assert cards.nth(0).locator(".quality .fill").first.evaluate("bar => bar.offsetWidth") > 0
     assert cards.nth(0).locator(".clamp").get_attribute("title") == "a red fox"
-    assert "Expected an image (PNG" in cards.nth(1).inner_text()
-    assert "Expected at most 1.0 MB, got 200.0 MB" in cards.nth(2).inner_text()
+    assert "Not scored: expected an image (PNG" in cards.nth(1).inner_text()
+    assert "expected at most 1.0 MB, got 200.0 MB" in cards.nth(2).inner_text()
 
 
 def test_comparing_two(page: Page, home: Path) -> None:
