@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, range_option, stack
-from mst_clipiqa.data import RatedSet, load
+from mst_clipiqa.data import RatedSet, load_rated_set
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.train.recipe import RECIPES, Recipe
 
@@ -39,7 +39,7 @@ recipe_options = stack(
 
 def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, allow_missing: bool) -> RatedSet:
     """Return a rated set; notes of its reader go to stderr."""
-    rated = load(data, root, allow_missing=allow_missing, score_range=score_range)
+    rated = load_rated_set(data, root, allow_missing=allow_missing, score_range=score_range)
     say_data_notes(rated.notes)
     return rated
 

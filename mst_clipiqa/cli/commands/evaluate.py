@@ -22,7 +22,7 @@ from mst_clipiqa.cli.commands._options import (
 from mst_clipiqa.cli.commands._rated import rated_set_of, say_data_notes
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.data import load, load_preferences
+from mst_clipiqa.data import load_preferences, load_rated_set
 from mst_clipiqa.errors import UsageError, counted, percent
 from mst_clipiqa.evaluate.caution import say_few_groups
 
@@ -159,7 +159,7 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
 
     if len(tables) != 2:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
-    rated = load(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
+    rated = load_rated_set(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
     say_data_notes(rated.notes)
     return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, _model_of(flags))
 
