@@ -51,7 +51,7 @@ CHANGING = [  # dataclasses that gather something; all others are frozen
     "inputs/walker.py: Walker",
     "integrations/flow_factory.py: RewardModelOutput",
     "report/explanations.py: ExplanationBlocks",
-    "scoring/resume.py: Stop",
+    "scoring/stop.py: Stop",
     "serve/engine.py: _ImageJob",
     "tables/tars.py: Sample",
     "train/checkpoint.py: TrainingState",

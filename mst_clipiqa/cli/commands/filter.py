@@ -17,7 +17,7 @@ from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted
-from mst_clipiqa.scoring.resume import Stop
+from mst_clipiqa.scoring.stop import Stop
 from mst_clipiqa.tables.spelling import slashed
 
 

@@ -31,7 +31,8 @@ from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, are, counted, shown
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.scoring.resume import Finished, Stop, Stopped, is_finished, refuse_unfinished, table_of
+from mst_clipiqa.scoring.resume import Finished, is_finished, refuse_unfinished, table_of
+from mst_clipiqa.scoring.stop import Stop, Stopped
 from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 from mst_clipiqa.tables.table import TableWriter
 
