@@ -2,7 +2,8 @@
 
 score.py        what is asked of a scorer, and what it returns
 scorer.py       images in, scores out
-folders.py      the name of a model -> its folder, and back
+folders.py      the name of a model -> its folder
+saving.py       a model -> a folder, or the hub
 loading.py      a folder and options -> the parts of a scorer
 reloading.py    a scorer in another process
 predictor.py    features -> every target
