@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mst_clipiqa.encoders.adapter import ADAPTER_FILES
 from mst_clipiqa.encoders.hub import COMMIT, HUB_ID, HubAccess, snapshot
-from mst_clipiqa.encoders.mini.pair import MINI
+from mst_clipiqa.encoders.mini.folder import MINI
 from mst_clipiqa.errors import ModelError, UsageError, brief
 from mst_clipiqa.model_folder import MODEL_FILES, TRAINED_ON_FILE, WEIGHTS_FILE, TrainedModel, load_model
 from mst_clipiqa.scoring.granularity import CALIBRATION_FILE

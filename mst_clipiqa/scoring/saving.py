@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from mst_clipiqa.encoders.adapter import ADAPTER_FILES
 from mst_clipiqa.encoders.hub import answers
+from mst_clipiqa.encoders.mini.folder import MINI, SMALL_FILES
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE
-from mst_clipiqa.encoders.mini.pair import MINI, SMALL_FILES
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.model_folder import (
     MODEL_FILES,
