@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns
+from mst_clipiqa.inputs.list_columns import USUAL_COLUMNS, ListColumns
 from mst_clipiqa.inputs.prompt_choice import PromptChoice
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.inputs.walker import Walker

@@ -12,7 +12,8 @@ from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
 from mst_clipiqa.inputs.hints import left_out, misplaced, texts_beside, unread_prompts
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.inputs.lists import USUAL_COLUMNS, Entry, ListColumns, entries, is_list, other_columns
+from mst_clipiqa.inputs.list_columns import USUAL_COLUMNS, ListColumns
+from mst_clipiqa.inputs.lists import Entry, entries, is_list, other_columns
 from mst_clipiqa.inputs.prompt_choice import (
     METADATA_FILES,
     PromptChoice,

@@ -16,7 +16,8 @@ from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
-from mst_clipiqa.inputs.lists import ListColumns, is_list
+from mst_clipiqa.inputs.list_columns import ListColumns
+from mst_clipiqa.inputs.lists import is_list
 
 if TYPE_CHECKING:
     from mst_clipiqa.features.cache import Cache
