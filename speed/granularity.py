@@ -26,9 +26,9 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.scoring.calibration import Calibration
-from mst_clipiqa.scoring.calibration_file import load_calibration
+from mst_clipiqa.scoring.calibration_file import calibration_path, load_calibration
 from mst_clipiqa.scoring.folders import trained_folder
-from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
+from mst_clipiqa.scoring.granular_encoding import GranularEncoding
 from mst_clipiqa.scoring.granularity import FINE, Granularity
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer

@@ -11,7 +11,8 @@ answers.py      negative prompt, reference image, control map -> one number each
 controls.py     flags and columns -> the negative prompt, reference and control map of each image
 score_rows.py   scores -> rows; metadata_columns.py adds how images were generated
 resume.py       continues a run that stop.py stopped between two batches
-granularity.py  how much of an image is encoded; granular_encoding.py encodes it
+granularity.py  how much of an image is encoded; granularity_choice.py chooses, granular_encoding.py encodes,
+                granularity_tally.py counts
 calibration.py  what that changes, by measurement; fine_estimator.py and risk.py decide by it
 differentiable.py  pixels -> one target, with gradients
 onnx_export.py  image encoders for ONNX Runtime

@@ -31,9 +31,8 @@ def command(quiet: bool, **flags: Any) -> None:
     other five decide when a coarser granularity is enough for an image; the tables show how well that holds for the
     part.
     """
-    from mst_clipiqa.scoring.calibration_file import save_calibration
+    from mst_clipiqa.scoring.calibration_file import calibration_path, save_calibration
     from mst_clipiqa.scoring.folders import pinned_name, trained_folder
-    from mst_clipiqa.scoring.granular_encoding import calibration_path
     from mst_clipiqa.train.granularity import calibrate_granularity
 
     folder = trained_folder(flags["model"])
