@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, range_option, stack
+from mst_clipiqa.cli.commands._options import range_option, stack
+from mst_clipiqa.cli.commands._types import FILE_OR_FOLDER
 from mst_clipiqa.data import RatedSet, load_rated_set
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.train.recipe import RECIPES, Recipe

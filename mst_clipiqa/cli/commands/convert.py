@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, FOLDER
+from mst_clipiqa.cli.commands._types import FILE, FOLDER
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RATED_TARGETS
 from mst_clipiqa.errors import UsageError, nearest, shown

@@ -11,15 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.analysis.read import read_scores
-from mst_clipiqa.cli.commands._options import (
-    FILE,
-    FILE_OR_FOLDER,
-    encoding_options,
-    granularity_option,
-    load_scorer,
-    range_option,
-)
+from mst_clipiqa.cli.commands._from_flags import load_scorer
+from mst_clipiqa.cli.commands._options import encoding_options, granularity_option, range_option
 from mst_clipiqa.cli.commands._rated import rated_set_of, say_data_notes
+from mst_clipiqa.cli.commands._types import FILE, FILE_OR_FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import load_preferences, load_rated_set

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, controls_of
+from mst_clipiqa.cli.commands._from_flags import listing_of, load_scorer
 from mst_clipiqa.cli.commands._options import (
-    FILE,
     encoding_options,
     frames_option,
     granularity_option,
     list_options,
-    listing_of,
-    load_scorer,
     model_options,
     prompt_option,
     prompts_from_option,
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_notes, say_written
+from mst_clipiqa.cli.commands._say import say_notes, say_written
+from mst_clipiqa.cli.commands._score_table import Seen, print_table
+from mst_clipiqa.cli.commands._types import FILE
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, are, counted, shown
