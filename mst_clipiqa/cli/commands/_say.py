@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -26,6 +26,12 @@ def _no_prompt(without: int, rows: int) -> str:
         return f"{which}, so correspondence is empty there: give --prompt or --prompts."
     which = "The image has no prompt" if rows == 1 else "No image has a prompt"
     return f"{which}, so correspondence is not scored: give --prompt or --prompts."
+
+
+def say_data_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what the readers of a rated set, a split or pairs noted; their notes are without a period."""
+    for note in notes:
+        click.echo(f"Note: {note}.", err=True)
 
 
 def say_written(output: Path, what: str, *, replaced: bool) -> None:

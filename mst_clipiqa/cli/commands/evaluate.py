@@ -13,7 +13,8 @@ import click
 from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.cli.commands._from_flags import load_scorer
 from mst_clipiqa.cli.commands._options import encoding_options, granularity_option, range_option
-from mst_clipiqa.cli.commands._rated import rated_set_of, say_data_notes
+from mst_clipiqa.cli.commands._rated import rated_set_of
+from mst_clipiqa.cli.commands._say import say_data_notes
 from mst_clipiqa.cli.commands._types import FILE, FILE_OR_FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
