@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from fuzz.harness import HANG_S, Case, Surface
 from fuzz.models import seeds
 from fuzz.requests import MAX_BYTES, TOKEN, make
-from mst_clipiqa.encoders.mini.pair import load_mini_pair
+from mst_clipiqa.encoders.mini.folder import load_mini_pair
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load_model

@@ -16,7 +16,8 @@ import torch
 
 from fuzz.harness import Case, Surface
 from fuzz.mutate import damaged, damaged_json
-from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.folder import load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniParts
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.features.image_encoder import ImageEncoder

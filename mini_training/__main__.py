@@ -38,7 +38,7 @@ from mini_training.ship import Place, finish, seen_by, ship
 from mini_training.teacher import describe
 from mst_clipiqa.cli import group
 from mst_clipiqa.encoders.int8_weights import sum_bits
-from mst_clipiqa.encoders.mini.pair import load_mini_pair
+from mst_clipiqa.encoders.mini.folder import load_mini_pair
 from mst_clipiqa.scoring.folders import MINI_MODEL
 from mst_clipiqa.scoring.scorer import Scorer
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mst_clipiqa.encoders.mini.folder import load_mini_pair
 from mst_clipiqa.encoders.mini.int8 import measured_ranges, write_ranges
-from mst_clipiqa.encoders.mini.pair import MiniPair, load_mini_pair
+from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.model.preprocess import normalise, views
 from mst_clipiqa.scoring.folders import MINI_MODEL

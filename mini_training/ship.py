@@ -12,7 +12,8 @@ from mini_training.data import HIGH, LOW, Rated
 from mini_training.learner import Learner
 from mini_training.plan import VIEW
 from mini_training.pretrained import minilm
-from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.folder import load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniPair, MiniParts
 from mst_clipiqa.model_folder import (
     EncoderRef,
     ModelConfig,

@@ -26,7 +26,7 @@ from mst_clipiqa.adapt.fit import AdaptRecipe
 from mst_clipiqa.adapt.job import AdaptData, AdaptJob, RatedMaterial, moving_of, prepare_data
 from mst_clipiqa.adapt.ladders import Ladders
 from mst_clipiqa.adapt.moving import Material, MovingEncoders
-from mst_clipiqa.data import RatedSet, load
+from mst_clipiqa.data import RatedSet, load_rated_set
 from mst_clipiqa.model.mst_clipiqa import to_head
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.machine import machine, report
@@ -40,12 +40,12 @@ MOST_RATED = 160
 
 def sources(models: Path, data: Path, live: Path) -> dict[str, tuple[Path, RatedSet]]:
     """Return name -> the model that has not seen it, and its rated images."""
-    rated = load("agiqa-3k", data)
+    rated = load_rated_set("agiqa-3k", data)
     found = {}
     for generator in rated.generators:
         own = tuple(record for record in rated.records if record.generator == generator)
         found[generator] = models / "left-out" / generator, dataclasses.replace(rated, records=drawn(own))
-    photographs = load("csv", live / "data.csv", allow_missing=True, score_range=(0.0, 100.0))
+    photographs = load_rated_set("csv", live / "data.csv", allow_missing=True, score_range=(0.0, 100.0))
     found[PHOTOGRAPHS] = models / "no-photographs", photographs
     return found
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mst_clipiqa.data import load
+from mst_clipiqa.data import load_rated_set
 from speed.machine import machine, report
 
 
@@ -36,7 +36,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
     found = {
         "claim": (__doc__ or "").splitlines()[0],
-        "images": len(load(args.data, args.root, images=False)),
+        "images": len(load_rated_set(args.data, args.root, images=False)),
         "splits": args.splits,
         "empty_cache_seconds": seconds[0],
         "full_cache_seconds": seconds[1],

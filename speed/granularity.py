@@ -21,14 +21,14 @@ from typing import Any
 
 from PIL import Image
 
-from mst_clipiqa.data import Record, load, make_split
+from mst_clipiqa.data import Record, load_rated_set, make_split
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.scoring.calibration import Calibration
-from mst_clipiqa.scoring.calibration_file import load_calibration
+from mst_clipiqa.scoring.calibration_file import calibration_path, load_calibration
 from mst_clipiqa.scoring.folders import trained_folder
-from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
+from mst_clipiqa.scoring.granular_encoding import GranularEncoding
 from mst_clipiqa.scoring.granularity import FINE, Granularity
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -80,7 +80,7 @@ def main() -> None:
     timed = Timed(mini, load_calibration(calibration_path(trained_folder("mini")), mini.model))
     with tempfile.TemporaryDirectory() as folder:
         if args.root:
-            test = make_split(load("agiqa-3k", args.root, allow_missing=True).records, "prompt").test
+            test = make_split(load_rated_set("agiqa-3k", args.root, allow_missing=True).records, "prompt").test
             requests = as_jpegs(test[:: max(1, len(test) // args.images)][: args.images], Path(folder))
             found = measure(timed, requests) | {"data": "agiqa-3k"}
         else:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mst_clipiqa.data import RatedSet, Record, load, make_split
+from mst_clipiqa.data import RatedSet, Record, load_rated_set, make_split
 from mst_clipiqa.evaluate import srcc
 from mst_clipiqa.model_folder import prompt_hash
 from mst_clipiqa.scoring.calibration import Calibration
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--model", metavar="FOLDER", default="mini", help="model that measures agreement")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    found = measure(Scorer.load(args.model), load("agiqa-3k", args.root, allow_missing=True))
+    found = measure(Scorer.load(args.model), load_rated_set("agiqa-3k", args.root, allow_missing=True))
     report({"claim": (__doc__ or "").splitlines()[0], **found, "machine": machine()}, args.output)
 
 

@@ -27,13 +27,13 @@ import transformers
 from PIL import Image
 
 from mst_clipiqa import cli
-from mst_clipiqa.encoders.mini import pair
+from mst_clipiqa.encoders.mini import folder as mini
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.journal import journal_of
 from mst_clipiqa.tables.reading import read_table
 
 _A_ROUND = 4  # kills before a run is let to its end
-LOADED = (torch, transformers, pair, Scorer)
+LOADED = (torch, transformers, mini, Scorer)
 
 
 def draw(folder: Path, count: int) -> None:

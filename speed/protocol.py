@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, run_all
-from mst_clipiqa.data import load
+from mst_clipiqa.data import load_rated_set
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.clip import load_clip_pair
 from mst_clipiqa.encoders.clip_vision import VisionTower
@@ -70,7 +70,7 @@ def published(images: int, steps: int) -> dict[str, Any]:
 def ours(data: str, root: Path) -> dict[str, Any]:
     """Encode every image once into an empty cache, then train and test ten splits."""
     start = time.perf_counter()
-    rated = load(data, root)
+    rated = load_rated_set(data, root)
     pair = load_encoders("openai", "cpu")
     with tempfile.TemporaryDirectory() as folder, Cache(Path(folder)) as cache:
         encoder = ImageEncoder(pair, cache=cache)
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["published", "ours"])
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    images = len(load(args.data, args.root, images=False))
+    images = len(load_rated_set(args.data, args.root, images=False))
     if args.part:
         print(json.dumps(published(images, args.steps) if args.part == "published" else ours(args.data, args.root)))
         return

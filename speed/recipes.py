@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mst_clipiqa.cli.commands._rated import recipe_of
-from mst_clipiqa.data import identical, load, make_split
+from mst_clipiqa.data import identical, load_rated_set, make_split
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -32,7 +32,7 @@ HEADS: dict[str, Head] = {"quality": "template", "correspondence": "prompt"}
 
 def measure(args: argparse.Namespace, recipe: str, target: str) -> dict[str, Any]:
     """Return mean and spread of the best validation SRCC over splits, and the seconds a training takes."""
-    rated = load(args.data, args.root)
+    rated = load_rated_set(args.data, args.root)
     together = identical(rated.records)
     with Cache(args.cache) as cache:
         encoder = ImageEncoder(load_encoders(args.encoders), cache=cache)

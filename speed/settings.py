@@ -15,7 +15,7 @@ from typing import Any
 
 from mst_clipiqa.analysis.rows import Row
 from mst_clipiqa.analysis.settings import SettingEffect, SettingPairs, compare_settings, with_names
-from mst_clipiqa.data import RatedSet, load
+from mst_clipiqa.data import RatedSet, load_rated_set
 from mst_clipiqa.evaluate import Resampling
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="AGIQA-3K")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    rated = load("agiqa-3k", args.data)
+    rated = load_rated_set("agiqa-3k", args.data)
     generators = [
         name for name in rated.generators if len({r.setting for r in rated.records if r.generator == name}) > 1
     ]

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from mst_clipiqa.encoders.mini import int8, pair
+from mst_clipiqa.encoders.mini import folder, int8
 from mst_clipiqa.encoders.mini.checks import check_tokenizer
-from mst_clipiqa.encoders.mini.pair import MINI, MiniPair
+from mst_clipiqa.encoders.mini.folder import MINI
+from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.train import build, curves
 from mst_clipiqa.train.checkpoint import Epoch
 
@@ -26,9 +27,9 @@ _OPERATORS: dict[Any, Any] = {}
 
 def make_once(patch: pytest.MonkeyPatch) -> None:
     """Share tokenizers of equal files, convolutions in 8 bits of equal weights, curves of histories alike, and mini."""
-    patch.setattr(pair, "load_mini_pair", _read_once(pair.load_mini_pair))
-    patch.setattr(pair, "_tokenizer", lru_cache(8)(pair._tokenizer))
-    patch.setattr(pair, "check_tokenizer", lru_cache(8)(check_tokenizer))
+    patch.setattr(folder, "load_mini_pair", _read_once(folder.load_mini_pair))
+    patch.setattr(folder, "_tokenizer", lru_cache(8)(folder._tokenizer))
+    patch.setattr(folder, "check_tokenizer", lru_cache(8)(check_tokenizer))
     made: dict[Any, Any] = {}
     new = int8._Int8Convolution
 

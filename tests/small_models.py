@@ -11,7 +11,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 
-from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.folder import load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniParts
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.model.heads import PromptHead

@@ -20,7 +20,7 @@ from fuzz.harness import Counts, Surface, dumped, loaded, run
 from fuzz.requests import TOKEN
 from mst_clipiqa import cli
 from mst_clipiqa.cli.commands import score as command
-from mst_clipiqa.encoders.mini.pair import load_mini_pair
+from mst_clipiqa.encoders.mini.folder import load_mini_pair
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.scoring.predictor import zero_shot_model

@@ -40,7 +40,7 @@ ROWS = [
     {"__main__"},
 ]
 DATA_ONLY = {"weights"}  # folders without code
-TOP = {"__init__", "__main__", "_version", "errors", "model_folder"}  # the files at the top
+TOP = {"__init__", "__main__", "_version", "errors"}  # the files at the top
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "PIL", "pyarrow", "openpyxl"}
 MAX_LINES = 300
 CHANGING = [  # dataclasses that gather something; all others are frozen
@@ -51,7 +51,7 @@ CHANGING = [  # dataclasses that gather something; all others are frozen
     "inputs/walker.py: Walker",
     "integrations/flow_factory.py: RewardModelOutput",
     "report/explanations.py: ExplanationBlocks",
-    "scoring/resume.py: Stop",
+    "scoring/stop.py: Stop",
     "serve/engine.py: _ImageJob",
     "tables/tars.py: Sample",
     "train/checkpoint.py: TrainingState",

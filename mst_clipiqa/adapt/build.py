@@ -24,8 +24,9 @@ from mst_clipiqa.encoders.adapter import ADAPTER_FILES, adapted_sha256, adapter_
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.pipeline import Bar, no_bar
 from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save_model
-from mst_clipiqa.scoring.folders import check_model_output, check_record
+from mst_clipiqa.scoring.folders import check_record
 from mst_clipiqa.scoring.predictor import Predictor
+from mst_clipiqa.scoring.saving import check_model_output
 from mst_clipiqa.train.contamination import trained_on, union
 
 REPORT = "adapt.json"

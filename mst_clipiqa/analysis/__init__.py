@@ -11,6 +11,7 @@
     compare.py    two images: which, by how much, how sure
     settings.py   compare-settings: what a generation setting changed
     pairing.py    two tables -> the values to compare: by prompt, by file name, or not paired
+    both_tables.py two tables paired in that way, and what each score has to compare
     verdict.py    an interval of a difference -> better, worse or neither, in words
     change.py     how one score changed, in figures and in words
     drift.py      two tables: has anything changed?

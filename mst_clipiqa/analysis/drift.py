@@ -6,29 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from mst_clipiqa.analysis.both_tables import BothTables
 from mst_clipiqa.analysis.change import Change
 from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.pairing import (
     WHAT_THEY_SHARE,
     PairBy,
-    Pairing,
-    Side,
     choose_pairing,
-    differences_of,
     folders_of,
     nothing_in_common,
     nothing_scored,
-    number_keys,
-    pair_sides,
-    side_of,
-    unit_of,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompts_of, split_failed, texts
-from mst_clipiqa.analysis.unfamiliar import Unfamiliar, count_unfamiliar
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.evaluate.resampling import DEFAULT, Interval, Resampling
+from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 from mst_clipiqa.tables.columns import Table
 
 
@@ -95,25 +88,23 @@ def drift(
     chosen = pair_by.first or choose_pairing(good_old, good_new, folders)
     if pair_by.first is None and chosen == "none":
         raise nothing_in_common(good_old, good_new, also)
-    tables = _Tables(mean_of_frames(good_old, targets), mean_of_frames(good_new, targets), folders, also)
-    compared = _compared(tables, targets, "", chosen)
+    merged = mean_of_frames(good_old, targets), mean_of_frames(good_new, targets)
+    both = BothTables(*merged, chosen, folders, also)
+    compared = both.compared(targets)
     if not compared:
         raise nothing_scored(targets, chosen, also)
     lost = [target for target in had if target not in {one.target for one in compared}]
     lone = []
     for column, group in _groups((good_old, good_new), by):
         name = group or f"no {column}"
-        of_group = _compared(tables.only(column, group), targets, name, chosen)
+        of_group = both.only(column, group).compared(targets, name)
         compared += of_group
         lone += [] if of_group else [name]
-    before, after, silent = [], [], []
-    if chosen == "prompt":
-        before, after = (_in_order(_named(rows, also)) for rows in (good_old, good_new))
-        silent = [*_silent(good_old), *_silent(good_new)]
+    only_old, only_new, silent = _not_in_both(good_old, good_new, also) if chosen == "prompt" else ([], [], [])
     return Drift(
-        _changes(compared, also, resampling, chosen),
-        _without(before, after),
-        _without(after, before),
+        both.changes(compared, resampling),
+        only_old,
+        only_new,
         lone,
         lost,
         [*left_old, *left_new, *silent],
@@ -138,6 +129,12 @@ def _groups(tables: Sequence[Table], by: Sequence[str]) -> list[tuple[str, str]]
     return [(column, group) for column in by for group in _in_order(chain(*(texts(t, column) for t in tables)))]
 
 
+def _not_in_both(old: Table, new: Table, also: Sequence[str]) -> tuple[list[str], list[str], list[LeftOut]]:
+    """Return the prompts of only the old table, those of only the new one, and the rows of both without a prompt."""
+    before, after = (_in_order(_named(rows, also)) for rows in (old, new))
+    return _without(before, after), _without(after, before), [*_silent(old), *_silent(new)]
+
+
 def _silent(rows: Table) -> list[LeftOut]:
     return [LeftOut(rows[place], WITHOUT_PROMPT) for place, prompt in enumerate(prompts_of(rows)) if not prompt]
 
@@ -155,71 +152,3 @@ def _in_order(values: Iterable[str]) -> list[str]:
 def _without(values: Iterable[str], others: Iterable[str]) -> list[str]:
     known = set(others)
     return [value for value in values if value not in known]
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """Scored rows of two tables, frames as one row, the folder of each whole table, and what a pair shares."""
-
-    old: Table
-    new: Table
-    folders: tuple[str, str]
-    also: tuple[str, ...]
-
-    def only(self, column: str, group: str) -> _Tables:
-        old, new = (
-            rows.take([place for place, cell in enumerate(texts(rows, column)) if cell == group])
-            for rows in (self.old, self.new)
-        )
-        return _Tables(old, new, self.folders, self.also)
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """What is compared of a score, in a group."""
-
-    target: str
-    group: str
-    before: Side
-    after: Side
-    unfamiliar: tuple[Unfamiliar | None, Unfamiliar | None]
-
-
-def _compared(tables: _Tables, targets: Sequence[str], group: str, pairing: Pairing) -> list[_Compared]:
-    unfamiliar = count_unfamiliar(tables.old), count_unfamiliar(tables.new)
-    keys = number_keys((tables.old, tables.new), pairing, tables.folders, tables.also)
-    compared = []
-    for target in targets:
-        old = side_of(tables.old, target, keys.old, pairing)
-        new = side_of(tables.new, target, keys.new, pairing)
-        if pair := pair_sides(old, new, pairing, keys.names):
-            compared.append(_Compared(target, group, *pair, unfamiliar))
-    return compared
-
-
-def _changes(
-    compared: Sequence[_Compared], also: tuple[str, ...], resampling: Resampling, pairing: Pairing
-) -> list[Change]:
-    gaps = differences_of([(one.before, one.after) for one in compared], pairing, resampling)
-    return [_change(one, gap, also, pairing) for one, gap in zip(compared, gaps, strict=True)]
-
-
-def _change(one: _Compared, gap: Interval, also: tuple[str, ...], pairing: Pairing) -> Change:
-    before, after = one.before, one.after
-    return Change(
-        one.target,
-        one.group,
-        pairing,
-        unit_of(before.prompts + after.prompts, len(before.values) + len(after.values)),
-        old_count=len(before.values),
-        new_count=len(after.values),
-        old=before.mean,
-        new=after.mean,
-        difference=gap.value,
-        low=gap.low,
-        high=gap.high,
-        level=gap.level,
-        old_unfamiliar=one.unfamiliar[0],
-        new_unfamiliar=one.unfamiliar[1],
-        also=also,
-    )

@@ -25,10 +25,10 @@ from mst_clipiqa.evaluate import Resampling, agreement, pair_accuracy
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn
 from mst_clipiqa.train.agreement import baseline_srcc
-from mst_clipiqa.train.calibrate import scores
 from mst_clipiqa.train.contamination import Contamination, contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, rated_features
 from mst_clipiqa.train.fit import fit
+from mst_clipiqa.train.intervals import clipped_scores
 from mst_clipiqa.train.recipe import Recipe
 
 _VALIDATION_SHARE = 0.1  # less than train takes: here, validation images select the epoch and calibrate nothing
@@ -182,13 +182,13 @@ def run_one(bench: Bench, target: str, head: Head, number: int) -> BenchmarkRun:
     training, validation = (rated_features(table, p, target, head, scale) for p in (parts.train, parts.validation))
     fitted = fit(training, validation, head, replace(plan.recipe, seed=number))
     own = rated_features(table, split.test, target, head, scale)
-    q = scores(fitted.model, own)
+    q = clipped_scores(fitted.model, own)
     errors, groups = (q - own.y).numpy(), [record.group for record in split.test]
     if bench.other is None:
         return _measured(bench, split, (target, head, number), q, crossed_coverage(errors, groups))
     split = replace(split, test=bench.other.table.scored(rated_for(bench.other.table.records, target), head))
     other = rated_features(bench.other.table, split.test, target, head, bench.other.ranges[target])
-    q = scores(fitted.model, other)
+    q = clipped_scores(fitted.model, other)
     coverage = coverage_elsewhere(errors, groups, (q - other.y).numpy())
     return _measured(bench, split, (target, head, number), q, coverage)
 

@@ -3,7 +3,7 @@
     label_files.py   files on disk ............... -> rows of named cells
     sets.py          the table: columns, native ranges, groups, folders of every set
     ratings.py       rows, table ................. -> ratings, records
-    loading.py       name, folder ................ -> RatedSet             (load)
+    loading.py       name, folder ................ -> RatedSet             (load_rated_set)
     copies.py        records ..................... -> byte-identical images
     preferences.py   table of pairs .............. -> PreferenceSet        (load_preferences)
     splits.py        records ..................... -> Split                (make_split, leakage)
@@ -16,7 +16,7 @@ such file.
 from __future__ import annotations
 
 from mst_clipiqa.data.copies import identical
-from mst_clipiqa.data.loading import load, with_images
+from mst_clipiqa.data.loading import load_rated_set, with_images
 from mst_clipiqa.data.preferences import Preference, PreferenceSet, load_preferences
 from mst_clipiqa.data.record import RatedSet, Record, rated_for, same_text
 from mst_clipiqa.data.sets import RATED_TARGETS, SETS, SetInfo, set_name
@@ -35,8 +35,8 @@ __all__ = [
     "TrainingPart",
     "identical",
     "leakage",
-    "load",
     "load_preferences",
+    "load_rated_set",
     "make_split",
     "rated_for",
     "same_text",

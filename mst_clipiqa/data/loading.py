@@ -17,7 +17,7 @@ from mst_clipiqa.errors import DataError, UsageError, are, counted, shown
 from mst_clipiqa.tables.spelling import on_disk
 
 
-def load(
+def load_rated_set(
     name: str,
     root: str | Path,
     *,
@@ -45,7 +45,7 @@ def load(
         DataError: labels or images are missing, wrong or contradictory.
 
     Example:
-        >>> load("agiqa-3k", "AGIQA-3K").ranges  # doctest: +SKIP
+        >>> load_rated_set("agiqa-3k", "AGIQA-3K").ranges  # doctest: +SKIP
         {'quality': (0.0, 5.0), 'correspondence': (0.0, 5.0)}
     """
     key, folder = set_name(name), Path(root)
@@ -75,7 +75,7 @@ def load(
 
 
 def _check(key: str, folder: Path, score_range: Range | None) -> None:
-    """Check the arguments of ``load``, which lists the errors."""
+    """Check the arguments of ``load_rated_set``, which lists the errors."""
     if score_range is not None and key not in OWN_FORMATS:
         raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
     if score_range is not None:

@@ -13,7 +13,7 @@ from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.each_frame import each_frame
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns
+from mst_clipiqa.inputs.list_columns import USUAL_COLUMNS, ListColumns
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables import parquet
 from mst_clipiqa.tables.stored import is_stored

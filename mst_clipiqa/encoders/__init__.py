@@ -48,7 +48,7 @@ def _whole(source: str, device: str | torch.device, precision: str) -> EncoderPa
     if where.type == "cpu":
         reuse_freed_memory()
     if source == "mini" or ("," not in source and (Path(source) / "config.json").is_file()):
-        from mst_clipiqa.encoders.mini.pair import MINI, load_mini_pair
+        from mst_clipiqa.encoders.mini.folder import MINI, load_mini_pair
 
         mini = load_mini_pair(MINI if source == "mini" else Path(source), source)
         is_int8 = precision == "auto" and where.type == "cpu" and mini.has_int8

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns
+from mst_clipiqa.inputs.list_columns import USUAL_COLUMNS, ListColumns
 from mst_clipiqa.inputs.prompt_choice import PromptChoice
 from mst_clipiqa.inputs.prompts import PromptFile
+from mst_clipiqa.inputs.sources import source_of
 from mst_clipiqa.inputs.walker import Walker
 from mst_clipiqa.tables.spelling import slashed
 
@@ -82,12 +83,20 @@ def expand(
     try:
         given = PromptFile(Path(prompts), by_number=True, columns=columns) if prompts is not None else None
         walker = Walker(recursive, PromptChoice(prompt, given, prompts_from), columns)
-        sources = [walker.saved() if path == "-" else slashed(path) for path in named]
-        folders = [source for source in sources if Path(source).is_dir()]
-        for source in sources:
-            walker.check(source, folders)
+        names = [walker.saved() if path == "-" else slashed(path) for path in named]
+        folders = [name for name in names if Path(name).is_dir()]
+        sources = []
+        for name in names:
+            sources.append(source_of(name, walker))
+            sources[-1].check(folders)
         if given is not None:
-            walker.check_prompts(given, sources)
+            walker.check_prompts(given, (path for source in sources for path in source.paths()))
     except DataError as error:
         raise UsageError(str(error)) from error
-    return Inputs(walker.items(sources), walker.notes, lambda: sum(map(walker.count, sources)), list(walker.more))
+
+    def items() -> Iterator[Item]:
+        for source in sources:
+            yield from source.items()
+        walker.conclude()
+
+    return Inputs(items(), walker.notes, lambda: sum(source.count() for source in sources), list(walker.more))

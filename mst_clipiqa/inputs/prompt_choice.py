@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from mst_clipiqa.errors import DataError, UsageError, nearest, shown
 from mst_clipiqa.inputs.beside import PROMPT_SOURCES, prompt_finder, prompt_in_file
-from mst_clipiqa.inputs.lists import ColumnsError
+from mst_clipiqa.inputs.list_columns import ColumnsError
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mst_clipiqa.errors import DataError, counted, shown
-from mst_clipiqa.inputs.lists import USUAL_COLUMNS, ListColumns, entries
+from mst_clipiqa.inputs.list_columns import USUAL_COLUMNS, ListColumns
+from mst_clipiqa.inputs.lists import entries
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.names import is_image_name
 from mst_clipiqa.tables.spelling import composed

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError, shown
-from mst_clipiqa.inputs.lists import Entry, ListColumns, entries
+from mst_clipiqa.inputs.list_columns import ListColumns
+from mst_clipiqa.inputs.lists import Entry, entries
 from mst_clipiqa.tables.names import FILE_COLUMNS
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 

@@ -14,17 +14,24 @@ import torch
 from torch import Tensor
 
 from mst_clipiqa.encoders.checks import expecting
-from mst_clipiqa.errors import ModelError, shown
+from mst_clipiqa.errors import ModelError, UsageError, shown
 from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, weights_sha256
 from mst_clipiqa.scoring.fine_estimator import FineEstimator
-from mst_clipiqa.scoring.granularity import cheaper_than_fine
+from mst_clipiqa.scoring.granularity import CALIBRATION_FILE, cheaper_than_fine
 from mst_clipiqa.tables.atomic import write_atomically
 
 CALIBRATION_FORMAT = "3"
 """1 had limits on e in place of a price, 2 had estimates that are linear in x."""
 _ADVICE = "run mst-clipiqa calibrate on rated images, or use --granularity fine"
+
+
+def calibration_path(folder: Path | None) -> Path:
+    """Return the path of a model folder's calibration; UsageError for zero-shot, which has no folder."""
+    if folder is None:
+        raise UsageError("Expected a trained model for --granularity, got zero-shot: name a model folder, or use fine.")
+    return folder / CALIBRATION_FILE
 
 
 def save_calibration(found: Calibration, path: Path) -> None:

@@ -136,8 +136,8 @@ def load_parts(
     predictor.name = with_setting(predictor.name, seen, options.merge)
     policy = None
     if seen.kind != "fine":  # imported here because most runs do without, and start sooner
-        from mst_clipiqa.scoring.calibration_file import load_calibration
-        from mst_clipiqa.scoring.granular_encoding import GranularEncoding, calibration_path
+        from mst_clipiqa.scoring.calibration_file import calibration_path, load_calibration
+        from mst_clipiqa.scoring.granular_encoding import GranularEncoding
 
         calibration = load_calibration(calibration_path(folder), trained)
         policy = GranularEncoding(predictor, calibration, asked, options.granularity_check)

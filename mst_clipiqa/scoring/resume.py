@@ -1,4 +1,4 @@
-"""Stop and resume long runs without losing rows, scoring any twice, or keeping stale ones.
+"""Resume long runs without losing rows, scoring any twice, or keeping stale ones.
 
 The rows of earlier runs stay in ``scores.csv.part`` and are found again by file, prompt and stamp, so that files may
 come, go or change in between. The new run writes its rows in the order of its own files and copies those that are
@@ -8,22 +8,16 @@ known. The file is removed once the table is whole, so a kill at any moment lose
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import TypeVar
 
-from mst_clipiqa.errors import UsageError, are, counted, shown
+from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.tables.cells import Cell, plain
 from mst_clipiqa.tables.journal import has_rows, journal_of, origin_of
 from mst_clipiqa.tables.reading import stream_table
 from mst_clipiqa.tables.table import TableWriter
-
-_T = TypeVar("_T")
 
 STAMP = "_stamp"
 """The hidden column with the state of the file that a row is about."""
@@ -146,46 +140,3 @@ def table_of(
     key = ("file", "prompt", STAMP)
     with TableWriter(output, columns, hidden=[STAMP], key=key, resume=had is not None, origin=origin) as table:
         yield table, None if had is None else Earlier(table)
-
-
-class Stopped(Exception):
-    """A run that was asked to stop has finished its batch; the message says how many rows it leaves."""
-
-
-@dataclass
-class Stop:
-    """Whether the run should stop.
-
-    Attributes:
-        asked: the number of the signal that asked for it, or 0.
-    """
-
-    asked: int = 0
-
-    def between(self, rows: Iterable[_T], every: int) -> Iterator[_T]:
-        """Yield the rows; once asked to stop, raise Stopped after a batch of ``every`` rows."""
-        for number, row in enumerate(rows, 1):
-            yield row
-            if self.asked and number % every == 0:
-                raise Stopped(f"{counted(number, 'row')} {are(number)} written.")
-
-    @classmethod
-    @contextmanager
-    def listening(cls, wanted: bool = True) -> Iterator[Stop]:
-        """Record a first Ctrl-C or SIGTERM in ``asked`` instead of raising; a second one interrupts it."""
-        stop = cls()
-        if not wanted or threading.current_thread() is not threading.main_thread():  # signals arrive only there
-            yield stop
-            return
-
-        def note(number: int, _: FrameType | None) -> None:
-            if stop.asked:
-                raise KeyboardInterrupt
-            stop.asked = number
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield stop
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -21,8 +21,9 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
 from mst_clipiqa.model_folder import TrainedModel
-from mst_clipiqa.scoring import folders
+from mst_clipiqa.scoring import saving
 from mst_clipiqa.scoring.answers import ControlAnswers
+from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.reloading import LoadedFrom, reduced
@@ -68,7 +69,7 @@ class Scorer:
             >>> Scorer.load("mini")("examples/red_ball.png").status  # doctest: +SKIP
             'ok'
         """
-        return cls._loaded(model, folders.trained_folder(model), options_of(options, changes))
+        return cls._loaded(model, trained_folder(model), options_of(options, changes))
 
     @classmethod
     def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
@@ -108,7 +109,7 @@ class Scorer:
         """
         score_options = options_of(None, options)
         access = HubAccess(revision, token, cache_dir, local_files_only, force_download)
-        return cls._loaded(model, folders.trained_folder(model, access), score_options)
+        return cls._loaded(model, trained_folder(model, access), score_options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder, with its card; small encoders go with it, so that it needs no other file.
@@ -117,7 +118,7 @@ class Scorer:
             UsageError: the model is zero-shot, which has nothing to save, or the folder cannot be written or holds
                 files of something else.
         """
-        folders.save_pretrained(self.model, self.encoder.encoders.source, folder)
+        saving.save_pretrained(self.model, self.encoder.encoders.source, folder)
 
     def push_to_hub(
         self,
@@ -140,8 +141,8 @@ class Scorer:
         Raises:
             UsageError: nobody else could load the encoders, or the hub cannot be reached or refuses.
         """
-        upload = folders.HubUpload(private, token, commit_message, create_pr)
-        return folders.push_to_hub(self.model, self.encoder.encoders.source, repo_id, upload)
+        upload = saving.HubUpload(private, token, commit_message, create_pr)
+        return saving.push_to_hub(self.model, self.encoder.encoders.source, repo_id, upload)
 
     def to(self, device: str | torch.device) -> Scorer:
         """Move the encoders to a device; returns itself. The heads, which are small, stay on the CPU.

@@ -9,7 +9,7 @@ checkpoint.py  the state after an epoch ....... -> a file, and back
 build.py       rated set, split, recipe ....... -> model folder, then its results on the test part
 learn.py       training, validation ........... -> the fitted and calibrated model
 measure.py     saved model, test part ......... -> how well it does
-calibrate.py   residuals, features ............ -> familiarity and intervals
+intervals.py   residuals, features ............ -> familiarity and intervals
 granularity.py every granularity .............. -> how little of an image is enough
 agreement.py   scores, records ............... -> agreement with the ratings, and that of a baseline
 joining.py     a target, a folder ............. -> the folder's model with this target

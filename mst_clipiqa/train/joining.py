@@ -19,9 +19,9 @@ from mst_clipiqa.evaluate import Reference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, load_model
-from mst_clipiqa.scoring.calibration_file import load_calibration
-from mst_clipiqa.scoring.folders import check_model_output, check_record
-from mst_clipiqa.scoring.granular_encoding import calibration_path
+from mst_clipiqa.scoring.calibration_file import calibration_path, load_calibration
+from mst_clipiqa.scoring.folders import check_record
+from mst_clipiqa.scoring.saving import check_model_output
 from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.train.card import card
 from mst_clipiqa.train.contamination import trained_on, union

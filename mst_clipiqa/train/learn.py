@@ -10,10 +10,10 @@ from mst_clipiqa.data import Record, TrainingPart
 from mst_clipiqa.evaluate import Reference, Widening
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
-from mst_clipiqa.train.calibrate import Calibrating, describe, halves, widen
 from mst_clipiqa.train.checkpoint import Epoch
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import Fitted, fit
+from mst_clipiqa.train.intervals import CalibrationData, calibrated_reference, calibrated_widening, halve_validation
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.joining import CHECKPOINT
 from mst_clipiqa.train.preferences import pair_features, put_on_scale
@@ -66,12 +66,11 @@ def learn(
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:
         table = encode_records(encoder, records, prompts=job.head == "prompt", progress=advance)
-    low, high = job.scale
     parts, unread = _read(parts, table, job.head)
-    selecting, held = halves(parts.validation)
+    selecting, held_out = halve_validation(parts.validation)
 
     def features(some: Sequence[Record]) -> RatedFeatures:
-        return rated_features(table, some, job.target, job.head, (low, high))
+        return rated_features(table, some, job.target, job.head, job.scale)
 
     def with_pairs(some: Sequence[Record]) -> RatedFeatures:
         pairs = pair_features(table, job.pairs(some), job.head) if job.preferences else None
@@ -81,15 +80,9 @@ def learn(
     start = time.perf_counter()
     fitted = _fitted(training, validation, job, bar, log)
     seconds = time.perf_counter() - start
-    data = Calibrating(TrainingPart(parts.train, tuple(selecting), parts.protocol), held, features)
-    reference = reference or describe(data)
-    if job.preferences:
-        known = TrainingPart(tuple(job.rated_only(parts.train)), tuple(job.rated_only(selecting)), parts.protocol)
-        data = Calibrating(known, job.rated_only(held), features)
-    alone = job.recipe if job.leave_out and not job.preferences else None
-    widening = widen(data, fitted, reference, job.head, alone)
-    native = widening and Widening(widening.interval * (high - low) / 4, widening.growth)
-    return Learnt(fitted, reference, native, seconds, unread)
+    data = CalibrationData(replace(parts, validation=tuple(selecting)), held_out, features)
+    reference = reference or calibrated_reference(data)
+    return Learnt(fitted, reference, _native_widening(data, fitted, reference, job), seconds, unread)
 
 
 def _fitted(
@@ -106,6 +99,18 @@ def _fitted(
     if training.pairs is not None and not job.has_ratings:
         put_on_scale(fitted.model, training.pairs)
     return fitted
+
+
+def _native_widening(
+    data: CalibrationData, fitted: Fitted, reference: Reference | None, job: TrainingJob
+) -> Widening | None:
+    """Return the intervals in native units; images that are in pairs only have no ratings to measure them on."""
+    train, validation = (tuple(job.rated_only(some)) for some in (data.known.train, data.known.validation))
+    known = replace(data.known, train=train, validation=validation)
+    rated = replace(data, known=known, held_out=job.rated_only(data.held_out))
+    alone = job.recipe if job.leave_out and not job.preferences else None
+    found, (low, high) = calibrated_widening(rated, fitted, reference, job.head, alone), job.scale
+    return found and Widening(found.interval * (high - low) / 4, found.growth)
 
 
 def _read(parts: TrainingPart, table: FeatureTable, head: str) -> tuple[TrainingPart, int]:

@@ -15,9 +15,9 @@ from mst_clipiqa.features.pipeline import Bar
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, to_native
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.train.agreement import baseline_srcc, evaluate_records
-from mst_clipiqa.train.calibrate import scores
 from mst_clipiqa.train.contamination import Contamination, contamination, seen_by
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
+from mst_clipiqa.train.intervals import clipped_scores
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.preferences import all_differences, pair_features
 
@@ -62,7 +62,7 @@ def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: B
     if not test:
         return TrainingResult(None, math.nan, seen, (), preferences, unread=unread)
     part = rated_features(table, test, job.target, job.head, (low, high))
-    q = to_native(scores(model.parts[job.target], part), low, high).numpy()
+    q = to_native(clipped_scores(model.parts[job.target], part), low, high).numpy()
     has = {"intervals": model.config.targets[job.target].interval is not None, "familiarity": bool(model.reference)}
     mos = [record.targets[job.target] for record in test]
     learnt_from = job.rated_only([*job.split.train, *job.split.validation])

@@ -29,7 +29,8 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.data import RatedSet
 from mst_clipiqa.encoders.adapter import Adapter, adapter_files, merge_adapter, new_adapter, read_adapter, towers
 from mst_clipiqa.encoders.clip_vision import VisionTower
-from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.folder import MINI, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniPair, MiniParts
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import Tower, TowerConfig
 from mst_clipiqa.encoders.pair import encode_views

@@ -209,7 +209,7 @@ def test_another_set_is_tested_on_its_own_scale(bench: Bench, tmp_path: Path) ->
 
 
 def test_predictions_stay_on_the_scale_as_scores_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mst_clipiqa.train.calibrate.predict", lambda _, part: 3 * part.y - 6)
+    monkeypatch.setattr("mst_clipiqa.train.intervals.predict", lambda _, part: 3 * part.y - 6)
     run = run_one(bench, "quality", "template", 0)
     assert run.predictions == pytest.approx(np.clip(3 * np.array(run.mos) - 5, 0, 5), abs=1e-5)
     assert 0.0 in run.predictions or 5.0 in run.predictions

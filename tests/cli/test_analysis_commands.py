@@ -599,11 +599,11 @@ def test_drift_warns_of_two_models(here: Path) -> None:
 
 
 def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from mst_clipiqa.cli.commands import _scores
+    from mst_clipiqa.cli.commands import _deliver
 
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
-    _scores.write_rows(
+    _deliver.write_rows(
         [{"file": "[red]a\x1b[2J.png", "quality": 2.0, "quality_low": 1.0, "rank": 1}], None, as_json=False
     )
     out = capsys.readouterr().out
@@ -614,13 +614,13 @@ def test_a_screen_gets_a_table_that_cannot_steer_it(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int) -> None:
-    from mst_clipiqa.cli.commands import _scores
+    from mst_clipiqa.cli.commands import _deliver
 
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     names = [f"out/a-painting-of-a-house-in-the-snow_{i}.png" for i in range(3)]
     rows = [{"file": name, "quality": 2.5, "correspondence": 3.5, "generator": "sdxl" * 5, "rank": 1} for name in names]
-    _scores.write_rows(rows, None, as_json=False)
+    _deliver.write_rows(rows, None, as_json=False)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= width
     assert len([line for line in lines if ".png" in line]) == 3  # no name is broken into two lines
@@ -635,12 +635,12 @@ def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any,
 def test_no_number_is_cut_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int, shown: list[str]
 ) -> None:
-    from mst_clipiqa.cli.commands import _scores
+    from mst_clipiqa.cli.commands import _deliver
 
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     rows = [{"file": f"a-painting-of-a-house-in-the-snow_{i}.png", **SCORES, "rank": 1000 + i} for i in range(3)]
-    _scores.write_rows(rows, None, as_json=False)
+    _deliver.write_rows(rows, None, as_json=False)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert lines[0].split() == shown
     numbers = ["2.346", "3.457"][: len(shown) - 2]
@@ -653,19 +653,19 @@ def test_no_number_is_cut_on_a_narrow_terminal(
 def test_filter_shows_where_images_would_go_on_any_terminal(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, width: int
 ) -> None:
-    from mst_clipiqa.cli.commands import _scores
+    from mst_clipiqa.cli.commands import _deliver
 
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     names = [f"a-painting-of-a-house-in-the-snow_{i}.png" for i in range(3)]
     scores = {"quality": 2.5, "correspondence": 3.5}
     rows: list[dict[str, Any]] = [{"file": f"out/{name}", **scores, "to": f"good/{name}"} for name in names]
-    _scores.write_rows(rows, None, as_json=False)
+    _deliver.write_rows(rows, None, as_json=False)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert lines[:2] == ["In out/", "To good/"] and lines[2].split()[-1] == "to"
     assert len({line.split()[-1] for line in lines[3:6]}) == 3 and len(lines) == 6
     assert max(map(len, lines)) <= width
-    _scores.write_rows([], None, as_json=False)
+    _deliver.write_rows([], None, as_json=False)
     assert capsys.readouterr().out == ""  # no row is no table
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mst_clipiqa.data import load
+from mst_clipiqa.data import load_rated_set
 from mst_clipiqa.data.label_files import read_rows
 from mst_clipiqa.data.stored_sets import _row
 from mst_clipiqa.errors import DataError
@@ -14,7 +14,7 @@ from mst_clipiqa.errors import DataError
 
 def test_keys_of_json_may_have_spaces_for_underscores(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text('{"File Name": "a.png", "MOS Quality": 3.5}\n')
-    (record,) = load("imagefolder", tmp_path, images=False).records
+    (record,) = load_rated_set("imagefolder", tmp_path, images=False).records
     assert (record.name, record.targets) == ("a.png", {"quality": 3.5})
     assert _row("row 1", "a.png", {"MOS Quality": 3.5}).cells == {"mos_quality": "3.5", "file": "a.png"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mst_clipiqa.benchmark.match import match_rows
-from mst_clipiqa.data import load, load_preferences
+from mst_clipiqa.data import load_preferences, load_rated_set
 from mst_clipiqa.data.split_files import read_parts
 from mst_clipiqa.tables.spelling import on_disk
 from tests.rated_files import images, write
@@ -22,7 +22,7 @@ SPELLINGS = pytest.mark.parametrize(("said", "disk"), [(COMPOSED, APART), (APART
 def test_the_images_of_a_rated_set(tmp_path: Path, name: str, said: str, disk: str) -> None:
     images(tmp_path / "images", [name.format(disk)])
     write(tmp_path / "data.csv", "file,mos", f"{name.format(said)},3.5")
-    (record,) = load("csv", tmp_path).records
+    (record,) = load_rated_set("csv", tmp_path).records
     assert record.name == name.format(said)
     assert Path(str(record.file)).read_bytes() == b"image " + name.format(disk).encode()
 
@@ -39,7 +39,7 @@ def test_the_images_of_pairs(tmp_path: Path, said: str, disk: str) -> None:
 def test_the_rows_of_a_table_of_scores(tmp_path: Path, said: str, disk: str) -> None:
     write(tmp_path / "data.csv", "file,mos", f"{said}/1.png,3.5", "other/1.png,1.5")
     rows = [{"file": f"images/{folder}/1.png"} for folder in (disk, "other")]
-    found = match_rows(rows, load("csv", tmp_path, images=False).records)
+    found = match_rows(rows, load_rated_set("csv", tmp_path, images=False).records)
     assert found == {f"{said}/1.png": rows[0], "other/1.png": rows[1]}
 
 

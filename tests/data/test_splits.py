@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mst_clipiqa.data import Record, Split, TrainingPart, identical, leakage, load, make_split
+from mst_clipiqa.data import Record, Split, TrainingPart, identical, leakage, load_rated_set, make_split
 from mst_clipiqa.errors import DataError, UsageError
 from tests.rated_files import agiqa_3k, aigciqa2023, aigiqa_20k, images, pku_aigiqa_4k, write
 
@@ -82,14 +82,14 @@ def test_leakage_counts_test_images_by_group_or_by_text() -> None:
 
 def test_leakage_is_unknown_where_prompts_are(tmp_path: Path) -> None:
     aigiqa_20k(tmp_path)
-    split = make_split(load("aigiqa-20k", tmp_path, images=False).records, "official")
+    split = make_split(load_rated_set("aigiqa-20k", tmp_path, images=False).records, "official")
     assert names(split.test) == ["MJ_0001.png"]
     assert split.leakage is None
 
 
 def test_ids_that_share_a_text_stay_together(tmp_path: Path) -> None:
     pku_aigiqa_4k(tmp_path)
-    rated = load("pku-aigiqa-4k", tmp_path, images=False)
+    rated = load_rated_set("pku-aigiqa-4k", tmp_path, images=False)
     more = [dataclasses.replace(r, name="x" + r.name, prompt="other", group=f"{r.group}x") for r in rated.records]
     for seed in range(6):
         split = make_split([*rated.records, *more[:8], *more[8:]], seed=seed, test_share=0.4, validation_share=0)
@@ -138,7 +138,7 @@ def test_identical_images_are_found_and_kept_in_one_part(tmp_path: Path) -> None
     for name in twins:
         (tmp_path / name).write_bytes(b"black")
     (tmp_path / "sd1.5_normal_002.jpg").write_bytes(b"white")  # as many bytes, another image
-    rated = load("agiqa-3k", tmp_path)
+    rated = load_rated_set("agiqa-3k", tmp_path)
     same = identical(rated.records)
     assert [names(group) for group in same] == [list(twins)]
     parted = 0
@@ -162,7 +162,7 @@ def test_a_fixed_split_cannot_keep_images_together(tmp_path: Path) -> None:
 
 def test_official_parts_and_validation_cut_from_training(tmp_path: Path) -> None:
     pku_aigiqa_4k(tmp_path)
-    rated = load("pku-aigiqa-4k", tmp_path, images=False).records
+    rated = load_rated_set("pku-aigiqa-4k", tmp_path, images=False).records
     given = [dataclasses.replace(r, prompt=None, group=r.group + r.name[0]) for r in rated]
     split = make_split(given, "official")
     assert {r.split for r in split.test} == {"test"}
@@ -174,7 +174,7 @@ def test_official_parts_and_validation_cut_from_training(tmp_path: Path) -> None
 
 def test_official_validation_is_taken_where_there_is_one(tmp_path: Path) -> None:
     aigiqa_20k(tmp_path)
-    split = make_split(load("aigiqa-20k", tmp_path, images=False).records, "official")
+    split = make_split(load_rated_set("aigiqa-20k", tmp_path, images=False).records, "official")
     assert names(split.validation) == ["SD1.5_0001.png", "SD1.5_0002.png"]
     assert len(split.train) == 4
 
@@ -230,7 +230,7 @@ def test_a_folder_without_header_rows_keeps_the_first_image(tmp_path: Path) -> N
 
 def test_folds_of_aigciqa2023_name_the_model_beside_the_image(tmp_path: Path) -> None:
     aigciqa2023(tmp_path)
-    rated = load("aigciqa2023", tmp_path, images=False).records
+    rated = load_rated_set("aigciqa2023", tmp_path, images=False).records
     for part, chosen in (("train", rated[8:]), ("val", rated[:8])):
         lines = [f"{r.generator},{r.name.split('/')[1]},1,1,1,p" for r in chosen]
         write(tmp_path / "fold" / f"{part}.csv", "model,image_name,mosz1,mosz2,mosz3,prompt", *lines)

@@ -29,7 +29,7 @@ from mst_clipiqa.distribute.plan import Partition, item_key, items_in, partition
 from mst_clipiqa.distribute.worker import Work, Worker, load_scorer
 from mst_clipiqa.errors import DataError, ModelError, UsageError
 from mst_clipiqa.inputs.item import Item, RemoteImage
-from mst_clipiqa.inputs.lists import ListColumns
+from mst_clipiqa.inputs.list_columns import ListColumns
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.scoring.controls import ControlSources
 from mst_clipiqa.scoring.loading import ScoreOptions

@@ -15,8 +15,9 @@ from mini_training.int8 import chosen, measure_int8
 from mst_clipiqa.encoders import int8_weights, load_encoders
 from mst_clipiqa.encoders.int8_weights import LEVELS, PAIR_LEVELS, SumBits, pair_sums, rounded, sum_bits
 from mst_clipiqa.encoders.mini import int8, pair
+from mst_clipiqa.encoders.mini.folder import MINI, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.int8 import RANGES_FILE, Int8Tower, measured_ranges
-from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniParts
 from mst_clipiqa.encoders.mini.text import TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import TowerConfig
 from mst_clipiqa.encoders.pair import encode_views

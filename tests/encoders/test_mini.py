@@ -14,8 +14,9 @@ import torch
 
 from mst_clipiqa.encoders.mini import fused
 from mst_clipiqa.encoders.mini.english import is_english
+from mst_clipiqa.encoders.mini.folder import MINI, load_mini_pair, save_mini_pair
 from mst_clipiqa.encoders.mini.fused import FusedTower
-from mst_clipiqa.encoders.mini.pair import MINI, MiniConfig, MiniPair, MiniParts, load_mini_pair, save_mini_pair
+from mst_clipiqa.encoders.mini.pair import MiniConfig, MiniPair, MiniParts
 from mst_clipiqa.encoders.mini.storage import SCALE, packed, unpacked
 from mst_clipiqa.encoders.mini.text import TextBlock, TextConfig, TextEncoder
 from mst_clipiqa.encoders.mini.towers import BLOCKS, FARTHEST, Tower, TowerConfig, pooled

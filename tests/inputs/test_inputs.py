@@ -21,7 +21,7 @@ from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.folders import natural
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.inputs.lists import ListColumns
+from mst_clipiqa.inputs.list_columns import ListColumns
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.tables import lines
 from mst_clipiqa.tables.table import TableWriter

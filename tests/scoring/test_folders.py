@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.scoring import folders
-from mst_clipiqa.scoring.folders import encoder_source, load_folder, save_pretrained
+from mst_clipiqa.scoring import saving
+from mst_clipiqa.scoring.folders import encoder_source, load_folder
+from mst_clipiqa.scoring.saving import save_pretrained
 from tests.small_models import save_small_model
 
 
@@ -90,7 +91,7 @@ def test_a_save_that_fails_keeps_the_linked_encoders_in_use(
     shutil.copytree(small_encoders, linked)
     shutil.rmtree(out / "encoders", ignore_errors=True)
     (out / "encoders").symlink_to(linked)
-    monkeypatch.setattr(folders, "save_model", full)
+    monkeypatch.setattr(saving, "save_model", full)
     with pytest.raises(UsageError, match="No space left on device"):
         save_pretrained(dataclasses.replace(model, folder=None), str(small_encoders), out)
     assert contents(out / "encoders") == contents(linked)

@@ -26,9 +26,9 @@ from mst_clipiqa.features.image_encoder import BATCH_SIZE
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, native_crops
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, Promise, weights_sha256
-from mst_clipiqa.scoring.calibration_file import load_calibration, save_calibration
+from mst_clipiqa.scoring.calibration_file import calibration_path, load_calibration, save_calibration
 from mst_clipiqa.scoring.fine_estimator import deviations, scaled_scores
-from mst_clipiqa.scoring.granular_encoding import UNLIKE_CALIBRATION, GranularEncoding, calibration_path
+from mst_clipiqa.scoring.granular_encoding import GranularEncoding
 from mst_clipiqa.scoring.granularity import (
     CALIBRATION_FILE,
     Granularity,
@@ -37,6 +37,7 @@ from mst_clipiqa.scoring.granularity import (
     with_setting,
     without_setting,
 )
+from mst_clipiqa.scoring.granularity_choice import UNLIKE_CALIBRATION
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT
 from mst_clipiqa.scoring.risk import cheapest, lowest_price, outcomes, risks
 from mst_clipiqa.scoring.score import Score, ScoreRequest

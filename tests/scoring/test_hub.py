@@ -29,7 +29,7 @@ from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load_trained_on
-from mst_clipiqa.scoring import folders
+from mst_clipiqa.scoring import folders, saving
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair, draw
@@ -89,7 +89,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     def serve(download: Any) -> None:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "answers", lambda endpoint: True)
-        monkeypatch.setattr(folders, "answers", lambda endpoint: True)
+        monkeypatch.setattr(saving, "answers", lambda endpoint: True)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
     return serve
@@ -319,7 +319,7 @@ def test_a_pushed_model_is_scored_with_by_others(
 def test_what_nobody_else_could_load_is_not_pushed(models: tuple[Path, Path], tmp_path: Path) -> None:
     scorer = Scorer.load(models[0])
     with pytest.raises(UsageError, match="Expected encoders that others can load, got the folder"):
-        folders.push_to_hub(scorer.model, f"{tmp_path},{tmp_path}", "me/new", folders.HubUpload())
+        saving.push_to_hub(scorer.model, f"{tmp_path},{tmp_path}", "me/new", saving.HubUpload())
     with pytest.raises(UsageError, match="Expected a network to upload me/new to the hub, got none"):
         scorer.push_to_hub("me/new")  # HF_HUB_OFFLINE
 

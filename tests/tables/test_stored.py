@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mst_clipiqa.data import load
+from mst_clipiqa.data import load_rated_set
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
@@ -295,7 +295,7 @@ def test_rated_sets_are_read_from_parquet_shards_and_tars(tmp_path: Path) -> Non
         image = [{"bytes": IMAGES[place], "path": f"{place}.png"} for place in places]
         columns = {"image": image, "prompt": [f"thing {place}" for place in places], "mos": [1.0, 4.5]}
         parquet_of(tmp_path / "hf" / "data" / f"{part}-00000-of-00001.parquet", columns)
-    rated = load("parquet", tmp_path / "hf", score_range=(0, 5))
+    rated = load_rated_set("parquet", tmp_path / "hf", score_range=(0, 5))
     assert [record.file.read_bytes() for record in rated.records] == [IMAGES[place] for place in (2, 0, 0, 1)]
     assert [record.split for record in rated.records] == ["test", "test", "train", "train"]
     assert [record.prompt for record in rated.records] == ["thing 2", "thing 0", "thing 0", "thing 1"]
@@ -307,7 +307,7 @@ def test_rated_sets_are_read_from_parquet_shards_and_tars(tmp_path: Path) -> Non
     members: dict[str, bytes | tarfile.TarInfo] = {}
     for n in range(3):
         members |= {f"{n}.png": IMAGES[n], f"{n}.json": b'{"mos": 2}'}
-    rated = load("webdataset", tar_of(tmp_path / "s.tar", members), score_range=(0, 5))
+    rated = load_rated_set("webdataset", tar_of(tmp_path / "s.tar", members), score_range=(0, 5))
     assert [(record.name, record.size) for record in rated.records] == [(f"{n}.png", len(IMAGES[n])) for n in range(3)]
 
 
@@ -319,8 +319,8 @@ def test_a_training_sees_in_a_tar_what_it_sees_in_files(tmp_path: Path) -> None:
     lines = ["file,prompt,mos", *(f"{n}.png,thing {n},{n}" for n in range(len(IMAGES)))]
     (tmp_path / "set.csv").write_text("\n".join(lines) + "\n")
     loaded = [
-        load("csv", tmp_path / "set.csv", score_range=(0, 5)),
-        load("webdataset", tar_of(tmp_path / "s.tar", members), score_range=(0, 5)),
+        load_rated_set("csv", tmp_path / "set.csv", score_range=(0, 5)),
+        load_rated_set("webdataset", tar_of(tmp_path / "s.tar", members), score_range=(0, 5)),
     ]
     files, stored = (encode_records(ImageEncoder(FakePair()), rated.records, prompts=True) for rated in loaded)
     assert torch.equal(files.f_c, stored.f_c) and torch.equal(files.f_f, stored.f_f)
@@ -330,16 +330,16 @@ def test_a_training_sees_in_a_tar_what_it_sees_in_files(tmp_path: Path) -> None:
 def test_an_image_folder_may_have_its_metadata_in_parquet(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(IMAGES[0])
     parquet_of(tmp_path / "metadata.parquet", {"file_name": ["0.png"], "text": ["a fox"], "mos": [3.0]})
-    (record,) = load("imagefolder", tmp_path, score_range=(0, 5)).records
+    (record,) = load_rated_set("imagefolder", tmp_path, score_range=(0, 5)).records
     assert (record.file, record.prompt, record.targets) == (tmp_path / "0.png", "a fox", {"quality": 3.0})
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])
 def test_a_set_that_is_missing_or_damaged_is_refused(form: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Expected files with images that end in \.(parquet|tar)"):
-        load(form, tmp_path)
+        load_rated_set(form, tmp_path)
     path = tmp_path / ("s.tar" if form == "webdataset" else "s.parquet")
     whole = shard(path) if form == "webdataset" else parquet_of(path, {"image": IMAGES, "mos": [1.0] * 5})
     path.write_bytes(whole.read_bytes()[:700])
     with pytest.raises(DataError, match="damaged"):
-        load(form, tmp_path)
+        load_rated_set(form, tmp_path)

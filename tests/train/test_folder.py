@@ -20,7 +20,7 @@ from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model_folder import load_model
-from mst_clipiqa.scoring.folders import check_model_output, save_pretrained
+from mst_clipiqa.scoring.saving import check_model_output, save_pretrained
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
 from mst_clipiqa.train.contamination import seen_by, trained_on

@@ -16,7 +16,7 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import no_bar
 from mst_clipiqa.model_folder import load_model, save_model
-from mst_clipiqa.scoring.folders import save_pretrained
+from mst_clipiqa.scoring.saving import save_pretrained
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.atomic import remove_leftovers, write_together
 from mst_clipiqa.train.build import build

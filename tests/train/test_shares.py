@@ -13,7 +13,7 @@ from mst_clipiqa.cli.commands.train import command
 from mst_clipiqa.data.record import Record
 from mst_clipiqa.data.splits import make_split
 from mst_clipiqa.evaluate.widening import grouped_quantile
-from mst_clipiqa.train.calibrate import halves
+from mst_clipiqa.train.intervals import halve_validation
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "train.md"
 
@@ -33,7 +33,7 @@ def test_train_and_make_split_have_the_same_default_shares() -> None:
 def test_the_page_says_how_many_prompts_intervals_take() -> None:
     def has_intervals(prompts: int) -> bool:
         records = [Record(f"{n}.png", Path("a"), str(n), str(n), "", {"quality": 1.0}) for n in range(prompts)]
-        held = halves(make_split(records, **shares()).validation)[1]
+        held = halve_validation(make_split(records, **shares()).validation)[1]
         groups = [record.group for record in held]
         return bool(groups) and math.isfinite(grouped_quantile(np.zeros(len(groups)), groups, 0.9))
 

@@ -25,11 +25,11 @@ from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model_folder import TrainedModel, load_model, save_model
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.train.build import build
-from mst_clipiqa.train.calibrate import halves
 from mst_clipiqa.train.checkpoint import Epoch
 from mst_clipiqa.train.contamination import contamination, trained_on
 from mst_clipiqa.train.features import FeatureTable, RatedFeatures, encode_records, rated_features
 from mst_clipiqa.train.fit import Fitted, _cosine, fit, predict
+from mst_clipiqa.train.intervals import halve_validation
 from mst_clipiqa.train.job import TrainingJob
 from mst_clipiqa.train.learn import Learnt, learn
 from mst_clipiqa.train.measure import measure
@@ -214,7 +214,7 @@ def test_a_cosine_rate_warms_up_without_a_jump_and_decays_to_nothing() -> None:
 @pytest.mark.parametrize("prompts", [2, 3, 4, 5])
 def test_every_other_prompt_of_validation_calibrates_and_the_first_selects(rated: RatedSet, prompts: int) -> None:
     groups = list(dict.fromkeys(record.group for record in rated.records))[:prompts]
-    selecting, held = halves([record for record in rated.records if record.group in groups])
+    selecting, held = halve_validation([record for record in rated.records if record.group in groups])
     both = [list(dict.fromkeys(record.group for record in part)) for part in (selecting, held)]
     assert both == ([groups[::2], groups[1::2]] if prompts > 3 else [groups, []])
 
@@ -293,7 +293,7 @@ def test_prompts_that_chose_nothing_calibrate_and_so_does_each_generator_left_ou
         trainings.append((len(training), len(validation)))
         return fit(training, validation, *rest, **more)
 
-    for module in ("learn", "calibrate"):
+    for module in ("learn", "intervals"):
         monkeypatch.setattr(f"mst_clipiqa.train.{module}.fit", noted)
     job = TrainingJob(rated, split, "quality", "template", replace(QUICK, epochs=1), tmp_path / "m", leave_out)
     result = build(job, ImageEncoder(FakePair()), no_bar)
@@ -317,7 +317,7 @@ def test_prompts_that_chose_nothing_calibrate_and_so_does_each_generator_left_ou
 def test_only_prompts_that_chose_nothing_decide_the_interval_in_the_units_of_the_ratings(tmp_path: Path) -> None:
     rated = rated_set(tmp_path / "rated", prompts=60, each=2)
     split = make_split(rated.records, seed=2, validation_share=0.5)
-    held = {record.name for record in halves(split.validation)[1]}
+    held = {record.name for record in halve_validation(split.validation)[1]}
 
     def learnt(name: str, scale: tuple[float, float], rating: Callable[[Record, float], float]) -> Learnt:
         def rerated(records: Sequence[Record]) -> tuple[Record, ...]:

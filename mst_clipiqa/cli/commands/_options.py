@@ -1,58 +1,22 @@
-"""Flags that several commands share, and what is made of them."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from mst_clipiqa.cli.garbage import collected_later
+from mst_clipiqa.cli.commands._types import FOLDER
 from mst_clipiqa.errors import UsageError, shown
 from mst_clipiqa.features.at_once import check_at_once
-from mst_clipiqa.features.cache_place import cache_folder
-from mst_clipiqa.images.options import MAX_PIXELS, OpenOptions
-from mst_clipiqa.inputs.lists import ListColumns, is_list
-
-if TYPE_CHECKING:
-    from mst_clipiqa.features.cache import Cache
-    from mst_clipiqa.features.image_encoder import ImageEncoder
-    from mst_clipiqa.scoring.loading import ScoreOptions
-    from mst_clipiqa.scoring.scorer import Scorer
+from mst_clipiqa.images.options import MAX_PIXELS
+from mst_clipiqa.inputs.lists import is_list
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-class _NamedPath(click.Path):
-    """A path with a name: a variable that is not set gives an empty one, which Path takes for the folder here."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("expected a name, got an empty one: is a variable not set?", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class NumberRange(click.FloatRange):
-    """A number within limits; click's own type lets nan through, as every comparison with it is false."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        if math.isnan(found):
-            self.fail(f"{value} is not a number.", param, ctx)
-        return found
-
-    def _describe_range(self) -> str:  # click says x<=None of a range without ends
-        return "" if self.min is None and self.max is None else super()._describe_range()
-
-
-FOLDER = _NamedPath(path_type=Path, file_okay=False)
-FILE = _NamedPath(path_type=Path, dir_okay=False)
-FILE_OR_FOLDER = _NamedPath(path_type=Path)
-PLACE = _NamedPath()  # as written: it may be a URL
 FAILED_GATE = 3
 """Exit code if a condition of ``gate`` or ``drift`` does not hold, or ``adapt`` made nothing better."""
 
@@ -113,8 +77,6 @@ size_option = click.option(
     callback=_pixels,
     help="Largest image in megapixels; default: 179.",
 )
-
-
 list_options = stack(
     click.option("--file-column", help="Column of files in lists and prompts, if it has an unusual name."),
     click.option("--prompt-column", help="Column of prompts in lists and prompts, if it has an unusual name."),
@@ -132,8 +94,6 @@ frames_option = click.option(
     show_default=True,
     help="Frame of animated images to score; all writes one row per frame.",
 )
-
-
 device_options = stack(
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or mps."),
     click.option(
@@ -194,64 +154,6 @@ model_options = stack(
     click.option("--encoders", help="Path or hub id of the encoders, if they have moved."),
     text_encoder_option,
 )
-
-
 range_option = click.option(
     "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale, such as 1 5."
 )
-
-
-def list_columns(flags: Mapping[str, Any]) -> ListColumns:
-    """Return which columns hold files and prompts; ``flags`` has the values of ``list_options``."""
-    return ListColumns(flags["file_column"], flags["prompt_column"])
-
-
-def listing_of(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how images are listed and where their prompts are, as ``expand`` and ``Listing`` take it."""
-    asked = {name: flags[name] for name in ("recursive", "prompt", "prompts", "prompts_from")}
-    return asked | {"columns": list_columns(flags)}
-
-
-def open_cache(folder: Path | None) -> Cache | None:
-    """Return the cache that a flag or the environment names, or None."""
-    from mst_clipiqa.features.cache import Cache
-
-    where = cache_folder(folder)
-    return Cache(where) if where else None
-
-
-def load_scorer(flags: Mapping[str, Any]) -> Scorer:
-    """Return the scorer that flags describe: ``model``, and those fields of ``ScoreOptions`` that are among them."""
-    with collected_later():
-        from mst_clipiqa.scoring.scorer import Scorer
-
-        cache = open_cache(flags["cache"]) if "cache" in flags else None
-        scorer = Scorer.load(flags["model"], score_options(flags, cache))
-    if caution := scorer.model.config.caution:
-        click.echo(f"Note: {caution}", err=True)
-    return scorer
-
-
-def score_options(flags: Mapping[str, Any], cache: Cache | None = None) -> ScoreOptions:
-    """Return a cache and the other fields of ``ScoreOptions`` that are among flags; of all frames, each is an image."""
-    import dataclasses
-
-    from mst_clipiqa.scoring.loading import ScoreOptions
-
-    named = {field.name for field in dataclasses.fields(ScoreOptions)} & flags.keys() - {"cache"}
-    values = {name: flags[name] for name in named}
-    if values.get("frame") == "all":
-        values["frame"] = "first"
-    return ScoreOptions(**values, cache=cache)
-
-
-def image_encoder(encoders: str, flags: dict[str, Any]) -> ImageEncoder:
-    """Return an encoder for a pair by name; ``flags`` holds ``text_encoder`` and the values of ``encoding_options``."""
-    from mst_clipiqa.encoders import load_encoders, with_text_encoder
-    from mst_clipiqa.features.image_encoder import ImageEncoder
-
-    named = with_text_encoder(encoders, flags["text_encoder"])
-    pair = load_encoders(named, flags["device"], flags["precision"], flags["merge"])
-    opening = OpenOptions(flags["max_pixels"], color=flags["color"])
-    cache = open_cache(flags["cache"])
-    return ImageEncoder(pair, batch_size=flags["batch_size"], workers=flags["workers"], cache=cache, opening=opening)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE_OR_FOLDER, range_option, stack
-from mst_clipiqa.data import RatedSet, load
+from mst_clipiqa.cli.commands._options import range_option, stack
+from mst_clipiqa.cli.commands._say import say_data_notes
+from mst_clipiqa.cli.commands._types import FILE_OR_FOLDER
+from mst_clipiqa.data import RatedSet, load_rated_set
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.train.recipe import RECIPES, Recipe
 
@@ -39,7 +41,7 @@ recipe_options = stack(
 
 def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, allow_missing: bool) -> RatedSet:
     """Return a rated set; notes of its reader go to stderr."""
-    rated = load(data, root, allow_missing=allow_missing, score_range=score_range)
+    rated = load_rated_set(data, root, allow_missing=allow_missing, score_range=score_range)
     say_data_notes(rated.notes)
     return rated
 
@@ -47,12 +49,6 @@ def rated_set(data: str, root: Path, score_range: tuple[float, float] | None, al
 def rated_set_of(flags: dict[str, Any]) -> RatedSet:
     """Return the rated set that the flags of ``data_options`` name."""
     return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"])
-
-
-def say_data_notes(notes: Iterable[str]) -> None:
-    """Say on stderr what the readers of a rated set, a split or pairs noted; their notes are without a period."""
-    for note in notes:
-        click.echo(f"Note: {note}.", err=True)
 
 
 def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:

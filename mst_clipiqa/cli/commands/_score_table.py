@@ -8,8 +8,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import click
-
 from mst_clipiqa.cli.commands._screen import apart, columns_of, common_folder, for_screen
 from mst_clipiqa.errors import are, counted
 from mst_clipiqa.evaluate.caution import UNFAMILIAR, is_unfamiliar
@@ -68,29 +66,6 @@ class Seen:
             f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
         )
         return f"{counted(self.rows, 'image')}, {self.failed:,} failed, {time}"
-
-
-def say_notes(notes: Sequence[str], without_prompt: int = 0, rows: int = 0) -> None:
-    """Say on stderr what was noted, and how many of the rows a model that reads prompts scored without one."""
-    for note in notes:
-        click.echo(f"Note: {note}", err=True)
-    if without_prompt and not any("prompt" in note for note in notes):
-        click.echo(_no_prompt(without_prompt, rows), err=True)
-
-
-def _no_prompt(without: int, rows: int) -> str:
-    """Return how many images have no prompt, and what to do."""
-    if without < rows:
-        which = f"{without:,} of {counted(rows, 'image')} had no prompt"
-        return f"{which}, so correspondence is empty there: give --prompt or --prompts."
-    which = "The image has no prompt" if rows == 1 else "No image has a prompt"
-    return f"{which}, so correspondence is not scored: give --prompt or --prompts."
-
-
-def say_written(output: Path, what: str, *, replaced: bool) -> None:
-    """Say on stderr that a file was written, and whether it replaced an older one."""
-    older = ", which replaces an older file" if replaced else ""
-    click.echo(f"Wrote {for_screen(output)}{older}: {what}.", err=True)
 
 
 def print_table(seen: Seen, scorer: Scorer, output: Path | None = None) -> None:

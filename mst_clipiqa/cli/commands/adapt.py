@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.analysis.rows import LeftOut, say_left_out
-from mst_clipiqa.cli.commands._options import (
-    FAILED_GATE,
-    FILE_OR_FOLDER,
-    FOLDER,
-    NumberRange,
-    encoding_options,
-    load_scorer,
-)
+from mst_clipiqa.cli.commands._from_flags import load_scorer
+from mst_clipiqa.cli.commands._options import FAILED_GATE, encoding_options
 from mst_clipiqa.cli.commands._rated import rated_set
+from mst_clipiqa.cli.commands._types import FILE_OR_FOLDER, FOLDER, NumberRange
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, as_reason, counted

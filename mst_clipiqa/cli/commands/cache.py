@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER, stack
+from mst_clipiqa.cli.commands._options import stack
+from mst_clipiqa.cli.commands._types import FOLDER
 from mst_clipiqa.errors import UsageError, counted
 from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE, cache_folder
 

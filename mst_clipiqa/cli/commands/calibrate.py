@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import load_scorer, whole_encoding_options
+from mst_clipiqa.cli.commands._from_flags import load_scorer
+from mst_clipiqa.cli.commands._options import whole_encoding_options
 from mst_clipiqa.cli.commands._rated import data_options, rated_set_of
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
@@ -31,9 +32,8 @@ def command(quiet: bool, **flags: Any) -> None:
     other five decide when a coarser granularity is enough for an image; the tables show how well that holds for the
     part.
     """
-    from mst_clipiqa.scoring.calibration_file import save_calibration
+    from mst_clipiqa.scoring.calibration_file import calibration_path, save_calibration
     from mst_clipiqa.scoring.folders import pinned_name, trained_folder
-    from mst_clipiqa.scoring.granular_encoding import calibration_path
     from mst_clipiqa.train.granularity import calibrate_granularity
 
     folder = trained_folder(flags["model"])

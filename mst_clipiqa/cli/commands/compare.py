@@ -11,9 +11,11 @@ import click
 from mst_clipiqa.analysis.compare import compare_rows, compare_scores, row_of
 from mst_clipiqa.analysis.read import read_scores
 from mst_clipiqa.analysis.rows import Row, need_one_model, text
-from mst_clipiqa.cli.commands._options import encoding_options, load_scorer, prompt_option
+from mst_clipiqa.cli.commands._deliver import write_rows
+from mst_clipiqa.cli.commands._from_flags import load_scorer
+from mst_clipiqa.cli.commands._options import encoding_options, prompt_option
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._scores import json_option, output_option, write_rows
+from mst_clipiqa.cli.commands._scores import json_option, output_option
 from mst_clipiqa.cli.commands._screen import common_folder, for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import shown

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE
 from mst_clipiqa.cli.commands._outputs import same_file
-from mst_clipiqa.cli.commands._score_table import say_notes
+from mst_clipiqa.cli.commands._say import say_notes
+from mst_clipiqa.cli.commands._types import FILE
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import DataError, UsageError, are, counted, shown
 

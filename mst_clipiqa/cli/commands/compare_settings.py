@@ -8,16 +8,10 @@ from typing import Any
 import click
 
 from mst_clipiqa.analysis.rows import column_names
+from mst_clipiqa.cli.commands._deliver import finish, write_rows
+from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._scores import (
-    finish,
-    pair_by_option,
-    read_source,
-    resampling_of,
-    resampling_options,
-    table_options,
-    write_rows,
-)
+from mst_clipiqa.cli.commands._scores import pair_by_option, read_source, resampling_options, table_options
 from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import shown

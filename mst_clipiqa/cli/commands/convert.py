@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, FOLDER
+from mst_clipiqa.cli.commands._types import FILE, FOLDER
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RATED_TARGETS
 from mst_clipiqa.errors import UsageError, nearest, shown
@@ -27,7 +27,7 @@ def command(checkpoint: Path, output: Path, encoders: str, target: str) -> None:
     from mst_clipiqa.encoders import load_encoders
     from mst_clipiqa.encoders.clip import CLIPPair
     from mst_clipiqa.model_folder import save_model
-    from mst_clipiqa.scoring.folders import check_model_output
+    from mst_clipiqa.scoring.saving import check_model_output
     from mst_clipiqa.train.card import card
     from mst_clipiqa.train.convert import convert
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mst_clipiqa.cli.commands._options import range_option
-from mst_clipiqa.data import load
+from mst_clipiqa.data import load_rated_set
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.data.loading import find_images
 from mst_clipiqa.data.survey import Survey, TargetSurvey, survey
@@ -39,7 +39,7 @@ def check(name: str, root: Path, score_range: tuple[float, float] | None, as_jso
     """
     from dataclasses import replace
 
-    labels = load(name, root, images=False, score_range=score_range)
+    labels = load_rated_set(name, root, images=False, score_range=score_range)
     files = find_images(labels)
     there = [replace(record, file=files[record.name]) for record in labels.records if record.name in files]
     missing = [record.name for record in labels.records if record.name not in files]

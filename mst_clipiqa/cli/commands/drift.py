@@ -10,18 +10,17 @@ import click
 
 from mst_clipiqa.analysis.rows import LeftOut, split_failed
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
+from mst_clipiqa.cli.commands._deliver import finish, write_rows
+from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
+from mst_clipiqa.cli.commands._say import warn_of_models
 from mst_clipiqa.cli.commands._scores import (
-    finish,
     generator_option,
     pair_by_option,
     read_source,
-    resampling_of,
     resampling_options,
     table_options,
-    warn_of_models,
-    write_rows,
 )
 from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.cli.sections import SectionedCommand

@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.analysis.read import read_scores
-from mst_clipiqa.cli.commands._options import (
-    FILE,
-    FILE_OR_FOLDER,
-    encoding_options,
-    granularity_option,
-    load_scorer,
-    range_option,
-)
-from mst_clipiqa.cli.commands._rated import rated_set_of, say_data_notes
+from mst_clipiqa.cli.commands._from_flags import load_scorer
+from mst_clipiqa.cli.commands._options import encoding_options, granularity_option, range_option
+from mst_clipiqa.cli.commands._rated import rated_set_of
+from mst_clipiqa.cli.commands._say import say_data_notes
+from mst_clipiqa.cli.commands._types import FILE, FILE_OR_FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.data import load, load_preferences
+from mst_clipiqa.data import load_preferences, load_rated_set
 from mst_clipiqa.errors import UsageError, counted, percent
 from mst_clipiqa.evaluate.caution import say_few_groups
 
@@ -159,7 +155,7 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
 
     if len(tables) != 2:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
-    rated = load(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
+    rated = load_rated_set(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
     say_data_notes(rated.notes)
     return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, _model_of(flags))
 

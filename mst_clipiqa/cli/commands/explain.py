@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.cli.commands._from_flags import load_scorer
 from mst_clipiqa.cli.commands._options import (
-    FOLDER,
     color_option,
     device_options,
-    load_scorer,
     merge_option,
     model_options,
     prompt_option,
     size_option,
 )
+from mst_clipiqa.cli.commands._types import FOLDER
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, shown
 

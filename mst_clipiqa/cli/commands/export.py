@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mst_clipiqa.cli.commands._options import FOLDER
+from mst_clipiqa.cli.commands._types import FOLDER
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.inputs.expand import expand

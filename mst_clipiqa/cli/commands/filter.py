@@ -11,13 +11,14 @@ from mst_clipiqa.analysis.filter import TransferPlan, keep, plan
 from mst_clipiqa.analysis.read import folders_of
 from mst_clipiqa.analysis.rows import LeftOut, Row
 from mst_clipiqa.analysis.transfer import foresee, transfer
-from mst_clipiqa.cli.commands._options import FOLDER, NumberRange
+from mst_clipiqa.cli.commands._deliver import deliver
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._scores import deliver, read_source, table_options
+from mst_clipiqa.cli.commands._scores import read_source, table_options
+from mst_clipiqa.cli.commands._types import FOLDER, NumberRange
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted
-from mst_clipiqa.scoring.resume import Stop
+from mst_clipiqa.scoring.stop import Stop
 from mst_clipiqa.tables.spelling import slashed
 
 

@@ -11,18 +11,19 @@ import click
 from mst_clipiqa.analysis.read import is_parts
 from mst_clipiqa.analysis.rows import Row, say_left_out, split_failed
 from mst_clipiqa.analysis.unfamiliar import count_unfamiliar, say_many_unfamiliar
-from mst_clipiqa.cli.commands._options import FAILED_GATE, NumberRange
+from mst_clipiqa.cli.commands._deliver import write_rows
+from mst_clipiqa.cli.commands._from_flags import resampling_of
+from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
     json_option,
     output_option,
     pair_by_option,
     read_source,
-    resampling_of,
     resampling_options,
     source_options,
-    write_rows,
 )
+from mst_clipiqa.cli.commands._types import NumberRange
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, shown
 

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from mst_clipiqa.analysis.rank import parse_weights, rank
+from mst_clipiqa.cli.commands._deliver import deliver
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._scores import by_option, deliver, read_source, table_options
+from mst_clipiqa.cli.commands._scores import by_option, read_source, table_options
 from mst_clipiqa.cli.sections import SectionedCommand
 
 

@@ -10,10 +10,12 @@ import click
 
 from mst_clipiqa.analysis.read import folders_of
 from mst_clipiqa.analysis.rows import Row, models_of, need_columns, split_failed, text
-from mst_clipiqa.cli.commands._options import FILE, NumberRange, load_scorer
+from mst_clipiqa.cli.commands._deliver import finish
+from mst_clipiqa.cli.commands._from_flags import load_scorer
 from mst_clipiqa.cli.commands._outputs import keep_apart
-from mst_clipiqa.cli.commands._score_table import say_written
-from mst_clipiqa.cli.commands._scores import finish, generator_option, read_source, source_options, warn_of_models
+from mst_clipiqa.cli.commands._say import say_written, warn_of_models
+from mst_clipiqa.cli.commands._scores import generator_option, read_source, source_options
+from mst_clipiqa.cli.commands._types import FILE, NumberRange
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown

@@ -12,26 +12,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mst_clipiqa.cli.commands._controls import CONTROL_FLAGS, control_options, controls_of
+from mst_clipiqa.cli.commands._from_flags import listing_of, load_scorer
 from mst_clipiqa.cli.commands._options import (
-    FILE,
     encoding_options,
     frames_option,
     granularity_option,
     list_options,
-    listing_of,
-    load_scorer,
     model_options,
     prompt_option,
     prompts_from_option,
 )
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._score_table import Seen, print_table, say_notes, say_written
+from mst_clipiqa.cli.commands._say import say_notes, say_written
+from mst_clipiqa.cli.commands._score_table import Seen, print_table
+from mst_clipiqa.cli.commands._types import FILE
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, are, counted, shown
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.inputs.item import Item
-from mst_clipiqa.scoring.resume import Finished, Stop, Stopped, is_finished, refuse_unfinished, table_of
+from mst_clipiqa.scoring.resume import Finished, is_finished, refuse_unfinished, table_of
+from mst_clipiqa.scoring.stop import Stop, Stopped
 from mst_clipiqa.tables.cells import csv_header, csv_row, json_row
 from mst_clipiqa.tables.table import TableWriter
 

@@ -9,27 +9,23 @@ from typing import Any
 import click
 
 from mst_clipiqa.cli.commands._controls import control_options, sources_of
+from mst_clipiqa.cli.commands._from_flags import listing_of, score_options
 from mst_clipiqa.cli.commands._options import (
-    FILE,
-    FOLDER,
-    PLACE,
-    NumberRange,
     batch_options,
     color_option,
     device_options,
     frames_option,
     granularity_option,
     list_options,
-    listing_of,
     merge_option,
     model_options,
     prompt_option,
     prompts_from_option,
-    score_options,
     size_option,
 )
 from mst_clipiqa.cli.commands._outputs import keep_apart
-from mst_clipiqa.cli.commands._score_table import say_notes
+from mst_clipiqa.cli.commands._say import say_notes
+from mst_clipiqa.cli.commands._types import FILE, FOLDER, PLACE, NumberRange
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, counted, shown

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import granularity_option, load_scorer, model_options, service_options, stack
+from mst_clipiqa.cli.commands._from_flags import load_scorer
+from mst_clipiqa.cli.commands._options import granularity_option, model_options, service_options, stack
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.errors import UsageError, missing
 from mst_clipiqa.serve.settings import Limits, Settings

@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.cli.commands._options import FILE, FOLDER, encoding_options, image_encoder, trained_encoders_options
-from mst_clipiqa.cli.commands._rated import (
-    optional_data_options,
-    rated_set_of,
-    recipe_of,
-    recipe_options,
-    say_data_notes,
-)
-from mst_clipiqa.cli.commands._score_table import say_notes
+from mst_clipiqa.cli.commands._from_flags import image_encoder
+from mst_clipiqa.cli.commands._options import encoding_options, trained_encoders_options
+from mst_clipiqa.cli.commands._rated import optional_data_options, rated_set_of, recipe_of, recipe_options
+from mst_clipiqa.cli.commands._say import say_data_notes, say_notes
+from mst_clipiqa.cli.commands._types import FILE, FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import RATED_TARGETS, PreferenceSet, RatedSet, Split, identical, load_preferences, make_split

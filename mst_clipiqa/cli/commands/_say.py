@@ -1,0 +1,50 @@
+"""What commands say on stderr: notes, warnings, and what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from mst_clipiqa.cli.commands._screen import for_screen
+from mst_clipiqa.errors import counted, shown
+
+
+def say_notes(notes: Sequence[str], without_prompt: int = 0, rows: int = 0) -> None:
+    """Say on stderr what was noted, and how many of the rows a model that reads prompts scored without one."""
+    for note in notes:
+        click.echo(f"Note: {note}", err=True)
+    if without_prompt and not any("prompt" in note for note in notes):
+        click.echo(_no_prompt(without_prompt, rows), err=True)
+
+
+def _no_prompt(without: int, rows: int) -> str:
+    """Return how many images have no prompt, and what to do."""
+    if without < rows:
+        which = f"{without:,} of {counted(rows, 'image')} had no prompt"
+        return f"{which}, so correspondence is empty there: give --prompt or --prompts."
+    which = "The image has no prompt" if rows == 1 else "No image has a prompt"
+    return f"{which}, so correspondence is not scored: give --prompt or --prompts."
+
+
+def say_data_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what the readers of a rated set, a split or pairs noted; their notes are without a period."""
+    for note in notes:
+        click.echo(f"Note: {note}.", err=True)
+
+
+def say_written(output: Path, what: str, *, replaced: bool) -> None:
+    """Say on stderr that a file was written, and whether it replaced an older one."""
+    older = ", which replaces an older file" if replaced else ""
+    click.echo(f"Wrote {for_screen(output)}{older}: {what}.", err=True)
+
+
+def warn_of_models(models: Sequence[str]) -> None:
+    """Warn on stderr that scores come from several models, if they do."""
+    if len(models) > 1:
+        click.echo(
+            f"Warning: the scores come from different models ({', '.join(map(shown, models))}), so a difference may be "
+            "theirs and not the images'.",
+            err=True,
+        )
