@@ -56,6 +56,23 @@ def test_rmse_over_few_prompts_is_missed_as_often_on_either_side(prompts: int) -
     assert above / runs < 0.05 and below / runs < 0.05
 
 
+@pytest.mark.parametrize("measure", ["rmse", "pairs"])
+def test_prompts_with_most_images_are_not_trusted_as_if_they_were_many(measure: str) -> None:
+    rng, runs, how = np.random.default_rng(0), 300, Resampling(resamples=100)
+    sizes = [40, 24, 14, 8, 5, 3] + [2] * 18
+    groups, missed = np.repeat(np.arange(len(sizes)), sizes), 0
+    for _ in range(runs):
+        mos, errors = (rng.normal(size=len(sizes))[groups] + rng.normal(size=len(groups)) for _ in range(2))
+        if measure == "rmse":
+            whole, truth = bootstrap(errors, np.zeros(len(errors)), groups.tolist(), "rmse", how), 2**0.5
+            low, high = whole.low, whole.high
+        else:  # correlated at 1 / sqrt(2): three pairs of four are in order
+            pairs, truth = pair_accuracy(mos + errors, mos, groups.tolist(), resampling=how), 0.75
+            low, high = pairs.low, pairs.high
+        missed += not low <= truth <= high
+    assert missed / runs < 0.06
+
+
 def test_an_interval_stays_within_what_is_possible() -> None:
     x, other, mos, groups = images(np.random.default_rng(0), 2)
     found = [bootstrap(x, mos, groups, measure) for measure in ("srcc", "plcc", "krcc")]
