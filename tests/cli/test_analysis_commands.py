@@ -812,6 +812,13 @@ def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:
     assert result.stderr.startswith("Of 2 comparisons of groups at 95 %, about 0.1 come out better or worse by chance")
 
 
+def test_drift_warns_of_no_comparisons_of_groups_if_all_images_are_of_one(here: Path) -> None:
+    table(here / "one.csv", [(f"in/a_{i}.png", f"p{i}", float(i), 1.0, "ok", "") for i in range(4)])
+    for more in ([], ["--json"]):
+        result = call("drift", "one.csv", "one.csv", "--generator-from", "name", *more)
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
     table(here / "new.csv", [(f, f"a {p}", q, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
     assert "compare the means with --unpaired." in call("drift", "scores.csv", "new.csv").stderr

@@ -10,6 +10,7 @@ import click
 
 from mst_clipiqa.analysis.rows import LeftOut, split_failed
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
+from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
 from mst_clipiqa.cli.commands._scores import (
@@ -90,10 +91,9 @@ def command(
         _finish(before, after, found.left_out, left_out)
         raise DataError("Expected a scored row in the new table, got none: score images that can be read.")
     if output is None and not as_json:
-        groups = {change.group for change in found.changes if change.group}
-        is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does
+        is_one = _is_one_group(found)
         for change in found.changes:
-            if not (is_all and change.group):
+            if not (is_one and change.group):
                 click.echo(for_screen(change.sentence()))
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json, CHANGE_COLUMNS)
@@ -106,6 +106,11 @@ def command(
 def _finish(before: Table, after: Table, left: Sequence[LeftOut], left_file: Path | None) -> int:
     columns = dict.fromkeys(name for rows in (before, after) if rows for name in rows.head)
     return finish(left, left_file, columns=list(columns))
+
+
+def _is_one_group(found: Drift) -> bool:
+    """Return whether all rows are of one group, which then says what the whole does."""
+    return len({change.group for change in found.changes if change.group}) == 1 and not found.lone_groups
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
@@ -124,14 +129,8 @@ def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
         counts = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
         if warning := say_many_unfamiliar(counts, f"the {which} table"):
             click.echo(f"Warning: {warning}", err=True)
-    told = [change for change in found.changes if change.group and change.verdict != "unknown"]
-    if len(told) > 1:
-        level = told[0].level
-        chance = (1 - level) * len(told)
-        click.echo(
-            f"Of {len(told):,} comparisons of groups at {100 * level:g} %, about {chance:.1f} come out better or worse "
-            "by chance, even if nothing has changed.",
-            err=True,
-        )
+    verdicts = [] if _is_one_group(found) else [change.verdict for change in found.changes if change.group]
+    if verdicts and (caution := say_by_chance(verdicts, found.changes[0].level, " of groups")):
+        click.echo(caution, err=True)
     if found.lone_groups:
         click.echo(f"Nothing to pair for: {', '.join(shown(group, 60) for group in found.lone_groups)}", err=True)
