@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.evaluate import measures
 from mst_clipiqa.evaluate.measures import Floats, paired, why_undefined
-from mst_clipiqa.evaluate.weighted import COUNTS_AT_ONCE, measure_over
+from mst_clipiqa.evaluate.weighted import COUNTS_AT_ONCE, ROUNDING, measure_over
 
 MOST_UNDEFINED = 0.1
 """An interval is given if at most this share of the resamples is undefined (all drawn values equal)."""
@@ -212,12 +212,17 @@ def interval_of(
 ) -> Interval:
     """Return the interval of a measure of agreement; see the module for that of RMSE.
 
+    A perfect correlation stays so in every resample, which says nothing of other prompts: then there is no interval.
+
     Args:
         measure: "srcc", "plcc", "krcc" or "rmse".
         value, values, index, resampling: as for ``interval``.
     """
     if measure != "rmse" or not (values > 0).all():  # a resample without any error has no logarithm
-        return interval(value, values, index, resampling, possible(measure))
+        found = interval(value, values, index, resampling, possible(measure))
+        if measure == "rmse" or found.undefined or abs(value) < 1 - ROUNDING:
+            return found
+        return replace(found, low=math.nan, high=math.nan, undefined=f"every resample gives {value:.0f} too")
     free = freedom_of(measure, index)
     found = interval(math.log(value), 2 * math.log(value) - np.log(values), index, resampling, free=free)
     low, high = (math.exp(min(end, _LARGEST_LOG)) for end in (found.low, found.high))

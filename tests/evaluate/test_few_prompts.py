@@ -84,6 +84,18 @@ def test_an_interval_stays_within_what_is_possible() -> None:
     assert -2 <= paired_difference(x, -x, mos, groups).low < 0
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_order_of_a_few_images_is_not_certain(sign: int) -> None:
+    x = np.array([1.0, 2.0, 4.0, 8.0])
+    for measure in ("srcc", "krcc", "plcc"):
+        found = bootstrap(x, sign * (x if measure == "plcc" else x**2), None, measure)
+        assert found.value == pytest.approx(sign)
+        assert found.undefined == f"every resample gives {sign} too"
+        assert np.isnan([found.low, found.high]).all()
+    assert np.isnan(interval_over_prompts([x, 2 * x], sign * x, ["a", "b", "c", "d"]).low)
+    assert bootstrap(x, x**2, None, "plcc").undefined is None
+
+
 def test_prompts_with_the_same_share_of_right_pairs_leave_it_uncertain() -> None:
     found = pair_accuracy([1.0, 2.0, 3.0, 4.0, 6.0, 5.0] * 2, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0] * 2, ["a"] * 6 + ["b"] * 6)
     assert found.accuracy == pytest.approx(14 / 15)
