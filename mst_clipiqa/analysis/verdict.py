@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def verdict_of(low: float, high: float) -> str:
@@ -17,6 +18,27 @@ def verdict_of(low: float, high: float) -> str:
     if low > 0:
         return "better"
     return "worse" if high < 0 else "no difference"
+
+
+def say_by_chance(verdicts: Sequence[str], level: float, of: str = "") -> str:
+    """Return how many of several comparisons are to be expected to find a difference by chance; empty for one.
+
+    Args:
+        verdicts: of all comparisons; "unknown" does not count, as it cannot find any.
+        level: their confidence level.
+        of: what is compared, such as " of groups".
+
+    Example:
+        >>> say_by_chance(["better", "worse", "unknown"], 0.95)
+        'Of 2 comparisons at 95 %, about 0.1 come out better or worse by chance, even if nothing has changed.'
+    """
+    count = sum(verdict != "unknown" for verdict in verdicts)
+    if count < 2:
+        return ""
+    return (
+        f"Of {count:,} comparisons{of} at {100 * level:g} %, about {(1 - level) * count:.1f} come out better or worse "
+        "by chance, even if nothing has changed."
+    )
 
 
 def decimals(*values: float) -> int:

@@ -14,6 +14,7 @@ from mst_clipiqa.evaluate.resampling import (
     DEFAULT,
     Resampling,
     draw_counts,
+    freedom_of,
     group_index,
     interval,
     possible,
@@ -90,7 +91,8 @@ def difference_over_prompts(
     index = group_index(groups, np.size(mos))
     (value_a, drawn_a), (value_b, drawn_b) = (resampled_mean(side, mos, index, measure, resampling) for side in (a, b))
     low, high = possible(measure)
-    found = interval(value_b - value_a, drawn_b - drawn_a, index, resampling, (low - high, high - low))
+    ends, free = (low - high, high - low), freedom_of(measure, index)
+    found = interval(value_b - value_a, drawn_b - drawn_a, index, resampling, ends, free)
     return difference_of(measure, (value_a, value_b), (found.low, found.high), resampling.level, found.undefined)
 
 

@@ -3,8 +3,9 @@
 Images of one prompt are not independent, so a prompt is what counts. Percentiles of resampled means are too narrow for
 few prompts, so they are widened (``resampling.py``) by a factor on the distance from the mean:
 
-    sqrt(n / (n - 1)) t(n - 1) / z
+    sqrt(n / (n - 1)) t(f) / z
 
+f is n - 1 if all prompts have as many images, and less if some have most of them (``freedom``).
 Few resamples of few prompts reach far out, so an interval is at least as wide, on each side, as Student's own.
 The values should be spread symmetrically. If they are very skewed, intervals over few prompts stay too narrow.
 
@@ -42,6 +43,7 @@ from mst_clipiqa.evaluate.resampling import (
     Resampling,
     binomial_ends,
     draw_counts,
+    freedom,
     full_spread,
     group_count,
     group_index,
@@ -82,10 +84,10 @@ def mean_intervals(
     count = group_count(index)
     if count < 2:  # as for each prompt of a report: there is no interval, so nothing is drawn
         return [interval(float(x.mean()), np.empty(0), index, resampling) for x in xs]
-    found = []
+    free, found = freedom(np.bincount(index)), []
     for x, resampled in zip(xs, _resampled(xs, index, resampling), strict=True):
-        one = interval(float(x.mean()), resampled, index, resampling)
-        found.append(_at_least(one, student(count - 1, resampling) * math.sqrt(_variance(x, index))))
+        one = interval(float(x.mean()), resampled, index, resampling, free=free)
+        found.append(_at_least(one, student(free, resampling) * math.sqrt(_variance(x, index))))
     return found
 
 

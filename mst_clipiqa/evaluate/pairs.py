@@ -14,6 +14,7 @@ from mst_clipiqa.evaluate.resampling import (
     Resampling,
     binomial_ends,
     draw_counts,
+    freedom,
     group_count,
     group_index,
     interval,
@@ -119,7 +120,7 @@ def _accuracy(hits: Floats, pairs: Floats, threshold: float, resampling: Resampl
     index = np.arange(len(pairs))
     values = np.concatenate([counts @ hits / (counts @ pairs) for counts in draw_counts(index, resampling)])
     value = float(hits.sum() / pairs.sum())
-    found = interval(value, values, index, resampling, (0.0, 1.0))
+    found = interval(value, values, index, resampling, (0.0, 1.0), freedom(pairs))
     low, high = found.low, found.high
     if found.undefined is None and np.ptp(values) < ROUNDING:  # no resample differs, which says nothing of new prompts
         low, high = binomial_ends(value * len(pairs), (1 - value) * len(pairs), resampling)

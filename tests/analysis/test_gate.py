@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mst_clipiqa.analysis.drift import drift
 from mst_clipiqa.analysis.gate import Checked, check_failures, check_not_worse, check_scored, is_worse
@@ -32,14 +33,16 @@ def one(table: Sequence[dict[str, Any]], words: str, measure: Measure = "mean", 
 
 def test_a_mean_is_over_images_and_its_interval_over_prompts() -> None:
     found = one(FOUR, "quality=2.5")
+    end = stats.t.ppf(0.975, 1.6)  # cat has half of the images, so there are fewer than two degrees of freedom
     # A resample of three prompts is all owl (4) in 1 of 27 cases, more than 2.5 %. None is below cat (1.5), which is
     # nearer than Student's end: cat, dog and owl have 2, 1 and 1 of four images, and are off by -2, 0.5 and 1.5 in all.
     deviation = ((2**2 / (1 - 1 / 2) + 0.5**2 / (1 - 1 / 4) + 1.5**2 / (1 - 1 / 4)) / 4**2) ** 0.5
-    assert (found.low, found.high) == pytest.approx((2.5 - 4.30265 * deviation, 2.5 + 1.5 * WIDER), abs=1e-4)
+    wider = WIDER / 4.30265 * end
+    assert (found.low, found.high) == pytest.approx((2.5 - end * deviation, 2.5 + 1.5 * wider), abs=1e-4)
     assert (found.passed, found.value) == (True, 2.5)
-    assert found.sentence == "mean quality is 2.50 (95 % -1.12 to 6.53 over 3 prompts), at least 2.5"
+    assert found.sentence == "mean quality is 2.50 (95 % -2.14 to 7.67 over 3 prompts), at least 2.5"
     above = one(FOUR, "quality=2.501")
-    assert above.sentence == "mean quality is 2.50 (95 % -1.12 to 6.53 over 3 prompts), below 2.501"
+    assert above.sentence == "mean quality is 2.50 (95 % -2.14 to 7.67 over 3 prompts), below 2.501"
     assert not above.passed
 
 
@@ -48,10 +51,10 @@ def test_a_value_just_below_its_limit_does_not_look_equal() -> None:
 
 
 def test_confident_asks_the_lower_end() -> None:
-    assert one(FOUR, "quality=-1.13", confident=True).passed
-    found = one(FOUR, "quality=-1.12", confident=True)
-    assert (found.passed, one(FOUR, "quality=-1.12").passed) == (False, True)
-    assert found.sentence.endswith("over 3 prompts), but not certainly at least -1.12")
+    assert one(FOUR, "quality=-2.15", confident=True).passed
+    found = one(FOUR, "quality=-2.14", confident=True)
+    assert (found.passed, one(FOUR, "quality=-2.14").passed) == (False, True)
+    assert found.sentence.endswith("over 3 prompts), but not certainly at least -2.14")
 
 
 def test_a_lower_end_at_the_limit_passes() -> None:

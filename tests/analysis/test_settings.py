@@ -122,6 +122,19 @@ def test_the_command_says_it_in_sentences_and_in_rows(tmp_path: Path) -> None:
     assert "Expected a column 'correspondence'" in missing.stderr
 
 
+def test_the_command_says_how_many_settings_differ_by_chance(tmp_path: Path) -> None:
+    table, settings = tmp_path / "s.jsonl", {name: [3.0, 2.0, 4.0] for name in ("normal", "a", "b", "c")}
+    some = rows(**settings, lone=[1.0])  # a single prompt has no interval, so it cannot differ by chance
+    table.write_text("".join(json.dumps(row) + "\n" for row in some))
+    asked = (table, "--baseline", "normal", "--targets", "quality")
+    assert call(*asked).stderr == (
+        "Of 3 comparisons at 95 %, about 0.2 come out better or worse by chance, even if nothing has changed.\n"
+    )
+    assert "Of 3 comparisons at 80 %, about 0.6 come" in call(*asked, "--level", "80", "--json").stderr
+    table.write_text("".join(json.dumps(row) + "\n" for row in some[:6]))
+    assert call(*asked).stderr == ""  # one comparison errs as often as its level says
+
+
 def test_a_small_effect_is_not_written_as_zero() -> None:
     table = rows(normal=[3.0] * 5, fast=[2.999] * 5)
     (effect,) = compare_settings(table, SettingPairs("setting", "normal"), ["quality"]).effects

@@ -812,6 +812,23 @@ def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:
     assert result.stderr.startswith("Of 2 comparisons of groups at 95 %, about 0.1 come out better or worse by chance")
 
 
+def test_drift_warns_of_no_comparisons_of_groups_if_all_images_are_of_one(here: Path) -> None:
+    table(here / "one.csv", [(f"in/a_{i}.png", f"p{i}", float(i), 1.0, "ok", "") for i in range(4)])
+    for more in ([], ["--json"]):
+        result = call("drift", "one.csv", "one.csv", "--generator-from", "name", *more)
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_drift_says_which_rows_lack_a_score_that_others_have(here: Path) -> None:
+    rows = [(f"in/a{i}.png", f"p{i}", float(i), 1.0, "ok", "") for i in range(4)]
+    table(here / "some.csv", [(*rows[0][:3], None, *rows[0][4:]), *rows[1:]])
+    table(here / "all.csv", rows)
+    result = call("drift", "some.csv", "all.csv")
+    assert "in quality: 0.00 (95 % 0.00 to 0.00) over 4 prompts" in result.stdout
+    assert "in correspondence: 0.00 (95 % 0.00 to 0.00) over 3 prompts" in result.stdout
+    assert result.stderr == "1 row of the old table is left out for correspondence, as there is no value: 'in/a0.png'\n"
+
+
 def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
     table(here / "new.csv", [(f, f"a {p}", q, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
     assert "compare the means with --unpaired." in call("drift", "scores.csv", "new.csv").stderr

@@ -56,6 +56,23 @@ def test_rmse_over_few_prompts_is_missed_as_often_on_either_side(prompts: int) -
     assert above / runs < 0.05 and below / runs < 0.05
 
 
+@pytest.mark.parametrize("measure", ["rmse", "pairs"])
+def test_prompts_with_most_images_are_not_trusted_as_if_they_were_many(measure: str) -> None:
+    rng, runs, how = np.random.default_rng(0), 300, Resampling(resamples=100)
+    sizes = [40, 24, 14, 8, 5, 3] + [2] * 18
+    groups, missed = np.repeat(np.arange(len(sizes)), sizes), 0
+    for _ in range(runs):
+        mos, errors = (rng.normal(size=len(sizes))[groups] + rng.normal(size=len(groups)) for _ in range(2))
+        if measure == "rmse":
+            whole, truth = bootstrap(errors, np.zeros(len(errors)), groups.tolist(), "rmse", how), 2**0.5
+            low, high = whole.low, whole.high
+        else:  # correlated at 1 / sqrt(2): three pairs of four are in order
+            pairs, truth = pair_accuracy(mos + errors, mos, groups.tolist(), resampling=how), 0.75
+            low, high = pairs.low, pairs.high
+        missed += not low <= truth <= high
+    assert missed / runs < 0.06
+
+
 def test_an_interval_stays_within_what_is_possible() -> None:
     x, other, mos, groups = images(np.random.default_rng(0), 2)
     found = [bootstrap(x, mos, groups, measure) for measure in ("srcc", "plcc", "krcc")]
@@ -65,6 +82,18 @@ def test_an_interval_stays_within_what_is_possible() -> None:
     accuracy = pair_accuracy(x, mos, groups)
     assert 0 <= accuracy.low < accuracy.high <= 1
     assert -2 <= paired_difference(x, -x, mos, groups).low < 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_order_of_a_few_images_is_not_certain(sign: int) -> None:
+    x = np.array([1.0, 2.0, 4.0, 8.0])
+    for measure in ("srcc", "krcc", "plcc"):
+        found = bootstrap(x, sign * (x if measure == "plcc" else x**2), None, measure)
+        assert found.value == pytest.approx(sign)
+        assert found.undefined == f"every resample gives {sign} too"
+        assert np.isnan([found.low, found.high]).all()
+    assert np.isnan(interval_over_prompts([x, 2 * x], sign * x, ["a", "b", "c", "d"]).low)
+    assert bootstrap(x, x**2, None, "plcc").undefined is None
 
 
 def test_prompts_with_the_same_share_of_right_pairs_leave_it_uncertain() -> None:

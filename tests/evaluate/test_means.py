@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
-from mst_clipiqa.evaluate.resampling import Resampling, binomial_ends
+from mst_clipiqa.evaluate.resampling import Resampling, binomial_ends, freedom
 
 ONE_PROMPT_HAS_MOST = ["a"] * 90 + [f"b{i}" for i in range(10)]
 
@@ -53,6 +53,27 @@ def test_a_share_misses_as_seldom_where_one_prompt_is_larger(largest: int) -> No
         found = share_interval(values > 0, index.tolist())
         missed += not found.low <= 0.5 <= found.high
     assert missed / runs < 0.06
+
+
+@pytest.mark.parametrize("sizes", [[50, 50, 50] + [1] * 60, [40, 24, 14, 8, 5, 3, 1] + [1] * 17, [4] * 12])
+def test_a_mean_misses_as_seldom_where_a_few_prompts_have_most_images(sizes: list[int]) -> None:
+    rng, runs, how = np.random.default_rng(4), 500, Resampling(resamples=100)
+    index = np.repeat(np.arange(len(sizes)), sizes)
+    missed = 0
+    for _ in range(runs):
+        values = rng.normal(size=len(sizes))[index] + rng.normal(size=len(index))
+        found = mean_interval(values, index.tolist(), how)
+        missed += not found.low <= 0 <= found.high
+    assert missed / runs < 0.06
+
+
+def test_prompts_with_more_images_leave_fewer_degrees_of_freedom() -> None:
+    w = np.array([5, 3, 1, 1]) / 10
+    off = np.eye(4) - np.outer(np.ones(4), w)
+    spread = off.T @ np.diag(w**2 / (1 - w)) @ off
+    assert freedom([5, 3, 1, 1]) == pytest.approx(np.trace(spread) ** 2 / np.trace(spread @ spread))
+    assert [freedom(sizes) for sizes in ([], [9], [1, 1], [7, 1], [4] * 12)] == [0, 0, 1, 1, 11]
+    assert freedom([10**6] + [1] * 50) == pytest.approx(1, abs=1e-3)
 
 
 def test_nothing_is_drawn_for_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:

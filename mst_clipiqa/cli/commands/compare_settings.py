@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mst_clipiqa.analysis.rows import column_names
+from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._deliver import finish, write_rows
 from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._outputs import check_outputs
@@ -61,6 +62,8 @@ def command(
             click.echo(for_screen(effect.sentence()))
     else:
         write_rows([effect.to_row() for effect in found.effects], output, as_json)
+    if caution := say_by_chance([effect.verdict for effect in found.effects], found.effects[0].level):
+        click.echo(caution, err=True)
     if found.unpaired:
         names = ", ".join(shown(" ".join(filter(None, pair)), 60) for pair in found.unpaired)
         click.echo(f"Nothing to pair for: {names}.", err=True)

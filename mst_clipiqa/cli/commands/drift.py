@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import LeftOut, split_failed
+from mst_clipiqa.analysis.rows import LeftOut, numbers, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
+from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._deliver import finish, write_rows
 from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._options import FAILED_GATE
@@ -89,14 +91,14 @@ def command(
         _finish(before, after, found.left_out, left_out)
         raise DataError("Expected a scored row in the new table, got none: score images that can be read.")
     if output is None and not as_json:
-        groups = {change.group for change in found.changes if change.group}
-        is_all = len(groups) == 1 and not found.lone_groups  # then the group says what the whole does
+        is_one = _is_one_group(found)
         for change in found.changes:
-            if not (is_all and change.group):
+            if not (is_one and change.group):
                 click.echo(for_screen(change.sentence()))
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json, CHANGE_COLUMNS)
     _say(found, pair_by)
+    _say_without_value(found, {"old": before, "new": after})
     code = _finish(before, after, found.left_out, left_out)
     is_bad = found.lost or any(is_worse(change) for change in found.changes if not change.group)
     return FAILED_GATE if fail_if_worse and is_bad else code
@@ -105,6 +107,23 @@ def command(
 def _finish(before: Table, after: Table, left: Sequence[LeftOut], left_file: Path | None) -> int:
     columns = dict.fromkeys(name for rows in (before, after) if rows for name in rows.head)
     return finish(left, left_file, columns=list(columns))
+
+
+def _is_one_group(found: Drift) -> bool:
+    """Return whether all rows are of one group, which then says what the whole does."""
+    return len({change.group for change in found.changes if change.group}) == 1 and not found.lone_groups
+
+
+def _say_without_value(found: Drift, tables: dict[str, Table]) -> None:
+    """Say on stderr how many scored rows lack a score that was compared; they count for the other scores alone."""
+    for target in dict.fromkeys(change.target for change in found.changes):
+        for which, rows in tables.items():
+            good = split_failed(rows)[0]
+            without = [place for place, value in enumerate(numbers(good, target)) if math.isnan(value)]
+            if without:
+                what = f"{counted(len(without), 'row')} of the {which} table {are(len(without))}"
+                files = some_of([text(good[place], "file") for place in without])
+                click.echo(f"{what} left out for {target}, as there is no value: {files}", err=True)
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
@@ -123,14 +142,8 @@ def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
         counts = {change.group: getattr(change, f"{which}_unfamiliar") for change in found.changes}
         if warning := say_many_unfamiliar(counts, f"the {which} table"):
             click.echo(f"Warning: {warning}", err=True)
-    told = [change for change in found.changes if change.group and change.verdict != "unknown"]
-    if len(told) > 1:
-        level = told[0].level
-        chance = (1 - level) * len(told)
-        click.echo(
-            f"Of {len(told):,} comparisons of groups at {100 * level:g} %, about {chance:.1f} come out better or worse "
-            "by chance, even if nothing has changed.",
-            err=True,
-        )
+    verdicts = [] if _is_one_group(found) else [change.verdict for change in found.changes if change.group]
+    if verdicts and (caution := say_by_chance(verdicts, found.changes[0].level, " of groups")):
+        click.echo(caution, err=True)
     if found.lone_groups:
         click.echo(f"Nothing to pair for: {', '.join(shown(group, 60) for group in found.lone_groups)}", err=True)

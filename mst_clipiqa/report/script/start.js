@@ -8,7 +8,7 @@ const build = {
     for (const { column, lines } of data.by) summaryTable(column, lines, HOW, byId("generators"));
   },
   prompts: () => summaryTable("prompt", data.prompts,
-    "Means with 95 % bootstrap intervals over the prompt's images in brackets; with few images these are too narrow."),
+    "Means with 95 % bootstrap intervals over the prompt's images in brackets: they cover other images of the same prompt."),
   failed: failedTable,
 };
 const models = data.extra.model ? [...new Set(data.extra.model.filter(Boolean))] : [];
