@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import random
 import re
 import signal
 import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +36,7 @@ from mst_clipiqa.tables.table import TableWriter
 from speed import kill_score
 from tests.fakes import FakePair, draw
 from tests.forked import answer
+from tests.serving import png
 from tests.unfinished import unfinished_rows
 
 BATCH = 4
@@ -316,6 +319,23 @@ def test_what_failed_is_tried_again(pair: Watched, folder: Path, tmp_path: Path)
     os.utime(bad, ns=(info.st_atime_ns, info.st_mtime_ns))  # of the same size and time
     pair.hook = None
     assert run(folder, output, "--resume").exit_code == 0
+
+
+def test_images_of_one_name_in_a_tar_keep_their_own_rows(pair: Watched, tmp_path: Path) -> None:
+    path, output, whole = tmp_path / "s.tar", tmp_path / "scores.csv", tmp_path / "whole.csv"
+    with tarfile.open(path, "w") as tar:
+        for seed in range(2 * BATCH):
+            info, data = tarfile.TarInfo("a.png"), png(seed, seed / 8)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    killed_at(pair, BATCH)
+    assert isinstance(run(path, output).exception, MemoryError)
+    assert len(unfinished_rows(output)) == BATCH
+    pair.hook = None
+    run(path, output, "--resume")
+    run(path, whole)
+    assert read_table(output) == read_table(whole)
+    assert len({row["quality"] for row in read_table(whole)}) == 2 * BATCH
 
 
 def test_a_file_named_twice_has_two_rows(pair: Watched, folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mst_clipiqa.analysis.images import ImageFinder
 from mst_clipiqa.data import load
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.errors import DataError
@@ -85,6 +86,21 @@ def test_a_tar_gives_images_with_their_texts(tmp_path: Path) -> None:
     assert repr(rows[2].cells["version"]) == "7.50"
     assert not any(row.problem for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["s.tar"]  # nothing was unpacked
+
+
+def test_images_of_one_name_in_a_tar_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w") as tar:  # as `tar -r` leaves it, if it adds a sample again
+        for name, data in (("a.png", IMAGES[0]), ("b.png", IMAGES[1]), ("a.txt", b"a fox"), ("a.png", IMAGES[2])):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    rows = list(stored_rows(path))
+    assert [row.name for row in rows] == ["a.png", "b.png", "member-4"]
+    assert [row.cells for row in rows] == [{}, {}, {"prompt": "a fox"}]
+    finder = ImageFinder([tmp_path])  # as filter and report find the image of a row
+    found = [finder.find(f"s.tar/{row.name}") for row in rows]
+    assert [image.read_bytes() for image in found if image is not None] == IMAGES[:3]
 
 
 def test_parquet_gives_images_in_any_order_and_from_threads(tmp_path: Path) -> None:
