@@ -38,6 +38,14 @@ def stamp_of(path: str | None) -> str | None:
     return f"{info.st_size}-{info.st_mtime_ns}" if info else None
 
 
+def _changed(path: str | None) -> int:
+    """Return when a file was changed, in ns, or 0 if it cannot be read."""
+    try:
+        return os.stat(path).st_mtime_ns if path is not None else 0  # noqa: PTH116 - once per image
+    except (OSError, ValueError):
+        return 0
+
+
 class Earlier:
     """Rows of earlier runs of one table.
 
@@ -85,11 +93,13 @@ class Finished:
         origin: its model and columns, as far as there are rows that name them.
         failed: how many rows failed.
         known: the hash of the file and prompt of each row.
+        written: when the table was written, in ns.
     """
 
     origin: dict[str, str]
     failed: int
     known: frozenset[int]
+    written: int
 
     @classmethod
     def read(cls, output: Path) -> Finished:
@@ -102,25 +112,38 @@ class Finished:
                 origin.setdefault("model", str(row["model"]))
             failed += row.get("status") == "error"
             known.add(hash((row.get("file"), row.get("prompt"))))
-        return cls(origin, failed, frozenset(known))
+        return cls(origin, failed, frozenset(known), output.stat().st_mtime_ns)
 
-    def check(self, origin: Mapping[str, str], asked: Iterable[tuple[str, str | None]], output: Path) -> None:
-        """Refuse another model, other columns, and images or prompts without a row.
+    def check(
+        self, origin: Mapping[str, str], asked: Iterable[tuple[str, str | None, str | None]], output: Path
+    ) -> None:
+        """Refuse another model, other columns, images or prompts without a row, and images newer than the table.
 
         Args:
             origin: of the rows that are asked for, as ``table_of`` takes it.
-            asked: file and prompt of each row that is asked for.
+            asked: file, prompt and path of each row that is asked for; the path is None if there is none.
             output: the table.
 
         Raises:
             UsageError: one of them differs.
         """
         check_same(self.origin, {name: origin[name] for name in self.origin}, output, "omit --resume")
-        lacking = [file for file, prompt in asked if hash((plain(file), plain(prompt))) not in self.known]
+        lacking, newer = [], []
+        for file, prompt, path in asked:
+            if hash((plain(file), plain(prompt))) not in self.known:
+                lacking.append(file)
+            elif _changed(path) > self.written:
+                newer.append(file)
         if lacking:
             raise UsageError(
                 f"Expected a row for every image and prompt in {shown(output)}, which is finished, got none for "
                 f"{len(lacking):,} (the first: {shown(lacking[0])}): omit --resume to score all of them."
+            )
+        if newer:
+            found = f"{counted(len(newer), 'newer one')} (the first: {shown(newer[0])})"
+            raise UsageError(
+                f"Expected images older than {shown(output)}, which is finished, got {found}: omit --resume to score "
+                "all of them."
             )
 
 

@@ -150,7 +150,7 @@ def _requests(
 
 def _stamp(item: Item) -> str | None:
     """Return the state of an item's file, and which frame of it is meant."""
-    stamp = stamp_of(item.path if item.stored is None else item.stored.path)
+    stamp = stamp_of(item.opened)
     return stamp if stamp is None or item.frame is None else f"{stamp}-{item.frame}"
 
 

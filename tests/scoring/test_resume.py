@@ -226,6 +226,20 @@ def test_a_table_without_models_is_no_run_to_resume(pair: Watched, folder: Path,
     assert f"Expected columns 'file, quality' as in '{output}'" in result.stderr
 
 
+def test_a_finished_table_is_no_answer_for_images_made_since(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    run(folder, output)
+    before, written = output.read_bytes(), output.stat().st_mtime_ns
+    for name in ("3.png", "5.png"):  # the second has failed
+        draw(9, 0.2).save(folder / name)
+        os.utime(folder / name, ns=(written, written + 10**9))
+    refused = run(folder, output, "--resume")
+    assert refused.exit_code == 2
+    assert f"Expected images older than '{output}', which is finished, got 2 newer ones (the first: " in refused.stderr
+    assert "3.png'): omit --resume to score all of them." in refused.stderr
+    assert output.read_bytes() == before
+
+
 def test_an_unfinished_run_over_a_finished_table_goes_on(pair: Watched, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.csv"
     run(folder, output)
