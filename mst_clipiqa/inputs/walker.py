@@ -26,6 +26,7 @@ from mst_clipiqa.inputs.stdin import save_list, saved_entries, temporary_folder
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.lines import is_unicode
 from mst_clipiqa.tables.spelling import slashed
+from mst_clipiqa.tables.stamps import stamp_of
 
 
 @dataclass
@@ -181,6 +182,7 @@ class Walker:
             yield Item(in_unicode(path), path, problem=problem) if problem else self._item(path, find, more(path))
 
     def _in_list(self, path: Path) -> Iterator[Item]:
+        before = stamp_of(str(path))
         try:
             for entry in self._entries(path):
                 if entry.path is None or entry.problem:
@@ -194,6 +196,9 @@ class Walker:
         except DataError as error:  # the rows before it have been scored, so this becomes a row too
             name = "stdin" if self._is_saved(path) else in_unicode(slashed(path))
             yield Item(name, None, problem=str(error))
+        if stamp_of(str(path)) not in (before, None):  # one that was removed has been read to its end
+            problem = "Expected a list that stays as it is while it is read, but it has changed: score it again."
+            yield Item(in_unicode(slashed(path)), None, problem=problem)
 
     def _item(self, path: str, find: PromptFinder, more: Mapping[str, Cell] | None = None) -> Item:
         given = self.prompts.given

@@ -29,15 +29,6 @@ STAMP = "_stamp"
 """The hidden column with the state of the file that a row is about."""
 
 
-def stamp_of(path: str | None) -> str | None:
-    """Return the state of a file, its size and time of change, or None if it cannot be read."""
-    try:
-        info = os.stat(path) if path is not None else None  # noqa: PTH116 - once per image, and Path is slower
-    except (OSError, ValueError):
-        return None
-    return f"{info.st_size}-{info.st_mtime_ns}" if info else None
-
-
 def _changed(path: str | None) -> int:
     """Return when a file was changed, in ns, or 0 if it cannot be read."""
     try:

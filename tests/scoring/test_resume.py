@@ -27,11 +27,12 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.predictor import zero_shot_model
-from mst_clipiqa.scoring.resume import STAMP, Earlier, Stop, Stopped, refuse_unfinished, stamp_of
+from mst_clipiqa.scoring.resume import STAMP, Earlier, Stop, Stopped, refuse_unfinished
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables import journal as journal_module
 from mst_clipiqa.tables.journal import Journal, has_rows, journal_of, origin_of
 from mst_clipiqa.tables.reading import read_table
+from mst_clipiqa.tables.stamps import stamp_of
 from mst_clipiqa.tables.table import TableWriter
 from speed import kill_score
 from tests.fakes import FakePair, draw
