@@ -6,6 +6,7 @@ Members are never extracted: their names are only shown, and an image is a range
 from __future__ import annotations
 
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -40,22 +41,26 @@ class TarImage:
         name: of the member, valid Unicode; "member-12" if an image before it has the same.
         offset: of its first byte in the tar.
         size: in bytes.
+        head: CRC-32 of the block before it, the last of its header, by which a tar that was replaced is noticed.
     """
 
     path: str
     name: str
     offset: int
     size: int
+    head: int
 
     def read_bytes(self) -> bytes:
-        """Return the file of the image; OSError if the tar ends before it or the image is too large."""
+        """Return the file of the image; OSError if it is too large or the tar ends before it or was replaced."""
         if self.size > MOST_BYTES:
             raise OSError(f"{self.size:,} bytes where {MOST_BYTES:,} are the most")
         with Path(self.path).open("rb") as file:
-            file.seek(self.offset)
+            head = _head_before(file, self.offset)
             data = file.read(self.size)
         if len(data) < self.size:
             raise OSError(f"{self.path} ends within it")
+        if head != self.head:
+            raise OSError(f"{self.path} has been replaced since it was listed")
         return data
 
     def is_file(self) -> bool:
@@ -158,7 +163,8 @@ def _samples(
             name = utf8(member.name).decode()
             name = f"member-{number}" if name in seen else name  # such as one that `tar -r` has added again
             seen.add(name)
-            image = TarImage(str(path), name, member.offset_data, member.size)
+            head = _head_before(tar.fileobj, member.offset_data)  # type: ignore[arg-type]
+            image = TarImage(str(path), name, member.offset_data, member.size, head)
             sparse = "is stored with holes: write the tar again" if getattr(member, "sparse", None) else None
             sample.images.append((image, sparse and f"{shown(name)} in {shown(path)} {sparse}"))
     if not sample.images:
@@ -170,6 +176,12 @@ def _samples(
     yield sample
     if broken:
         raise broken
+
+
+def _head_before(file: BinaryIO, offset: int) -> int:
+    """Return the CRC-32 of the block before an offset, and leave the file at the offset."""
+    file.seek(offset - tarfile.BLOCKSIZE)
+    return zlib.crc32(file.read(tarfile.BLOCKSIZE))
 
 
 def _texts(tar: tarfile.TarFile, path: Path, members: Iterable[tarfile.TarInfo]) -> tuple[dict[str, Any], str | None]:

@@ -102,7 +102,8 @@ def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
 
 
 def test_a_part_travels_as_text() -> None:
-    stored = (TarImage("/a\udce9", "a", 512, 7), ParquetImage("/i.parquet", "b", "image", 0, 2), RemoteImage("x://c"))
+    tar, parquet = TarImage("/a\udce9", "a", 512, 7, 1), ParquetImage("/i.parquet", "b", "image", 0, 2, 1)
+    stored = (tar, parquet, RemoteImage("x://c"))
     whole = Item("a\udce9", "/a\udce9", "x", frame=2, more={"seed": 7, "by": "sd"})
     part = Partition("p", (whole, Item("b", None, problem="gone"), *(Item("c", None, stored=one) for one in stored)))
     assert Partition.from_json(part.to_json()) == part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import threading
 from decimal import Decimal
@@ -126,13 +127,37 @@ def test_parquet_gives_images_in_any_order_and_from_threads(tmp_path: Path) -> N
     assert len(parquet_images._groups) <= 2
 
 
-def test_a_file_that_has_been_replaced_by_a_shorter_one_is_a_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_parquet_file_that_has_been_replaced_is_a_reason(count: int, tmp_path: Path) -> None:
     path = parquet_of(tmp_path / "p.parquet", {"image": IMAGES[:4]})
     images = [image for image, _ in parquet_images.parquet_cells(path)]
-    parquet_of(path, {"image": IMAGES[:3]})
-    assert images[2].read_bytes() == IMAGES[2]
-    with pytest.raises(OSError, match="the file has been replaced by one without this row"):
-        images[3].read_bytes()
+    assert images[0].read_bytes() == IMAGES[0]
+    parquet_of(path, {"image": IMAGES[:count][::-1]})
+    for image in images:
+        with pytest.raises(OSError, match=r"p\.parquet has been replaced since it was listed"):
+            image.read_bytes()
+
+
+def test_a_parquet_file_may_be_copied_after_it_was_listed(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "p.parquet", {"image": IMAGES})
+    *_, (last, _) = parquet_images.parquet_cells(path)
+    os.utime(path, ns=(10**18, 10**18))  # as on another machine
+    assert last.read_bytes() == IMAGES[4]
+
+
+@pytest.mark.parametrize("names", [("01.png", "10.png"), ("10.png", "01.png")])
+def test_a_tar_that_has_been_replaced_is_a_reason(names: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    data = [b"one image of this length", b"another of just as many."]
+    images = [row.image for row in stored_rows(tar_of(path, dict(zip(("01.png", "10.png"), data, strict=True))))]
+    tar_of(path, {**dict(zip(names, data, strict=True)), "11.png": IMAGES[0]})  # its headers have the same sums
+    for image in images:
+        assert image is not None
+        if names[0] == "01.png":  # one that was only added to
+            assert image.read_bytes() in data
+        else:
+            with pytest.raises(OSError, match=r"s\.tar has been replaced since it was listed"):
+                image.read_bytes()
 
 
 def test_parquet_of_plain_bytes_is_read_and_a_table_of_names_is_not_stored(tmp_path: Path) -> None:
