@@ -7,7 +7,6 @@ known. The file is removed once the table is whole, so a kill at any moment lose
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,20 +20,13 @@ from mst_clipiqa.errors import UsageError, are, counted, shown
 from mst_clipiqa.tables.cells import Cell, plain
 from mst_clipiqa.tables.journal import has_rows, journal_of, origin_of
 from mst_clipiqa.tables.reading import stream_table
+from mst_clipiqa.tables.stamps import changed_at
 from mst_clipiqa.tables.table import TableWriter
 
 _T = TypeVar("_T")
 
 STAMP = "_stamp"
 """The hidden column with the state of the file that a row is about."""
-
-
-def _changed(path: str | None) -> int:
-    """Return when a file was changed, in ns, or 0 if it cannot be read."""
-    try:
-        return os.stat(path).st_mtime_ns if path is not None else 0  # noqa: PTH116 - once per image
-    except (OSError, ValueError):
-        return 0
 
 
 class Earlier:
@@ -123,7 +115,7 @@ class Finished:
         for file, prompt, path in asked:
             if hash((plain(file), plain(prompt))) not in self.known:
                 lacking.append(file)
-            elif _changed(path) > self.written:
+            elif changed_at(path) > self.written:
                 newer.append(file)
         if lacking:
             raise UsageError(

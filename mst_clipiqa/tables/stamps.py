@@ -12,3 +12,11 @@ def stamp_of(path: str | None) -> str | None:
     except (OSError, ValueError):
         return None
     return f"{info.st_size}-{info.st_mtime_ns}" if info else None
+
+
+def changed_at(path: str | None) -> int:
+    """Return when a file was changed, in ns, or 0 if it cannot be read."""
+    try:
+        return os.stat(path).st_mtime_ns if path is not None else 0  # noqa: PTH116 - once per image
+    except (OSError, ValueError):
+        return 0

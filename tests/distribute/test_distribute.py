@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import platform
 import tarfile
 from collections import Counter
@@ -93,6 +94,21 @@ def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any
     rows = Counter(item_key(item) for part in [*kept, *again] for item in part.items)
     assert rows == Counter(item_key(item) for item in all_of_them)
     assert len({part.name for part in [*kept, *again]}) == len(kept) + len(again)  # equal rows, but no equal names
+
+
+def test_an_image_that_is_newer_than_its_row_is_refused(folder: Path) -> None:
+    found = list(items_in(str(folder)))
+    done = Counter(map(item_key, found[1:]))
+    written = 10**18
+    for item in found:
+        os.utime(str(item.path), ns=(written, written))
+    (todo,) = partitions(found, 2, done, (), written)
+    assert todo.items == (found[0],)
+    os.utime(str(found[0].path), ns=(written, written + 1))  # has no row yet
+    assert list(partitions(found, 2, done, (), written)) == [todo]
+    os.utime(str(found[2].path), ns=(written, written + 1))
+    with pytest.raises(UsageError, match=r"older than their rows in the output, got a newer one, '.*2\.png'"):
+        list(partitions(found, 2, done, (), written))
 
 
 def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
