@@ -136,7 +136,7 @@ class _Messages(io.TextIOWrapper):
             super().flush()
 
 
-def _go_on_without_stderr() -> None:
+def _keep_running_without_stderr() -> None:
     """Let no message that cannot be written end the run or change its exit code."""
     if isinstance(stderr := sys.stderr, io.TextIOWrapper):
         sys.stderr = _Messages(stderr.buffer, stderr.encoding, stderr.errors, line_buffering=True)
@@ -170,7 +170,7 @@ def main() -> None:
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "4m")
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
     _replace_closed()
-    _go_on_without_stderr()
+    _keep_running_without_stderr()
     _escape_what_cannot_be_written()
     try:
         group(prog_name="mst-clipiqa")

@@ -65,7 +65,7 @@ class Cache:
     """The features of any number of encoder pairs in one file.
 
     Attributes:
-        is_optional: whether to go on without it once its disk is full or it is damaged, with one warning in the log;
+        is_optional: whether it is no longer used once its disk is full or it is damaged, with one warning in the log;
             otherwise each use then raises UsageError.
     """
 

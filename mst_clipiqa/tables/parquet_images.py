@@ -126,7 +126,9 @@ def _column(image: ParquetImage) -> Any:
             if key not in _groups:
                 with opened(path) as file:
                     if _footer(path) != image.footer:
-                        raise DataError(f"{image.path} has been replaced since it was listed")
+                        raise DataError(
+                            f"Expected {shown(path)} as it was when it was listed, got another file: score it again."
+                        )
                     _check_size(file.metadata.row_group(image.group), image.column)
                     while len(_groups) >= _GROUPS_KEPT:
                         _groups.popitem(last=False)

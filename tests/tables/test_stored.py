@@ -134,7 +134,7 @@ def test_a_parquet_file_that_has_been_replaced_is_a_reason(count: int, tmp_path:
     assert images[0].read_bytes() == IMAGES[0]
     parquet_of(path, {"image": IMAGES[:count][::-1]})
     for image in images:
-        with pytest.raises(OSError, match=r"p\.parquet has been replaced since it was listed"):
+        with pytest.raises(OSError, match=r"p\.parquet' as it was when it was listed, got another file"):
             image.read_bytes()
 
 
