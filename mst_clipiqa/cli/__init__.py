@@ -121,6 +121,27 @@ def _replace_closed() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
 
 
+class _Messages(io.TextIOWrapper):
+    """Stderr as far as it can be written: a full disk or a reader that went away loses messages, never the run."""
+
+    def write(self, text: str, /) -> int:
+        """Write a message; its length."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with suppress(OSError):
+            super().flush()
+
+
+def _keep_running_without_stderr() -> None:
+    """Let no message that cannot be written end the run or change its exit code."""
+    if isinstance(stderr := sys.stderr, io.TextIOWrapper):
+        sys.stderr = _Messages(stderr.buffer, stderr.encoding, stderr.errors, line_buffering=True)
+
+
 def _escape_what_cannot_be_written() -> None:
     """Let stdout write what its encoding lacks, and names that are not Unicode, as escapes, as stderr does."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -149,6 +170,7 @@ def main() -> None:
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "4m")
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
     _replace_closed()
+    _keep_running_without_stderr()
     _escape_what_cannot_be_written()
     try:
         group(prog_name="mst-clipiqa")

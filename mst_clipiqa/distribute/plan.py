@@ -18,6 +18,7 @@ from mst_clipiqa.tables.cells import utf8
 from mst_clipiqa.tables.names import PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet_images import ParquetImage
 from mst_clipiqa.tables.spelling import slashed
+from mst_clipiqa.tables.stamps import changed_at
 from mst_clipiqa.tables.stored import stored_rows
 from mst_clipiqa.tables.tars import TarImage
 
@@ -63,7 +64,7 @@ def row_key(file: object, prompt: object, frame: int | None = None) -> int:
 
 
 def partitions(
-    items: Iterable[Item], size: int, done: Counter[int], taken: Collection[str] = ()
+    items: Iterable[Item], size: int, done: Counter[int], taken: Collection[str] = (), written: int | None = None
 ) -> Iterator[Partition]:
     """Yield the items in partitions of at most ``size``, without the rows that are done.
 
@@ -75,6 +76,10 @@ def partitions(
         size: images per partition.
         done: how often each row, by its key, is done already.
         taken: names of the files that hold the done rows; no partition gets one of these names.
+        written: when the last of those files was written, in ns.
+
+    Raises:
+        UsageError: an image was changed after all done rows, its own among them, were written.
     """
     left, numbers = done.copy(), Counter[str]()
     for dealt in in_batches(items, size):
@@ -82,6 +87,11 @@ def partitions(
         for item in dealt:
             if left[key := item_key(item)] > 0:
                 left[key] -= 1
+                if written is not None and changed_at(item.opened) > written:
+                    raise UsageError(
+                        f"Expected images older than their rows in the output, got a newer one, {shown(item.file)}: "
+                        "name another output."
+                    )
             else:
                 missing.append(item)
         if missing:

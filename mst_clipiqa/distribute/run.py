@@ -106,7 +106,8 @@ def run(
     committed = _committed(job.output)
     done = _done(committed)
     taken = {path.name for path in committed}
-    todo = list(partitions(listing.items, job.part_size, done, taken))
+    written = max((path.stat().st_mtime_ns for path in committed), default=None)
+    todo = list(partitions(listing.items, job.part_size, done, taken, written))
     every = (item for part in todo for item in part.items)
     had["columns"] = kinds_of(more, every, had.get("columns"))
     _write(job.output, had)

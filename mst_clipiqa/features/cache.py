@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import sqlite3
 import threading
 import weakref
@@ -30,6 +31,7 @@ from mst_clipiqa.features.cache_place import CACHE_FILE, CACHE_VARIABLE
 from mst_clipiqa.features.encoded import Encoded, EncodedPrompt
 from mst_clipiqa.model.preprocess import PREPROCESSING_VERSION, ViewSpec
 
+_log = logging.getLogger(__name__)
 _WAIT_S = 60.0  # for another process that is writing
 _NEWER = {"shorter", "squash", "resample", "own"}  # fields of a view that older caches do not have
 _SCHEMA = """
@@ -60,11 +62,18 @@ class Space:
 
 
 class Cache:
-    """The features of any number of encoder pairs in one file."""
+    """The features of any number of encoder pairs in one file.
+
+    Attributes:
+        is_optional: whether it is no longer used once its disk is full or it is damaged, with one warning in the log;
+            otherwise each use then raises UsageError.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open or create the cache in a folder; UsageError if that is impossible."""
         self.path = folder / CACHE_FILE
+        self.is_optional = False
+        self._is_given_up = False
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -163,6 +172,8 @@ class Cache:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:  # other tables or columns
+                raise self._damaged(error) from error
             raise UsageError(
                 f"Expected a cache that can be used at {self.path}, got {error}: free some space, or do without."
             ) from error
@@ -184,9 +195,30 @@ class Cache:
 
     def row(self, query: str, values: Sequence[object]) -> tuple[object, ...] | None:
         """Return the first row that a query finds, or None."""
-        with self._named(), self._lock:
-            found: tuple[object, ...] | None = self._db.execute(query, tuple(values)).fetchone()
-            return found
+        found: tuple[object, ...] | None = None
+        with self._given_up(), self._named(), self._lock:
+            if not self._is_given_up:
+                found = self._db.execute(query, tuple(values)).fetchone()
+        return found
+
+    def put(self, query: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a query that writes, once for each row: afterwards, all rows are on disk or none."""
+        with self._given_up():
+            if not self._is_given_up:
+                with self.writing() as db:
+                    db.executemany(query, rows)
+
+    @contextmanager
+    def _given_up(self) -> Iterator[None]:
+        """If the cache is optional, let a first error be the last."""
+        try:
+            yield
+        except UsageError as error:
+            if not self.is_optional:
+                raise
+            if not self._is_given_up:
+                self._is_given_up = True
+                _log.warning("%s Until the next start, features are not cached.", error)
 
 
 class CacheSpace:
@@ -209,11 +241,10 @@ class CacheSpace:
     def put(self, rows: Sequence[tuple[str, Encoded]]) -> None:
         """Keep features under their keys: all of them or, if killed halfway, none."""
         blobs = [(key, f, _bytes(f.f_c), _bytes(f.f_f)) for key, f in rows]
-        with self.cache.writing() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(self.name, key, f.width, f.height, c, d, zlib.crc32(d, zlib.crc32(c))) for key, f, c, d in blobs],
-            )
+        self.cache.put(
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(self.name, key, f.width, f.height, c, d, zlib.crc32(d, zlib.crc32(c))) for key, f, c, d in blobs],
+        )
 
     def get_prompt(self, prompt: str) -> EncodedPrompt | None:
         """Return a prompt's token states, or None if there are none or the row is damaged."""
@@ -230,8 +261,7 @@ class CacheSpace:
         for prompt, p in prompts.items():
             blob, flags = _bytes(p.tokens), p.truncated + 2 * p.in_vocabulary + 4 * p.unread
             rows.append((self.name, _prompt_key(prompt), len(p.tokens), flags, blob, zlib.crc32(blob)))
-        with self.cache.writing() as db:
-            db.executemany("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self.cache.put("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def image_key(data: bytes) -> str:

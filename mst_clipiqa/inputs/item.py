@@ -64,6 +64,11 @@ class Item:
     stored: FileInFile | RemoteImage | None = None
 
     @property
+    def opened(self) -> str | None:
+        """Path or URL of the file that is opened, which may hold other images too; None if there is none."""
+        return self.path if self.stored is None else self.stored.path
+
+    @property
     def source(self) -> str | FileInFile | RemoteImage | None:
         """What to open; None if there is nothing to open."""
         return None if self.problem else self.stored or self.path

@@ -23,6 +23,7 @@ from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.inputs.stdin import saved_entries
 from mst_clipiqa.inputs.walker import Walker
 from mst_clipiqa.tables.spelling import slashed
+from mst_clipiqa.tables.stamps import stamp_of
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,17 @@ class ListSource(InputSource):
         return (entry.path for entry in self._entries() if entry.path)
 
     def items(self) -> Iterator[Item]:
-        """Yield the item of each row."""
+        """Yield the item of each row, and one that says so if the list has changed while it was read."""
+        before = stamp_of(self.name)
         try:
             for entry in self._entries():
                 yield self._item(entry)
         except DataError as error:  # the rows before it have been scored, so this becomes a row too
             name = "stdin" if self.is_stdin else in_unicode(slashed(self.name))
             yield Item(name, None, problem=str(error))
+        if stamp_of(self.name) not in (before, None):  # one that was removed has been read to its end
+            problem = "Expected a list that stays as it is while it is read, but it has changed: score it again."
+            yield Item(in_unicode(slashed(self.name)), None, problem=problem)
 
     def _item(self, entry: Entry) -> Item:
         if entry.path is None or entry.problem:

@@ -25,8 +25,8 @@ from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.scoring.predictor import NOT_TEXT, Predictor
-from mst_clipiqa.scoring.resume import stamp_of
 from mst_clipiqa.scoring.score import Score, ScoreRequest
+from mst_clipiqa.tables.stamps import stamp_of
 
 UNKNOWN_NEGATIVE = (
     "the negative prompt's words lie outside what the text encoder was trained on, so negative_match is not given"

@@ -16,10 +16,10 @@ from mst_clipiqa.features.image_encoder import Failed
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.inputs.generation import generation_if_any
-from mst_clipiqa.scoring.resume import stamp_of
 from mst_clipiqa.scoring.score import ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.cells import Cell
+from mst_clipiqa.tables.stamps import stamp_of
 
 METADATA_SOURCE = "metadata"
 NEGATIVE_COLUMNS: dict[str, type] = {"negative_prompt": str, "negative_match": float}

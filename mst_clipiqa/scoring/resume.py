@@ -7,29 +7,20 @@ known. The file is removed once the table is whole, so a kill at any moment lose
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mst_clipiqa.errors import UsageError, shown
+from mst_clipiqa.errors import UsageError, counted, shown
 from mst_clipiqa.tables.cells import Cell, plain
 from mst_clipiqa.tables.journal import has_rows, journal_of, origin_of
 from mst_clipiqa.tables.reading import stream_table
+from mst_clipiqa.tables.stamps import changed_at
 from mst_clipiqa.tables.table import TableWriter
 
 STAMP = "_stamp"
 """The hidden column with the state of the file that a row is about."""
-
-
-def stamp_of(path: str | None) -> str | None:
-    """Return the state of a file, its size and time of change, or None if it cannot be read."""
-    try:
-        info = os.stat(path) if path is not None else None  # noqa: PTH116 - once per image, and Path is slower
-    except (OSError, ValueError):
-        return None
-    return f"{info.st_size}-{info.st_mtime_ns}" if info else None
 
 
 class Earlier:
@@ -79,11 +70,13 @@ class Finished:
         origin: its model and columns, as far as there are rows that name them.
         failed: how many rows failed.
         known: the hash of the file and prompt of each row.
+        written: when the table was written, in ns.
     """
 
     origin: dict[str, str]
     failed: int
     known: frozenset[int]
+    written: int
 
     @classmethod
     def read(cls, output: Path) -> Finished:
@@ -96,25 +89,38 @@ class Finished:
                 origin.setdefault("model", str(row["model"]))
             failed += row.get("status") == "error"
             known.add(hash((row.get("file"), row.get("prompt"))))
-        return cls(origin, failed, frozenset(known))
+        return cls(origin, failed, frozenset(known), output.stat().st_mtime_ns)
 
-    def check(self, origin: Mapping[str, str], asked: Iterable[tuple[str, str | None]], output: Path) -> None:
-        """Refuse another model, other columns, and images or prompts without a row.
+    def check(
+        self, origin: Mapping[str, str], asked: Iterable[tuple[str, str | None, str | None]], output: Path
+    ) -> None:
+        """Refuse another model, other columns, images or prompts without a row, and images newer than the table.
 
         Args:
             origin: of the rows that are asked for, as ``table_of`` takes it.
-            asked: file and prompt of each row that is asked for.
+            asked: file, prompt and path of each row that is asked for; the path is None if there is none.
             output: the table.
 
         Raises:
             UsageError: one of them differs.
         """
         check_same(self.origin, {name: origin[name] for name in self.origin}, output, "omit --resume")
-        lacking = [file for file, prompt in asked if hash((plain(file), plain(prompt))) not in self.known]
+        lacking, newer = [], []
+        for file, prompt, path in asked:
+            if hash((plain(file), plain(prompt))) not in self.known:
+                lacking.append(file)
+            elif changed_at(path) > self.written:
+                newer.append(file)
         if lacking:
             raise UsageError(
                 f"Expected a row for every image and prompt in {shown(output)}, which is finished, got none for "
                 f"{len(lacking):,} (the first: {shown(lacking[0])}): omit --resume to score all of them."
+            )
+        if newer:
+            found = f"{counted(len(newer), 'newer one')} (the first: {shown(newer[0])})"
+            raise UsageError(
+                f"Expected images older than {shown(output)}, which is finished, got {found}: omit --resume to score "
+                "all of them."
             )
 
 

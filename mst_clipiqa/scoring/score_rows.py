@@ -16,10 +16,11 @@ from mst_clipiqa.model.templates import QUALITY_LEVELS
 from mst_clipiqa.scoring.answers import ANSWERS
 from mst_clipiqa.scoring.controls import Controls
 from mst_clipiqa.scoring.granularity import FINE
-from mst_clipiqa.scoring.resume import STAMP, Earlier, stamp_of
+from mst_clipiqa.scoring.resume import STAMP, Earlier
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.tables.cells import Cell, rounded
+from mst_clipiqa.tables.stamps import stamp_of
 
 ScoreRow = dict[str, Cell]
 
@@ -150,7 +151,7 @@ def _requests(
 
 def _stamp(item: Item) -> str | None:
     """Return the state of an item's file, and which frame of it is meant."""
-    stamp = stamp_of(item.path if item.stored is None else item.stored.path)
+    stamp = stamp_of(item.opened)
     return stamp if stamp is None or item.frame is None else f"{stamp}-{item.frame}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ MOST_IN_GROUP = 2 * 2**30
 """The most bytes of images in a row group, which is read at once."""
 
 _GROUPS_KEPT = 2  # row groups in memory: neighbours, as rows are read nearly in order
-_groups: OrderedDict[tuple[str, int, int, str], Any] = OrderedDict()
+_groups: OrderedDict[tuple[str, int, int, int, str], Any] = OrderedDict()
 _reading = threading.Lock()
 
 
@@ -32,6 +34,7 @@ class ParquetImage:
         column: that holds it.
         group: number of its row group.
         row: number within the group.
+        footer: CRC-32 of the file's footer, by which a file that was replaced is noticed, on any machine.
     """
 
     path: str
@@ -39,6 +42,7 @@ class ParquetImage:
     column: str
     group: int
     row: int
+    footer: int
 
     @property
     def size(self) -> int:
@@ -47,10 +51,7 @@ class ParquetImage:
 
     def read_bytes(self) -> bytes:
         """Return the file of the image; OSError if the cell holds none or cannot be read."""
-        cells = _column(self.path, self.group, self.column)
-        if self.row >= len(cells):
-            raise OSError("the file has been replaced by one without this row")
-        cell = cells[self.row].as_py()
+        cell = _column(self)[self.row].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
             raise OSError(f"the column {shown(self.column)} holds no bytes in this row")
@@ -86,7 +87,7 @@ def parquet_cells(path: Path) -> Iterator[tuple[ParquetImage, dict[str, Any]]]:
     seen: set[str] = set()
     number = 0
     with opened(path) as file:
-        schema = file.schema_arrow
+        schema, footer = file.schema_arrow, _footer(path)
         plain = [field.name for field in schema if is_plain(field.type)]
         kind = schema.field(column).type
         named = [f"{column}.path"] if pyarrow()[0].types.is_struct(kind) and kind.get_field_index("path") >= 0 else []
@@ -98,7 +99,7 @@ def parquet_cells(path: Path) -> Iterator[tuple[ParquetImage, dict[str, Any]]]:
                 inner = row.pop(column, None) or {}
                 name = _name(inner.get("path"), number, seen)
                 cells = {name: as_cell(value) for name, value in row.items()}
-                yield ParquetImage(str(path), name, column, group, place), cells
+                yield ParquetImage(str(path), name, column, group, place, footer), cells
 
 
 def _name(path: object, number: int, seen: set[str]) -> str:
@@ -116,22 +117,35 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _column(path: str, group: int, column: str) -> Any:
-    """Return the images of a row group; the last ones are kept."""
+def _column(image: ParquetImage) -> Any:
+    """Return the images of an image's row group; the last groups are kept."""
     with _reading:
         try:
-            info = Path(path).stat()
-            key = (path, info.st_mtime_ns, group, column)
+            path = Path(image.path)
+            key = image.path, path.stat().st_mtime_ns, image.footer, image.group, image.column
             if key not in _groups:
-                with opened(Path(path)) as file:
-                    _check_size(file.metadata.row_group(group), column)
+                with opened(path) as file:
+                    if _footer(path) != image.footer:
+                        raise DataError(
+                            f"Expected {shown(path)} as it was when it was listed, got another file: score it again."
+                        )
+                    _check_size(file.metadata.row_group(image.group), image.column)
                     while len(_groups) >= _GROUPS_KEPT:
                         _groups.popitem(last=False)
-                    _groups[key] = file.read_row_group(group, columns=[column]).column(column)
+                    _groups[key] = file.read_row_group(image.group, columns=[image.column]).column(image.column)
             _groups.move_to_end(key)
             return _groups[key]
         except (DataError, IndexError) as error:
             raise OSError(str(error)) from error
+
+
+def _footer(path: Path) -> int:
+    """Return the CRC-32 of a Parquet file's footer, which says where all columns are and how long."""
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - length, os.SEEK_END)
+        return zlib.crc32(file.read(length))
 
 
 def _check_size(group: Any, column: str) -> None:

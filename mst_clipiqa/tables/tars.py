@@ -6,7 +6,8 @@ Members are never extracted: their names are only shown, and an image is a range
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -37,25 +38,29 @@ class TarImage:
 
     Attributes:
         path: of the tar.
-        name: of the member, valid Unicode.
+        name: of the member, valid Unicode; "member-12" if an image before it has the same.
         offset: of its first byte in the tar.
         size: in bytes.
+        head: CRC-32 of the block before it, the last of its header, by which a tar that was replaced is noticed.
     """
 
     path: str
     name: str
     offset: int
     size: int
+    head: int
 
     def read_bytes(self) -> bytes:
-        """Return the file of the image; OSError if the tar ends before it or the image is too large."""
+        """Return the file of the image; OSError if it is too large or the tar ends before it or was replaced."""
         if self.size > MOST_BYTES:
             raise OSError(f"{self.size:,} bytes where {MOST_BYTES:,} are the most")
         with Path(self.path).open("rb") as file:
-            file.seek(self.offset)
+            head = _head_before(file, self.offset)
             data = file.read(self.size)
         if len(data) < self.size:
             raise OSError(f"{self.path} ends within it")
+        if head != self.head:
+            raise OSError(f"{self.path} has been replaced since it was listed")
         return data
 
     def is_file(self) -> bool:
@@ -87,8 +92,9 @@ def tar_samples(path: Path) -> Iterator[Sample]:
         if not path.is_file():
             raise FileNotFoundError("no ordinary file")
         with path.open("rb") as raw, tarfile.open(fileobj=_BoundedReads(raw), mode="r:") as tar:  # type: ignore[call-overload]
+            seen: set[str] = set()
             for members in _groups(tar):
-                yield from _samples(tar, path, members)
+                yield from _samples(tar, path, members, seen)
             _check_end(path, tar.offset)
     except _DAMAGE as error:
         yield Sample(problem=f"{shown(path)} is damaged ({shown(error)})")
@@ -108,23 +114,26 @@ class _BoundedReads:
         return self._file.read(size)
 
 
-def _groups(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
-    """Yield the files with the same base name together; an error is raised after the files before it."""
-    group: list[tarfile.TarInfo] = []
+def _groups(tar: tarfile.TarFile) -> Iterator[dict[int, tarfile.TarInfo]]:
+    """Yield the files with the same base name together, by their numbers among all members, as ``tar -t`` lists them.
+
+    An error is raised after the files before it.
+    """
+    group: dict[int, tarfile.TarInfo] = {}
     broken: Exception | None = None
-    before = -1
+    number, before = 0, -1
     try:
         while (member := tar.next()) is not None:
             if tar.offset <= before:  # then tarfile would read the same members for ever
                 raise tarfile.ReadError("a member of negative size")
-            before = tar.offset
+            number, before = number + 1, tar.offset
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             is_of_macos = PurePosixPath(member.name).name.startswith("._")  # what its tar adds to each file
-            if group and not is_of_macos and _base(member.name) != _base(group[0].name):
+            if group and not is_of_macos and _base(member.name) != _base(next(iter(group.values())).name):
                 yield group
-                group = []
+                group = {}
             if member.isfile() and not is_of_macos:
-                group.append(member)
+                group[number] = member
     except _DAMAGE as error:
         broken = error
     yield group
@@ -144,19 +153,24 @@ def _check_end(path: Path, offset: int) -> None:
         raise tarfile.ReadError(f"neither a header nor the end at byte {offset:,}")
 
 
-def _samples(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -> Iterator[Sample]:
+def _samples(
+    tar: tarfile.TarFile, path: Path, members: Mapping[int, tarfile.TarInfo], seen: set[str]
+) -> Iterator[Sample]:
     """Yield the sample of some members, if it has images; if a text cannot be read, the error is raised after it."""
     sample, broken = Sample(), None
-    for member in members:
+    for number, member in members.items():
         if is_image_name(member.name) or member.name.lower().endswith(UNREAD_SUFFIXES):
             name = utf8(member.name).decode()
-            image = TarImage(str(path), name, member.offset_data, member.size)
+            name = f"member-{number}" if name in seen else name  # such as one that `tar -r` has added again
+            seen.add(name)
+            head = _head_before(tar.fileobj, member.offset_data)  # type: ignore[arg-type]
+            image = TarImage(str(path), name, member.offset_data, member.size, head)
             sparse = "is stored with holes: write the tar again" if getattr(member, "sparse", None) else None
             sample.images.append((image, sparse and f"{shown(name)} in {shown(path)} {sparse}"))
     if not sample.images:
         return
     try:
-        sample.cells, sample.problem = _texts(tar, path, members)
+        sample.cells, sample.problem = _texts(tar, path, members.values())
     except _DAMAGE as error:
         broken = error
     yield sample
@@ -164,7 +178,13 @@ def _samples(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -
         raise broken
 
 
-def _texts(tar: tarfile.TarFile, path: Path, members: list[tarfile.TarInfo]) -> tuple[dict[str, Any], str | None]:
+def _head_before(file: BinaryIO, offset: int) -> int:
+    """Return the CRC-32 of the block before an offset, and leave the file at the offset."""
+    file.seek(offset - tarfile.BLOCKSIZE)
+    return zlib.crc32(file.read(tarfile.BLOCKSIZE))
+
+
+def _texts(tar: tarfile.TarFile, path: Path, members: Iterable[tarfile.TarInfo]) -> tuple[dict[str, Any], str | None]:
     """Return the cells in the texts of a sample, and what is wrong with the texts."""
     cells: dict[str, Any] = {}
     prompt: str | None = None

@@ -243,6 +243,21 @@ def test_a_closed_stream_is_no_traceback_and_no_damage(closed: str, tmp_path: Pa
     assert (tmp_path / "ranked.csv").read_text() == "file,quality,rank\na.png,1,1\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("stderr", ["2> /dev/full", "2> >(true)", "2>&1 > /dev/null | true"])
+def test_messages_that_cannot_be_written_change_no_exit_code(stderr: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("file,quality\na.png,1\nb.png,\n")  # one row is left out, which is said
+    main = "import time; from mst_clipiqa.cli import main; time.sleep(0.2); main()"  # the reader has gone by then
+    command = f"{sys.executable} -c '{main}' rank scores.csv -o ranked.csv {stderr}; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(mst_clipiqa.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (tmp_path / "ranked.csv").read_text() == "file,quality,rank\na.png,1,1\n"
+    (tmp_path / "scores.csv").unlink()
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+
+
 def test_a_system_error_without_a_file_is_said(run: Run) -> None:
     def full() -> None:
         raise OSError(28, "No space left on device")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import platform
 import tarfile
 from collections import Counter
@@ -95,6 +96,21 @@ def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any
     assert len({part.name for part in [*kept, *again]}) == len(kept) + len(again)  # equal rows, but no equal names
 
 
+def test_an_image_that_is_newer_than_its_row_is_refused(folder: Path) -> None:
+    found = list(items_in(str(folder)))
+    done = Counter(map(item_key, found[1:]))
+    written = 10**18
+    for item in found:
+        os.utime(str(item.path), ns=(written, written))
+    (todo,) = partitions(found, 2, done, (), written)
+    assert todo.items == (found[0],)
+    os.utime(str(found[0].path), ns=(written, written + 1))  # has no row yet
+    assert list(partitions(found, 2, done, (), written)) == [todo]
+    os.utime(str(found[2].path), ns=(written, written + 1))
+    with pytest.raises(UsageError, match=r"older than their rows in the output, got a newer one, '.*2\.png'"):
+        list(partitions(found, 2, done, (), written))
+
+
 def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
     keys = [row_key(*pair) for pair in (("a", None), ("a", ""), ("a", "x"), ("ax", None), ("\udce9", "\ud800"))]
     assert len(set(keys)) == 5
@@ -102,7 +118,8 @@ def test_keys_are_of_file_and_prompt_and_the_same_everywhere() -> None:
 
 
 def test_a_part_travels_as_text() -> None:
-    stored = (TarImage("/a\udce9", "a", 512, 7), ParquetImage("/i.parquet", "b", "image", 0, 2), RemoteImage("x://c"))
+    tar, parquet = TarImage("/a\udce9", "a", 512, 7, 1), ParquetImage("/i.parquet", "b", "image", 0, 2, 1)
+    stored = (tar, parquet, RemoteImage("x://c"))
     whole = Item("a\udce9", "/a\udce9", "x", frame=2, more={"seed": 7, "by": "sd"})
     part = Partition("p", (whole, Item("b", None, problem="gone"), *(Item("c", None, stored=one) for one in stored)))
     assert Partition.from_json(part.to_json()) == part

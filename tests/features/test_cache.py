@@ -261,6 +261,14 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
             space.put([("a", large)])
 
 
+def test_tables_of_another_program_are_one_sentence(tmp_path: Path) -> None:
+    with Cache(tmp_path) as cache:
+        cache._db.execute("DROP TABLE spaces")
+        cache._db.execute("CREATE TABLE spaces (name)")
+        with pytest.raises(UsageError, match=r"got a damaged one \(table spaces has 1 columns .*\): delete "):
+            cache.space(FakePair())
+
+
 def test_features_of_a_gpu_are_kept_apart(tmp_path: Path) -> None:
     with Cache(tmp_path) as cache:
         devices = ("cpu", "cuda", "mps", "cuda:1")

@@ -790,6 +790,27 @@ def test_a_list_beside_the_folder_that_it_is_about_is_refused() -> None:
     assert names("l.csv", "d") == ["a.png", "d/a.png"]
 
 
+@pytest.mark.parametrize("change", ["shorter", "longer", "replaced", "removed"])
+def test_a_list_that_changes_while_it_is_read_has_a_row_that_says_so(change: str, tmp_path: Path) -> None:
+    path, line = tmp_path / "list.csv", "a.png\n"
+    path.write_text("file\n" + line * 10_000)  # more than is read at once
+    items = expand(str(path))
+    next(items)
+    match change:
+        case "shorter":
+            path.write_text("file\n" + line)
+        case "longer":
+            path.write_text(path.read_text() + line)
+        case "replaced":
+            (tmp_path / "new").write_text("file\n" + line)
+            (tmp_path / "new").replace(path)
+        case "removed":
+            path.unlink()
+    *_, last = items
+    said = "Expected a list that stays as it is while it is read, but it has changed: score it again."
+    assert (last.file, last.problem) == ((f"{tmp_path}/a.png", None) if change == "removed" else (str(path), said))
+
+
 def test_a_delimiter_that_is_not_read_is_named() -> None:
     tree("a.png", l__csv="bild|prompt\na.png|a cat\n", m__csv="file;prompt\na.png;a;b\n")
     assert "got 'bild|prompt': separate cells with commas, semicolons or tabs." in reason_of("l.csv")

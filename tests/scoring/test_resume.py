@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import random
 import re
 import signal
 import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,16 +27,18 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.predictor import zero_shot_model
-from mst_clipiqa.scoring.resume import STAMP, Earlier, refuse_unfinished, stamp_of
+from mst_clipiqa.scoring.resume import STAMP, Earlier, refuse_unfinished
 from mst_clipiqa.scoring.scorer import Scorer
 from mst_clipiqa.scoring.stop import Stop, Stopped
 from mst_clipiqa.tables import journal as journal_module
 from mst_clipiqa.tables.journal import Journal, has_rows, journal_of, origin_of
 from mst_clipiqa.tables.reading import read_table
+from mst_clipiqa.tables.stamps import stamp_of
 from mst_clipiqa.tables.table import TableWriter
 from speed import kill_score
 from tests.fakes import FakePair, draw
 from tests.forked import answer
+from tests.serving import png
 from tests.unfinished import unfinished_rows
 
 BATCH = 4
@@ -224,6 +228,20 @@ def test_a_table_without_models_is_no_run_to_resume(pair: Watched, folder: Path,
     assert f"Expected columns 'file, quality' as in '{output}'" in result.stderr
 
 
+def test_a_finished_table_is_no_answer_for_images_made_since(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    run(folder, output)
+    before, written = output.read_bytes(), output.stat().st_mtime_ns
+    for name in ("3.png", "5.png"):  # the second has failed
+        draw(9, 0.2).save(folder / name)
+        os.utime(folder / name, ns=(written, written + 10**9))
+    refused = run(folder, output, "--resume")
+    assert refused.exit_code == 2
+    assert f"Expected images older than '{output}', which is finished, got 2 newer ones (the first: " in refused.stderr
+    assert "3.png'): omit --resume to score all of them." in refused.stderr
+    assert output.read_bytes() == before
+
+
 def test_an_unfinished_run_over_a_finished_table_goes_on(pair: Watched, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.csv"
     run(folder, output)
@@ -317,6 +335,23 @@ def test_what_failed_is_tried_again(pair: Watched, folder: Path, tmp_path: Path)
     os.utime(bad, ns=(info.st_atime_ns, info.st_mtime_ns))  # of the same size and time
     pair.hook = None
     assert run(folder, output, "--resume").exit_code == 0
+
+
+def test_images_of_one_name_in_a_tar_keep_their_own_rows(pair: Watched, tmp_path: Path) -> None:
+    path, output, whole = tmp_path / "s.tar", tmp_path / "scores.csv", tmp_path / "whole.csv"
+    with tarfile.open(path, "w") as tar:
+        for seed in range(2 * BATCH):
+            info, data = tarfile.TarInfo("a.png"), png(seed, seed / 8)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    killed_at(pair, BATCH)
+    assert isinstance(run(path, output).exception, MemoryError)
+    assert len(unfinished_rows(output)) == BATCH
+    pair.hook = None
+    run(path, output, "--resume")
+    run(path, whole)
+    assert read_table(output) == read_table(whole)
+    assert len({row["quality"] for row in read_table(whole)}) == 2 * BATCH
 
 
 def test_a_file_named_twice_has_two_rows(pair: Watched, folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 from torch import Tensor
 
 from mst_clipiqa.errors import Rejected
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.model.mstfe import Stream
@@ -37,6 +38,7 @@ from mst_clipiqa.serve.metrics import Metrics
 from mst_clipiqa.serve.results import CompareResponse, ErrorResponse, ScoreResponse, ScoreResult
 from mst_clipiqa.serve.server import Server
 from mst_clipiqa.serve.settings import Limits, Settings
+from tests.closed_form import toy_model
 from tests.fakes import FakePair
 from tests.serving import b64, png, toy_scorer
 
@@ -471,6 +473,23 @@ def test_nothing_is_written_to_disk(
         Image.new("RGB", (900, 900)).save(file, "BMP")
         assert len(file.getvalue()) > 2 * 2**20
         assert large.post("/v1/score", files=images(file.getvalue())).status_code == 200
+
+
+def test_a_cache_that_fails_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair = FakePair()
+    with Cache(tmp_path) as cache:
+        scorer = Scorer(toy_model(pair), ImageEncoder(pair, cache=cache))
+        with TestClient(create_app(scorer, Settings()), HOME) as client:
+            answers = [client.post("/v1/score", files=images(png(1)), data={"prompt": "a ball"}).json()]
+            with cache.writing() as db:
+                db.execute("DROP TABLE images")
+            for seed in (1, 2):
+                answer = client.post("/v1/score", files=images(png(seed)), data={"prompt": f"a ball {seed}"})
+                assert answer.status_code == 200
+                answers.append(answer.json())
+    assert answers[1]["results"][0]["quality"] == answers[0]["results"][0]["quality"]
+    (said,) = caplog.messages
+    assert "no such table: images" in said and said.endswith(" Until the next start, features are not cached.")
 
 
 def test_health_metrics_and_documentation(client: TestClient) -> None:

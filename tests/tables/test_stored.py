@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import threading
 from decimal import Decimal
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mst_clipiqa.analysis.images import ImageFinder
 from mst_clipiqa.data import load_rated_set
 from mst_clipiqa.data.copies import identical
 from mst_clipiqa.errors import DataError
@@ -87,6 +89,21 @@ def test_a_tar_gives_images_with_their_texts(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["s.tar"]  # nothing was unpacked
 
 
+def test_images_of_one_name_in_a_tar_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w") as tar:  # as `tar -r` leaves it, if it adds a sample again
+        for name, data in (("a.png", IMAGES[0]), ("b.png", IMAGES[1]), ("a.txt", b"a fox"), ("a.png", IMAGES[2])):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    rows = list(stored_rows(path))
+    assert [row.name for row in rows] == ["a.png", "b.png", "member-4"]
+    assert [row.cells for row in rows] == [{}, {}, {"prompt": "a fox"}]
+    finder = ImageFinder([tmp_path])  # as filter and report find the image of a row
+    found = [finder.find(f"s.tar/{row.name}") for row in rows]
+    assert [image.read_bytes() for image in found if image is not None] == IMAGES[:3]
+
+
 def test_parquet_gives_images_in_any_order_and_from_threads(tmp_path: Path) -> None:
     cells = {"bytes": IMAGES, "path": ["0.png", "1.png", None, "1.png", "4.png"]}
     image = pa.StructArray.from_arrays(list(map(pa.array, cells.values())), names=list(cells))
@@ -110,13 +127,37 @@ def test_parquet_gives_images_in_any_order_and_from_threads(tmp_path: Path) -> N
     assert len(parquet_images._groups) <= 2
 
 
-def test_a_file_that_has_been_replaced_by_a_shorter_one_is_a_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_parquet_file_that_has_been_replaced_is_a_reason(count: int, tmp_path: Path) -> None:
     path = parquet_of(tmp_path / "p.parquet", {"image": IMAGES[:4]})
     images = [image for image, _ in parquet_images.parquet_cells(path)]
-    parquet_of(path, {"image": IMAGES[:3]})
-    assert images[2].read_bytes() == IMAGES[2]
-    with pytest.raises(OSError, match="the file has been replaced by one without this row"):
-        images[3].read_bytes()
+    assert images[0].read_bytes() == IMAGES[0]
+    parquet_of(path, {"image": IMAGES[:count][::-1]})
+    for image in images:
+        with pytest.raises(OSError, match=r"p\.parquet' as it was when it was listed, got another file"):
+            image.read_bytes()
+
+
+def test_a_parquet_file_may_be_copied_after_it_was_listed(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "p.parquet", {"image": IMAGES})
+    *_, (last, _) = parquet_images.parquet_cells(path)
+    os.utime(path, ns=(10**18, 10**18))  # as on another machine
+    assert last.read_bytes() == IMAGES[4]
+
+
+@pytest.mark.parametrize("names", [("01.png", "10.png"), ("10.png", "01.png")])
+def test_a_tar_that_has_been_replaced_is_a_reason(names: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    data = [b"one image of this length", b"another of just as many."]
+    images = [row.image for row in stored_rows(tar_of(path, dict(zip(("01.png", "10.png"), data, strict=True))))]
+    tar_of(path, {**dict(zip(names, data, strict=True)), "11.png": IMAGES[0]})  # its headers have the same sums
+    for image in images:
+        assert image is not None
+        if names[0] == "01.png":  # one that was only added to
+            assert image.read_bytes() in data
+        else:
+            with pytest.raises(OSError, match=r"s\.tar has been replaced since it was listed"):
+                image.read_bytes()
 
 
 def test_parquet_of_plain_bytes_is_read_and_a_table_of_names_is_not_stored(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _check_resume(output: Path | None, resume: bool) -> None:
 def _say_finished(output: Path, origin: Mapping[str, str], items: Iterable[Item]) -> int:
     """Say that there is nothing to resume, and return the exit code of the run that wrote the table."""
     found = Finished.read(output)
-    found.check(origin, ((item.file, item.prompt) for item in items), output)
+    found.check(origin, ((item.file, item.prompt, item.opened) for item in items), output)
     click.echo(
         f"Nothing is left to do: {shown(output)} is finished, with this model and these columns. Omit --resume to "
         "score its images again, as with other settings, which a table does not record.",
