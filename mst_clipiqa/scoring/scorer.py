@@ -7,7 +7,6 @@ image - open - views - f_c, f_f - predictor - Score
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -19,7 +18,7 @@ from mst_clipiqa.encoders.precision import own_settings, resolve_device
 from mst_clipiqa.encoders.threads import run_in_new_thread_after_fork
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, check_several
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders
 from mst_clipiqa.scoring.answers import ControlAnswers
@@ -72,7 +71,8 @@ class Scorer:
 
     @classmethod
     def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
-        with own_settings(torch.device("cpu")):
+        # Tensors made in the caller's inference mode could never be part of a graph.
+        with torch.inference_mode(False), own_settings(torch.device("cpu")):
             scorer = cls(*run_in_new_thread_after_fork(lambda: load_parts(model, folder, options)))
         scorer._source = LoadedFrom(cls, str(model) if folder is None else folder.absolute(), options)
         return scorer
@@ -252,19 +252,20 @@ class Scorer:
             controls: as in a call, of every image that is not a ``ScoreRequest``.
 
         Raises:
-            UsageError: one path or file was given in place of several images.
+            UsageError: one image was given in place of several.
         """
-        if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "read"):
-            raise UsageError(
-                f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
-                "score_rows(scorer, expand(folder)) gives a row per image."
-            )
+        check_several(images)
         opened = self.answers.open_controls(**controls)
         for _, score in self.stream(as_request(image, opened) for image in images):
             yield score
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
-        """Return features of images, for ``score_encoded``; ImageError for the first one that cannot be read."""
+        """Return features of images, for ``score_encoded``.
+
+        Raises:
+            ImageError: an image cannot be read; the message is of the first one.
+            UsageError: one image was given in place of several.
+        """
         return self.encoder.encode(images)
 
     def score_encoded(

@@ -237,6 +237,16 @@ def test_an_odd_tensor_is_one_failed_score(scorer: Scorer, odd: Any, reason: str
     assert re.search(reason, scores[1].reason)
 
 
+@pytest.mark.parametrize(
+    "one", [np.zeros((8, 8, 3), np.uint8), torch.zeros(3, 8, 8), draw(0, 0.2), bytearray(b"x"), None]
+)
+def test_one_image_in_place_of_several_is_refused_and_not_read_row_by_row(scorer: Scorer, one: Any) -> None:
+    with pytest.raises(UsageError, match=r"^Expected several images, got one"):
+        list(scorer.many(one))
+    with pytest.raises(UsageError, match=r"^Expected several images, got one"):
+        scorer.encode(one)
+
+
 @pytest.mark.parametrize("before", [0, 3, 20])
 def test_scores_of_what_was_read_come_before_what_the_callers_generator_raises(scorer: Scorer, before: int) -> None:
     def images() -> Iterator[Any]:
