@@ -150,7 +150,7 @@ class GranularEncoding(FullEncoding):
         }
         encoded = encode_batches(self.encoders, *(("fine", crops) for crops in seen.values())) if seen else []
         features = dict(zip(seen, encoded, strict=True))
-        f_f = torch.zeros(len(viewed), self.encoders.dim_fine)
+        f_f = torch.zeros(len(viewed), self.encoders.dim_fine, dtype=f_c.dtype)
         for name, rows in groups.items():
             f_f[rows] = self._estimated(name, f_c[rows], features[name].cpu() if name in features else None)
         return f_f
@@ -218,5 +218,5 @@ def _largest(e: Tensor, rows: Tensor, images: int) -> Tensor:
     """Return the largest e of each image over its prompts, float32 (images, targets); NaN if none is scored."""
     index = rows.unsqueeze(1).expand_as(e)
     known = torch.where(e.isnan(), -torch.inf, e)
-    most = torch.full((images, e.shape[1]), -torch.inf).scatter_reduce(0, index, known, "amax")
+    most = torch.full((images, e.shape[1]), -torch.inf, dtype=e.dtype).scatter_reduce(0, index, known, "amax")
     return torch.where(most == -torch.inf, torch.nan, most)
