@@ -6,7 +6,6 @@ image - open - views - f_c, f_f - predictor - Score
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -21,14 +20,14 @@ from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, check_several
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import folders
-from mst_clipiqa.scoring.answers import ControlAnswers
+from mst_clipiqa.scoring.answers import ControlAnswers, completed
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.reloading import LoadedFrom, reduced
 from mst_clipiqa.scoring.score import ControlArgs, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
 
 if TYPE_CHECKING:
-    from mst_clipiqa.images.decode import Source
+    from mst_clipiqa.images.decode import Pixels, Source
 
 
 class Scorer:
@@ -169,13 +168,18 @@ class Scorer:
         """The scale (low, high) of each target."""
         return self.predictor.ranges
 
+    @overload  # how many images an array or a tensor holds, its type does not say
+    def __call__(self, images: Pixels, prompt: str | None = None, **controls: Unpack[ControlArgs]) -> Any: ...
     @overload  # str and bytes are sequences too: the first match counts
     def __call__(  # type: ignore[overload-overlap]
         self, images: Source, prompt: str | None = None, **controls: Unpack[ControlArgs]
     ) -> Score: ...
     @overload
     def __call__(
-        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **controls: Unpack[ControlArgs]
+        self,
+        images: Source | Sequence[Any],
+        prompt: Sequence[str | None] | None = None,
+        **controls: Unpack[ControlArgs],
     ) -> list[Score]: ...
 
     def __call__(self, images: Any, prompt: Any = None, **controls: Unpack[ControlArgs]) -> Any:
@@ -278,7 +282,7 @@ class Scorer:
         for image in encoded:
             match image:
                 case Encoded():
-                    scores.append(_completed(next(predicted), image))
+                    scores.append(completed(next(predicted), image))
                 case Failed(reason):
                     scores.append(self.predictor.failed("image", reason))
                 case AlreadyScored(score):
@@ -288,11 +292,3 @@ class Scorer:
     def _predicted(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
         f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])
         return self.predictor.predict(f_c, f_f, prompts)
-
-
-def _completed(score: Score, encoded: Encoded) -> Score:
-    """Return a prediction with what only the image knows: its size, and a note on its features."""
-    notes = (score.reason, "" if score.error else encoded.note)
-    reason = "; ".join(note for note in notes if note)
-    width, height, granularity = encoded.width, encoded.height, encoded.granularity
-    return dataclasses.replace(score, reason=reason, width=width, height=height, granularity=granularity)

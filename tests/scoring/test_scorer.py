@@ -271,11 +271,21 @@ def test_a_stream_gives_each_request_back_beside_its_score(scorer: Scorer, folde
     assert numbers(answered[2][1]) == pytest.approx(numbers(scorer(folder / "2.png", "a fox")), abs=1e-6)
 
 
+def test_types_need_no_help_for_what_is_allowed(scorer: Scorer, folder: Path) -> None:
+    requests = [ScoreRequest(folder / "1.png", "a fox"), ScoreRequest(folder / "2.png")]
+    asked: list[Score] = [score for _, score in scorer.stream(requests)]
+    scores: list[Score] = scorer([folder / "1.png", folder / "2.png"], ["a fox", None])
+    assert [numbers(score) for score in scores] == [numbers(score) for score in asked]
+    batch: list[Score] = scorer(np.stack([np.asarray(draw(0, 0.2))] * 2))
+    one: Score = scorer(np.asarray(draw(0, 0.2)))
+    assert [score.quality for score in batch] == [one.quality] * 2
+
+
 def test_a_pair_is_scored_with_its_prompt(scorer: Scorer, folder: Path) -> None:
     (score,) = scorer.many([(folder / "1.png", "a fox")])
     assert numbers(score) == numbers(scorer(folder / "1.png", "a fox"))
     with pytest.raises(UsageError, match="Expected a ScoreRequest, got tuple"):
-        next(scorer.stream([(folder / "1.png", "a fox")]))  # type: ignore[arg-type]
+        next(scorer.stream([(folder / "1.png", "a fox")]))  # type: ignore[list-item]
 
 
 def test_a_template_model_takes_an_empty_prompt(pair: FakePair, folder: Path) -> None:
