@@ -26,8 +26,8 @@ from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.metadata_columns import metadata_row
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.resume import STAMP
-from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.score import Score
+from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair
 from tests.images.test_colour import p3
