@@ -26,6 +26,7 @@ from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.metadata_columns import metadata_row
 from mst_clipiqa.scoring.predictor import zero_shot_model
 from mst_clipiqa.scoring.resume import STAMP
+from mst_clipiqa.scoring.score import Score
 from mst_clipiqa.scoring.score_rows import score_rows
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair
@@ -338,7 +339,7 @@ def test_python_habits(scorer: Scorer, tmp_path: Path) -> None:
     assert scorer(io.BytesIO(PNG)).quality == scorer(tmp_path / "a.png").quality == one
     assert scorer(NOISE / 255).quality == one
     batch = torch.from_numpy(NOISE.transpose(2, 0, 1)[None].repeat(3, 0)).float() / 255
-    scores: Any = scorer(batch)  # several, by its shape
+    scores: list[Score] = scorer(batch)  # several, by its shape
     assert [score.quality for score in scores] == pytest.approx([one] * 3)
     with (tmp_path / "a.png").open("rb") as file:
         assert scorer(file).quality == one

@@ -8,7 +8,7 @@ import torch
 
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.encoders.precision import DTYPES, INT8, resolve_device, resolve_precision
+from mst_clipiqa.encoders.precision import DTYPES, INT8, own_settings, resolve_device, resolve_precision
 from mst_clipiqa.encoders.threads import reuse_freed_memory
 from mst_clipiqa.errors import ModelError, UsageError, nearest
 
@@ -33,7 +33,9 @@ def load_encoders(
         ModelError: the name is unknown, or its files cannot be loaded.
         UsageError: this machine lacks the device, or the encoders the precision or tokens to merge.
     """
-    pair = _whole(source, device, precision)
+    # Tensors made in the caller's inference mode could never be part of a graph.
+    with torch.inference_mode(False), own_settings(torch.device("cpu")):
+        pair = _whole(source, device, precision)
     if merge:
         merge_tokens = getattr(pair, "merge_tokens", None)
         if merge_tokens is None:

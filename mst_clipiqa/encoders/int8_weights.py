@@ -44,7 +44,8 @@ def _is_exact(weight: int) -> bool:
     """Return whether a convolution and a product of matrices, of the largest levels and this weight, are exact."""
     x = torch.full((1, _INPUTS, 8, 8), TOP, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     kernels = torch.full((_INPUTS, _INPUTS, 1, 1), weight, dtype=torch.int8)
-    ones, zeros, geometry = torch.ones(_INPUTS), torch.zeros(_INPUTS, dtype=torch.int32), ([1, 1], [0, 0], [1, 1], 1)
+    ones, zeros = torch.ones(_INPUTS, dtype=torch.float32), torch.zeros(_INPUTS, dtype=torch.int32)
+    geometry = ([1, 1], [0, 0], [1, 1], 1)
     how: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
     packed = torch.ops.onednn.qconv_prepack(kernels, ones, 1.0, 0, *geometry, None)
     maps = torch.ops.onednn.qconv2d_pointwise(x, 1.0, 0, packed, ones, zeros, None, *geometry, *how)
@@ -72,7 +73,7 @@ def rounded(kernels: Tensor, bits: SumBits) -> tuple[Tensor, Tensor]:
         if bits == 16:
             scale = torch.maximum(scale, pair_sums(kernels.float()) / (PAIR_LEVELS - 2))  # each is rounded by at most 1
         return _with_sum(rows / scale.unsqueeze(1)).to(torch.int8).view(kernels.shape), scale
-    steps = highest / torch.tensor(list(_PEAKS)).unsqueeze(1)  # (peaks, outputs), all tried at once
+    steps = highest / torch.tensor(list(_PEAKS), dtype=rows.dtype).unsqueeze(1)  # (peaks, outputs), all tried at once
     exact = rows / steps.unsqueeze(2)
     tried = _with_sum(exact)
     off = (tried - exact) * steps.unsqueeze(2)

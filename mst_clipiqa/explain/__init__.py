@@ -20,6 +20,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from mst_clipiqa.encoders.precision import own_settings
+from mst_clipiqa.encoders.threads import run_in_new_thread_after_fork
 from mst_clipiqa.errors import ImageError, PromptError, as_sentence
 from mst_clipiqa.explain.explanation import Explanation
 from mst_clipiqa.explain.fusion import fusion
@@ -54,6 +56,11 @@ def explain(scorer: Scorer, image: Any, prompt: str | None = None) -> Explanatio
         >>> found.maps["quality"].fine.shape  # doctest: +SKIP
         (8, 8)
     """
+    with own_settings(scorer.encoder.encoders.device):
+        return run_in_new_thread_after_fork(lambda: _explained(scorer, image, prompt))
+
+
+def _explained(scorer: Scorer, image: Any, prompt: str | None) -> Explanation:
     try:
         found_image = open_image(image, scorer.encoder.opening)
     except ImageError as error:

@@ -169,7 +169,8 @@ class ImageEncoder:
         move = getattr(self.encoders, "to", None)
         if move is None:
             raise UsageError("Expected encoders that torch computes, got exported ones: load them without a backend.")
-        move(device, self.encoders.precision)
+        with torch.inference_mode(False):  # else the weights could never again be part of a graph
+            move(device, self.encoders.precision)
         self.cache = self.cache and self.cache.cache.space(self.encoders)  # each device has a part of its own
         return self
 
@@ -198,7 +199,8 @@ class ImageEncoder:
             yield from (done for _, done in in_order(batches, encoded, workers=at_once, ahead=at_once))
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
-        """Return features of images; ImageError for the first one that cannot be read."""
+        """Return features of images; ImageError for the first one that cannot be read, UsageError for one image."""
+        check_several(images)
         features: list[Encoded] = []
         for batch in self.batches(images, self.open):
             for image, encoded in batch:
@@ -243,6 +245,16 @@ class ImageEncoder:
             self.cache.put([(key + self.policy.key(f.granularity), f) for key, f in keyed if key and not f.note])
         features_in_turn = iter(encoded)
         return [next(features_in_turn) if isinstance(image, Viewed) else image for image in opened]
+
+
+def check_several(images: object) -> None:
+    """Raise a UsageError if one image was given in place of several; of an array it would be a row that was scored."""
+    is_file = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(images, "read")
+    if is_file or not isinstance(images, Iterable) or getattr(images, "ndim", 1) not in (1, 4):
+        raise UsageError(
+            f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
+            "score_rows(scorer, expand(folder)) gives a row per image."
+        )
 
 
 def needed_side(view: ViewSpec) -> int:

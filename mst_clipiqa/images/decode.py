@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    Source: TypeAlias = File | BinaryIO | Frame | Image.Image | NDArray[np.uint8 | np.floating[Any]] | torch.Tensor
+    Pixels: TypeAlias = NDArray[np.uint8 | np.floating[Any]] | torch.Tensor
+    Source: TypeAlias = File | BinaryIO | Frame | Image.Image | Pixels
 
 _EARLY = ("truncat", "incomplete", "requires a buffer", "no more images")  # how parsers say "cut off"
 _LOST = {"iCCP": UNUSABLE, "tRNS": "its transparency is damaged and was left out"}

@@ -13,11 +13,11 @@ What a reward is made of is always a ``RewardMix``; nothing here is differentiab
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RewardMix", "RewardScorer", "mst_clipiqa_remote_score", "mst_clipiqa_score", "pick_best"]
 
-RewardFunction: TypeAlias = Callable[[Any, Iterable[str], Any], tuple[NDArray[np.float32], RewardInfo]]
-"""(images, prompts, metadata) -> (rewards (N,), info)."""
+
+class RewardFunction(Protocol):
+    """(images, prompts, metadata) -> (rewards (N,), info)."""
+
+    def __call__(self, images: Any, prompts: Prompts, metadata: Any = None) -> tuple[NDArray[np.float32], RewardInfo]:
+        """Return the rewards of images for their prompts."""
 
 
 def mst_clipiqa_score(
@@ -58,7 +62,8 @@ def mst_clipiqa_score(
 
     The function takes images, float tensor (N, 3, H, W) in [0, 1] or uint8 array (N, H, W, 3), N prompts, and metadata
     that it ignores. It returns the rewards, float32 (N,), and a dictionary: the score of each target in native units,
-    float32 (N,), and ``reason``, N sentences on what is missing or less certain.
+    float32 (N,), and ``reason``, N sentences on what is missing or less certain. It can be pickled, as for a spawned
+    process.
 
     Args:
         device: where the encoders run.
@@ -75,12 +80,7 @@ def mst_clipiqa_score(
         >>> rewards.shape, info["quality"].shape
         ((2,), (2,))
     """
-    scorer = RewardScorer(model, device, weights=weights, failed=failed)
-
-    def score(images: Any, prompts: Iterable[str], metadata: Any = None) -> tuple[NDArray[np.float32], RewardInfo]:
-        return scorer.rewards(images, prompts)
-
-    return score
+    return RewardScorer(model, device, weights=weights, failed=failed).rewards
 
 
 class RewardScorer:
@@ -108,8 +108,8 @@ class RewardScorer:
         self.mix = RewardMix(weights, failed)
         self.mix.check(self.scorer.ranges)
 
-    def rewards(self, images: Any, prompts: Prompts) -> tuple[NDArray[np.float32], RewardInfo]:
-        """Return the rewards of images, float32 (N,), and what they were mixed from (``mst_clipiqa_score``)."""
+    def rewards(self, images: Any, prompts: Prompts, metadata: Any = None) -> tuple[NDArray[np.float32], RewardInfo]:
+        """Return the rewards of images, float32 (N,), and what they were mixed from, as ``mst_clipiqa_score`` does."""
         return self._scored(images, prompts, self.mix)
 
     def _scored(self, images: Any, prompts: Prompts, mix: RewardMix) -> tuple[NDArray[np.float32], RewardInfo]:
@@ -134,7 +134,7 @@ class RewardScorer:
 
 
 def pick_best(
-    images: Sequence[Any],
+    images: Sequence[Any] | NDArray[Any] | torch.Tensor,
     prompt: str | None = None,
     n: int = 1,
     *,

@@ -75,7 +75,7 @@ class MSTClipIQAScore(Metric):
         check_target(target, self.scorer.ranges)
         self.target = target
         self.reason = ""
-        self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.tensor(0.0, dtype=torch.float32), dist_reduce_fx="sum")
         self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("failed", default=torch.tensor(0), dist_reduce_fx="sum")
         # A collection lets metrics share their states if these are equal after the first batch, as sums are if no

@@ -200,8 +200,8 @@ def normalise(
     pixels: UInt8[Tensor, "*batch 3 height width"], spec: ViewSpec
 ) -> Float32[Tensor, "*batch 3 height width"]:
     """Return uint8 pixels (..., 3, height, width) as float32 with CLIP's mean 0 and standard deviation 1."""
-    mean = torch.tensor(spec.mean, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(spec.std, device=pixels.device).view(3, 1, 1)
+    values = (spec.mean, spec.std)
+    mean, std = (torch.tensor(value, dtype=torch.float32, device=pixels.device).view(3, 1, 1) for value in values)
     return (pixels.float() / 255 - mean) / std
 
 

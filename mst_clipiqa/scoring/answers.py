@@ -68,6 +68,14 @@ def compare_edges(image: Any, control: Any, opening: OpenOptions) -> EdgeAgreeme
     return EdgeAgreement(value, "" if value is not None else NO_EDGES)
 
 
+def completed(score: Score, encoded: Encoded) -> Score:
+    """Return a prediction with what only the image knows: its size, and a note on its features."""
+    notes = (score.reason, "" if score.error else encoded.note)
+    reason = "; ".join(note for note in notes if note)
+    width, height, granularity = encoded.width, encoded.height, encoded.granularity
+    return dataclasses.replace(score, reason=reason, width=width, height=height, granularity=granularity)
+
+
 def answers_of(negative: object, reference: object, control: object) -> list[str]:
     """Return the names of the columns that answer these fields of a request; None asks nothing."""
     fields = zip((negative, reference, control), ANSWERS, strict=True)

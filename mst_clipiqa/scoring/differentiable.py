@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mst_clipiqa.encoders.precision import own_settings
+from mst_clipiqa.encoders.threads import run_in_new_thread_after_fork
 from mst_clipiqa.errors import ImageError, PromptError, UsageError, as_sentence
 from mst_clipiqa.features.encoded import EncodedPrompt
 from mst_clipiqa.features.prompt_encoder import padded_states
 from mst_clipiqa.images.modes import check_dense, check_ends
 from mst_clipiqa.inputs.prompt_syntax import without_syntax
-from mst_clipiqa.model.mst_clipiqa import Text, to_native, zero_shot
+from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Text, to_native, zero_shot
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.pixel_views import coarse_pixels, fine_pixels, normalised_pixels
 from mst_clipiqa.scoring.predictor import EMPTY_PROMPT, MISSING_PROMPT, NOT_TEXT, UNKNOWN_WORDS
@@ -53,11 +54,15 @@ class DifferentiableTarget(nn.Module):
         self.kind = scorer.model.config.targets[target].head
         self.low, self.high = scorer.ranges[target]
         self.prompts = scorer.predictor.prompts
-        with own_settings(device):
-            part = scorer.model.parts.get(target) or zero_shot(self.encoders.dim, self.encoders.dim_fine)
-        self.part = copy.deepcopy(part).requires_grad_(False).to(device)
-        # A clone, as tensors made for inference only cannot be part of a graph.
-        self.register_buffer("templates", scorer.predictor.templates.clone().to(device), persistent=False)
+        # Clones outside the caller's inference mode, as tensors made for inference only cannot be part of a graph.
+        with torch.inference_mode(False), own_settings(device):
+            self.part, templates = run_in_new_thread_after_fork(lambda: self._copied(scorer, device))
+        self.register_buffer("templates", templates, persistent=False)
+
+    def _copied(self, scorer: Scorer, device: torch.device) -> tuple[MSTCLIPIQA, Tensor]:
+        """Return the trained part of the target and the templates, on a device."""
+        part = scorer.model.parts.get(self.target) or zero_shot(self.encoders.dim, self.encoders.dim_fine)
+        return copy.deepcopy(part).requires_grad_(False).to(device), scorer.predictor.templates.clone().to(device)
 
     def forward(self, images: Tensor, prompts: Sequence[str | None]) -> Tensor:
         """Return scores in native units, float (N,).

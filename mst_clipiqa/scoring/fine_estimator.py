@@ -70,7 +70,7 @@ def _inputs(x: Tensor, landmarks: Tensor, width: Tensor) -> Tensor:
     x = x.double()
     # Not by matrix products, whose rounding depends on the batch.
     apart = torch.cdist(x, landmarks.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
-    return torch.cat([x, torch.exp(-apart / width.double()), torch.ones(len(x), 1)], dim=1)
+    return torch.cat([x, torch.exp(-apart / width.double()), torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
 
 
 def fit_spread(rest: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def deviations(
         granularity -> float32 (batch, targets).
     """
     ranges = predictor.ranges
-    found = {name: torch.full((len(f_c), len(ranges)), torch.nan) for name in spreads}
+    found = {name: torch.full((len(f_c), len(ranges)), torch.nan, dtype=torch.float32) for name in spreads}
     slopes = predictor.gradients(f_c, f_f, prompts)
     for column, (target, (low, high)) in enumerate(ranges.items()):
         if target not in slopes:

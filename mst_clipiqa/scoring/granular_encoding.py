@@ -99,7 +99,7 @@ class GranularEncoding(FullEncoding):
         }
         encoded = encode_batches(self.encoders, *(("fine", crops) for crops in seen.values())) if seen else []
         features = dict(zip(seen, encoded, strict=True))
-        f_f = torch.zeros(len(viewed), self.encoders.dim_fine)
+        f_f = torch.zeros(len(viewed), self.encoders.dim_fine, dtype=f_c.dtype)
         for name, rows in groups.items():
             f_f[rows] = self._estimated(name, f_c[rows], features[name].cpu() if name in features else None)
         return f_f

@@ -76,5 +76,5 @@ def largest_by_image(e: Tensor, rows: Tensor, images: int) -> Tensor:
     """
     index = rows.unsqueeze(1).expand_as(e)
     known = torch.where(e.isnan(), -torch.inf, e)
-    most = torch.full((images, e.shape[1]), -torch.inf).scatter_reduce(0, index, known, "amax")
+    most = torch.full((images, e.shape[1]), -torch.inf, dtype=e.dtype).scatter_reduce(0, index, known, "amax")
     return torch.where(most == -torch.inf, torch.nan, most)

@@ -6,12 +6,17 @@ import html
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 
 from mst_clipiqa.errors import ImageError, PromptError, UsageError, as_sentence, brief, nearest, shown
 
-Tag = TypeVar("Tag")
-"""Of what the caller attaches to a request."""
+if TYPE_CHECKING:
+    import typing_extensions
+
+    Tag = typing_extensions.TypeVar("Tag", default=None)
+    """Of what the caller attaches to a request; Python knows defaults from 3.13 on."""
+else:
+    Tag = TypeVar("Tag")
 
 
 @dataclass(frozen=True)

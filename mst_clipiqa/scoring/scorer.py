@@ -6,8 +6,6 @@ image - open - views - f_c, f_f - predictor - Score
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -19,10 +17,10 @@ from mst_clipiqa.encoders.precision import own_settings, resolve_device
 from mst_clipiqa.encoders.threads import run_in_new_thread_after_fork
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened
+from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, check_several
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import saving
-from mst_clipiqa.scoring.answers import ControlAnswers
+from mst_clipiqa.scoring.answers import ControlAnswers, completed
 from mst_clipiqa.scoring.folders import trained_folder
 from mst_clipiqa.scoring.loading import ScoreOptions, load_parts, options_of
 from mst_clipiqa.scoring.predictor import Predictor
@@ -30,7 +28,7 @@ from mst_clipiqa.scoring.reloading import LoadedFrom, reduced
 from mst_clipiqa.scoring.score import ControlArgs, Score, ScoreRequest, Tag, as_request, checked, is_one_prompt
 
 if TYPE_CHECKING:
-    from mst_clipiqa.images.decode import Source
+    from mst_clipiqa.images.decode import Pixels, Source
 
 
 class Scorer:
@@ -73,7 +71,8 @@ class Scorer:
 
     @classmethod
     def _loaded(cls, model: str | Path, folder: Path | None, options: ScoreOptions) -> Scorer:
-        with own_settings(torch.device("cpu")):
+        # Tensors made in the caller's inference mode could never be part of a graph.
+        with torch.inference_mode(False), own_settings(torch.device("cpu")):
             scorer = cls(*run_in_new_thread_after_fork(lambda: load_parts(model, folder, options)))
         scorer._source = LoadedFrom(cls, str(model) if folder is None else folder.absolute(), options)
         return scorer
@@ -170,13 +169,18 @@ class Scorer:
         """The scale (low, high) of each target."""
         return self.predictor.ranges
 
+    @overload  # how many images an array or a tensor holds, its type does not say
+    def __call__(self, images: Pixels, prompt: str | None = None, **controls: Unpack[ControlArgs]) -> Any: ...
     @overload  # str and bytes are sequences too: the first match counts
     def __call__(  # type: ignore[overload-overlap]
         self, images: Source, prompt: str | None = None, **controls: Unpack[ControlArgs]
     ) -> Score: ...
     @overload
     def __call__(
-        self, images: Source | Sequence[Any], prompt: str | Sequence[str] | None = None, **controls: Unpack[ControlArgs]
+        self,
+        images: Source | Sequence[Any],
+        prompt: Sequence[str | None] | None = None,
+        **controls: Unpack[ControlArgs],
     ) -> list[Score]: ...
 
     def __call__(self, images: Any, prompt: Any = None, **controls: Unpack[ControlArgs]) -> Any:
@@ -253,19 +257,20 @@ class Scorer:
             controls: as in a call, of every image that is not a ``ScoreRequest``.
 
         Raises:
-            UsageError: one path or file was given in place of several images.
+            UsageError: one image was given in place of several.
         """
-        if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "read"):
-            raise UsageError(
-                f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
-                "score_rows(scorer, expand(folder)) gives a row per image."
-            )
+        check_several(images)
         opened = self.answers.open_controls(**controls)
         for _, score in self.stream(as_request(image, opened) for image in images):
             yield score
 
     def encode(self, images: Sequence[Any]) -> list[Encoded]:
-        """Return features of images, for ``score_encoded``; ImageError for the first one that cannot be read."""
+        """Return features of images, for ``score_encoded``.
+
+        Raises:
+            ImageError: an image cannot be read; the message is of the first one.
+            UsageError: one image was given in place of several.
+        """
         return self.encoder.encode(images)
 
     def score_encoded(
@@ -278,7 +283,7 @@ class Scorer:
         for image in encoded:
             match image:
                 case Encoded():
-                    scores.append(_completed(next(predicted), image))
+                    scores.append(completed(next(predicted), image))
                 case Failed(reason):
                     scores.append(self.predictor.failed("image", reason))
                 case AlreadyScored(score):
@@ -288,11 +293,3 @@ class Scorer:
     def _predicted(self, encoded: Sequence[Encoded], prompts: Sequence[str | None]) -> list[Score]:
         f_c, f_f = torch.stack([e.f_c for e in encoded]), torch.stack([e.f_f for e in encoded])
         return self.predictor.predict(f_c, f_f, prompts)
-
-
-def _completed(score: Score, encoded: Encoded) -> Score:
-    """Return a prediction with what only the image knows: its size, and a note on its features."""
-    notes = (score.reason, "" if score.error else encoded.note)
-    reason = "; ".join(note for note in notes if note)
-    width, height, granularity = encoded.width, encoded.height, encoded.granularity
-    return dataclasses.replace(score, reason=reason, width=width, height=height, granularity=granularity)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,15 @@ def test_a_reward_is_the_weighted_sum_of_shares_of_the_scales(scorer: Scorer, ar
     np.testing.assert_allclose(info["quality"], [score.quality or 0 for score in scores], rtol=1e-6)
     np.testing.assert_allclose(info["correspondence"], [score.correspondence or 0 for score in scores], rtol=1e-6)
     assert info["reason"] == [""] * 4
+
+
+def test_a_reward_function_can_be_sent_to_another_process(small_model: Path, arrays: np.ndarray) -> None:
+    fn = mst_clipiqa_score("cpu", model=small_model, weights={"quality": 1.0}, failed=-1.0)
+    again = pickle.loads(pickle.dumps(fn))  # noqa: S301 - made a moment ago
+    images = [*arrays, b"no image"]
+    rewards, _ = fn(images, None)  # trainers alone give metadata
+    assert again(images, None, None)[0].tolist() == rewards.tolist()
+    assert rewards[-1] == -1
 
 
 def test_tensors_arrays_and_lists_of_the_same_pixels_get_the_same_rewards(scorer: Scorer, arrays: np.ndarray) -> None:

@@ -160,3 +160,14 @@ def test_a_later_batch_does_not_hide_why_an_earlier_image_failed(scorer: Scorer)
     assert metric.failed == 1 and "got bytes that are none of these" in metric.reason
     metric.reset()
     assert metric.reason == ""
+
+
+def test_sums_are_float32_whatever_the_default(scorer: Scorer) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)  # of which a sum would soon stand still
+    try:
+        metric = MSTClipIQAScore(scorer)
+    finally:
+        torch.set_default_dtype(before)
+    metric.update(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert metric.total.dtype == metric.compute().dtype == torch.float32

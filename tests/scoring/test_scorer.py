@@ -237,6 +237,16 @@ def test_an_odd_tensor_is_one_failed_score(scorer: Scorer, odd: Any, reason: str
     assert re.search(reason, scores[1].reason)
 
 
+@pytest.mark.parametrize(
+    "one", [np.zeros((8, 8, 3), np.uint8), torch.zeros(3, 8, 8), draw(0, 0.2), bytearray(b"x"), None]
+)
+def test_one_image_in_place_of_several_is_refused_and_not_read_row_by_row(scorer: Scorer, one: Any) -> None:
+    with pytest.raises(UsageError, match=r"^Expected several images, got one"):
+        list(scorer.many(one))
+    with pytest.raises(UsageError, match=r"^Expected several images, got one"):
+        scorer.encode(one)
+
+
 @pytest.mark.parametrize("before", [0, 3, 20])
 def test_scores_of_what_was_read_come_before_what_the_callers_generator_raises(scorer: Scorer, before: int) -> None:
     def images() -> Iterator[Any]:
@@ -261,11 +271,21 @@ def test_a_stream_gives_each_request_back_beside_its_score(scorer: Scorer, folde
     assert numbers(answered[2][1]) == pytest.approx(numbers(scorer(folder / "2.png", "a fox")), abs=1e-6)
 
 
+def test_types_need_no_help_for_what_is_allowed(scorer: Scorer, folder: Path) -> None:
+    requests = [ScoreRequest(folder / "1.png", "a fox"), ScoreRequest(folder / "2.png")]
+    asked: list[Score] = [score for _, score in scorer.stream(requests)]
+    scores: list[Score] = scorer([folder / "1.png", folder / "2.png"], ["a fox", None])
+    assert [numbers(score) for score in scores] == [numbers(score) for score in asked]
+    batch: list[Score] = scorer(np.stack([np.asarray(draw(0, 0.2))] * 2))
+    one: Score = scorer(np.asarray(draw(0, 0.2)))
+    assert [score.quality for score in batch] == [one.quality] * 2
+
+
 def test_a_pair_is_scored_with_its_prompt(scorer: Scorer, folder: Path) -> None:
     (score,) = scorer.many([(folder / "1.png", "a fox")])
     assert numbers(score) == numbers(scorer(folder / "1.png", "a fox"))
     with pytest.raises(UsageError, match="Expected a ScoreRequest, got tuple"):
-        next(scorer.stream([(folder / "1.png", "a fox")]))  # type: ignore[arg-type]
+        next(scorer.stream([(folder / "1.png", "a fox")]))  # type: ignore[list-item]
 
 
 def test_a_template_model_takes_an_empty_prompt(pair: FakePair, folder: Path) -> None:
