@@ -1,7 +1,8 @@
 """The training loop, over features.
 
 It sees a training and a validation part, never a test part. The seed alone decides the initial weights and the order
-of the images, which is drawn per epoch. A run that was stopped therefore resumes and ends with the same weights.
+of the images, which is drawn per epoch. A run that was stopped therefore resumes and ends with the same weights, also
+with another number of cores: all of it is computed in one thread, which is faster where the cores are busy as well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mst_clipiqa.encoders.threads import on_one_thread
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import plcc, srcc
 from mst_clipiqa.model.loss import mst_clipiqa_loss
@@ -36,6 +38,7 @@ class Fitted:
     history: tuple[Epoch, ...]
 
 
+@on_one_thread()
 def fit(
     training: RatedFeatures,
     validation: RatedFeatures,
@@ -78,6 +81,7 @@ def fit(
     return Fitted(model.eval().requires_grad_(False), run.best, tuple(run.history))
 
 
+@on_one_thread()
 @torch.no_grad()
 def predict(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
     """Return predictions on the head's scale 1..5, which those of a prompt head may leave, float32 (images,)."""
