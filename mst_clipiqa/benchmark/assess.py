@@ -93,7 +93,7 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
     if own and own.is_file() and _trained_on_set(own.parent, rated.name):
         split = make_split(rated.records, own)
         split = replace(split, notes=(*split.notes, *_other_images(split.train, own.parent)))
-        protocol = json.loads(own.read_text(encoding="utf-8")).get("protocol", split.protocol)
+        protocol = json.loads(own.read_text(encoding="utf-8-sig")).get("protocol", split.protocol)
     elif any(record.split for record in rated.records):
         split = make_split(rated.records, "official")
         protocol = split.protocol

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mst_clipiqa.benchmark.coverage import coverage_elsewhere, crossed_coverage
 from mst_clipiqa.data import RatedSet, Record, Split, make_split, rated_for
+from mst_clipiqa.encoders.threads import on_one_thread
 from mst_clipiqa.evaluate import Resampling, agreement, pair_accuracy
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn
@@ -142,12 +143,8 @@ def run_all(
 
 def _spread(bench: Bench, jobs: Sequence[RunKey], processes: int) -> Iterator[BenchmarkRun]:
     if processes <= 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in the other processes, so that the figures are the same
-        try:
+        with on_one_thread():  # as in the other processes, so that the figures are the same
             yield from (run_one(bench, *job) for job in jobs)
-        finally:
-            torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(bench,)) as pool:

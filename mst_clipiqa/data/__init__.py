@@ -1,6 +1,6 @@
 """Rated sets: read from the files they are published in, checked, and split by prompt.
 
-    label_files.py   files on disk ............... -> rows of named cells
+    label_files.py   files on disk ............... -> rows of named cells (spreadsheets.py: of .xlsx)
     sets.py          the table: columns, native ranges, groups, folders of every set
     ratings.py       rows, table ................. -> ratings, records
     loading.py       name, folder ................ -> RatedSet             (load_rated_set)

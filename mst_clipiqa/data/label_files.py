@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from mst_clipiqa.errors import DataError, counted, need, shown
+from mst_clipiqa.data.spreadsheets import names_an_image, sheet_rows
+from mst_clipiqa.errors import DataError, counted, shown
 from mst_clipiqa.tables.lines import Line, csv_rows, is_unicode, json_lines
-from mst_clipiqa.tables.names import is_image_name
 from mst_clipiqa.tables.parquet import stream
 
 LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet", ".mat")
@@ -94,12 +93,13 @@ def read_rows(path: Path, positions: Sequence[str] = (), header: str = "") -> li
         DataError: the file is empty or cannot be read, a row has too many or too few cells, or there are no column
             names.
     """
-    if path.suffix == ".jsonl":
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
         rows = [_of_object(path, line) for line in json_lines(path)]
-    elif path.suffix == ".parquet":
+    elif suffix == ".parquet":
         rows = [_of_object(path, Line(number, row)) for number, row in enumerate(stream(path), 1)]
     else:
-        rows = _of_table(path, _sheet(path) if path.suffix == ".xlsx" else csv_rows(path), positions, header)
+        rows = _of_table(path, sheet_rows(path) if suffix == ".xlsx" else csv_rows(path), positions, header)
     if not rows:
         raise DataError(f"Expected rated images in {shown(path)}, got no row: download the label file again.")
     return rows
@@ -124,7 +124,7 @@ def _of_table(path: Path, lines: Iterable[Line], positions: Sequence[str], heade
     """Return the rows of a table, which may or may not begin with a header row."""
     columns: list[str] | None = None
     rows = []
-    unit = "row" if path.suffix == ".xlsx" else "line"
+    unit = "row" if path.suffix.lower() == ".xlsx" else "line"
     for line in lines:
         where = f"{unit} {line.number} of {path.name}"
         if line.problem:
@@ -166,11 +166,6 @@ def _text(cell: str, where: str) -> str:
     return cell.strip()
 
 
-def names_an_image(cells: Iterable[str]) -> bool:
-    """Return whether one of the cells is an image's file name, which no header row has."""
-    return any(map(is_image_name, cells))
-
-
 def _columns_without_header(path: Path, first: Sequence[str], positions: Sequence[str]) -> list[str]:
     """Name the columns of a file without a header row; extra positions are for copies with more columns."""
     if not positions or len(first) > len(positions):
@@ -179,23 +174,6 @@ def _columns_without_header(path: Path, first: Sequence[str], positions: Sequenc
             "write the names of the columns into the first row."
         )
     return [name.casefold() for name in positions[: len(first)]]
-
-
-def _sheet(path: Path) -> Iterator[Line]:
-    openpyxl = need("openpyxl", extra="data", otherwise=f"save {shown(path.name)} as .csv")
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except zipfile.BadZipFile as error:
-        raise DataError(
-            f"Expected a spreadsheet, but {shown(path)} is another kind of file: download it again."
-        ) from error
-    try:
-        rows = [["" if c is None else str(c) for c in row] for row in book.worksheets[0].iter_rows(values_only=True)]
-    finally:
-        book.close()
-    width = max((len(row) for row in rows), default=0)  # openpyxl ends a row at its last filled cell
-    for number, row in enumerate(rows, 1):
-        yield Line(number, row + [""] * (width - len(row)))
 
 
 def read_column_of_mat(path: Path, variable: str) -> list[float]:

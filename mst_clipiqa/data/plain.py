@@ -94,7 +94,7 @@ def _metadata(folder: Path) -> list[Path]:
 
 def _positions(path: Path) -> tuple[str, ...]:
     """Name the columns of a table without a header row: image, (prompt,) score."""
-    first = None if path.suffix in _NOT_TEXT else next(csv_rows(path), None)
+    first = None if path.suffix.lower() in _NOT_TEXT else next(csv_rows(path), None)
     narrow = first is not None and len(first.value or ()) == 2
     return ("name", "mos") if narrow else ("name", "prompt", "mos")
 
@@ -176,4 +176,5 @@ def guess_range(values: Sequence[float]) -> Range:
     for scale in SCALES:
         if scale[0] <= low and high <= scale[1]:
             return scale
-    return float(math.floor(low)), float(math.ceil(high))
+    below, above = float(math.floor(low)), float(math.ceil(high))
+    return below, max(above, below + 1)  # all scores may be one whole number

@@ -73,8 +73,9 @@ def number(row: LabelRow, columns: Sequence[str], name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
+        column = next((column for column in columns if column.casefold() in row.cells), columns[0])
         raise DataError(
-            f"Expected a number in column {columns[0]!r} in {row.where} ({name}), got {shown(text)}: "
+            f"Expected a number in column {column!r} in {row.where} ({name}), got {shown(text)}: "
             "correct the row or remove it."
         )
     return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path, PurePosixPath
 
 from mst_clipiqa.data.label_files import LabelRow, read_rows
@@ -34,10 +34,11 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
     Raises:
         DataError: there is no such file, no test or train part, or a part has no image of the set.
     """
+    own = {composed(name) for name in names}
     if path.is_dir():
-        listed = _from_folder(path)
+        listed = _from_folder(path, own)
     elif path.is_file():
-        listed = _from_json(path) if path.suffix == ".json" else _from_csv(path)
+        listed = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path, own)
     else:
         raise DataError(
             f"Expected 'prompt', 'image', 'official' or a split file, found no file {shown(path)}: correct the name."
@@ -86,7 +87,7 @@ def _spellings(names: Sequence[str]) -> dict[str, str]:
 
 def _from_json(path: Path) -> Parts:
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
+        content: object = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected JSON in {shown(path)}, got something else ({error}): correct it.") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("train", "test")):
@@ -95,7 +96,7 @@ def _from_json(path: Path) -> Parts:
     return {part: [str(name) for name in value] for part, value in lists.items()}
 
 
-def _from_csv(path: Path) -> Parts:
+def _from_csv(path: Path, own: Container[str]) -> Parts:
     parts: Parts = {}
     for row in read_rows(path):
         part = PART_NAMES.get((row.get(("split", "part", "set")) or "").casefold())
@@ -104,22 +105,23 @@ def _from_csv(path: Path) -> Parts:
                 f"Expected train, validation or test in a column 'split' in {row.where}, "
                 f"got {row.get(('split', 'part', 'set'))!r}: correct the row."
             )
-        parts.setdefault(part, []).append(_name(row))
+        parts.setdefault(part, []).append(_name(row, own))
     return parts
 
 
-def _from_folder(folder: Path) -> Parts:
+def _from_folder(folder: Path, own: Container[str]) -> Parts:
     files = {PART_NAMES[p.stem]: p for p in sorted(folder.glob("*.csv")) if p.stem in PART_NAMES}
     if "test" not in files and "validation" in files:
         files["test"] = files.pop("validation")
-    return {part: [_name(row) for row in read_rows(p, ("name", "prompt", "mos"))] for part, p in files.items()}
+    return {part: [_name(row, own) for row in read_rows(p, ("name", "prompt", "mos"))] for part, p in files.items()}
 
 
-def _name(row: LabelRow) -> str:
+def _name(row: LabelRow, own: Container[str]) -> str:
+    """Return the image of a row; ``own``: the names of the set, accents composed."""
     name = (row.get(PLAIN.file_column) or "").replace("\\", "/")
     if not name:
         raise DataError(f"Expected an image's name in a column such as file in {row.where}, got none: correct the row.")
     model = row.get(("model",))
-    if model and "/" not in name:
+    if model and "/" not in name and composed(name) not in own:
         return f"{model}/{name}"  # AIGCIQA2023: six images share a file name
     return PurePosixPath(name).name if name.startswith("/") else name

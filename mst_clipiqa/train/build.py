@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mst_clipiqa.data import PreferenceSet
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.features.pipeline import Bar
@@ -94,7 +92,7 @@ def _entry(job: TrainingJob, encoder: ImageEncoder, learnt: Learnt, result: Trai
         "head": job.head,
         "recipe": asdict(job.recipe),
         "precision": encoder.encoders.precision,
-        "threads": torch.get_num_threads(),
+        "threads": 1,  # of ``fit``, whose seconds these are
         "seconds": round(learnt.seconds, 1),
         "best": asdict(learnt.fitted.best),
         "widening": learnt.widening and asdict(learnt.widening),

@@ -140,7 +140,8 @@ def _of_pairs_alone(training: dict[str, Any]) -> bool:
 def _selected(best: dict[str, Any]) -> str:
     """Return the figures that selected the epoch, in words."""
     found = [("SRCC", best["validation_srcc"]), ("share of pairs ordered right", best.get("validation_pairs"))]
-    return ", ".join(f"{name} {value:.4f}" for name, value in found if value is not None)
+    known = ", ".join(f"{name} {value:.4f}" for name, value in found if value is not None)
+    return known or "the first one, as all images or pairs there are rated the same"
 
 
 def _test(training: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ class Epoch:
         learning_rate, epoch: the rate, and the number of the epoch from 1.
         training_loss: the mean over its batches.
         validation_loss: on the validation part.
-        validation_srcc, validation_plcc: on the rated images of the validation part; NaN without ratings.
+        validation_srcc, validation_plcc: on the rated images of the validation part; NaN without ratings that differ.
         validation_pairs: share of the validation pairs that are ordered right; None without pairs.
     """
 

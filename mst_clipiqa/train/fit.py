@@ -1,7 +1,8 @@
 """The training loop, over features.
 
 It sees a training and a validation part, never a test part. The seed alone decides the initial weights and the order
-of the images, which is drawn per epoch. A run that was stopped therefore resumes and ends with the same weights.
+of the images, which is drawn per epoch. A run that was stopped therefore resumes and ends with the same weights, also
+with another number of cores: all of it is computed in one thread, which is faster where the cores are busy as well.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mst_clipiqa.encoders.threads import on_one_thread
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import plcc, srcc
+from mst_clipiqa.evaluate.measures import is_constant
 from mst_clipiqa.model.loss import mst_clipiqa_loss
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
 from mst_clipiqa.train.checkpoint import Epoch, State, TrainingState, load_checkpoint, save_checkpoint
@@ -36,6 +40,7 @@ class Fitted:
     history: tuple[Epoch, ...]
 
 
+@on_one_thread()
 def fit(
     training: RatedFeatures,
     validation: RatedFeatures,
@@ -78,6 +83,7 @@ def fit(
     return Fitted(model.eval().requires_grad_(False), run.best, tuple(run.history))
 
 
+@on_one_thread()
 @torch.no_grad()
 def predict(model: MSTCLIPIQA, part: RatedFeatures) -> Tensor:
     """Return predictions on the head's scale 1..5, which those of a prompt head may leave, float32 (images,)."""
@@ -197,15 +203,21 @@ def _validate(model: MSTCLIPIQA, part: RatedFeatures, recipe: Recipe, line: Epoc
     if len(part):
         q = predict(model, part)
         loss = mst_clipiqa_loss(q, part.y, recipe.ranking_weight, recipe.margin).item()
-        finite = bool(q.isfinite().all())  # else it diverged
-        agreement = [float(measure(q.numpy(), part.y.numpy())) if finite else -1.0 for measure in (srcc, plcc)]
-        rank, linear = (value if np.isfinite(value) else -1.0 for value in agreement)
+        rank, linear = (_correlation(measure, q, part.y) for measure in (srcc, plcc))
         line = replace(line, validation_loss=loss, validation_srcc=rank, validation_plcc=linear)
     if part.pairs:
         found = all_differences(model, part.pairs)
         loss = line.validation_loss + bradley_terry_loss(found, part.pairs.preferred, part.pairs.strength).item()
         line = replace(line, validation_loss=loss, validation_pairs=share_right(found, part.pairs.preferred))
     return line
+
+
+def _correlation(measure: Callable[[ArrayLike, ArrayLike], float], q: Tensor, y: Tensor) -> float:
+    """Return a correlation; NaN if all ratings are the same, the worst if all predictions are, or if they diverged."""
+    if is_constant(y.double().numpy()):
+        return math.nan
+    found = measure(q.numpy(), y.numpy()) if bool(q.isfinite().all()) else math.nan
+    return found if math.isfinite(found) else -1.0
 
 
 def _cosine(share: float, warm_up: float = 0.05) -> float:

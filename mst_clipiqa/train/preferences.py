@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.data import Preference
+from mst_clipiqa.encoders.threads import on_one_thread
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.train.features import FeatureTable, PairFeatures
@@ -63,6 +64,7 @@ def share_right(difference: Tensor, preferred: Tensor) -> float:
     return float(hits.mean())
 
 
+@on_one_thread()
 @torch.no_grad()
 def put_on_scale(model: MSTCLIPIQA, pairs: PairFeatures) -> None:
     """Shift, and shrink if needed, the scores of a prompt head so that those of the images in pairs are in 1.5..4.5.

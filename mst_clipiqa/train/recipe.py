@@ -32,7 +32,7 @@ class Recipe:
     ranking_weight: float = 1.0  # lambda
     margin: float = 0.1  # on the scale 1..5
     on_scale: bool = False  # a prompt head starts at the mean rating and ends on the line that fits the ratings best
-    seed: int = 0  # same seed, machine and threads: same weights, bit for bit
+    seed: int = 0  # same seed and machine: same weights, bit for bit
 
     def __post_init__(self) -> None:
         """Check every number."""

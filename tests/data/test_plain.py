@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mst_clipiqa.data import load_rated_set, rated_for, same_text
+from mst_clipiqa.data.survey import survey
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.model_folder import prompt_hash
 from tests.rated_files import images, write
@@ -323,3 +324,20 @@ def test_a_wrong_deviation_is_said_of_its_image(tmp_path: Path) -> None:
     message = r"^Expected a number in column 'std_quality' in line 2 of mine\.csv \(a\.png\), got 'nan'"
     with pytest.raises(DataError, match=message):
         load_rated_set("csv", tmp_path, images=False)
+
+
+def test_the_column_of_a_wrong_number_is_named_as_in_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "mine.csv", "file,mos_quality,std", "a.png,3,nan")
+    with pytest.raises(DataError, match=r"^Expected a number in column 'std' in line 2"):
+        load_rated_set("csv", tmp_path, images=False)
+    write(tmp_path / "mine.csv", "file,mos_quality,std", "a.png,x,1")
+    with pytest.raises(DataError, match=r"^Expected a number in column 'mos_quality' in line 2"):
+        load_rated_set("csv", tmp_path, images=False)
+
+
+@pytest.mark.parametrize("score", [150, -3])
+def test_one_score_for_all_images_has_a_scale(tmp_path: Path, score: int) -> None:
+    write(tmp_path / "mine.csv", "file,mos", f"a.png,{score}", f"b.png,{score}")
+    rated = load_rated_set("csv", tmp_path, images=False)
+    assert rated.ranges == {"quality": (score, score + 1)}
+    assert survey(rated, 2, (), ()).targets[0].histogram == (2, *[0] * 9)

@@ -314,3 +314,20 @@ def test_shares_off_the_scale_are_refused(test: float, validation: float) -> Non
 def test_a_share_of_none_leaves_a_part_empty() -> None:
     split = make_split(records(), test_share=0, validation_share=0)
     assert (len(split.train), split.validation, split.test) == (60, (), ())
+
+
+def test_a_column_of_models_beside_names_of_the_set_is_no_folder(tmp_path: Path) -> None:
+    given = names(tuple(records()))
+    rows = [f"{name},sd1.5,{'test' if i < 6 else 'train'}" for i, name in enumerate(given)]
+    write(tmp_path / "split.csv", "file,model,split", *rows)
+    assert names(make_split(records(), tmp_path / "split.csv").test) == given[:6]
+    for part, some in (("test", given[:6]), ("train", given[6:])):
+        write(tmp_path / "parts" / f"{part}.csv", "file,model,mos", *[f"{name},sd1.5,3" for name in some])
+    assert names(make_split(records(), tmp_path / "parts").test) == given[:6]
+
+
+@pytest.mark.parametrize("name", ["split.json", "SPLIT.JSON"])
+def test_a_split_in_json_may_have_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    given = names(tuple(records()))
+    (tmp_path / name).write_text(json.dumps({"train": given[6:], "test": given[:6]}), encoding="utf-8-sig")
+    assert names(make_split(records(), tmp_path / name).test) == given[:6]

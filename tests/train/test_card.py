@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,3 +68,12 @@ def test_what_is_undefined_has_its_reason(rated: RatedSet, tmp_path: Path) -> No
     assert (
         "quality on 6 test images of 2 prompts: SRCC and PLCC are undefined, as all 6 ratings are the same" in summary
     )
+
+
+def test_equal_ratings_to_validate_on_are_no_correlation(rated: RatedSet, tmp_path: Path) -> None:
+    validation = {record.name for record in make_split(rated.records, seed=2, validation_share=0.25).validation}
+    same = [replace(r, targets={**r.targets, "quality": 3.0}) if r.name in validation else r for r in rated.records]
+    card, _ = trained(replace(rated, records=tuple(same)), tmp_path / "m")
+    assert "selected on the validation part (the first one, as all images or pairs there are rated the same); " in card
+    best = json.loads((tmp_path / "m" / "training.json").read_text())["quality"]["best"]
+    assert (best["validation_srcc"], best["validation_plcc"]) == (None, None)
