@@ -39,7 +39,7 @@ _NO_FILE = "expected an image file of its own, got one inside another file: unpa
     "--signal",
     default="ladders",
     show_default=True,
-    help="What to learn from: ladders, or teacher:MODEL,MODEL for teachers too.",
+    help="What to learn from: ladders, or teacher:MODEL,MODEL to learn from other models too.",
 )
 @click.option("--target", default="quality", show_default=True, help="Score to adapt; it must read no prompt.")
 @click.option("--check", type=FILE_OR_FOLDER, help="Rated images (.csv) on which SRCC must not fall.")
