@@ -28,7 +28,8 @@ from terminal import WIDTH, picture
 
 # Run in this order, in a folder that ``prepare`` fills.
 COMMANDS = {
-    "score": "mst-clipiqa score images/ -o scores.csv --intervals",
+    "score": "mst-clipiqa score examples -o scores.csv",
+    "intervals": "mst-clipiqa score images/ -o scores.csv --intervals",
     "score-prompt": 'mst-clipiqa score ball.png --prompt "a red ball on a table"',
     "score-json": "mst-clipiqa score images/ --prompts prompts.csv --json",
     "stopped": "mst-clipiqa score images/ -o stopped.csv --batch-size 2",
@@ -46,7 +47,7 @@ COMMANDS = {
     "explain": 'mst-clipiqa explain images/coffee_blur.jpg --prompt "a cup of coffee with a spoon" -o why',
     "benchmark": "mst-clipiqa benchmark --data csv --root rated --heads template --splits 4 -o out",
 }
-NO_IMAGE = {"stopped", "new"}
+NO_IMAGE = {"intervals", "stopped", "new"}
 # Images that commands write: name -> image in the folder.
 LEFT = {"explain-sheet": "why/explanation.png"}
 CARD = "#gallery .card >> nth=0"
@@ -90,6 +91,7 @@ def prepare(home: Path) -> None:
     """Copy the examples, a blurred version of each with the same name and prompt, and a rated set made from them."""
     images = home / "images"
     shutil.copytree(ROOT / "examples", images, ignore=shutil.ignore_patterns("*.py", "*.md"))
+    shutil.copytree(ROOT / "examples", home / "examples")
     shutil.copy(images / "red_ball.png", home / "ball.png")
     shutil.copy(images / "metadata.csv", home / "prompts.csv")
     for folder in ("blurred", "rated"):

@@ -126,12 +126,21 @@ class SettingPairs:
 
 
 def with_names(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with ``generator`` and ``setting`` from names such as ``sd1.5_lowstep_003.jpg``."""
-    found = []
-    for row in rows:
-        parts = Path(file_of(row)).stem.split("_")
-        found.append({**row, "generator": parts[0], "setting": "_".join(parts[1:-1])} if len(parts) > 2 else row)
-    return found
+    """Return the rows with ``generator`` and ``setting`` from names such as ``sd1.5_lowstep_003.jpg``.
+
+    Raises:
+        UsageError: no name holds them.
+    """
+    parts = [Path(file_of(row)).stem.split("_") for row in rows]
+    if rows and not any(len(words) > 2 for words in parts):
+        raise UsageError(
+            "Expected file names with generator, setting and number, such as sd1.5_lowstep_003.jpg, got none "
+            f"(the first: {shown(file_of(rows[0]))}): name the column of settings with --by instead of --from-names."
+        )
+    return [
+        {**row, "generator": words[0], "setting": "_".join(words[1:-1])} if len(words) > 2 else row
+        for row, words in zip(rows, parts, strict=True)
+    ]
 
 
 def compare_settings(

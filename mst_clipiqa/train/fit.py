@@ -107,7 +107,8 @@ def _check_sizes(training: RatedFeatures, validation: RatedFeatures) -> None:
     if min(counts) < 2:
         what = "pairs" if of_pairs else "images"
         raise UsageError(
-            f"Expected at least 2 {what} to train on and 2 to validate on, got {counts[0]} and {counts[1]}."
+            f"Expected at least 2 {what} to train on and 2 to validate on, got {counts[0]} and {counts[1]}: "
+            f"add {what}, or change the shares."
         )
 
 

@@ -98,6 +98,8 @@ def test_names_hold_generator_and_setting() -> None:
         ("xl2.2", "two_words"),
         (None, None),
     ]
+    with pytest.raises(UsageError, match=r"Expected file names with .* \(the first: 'plain.png'\): name .* with --by"):
+        with_names([{"file": "plain.png"}])
 
 
 def call(*arguments: object) -> Result:

@@ -226,5 +226,7 @@ def test_a_checkpoint_of_other_preferences_is_refused(
 def test_too_few_pairs_is_said(parts: tuple[RatedFeatures, RatedFeatures]) -> None:
     train, held = (replace(part, y=part.y[:0]) for part in parts)
     one = replace(held, pairs=None)
-    with pytest.raises(UsageError, match=r"Expected at least 2 pairs to train on and 2 to validate on, got \d+ and 0"):
+    with pytest.raises(
+        UsageError, match=r"Expected at least 2 pairs to train on and 2 to validate on, got \d+ and 0: add pairs, or"
+    ):
         fit(train, one, "prompt", QUICK)

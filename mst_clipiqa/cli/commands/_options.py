@@ -78,13 +78,17 @@ size_option = click.option(
     help="Largest image in megapixels; default: 179.",
 )
 list_options = stack(
-    click.option("--file-column", help="Column of files in lists and prompts, if it has an unusual name."),
-    click.option("--prompt-column", help="Column of prompts in lists and prompts, if it has an unusual name."),
+    click.option(
+        "--file-column", help="Column of file names in a list or in --prompts; default: file, file_name and the like."
+    ),
+    click.option(
+        "--prompt-column", help="Column of prompts in a list or in --prompts; default: prompt, text or caption."
+    ),
 )
 prompts_from_option = click.option(
     "--prompts-from",
     type=click.Choice(["metadata", "sidecar", "name", "folder"]),
-    help="Read prompts from each image's metadata, from the text file beside it, from its name, or from its folder's.",
+    help="Read prompts from each image's metadata, the text file beside it, its name, or the name of its folder.",
 )
 frames_option = click.option(
     "--frames",
@@ -127,13 +131,14 @@ granularity_option = click.option(
     default="fine",
     show_default=True,
     metavar="WHAT",
-    help="How much of an image to encode: fine (all), coarse, native:K, or auto[:TOL], as little as keeps scores "
-    "near, in batches of 64 by default.",
+    help="How much of each image to encode: fine (all), native:K or coarse (less), or auto[:TOL], which chooses so "
+    "that few scores change by more than TOL of their scale, in batches of 64 by default.",
 )
 encoding_options = stack(service_options, size_option)  # a service has limits of its own
 whole_encoding_options = stack(device_options, _reading_options, size_option)  # where tokens cannot be merged
 text_encoder_option = click.option(
-    "--text-encoder", help="Another text encoder for the same images, such as a multilingual one: folder or hub id."
+    "--text-encoder",
+    help="Another text encoder for these image encoders, such as a multilingual one: folder or hub id.",
 )
 trained_encoders_options = stack(
     click.option(
@@ -155,5 +160,9 @@ model_options = stack(
     text_encoder_option,
 )
 range_option = click.option(
-    "--range", "score_range", type=(float, float), help="Lowest and highest value of your rating scale, such as 1 5."
+    "--range",
+    "score_range",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Lowest and highest value of your rating scale, such as 1 5.",
 )

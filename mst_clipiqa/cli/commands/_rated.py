@@ -18,7 +18,11 @@ from mst_clipiqa.train.recipe import RECIPES, Recipe
 
 def _data_options(*, required: bool) -> Callable[[Any], Any]:
     return stack(
-        click.option("--data", required=required, help="Rated set: agiqa-1k, agiqa-3k, aigciqa2023, ... or csv."),
+        click.option(
+            "--data",
+            required=required,
+            help="Published set, such as agiqa-3k; for your own: csv, imagefolder, pyiqa, parquet or webdataset.",
+        ),
         click.option("--root", required=required, type=FILE_OR_FOLDER, help="Folder of labels and images."),
         range_option,
         click.option("--allow-missing", is_flag=True, help="Continue without missing images."),

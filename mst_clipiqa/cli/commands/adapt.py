@@ -34,13 +34,19 @@ _NO_FILE = "expected an image file of its own, got one inside another file: unpa
     "--signal",
     default="ladders",
     show_default=True,
-    help="What to learn from: ladders, or teacher:MODEL,MODEL for teachers too.",
+    help="What to learn from: ladders, or teacher:MODEL,MODEL to learn from other models too.",
 )
 @click.option("--target", default="quality", show_default=True, help="Score to adapt; it must read no prompt.")
 @click.option("--check", type=FILE_OR_FOLDER, help="Rated images (.csv) on which SRCC must not fall.")
-@click.option("--range", "score_range", type=(float, float), help="Lowest and highest value of that rating scale.")
 @click.option(
-    "--labels", default=0.0, show_default=True, type=NumberRange(0, 0.9), help="Share of the rated images to train on."
+    "--range", "score_range", type=(float, float), metavar="LOW HIGH", help="Rating scale of --check, such as 1 5."
+)
+@click.option(
+    "--labels",
+    default=0.0,
+    show_default=True,
+    type=NumberRange(0, 0.9),
+    help="Share of the rated images of --check to train on.",
 )
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(0), help="Steps of training.")
 @click.option(

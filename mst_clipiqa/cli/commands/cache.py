@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _cache_option = stack(
     click.argument("folder", required=False, type=FOLDER),
-    click.option("--cache", type=FOLDER, help="The same as FOLDER, which MST_CLIPIQA_CACHE may name as well."),
+    click.option("--cache", type=FOLDER, help="Names FOLDER as other commands do; default: MST_CLIPIQA_CACHE."),
 )
 
 

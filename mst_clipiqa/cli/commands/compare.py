@@ -26,7 +26,9 @@ from mst_clipiqa.scoring.score import Score, ScoreRequest, checked
 @click.argument("a")
 @click.argument("b")
 @prompt_option("--prompt", "Prompt of both images; without it, only quality is compared.")
-@click.option("--scores", "table", help="Take the scores of A and B from this table instead of scoring them.")
+@click.option(
+    "--scores", "table", metavar="FILE", help="Take the scores of A and B from this table instead of scoring them."
+)
 @click.option("--model", default="mini", show_default=True, help="Model that scores the images.")
 @encoding_options
 @output_option

@@ -22,7 +22,7 @@ from mst_clipiqa.errors import shown
 @click.argument("source")
 @click.option("--by", default="setting", show_default=True, metavar="COLUMN", help="Column of settings, such as steps.")
 @click.option("--baseline", required=True, help="Setting that all others are compared with.")
-@click.option("--from-names", is_flag=True, help="Read generator and setting from names: sd1.5_lowstep_003.jpg.")
+@click.option("--from-names", is_flag=True, help="Read generator and setting from file names: sd1.5_lowstep_003.jpg.")
 @pair_by_option
 @click.option(
     "--targets",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.command("explain", cls=SectionedCommand)
 @click.argument("image", type=click.Path())
-@prompt_option("--prompt", "Prompt of the image.")
+@prompt_option("--prompt", "Prompt of the image; without it, only quality is explained.")
 @model_options
 @click.option("-o", "--output", type=FOLDER, help="Folder for explanation.json and explanation.png.")
 @click.option("--target", default="quality", show_default=True, help="Score to draw maps for.")

@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     "smaller one passes. Default: fail if any loss is measurable.",
 )
 @pair_by_option
-@click.option("--confident", is_flag=True, help="Compare limits with the lower end of the interval.")
+@click.option(
+    "--confident", is_flag=True, help="Compare limits with the lower end of the interval, not with the measured value."
+)
 @resampling_options
 @output_option
 @json_option

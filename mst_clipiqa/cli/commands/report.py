@@ -42,7 +42,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
     type=NumberRange(0, 1e6),
     help="Largest size of the page in MB; thumbnails shrink to fit.",
 )
-@click.option("--explain", type=click.IntRange(0), help=f"Images to explain per list; default: {EACH}.")
+@click.option(
+    "--explain", type=click.IntRange(0), help=f"Images to explain in each list, such as the best; default: {EACH}."
+)
 @click.option(
     "--by", metavar="COLUMN[,COLUMN]", help="Also compare the groups of these columns, such as steps,sampler."
 )

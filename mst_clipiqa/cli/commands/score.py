@@ -55,7 +55,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=FILE, help="Write the table to this file: .csv, .jsonl or .parquet.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished run of the same command.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines to stdout.")
-@click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
+@click.option(
+    "--intervals",
+    is_flag=True,
+    help="Add 90 % intervals, and the probabilities of the quality levels with their spread.",
+)
 @click.option(
     "--on-error",
     type=click.Choice(["skip", "fail"]),

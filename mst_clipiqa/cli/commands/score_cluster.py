@@ -63,7 +63,11 @@ from mst_clipiqa.errors import UsageError, counted, shown
 @frames_option
 @color_option
 @size_option
-@click.option("--intervals", is_flag=True, help="Add columns on uncertainty: 90 % interval, levels, spread.")
+@click.option(
+    "--intervals",
+    is_flag=True,
+    help="Add 90 % intervals, and the probabilities of the quality levels with their spread.",
+)
 @granularity_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(given: str, output: str, quiet: bool, **flags: Any) -> int:

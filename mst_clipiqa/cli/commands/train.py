@@ -49,7 +49,10 @@ if TYPE_CHECKING:
 @click.option("--test-share", default=0.2, show_default=True, help="Share of prompts to test on; 0 trains on all.")
 @click.option("--validation-share", default=0.15, show_default=True, help="Share of the rest, for validation.")
 @click.option(
-    "--leave-out/--no-leave-out", default=True, show_default=True, help="Leave out each generator in turn to calibrate."
+    "--leave-out/--no-leave-out",
+    default=True,
+    show_default=True,
+    help="Leave out each generator in turn to calibrate the intervals.",
 )
 @click.option("--log", metavar="WHERE", help="Log every epoch to tensorboard:FOLDER or wandb:PROJECT.")
 @encoding_options
