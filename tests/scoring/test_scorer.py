@@ -248,11 +248,11 @@ def test_one_image_in_place_of_several_is_refused_and_not_read_row_by_row(scorer
 
 
 def test_several_images_may_come_from_a_dataset_that_is_only_indexed(scorer: Scorer) -> None:
-    class Pictures(torch.utils.data.Dataset[Any]):
+    class TwoImages(torch.utils.data.Dataset[Any]):
         def __getitem__(self, place: int) -> Any:
             return [draw(0, 0.2), draw(1, 0.4)][place]
 
-    assert [score.status for score in scorer.many(Pictures())] == ["ok", "ok"]  # type: ignore[arg-type]
+    assert [score.status for score in scorer.many(TwoImages())] == ["ok", "ok"]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("before", [0, 3, 20])
