@@ -49,6 +49,10 @@ class DataError(MstClipiqaError, ValueError):
     """A rated set cannot be read as asked."""
 
 
+class StoredError(DataError, OSError):
+    """An image inside another file cannot be read; unlike that of other OSErrors, the message is a sentence."""
+
+
 class Rejected(MstClipiqaError):
     """An HTTP request that the server does not answer.
 

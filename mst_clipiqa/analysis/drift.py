@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,10 +20,22 @@ from mst_clipiqa.analysis.pairing import (
     nothing_scored,
 )
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
-from mst_clipiqa.analysis.rows import LeftOut, Row, models_of, need_columns, number, prompts_of, split_failed, texts
+from mst_clipiqa.analysis.rows import (
+    LeftOut,
+    Row,
+    models_of,
+    need_columns,
+    number,
+    numbers,
+    prompts_of,
+    split_failed,
+    texts,
+)
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 from mst_clipiqa.tables.columns import Table
+
+WITHOUT_SCORE = "no score to compare"
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,7 @@ class Drift:
             unless prompts are paired.
         lone_groups: generators or categories that only one table has, or without anything to compare.
         lost: scores that the old table has and nothing in the new one can be compared with.
-        left_out: failed rows of both tables and, if prompts are paired, rows without one.
+        left_out: failed rows of both tables, rows without any score and, if prompts are paired, rows without one.
         models: the models named in the two tables; scores of different models do not compare.
     """
 
@@ -100,14 +113,16 @@ def drift(
         of_group = both.only(column, group).compared(targets, name)
         compared += of_group
         lone += [] if of_group else [name]
-    only_old, only_new, silent = _not_in_both(good_old, good_new, also) if chosen == "prompt" else ([], [], [])
+    only_old, only_new = _not_in_both(good_old, good_new, also) if chosen == "prompt" else ([], [])
+    names = list(dict.fromkeys(one.target for one in compared))
+    unused = [one for rows in (good_old, good_new) for one in _unused(rows, names, needs_prompt=chosen == "prompt")]
     return Drift(
         both.changes(compared, resampling),
         only_old,
         only_new,
         lone,
         lost,
-        [*left_old, *left_new, *silent],
+        [*left_old, *left_new, *unused],
         sorted({*models_of(good_old), *models_of(good_new)}),
     )
 
@@ -129,14 +144,22 @@ def _groups(tables: Sequence[Table], by: Sequence[str]) -> list[tuple[str, str]]
     return [(column, group) for column in by for group in _in_order(chain(*(texts(t, column) for t in tables)))]
 
 
-def _not_in_both(old: Table, new: Table, also: Sequence[str]) -> tuple[list[str], list[str], list[LeftOut]]:
-    """Return the prompts of only the old table, those of only the new one, and the rows of both without a prompt."""
+def _not_in_both(old: Table, new: Table, also: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the prompts of only the old table, and those of only the new one."""
     before, after = (_in_order(_named(rows, also)) for rows in (old, new))
-    return _without(before, after), _without(after, before), [*_silent(old), *_silent(new)]
+    return _without(before, after), _without(after, before)
 
 
-def _silent(rows: Table) -> list[LeftOut]:
-    return [LeftOut(rows[place], WITHOUT_PROMPT) for place, prompt in enumerate(prompts_of(rows)) if not prompt]
+def _unused(rows: Table, targets: Sequence[str], *, needs_prompt: bool) -> list[LeftOut]:
+    """Return the scored rows that count for nothing: without a prompt, if one is needed, or any score compared."""
+    found = []
+    values = zip(*(numbers(rows, target) for target in targets), strict=True)
+    for place, (prompt, scores) in enumerate(zip(prompts_of(rows), values, strict=True)):
+        if needs_prompt and not prompt:
+            found.append(LeftOut(rows[place], WITHOUT_PROMPT))
+        elif all(map(math.isnan, scores)):
+            found.append(LeftOut(rows[place], WITHOUT_SCORE))
+    return found
 
 
 def _named(rows: Table, also: Sequence[str]) -> Iterator[str]:

@@ -250,7 +250,8 @@ class ImageEncoder:
 def check_several(images: object) -> None:
     """Raise a UsageError if one image was given in place of several; of an array it would be a row that was scored."""
     is_file = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(images, "read")
-    if is_file or not isinstance(images, Iterable) or getattr(images, "ndim", 1) not in (1, 4):
+    is_several = isinstance(images, Iterable) or hasattr(images, "__getitem__")  # the latter: a dataset of torch
+    if is_file or not is_several or getattr(images, "ndim", 1) not in (1, 4):
         raise UsageError(
             f"Expected several images, got one {type(images).__name__}: put it in a list; for a folder, "
             "score_rows(scorer, expand(folder)) gives a row per image."

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias, runtime_checkable
 
-from mst_clipiqa.errors import ImageError
+from mst_clipiqa.errors import ImageError, StoredError
 
 
 @runtime_checkable
@@ -59,6 +59,8 @@ def open_file(path: Named, max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
 def _read_stored(image: StoredImage, max_bytes: int) -> bytes:
     try:
         data = image.read_bytes()
+    except StoredError as error:
+        raise ImageError(str(error)) from error
     except (OSError, ValueError) as error:
         raise unreadable(error) from error
     check_length(len(data), max_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -107,7 +108,7 @@ class _Reading:
     need_prompt: bool
     by_number: bool
 
-    @property
+    @cached_property  # it is asked for once per row
     def home(self) -> Path:
         """The folder that names in the list are relative to."""
         return self.columns.home or self.path.parent

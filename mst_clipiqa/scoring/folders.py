@@ -1,4 +1,4 @@
-"""The name of a model to its folder, and that to a model: mini, a folder, or a hub id."""
+"""From the name of a model (mini, a folder or a hub id) to its folder, and from the folder to the model."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mst_clipiqa.errors import DataError, shown
+from mst_clipiqa.errors import DataError, StoredError, shown
 from mst_clipiqa.tables.lines import check_once
 from mst_clipiqa.tables.names import FILE_COLUMNS
 from mst_clipiqa.tables.parquet import as_cell, is_plain, opened, pyarrow
@@ -135,7 +135,9 @@ def _column(image: ParquetImage) -> Any:
                     _groups[key] = file.read_row_group(image.group, columns=[image.column]).column(image.column)
             _groups.move_to_end(key)
             return _groups[key]
-        except (DataError, IndexError) as error:
+        except DataError as error:
+            raise StoredError(str(error)) from error
+        except IndexError as error:
             raise OSError(str(error)) from error
 
 

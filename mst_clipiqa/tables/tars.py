@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from mst_clipiqa.errors import shown
+from mst_clipiqa.errors import StoredError, shown
 from mst_clipiqa.tables.cells import from_json, utf8
 from mst_clipiqa.tables.names import UNREAD_SUFFIXES, is_image_name
 
@@ -60,7 +60,9 @@ class TarImage:
         if len(data) < self.size:
             raise OSError(f"{self.path} ends within it")
         if head != self.head:
-            raise OSError(f"{self.path} has been replaced since it was listed")
+            raise StoredError(
+                f"Expected {shown(self.path)} as it was when it was listed, got another file: score it again."
+            )
         return data
 
     def is_file(self) -> bool:

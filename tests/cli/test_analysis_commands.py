@@ -824,9 +824,26 @@ def test_drift_says_which_rows_lack_a_score_that_others_have(here: Path) -> None
     table(here / "some.csv", [(*rows[0][:3], None, *rows[0][4:]), *rows[1:]])
     table(here / "all.csv", rows)
     result = call("drift", "some.csv", "all.csv")
+    assert result.exit_code == 0
     assert "in quality: 0.00 (95 % 0.00 to 0.00) over 4 prompts" in result.stdout
     assert "in correspondence: 0.00 (95 % 0.00 to 0.00) over 3 prompts" in result.stdout
-    assert result.stderr == "1 row of the old table is left out for correspondence, as there is no value: 'in/a0.png'\n"
+    assert (
+        result.stderr
+        == "1 row of the old table is compared without correspondence, as there is no value: 'in/a0.png'\n"
+    )
+
+
+def test_drift_leaves_out_a_row_that_lacks_every_score_and_the_exit_code_tells(here: Path) -> None:
+    rows = [(f"in/a{i}.png", f"p{i}", float(i), 1.0, "ok", "") for i in range(4)]
+    table(here / "all.csv", rows)
+    for none in ((*rows[0][:2], None, None, *rows[0][4:]), (rows[0][0], None, None, None, *rows[0][4:])):
+        table(here / "some.csv", [none, *rows[1:]])
+        result = call("drift", "all.csv", "some.csv", "--left-out", "left.csv")
+        assert result.exit_code == 1
+        said = "no prompt" if none[1] is None else "no score to compare"
+        assert f"1 row is left out:\n  1 x {said} (" in result.stderr
+        assert "compared without" not in result.stderr
+        assert [(row["file"], row["left_out"]) for row in read_table(here / "left.csv")] == [("in/a0.png", said)]
 
 
 def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:

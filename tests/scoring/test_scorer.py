@@ -247,6 +247,14 @@ def test_one_image_in_place_of_several_is_refused_and_not_read_row_by_row(scorer
         scorer.encode(one)
 
 
+def test_several_images_may_come_from_a_dataset_that_is_only_indexed(scorer: Scorer) -> None:
+    class TwoImages(torch.utils.data.Dataset[Any]):
+        def __getitem__(self, place: int) -> Any:
+            return [draw(0, 0.2), draw(1, 0.4)][place]
+
+    assert [score.status for score in scorer.many(TwoImages())] == ["ok", "ok"]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("before", [0, 3, 20])
 def test_scores_of_what_was_read_come_before_what_the_callers_generator_raises(scorer: Scorer, before: int) -> None:
     def images() -> Iterator[Any]:

@@ -19,8 +19,9 @@ import torch
 from mst_clipiqa.analysis.images import ImageFinder
 from mst_clipiqa.data import load_rated_set
 from mst_clipiqa.data.copies import identical
-from mst_clipiqa.errors import DataError
+from mst_clipiqa.errors import DataError, ImageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.images.files import read_image
 from mst_clipiqa.inputs.expand import expand
 from mst_clipiqa.scoring.score_rows import FurtherColumns, score_rows
 from mst_clipiqa.scoring.scorer import Scorer
@@ -136,6 +137,8 @@ def test_a_parquet_file_that_has_been_replaced_is_a_reason(count: int, tmp_path:
     for image in images:
         with pytest.raises(OSError, match=r"p\.parquet' as it was when it was listed, got another file"):
             image.read_bytes()
+        with pytest.raises(ImageError, match=r"^Expected '.*p\.parquet' as it was when .*: score it again\.$"):
+            read_image(image)
 
 
 def test_a_parquet_file_may_be_copied_after_it_was_listed(tmp_path: Path) -> None:
@@ -156,8 +159,10 @@ def test_a_tar_that_has_been_replaced_is_a_reason(names: tuple[str, str], tmp_pa
         if names[0] == "01.png":  # one that was only added to
             assert image.read_bytes() in data
         else:
-            with pytest.raises(OSError, match=r"s\.tar has been replaced since it was listed"):
+            with pytest.raises(OSError, match=r"s\.tar' as it was when it was listed, got another file"):
                 image.read_bytes()
+            with pytest.raises(ImageError, match=r"^Expected '.*s\.tar' as it was when .*: score it again\.$"):
+                read_image(image)
 
 
 def test_parquet_of_plain_bytes_is_read_and_a_table_of_names_is_not_stored(tmp_path: Path) -> None:

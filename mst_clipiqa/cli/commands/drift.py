@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import LeftOut, numbers, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, numbers, prompts_of, split_failed, text
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._deliver import finish, write_rows
@@ -115,15 +115,19 @@ def _is_one_group(found: Drift) -> bool:
 
 
 def _say_without_value(found: Drift, tables: dict[str, Table]) -> None:
-    """Say on stderr how many scored rows lack a score that was compared; they count for the other scores alone."""
-    for target in dict.fromkeys(change.target for change in found.changes):
-        for which, rows in tables.items():
-            good = split_failed(rows)[0]
-            without = [place for place, value in enumerate(numbers(good, target)) if math.isnan(value)]
-            if without:
-                what = f"{counted(len(without), 'row')} of the {which} table {are(len(without))}"
-                files = some_of([text(good[place], "file") for place in without])
-                click.echo(f"{what} left out for {target}, as there is no value: {files}", err=True)
+    """Say on stderr how many rows lack a score that was compared, and count for the others alone."""
+    targets = list(dict.fromkeys(change.target for change in found.changes))
+    for which, rows in tables.items():
+        good = split_failed(rows)[0]
+        if found.changes and found.changes[0].pairing == "prompt":
+            good = good.take([place for place, prompt in enumerate(prompts_of(good)) if prompt])
+        lacks = {target: list(map(math.isnan, numbers(good, target))) for target in targets}
+        lacks_all = list(map(all, zip(*lacks.values(), strict=True)))  # such rows are among those left out
+        for target, lacking in lacks.items():
+            places = [place for place, lacks_it in enumerate(lacking) if lacks_it and not lacks_all[place]]
+            if files := [text(good[place], "file") for place in places]:
+                what = f"{counted(len(files), 'row')} of the {which} table {are(len(files))}"
+                click.echo(f"{what} compared without {target}, as there is no value: {some_of(files)}", err=True)
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
