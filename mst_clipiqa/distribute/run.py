@@ -117,7 +117,7 @@ def run(
         with connected(ray, job.address, pool):
             if what := lacking(ray, pool):
                 say(f"No machine of the cluster has {what} for an actor: the run waits until one joins.")
-            deal(ray, job.work, todo, pool, advance)
+            deal(ray, job.work, todo, pool, advance, say)
     rows, failed, without_prompt, files = _count(job.output)
     scored = sum(len(part.items) for part in todo)
     seconds = round(time.monotonic() - began, 3)

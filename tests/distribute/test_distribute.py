@@ -29,6 +29,7 @@ from mst_clipiqa.distribute.on_ray import Actor, Pool, connected, lacking, need_
 from mst_clipiqa.distribute.plan import Partition, item_key, items_in, partitions, row_key
 from mst_clipiqa.distribute.worker import Work, Worker, load_scorer
 from mst_clipiqa.errors import DataError, ModelError, UsageError
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.inputs.item import Item, RemoteImage
 from mst_clipiqa.inputs.list_columns import ListColumns
 from mst_clipiqa.model_folder import ModelConfig
@@ -354,7 +355,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker | None) -> None:
     """Let ``run`` do its parts in this process, one after the other, without ray."""
     module = import_module("mst_clipiqa.distribute.run")
 
-    def deal(ray: None, work: Work, todo: list[Partition], pool: Pool, advance: Any) -> None:
+    def deal(ray: None, work: Work, todo: list[Partition], pool: Pool, advance: Any, say: Any) -> None:
         actor = worker or Worker(work)
         actor.work = work
         for part in todo:
@@ -476,13 +477,28 @@ def test_what_stops_an_actor_reaches_the_driver_in_words(worker: Worker, folder:
     batch = {"part": [part.to_json()]}
     other = Actor(on_no_gpu(worker.work))
     told = f"On {platform.node()}: Expected a device that this machine has, got 'cuda:99': use --device auto."
-    assert other(batch) == {"rows": [0], "problem": [told]}
+    assert other(batch) == {"rows": [0], "problem": [told], "warning": [""]}
     actor = Actor(replace(worker.work, output=str(tmp_path / "gone")))
     (problem,) = actor(batch)["problem"]
     assert "Expected a folder that parts can be written to, got" in problem and "No such file" in problem
     (tmp_path / "gone").mkdir()
     assert actor(batch)["problem"] == [problem]  # it does not go on as if nothing had been
-    assert Actor(replace(worker.work, output=str(tmp_path)))(batch) == {"rows": [7], "problem": [""]}
+    assert Actor(replace(worker.work, output=str(tmp_path)))(batch) == {"rows": [7], "problem": [""], "warning": [""]}
+
+
+def test_an_actor_goes_on_without_its_cache_and_says_so(worker: Worker, folder: Path, tmp_path: Path) -> None:
+    part = Partition("part-1.parquet", tuple(items_in(str(folder))))
+    actor = Actor(replace(worker.work, output=str(tmp_path), cache=str(tmp_path / "cache")))
+    with Cache(tmp_path / "cache") as cache, cache.writing() as db:
+        db.execute("DROP TABLE images")
+    found = actor({"part": [part.to_json()]})
+    assert (found["rows"], found["problem"]) == ([7], [""])
+    (warning,) = found["warning"]
+    assert warning.startswith(f"On {platform.node()}: Expected a whole cache, got a damaged one (no such table: images")
+    assert warning.endswith(
+        ": delete '%s', and its images will be encoded again. Until the next start, features are "
+        "not cached." % (tmp_path / "cache" / "features.sqlite")
+    )
 
 
 @pytest.mark.parametrize("gpus", [math.nan, math.inf, -1.0, 1.5])
