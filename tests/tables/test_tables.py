@@ -31,7 +31,7 @@ from mst_clipiqa.tables.cells import csv_cell, from_csv_cell
 from mst_clipiqa.tables.journal import Journal, journal_of, origin_of
 from mst_clipiqa.tables.reading import read_table, stream_table
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
-from mst_clipiqa.tables.table import TableWriter
+from mst_clipiqa.tables.table import TableWriter, write_table
 from tests.unfinished import unfinished_rows
 
 COLUMNS = ["file", "prompt", "quality", "width"]
@@ -533,6 +533,16 @@ def test_outputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "t.csv.part', got unable to open database file: make its folder writable or choose another output" in message
 
 
+@pytest.mark.parametrize("length", [243, 255])
+def test_a_name_that_is_too_long_is_said_and_leaves_nothing(length: int, tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * (length - 4)}.csv"
+    message = reason_of(UsageError, TableWriter, path, ["a"])
+    assert message.endswith(" (File name too long): choose a shorter name.")
+    assert "got File name too long: choose a shorter name, or" in reason_of(UsageError, write_table, path, ["a"], [])
+    assert names(tmp_path) == []
+    written(tmp_path / f"{'n' * 238}.csv", [{"a": 1}], ["a"])
+
+
 def test_an_unfinished_table_that_is_read_only_is_not_said_to_lack_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -771,7 +781,7 @@ SCRIPT = """
 import sys
 from mst_clipiqa.tables.journal import origin_of
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
-from mst_clipiqa.tables.table import TableWriter
+from mst_clipiqa.tables.table import TableWriter, write_table
 with TableWriter(sys.argv[1], ["i", "text"], resume=True) as table:
     print(table.rows, flush=True)
     for i in range(table.rows, int(sys.argv[2])):
