@@ -647,6 +647,22 @@ def test_a_folder_that_vanishes(tmp_path: Path) -> None:
     assert names(folder) == ["t.csv"]
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_file_in_the_place_of_the_folder_is_said_and_that_no_rows_are_left(rows: int, tmp_path: Path) -> None:
+    def overtaken() -> None:
+        with TableWriter(tmp_path / "out" / "t.csv", ["a"]) as table:
+            for _ in range(rows):
+                table.append({"a": 1})
+            shutil.rmtree(tmp_path / "out")
+            (tmp_path / "out").write_text("mine")
+            table.append({"a": 2})
+
+    message = reason_of(UsageError, overtaken)
+    assert "t.csv.part', got File exists: move away the file that has its folder's place or choose" in message
+    assert message.endswith("; no rows are left for --resume.")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_a_part_file_that_vanishes_from_its_folder_is_written_again(tmp_path: Path) -> None:
     table = TableWriter(tmp_path / "t.csv", ["a"])
     table.append({"a": 1})
