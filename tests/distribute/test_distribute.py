@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import tarfile
+import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -100,7 +101,7 @@ def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any
 def test_an_image_that_is_newer_than_its_row_is_refused(folder: Path) -> None:
     found = list(items_in(str(folder)))
     done = Counter(map(item_key, found[1:]))
-    written = 10**18
+    written = 10**18 + 1
     for item in found:
         os.utime(str(item.path), ns=(written, written))
     (todo,) = partitions(found, 2, done, (), written)
@@ -108,7 +109,13 @@ def test_an_image_that_is_newer_than_its_row_is_refused(folder: Path) -> None:
     os.utime(str(found[0].path), ns=(written, written + 1))  # has no row yet
     assert list(partitions(found, 2, done, (), written)) == [todo]
     os.utime(str(found[2].path), ns=(written, written + 1))
-    with pytest.raises(UsageError, match=r"older than their rows in the output, got a newer one, '.*2\.png'"):
+    with pytest.raises(UsageError, match=r"older than their rows in the output, got a newer one, '.*2\.png': name"):
+        list(partitions(found, 2, done, (), written))
+    os.utime(str(found[2].path), ns=(written, written - 1))  # of a disk that counts whole seconds
+    with pytest.raises(UsageError, match=r"got a newer one, '.*2\.png': name another output"):
+        list(partitions(found, 2, done, (), written))
+    os.utime(str(found[2].path), ns=(written, time.time_ns() + 3600 * 10**9))
+    with pytest.raises(UsageError, match=r"2\.png': correct its time, which is in the future, or name another output"):
         list(partitions(found, 2, done, (), written))
 
 
@@ -418,6 +425,20 @@ def test_prompts_intervals_and_cache_as_for_score(
     for named in (folder, tar):
         with pytest.raises(UsageError, match="Expected one of --prompt"):
             listed(str(named), Listing(prompt="a dog", prompts=tmp_path / "p.csv"))
+
+
+def test_rows_of_the_future_are_not_resumed(
+    worker: Worker, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    work = replace(worker.work, output=str(output))
+    run_here(monkeypatch, worker)
+    monkeypatch.setattr(worker, "work", work)
+    run(job := ClusterJob(str(folder), output, work))
+    later = time.time_ns() + 3600 * 10**9
+    os.utime(next(output.glob("*.parquet")), ns=(later, later))
+    with pytest.raises(UsageError, match="written in the past, got a time in the future: check the clock, and wait"):
+        run(job)
 
 
 def test_columns_frames_and_sources_of_prompts_as_for_score(
