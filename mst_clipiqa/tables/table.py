@@ -206,6 +206,11 @@ def _check_place(path: Path) -> None:
         ) from error
     if path.exists() and not path.is_file():
         raise UsageError(f"Expected the output to be a file, got a folder or device: {shown(path)}.")
+    if path.exists() and not path.stat().st_mode & 0o222:  # also for root, who may write all files
+        raise UsageError(
+            f"Expected an output that may be replaced, got the read-only file {shown(path)}: make it writable, or "
+            "choose another output."
+        )
 
 
 def _check_length(path: Path) -> None:

@@ -533,6 +533,16 @@ def test_outputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "t.csv.part', got unable to open database file: make its folder writable or choose another output" in message
 
 
+def test_a_read_only_table_is_not_replaced(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", [], ["a"])
+    before = path.read_bytes()
+    path.chmod(0o444)
+    for write in (TableWriter, write_table):
+        message = reason_of(UsageError, write, path, ["a"], *([[]] if write is write_table else []))
+        assert f"got the read-only file '{path}': make it writable, or choose another output." in message
+    assert (path.read_bytes(), names(tmp_path)) == (before, ["t.csv"])
+
+
 @pytest.mark.parametrize("length", [243, 255])
 def test_a_name_that_is_too_long_is_said_and_leaves_nothing(length: int, tmp_path: Path) -> None:
     path = tmp_path / f"{'n' * (length - 4)}.csv"
