@@ -179,6 +179,8 @@ class Cache:
             raise UsageError(
                 f"Expected a cache that can be used at {self.path}, got {error}: {_advice(error)}, or do without."
             ) from error
+        except sqlite3.ProgrammingError as error:
+            raise UsageError(f"Expected an open cache, got {shown(self.path)} closed: close it after use.") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 

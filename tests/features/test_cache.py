@@ -292,6 +292,14 @@ def test_score_goes_on_without_a_cache_that_fails(
     assert said.endswith(" Until the next start, features are not cached.")
 
 
+def test_a_closed_cache_is_not_called_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Cache(tmp_path) as cache:
+        space = cache.space(FakePair())
+    assert space.get("a") is None
+    (said,) = caplog.messages
+    assert said.startswith(f"Expected an open cache, got '{cache.path}' closed: close it after use. Until")
+
+
 def test_tables_of_another_program_are_one_sentence(tmp_path: Path) -> None:
     with Cache(tmp_path) as cache:
         cache._db.execute("DROP TABLE spaces")
