@@ -70,13 +70,14 @@ class Rejected(MstClipiqaError):
 
 
 def disk_advice(error: OSError) -> str:
-    """Return what helps if the disk takes no more or nothing at all; empty for other errors.
+    """Return what helps if the disk takes no more, nothing at all or not this name; empty for other errors.
 
     Example:
         >>> disk_advice(OSError(errno.EROFS, "Read-only file system"))
         'make the disk writable'
     """
     advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "make the disk writable"}
+    advice[errno.ENAMETOOLONG] = "choose a shorter name"
     return advice.get(error.errno or 0, "")
 
 

@@ -17,7 +17,7 @@ from mst_clipiqa.errors import MstClipiqaError, UsageError, need, shown
 
 
 class Actor:
-    """A worker as Ray runs it. It returns what stops it in words: Ray would show the driver only tracebacks."""
+    """A worker as Ray runs it. It returns problems and warnings in words: Ray would show the driver tracebacks only."""
 
     def __init__(self, work: Work) -> None:
         """Start the worker, or keep why it cannot start."""
@@ -28,15 +28,21 @@ class Actor:
             self.problem = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Score the parts of a batch; return a row for each: how many rows it has, or what stopped the worker."""
+        """Score the parts of a batch; return of each how many rows it has, what stopped the worker, and a warning."""
         rows = [0] * len(batch["part"])
         if not self.problem:
             try:
                 rows = [self.worker.score(Partition.from_json(str(text))) for text in batch["part"]]
             except (MstClipiqaError, OSError) as error:
                 self.problem = _in_words(error, self.worker.work.output)
-        told = f"On {platform.node()}: {self.problem}" if self.problem else ""
-        return {"rows": rows, "problem": [told] * len(rows)}
+        warning = "" if self.problem else self.worker.warning
+        told = {"problem": _on_here(self.problem), "warning": _on_here(warning)}
+        return {"rows": rows} | {kind: [text] * len(rows) for kind, text in told.items()}
+
+
+def _on_here(text: str) -> str:
+    """Return a sentence with the name of this machine, or nothing."""
+    return f"On {platform.node()}: {text}" if text else ""
 
 
 def _in_words(error: Exception, output: str) -> str:
@@ -127,7 +133,14 @@ def lacking(ray: Any, pool: Pool) -> str:
     return "" if has_room else f"{count:g} {name}{'' if count == 1 else 's'}"
 
 
-def deal(ray: Any, work: Work, todo: Sequence[Partition], pool: Pool, advance: Callable[[int], None]) -> None:
+def deal(
+    ray: Any,
+    work: Work,
+    todo: Sequence[Partition],
+    pool: Pool,
+    advance: Callable[[int], None],
+    say: Callable[[str], None],
+) -> None:
     """Score the partitions on a pool of actors, with back-pressure.
 
     Args:
@@ -136,6 +149,7 @@ def deal(ray: Any, work: Work, todo: Sequence[Partition], pool: Pool, advance: C
         todo: the partitions.
         pool: the actors.
         advance: called with the number of rows done.
+        say: called with each warning of an actor, once.
 
     Raises:
         UsageError: an actor cannot start or go on; the message says on which machine, and why.
@@ -151,7 +165,11 @@ def deal(ray: Any, work: Work, todo: Sequence[Partition], pool: Pool, advance: C
         fn_constructor_args=(work,),
         **pool.share,
     )
+    said = {""}
     for row in counts.iter_rows():
         if row["problem"]:
             raise UsageError(str(row["problem"]))
+        if row["warning"] not in said:
+            said.add(row["warning"])
+            say(str(row["warning"]))
         advance(int(row["rows"]))

@@ -18,7 +18,7 @@ from mst_clipiqa.tables.cells import utf8
 from mst_clipiqa.tables.names import PROMPT_COLUMNS, is_image_name
 from mst_clipiqa.tables.parquet_images import ParquetImage
 from mst_clipiqa.tables.spelling import slashed
-from mst_clipiqa.tables.stamps import changed_at
+from mst_clipiqa.tables.stamps import changed_at, is_ahead
 from mst_clipiqa.tables.stored import stored_rows
 from mst_clipiqa.tables.tars import TarImage
 
@@ -87,10 +87,11 @@ def partitions(
         for item in dealt:
             if left[key := item_key(item)] > 0:
                 left[key] -= 1
-                if written is not None and changed_at(item.opened) > written:
+                if written is not None and (changed := changed_at(item.opened)) > written:
+                    first = "correct its time, which is in the future, or " if is_ahead(changed) else ""
                     raise UsageError(
                         f"Expected images older than their rows in the output, got a newer one, {shown(item.file)}: "
-                        "name another output."
+                        f"{first}name another output."
                     )
             else:
                 missing.append(item)

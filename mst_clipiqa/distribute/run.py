@@ -26,6 +26,7 @@ from mst_clipiqa.tables.atomic import write_atomically
 from mst_clipiqa.tables.cells import Cell
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.reading import stream_table
+from mst_clipiqa.tables.stamps import check_past
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def run(
     done = _done(committed)
     taken = {path.name for path in committed}
     written = max((path.stat().st_mtime_ns for path in committed), default=None)
+    check_past(written or 0, job.output, "name another output")
     todo = list(partitions(listing.items, job.part_size, done, taken, written))
     every = (item for part in todo for item in part.items)
     had["columns"] = kinds_of(more, every, had.get("columns"))
@@ -117,7 +119,7 @@ def run(
         with connected(ray, job.address, pool):
             if what := lacking(ray, pool):
                 say(f"No machine of the cluster has {what} for an actor: the run waits until one joins.")
-            deal(ray, job.work, todo, pool, advance)
+            deal(ray, job.work, todo, pool, advance, say)
     rows, failed, without_prompt, files = _count(job.output)
     scored = sum(len(part.items) for part in todo)
     seconds = round(time.monotonic() - began, 3)

@@ -54,6 +54,12 @@ class Worker:
                 f"Expected the model {work.sha256[:40]} on every machine, got {found[:40]}: copy it there."
             )
 
+    @property
+    def warning(self) -> str:
+        """Why the feature cache is no longer used, or nothing."""
+        cache = self.scorer.encoder.cache
+        return (cache and cache.cache.given_up) or ""
+
     def score(self, partition: Partition) -> int:
         """Score one part and commit it, unless it exists; return the number of its rows."""
         path = Path(self.work.output) / partition.name

@@ -64,16 +64,18 @@ class Space:
 class Cache:
     """The features of any number of encoder pairs in one file.
 
+    Once it is open, no run stops because of it: if its disk is full, or it turns out damaged, one warning in the log
+    says so, and from then on features are neither looked for in it nor kept.
+
     Attributes:
-        is_optional: whether it is no longer used once its disk is full or it is damaged, with one warning in the log;
-            otherwise each use then raises UsageError.
+        path: of the file.
+        given_up: that warning, or None.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open or create the cache in a folder; UsageError if that is impossible."""
         self.path = folder / CACHE_FILE
-        self.is_optional = False
-        self._is_given_up = False
+        self.given_up: str | None = None
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -175,8 +177,10 @@ class Cache:
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:  # other tables or columns
                 raise self._damaged(error) from error
             raise UsageError(
-                f"Expected a cache that can be used at {self.path}, got {error}: free some space, or do without."
+                f"Expected a cache that can be used at {self.path}, got {error}: {_advice(error)}, or do without."
             ) from error
+        except sqlite3.ProgrammingError as error:
+            raise UsageError(f"Expected an open cache, got {shown(self.path)} closed: close it after use.") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
@@ -196,29 +200,29 @@ class Cache:
     def row(self, query: str, values: Sequence[object]) -> tuple[object, ...] | None:
         """Return the first row that a query finds, or None."""
         found: tuple[object, ...] | None = None
-        with self._given_up(), self._named(), self._lock:
-            if not self._is_given_up:
+        with self._given_up_on_error(), self._named(), self._lock:
+            if self.given_up is None:
                 found = self._db.execute(query, tuple(values)).fetchone()
         return found
 
     def put(self, query: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a query that writes, once for each row: afterwards, all rows are on disk or none."""
-        with self._given_up():
-            if not self._is_given_up:
+        with self._given_up_on_error():
+            if self.given_up is None:
                 with self.writing() as db:
                     db.executemany(query, rows)
 
     @contextmanager
-    def _given_up(self) -> Iterator[None]:
-        """If the cache is optional, let a first error be the last."""
+    def _given_up_on_error(self) -> Iterator[None]:
+        """Let a first error be the last."""
         try:
             yield
         except UsageError as error:
-            if not self.is_optional:
-                raise
-            if not self._is_given_up:
-                self._is_given_up = True
-                _log.warning("%s Until the next start, features are not cached.", error)
+            with self._lock:
+                is_first = self.given_up is None
+                self.given_up = self.given_up or f"{error} Until the next start, features are not cached."
+            if is_first:
+                _log.warning("%s", self.given_up)
 
 
 class CacheSpace:
@@ -262,6 +266,13 @@ class CacheSpace:
             blob, flags = _bytes(p.tokens), p.truncated + 2 * p.in_vocabulary + 4 * p.unread
             rows.append((self.name, _prompt_key(prompt), len(p.tokens), flags, blob, zlib.crc32(blob)))
         self.cache.put("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _advice(error: sqlite3.OperationalError) -> str:
+    """Return what helps; the low byte of SQLite's code names the kind of error."""
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    advice = {sqlite3.SQLITE_READONLY: "make it writable", sqlite3.SQLITE_BUSY: "wait for the other run"}
+    return advice.get(kind, "free some space")
 
 
 def image_key(data: bytes) -> str:

@@ -16,7 +16,7 @@ from mst_clipiqa.errors import UsageError, counted, shown
 from mst_clipiqa.tables.cells import Cell, plain
 from mst_clipiqa.tables.journal import has_rows, journal_of, origin_of
 from mst_clipiqa.tables.reading import stream_table
-from mst_clipiqa.tables.stamps import changed_at
+from mst_clipiqa.tables.stamps import changed_at, check_past, is_ahead
 from mst_clipiqa.tables.table import TableWriter
 
 STAMP = "_stamp"
@@ -105,12 +105,14 @@ class Finished:
             UsageError: one of them differs.
         """
         check_same(self.origin, {name: origin[name] for name in self.origin}, output, "omit --resume")
-        lacking, newer = [], []
+        check_past(self.written, output, "omit --resume to score all images")
+        lacking, newer, last = [], [], 0
         for file, prompt, path in asked:
             if hash((plain(file), plain(prompt))) not in self.known:
                 lacking.append(file)
-            elif changed_at(path) > self.written:
+            elif (changed := changed_at(path)) > self.written:
                 newer.append(file)
+                last = max(last, changed)
         if lacking:
             raise UsageError(
                 f"Expected a row for every image and prompt in {shown(output)}, which is finished, got none for "
@@ -118,9 +120,10 @@ class Finished:
             )
         if newer:
             found = f"{counted(len(newer), 'newer one')} (the first: {shown(newer[0])})"
+            first = "correct their times, of which one is in the future, and " if is_ahead(last) else ""
             raise UsageError(
-                f"Expected images older than {shown(output)}, which is finished, got {found}: omit --resume to score "
-                "all of them."
+                f"Expected images older than {shown(output)}, which is finished, got {found}: {first}omit --resume to "
+                "score all of them."
             )
 
 

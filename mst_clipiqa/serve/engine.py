@@ -60,8 +60,6 @@ class Engine:
 
     def __init__(self, scorer: Scorer, limits: Limits, metrics: Metrics, workers: int) -> None:
         self.scorer = scorer
-        if scorer.encoder.cache is not None:
-            scorer.encoder.cache.cache.is_optional = True  # a full disk is no reason to answer nobody
         self.limits = limits
         self.metrics = metrics
         self.waiting = 0

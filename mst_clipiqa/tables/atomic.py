@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,8 @@ def atomic(path: Path, *, sync: bool = False, beside: Path | None = None) -> Ite
     try:
         fresh.unlink(missing_ok=True)  # may be left by a killed process, or a link planted by someone
         with fresh.open("xb") as file:
+            with contextlib.suppress(OSError):  # there is no older file
+                shutil.copymode(path, fresh)  # what only its owner may read stays so
             yield file
             if sync:
                 file.flush()

@@ -151,7 +151,8 @@ class Journal:
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         if remove:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):  # nor is it there if a file has its folder's place
+                self.path.unlink(missing_ok=True)
 
     def keep(self) -> None:
         """Write the rows under their name again if someone has removed it, perhaps with its folder."""
@@ -216,7 +217,7 @@ def _reported(path: Path) -> Iterator[None]:
             ) from error
         raise _unwritable(path, str(error), _advice(error)) from error
     except OSError as error:
-        raise _unwritable(path, error.strerror or str(error), disk_advice(error) or "free some space") from error
+        raise _unwritable(path, error.strerror or str(error), _place_advice(error)) from error
     except sqlite3.DatabaseError as error:
         raise DataError(
             f"Expected unfinished rows in {shown(path)}, got another file or a damaged one ({error}): move it away."
@@ -236,8 +237,16 @@ def _advice(error: sqlite3.OperationalError) -> str:
     return "make its folder writable" if kind == sqlite3.SQLITE_CANTOPEN else "free some space"
 
 
+def _place_advice(error: OSError) -> str:
+    """Return what helps if a folder cannot be made again."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "move away the file that has its folder's place"
+    return "make its folder writable" if isinstance(error, PermissionError) else disk_advice(error) or "free some space"
+
+
 def _unwritable(path: Path, why: str, advice: str) -> UsageError:
+    is_there = os.path.exists(path)  # noqa: PTH110 - a Path may raise where there can be no such file
+    rows = "the rows so far are kept for --resume" if is_there else "no rows are left for --resume"
     return UsageError(
-        f"Expected to be able to write {shown(path)}, got {why}: {advice} or choose another output; the rows so far "
-        "are kept for --resume."
+        f"Expected to be able to write {shown(path)}, got {why}: {advice} or choose another output; {rows}."
     )

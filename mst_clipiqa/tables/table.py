@@ -64,6 +64,7 @@ class TableWriter:
         self._types = dict(columns) if isinstance(columns, Mapping) else {}
         check_table_output(self.path)
         _check_place(self.path)
+        _check_length(self.path)
         self._journal = Journal(journal_of(self.path), self._kept, key=key, resume=resume, origin=origin)
         self._is_open = True
 
@@ -205,3 +206,22 @@ def _check_place(path: Path) -> None:
         ) from error
     if path.exists() and not path.is_file():
         raise UsageError(f"Expected the output to be a file, got a folder or device: {shown(path)}.")
+    if path.exists() and not path.stat().st_mode & 0o222:  # also for root, who may write all files
+        raise UsageError(
+            f"Expected an output that may be replaced, got the read-only file {shown(path)}: make it writable, or "
+            "choose another output."
+        )
+
+
+def _check_length(path: Path) -> None:
+    """Raise a UsageError if no file can have the longest of the names that unfinished rows need."""
+    journal = journal_of(path)
+    try:
+        os.lstat(journal.with_name(f"{journal.name}-journal"))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(
+            f"Expected an output whose unfinished rows can be kept beside it, got {shown(path)} "
+            f"({error.strerror or error}): {disk_advice(error) or 'choose another output'}."
+        ) from error

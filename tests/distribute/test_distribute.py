@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import tarfile
+import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -29,6 +30,7 @@ from mst_clipiqa.distribute.on_ray import Actor, Pool, connected, lacking, need_
 from mst_clipiqa.distribute.plan import Partition, item_key, items_in, partitions, row_key
 from mst_clipiqa.distribute.worker import Work, Worker, load_scorer
 from mst_clipiqa.errors import DataError, ModelError, UsageError
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.inputs.item import Item, RemoteImage
 from mst_clipiqa.inputs.list_columns import ListColumns
 from mst_clipiqa.model_folder import ModelConfig
@@ -99,7 +101,7 @@ def test_parts_hold_each_row_once_whatever_was_done_before(files: Any, more: Any
 def test_an_image_that_is_newer_than_its_row_is_refused(folder: Path) -> None:
     found = list(items_in(str(folder)))
     done = Counter(map(item_key, found[1:]))
-    written = 10**18
+    written = 10**18 + 1
     for item in found:
         os.utime(str(item.path), ns=(written, written))
     (todo,) = partitions(found, 2, done, (), written)
@@ -107,7 +109,13 @@ def test_an_image_that_is_newer_than_its_row_is_refused(folder: Path) -> None:
     os.utime(str(found[0].path), ns=(written, written + 1))  # has no row yet
     assert list(partitions(found, 2, done, (), written)) == [todo]
     os.utime(str(found[2].path), ns=(written, written + 1))
-    with pytest.raises(UsageError, match=r"older than their rows in the output, got a newer one, '.*2\.png'"):
+    with pytest.raises(UsageError, match=r"older than their rows in the output, got a newer one, '.*2\.png': name"):
+        list(partitions(found, 2, done, (), written))
+    os.utime(str(found[2].path), ns=(written, written - 1))  # of a disk that counts whole seconds
+    with pytest.raises(UsageError, match=r"got a newer one, '.*2\.png': name another output"):
+        list(partitions(found, 2, done, (), written))
+    os.utime(str(found[2].path), ns=(written, time.time_ns() + 3600 * 10**9))
+    with pytest.raises(UsageError, match=r"2\.png': correct its time, which is in the future, or name another output"):
         list(partitions(found, 2, done, (), written))
 
 
@@ -354,7 +362,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, worker: Worker | None) -> None:
     """Let ``run`` do its parts in this process, one after the other, without ray."""
     module = import_module("mst_clipiqa.distribute.run")
 
-    def deal(ray: None, work: Work, todo: list[Partition], pool: Pool, advance: Any) -> None:
+    def deal(ray: None, work: Work, todo: list[Partition], pool: Pool, advance: Any, say: Any) -> None:
         actor = worker or Worker(work)
         actor.work = work
         for part in todo:
@@ -419,6 +427,20 @@ def test_prompts_intervals_and_cache_as_for_score(
             listed(str(named), Listing(prompt="a dog", prompts=tmp_path / "p.csv"))
 
 
+def test_rows_of_the_future_are_not_resumed(
+    worker: Worker, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    work = replace(worker.work, output=str(output))
+    run_here(monkeypatch, worker)
+    monkeypatch.setattr(worker, "work", work)
+    run(job := ClusterJob(str(folder), output, work))
+    later = time.time_ns() + 3600 * 10**9
+    os.utime(next(output.glob("*.parquet")), ns=(later, later))
+    with pytest.raises(UsageError, match="written in the past, got a time in the future: check the clock, and wait"):
+        run(job)
+
+
 def test_columns_frames_and_sources_of_prompts_as_for_score(
     worker: Worker, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,13 +498,28 @@ def test_what_stops_an_actor_reaches_the_driver_in_words(worker: Worker, folder:
     batch = {"part": [part.to_json()]}
     other = Actor(on_no_gpu(worker.work))
     told = f"On {platform.node()}: Expected a device that this machine has, got 'cuda:99': use --device auto."
-    assert other(batch) == {"rows": [0], "problem": [told]}
+    assert other(batch) == {"rows": [0], "problem": [told], "warning": [""]}
     actor = Actor(replace(worker.work, output=str(tmp_path / "gone")))
     (problem,) = actor(batch)["problem"]
     assert "Expected a folder that parts can be written to, got" in problem and "No such file" in problem
     (tmp_path / "gone").mkdir()
     assert actor(batch)["problem"] == [problem]  # it does not go on as if nothing had been
-    assert Actor(replace(worker.work, output=str(tmp_path)))(batch) == {"rows": [7], "problem": [""]}
+    assert Actor(replace(worker.work, output=str(tmp_path)))(batch) == {"rows": [7], "problem": [""], "warning": [""]}
+
+
+def test_an_actor_goes_on_without_its_cache_and_says_so(worker: Worker, folder: Path, tmp_path: Path) -> None:
+    part = Partition("part-1.parquet", tuple(items_in(str(folder))))
+    actor = Actor(replace(worker.work, output=str(tmp_path), cache=str(tmp_path / "cache")))
+    with Cache(tmp_path / "cache") as cache, cache.writing() as db:
+        db.execute("DROP TABLE images")
+    found = actor({"part": [part.to_json()]})
+    assert (found["rows"], found["problem"]) == ([7], [""])
+    (warning,) = found["warning"]
+    assert warning.startswith(f"On {platform.node()}: Expected a whole cache, got a damaged one (no such table: images")
+    assert warning.endswith(
+        ": delete '%s', and its images will be encoded again. Until the next start, features are "
+        "not cached." % (tmp_path / "cache" / "features.sqlite")
+    )
 
 
 @pytest.mark.parametrize("gpus", [math.nan, math.inf, -1.0, 1.5])

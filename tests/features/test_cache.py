@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import re
 import signal
 import sqlite3
 from contextlib import closing
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 
 from mst_clipiqa import cli
 from mst_clipiqa.errors import UsageError
-from mst_clipiqa.features.cache import Cache
+from mst_clipiqa.features.cache import Cache, CacheSpace
 from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
@@ -24,6 +25,7 @@ from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import ViewSpec
 from speed import kill_cache
+from tests.commands import run_score
 from tests.fakes import FakePair, draw
 from tests.features.elsewhere import encode_slowly
 from tests.forked import answer, started
@@ -252,13 +254,50 @@ def test_several_processes_share_one_cache(tmp_path: Path) -> None:
         assert cache.verify() == (12, 0)
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     large = Encoded(torch.zeros(100_000), torch.zeros(100_000), 1, 1)
     with Cache(tmp_path) as cache:
         space = cache.space(FakePair())
         cache._db.execute("PRAGMA max_page_count = 1")
-        with pytest.raises(UsageError, match=r"Expected a cache that can be used at .*full: free some space"):
+        for _ in range(2):
             space.put([("a", large)])
+            assert space.get("a") is None
+    (said,) = caplog.messages
+    assert re.match(r"Expected a cache that can be used at .*full: free some space", said)
+    assert said.endswith(" Until the next start, features are not cached.")
+
+
+@pytest.mark.parametrize(
+    "damage", [*(f"DROP TABLE IF EXISTS {table}" for table in ("images", "prompts")), "PRAGMA query_only = 1"]
+)
+def test_score_goes_on_without_a_cache_that_fails(
+    damage: str, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, file in enumerate(files):
+        draw(i, i / 3, size=16).save(file)
+    asked = [*files, "--model", small_model, "--prompt", "a fox", "--precision", "fp32"]
+    run_score(*asked, "-o", tmp_path / "want.csv")
+    get = CacheSpace.get
+
+    def failing(space: CacheSpace, key: str) -> Encoded | None:
+        with space.cache._lock:
+            space.cache._db.execute(damage)
+        return get(space, key)
+
+    monkeypatch.setattr(CacheSpace, "get", failing)
+    run_score(*asked, "-o", tmp_path / "found.csv", "--cache", tmp_path / "cache")
+    assert (tmp_path / "found.csv").read_bytes() == (tmp_path / "want.csv").read_bytes()
+    (said,) = caplog.messages
+    assert said.endswith(" Until the next start, features are not cached.")
+
+
+def test_a_closed_cache_is_not_called_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Cache(tmp_path) as cache:
+        space = cache.space(FakePair())
+    assert space.get("a") is None
+    (said,) = caplog.messages
+    assert said.startswith(f"Expected an open cache, got '{cache.path}' closed: close it after use. Until")
 
 
 def test_tables_of_another_program_are_one_sentence(tmp_path: Path) -> None:

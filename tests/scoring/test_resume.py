@@ -11,6 +11,7 @@ import re
 import signal
 import sqlite3
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -242,6 +243,39 @@ def test_a_finished_table_is_no_answer_for_images_made_since(pair: Watched, fold
     assert output.read_bytes() == before
 
 
+def test_an_image_of_the_second_in_which_its_table_was_written_may_be_newer(
+    pair: Watched, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "scores.csv"
+    run(folder, output)
+    second = 10**9
+    draw(9, 0.2).save(folder / "3.png")
+    for changed, code in ((10 * second, 2), (10 * second + 1, 1), (8 * second, 1)):
+        os.utime(output, ns=(0, 10 * second + second // 2))
+        os.utime(folder / "3.png", ns=(0, changed))
+        for path in folder.glob("*"):
+            if path.name != "3.png":
+                os.utime(path, ns=(0, 5 * second), follow_symlinks=False)
+        assert run(folder, output, "--resume").exit_code == code
+
+
+def test_times_in_the_future_are_no_answer_and_are_said(pair: Watched, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.csv"
+    run(folder, output)
+    later = time.time_ns() + 3600 * 10**9
+    os.utime(folder / "3.png", ns=(later, later))
+    refused = run(folder, output, "--resume")
+    assert refused.exit_code == 2
+    assert "3.png'): correct their times, of which one is in the future, and omit --resume to score" in refused.stderr
+    os.utime(output, ns=(later + 1, later + 1))
+    refused = run(folder, output, "--resume")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        f"Error: Expected '{output}' to have been written in the past, got a time in the future: check the clock, and "
+        "wait until then or omit --resume to score all images.\n",
+    )
+
+
 def test_an_unfinished_run_over_a_finished_table_goes_on(pair: Watched, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.csv"
     run(folder, output)
@@ -266,9 +300,9 @@ def test_rows_of_images_without_a_state_are_kept_only_if_they_failed(tmp_path: P
 
 def test_a_file_of_the_same_size_has_another_state(tmp_path: Path) -> None:
     path, found = tmp_path / "a.png", set()
-    for time in (1, 2):
+    for seconds in (1, 2):
         path.write_bytes(b"12")
-        os.utime(path, (time, time))
+        os.utime(path, (seconds, seconds))
         found.add(stamp_of(str(path)))
     assert len(found) == 2
 

@@ -51,6 +51,15 @@ def test_a_link_planted_at_the_temporary_name_is_not_followed(tmp_path: Path) ->
     assert not (tmp_path / "a").is_symlink()
 
 
+def test_a_file_that_only_its_owner_may_read_stays_private(tmp_path: Path) -> None:
+    path, seen = tmp_path / "t", []
+    path.touch()
+    path.chmod(0o600)
+    with atomic(path) as file:
+        seen.append(os.fstat(file.fileno()).st_mode & 0o777)
+    assert [*seen, path.stat().st_mode & 0o777] == [0o600, 0o600]
+
+
 def test_sync_brings_the_file_and_its_name_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(stat.S_ISDIR(os.fstat(handle).st_mode)))

@@ -31,7 +31,7 @@ from mst_clipiqa.tables.cells import csv_cell, from_csv_cell
 from mst_clipiqa.tables.journal import Journal, journal_of, origin_of
 from mst_clipiqa.tables.reading import read_table, stream_table
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
-from mst_clipiqa.tables.table import TableWriter
+from mst_clipiqa.tables.table import TableWriter, write_table
 from tests.unfinished import unfinished_rows
 
 COLUMNS = ["file", "prompt", "quality", "width"]
@@ -533,6 +533,26 @@ def test_outputs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "t.csv.part', got unable to open database file: make its folder writable or choose another output" in message
 
 
+def test_a_read_only_table_is_not_replaced(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", [], ["a"])
+    before = path.read_bytes()
+    path.chmod(0o444)
+    for write in (TableWriter, write_table):
+        message = reason_of(UsageError, write, path, ["a"], *([[]] if write is write_table else []))
+        assert f"got the read-only file '{path}': make it writable, or choose another output." in message
+    assert (path.read_bytes(), names(tmp_path)) == (before, ["t.csv"])
+
+
+@pytest.mark.parametrize("length", [243, 255])
+def test_a_name_that_is_too_long_is_said_and_leaves_nothing(length: int, tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * (length - 4)}.csv"
+    message = reason_of(UsageError, TableWriter, path, ["a"])
+    assert message.endswith(" (File name too long): choose a shorter name.")
+    assert "got File name too long: choose a shorter name, or" in reason_of(UsageError, write_table, path, ["a"], [])
+    assert names(tmp_path) == []
+    written(tmp_path / f"{'n' * 238}.csv", [{"a": 1}], ["a"])
+
+
 def test_an_unfinished_table_that_is_read_only_is_not_said_to_lack_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -635,6 +655,22 @@ def test_a_folder_that_vanishes(tmp_path: Path) -> None:
     table.close()
     assert read_table(folder / "t.csv") == [{"a": 1.0}, {"a": 2.0}, {"a": 3.0}]
     assert names(folder) == ["t.csv"]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_file_in_the_place_of_the_folder_is_said_and_that_no_rows_are_left(rows: int, tmp_path: Path) -> None:
+    def overtaken() -> None:
+        with TableWriter(tmp_path / "out" / "t.csv", ["a"]) as table:
+            for _ in range(rows):
+                table.append({"a": 1})
+            shutil.rmtree(tmp_path / "out")
+            (tmp_path / "out").write_text("mine")
+            table.append({"a": 2})
+
+    message = reason_of(UsageError, overtaken)
+    assert "t.csv.part', got File exists: move away the file that has its folder's place or choose" in message
+    assert message.endswith("; no rows are left for --resume.")
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_a_part_file_that_vanishes_from_its_folder_is_written_again(tmp_path: Path) -> None:
@@ -771,7 +807,7 @@ SCRIPT = """
 import sys
 from mst_clipiqa.tables.journal import origin_of
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
-from mst_clipiqa.tables.table import TableWriter
+from mst_clipiqa.tables.table import TableWriter, write_table
 with TableWriter(sys.argv[1], ["i", "text"], resume=True) as table:
     print(table.rows, flush=True)
     for i in range(table.rows, int(sys.argv[2])):

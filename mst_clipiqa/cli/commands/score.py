@@ -81,8 +81,8 @@ if TYPE_CHECKING:
 def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
     """Score images: how good they look, and how well they show their prompt. Higher is better.
 
-    PATH is an image, a folder, a list of images (such as .csv), or - for a list on stdin. Other columns of a list or of
-    the prompts are kept. In a folder, prompts are read from metadata.csv,
+    PATH is an image, a folder, a list of images (such as .csv), or - for a list on stdin, which is read to its end
+    first. Other columns of a list or of the prompts are kept. In a folder, prompts are read from metadata.csv,
     .jsonl or .parquet. Every image gets a row, in order; if it cannot be read, the row says why. Without -o, the rows
     go to stdout: as a table on a terminal, else as CSV. Exit codes: 0 success, 1 some rows failed, 2 wrong usage.
 
