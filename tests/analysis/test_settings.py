@@ -137,6 +137,15 @@ def test_the_command_says_how_many_settings_differ_by_chance(tmp_path: Path) -> 
     assert call(*asked).stderr == ""  # one comparison errs as often as its level says
 
 
+def test_the_command_says_which_rows_lack_a_score(tmp_path: Path) -> None:
+    table, some = tmp_path / "s.jsonl", rows(normal=[3.0, 2.0, 4.0], low=[1.0, 1.0, 1.0])
+    some = [{**row, "beauty": None if row["file"] == "sd_low_1.png" else 2.0} for row in some]
+    table.write_text("".join(json.dumps(row) + "\n" for row in some))
+    result = call(table, "--baseline", "normal", "--targets", "quality,beauty")
+    assert "1 row is left out for beauty, as there is no value: 'sd_low_1.png'\n" in result.stderr
+    assert "left out for quality" not in result.stderr
+
+
 def test_a_small_effect_is_not_written_as_zero() -> None:
     table = rows(normal=[3.0] * 5, fast=[2.999] * 5)
     (effect,) = compare_settings(table, SettingPairs("setting", "normal"), ["quality"]).effects

@@ -819,7 +819,7 @@ def test_drift_warns_of_no_comparisons_of_groups_if_all_images_are_of_one(here: 
         assert (result.exit_code, result.stderr) == (0, "")
 
 
-def test_drift_says_which_rows_lack_a_score_that_others_have(here: Path) -> None:
+def test_drift_and_gate_say_which_rows_lack_a_score_that_others_have(here: Path) -> None:
     rows = [(f"in/a{i}.png", f"p{i}", float(i), 1.0, "ok", "") for i in range(4)]
     table(here / "some.csv", [(*rows[0][:3], None, *rows[0][4:]), *rows[1:]])
     table(here / "all.csv", rows)
@@ -827,6 +827,13 @@ def test_drift_says_which_rows_lack_a_score_that_others_have(here: Path) -> None
     assert "in quality: 0.00 (95 % 0.00 to 0.00) over 4 prompts" in result.stdout
     assert "in correspondence: 0.00 (95 % 0.00 to 0.00) over 3 prompts" in result.stdout
     assert result.stderr == "1 row of the old table is left out for correspondence, as there is no value: 'in/a0.png'\n"
+    gated = call("gate", "some.csv", "--not-worse-than", "all.csv")
+    assert (gated.exit_code, gated.stderr) == (0, result.stderr.replace("old", "new"))
+
+
+def test_gate_names_no_row_for_a_score_that_no_row_has(here: Path) -> None:
+    name = table(here / "s.csv", [(f"in/a{i}.png", f"p{i}", float(i), None, "ok", "") for i in range(4)])
+    assert call("gate", name, "--not-worse-than", name).stderr == ""
 
 
 def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:

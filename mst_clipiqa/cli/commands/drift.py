@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import LeftOut, numbers, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, split_failed
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._deliver import finish, write_rows
 from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._say import warn_of_models
+from mst_clipiqa.cli.commands._say import say_without_value, warn_of_models
 from mst_clipiqa.cli.commands._scores import (
     generator_option,
     pair_by_option,
@@ -98,7 +97,7 @@ def command(
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json, CHANGE_COLUMNS)
     _say(found, pair_by)
-    _say_without_value(found, {"old": before, "new": after})
+    say_without_value((change.target for change in found.changes), {"old": before, "new": after})
     code = _finish(before, after, found.left_out, left_out)
     is_bad = found.lost or any(is_worse(change) for change in found.changes if not change.group)
     return FAILED_GATE if fail_if_worse and is_bad else code
@@ -112,18 +111,6 @@ def _finish(before: Table, after: Table, left: Sequence[LeftOut], left_file: Pat
 def _is_one_group(found: Drift) -> bool:
     """Return whether all rows are of one group, which then says what the whole does."""
     return len({change.group for change in found.changes if change.group}) == 1 and not found.lone_groups
-
-
-def _say_without_value(found: Drift, tables: dict[str, Table]) -> None:
-    """Say on stderr how many scored rows lack a score that was compared; they count for the other scores alone."""
-    for target in dict.fromkeys(change.target for change in found.changes):
-        for which, rows in tables.items():
-            good = split_failed(rows)[0]
-            without = [place for place, value in enumerate(numbers(good, target)) if math.isnan(value)]
-            if without:
-                what = f"{counted(len(without), 'row')} of the {which} table {are(len(without))}"
-                files = some_of([text(good[place], "file") for place in without])
-                click.echo(f"{what} left out for {target}, as there is no value: {files}", err=True)
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
