@@ -147,6 +147,13 @@ def test_the_command_says_which_rows_lack_a_score(tmp_path: Path) -> None:
 
 
 def test_a_small_effect_is_not_written_as_zero() -> None:
-    table = rows(normal=[3.0] * 5, fast=[2.999] * 5)
+    table = rows(normal=[3.0] * 9, fast=[2.999] * 9)
     (effect,) = compare_settings(table, SettingPairs("setting", "normal"), ["quality"]).effects
-    assert effect.sentence() == ("fast against normal: quality -0.001 (95 % -0.001 to -0.001) over 5 prompts: worse.")
+    assert effect.sentence() == (
+        "fast against normal: quality -0.0010 (95 % -0.0013 to -0.0003) over 9 prompts: worse."
+    )
+
+
+def test_the_same_effect_for_every_prompt_is_found_over_enough_prompts() -> None:
+    effects = [compare_settings(rows(normal=[4] * n, fast=[3] * n), NORMAL, ["quality"]).effects[0] for n in (2, 5, 6)]
+    assert [one.verdict for one in effects] == ["no difference", "no difference", "worse"]
