@@ -12,6 +12,7 @@ from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.pairing import shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import (
+    LOWER_BETTER,
     LeftOut,
     Row,
     file_of,
@@ -29,8 +30,6 @@ from mst_clipiqa.evaluate.means import mean_differences
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 WITHOUT_SETTING = "no setting"
-LOWER_BETTER = ("negative_match",)
-"""Columns of a table of scores of which less is better; of all others, more."""
 
 
 @dataclass(frozen=True)
