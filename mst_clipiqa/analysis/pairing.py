@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mst_clipiqa.analysis.rows import Row, file_of, files_of, numbers, prompts_of, text, texts
 from mst_clipiqa.errors import DataError
-from mst_clipiqa.evaluate.means import mean_intervals, unpaired_difference
+from mst_clipiqa.evaluate.means import mean_differences, unpaired_difference
 from mst_clipiqa.evaluate.measures import Floats
 from mst_clipiqa.evaluate.resampling import Interval, Resampling
 from mst_clipiqa.tables.spelling import composed
@@ -259,7 +259,7 @@ def differences_of(sides: Sequence[tuple[Side, Side]], pairing: Pairing, resampl
     found: dict[int, Interval] = {}
     for places in by_count.values():
         gaps = [sides[place][1].values - sides[place][0].values for place in places]
-        found |= zip(places, mean_intervals(gaps, resampling=resampling), strict=True)
+        found |= zip(places, mean_differences(gaps, resampling=resampling), strict=True)
     return [found[place] for place in range(len(sides))]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mst_clipiqa.analysis.frames import mean_of_frames
 from mst_clipiqa.analysis.rows import (
     LARGEST,
+    LOWER_BETTER,
     LeftOut,
     Row,
     need_columns,
@@ -36,7 +37,7 @@ def parse_weights(by: str) -> dict[str, float]:
 
     Args:
         by: a column ("quality") or columns with weights ("quality=2,correspondence=1"); use a negative weight if
-            lower is better.
+            lower is better. Without a weight it is 1, or -1 for ``LOWER_BETTER``.
 
     Raises:
         UsageError: the text is neither.
@@ -45,7 +46,7 @@ def parse_weights(by: str) -> dict[str, float]:
     for part in by.split(","):
         name, equals, weight = (piece.strip() for piece in part.partition("="))
         try:
-            value = float(weight) if equals else 1.0
+            value = float(weight) if equals else -1.0 if name in LOWER_BETTER else 1.0
         except ValueError:
             value = math.nan
         if not name or not 0 < abs(value) <= LARGEST or name in weights:

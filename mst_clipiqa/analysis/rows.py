@@ -19,6 +19,8 @@ GeneratorFrom = Literal["column", "name", "folder"]
 NO_FILE = "the row names no file"
 LARGEST = 1e30
 """No score is larger; the square of its square is still finite."""
+LOWER_BETTER = ("negative_match",)
+"""Columns of a table of scores of which less is better; of all others, more."""
 _REASONS_NAMED = 20  # each on a line
 
 

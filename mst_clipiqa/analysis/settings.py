@@ -12,6 +12,7 @@ from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.pairing import shared_by
 from mst_clipiqa.analysis.rank import WITHOUT_PROMPT
 from mst_clipiqa.analysis.rows import (
+    LOWER_BETTER,
     LeftOut,
     Row,
     file_of,
@@ -25,12 +26,10 @@ from mst_clipiqa.analysis.rows import (
 )
 from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 from mst_clipiqa.errors import DataError, UsageError, counted, nearest, shown
-from mst_clipiqa.evaluate.means import mean_interval
+from mst_clipiqa.evaluate.means import mean_differences
 from mst_clipiqa.evaluate.resampling import DEFAULT, Resampling
 
 WITHOUT_SETTING = "no setting"
-LOWER_BETTER = ("negative_match",)
-"""Columns of a table of scores of which less is better; of all others, more."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ def _effect(
     if not shared:
         return None
     prompts = [key[0] for key in shared]
-    result = mean_interval([after[key] - before[key] for key in shared], prompts, resampling)
+    (result,) = mean_differences([[after[key] - before[key] for key in shared]], prompts, resampling)
     was, now = (math.fsum(side[key] for key in shared) / len(shared) for side in (before, after))
     count = len(shared), len(set(prompts))
     interval = result.value, result.low, result.high, result.level

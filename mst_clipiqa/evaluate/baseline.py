@@ -16,7 +16,7 @@ def generator_mean(
 ) -> Floats:
     """Return the mean training score of each test image's generator.
 
-    A model that does not beat this baseline has learnt nothing about individual images.
+    A model that does not beat this baseline tells images apart no better than the names of their generators do.
 
     Args:
         train_mos: ratings of the training images, float (n,).

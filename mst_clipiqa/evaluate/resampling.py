@@ -13,6 +13,9 @@ RMSE is a scale: what resampling tells of it is a ratio, resample / all images, 
 Its ends are therefore those of value^2 / resample (the basic bootstrap of its logarithm). Percentiles of RMSE itself
 would lie too low: the root of a resampled mean is too small on average, and a few large errors make the upper tail.
 
+Groups are drawn by number, in the order in which they first appear. If rows are in another order, the ends of an
+interval move a little, as they do with another seed.
+
 Source: Davison and Hinkley, "Bootstrap Methods and their Application" (1997), sections 5.2 and 5.3.
 """
 

@@ -103,7 +103,9 @@ def test_groups_are_compared_on_their_own() -> None:
     new = rows(("a", 2.0), ("b", 2.0), generator="x") + rows(("a", 1.0), ("b", 1.0), generator="z")
     found = drift(old, new, by=["generator"])
     assert [(c.group, c.old_count, c.difference) for c in found.changes] == [("", 2, -0.5), ("x", 2, 1.0)]
-    assert found.changes[1].sentence() == "x: new is better in quality by 1.00 (95 % 1.00 to 1.00) over 2 prompts."
+    assert found.changes[1].sentence() == (
+        "x: new and old do not differ measurably in quality: 1.00 (95 % -2.54 to 3.20) over 2 prompts."
+    )
     assert found.lone_groups == ["y", "z"]
 
 
@@ -220,7 +222,8 @@ def test_files_are_paired_whichever_images_failed(failed: int) -> None:
     for row in new[12 - failed :]:
         row.update(status="error", reason="cut off")
     found = drift(old, new, by=["generator"])
-    assert found.changes[0].sentence().startswith("New is worse in quality by 0.20 ")
+    size = "0.20 (95 % 0.10 to 0.24)" if not failed else "0.200 (95 % 0.003 to 0.283)"
+    assert found.changes[0].sentence().startswith(f"New is worse in quality by {size} ")
     groups = {change.group: change.new_count for change in found.changes}
     assert groups == ({"": 12, "a": 6, "b": 6} if not failed else {"": 6, "a": 6})
     assert found.lone_groups == (["b"] if failed else [])
@@ -255,7 +258,9 @@ def test_a_table_with_prompts_and_one_without_say_what_was_counted() -> None:
 def test_names_pair_images_only_without_prompts() -> None:
     old = rows(("", 1.0), ("", 2.0))
     (change,) = drift(old, rows(("", 2.0), ("", 3.0))).changes
-    assert change.sentence() == "New is better in quality by 1.00 (95 % 1.00 to 1.00) over 2 images of the same name."
+    assert change.sentence() == (
+        "New and old do not differ measurably in quality: 1.00 (95 % -2.54 to 3.20) over 2 images of the same name."
+    )
     assert drift(old, rows(("a", 2.0), ("b", 3.0))).changes[0].pairing == "file"  # one table does not say
     with pytest.raises(DataError, match=r"Expected two tables .*, got 1 and 1 prompts and none in both: .* --unpaired"):
         drift(rows(("a", 1.0)), rows(("b", 1.0)))
@@ -310,7 +315,7 @@ def test_zero_has_no_sign() -> None:
 def test_a_small_difference_is_not_written_as_zero() -> None:
     cells = [(f"p{i}", float(i)) for i in range(9)]
     (change,) = drift(rows(*cells), rows(*((p, q - 1e-4) for p, q in cells))).changes
-    assert change.sentence() == "New is worse in quality by 0.0001 (95 % 0.0001 to 0.0001) over 9 prompts."
+    assert change.sentence() == "New is worse in quality by 0.00010 (95 % 0.00003 to 0.00013) over 9 prompts."
     (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 0.004))).changes
     assert change.sentence().startswith("New minus old is -0.004 in quality")
 

@@ -24,6 +24,8 @@ def rows(*cells: tuple[str, float | None], **more: Any) -> list[dict[str, Any]]:
 WIDER = 1.5**0.5 * 4.30265 / 1.95996
 """For three prompts: sqrt(n / (n - 1)) and the 97.5 % points of Student's and the normal distribution."""
 FOUR = rows(("cat", 1.0), ("cat", 2.0), ("dog", 3.0), ("owl", 4.0))
+WORSE = rows(("cat", 0.5625), ("cat", 1.5625), ("dog", 2.5), ("owl", 3.4375))
+"""Each of the three prompts is worse, by -0.5 on average; the ends are 1/16 ``WIDER`` from it."""
 FAILED = {"file": "e.png", "prompt": "cat", "status": "error", "reason": "cut off"}
 
 
@@ -170,10 +172,10 @@ def better(by: float) -> list[dict[str, Any]]:
 
 
 def test_not_worse_pairs_prompts_and_says_no_more_than_it_measured() -> None:
-    (found,) = check_not_worse(FOUR, better(-0.5), "old.csv")
+    (found,) = check_not_worse(FOUR, WORSE, "old.csv")
     assert str(found.limit) == "0.0"  # and not -0.0
     assert (found.passed, found.value) == (False, -0.5)
-    assert found.sentence == "quality is worse than in old.csv by 0.50 (95 % 0.50 to 0.50) over 3 prompts"
+    assert found.sentence == "quality is worse than in old.csv by 0.50 (95 % 0.33 to 0.67) over 3 prompts"
     (found,) = check_not_worse(FOUR, rows(("cat", 2.5), ("dog", 2.0), ("owl", 4.0)), "old.csv")
     assert found.passed
     assert found.sentence == (
@@ -189,8 +191,8 @@ def test_a_margin_asks_for_evidence() -> None:
         found.sentence == "quality may be worse than in old by more than 0.9: 0.00 (95 % -2.69 to 2.69) over 3 prompts"
     )
     assert check_not_worse(FOUR, new, "old", margin=2.7)[0].passed
-    assert check_not_worse(FOUR, better(-0.5), "old", margin=0.5)[0].passed  # worse, but by no more than allowed
-    assert not check_not_worse(FOUR, better(-0.5), "old", margin=0.4)[0].passed
+    assert check_not_worse(FOUR, WORSE, "old", margin=0.67)[0].passed  # worse, but by no more than allowed
+    assert not check_not_worse(FOUR, WORSE, "old", margin=0.66)[0].passed
 
 
 @pytest.mark.parametrize(
@@ -258,14 +260,15 @@ def test_without_prompts_files_are_paired_below_their_folders() -> None:
     )
     (found,) = check_not_worse(old, new, "old")
     assert not found.passed  # paired, a small loss is seen; unpaired, it is not
-    assert found.sentence == "quality is worse than in old by 0.01 (95 % 0.01 to 0.01) over 20 images of the same name"
+    assert (
+        found.sentence == "quality is worse than in old by 0.010 (95 % 0.007 to 0.011) over 20 images of the same name"
+    )
 
 
 def test_pairs_may_have_to_share_a_seed() -> None:
-    old = [{**row, "seed": i} for i, row in enumerate(FOUR)]
-    new = [{**row, "seed": i, "quality": row["quality"] - 0.5} for i, row in enumerate(FOUR)]
+    old, new = ([{**row, "seed": i} for i, row in enumerate(table)] for table in (FOUR, WORSE))
     (found,) = check_not_worse(old, new, "old", also=["seed"])
-    assert found.sentence == "quality is worse than in old by 0.50 (95 % 0.50 to 0.50) over 3 prompts, paired by seed"
+    assert found.sentence == "quality is worse than in old by 0.50 (95 % 0.33 to 0.67) over 3 prompts, paired by seed"
     with pytest.raises(DataError, match="or leave out --pair-by"):  # and not the means, which are of no pairs
         check_not_worse(old, [{**row, "prompt": f"a {row['prompt']}"} for row in new], "old", also=["seed"])
 

@@ -113,6 +113,8 @@ def test_top_below_one_is_refused() -> None:
     [
         ("quality", {"quality": 1.0}),
         ("quality=2,correspondence=1", {"quality": 2.0, "correspondence": 1.0}),
+        ("quality,negative_match", {"quality": 1.0, "negative_match": -1.0}),  # of which less is better
+        ("negative_match=1", {"negative_match": 1.0}),
         (" quality = 0.5 , lpips = -1 ", {"quality": 0.5, "lpips": -1.0}),
     ],
 )

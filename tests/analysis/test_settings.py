@@ -137,7 +137,23 @@ def test_the_command_says_how_many_settings_differ_by_chance(tmp_path: Path) -> 
     assert call(*asked).stderr == ""  # one comparison errs as often as its level says
 
 
+def test_the_command_says_which_rows_lack_a_score(tmp_path: Path) -> None:
+    table, some = tmp_path / "s.jsonl", rows(normal=[3.0, 2.0, 4.0], low=[1.0, 1.0, 1.0])
+    some = [{**row, "beauty": None if row["file"] == "sd_low_1.png" else 2.0} for row in some]
+    table.write_text("".join(json.dumps(row) + "\n" for row in some))
+    result = call(table, "--baseline", "normal", "--targets", "quality,beauty")
+    assert "1 row is compared without beauty, as there is no value: 'sd_low_1.png'\n" in result.stderr
+    assert "left out for quality" not in result.stderr
+
+
 def test_a_small_effect_is_not_written_as_zero() -> None:
-    table = rows(normal=[3.0] * 5, fast=[2.999] * 5)
+    table = rows(normal=[3.0] * 9, fast=[2.999] * 9)
     (effect,) = compare_settings(table, SettingPairs("setting", "normal"), ["quality"]).effects
-    assert effect.sentence() == ("fast against normal: quality -0.001 (95 % -0.001 to -0.001) over 5 prompts: worse.")
+    assert effect.sentence() == (
+        "fast against normal: quality -0.0010 (95 % -0.0013 to -0.0003) over 9 prompts: worse."
+    )
+
+
+def test_the_same_effect_for_every_prompt_is_found_over_enough_prompts() -> None:
+    effects = [compare_settings(rows(normal=[4] * n, fast=[3] * n), NORMAL, ["quality"]).effects[0] for n in (2, 5, 6)]
+    assert [one.verdict for one in effects] == ["no difference", "no difference", "worse"]

@@ -532,7 +532,7 @@ def test_drift_says_it_in_a_sentence(here: Path) -> None:
     table(here / "new.csv", [*new, ("c.png", "fox", 1.0, 1.0, "ok", None)])
     result = call("drift", "scores.csv", "new.csv")
     assert result.stdout.splitlines() == [
-        "New is better in quality by 1.00 (95 % 1.00 to 1.00) over 2 prompts.",
+        "New and old do not differ measurably in quality: 1.00 (95 % -2.54 to 3.20) over 2 prompts.",
         "New and old do not differ measurably in correspondence: 0.00 (95 % 0.00 to 0.00) over 2 prompts.",
     ]
     assert "1 prompt is only in the new table and left out: 'fox'" in result.stderr
@@ -726,10 +726,11 @@ def test_gate_answers_with_one_line_and_a_code(here: Path) -> None:
 
 
 def test_gate_and_drift_fail_where_the_new_scores_are_worse(here: Path) -> None:
-    table(here / "worse.csv", [(f, p, None if q is None else q - 1, c, s, r) for f, p, q, c, s, r in ROWS[:3]])
+    loss = {"cat": 1 + 1 / 128, "dog": 1 - 1 / 128}  # not the same for both, which would say little over two prompts
+    table(here / "worse.csv", [(f, p, (q or 0.0) - loss[p], c, s, r) for f, p, q, c, s, r in ROWS[:3]])
     result = call("gate", "worse.csv", "--not-worse-than", "scores.csv", "--json")
     assert result.exit_code == 3
-    assert result.stderr == "Failed: quality is worse than in scores.csv by 1.00 (95 % 1.00 to 1.00) over 2 prompts.\n"
+    assert result.stderr == "Failed: quality is worse than in scores.csv by 1.00 (95 % 0.90 to 1.10) over 2 prompts.\n"
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["condition"], row["passed"], row["value"]) for row in found] == [
         ("--not-worse-than", False, -1.0),
@@ -819,7 +820,7 @@ def test_drift_warns_of_no_comparisons_of_groups_if_all_images_are_of_one(here: 
         assert (result.exit_code, result.stderr) == (0, "")
 
 
-def test_drift_says_which_rows_lack_a_score_that_others_have(here: Path) -> None:
+def test_drift_and_gate_say_which_rows_lack_a_score_that_others_have(here: Path) -> None:
     rows = [(f"in/a{i}.png", f"p{i}", float(i), 1.0, "ok", "") for i in range(4)]
     table(here / "some.csv", [(*rows[0][:3], None, *rows[0][4:]), *rows[1:]])
     table(here / "all.csv", rows)
@@ -831,6 +832,8 @@ def test_drift_says_which_rows_lack_a_score_that_others_have(here: Path) -> None
         result.stderr
         == "1 row of the old table is compared without correspondence, as there is no value: 'in/a0.png'\n"
     )
+    gated = call("gate", "some.csv", "--not-worse-than", "all.csv")
+    assert (gated.exit_code, gated.stderr) == (0, result.stderr.replace("old", "new"))
 
 
 def test_drift_leaves_out_a_row_that_lacks_every_score_and_the_exit_code_tells(here: Path) -> None:
@@ -844,6 +847,11 @@ def test_drift_leaves_out_a_row_that_lacks_every_score_and_the_exit_code_tells(h
         assert f"1 row is left out:\n  1 x {said} (" in result.stderr
         assert "compared without" not in result.stderr
         assert [(row["file"], row["left_out"]) for row in read_table(here / "left.csv")] == [("in/a0.png", said)]
+
+
+def test_gate_names_no_row_for_a_score_that_no_row_has(here: Path) -> None:
+    name = table(here / "s.csv", [(f"in/a{i}.png", f"p{i}", float(i), None, "ok", "") for i in range(4)])
+    assert call("gate", name, "--not-worse-than", name).stderr == ""
 
 
 def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
@@ -884,7 +892,7 @@ def test_drift_and_gate_pair_by_a_column_as_compare_settings_does(tmp_path: Path
     old = seeded(tmp_path / "old.csv", ("cat", 1, 2.0), ("cat", 2, 5.0), ("dog", 1, 3.0))
     new = seeded(tmp_path / "new.csv", ("cat", 1, 2.5), ("dog", 1, 3.5), ("dog", 7, 0.0))
     result = call("drift", old, new, "--pair-by", "seed")
-    assert "New is better in quality by 0.50 (95 % 0.50 to 0.50) over 2 prompts, paired by seed." in result.stdout
+    assert "differ measurably in quality: 0.50 (95 % -1.27 to 1.60) over 2 prompts, paired by seed." in result.stdout
     assert "1 combination of prompt and seed is only in the old table and left out: 'cat, seed 2'" in result.stderr
     result = call("gate", new, "--not-worse-than", old, "--pair-by", "seed")
     assert result.exit_code == 0 and "over 2 prompts, paired by seed" in result.stdout

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from mst_clipiqa.evaluate.means import mean_interval, quantile_interval, share_interval, unpaired_difference
+from mst_clipiqa.evaluate.means import (
+    mean_differences,
+    mean_interval,
+    quantile_interval,
+    share_interval,
+    unpaired_difference,
+)
 from mst_clipiqa.evaluate.resampling import Resampling, binomial_ends, freedom
 
 ONE_PROMPT_HAS_MOST = ["a"] * 90 + [f"b{i}" for i in range(10)]
@@ -87,3 +95,27 @@ def test_nothing_is_drawn_for_one_prompt(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_ends_of_a_share_of_few_trials_are_those_of_clopper_and_pearson(hits: int) -> None:
     exact = stats.binomtest(hits, 10).proportion_ci(0.9, method="exact")
     assert binomial_ends(hits, 10 - hits, Resampling(level=0.9)) == pytest.approx((exact.low, exact.high), abs=1e-12)
+
+
+def test_a_difference_that_is_the_same_for_all_prompts_is_as_certain_as_with_one_prompt_to_the_contrary() -> None:
+    for n in (2, 5, 6, 20):
+        (found,) = mean_differences([[-1.0] * n])
+        against = np.array([-1.0] * n + [1.0])
+        half = stats.t.ppf(0.975, n) * against.std(ddof=1) / (n + 1) ** 0.5
+        assert (found.value, found.groups) == (-1.0, n)
+        assert (found.low, found.high) == pytest.approx((against.mean() - half, against.mean() + half))
+        assert (found.high < 0) == (stats.binomtest(n, n).pvalue < 0.05)  # as for a sign test
+        assert unpaired_difference([3.0] * n, [2.0] * (n + 1)) == replace(found, resamples=1000)
+    (same,) = mean_differences([[0.0] * 4])
+    assert (same.low, same.high) == (0.0, 0.0)  # two tables of the same scores
+    (lone,) = mean_differences([[1.0]])
+    assert lone.undefined is not None
+    (alike,) = mean_differences([[0.5, 0.5, 0.5]], ["a", "a", "b"], Resampling(level=0.5))
+    assert alike.low <= 0.5 <= alike.high  # Student's end alone would be below
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 4, 6])
+def test_whole_numbers_differ_by_chance_no_more_often_than_the_level_says(prompts: int) -> None:
+    rng, runs, how = np.random.default_rng(0), 600, Resampling(resamples=200)
+    found = [mean_differences([rng.integers(-1, 2, prompts)], resampling=how)[0] for _ in range(runs)]
+    assert sum(one.low > 0 or one.high < 0 for one in found) / runs < 0.09  # 0.22 over two, if equal ones are certain

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from mst_clipiqa.analysis.rows import Row, numbers, split_failed, text
 from mst_clipiqa.cli.commands._screen import for_screen
-from mst_clipiqa.errors import counted, shown
+from mst_clipiqa.errors import are, counted, shown, some_of
 
 
 def say_notes(notes: Sequence[str], without_prompt: int = 0, rows: int = 0) -> None:
@@ -48,3 +50,23 @@ def warn_of_models(models: Sequence[str]) -> None:
             "theirs and not the images'.",
             err=True,
         )
+
+
+def say_without_value(targets: Iterable[str], tables: Mapping[str, Sequence[Row]]) -> None:
+    """Say on stderr how many scored rows lack a score that was compared; they count for the other scores alone.
+
+    A score that no row of a table has cannot be compared, which the command says itself.
+
+    Args:
+        targets: the scores that were compared; they may repeat.
+        tables: which table -> its rows: "old" and "new", or "" for the only one.
+    """
+    for target in dict.fromkeys(targets):
+        for which, rows in tables.items():
+            good = split_failed(rows)[0]
+            without = [place for place, value in enumerate(numbers(good, target)) if math.isnan(value)]
+            if 0 < len(without) < len(good):
+                whose = f" of the {which} table" if which else ""
+                what = f"{counted(len(without), 'row')}{whose} {are(len(without))}"
+                files = some_of([text(good[place], "file") for place in without])
+                click.echo(f"{what} compared without {target}, as there is no value: {files}", err=True)

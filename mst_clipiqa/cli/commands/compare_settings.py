@@ -12,6 +12,7 @@ from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._deliver import finish, write_rows
 from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._outputs import check_outputs
+from mst_clipiqa.cli.commands._say import say_without_value
 from mst_clipiqa.cli.commands._scores import pair_by_option, read_source, resampling_options, table_options
 from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.cli.sections import SectionedCommand
@@ -67,4 +68,5 @@ def command(
     if found.unpaired:
         names = ", ".join(shown(" ".join(filter(None, pair)), 60) for pair in found.unpaired)
         click.echo(f"Nothing to pair for: {names}.", err=True)
+    say_without_value((effect.target for effect in found.effects), {"": rows})
     return finish(found.left_out, left_out, columns=column_names(rows))

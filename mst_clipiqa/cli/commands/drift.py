@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import LeftOut, numbers, prompts_of, split_failed, text
+from mst_clipiqa.analysis.rows import LeftOut, numbers, prompts_of, split_failed
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._deliver import finish, write_rows
 from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
-from mst_clipiqa.cli.commands._say import warn_of_models
+from mst_clipiqa.cli.commands._say import say_without_value, warn_of_models
 from mst_clipiqa.cli.commands._scores import (
     generator_option,
     pair_by_option,
@@ -98,7 +98,7 @@ def command(
     else:
         write_rows([change.to_row() for change in found.changes], output, as_json, CHANGE_COLUMNS)
     _say(found, pair_by)
-    _say_without_value(found, {"old": before, "new": after})
+    say_without_value(_targets(found), {"old": _used(before, found), "new": _used(after, found)})
     code = _finish(before, after, found.left_out, left_out)
     is_bad = found.lost or any(is_worse(change) for change in found.changes if not change.group)
     return FAILED_GATE if fail_if_worse and is_bad else code
@@ -114,20 +114,21 @@ def _is_one_group(found: Drift) -> bool:
     return len({change.group for change in found.changes if change.group}) == 1 and not found.lone_groups
 
 
-def _say_without_value(found: Drift, tables: dict[str, Table]) -> None:
-    """Say on stderr how many rows lack a score that was compared, and count for the others alone."""
-    targets = list(dict.fromkeys(change.target for change in found.changes))
-    for which, rows in tables.items():
-        good = split_failed(rows)[0]
-        if found.changes and found.changes[0].pairing == "prompt":
-            good = good.take([place for place, prompt in enumerate(prompts_of(good)) if prompt])
-        lacks = {target: list(map(math.isnan, numbers(good, target))) for target in targets}
-        lacks_all = list(map(all, zip(*lacks.values(), strict=True)))  # such rows are among those left out
-        for target, lacking in lacks.items():
-            places = [place for place, lacks_it in enumerate(lacking) if lacks_it and not lacks_all[place]]
-            if files := [text(good[place], "file") for place in places]:
-                what = f"{counted(len(files), 'row')} of the {which} table {are(len(files))}"
-                click.echo(f"{what} compared without {target}, as there is no value: {some_of(files)}", err=True)
+def _used(rows: Table, found: Drift) -> Table:
+    """Return the scored rows that count: with a score that is compared and, if prompts are paired, with a prompt."""
+    good = split_failed(rows)[0]
+    needs_prompt = any(change.pairing == "prompt" for change in found.changes)
+    columns = [numbers(good, target) for target in _targets(found)]
+    places = [
+        place
+        for place, prompt in enumerate(prompts_of(good))
+        if (prompt or not needs_prompt) and not all(math.isnan(column[place]) for column in columns)
+    ]
+    return good.take(places)
+
+
+def _targets(found: Drift) -> list[str]:
+    return list(dict.fromkeys(change.target for change in found.changes))
 
 
 def _say(found: Drift, pair_by: tuple[str, ...]) -> None:

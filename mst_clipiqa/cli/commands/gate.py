@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mst_clipiqa.analysis.compare import TARGETS
 from mst_clipiqa.analysis.read import is_parts
 from mst_clipiqa.analysis.rows import Row, say_left_out, split_failed
 from mst_clipiqa.analysis.unfamiliar import count_unfamiliar, say_many_unfamiliar
@@ -15,6 +16,7 @@ from mst_clipiqa.cli.commands._deliver import write_rows
 from mst_clipiqa.cli.commands._from_flags import resampling_of
 from mst_clipiqa.cli.commands._options import FAILED_GATE
 from mst_clipiqa.cli.commands._outputs import check_outputs
+from mst_clipiqa.cli.commands._say import say_without_value
 from mst_clipiqa.cli.commands._scores import (
     json_option,
     output_option,
@@ -115,6 +117,7 @@ def _checked(source: str, old: str | None, flags: dict[str, Any]) -> Sequence[Ch
         older = read_source(old, flags)
         _warn(older, old)
         checked += check_not_worse(older, rows, old, resampling, margin=flags["margin"], also=flags["pair_by"])
+        say_without_value(TARGETS, {"old": older, "new": rows})
     return checked
 
 

@@ -19,7 +19,7 @@ from mst_clipiqa.cli.sections import SectionedCommand
 @by_option
 @table_options
 def command(source: str, number: int, by: str, **flags: Any) -> int:
-    """Keep the best images of each prompt in SOURCE, in the order of the prompts.
+    """Keep the best images of each prompt in SOURCE, in the order of the prompts; of equal ones, the first.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
     first. To copy the images themselves, pipe the rows: mst-clipiqa pick scores.csv | mst-clipiqa filter - --copy-to

@@ -23,10 +23,11 @@ def command(source: str, by: str, top: int | None, per_prompt: bool, **flags: An
     """Sort the rows of SOURCE, best first, and number them in the column rank.
 
     SOURCE is a table of scores (.csv, .jsonl, .parquet), - for a table on stdin, or a folder of images, which is scored
-    first. Rows with equal scores keep their order.
+    first. Rows with equal scores keep their order, also where --top cuts.
 
-    With several columns, rows are sorted by the weighted mean, each score in its own units. Give a column a negative
-    weight if lower is better. Exit code 1 means that rows were left out; stderr says which and why.
+    With several columns, rows are sorted by the weighted mean, each score in its own units. Give a column a
+    negative weight if lower is better; negative_match has it without being told. Exit code 1 means that rows were
+    left out; stderr says which and why.
     """
     check_outputs([source, flags["prompts"]], flags["output"], flags["left_out"])
     weights = parse_weights(by)
