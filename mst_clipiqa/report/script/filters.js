@@ -38,7 +38,12 @@ function buildFilters() {
   form.append(labelled("Search", fields.search, true), labelled("Sort", select("sort", sortable())), ...TARGETS.map(range));
   const names = (column) => [["", "all"], ...column.names.map((name, at) => [String(at), name])];
   if (data.generators.length) form.append(labelled("Generator", select("generator", names(data.generator))));
-  if (data.prompts.length > 1 && data.prompts.length <= 2000) form.append(labelled("Prompt", select("prompt", names(data.prompt))));
+  if (data.prompts.length) {
+    const listed = data.prompts.length <= 2000; // of more, only one that is asked for
+    const label = labelled("Prompt", select("prompt", listed ? names(data.prompt) : [["", "all"]]));
+    label.hidden = data.prompts.length === 1 || !listed;
+    form.append(label);
+  }
   form.append(labelled("Status", select("status", [["", "all"], ["ok", "scored"], ["error", "failed"], ...(strangers ? [["unfamiliar", "unlike the training images"]] : []), ...(explained.size ? [["why", "explained"]] : [])])));
   const reset = make("button", { type: "reset" }, "Reset");
   const save = make("button", { type: "button" }, "Save list (CSV)");
@@ -50,14 +55,20 @@ function buildFilters() {
   form.addEventListener("reset", () => setTimeout(refresh));
   form.addEventListener("submit", (event) => { event.preventDefault(); refresh(); });
 }
+/** Set a filter, to an option that it may not have yet. */
+function choose(field, name, value) {
+  field.value = value;
+  if (field.value !== value) {
+    field.append(make("option", { value }, data[name].names[value]));
+    field.value = value;
+  }
+  field.closest("label, fieldset").hidden = false;
+}
 /** Show the images tab with only these filters. */
 function goTo(values) {
-  showTab("images");
+  visit("images");
   byId("filters").reset();
-  for (const [name, value] of Object.entries(values)) {
-    if (fields[name]) fields[name].value = value;
-    else fields.search.value = name === "prompt" ? data.prompt.names[value] : value;
-  }
+  for (const [name, value] of Object.entries(values)) choose(fields[name], name, String(value));
   refresh();
   byId("tab-images").focus();
   scrollTo(0, 0);

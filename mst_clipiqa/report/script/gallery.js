@@ -14,6 +14,7 @@ function layout() {
   grid.height = grid.width + WORDS * parseFloat(getComputedStyle(document.documentElement).fontSize);
   gallery.style.height = `${Math.ceil(list.length / grid.columns) * (grid.height + grid.gap)}px`;
   for (const [place, item] of cards) position(item, place);
+  gallery.dataset.more = list.length > PRINTED ? `Only the first ${PRINTED} images are printed.` : "";
   render();
 }
 function position(item, place) {
@@ -66,7 +67,7 @@ function focusPlace(place) {
 }
 function galleryKeys(event) {
   const item = event.target.closest("[role=listitem]");
-  if (!item || !list.length || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (!item || !list.length || !alone(event)) return;
   const page = grid.columns * Math.max(1, Math.floor(innerHeight / (grid.height + grid.gap)));
   const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: grid.columns, ArrowUp: -grid.columns, PageDown: page, PageUp: -page };
   let to = { Home: 0, End: list.length - 1 }[event.key];
@@ -79,7 +80,6 @@ function buildImages() {
   buildFilters();
   byId("gallery").addEventListener("keydown", galleryKeys);
   if (TARGETS.length) byId("count").after(make("p", { className: "soft key" }, KEY));
-  byId("gallery").dataset.more = `At most ${PRINTED} images are printed.`;
   let asked = false;
   const soon = (work) => () => {
     if (asked) return;

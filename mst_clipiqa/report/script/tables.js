@@ -1,10 +1,11 @@
 // Tables.
 const PAGE = 200;
+const LINKED = ["generator", "prompt"]; // columns by which images can be filtered
 
 /** Build a table that sorts by its headings; columns are {name, value(line), cell(line), number}. */
 function table(place, lines, columns, caption, start) {
   let sort = start, limit = PAGE, find = "";
-  const body = make("tbody"), heads = make("tr"), status = make("p", { className: "soft", role: "status" });
+  const body = make("tbody"), heads = make("tr"), status = make("p", { className: "soft", role: "status", tabIndex: -1 });
   const more = make("button", { type: "button" }, `Show ${PAGE} more`);
   const fill = () => {
     const words = find.toLowerCase();
@@ -35,7 +36,11 @@ function table(place, lines, columns, caption, start) {
     });
     heads.append(make("th", { scope: "col", className: column.number ? "number" : "" }, button));
   });
-  more.addEventListener("click", () => { limit += PAGE; fill(); });
+  more.addEventListener("click", () => {
+    limit += PAGE;
+    fill();
+    if (more.hidden) status.focus(); // a button that goes away loses the focus
+  });
   const field = make("input", { type: "search", placeholder: "words" });
   field.addEventListener("input", () => { find = field.value; fill(); });
   if (lines.length > 20) place.append(make("label", { className: "soft" }, "Search", make("div", { className: "find" }, field)));
@@ -64,7 +69,7 @@ function meanColumn(name) {
 function summaryTable(kind, lines, caption, place = byId(kind + "s")) {
   const columns = [
     { name: capital(kind), value: (line) => line.name, cell: (line) => {
-      if (!data[kind] || !data[kind].names) return line.name;
+      if (!LINKED.includes(kind)) return line.name;
       const button = make("button", { type: "button", className: "plain", title: "Show these images" }, clamped(line.name));
       button.addEventListener("click", () => goTo({ [kind]: data[kind].names.indexOf(line.name) }));
       return button;

@@ -10,7 +10,7 @@ function view(rows, at, from) {
 function show() {
   const { rows, at } = viewed, row = rows[at];
   byId("viewer-place").replaceChildren(`${(at + 1).toLocaleString("en")} of ${rows.length.toLocaleString("en")}`,
-    make("span", { className: "heard" }, `: ${label(row)}`));
+    heard(`: ${label(row)}`));
   // Not disabled: a disabled button loses the focus, and then the arrow keys do nothing.
   byId("viewer-previous").setAttribute("aria-disabled", at === 0);
   byId("viewer-next").setAttribute("aria-disabled", at === rows.length - 1);
@@ -77,6 +77,7 @@ function buildViewer() {
   byId("viewer-close").addEventListener("click", () => viewer.close());
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   viewer.addEventListener("keydown", (event) => {
+    if (!alone(event)) return;
     if (event.key === "ArrowLeft") turn(-1);
     else if (event.key === "ArrowRight") turn(1);
   });

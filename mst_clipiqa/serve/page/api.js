@@ -39,7 +39,8 @@ export async function call(path, body = null, signal = null) {
 
 async function reach(path, options) {
   try {
-    return await fetch(path, options);
+    const response = await fetch(path, options);
+    return new Response(await response.blob(), response); // to the end: the server may stop midway
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Rejected(0, "Expected an answer, but the server cannot be reached: check that it is running.");
@@ -64,12 +65,18 @@ function pause(milliseconds, signal) {
   });
 }
 
-/** Reject files that the server would reject for their size, before they are sent. */
-export function checkSize(...files) {
+/** Reject files that cannot be read, or that the server would reject for their size, before they are sent. */
+export async function check(...files) {
+  if (!info.limits) await enter(); // it was not reached, or not allowed, when the page opened
   const size = files.reduce((sum, file) => sum + file.size, 0);
   const room = info.limits.max_bytes - 4096; // for the rest of the form
   if (size > room) {
     throw new Rejected(413, `Expected at most ${megabytes(room)}, got ${megabytes(size)}: save the image smaller.`);
+  }
+  try {
+    for (const file of files) await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Rejected(400, "Expected a file that can be read, got a folder, or a file that has changed since: choose it again.");
   }
 }
 
@@ -81,17 +88,17 @@ export function form(files, prompt) {
   return data;
 }
 
-/** Score one image; a rejection becomes a result with the status "error". */
+/** Score one image; a rejection becomes a result with the status "error", and `again` if another try may help. */
 export async function scoreOne(file, prompt, signal = null) {
   try {
-    checkSize(file);
+    await check(file);
     const answer = await call("/v1/score", form([file], prompt), signal);
     return (await answer.json()).results[0];
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
     const nothing = { quality: null, correspondence: null, gate: null, familiarity: null, width: null, height: null };
     const reason = error.message.replace(/^[A-Z](?=[a-z])/, (letter) => letter.toLowerCase()).replace(/\.$/, "");
-    const shown = { words: {}, intervals: {}, levels: null };
+    const shown = { words: {}, intervals: {}, levels: null, again: error.status === 0 || error.status >= 500 };
     return { file: file.name, prompt: prompt || null, ...nothing, status: "error", reason, model: info.model, ...shown };
   }
 }

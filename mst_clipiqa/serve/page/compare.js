@@ -1,6 +1,6 @@
 // The tab "Compare two": which image is better, by how much, how certain.
 
-import { Rejected, call, checkSize, form as formOf } from "./api.js";
+import { Rejected, call, check, form as formOf } from "./api.js";
 import { chosen, picker } from "./picker.js";
 import { card } from "./results.js";
 import { find, make, occupy } from "./tools.js";
@@ -33,7 +33,7 @@ async function run(event) {
   say("Comparing …");
   results.replaceChildren();
   try {
-    checkSize(files.a, files.b);
+    await check(files.a, files.b);
     const answer = await (await call("/v1/compare", formOf([files.a, files.b], find("#compare-prompt").value))).json();
     urls.forEach((url) => URL.revokeObjectURL(url));
     urls = sides.map((side) => URL.createObjectURL(files[side]));

@@ -6,18 +6,21 @@ import { capital, make, signed } from "./tools.js";
 /** Return a button that fetches an explanation and is replaced by it. */
 export function explainButton(file, result) {
   const button = make("button", { type: "button", "aria-label": `Why did ${result.file} get this score?` }, "Why?");
+  const show = (shown) => {
+    const { activeElement } = document;
+    const waits = activeElement === document.body || activeElement === button; // not if the person went on elsewhere
+    button.replaceWith(shown);
+    if (waits) shown.focus();
+  };
   button.addEventListener("click", async () => {
     button.disabled = true;
     button.textContent = "Explaining …";
+    button.setAttribute("aria-label", `Explaining … ${result.file}`);
     try {
       const answer = await call("/v1/explain", form([file], result.prompt ?? ""));
-      const shown = explanation(await answer.json());
-      button.replaceWith(shown);
-      shown.focus();
+      show(explanation(await answer.json()));
     } catch (error) {
-      const failed = make("p", { className: "bad", role: "alert", tabIndex: -1 }, error.message);
-      button.replaceWith(failed);
-      failed.focus();
+      show(make("p", { className: "bad", role: "alert", tabIndex: -1 }, error.message));
     }
   });
   return button;

@@ -4,7 +4,7 @@ import { Rejected, call, each, scoreOne } from "./api.js";
 import { picker } from "./picker.js";
 import { holdsPrompts, readPrompts } from "./prompts.js";
 import { card } from "./results.js";
-import { base64, count, find, make, occupy, save, thumbnail } from "./tools.js";
+import { arrange, base64, count, find, make, occupy, save, thumbnail } from "./tools.js";
 
 const panel = find("#gallery");
 const status = find(".status", panel);
@@ -19,13 +19,14 @@ let stopper = null;
 let drawn = 0, said = 0, timer = null;
 
 const scored = () => items.filter((item) => item.result);
+const unanswered = () => items.filter((item) => item.result?.again);
 
 async function take(files) {
   for (const file of files.filter(holdsPrompts)) {
     try {
       prompts = new Map([...prompts, ...(await readPrompts(file))]);
     } catch (error) {
-      say(error.message);
+      say(`${error.message} No file was added.`);
       return;
     }
   }
@@ -43,23 +44,23 @@ function say(sentence) {
 
 async function run(event) {
   event.preventDefault();
-  const todo = items.filter((item) => !item.result);
+  const todo = items.filter((item) => !item.result || item.result.again);
   if (!todo.length) {
-    say("Choose images first.");
+    say(items.length ? "No image is left to score: choose more." : "Choose images first.");
     find("input[type=file]", panel).focus();
     return;
   }
   const release = occupy(find("button[type=submit]", panel));
-  stopper = new AbortController();
+  const { signal } = (stopper = new AbortController());
   update();
   const start = performance.now();
   let done = 0;
   try {
     await each(todo, async (item) => {
       const prompt = prompts.get(item.file.name) ?? find("#gallery-prompt").value;
-      const result = await scoreOne(item.file, prompt, stopper.signal);
-      item.small = await thumbnail(item.file);
-      item.url = item.small && URL.createObjectURL(item.small);
+      const result = await scoreOne(item.file, prompt, signal);
+      item.small ??= await thumbnail(item.file);
+      item.url ??= item.small && URL.createObjectURL(item.small);
       item.result = result;
       item.card = card(result, { url: item.url });
       done += 1;
@@ -67,13 +68,14 @@ async function run(event) {
     });
   } catch (error) {
     if (error.name !== "AbortError") throw error;
+  } finally {
+    stopper = null;
+    draw();
+    release();
   }
-  const stopped = stopper.signal.aborted;
-  stopper = null;
-  draw();
-  release();
   const failed = scored().filter((item) => item.result.status === "error").length;
-  say(`${stopped ? "Stopped. " : ""}${count(scored().length - failed, "image")} scored${failed ? `, ${failed} could not be` : ""}.`);
+  const left = unanswered().length ? ` ${count(unanswered().length, "image")} got no answer: "Score all" tries again.` : "";
+  say(`${signal.aborted ? "Stopped. " : ""}${count(scored().length - failed, "image")} scored${failed ? `, ${failed} could not be` : ""}.${left}`);
 }
 
 /** Redraw and update the status at intervals, not at each image. */
@@ -89,7 +91,7 @@ function draw() {
   clearTimeout(timer);
   timer = null;
   drawn = performance.now();
-  grid.replaceChildren(...ordered().map((item) => item.card));
+  arrange(grid, ordered().map((item) => item.card));
   update();
 }
 
@@ -132,7 +134,7 @@ async function download(format) {
 
 /** Return a result as a flat row of the table. */
 function row(result) {
-  const { words, intervals, levels, ...flat } = result;
+  const { words, intervals, levels, again, ...flat } = result;
   for (const [target, [low, high]] of Object.entries(intervals)) Object.assign(flat, { [`${target}_low`]: low, [`${target}_high`]: high });
   return flat;
 }

@@ -5,7 +5,7 @@ import * as compare from "./compare.js";
 import * as gallery from "./gallery.js";
 import { catchPastes, catchStrays } from "./picker.js";
 import * as score from "./score.js";
-import { find } from "./tools.js";
+import { alone, find } from "./tools.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const panelOf = (tab) => document.getElementById(tab.getAttribute("aria-controls"));
@@ -22,19 +22,19 @@ function show(chosen) {
 function startTabs() {
   const named = () => tabs.find((tab) => location.hash === `#/${panelOf(tab).id}`);
   for (const tab of tabs) tab.addEventListener("click", () => {
-    history.replaceState(null, "", `#/${panelOf(tab).id}`);
+    if (panelOf(tab).hidden) history.pushState(null, "", `#/${panelOf(tab).id}`); // Back leads to the tab before
     show(tab);
   });
   find("#tabs").addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
-    if (step === undefined) return;
+    if (step === undefined || !alone(event)) return;
     event.preventDefault();
     const here = tabs.indexOf(document.activeElement);
     const next = tabs.at(Number.isFinite(step) ? (here + step) % tabs.length : step > 0 ? -1 : 0);
     next.focus();
     next.click();
   });
-  window.addEventListener("hashchange", () => named() && show(named()));
+  window.addEventListener("hashchange", () => show(named() ?? tabs[0]));
   show(named() ?? tabs[0]);
 }
 
@@ -56,7 +56,7 @@ async function begin(token) {
     await enter(token);
     trouble("");
     describe();
-    if (!entry.hidden) find("#tab-score").focus();
+    if (!entry.hidden) find("[role=tab][aria-selected=true]").focus();
     entry.hidden = true;
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;

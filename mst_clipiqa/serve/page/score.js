@@ -3,7 +3,7 @@
 import { each, scoreOne } from "./api.js";
 import { chosen, picker } from "./picker.js";
 import { card } from "./results.js";
-import { count, find, occupy } from "./tools.js";
+import { arrange, count, find, occupy } from "./tools.js";
 
 const panel = find("#score");
 const form = find("form", panel);
@@ -34,11 +34,10 @@ async function run(event) {
     const result = await scoreOne(file, find("#score-prompt").value);
     failed += result.status === "error";
     cards[place] = card(result, { url: urls[place], file, heading: "h2" });
-    results.replaceChildren(...cards.filter(Boolean));
-  });
+    arrange(results, cards.filter(Boolean));
+  }).finally(release);
   const not = failed ? `, ${failed} could not be` : "";
   status.textContent = `${count(files.length - failed, "image")} scored${not}. Higher is better.`;
-  release();
 }
 
 /** Start the tab. */

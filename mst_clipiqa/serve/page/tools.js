@@ -25,6 +25,17 @@ export async function thumbnail(file, side = 320) {
   }
 }
 
+/** Make these nodes the children of a place; those already in order are not moved, so that they keep the focus. */
+export function arrange(place, nodes) {
+  const kept = new Set(nodes);
+  for (const node of [...place.childNodes]) if (!kept.has(node)) node.remove();
+  let next = place.firstChild;
+  for (const node of nodes) {
+    if (node === next) next = next.nextSibling;
+    else place.insertBefore(node, next);
+  }
+}
+
 /** Disable a button until the returned function is called, which also gives back the focus that disabling took. */
 export function occupy(button) {
   const focused = document.activeElement === button;
