@@ -170,10 +170,13 @@ def _rating(
     )
 
 
-def guess_range(values: Sequence[float]) -> Range:
-    """Return the smallest common scale (0..1, 0..5, 0..10, 0..100) that holds all values, else whole ends."""
+def guess_range(values: Sequence[float], likely: Range | None = None) -> Range:
+    """Return the narrowest common scale (0..1, 0..5, 0..10, 0..100) that holds all values, else whole ends.
+
+    A likely scale, as that of a model, counts as a common one.
+    """
     low, high = min(values), max(values)
-    for scale in SCALES:
+    for scale in sorted((likely, *SCALES) if likely else SCALES, key=lambda ends: ends[1] - ends[0]):
         if scale[0] <= low and high <= scale[1]:
             return scale
     below, above = float(math.floor(low)), float(math.ceil(high))

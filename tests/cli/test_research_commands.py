@@ -173,6 +173,14 @@ def test_pairs_train_a_model_and_are_evaluated(data: Path, cache: Path, tmp_path
     assert result.stderr.startswith("Note: the model is uncalibrated, so its scores only order images.\n")
 
 
+def test_evaluate_on_pairs_says_if_a_folder_holds_no_model(data: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in data.rglob("*.png"))[:2]
+    (tmp_path / "pairs.csv").write_text(f"image_a,image_b,preferred\n{names[0]},{names[1]},a\n")
+    (tmp_path / "empty").mkdir()
+    asked = ["evaluate", "--pairs", tmp_path / "pairs.csv", "--root", data, "--model", tmp_path / "empty"]
+    assert "Error: Expected a model folder with config.json at " in run(*asked, code=2).stderr
+
+
 def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path, tmp_path: Path) -> None:
     base = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "--splits", 2, "--processes", 1]
     for name, head in (("a", "template"), ("b", "template,prompt")):
