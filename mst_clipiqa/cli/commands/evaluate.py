@@ -19,7 +19,7 @@ from mst_clipiqa.cli.commands._types import FILE, FILE_OR_FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import load_preferences, load_rated_set
-from mst_clipiqa.errors import UsageError, counted, percent
+from mst_clipiqa.errors import UsageError, counted, percent_seen
 from mst_clipiqa.evaluate.caution import say_few_groups
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
         found = assess(scorer, rated, images, advance)
     protocol = images.protocol
     if images.leakage is not None:
-        protocol += f"; {percent(images.leakage)} of them have a prompt that was seen in training"
+        protocol += f"; {percent_seen(images.leakage)} of them have a prompt that was seen in training"
     return _said(protocol, scorer), found
 
 
