@@ -208,6 +208,10 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     assert text.count("1 split compared; 1 more is in one result alone.") == 2
     line = json.loads(run("compare-results", fewer, tmp_path / "a" / "results.json", "--json").stdout)[0]
     assert (line["splits"], line["splits_left_out"]) == (1, 1)
+    quality = fewer.with_name("quality.json")  # as --targets quality leaves it
+    runs = [one for one in found["runs"] if one["target"] == "quality"]
+    quality.write_text(json.dumps({**found, "runs": runs, "test_share": {"quality": found["test_share"]["quality"]}}))
+    assert "quality, template head:" in run("compare-results", quality, tmp_path / "a" / "results.json").stdout
     wrong = run("compare-results", data / "labels.csv", tmp_path / "a" / "results.json", code=2)
     assert "got another file, or one of an earlier version: run benchmark again." in wrong.stderr
     gone = run("compare-results", tmp_path / "gone.json", first, code=2)
