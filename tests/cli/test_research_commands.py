@@ -218,6 +218,13 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     assert f"a benchmark at '{tmp_path / 'gone.json'}', got No such file or directory: check the path." in gone.stderr
 
 
+@pytest.mark.parametrize(("flag", "twice"), [("--heads", "template,template"), ("--targets", "quality,quality")])
+def test_a_benchmark_takes_each_head_and_target_once(data: Path, tmp_path: Path, flag: str, twice: str) -> None:
+    asked = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "-o", tmp_path / "a", flag, twice]
+    said = run(*asked, code=2).stderr
+    assert f"Error: Expected each of {flag} once, got {twice}: leave out the second.\n" in said
+
+
 def test_a_benchmark_on_another_set_has_intervals_over_its_prompts(data: Path, cache: Path, tmp_path: Path) -> None:
     base = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "--splits", 2, "--processes", 1]
     base += ["--targets", "quality", "--heads", "template", "--test-data", "csv", "--test-root", data]

@@ -97,6 +97,8 @@ def _plan(rated: RatedSet, flags: dict[str, Any]) -> BenchmarkPlan:
     for kind, given, known in (("heads", heads, ("template", "prompt")), ("targets", targets, rated.targets)):
         if wrong := [name for name in given if name not in known]:
             raise UsageError(f"Expected --{kind} of {', '.join(known)}, got {wrong[0]!r}.")
+        if len(set(given)) < len(given):  # each run would count twice, as if there were more splits
+            raise UsageError(f"Expected each of --{kind} once, got {','.join(given)}: leave out the second.")
     by, splits = flags["split_by"], flags["splits"]
     if by not in ("prompt", "image"):
         splits = 1  # a fixed split is one split
