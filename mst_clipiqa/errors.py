@@ -150,6 +150,18 @@ def percent(share: float, places: int = 0) -> str:
     return f"{100 * share:.{places}f} %"
 
 
+def percent_seen(share: float) -> str:
+    """Return a share of 1 as "53 %", where "0 %" is none and "100 %" is all.
+
+    Example:
+        >>> percent_seen(0.004)
+        'under 1 %'
+    """
+    if 0 < share < 0.01:
+        return "under 1 %"
+    return "over 99 %" if 0.99 < share < 1 else percent(share)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known name, whatever its capital letters, or an empty string."""
     folded: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,14 @@ def test_wrong_configs_are_named(folder: Path, change: Any, message: str) -> Non
 def test_configs_that_are_no_config_are_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(ModelError, match="Expected"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("key", ["low", "name"])
+def test_a_key_that_is_there_twice_is_named(folder: Path, key: str) -> None:
+    path = folder / "config.json"
+    path.write_text(re.sub(rf'("{key}": [^,]+,)', r"\1 \1", path.read_text(), count=1))
+    with pytest.raises(ModelError, match=rf"Expected each key once in .*config\.json, got '{key}' twice: remove one\."):
         load_model(folder)
 
 

@@ -53,10 +53,11 @@ def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, head: str
     Raises:
         DataError: the results cannot be compared; the message says what differs.
     """
+    ours, theirs = ({**found, "test_share": found["test_share"].get(target)} for found in (a, b))  # one per target
     for key in _SAME:
-        if a.get(key) != b.get(key):
+        if ours.get(key) != theirs.get(key):
             raise DataError(
-                f"Expected two results with the same {key}, got {a.get(key)!r} and {b.get(key)!r}: "
+                f"Expected two results with the same {key}, got {ours.get(key)!r} and {theirs.get(key)!r}: "
                 "run both benchmarks on the same data and splits."
             )
     left, right = (_by_split(found["runs"], target, head) for found in (a, b))
@@ -66,8 +67,8 @@ def compare_results(a: dict[str, Any], b: dict[str, Any], target: str, head: str
     first = left[common[0]]
     if all(set(left[split]["names"]) == set(first["names"]) for split in common):
         over = resampled_units(first["names"], first["groups"])
-        ours, theirs = ([_paired(first, side[split])[1] for split in common] for side in (left, right))
-        difference = difference_over_prompts(ours, theirs, first["mos"], first["groups"])
+        before, after = ([_paired(first, side[split])[1] for split in common] for side in (left, right))
+        difference = difference_over_prompts(before, after, first["mos"], first["groups"])
     else:
         over = "splits"
         pairs = [_paired(left[split], right[split]) for split in common]

@@ -15,7 +15,7 @@ from scipy import stats
 from mst_clipiqa.benchmark.over_prompts import interval_over_prompts, resampled_units
 from mst_clipiqa.benchmark.runs import PAIR_GAP, BenchmarkPlan, BenchmarkRun
 from mst_clipiqa.data import rated_for
-from mst_clipiqa.errors import counted, percent
+from mst_clipiqa.errors import counted, percent, percent_seen
 from mst_clipiqa.evaluate.resampling import possible
 from mst_clipiqa.train.contamination import Contamination
 
@@ -225,7 +225,7 @@ def _column(line: dict[str, Any], pair_gap: float) -> dict[str, str]:
         f"better of two images of one prompt, rated over {apart}": means["pair_accuracy"],
         "ratings inside 90 % intervals": means["coverage"],
         "SRCC of the mean of generator and setting alone": means["baseline_srcc"],
-        "prompts seen in training": "unknown" if line["leakage"] is None else percent(line["leakage"]),
+        "prompts seen in training": "unknown" if line["leakage"] is None else percent_seen(line["leakage"]),
     }
 
 

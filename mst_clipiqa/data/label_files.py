@@ -14,6 +14,11 @@ from mst_clipiqa.tables.lines import Line, csv_rows, is_unicode, json_lines
 from mst_clipiqa.tables.parquet import stream
 
 LABEL_SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet", ".mat")
+_UNREAD = {
+    ".json": "write one JSON object per line into a .jsonl file",
+    **dict.fromkeys((".xls", ".xlsb", ".ods", ".numbers"), "save it as .xlsx or .csv"),
+}
+"""Other forms in which people keep labels -> what to do."""
 SEARCH_DEPTH = 2  # levels of folders below the root that are searched for labels
 
 
@@ -65,6 +70,15 @@ def find_labels(root: Path, patterns: Sequence[str]) -> dict[str, list[Path]]:
             return next(iter(found.values()))
         layer = [below for folder in layer for below in _folders_in(folder)]
     return {}
+
+
+def check_read(paths: Iterable[Path]) -> None:
+    """Raise a DataError if labels are in a form that is not read."""
+    for path in paths:
+        if advice := _UNREAD.get(path.suffix.lower()):
+            raise DataError(
+                f"Expected labels in a .csv, .tsv, .xlsx, .jsonl or .parquet file, got {shown(path)}: {advice}."
+            )
 
 
 def _labels_in(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]]:

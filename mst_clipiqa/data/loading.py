@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +24,7 @@ def load_rated_set(
     allow_missing: bool = False,
     images: bool = True,
     score_range: Range | None = None,
+    model_ranges: Mapping[str, Range] | None = None,
 ) -> RatedSet:
     """Load a rated set from one of its known layouts.
 
@@ -36,6 +37,8 @@ def load_rated_set(
         images: if False, only the labels are read.
         score_range: low and high end of the native scale of all scores, for a set of your own; guessed for each score
             if not given.
+        model_ranges: target -> the scale of a model that the set is compared with; a guess takes it if it holds all
+            scores and no narrower common scale does.
 
     Returns:
         The records with their scores in native units.
@@ -59,14 +62,15 @@ def load_rated_set(
             f"Expected the scores of {info.title} in {shown(folder)} (columns {columns}), got label files without "
             "them: check the folder."
         )
-    ranges = _ranges(ratings, info, score_range)
+    ranges = _ranges(ratings, info, score_range, model_ranges or {})
+    guessed = "" if score_range is not None else f"the scores{' and the model' if model_ranges else ''}"
     base = folder.parent if folder.is_file() else folder
     rated = RatedSet(
         name=key,
         root=base,
         records=tuple(_record(r, key, info, base, labels) for r in ratings),
         ranges=ranges,
-        notes=(*labels.notes, *more, *_warnings(key, ratings, ranges, guessed=score_range is None)),
+        notes=(*labels.notes, *more, *_warnings(key, ratings, ranges, guessed)),
         citation=info.citation,
         licence=info.licence,
         labels=tuple(labels.files),
@@ -132,28 +136,30 @@ def _from_table(info: SetInfo, root: Path) -> Labels:
     return labels
 
 
-def _ranges(ratings: Sequence[Rating], info: SetInfo, score_range: Range | None) -> dict[str, Range]:
+def _ranges(
+    ratings: Sequence[Rating], info: SetInfo, score_range: Range | None, likely: Mapping[str, Range]
+) -> dict[str, Range]:
     """Return the scale of each target: known, given, or guessed."""
     if info.scales or score_range is not None:
         return native_ranges(ratings, info if score_range is None else replace(info, scales=(score_range,)))
-    return _guessed_ranges(ratings, info)
+    return _guessed_ranges(ratings, info, likely)
 
 
-def _guessed_ranges(ratings: Sequence[Rating], info: SetInfo) -> dict[str, Range]:
-    """Return the smallest common scale that fits the scores of each target of a set of your own."""
+def _guessed_ranges(ratings: Sequence[Rating], info: SetInfo, likely: Mapping[str, Range]) -> dict[str, Range]:
+    """Return the narrowest common or likely scale that fits the scores of each target of a set of your own."""
     values = {target: [r.targets[target] for r in ratings if target in r.targets] for target in info.targets}
-    return {target: plain.guess_range(scores) for target, scores in values.items() if scores}
+    return {target: plain.guess_range(scores, likely.get(target)) for target, scores in values.items() if scores}
 
 
-def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], *, guessed: bool) -> list[str]:
-    """Return one sentence for each thing that the labels leave open."""
+def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], guessed: str) -> list[str]:
+    """Return one sentence for each thing that the labels leave open; ``guessed`` names what scales are guessed from."""
     notes = []
     if guessed and key in OWN_FORMATS:
         scales = {target: f"{low:g}..{high:g}" for target, (low, high) in ranges.items()}
         one = f"the scale {next(iter(scales.values()))} is"
         each = f"the scales {' and '.join(f'{scale} of {target}' for target, scale in scales.items())} are"
         said = one if len(set(scales.values())) == 1 else each
-        notes.append(f"{said} guessed from the scores; give the right one with --range if it differs")
+        notes.append(f"{said} guessed from {guessed}; give the right one with --range if it differs")
     counts = {target: sum(target in r.targets for r in ratings) for target in ranges}
     if min(counts.values()) < len(ratings):
         each = ", ".join(f"{count:,} with a rating of {target}" for target, count in counts.items())

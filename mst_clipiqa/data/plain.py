@@ -6,7 +6,7 @@ import math
 from collections.abc import KeysView, Sequence
 from pathlib import Path
 
-from mst_clipiqa.data.label_files import LabelRow, find_labels, read_rows
+from mst_clipiqa.data.label_files import LabelRow, check_read, find_labels, read_rows
 from mst_clipiqa.data.ratings import Labels, Rating, deviations, number, plain_prompt
 from mst_clipiqa.data.record import Range
 from mst_clipiqa.data.sets import PLAIN as INFO
@@ -73,6 +73,7 @@ def _read_stored(form: str, root: Path) -> Labels:
 def _files(form: str, root: Path) -> list[tuple[Path, str, str | None]]:
     """Return the label files, the folder their names are relative to, and the official part of each."""
     if root.is_file():
+        check_read([root])
         return [(root, "", None)]
     if form == "imagefolder":
         parts = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name in PART_NAMES]
@@ -80,10 +81,11 @@ def _files(form: str, root: Path) -> list[tuple[Path, str, str | None]]:
             return [*inside]
     found = [path for files in find_labels(root, _PATTERNS[form]).values() for path in files]
     if len(found) != 1:
+        check_read(() if found else sorted(root.iterdir()))
         names = ", ".join(path.name for path in found[:5]) or "none"
         raise DataError(
             f"Expected one label file ({' or '.join(_PATTERNS[form])}) in {shown(root)}, got {names}: "
-            "give the file itself as the root."
+            f"{'add one' if form == 'imagefolder' else 'give the file itself as the root'}."
         )
     return [(found[0], "", None)]
 
@@ -170,10 +172,13 @@ def _rating(
     )
 
 
-def guess_range(values: Sequence[float]) -> Range:
-    """Return the smallest common scale (0..1, 0..5, 0..10, 0..100) that holds all values, else whole ends."""
+def guess_range(values: Sequence[float], likely: Range | None = None) -> Range:
+    """Return the narrowest common scale (0..1, 0..5, 0..10, 0..100) that holds all values, else whole ends.
+
+    A likely scale, as that of a model, counts as a common one.
+    """
     low, high = min(values), max(values)
-    for scale in SCALES:
+    for scale in sorted((likely, *SCALES) if likely else SCALES, key=lambda ends: ends[1] - ends[0]):
         if scale[0] <= low and high <= scale[1]:
             return scale
     below, above = float(math.floor(low)), float(math.ceil(high))

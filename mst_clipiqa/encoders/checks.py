@@ -87,9 +87,21 @@ def expecting(what: str, advice: str = "fetch it again") -> Iterator[None]:
 
 
 def parse_json(data: bytes, path: Path) -> Any:
-    """Return the content of a JSON file of a model folder; ModelError names ``path`` if it is damaged."""
+    """Return the content of a JSON file of a model folder; ModelError names ``path`` if it is damaged, or a key twice.
+
+    Of a key that somebody wrote a second time, nobody knows which value is meant.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in found if names.count(name) > 1)
+            raise ModelError(f"Expected each key once in {path}, got {shown(twice)} twice: remove one.")
+        return found
+
     with expecting(f"JSON in {path}", "restore it, or start a new folder"):
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=once)
 
 
 def load_weights(raw: bytes, path: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from mst_clipiqa.model_folder.folder import (
     REFERENCE_FILE,
     WEIGHTS_FILE,
     TrainedModel,
+    load_config,
     load_model,
     save_model,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "TrainedModel",
     "TrainedOn",
     "image_hash",
+    "load_config",
     "load_model",
     "load_trained_on",
     "prompt_hash",

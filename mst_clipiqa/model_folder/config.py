@@ -76,6 +76,11 @@ class ModelConfig:
         return all(target.calibrated for target in self.targets.values())
 
     @property
+    def scales(self) -> dict[str, tuple[float, float]]:
+        """Return target -> the scale of the ratings, without targets that are not calibrated."""
+        return {name: (target.low, target.high) for name, target in self.targets.items() if target.calibrated}
+
+    @property
     def caution(self) -> str:
         """What every command says that scores with the model; empty if it is calibrated."""
         return "" if self.calibrated else "the model is uncalibrated, so its scores only order images."

@@ -71,6 +71,18 @@ def save_model(model: TrainedModel, folder: Path, card: str, others: Mapping[str
         (folder / REFERENCE_FILE).unlink(missing_ok=True)  # of an older model
 
 
+def load_config(folder: Path) -> ModelConfig:
+    """Return the configuration of a model folder; ModelError if it is none, or the file cannot be used."""
+    _check_files(folder)
+    return read_config((folder / "config.json").read_bytes(), folder / "config.json")
+
+
+def _check_files(folder: Path) -> None:
+    for name in ("config.json", WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
+
+
 def load_model(folder: Path) -> TrainedModel:
     """Return the model of a folder.
 
@@ -78,9 +90,7 @@ def load_model(folder: Path) -> TrainedModel:
         ModelError: a file is missing, broken or of another model, a key is unknown, or a weight is missing,
             unexpected, of the wrong shape or not finite; the message names it.
     """
-    for name in ("config.json", WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise ModelError(f"Expected a model folder with {name} at {folder}, got none: check the path.")
+    _check_files(folder)
     raw_config, raw_weights = ((folder / name).read_bytes() for name in ("config.json", WEIGHTS_FILE))
     config = read_config(raw_config, folder / "config.json")
     weights = load_weights(raw_weights, folder / WEIGHTS_FILE)

@@ -133,6 +133,6 @@ def suffix_of(path: Path, error: type[UsageError] | type[DataError]) -> str:
     if suffix not in TABLE_SUFFIXES:
         raise error(
             f"Expected a table to end in .csv, .jsonl or .parquet, got {shown(path.name)}"
-            f"{nearest(suffix, TABLE_SUFFIXES)}."
+            f"{nearest(suffix, TABLE_SUFFIXES)}: {'save it' if error is DataError else 'write it'} as one of these."
         )
     return suffix

@@ -6,7 +6,8 @@ test part encoded, so that the card can state how well the saved model does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ def build(
     elif job.has_ratings:  # pairs can select the epoch, but only ratings give the scale
         job.split.check_rated(job.target, "train")
     older, config = older_model(job, encoder), config_of(job.out)
-    job.out.mkdir(parents=True, exist_ok=True)
     reference = older.reference if older else None  # the intervals of the other targets depend on it
-    learnt = learn(job.usable.for_training(), job, encoder, bar, reference=reference, log=log)
+    with _folder(job.out):
+        learnt = learn(job.usable.for_training(), job, encoder, bar, reference=reference, log=log)
     make_way(job, config, kept)
     saved = joined(job, encoder, older, (_target(job, learnt), learnt.fitted.model, learnt.reference))
     others = {name: entry for name, entry in read_training(job.out).items() if older and name != job.target}
@@ -69,6 +70,20 @@ def build(
     write_atomically(job.out / f"{job.target}.png", draw_history(learnt.fitted.history, job.target))
     finish(job, saved, card(saved.config, job.split.protocol, read_training(job.out)), kept)
     return result
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make a folder before hours of work rather than after; remove it if the work fails and leaves nothing in it."""
+    is_new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # not empty: it holds a checkpoint
+                path.rmdir()
+        raise
 
 
 def _target(job: TrainingJob, learnt: Learnt) -> Target:

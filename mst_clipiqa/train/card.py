@@ -7,7 +7,7 @@ from typing import Any
 from mst_clipiqa.data.sets import OWN_FORMATS
 from mst_clipiqa.encoders.families import PAIRS
 from mst_clipiqa.encoders.precision import Precision
-from mst_clipiqa.errors import counted, percent
+from mst_clipiqa.errors import counted, percent_seen
 from mst_clipiqa.evaluate.caution import say_few_groups
 from mst_clipiqa.model_folder import ModelConfig
 from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
@@ -180,7 +180,7 @@ def _tested(training: dict[str, Any]) -> str:
     seen = (
         "whether their prompts were seen in training is unknown"
         if leaked is None
-        else f"{percent(leaked)} of its images have a prompt that was seen in training"
+        else f"{percent_seen(leaked)} of its images have a prompt that was seen in training"
     )
     return f"On the test part ({what}; {training['protocol']}); {seen}. Intervals: 95 %, bootstrap over {unit}."
 

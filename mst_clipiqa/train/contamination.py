@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.pair import EncoderPair
-from mst_clipiqa.errors import percent
+from mst_clipiqa.errors import percent_seen
 from mst_clipiqa.model_folder import (
     HASH_DIGITS,
     TrainedModel,
@@ -46,7 +46,7 @@ class Contamination:
         if not self.checked:
             return "not checked"
         shares = (("images", self.images), ("prompts", self.prompts))
-        seen = " and ".join(f"{percent(share)} of the {what}" for what, share in shares if share is not None)
+        seen = " and ".join(f"{percent_seen(share)} of the {what}" for what, share in shares if share is not None)
         return f"contaminated: {' and '.join(self.by)} had seen {seen}" if self.by else ""
 
 

@@ -18,7 +18,7 @@ from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import zero_shot
 from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, save_model
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.contamination import contamination, trained_on
+from mst_clipiqa.train.contamination import Contamination, contamination, trained_on
 from tests.commands import run
 from tests.fakes import DIM, FakePair, rated_set
 
@@ -96,6 +96,18 @@ def test_encoders_in_a_folder_are_known_by_their_hash(mini: TrainedModel, tmp_pa
     found = assess(Scorer(plain, ImageEncoder(pair)), rated, choose(rated, "all", None), lambda _: None)
     assert found[0].contamination.by == ("its encoders",)
     assert "100 % of the prompts" in found[0].contamination.label
+
+
+@pytest.mark.parametrize(
+    ("shares", "want"),
+    [
+        ((0.0, 1.0), "0 % of the images and 100 % of the prompts"),
+        ((0.002, 0.998), "under 1 % of the images and over 99 % of the prompts"),
+        ((0.26, None), "26 % of the images"),
+    ],
+)
+def test_a_few_images_seen_are_not_said_to_be_none(shares: tuple[float, float | None], want: str) -> None:
+    assert Contamination(*shares, ("the model",)).label == f"contaminated: the model had seen {want}"
 
 
 def test_prompts_alone_contaminate(rated: RatedSet) -> None:

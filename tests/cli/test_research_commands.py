@@ -173,6 +173,14 @@ def test_pairs_train_a_model_and_are_evaluated(data: Path, cache: Path, tmp_path
     assert result.stderr.startswith("Note: the model is uncalibrated, so its scores only order images.\n")
 
 
+def test_evaluate_on_pairs_says_if_a_folder_holds_no_model(data: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in data.rglob("*.png"))[:2]
+    (tmp_path / "pairs.csv").write_text(f"image_a,image_b,preferred\n{names[0]},{names[1]},a\n")
+    (tmp_path / "empty").mkdir()
+    asked = ["evaluate", "--pairs", tmp_path / "pairs.csv", "--root", data, "--model", tmp_path / "empty"]
+    assert "Error: Expected a model folder with config.json at " in run(*asked, code=2).stderr
+
+
 def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path, tmp_path: Path) -> None:
     base = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "--splits", 2, "--processes", 1]
     for name, head in (("a", "template"), ("b", "template,prompt")):
@@ -200,10 +208,21 @@ def test_benchmark_writes_its_results_and_compares_them(data: Path, cache: Path,
     assert text.count("1 split compared; 1 more is in one result alone.") == 2
     line = json.loads(run("compare-results", fewer, tmp_path / "a" / "results.json", "--json").stdout)[0]
     assert (line["splits"], line["splits_left_out"]) == (1, 1)
+    quality = fewer.with_name("quality.json")  # as --targets quality leaves it
+    runs = [one for one in found["runs"] if one["target"] == "quality"]
+    quality.write_text(json.dumps({**found, "runs": runs, "test_share": {"quality": found["test_share"]["quality"]}}))
+    assert "quality, template head:" in run("compare-results", quality, tmp_path / "a" / "results.json").stdout
     wrong = run("compare-results", data / "labels.csv", tmp_path / "a" / "results.json", code=2)
     assert "got another file, or one of an earlier version: run benchmark again." in wrong.stderr
     gone = run("compare-results", tmp_path / "gone.json", first, code=2)
     assert f"a benchmark at '{tmp_path / 'gone.json'}', got No such file or directory: check the path." in gone.stderr
+
+
+@pytest.mark.parametrize(("flag", "twice"), [("--heads", "template,template"), ("--targets", "quality,quality")])
+def test_a_benchmark_takes_each_head_and_target_once(data: Path, tmp_path: Path, flag: str, twice: str) -> None:
+    asked = ["benchmark", "--data", "csv", "--root", data, "--range", 0, 5, "-o", tmp_path / "a", flag, twice]
+    said = run(*asked, code=2).stderr
+    assert f"Error: Expected each of {flag} once, got {twice}: leave out the second.\n" in said
 
 
 def test_a_benchmark_on_another_set_has_intervals_over_its_prompts(data: Path, cache: Path, tmp_path: Path) -> None:

@@ -341,3 +341,26 @@ def test_one_score_for_all_images_has_a_scale(tmp_path: Path, score: int) -> Non
     rated = load_rated_set("csv", tmp_path, images=False)
     assert rated.ranges == {"quality": (score, score + 1)}
     assert survey(rated, 2, (), ()).targets[0].histogram == (2, *[0] * 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("r.json", r"write one JSON object per line into a \.jsonl file"),
+        ("r.xls", r"save it as \.xlsx or \.csv"),
+        ("r.ODS", r"save it as \.xlsx or \.csv"),
+    ],
+)
+def test_labels_in_other_forms_are_refused_with_what_to_do(tmp_path: Path, name: str, advice: str) -> None:
+    path = write(tmp_path / name, '[{"file": "a.png", "mos": 3}]')
+    said = rf"^Expected labels in a \.csv, \.tsv, \.xlsx, \.jsonl or \.parquet file, got '.*{name}': {advice}\.$"
+    for form, root in (("csv", path), ("csv", tmp_path), ("imagefolder", tmp_path)):
+        with pytest.raises(DataError, match=said):
+            load_rated_set(form, root)
+    write(tmp_path / "mine.csv", "file,mos", "a.png,3")  # beside it, the other is not what is meant
+    assert load_rated_set("csv", tmp_path, images=False).targets == ("quality",)
+
+
+def test_an_image_folder_without_metadata_is_told_to_have_some(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"got none: add one\.$"):
+        load_rated_set("imagefolder", tmp_path)

@@ -491,7 +491,8 @@ def test_tables_that_are_no_files(tmp_path: Path) -> None:
     for name in ("d.csv", "p.csv"):
         assert "an ordinary file, got a folder or device" in reason_of(DataError, read_table, tmp_path / name)
     message = reason_of(DataError, stream_table, "scores.cvs")
-    assert message == "Expected a table to end in .csv, .jsonl or .parquet, got 'scores.cvs' (did you mean '.csv'?)."
+    want = "Expected a table to end in .csv, .jsonl or .parquet, got 'scores.cvs' (did you mean '.csv'?): "
+    assert message == f"{want}save it as one of these."
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

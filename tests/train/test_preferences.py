@@ -230,3 +230,13 @@ def test_too_few_pairs_is_said(parts: tuple[RatedFeatures, RatedFeatures]) -> No
         UsageError, match=r"Expected at least 2 pairs to train on and 2 to validate on, got \d+ and 0: add pairs, or"
     ):
         fit(train, one, "prompt", QUICK)
+
+
+def test_a_refused_training_leaves_no_folder_behind(preferences: PreferenceSet, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    too_few = job(replace(preferences, pairs=preferences.pairs[:1]), out)
+    for exists in (False, True):
+        with pytest.raises(UsageError, match="Expected at least 2 pairs to train on"):
+            build(too_few, ImageEncoder(FakePair()), no_bar)
+        assert out.exists() == exists
+        out.mkdir(exist_ok=True)  # by somebody, whose it stays

@@ -78,14 +78,16 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     recipe = AdaptRecipe(steps=flags["steps"], anchor=flags["anchor"], seed=flags["seed"])
     precision = "fp32" if kind != "fusion" and flags["precision"] == "auto" else flags["precision"]
     items = list(expand(images, recursive=flags["recursive"]))
+    scorer = load_scorer(flags | {"model": model, "precision": precision})
+    scales = scorer.model.config.scales
     job = AdaptJob(
-        load_scorer(flags | {"model": model, "precision": precision}),
+        scorer,
         [Path(item.path) for item in items if item.path],
         output,
         flags["train"],
         parse_signal(flags["signal"]),
         flags["target"],
-        flags["check"] and rated_set("csv", flags["check"], flags["score_range"], allow_missing=True),
+        flags["check"] and rated_set("csv", flags["check"], flags["score_range"], True, scales),
         flags["labels"],
         recipe,
     )

@@ -11,12 +11,12 @@ import click
 
 from mst_clipiqa.cli.commands._from_flags import image_encoder
 from mst_clipiqa.cli.commands._options import encoding_options, trained_encoders_options
-from mst_clipiqa.cli.commands._rated import data_options, rated_set, rated_set_of, recipe_of, recipe_options
+from mst_clipiqa.cli.commands._rated import data_options, rated_set_of, recipe_of, recipe_options
 from mst_clipiqa.cli.commands._say import say_data_notes
 from mst_clipiqa.cli.commands._types import FILE_OR_FOLDER, FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.data import RatedSet, identical, rated_for
+from mst_clipiqa.data import RatedSet, identical, load_rated_set, rated_for
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.tables.atomic import write_together
 from mst_clipiqa.train.curves import check_drawing, draw_scatter
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 @click.option("--split-by", default="prompt", show_default=True, help="Split by: prompt, image, official or a file.")
 @click.option("--test-data", help="Test on this other rated set.")
 @click.option("--test-root", type=FILE_OR_FOLDER, help="Folder of that set.")
+@click.option(
+    "--test-range", type=(float, float), metavar="LOW HIGH", help="Rating scale of that set, if it is your own."
+)
 @click.option("-o", "--output", type=FOLDER, required=True, help="Folder for results.json, results.md and scatter.png.")
 @click.option(
     "--processes", default=0, show_default=True, type=click.IntRange(0), help="Trainings in parallel; 0: one per core."
@@ -94,6 +97,8 @@ def _plan(rated: RatedSet, flags: dict[str, Any]) -> BenchmarkPlan:
     for kind, given, known in (("heads", heads, ("template", "prompt")), ("targets", targets, rated.targets)):
         if wrong := [name for name in given if name not in known]:
             raise UsageError(f"Expected --{kind} of {', '.join(known)}, got {wrong[0]!r}.")
+        if len(set(given)) < len(given):  # each run would count twice, as if there were more splits
+            raise UsageError(f"Expected each of --{kind} once, got {','.join(given)}: leave out the second.")
     by, splits = flags["split_by"], flags["splits"]
     if by not in ("prompt", "image"):
         splits = 1  # a fixed split is one split
@@ -111,11 +116,14 @@ def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], qu
     from mst_clipiqa.benchmark.runs import OtherSet
     from mst_clipiqa.train.features import encode_records
 
-    if flags["test_data"] is None and flags["test_root"] is None:
+    data, root, scale = flags["test_data"], flags["test_root"], flags["test_range"]
+    if data is None and root is None and scale is None:
         return None
-    if flags["test_data"] is None or flags["test_root"] is None:
-        raise UsageError("Expected --test-data and --test-root together, got one of them.")
-    rated = rated_set(flags["test_data"], flags["test_root"], None, flags["allow_missing"])
+    if data is None or root is None:
+        raise UsageError("Expected --test-data and --test-root together, got not both.")
+    ranges = plan.rated.ranges  # that models trained on --data score on
+    rated = load_rated_set(data, root, allow_missing=flags["allow_missing"], score_range=scale, model_ranges=ranges)
+    say_data_notes(note.replace("--range", "--test-range") for note in rated.notes)
     if absent := [target for target in plan.targets if target not in rated.ranges]:
         raise UsageError(f"Expected the target {absent[0]} in {rated.name}, which has {', '.join(rated.targets)}.")
     for target, count in {target: len(rated_for(rated.records, target)) for target in plan.targets}.items():

@@ -12,7 +12,7 @@ from mst_clipiqa.cli.commands._options import whole_encoding_options
 from mst_clipiqa.cli.commands._rated import data_options, rated_set_of
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.errors import UsageError, counted, percent
+from mst_clipiqa.errors import UsageError, counted, percent, percent_seen
 
 if TYPE_CHECKING:
     from mst_clipiqa.scoring.calibration import Calibration
@@ -73,7 +73,7 @@ def _say(found: Calibration, path: Path) -> None:
     click.echo(f"Calibrated on {counted(on.images, 'image')} of {counted(on.prompts, 'prompt')}; saved {path}.")
     if on.seen:
         click.echo(
-            f"Note: the model or its encoders had seen {percent(on.seen)} of the images in training or validation; on "
-            "others it may differ more.",
+            f"Note: the model or its encoders had seen {percent_seen(on.seen)} of the images in training or "
+            "validation; on others it may differ more.",
             err=True,
         )

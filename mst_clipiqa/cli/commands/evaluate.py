@@ -19,7 +19,7 @@ from mst_clipiqa.cli.commands._types import FILE, FILE_OR_FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
 from mst_clipiqa.data import load_preferences, load_rated_set
-from mst_clipiqa.errors import UsageError, counted, percent
+from mst_clipiqa.errors import UsageError, counted, percent_seen
 from mst_clipiqa.evaluate.caution import say_few_groups
 
 if TYPE_CHECKING:
@@ -103,10 +103,13 @@ def _pairs(tables: tuple[Path, ...], as_json: bool, flags: dict[str, Any]) -> in
 def _pairs_from_model(flags: dict[str, Any]) -> tuple[str, list[AssessedPairs]]:
     from mst_clipiqa.benchmark.assess import choose
     from mst_clipiqa.benchmark.assess_pairs import assess_pairs
+    from mst_clipiqa.model_folder import load_config
     from mst_clipiqa.scoring.folders import trained_folder
 
+    if folder := trained_folder(flags["model"]):
+        load_config(folder)  # without a model, the lack of its split is not what is wrong
     preferences = load_preferences(flags["pairs"], flags["root"], allow_missing=flags["allow_missing"])
-    part = choose(preferences.images, flags["part"], trained_folder(flags["model"]))
+    part = choose(preferences.images, flags["part"], folder)
     say_data_notes(part.notes)
     scorer = load_scorer(flags)
     with progress("Scoring", len(part.records), quiet=flags["quiet"]) as advance:
@@ -155,26 +158,35 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
 
     if len(tables) != 2:
         raise UsageError("Expected a table of scores and a file of labels, or --model, --data and --root.")
-    rated = load_rated_set(flags["data"] or "csv", tables[1], images=False, score_range=flags["score_range"])
+    model = _model_of(flags)
+    rated = load_rated_set(
+        flags["data"] or "csv",
+        tables[1],
+        images=False,
+        score_range=flags["score_range"],
+        model_ranges=model.config.scales if model else None,
+    )
     say_data_notes(rated.notes)
-    return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, _model_of(flags))
+    return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, model)
 
 
 def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     from mst_clipiqa.benchmark.assess import assess, choose
+    from mst_clipiqa.model_folder import load_config
     from mst_clipiqa.scoring.folders import trained_folder
 
     if not (flags["model"] and flags["data"] and flags["root"]):
         raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
-    rated = rated_set_of(flags)
-    images = choose(rated, flags["part"], trained_folder(flags["model"]))
+    folder = trained_folder(flags["model"])
+    rated = rated_set_of(flags, load_config(folder).scales if folder else None)
+    images = choose(rated, flags["part"], folder)
     say_data_notes(images.notes)
     scorer = load_scorer(flags)
     with progress("Scoring", len(images.records), quiet=flags["quiet"]) as advance:
         found = assess(scorer, rated, images, advance)
     protocol = images.protocol
     if images.leakage is not None:
-        protocol += f"; {percent(images.leakage)} of them have a prompt that was seen in training"
+        protocol += f"; {percent_seen(images.leakage)} of them have a prompt that was seen in training"
     return _said(protocol, scorer), found
 
 
