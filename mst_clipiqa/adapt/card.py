@@ -52,7 +52,8 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
             for name, one in gate["ratings"].items()
         ]
         if seen := report.get("contaminated"):
-            lines += ["", f"**{seen.capitalize()}. These figures overstate both models.**"]
+            overstate = "may overstate" if seen.startswith("not checked") else "overstate"
+            lines += ["", f"**{seen.capitalize()}. These figures {overstate} both models.**"]
     for name, why in gate["unmeasured"].items():
         lines += ["", f"Agreement with the ratings of {name} was not measured: {why}."]
     if not report["check"]:

@@ -187,7 +187,8 @@ def _together(runs: Sequence[BenchmarkRun]) -> Contamination:
     """Return the mean contamination of several test parts."""
     found = [run.contamination for run in runs]
     by = tuple(dict.fromkeys(who for one in found for who in one.by))
-    return Contamination(_mean([one.images for one in found]), _mean([one.prompts for one in found]), by)
+    checked = all(one.checked for one in found)
+    return Contamination(_mean([one.images for one in found]), _mean([one.prompts for one in found]), by, checked)
 
 
 def _mean(shares: Sequence[float | None]) -> float | None:

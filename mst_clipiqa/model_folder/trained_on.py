@@ -17,10 +17,16 @@ HASH_DIGITS = 16  # of the hashes in it
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a model has seen: the first 16 hex digits of the SHA-256 of image bytes and of normalised prompts."""
+    """What a model has seen: the first 16 hex digits of the SHA-256 of image bytes and of normalised prompts.
+
+    Attributes:
+        images, prompts: the hashes.
+        is_complete: whether there was nothing else; not so if it is unknown what a model was trained on.
+    """
 
     images: frozenset[str] = frozenset()
     prompts: frozenset[str] = frozenset()
+    is_complete: bool = True
 
 
 def image_hash(data: bytes) -> str:
@@ -37,7 +43,8 @@ def prompt_hash(prompt: str) -> str:
 
 def trained_on_json(seen: TrainedOn) -> bytes:
     """Return ``trained_on.json``: what a model or encoders were trained on."""
-    return (json.dumps({"images": sorted(seen.images), "prompts": sorted(seen.prompts)}) + "\n").encode()
+    incomplete = {} if seen.is_complete else {"is_complete": False}
+    return (json.dumps({"images": sorted(seen.images), "prompts": sorted(seen.prompts), **incomplete}) + "\n").encode()
 
 
 def load_trained_on(folder: Path, named: str = "") -> TrainedOn:
@@ -55,4 +62,5 @@ def load_trained_on(folder: Path, named: str = "") -> TrainedOn:
     if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists):
         raise ModelError(f"Expected two lists of hashes, images and prompts, in {path}: save the model again.")
     check_named(raw, named, path)
-    return TrainedOn(*(frozenset(some) for some in lists if some is not None))
+    images, prompts = (frozenset(some or ()) for some in lists)
+    return TrainedOn(images, prompts, seen.get("is_complete", True) is True)

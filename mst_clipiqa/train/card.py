@@ -166,7 +166,8 @@ def _test(training: dict[str, Any]) -> list[str]:
         lines += ["", few]
     if test["contamination"]["label"]:
         label = test["contamination"]["label"].capitalize()
-        lines += ["", f"**{label}. These figures overstate the model, so the model-index omits them.**"]
+        overstate = "may overstate" if label.startswith("Not checked") else "overstate"
+        lines += ["", f"**{label}. These figures {overstate} the model, so the model-index omits them.**"]
     return lines
 
 

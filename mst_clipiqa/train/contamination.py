@@ -31,8 +31,8 @@ class Contamination:
     Attributes:
         images, prompts: share of the images, 0..1, whose bytes or prompt had been seen, among those whose file or
             prompt is there; None if none is.
-        by: what had seen them: "the model", "its encoders".
-        checked: whether it is known what the model has seen.
+        by: what had seen them: "the model", "its encoders"; if it was not checked, what may have seen them.
+        checked: whether it is known what all of these have seen, or that one of them has seen some.
     """
 
     images: float | None
@@ -42,9 +42,10 @@ class Contamination:
 
     @property
     def label(self) -> str:
-        """Return the label of a contaminated result, or "not checked"; empty for a clean one."""
+        """Return the label of a result that is contaminated or was not checked; empty for a clean one."""
         if not self.checked:
-            return "not checked"
+            who = " and ".join(self.by)
+            return "not checked" + (f" for contamination: nothing says what {who} saw in training" if who else "")
         shares = (("images", self.images), ("prompts", self.prompts))
         seen = " and ".join(f"{percent_seen(share)} of the {what}" for what, share in shares if share is not None)
         return f"contaminated: {' and '.join(self.by)} had seen {seen}" if self.by else ""
@@ -70,6 +71,8 @@ def contamination(records: Sequence[Record], seen: dict[str, TrainedOn]) -> Cont
         for who, t in seen.items()
         if not t.images.isdisjoint(files.values()) or not t.prompts.isdisjoint(texts.values())
     ]
+    if not by and not whole.is_complete:
+        return Contamination(None, None, tuple(who for who, t in seen.items() if not t.is_complete), checked=False)
     of_images = _share(files.values(), whole.images) if whole.images else 0.0
     return Contamination(of_images, _share(texts.values(), whole.prompts), tuple(by))
 
@@ -82,7 +85,8 @@ def _share(hashes: Collection[str], seen: frozenset[str]) -> float | None:
 def union(seen: Iterable[TrainedOn]) -> TrainedOn:
     """Return the images and prompts that several models, or parts of one, have seen together."""
     some = list(seen)
-    return TrainedOn(frozenset().union(*(t.images for t in some)), frozenset().union(*(t.prompts for t in some)))
+    images, prompts = (frozenset().union(*(getattr(t, what) for t in some)) for what in ("images", "prompts"))
+    return TrainedOn(images, prompts, all(t.is_complete for t in some))
 
 
 def trained_on(records: Sequence[Record]) -> TrainedOn:

@@ -16,7 +16,7 @@ from mst_clipiqa.encoders.clip import CLIPPair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.errors import ModelError
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Head
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn
 
 _FROZEN = ("mstfe.", "head.text_encoder.", "head.text_features", "head.quality_scores")
 _STREAMS = ("encoder_coarse", "encoder_fine")
@@ -49,7 +49,8 @@ def convert(checkpoint: Path, encoders: CLIPPair, name: str, target: str = "qual
             raise ModelError(f"Expected {expected} at {key} in {checkpoint} for a {head} head, got {got}.")
     model.load_state_dict(trained)
     config = ModelConfig(name, EncoderRef.of(encoders), {target: Target(head, 1.0, 5.0)}, encoders.view)
-    return TrainedModel(config, {target: model.float().eval().requires_grad_(False)})
+    parts = {target: model.float().eval().requires_grad_(False)}
+    return TrainedModel(config, parts, TrainedOn(is_complete=False))  # the file does not say what the model has seen
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -16,9 +16,9 @@ from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mst_clipiqa import zero_shot
-from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, save_model
+from mst_clipiqa.model_folder import EncoderRef, ModelConfig, Target, TrainedModel, TrainedOn, load_model, save_model
 from mst_clipiqa.scoring.scorer import Scorer
-from mst_clipiqa.train.contamination import Contamination, contamination, trained_on
+from mst_clipiqa.train.contamination import Contamination, contamination, trained_on, union
 from tests.commands import run
 from tests.fakes import DIM, FakePair, rated_set
 
@@ -116,6 +116,34 @@ def test_prompts_alone_contaminate(rated: RatedSet) -> None:
     assert contamination(records, {"the model": seen}).label == (
         "contaminated: the model had seen 0 % of the images and 25 % of the prompts"
     )
+
+
+def test_a_model_whose_training_data_is_unknown_is_not_called_clean(rated: RatedSet) -> None:
+    records = [dataclasses.replace(r, file=Path(__file__)) for r in rated.records]
+    unknown, none = TrainedOn(is_complete=False), TrainedOn()
+    found = contamination(records, {"the model": unknown, "its encoders": none})
+    assert not found.checked
+    assert found.label == "not checked for contamination: nothing says what the model saw in training"
+    assert contamination(records, {"the model": none}) == Contamination(0.0, 0.0, ())
+    assert not union([none, unknown]).is_complete
+    some = TrainedOn(prompts=trained_on(records[:1]).prompts, is_complete=False)
+    assert contamination(records, {"the model": some}).label.startswith("contaminated: the model had seen")
+
+
+def test_the_command_says_that_a_converted_model_is_not_checked(
+    rated: RatedSet, mini: TrainedModel, tmp_path: Path
+) -> None:
+    unknown = dataclasses.replace(mini, trained_on=TrainedOn(is_complete=False))
+    save_model(unknown, tmp_path / "unknown", "# unknown\n")
+    assert load_model(tmp_path / "unknown").trained_on == unknown.trained_on
+    labels, scores = tmp_path / "labels.csv", tmp_path / "scores.csv"
+    lines = [f"{r.name},something new {i},{r.targets['quality']}" for i, r in enumerate(rated.records)]
+    labels.write_text("\n".join(["image_name,prompt,mos_quality", *lines]))
+    scores.write_text("\n".join(["file,quality", *(f"{r.name},{r.targets['quality']}" for r in rated.records)]))
+    base = ["evaluate", scores, labels, "--range", 0, 5, "--model", tmp_path / "unknown"]
+    assert "nothing says what the model saw in training" in " ".join(run(*base).stdout.split())
+    refused = run(*base, "--fail-on-contamination", code=2).stderr
+    assert "a model whose training data is known: choose another, or drop the flag." in " ".join(refused.split())
 
 
 def test_without_prompts_nothing_is_said_of_them(rated: RatedSet) -> None:

@@ -72,6 +72,7 @@ def test_converted_checkpoints_give_the_recorded_scores(
     torch.save({"model_state_dict": state} if wrapped else state, tmp_path / "authors.pth")
     save_model(convert(tmp_path / "authors.pth", pair, "authors"), tmp_path / "model", "# authors\n")
     model = load_model(tmp_path / "model")
+    assert not model.trained_on.is_complete  # the checkpoint does not say what it was trained on
     scores = Predictor(model, pair).predict(*features, list(PROMPTS))
     got = torch.tensor([score.quality for score in scores])
     low, high = scores[0].ranges["quality"]

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mst_clipiqa.scoring.scorer import Scorer
 
 
+_NAME_IT = " for contamination: name the model with --model"
+
+
 @click.command("evaluate", cls=SectionedCommand)
 @click.argument("tables", nargs=-1, metavar="[SCORES [LABELS]]", type=click.Path(path_type=Path))
 @click.option("--model", help="Model: mini, a folder or ORG/NAME[@REVISION] of the hub.")
@@ -127,8 +130,10 @@ def _pairs_from_table(scores: Path, flags: dict[str, Any]) -> tuple[str, list[As
 
 def _contaminated(found: Sequence[Assessed | AssessedPairs], flags: dict[str, Any]) -> int:
     """Return the exit code: 1 if the user asked to fail and the model had seen anything."""
-    if flags["fail_on_contamination"] and not all(one.contamination.checked for one in found):
-        raise UsageError("--fail-on-contamination needs a model whose training data is known: name it with --model.")
+    unknown = [one.contamination for one in found if not one.contamination.checked]
+    if flags["fail_on_contamination"] and unknown:
+        advice = "choose another, or drop the flag" if unknown[0].by else "name it with --model"
+        raise UsageError(f"--fail-on-contamination needs a model whose training data is known: {advice}.")
     return 1 if flags["fail_on_contamination"] and any(one.contamination.by for one in found) else 0
 
 
@@ -148,7 +153,7 @@ def _pair_sentence(one: AssessedPairs) -> str:
     left = [(one.ties, "tie", ""), (one.unscored, "pair", " without both scores")]
     out = "".join(f"; {counted(count, what)}{more} left out" for count, what, more in left if count)
     clean = f"; {one.contamination.label}" if one.contamination.label else ""
-    clean += " for contamination: name the model with --model" if not one.contamination.checked else ""
+    clean += "" if one.contamination.checked or one.contamination.by else _NAME_IT
     pairs = counted(right.pairs, "pair")
     return f"{one.target}: {right.accuracy:.4f} of {pairs} ordered as people prefer ({ends}{out}){clean}."
 
@@ -250,8 +255,8 @@ def _notes(one: Assessed) -> Iterator[str]:
         yield f"Left out: {counted(one.unscored, 'image')} without a score of {one.target}."
     if one.unrated:
         yield f"Left out: {counted(one.unrated, 'image')} without a rating of {one.target}."
-    if not one.contamination.checked:
-        yield "Not checked for contamination: name the model with --model."
+    if not one.contamination.checked and not one.contamination.by:
+        yield f"Not checked{_NAME_IT}."
     elif one.contamination.label:
         yield one.contamination.label.capitalize() + "."
 
