@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mst_clipiqa.cli import group
 from mst_clipiqa.evaluate import mean_interval
 from mst_clipiqa.scoring.folders import MINI_MODEL
 
+TRAINING = Path(__file__).resolve().parent.parent / "mini_training"
 NAMES = ("prepare", "development", "final", "leave_out", "no_photographs", "card", "calibrate", "reliability", "pin")
 
 
@@ -66,3 +69,20 @@ def test_the_fall_with_a_wrong_prompt_has_the_interval_of_means() -> None:
     found = _drop(drop, ids)
     mean = mean_interval([0.1, 0.4, 0.2, 0.5, 0.3], [3, 1, 1, 2, 2])
     assert found == {"fall": mean.value, "low": mean.low, "high": mean.high, "n": 5}
+
+
+def test_the_readme_gives_the_figures_of_the_card_and_of_the_repeated_training() -> None:
+    card = json.loads((MINI_MODEL / "figures.json").read_text())["development"]
+    repeated = json.loads((TRAINING / "repeated.json").read_text())
+    rows = [line for line in (TRAINING / "README.md").read_text().splitlines() if " to 0." in line]
+    assert len(rows) == 3
+    for row, found in zip(rows, zip(_srcc(card), _srcc(repeated), strict=True), strict=True):
+        cells = [f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in found]
+        assert row.endswith(f"| {cells[0]} | {cells[1]} |")
+        first, again = found
+        assert first["low"] <= again["value"] <= first["high"]
+        assert again["low"] <= first["value"] <= again["high"]
+
+
+def _srcc(found: dict[str, Any]) -> list[dict[str, float]]:
+    return [one["srcc"] for one in (found["quality"], found["correspondence"], found["photographs"]["other_half"])]
