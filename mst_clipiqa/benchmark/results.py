@@ -186,8 +186,9 @@ def _ends_over_prompts(own: Sequence[BenchmarkRun], measure: str) -> tuple[float
 def _together(runs: Sequence[BenchmarkRun]) -> Contamination:
     """Return the mean contamination of several test parts."""
     found = [run.contamination for run in runs]
-    by = tuple(dict.fromkeys(who for one in found for who in one.by))
-    checked = all(one.checked for one in found)
+    seen = [one for one in found if one.checked and one.by]  # one contaminated part is enough
+    by = tuple(dict.fromkeys(who for one in seen or found for who in one.by))
+    checked = bool(seen) or all(one.checked for one in found)
     return Contamination(_mean([one.images for one in found]), _mean([one.prompts for one in found]), by, checked)
 
 

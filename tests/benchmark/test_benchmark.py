@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ from scipy import stats
 
 from mst_clipiqa.benchmark.compare_results import compare_results
 from mst_clipiqa.benchmark.coverage import coverage_elsewhere, crossed_coverage
-from mst_clipiqa.benchmark.results import RUN_MEASURES, _possible, interval_over_splits, markdown, summarise
+from mst_clipiqa.benchmark.results import RUN_MEASURES, _possible, _together, interval_over_splits, markdown, summarise
 from mst_clipiqa.benchmark.runs import Bench, BenchmarkPlan, BenchmarkRun, OtherSet, run_all, run_one
 from mst_clipiqa.data import RatedSet, Record
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import json_ready, paired_difference
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import TrainedOn
-from mst_clipiqa.train.contamination import trained_on
+from mst_clipiqa.train.contamination import Contamination, trained_on
 from mst_clipiqa.train.features import encode_records
 from mst_clipiqa.train.recipe import FAST
 from tests.benchmark.tables import cells_of
@@ -308,3 +309,15 @@ def test_results_that_cannot_be_compared_are_refused(
     other = [{**run, **{key: change(run) for key, change in of_runs.items()}} for run in found["runs"]]
     with pytest.raises(DataError, match=f"Expected two results .*{named}"):
         compare_results(found, {**found, **changes, "runs": other}, "quality", "prompt")
+
+
+def test_one_contaminated_test_part_labels_all_whether_or_not_the_others_were_checked() -> None:
+    clean, unknown = Contamination(0.0, 0.0, ()), Contamination(None, None, ("its encoders",), checked=False)
+    seen = Contamination(0.5, None, ("the model",))
+
+    def label(*found: Contamination) -> str:
+        return _together([SimpleNamespace(contamination=one) for one in found]).label  # type: ignore[misc]
+
+    assert label(clean, clean) == ""
+    assert label(clean, unknown).startswith("not checked for contamination: nothing says what its encoders saw")
+    assert label(seen, unknown) == "contaminated: the model had seen 50 % of the images"
