@@ -115,7 +115,8 @@ def drift(
         lone += [] if of_group else [name]
     only_old, only_new = _not_in_both(good_old, good_new, also) if chosen == "prompt" else ([], [])
     names = list(dict.fromkeys(one.target for one in compared))
-    unused = [one for rows in (good_old, good_new) for one in _unused(rows, names, needs_prompt=chosen == "prompt")]
+    by_prompt = chosen == "prompt"
+    unused = [one for rows in (good_old, good_new) for one in split_unused(rows, names, needs_prompt=by_prompt)[1]]
     return Drift(
         both.changes(compared, resampling),
         only_old,
@@ -125,6 +126,26 @@ def drift(
         [*left_old, *left_new, *unused],
         sorted({*models_of(good_old), *models_of(good_new)}),
     )
+
+
+def split_unused(rows: Table, targets: Sequence[str], *, needs_prompt: bool) -> tuple[Table, list[LeftOut]]:
+    """Return the scored rows that count, and those that count for nothing, each in order.
+
+    Args:
+        rows: scored rows.
+        targets: the scores that are compared; a row without any of them does not count.
+        needs_prompt: whether a row without a prompt does not count either.
+    """
+    columns = [numbers(rows, target) for target in targets]
+    used, unused = [], []
+    for place, prompt in enumerate(prompts_of(rows)):
+        if needs_prompt and not prompt:
+            unused.append(LeftOut(rows[place], WITHOUT_PROMPT))
+        elif all(math.isnan(column[place]) for column in columns):
+            unused.append(LeftOut(rows[place], WITHOUT_SCORE))
+        else:
+            used.append(place)
+    return rows.take(used), unused
 
 
 def _check(old: Sequence[Row], new: Sequence[Row], by: Sequence[str], pair_by: PairBy) -> None:
@@ -148,18 +169,6 @@ def _not_in_both(old: Table, new: Table, also: Sequence[str]) -> tuple[list[str]
     """Return the prompts of only the old table, and those of only the new one."""
     before, after = (_in_order(_named(rows, also)) for rows in (old, new))
     return _without(before, after), _without(after, before)
-
-
-def _unused(rows: Table, targets: Sequence[str], *, needs_prompt: bool) -> list[LeftOut]:
-    """Return the scored rows that count for nothing: without a prompt, if one is needed, or any score compared."""
-    found = []
-    values = zip(*(numbers(rows, target) for target in targets), strict=True)
-    for place, (prompt, scores) in enumerate(zip(prompts_of(rows), values, strict=True)):
-        if needs_prompt and not prompt:
-            found.append(LeftOut(rows[place], WITHOUT_PROMPT))
-        elif all(map(math.isnan, scores)):
-            found.append(LeftOut(rows[place], WITHOUT_SCORE))
-    return found
 
 
 def _named(rows: Table, also: Sequence[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ import torch
 
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.int8_weights import rounded, sum_bits
+from mst_clipiqa.encoders.threads import on_one_thread
 from mst_clipiqa.explain import explain
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.integrations.metric import MSTClipIQAMetric, create_metric
@@ -28,17 +29,6 @@ PROMPT = "a red fox"
 @pytest.fixture(params=["fp32", "bf16"])
 def precision(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in the caller's own thread, as on a machine with one core or with a GPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -57,14 +47,14 @@ def score(model: Path, precision: str) -> Score:
 
 
 def test_an_autocast_around_a_scorer_changes_nothing(small_model: Path, precision: str) -> None:
-    with one_thread():
+    with on_one_thread():
         want = score(small_model, precision)
         with torch.autocast("cpu", torch.bfloat16):
             assert score(small_model, precision) == want
 
 
 def test_a_default_device_is_not_used(small_model: Path, precision: str) -> None:
-    with one_thread():
+    with on_one_thread():
         want = score(small_model, precision)
         with torch.device("meta"):  # stands for a card
             assert score(small_model, precision) == want
@@ -148,7 +138,7 @@ def test_a_forked_process_can_load_and_explain() -> None:
     scorer = Scorer.load("mini", device="cpu")
     image = np.asarray(draw(0, 0.2))
     context = multiprocessing.get_context("fork")
-    with one_thread():
+    with on_one_thread():
         torch.set_num_threads(2)
         want = scorer(image, PROMPT)
         torch.rand(1 << 20).isfinite().all()  # in parallel, so that there are threads to wait for

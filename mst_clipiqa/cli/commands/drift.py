@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.rows import LeftOut, numbers, prompts_of, split_failed
+from mst_clipiqa.analysis.rows import LeftOut, split_failed
 from mst_clipiqa.analysis.unfamiliar import say_many_unfamiliar
 from mst_clipiqa.analysis.verdict import say_by_chance
 from mst_clipiqa.cli.commands._deliver import finish, write_rows
@@ -115,16 +114,11 @@ def _is_one_group(found: Drift) -> bool:
 
 
 def _used(rows: Table, found: Drift) -> Table:
-    """Return the scored rows that count: with a score that is compared and, if prompts are paired, with a prompt."""
-    good = split_failed(rows)[0]
+    """Return the rows that count; the others are among those left out."""
+    from mst_clipiqa.analysis.drift import split_unused
+
     needs_prompt = any(change.pairing == "prompt" for change in found.changes)
-    columns = [numbers(good, target) for target in _targets(found)]
-    places = [
-        place
-        for place, prompt in enumerate(prompts_of(good))
-        if (prompt or not needs_prompt) and not all(math.isnan(column[place]) for column in columns)
-    ]
-    return good.take(places)
+    return split_unused(split_failed(rows)[0], _targets(found), needs_prompt=needs_prompt)[0]
 
 
 def _targets(found: Drift) -> list[str]:
