@@ -2,7 +2,7 @@
 
 It sees a training and a validation part, never a test part. The seed alone decides the initial weights and the order
 of the images, which is drawn per epoch. A run that was stopped therefore resumes and ends with the same weights, also
-with another number of cores: all of it is computed in one thread, which is faster where the cores are busy as well.
+with another number of cores, as all of it is computed in one thread.
 """
 
 from __future__ import annotations
