@@ -120,7 +120,7 @@ def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], qu
     if data is None and root is None and scale is None:
         return None
     if data is None or root is None:
-        raise UsageError("Expected --test-data and --test-root together, got not both.")
+        raise UsageError("Expected --test-data and --test-root together, got one or none: give both.")
     ranges = plan.rated.ranges  # that models trained on --data score on
     rated = load_rated_set(data, root, allow_missing=flags["allow_missing"], score_range=scale, model_ranges=ranges)
     say_data_notes(note.replace("--range", "--test-range") for note in rated.notes)
