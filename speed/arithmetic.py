@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.pair import encode_views
 from mst_clipiqa.encoders.threads import reuse_freed_memory
-from mst_clipiqa.features.image_encoder import BATCH_SIZE
+from mst_clipiqa.features.encoding import BATCH_SIZE
 from speed.machine import matmul_flops, median_seconds, run
 from speed.random_pair import random_pair
 

@@ -29,7 +29,8 @@ from PIL import Image
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, Viewed
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.opened import AlreadyScored, Failed, Opened, Viewed
 
 BATCH = 8
 

@@ -18,14 +18,13 @@ from typing import Any
 
 from PIL import Image
 
-from mst_clipiqa.features.image_encoder import BATCH_SIZE
-from mst_clipiqa.scoring.loading import ScoreOptions
+from mst_clipiqa.features.encoding import BATCH_SIZE
 from mst_clipiqa.scoring.scorer import Scorer
 from speed.images import jpegs
 from speed.machine import median_seconds, run
 
 PROMPT = "a red fox and two old dogs on a green hill in the rain"
-LAYOUTS = ((BATCH_SIZE, ScoreOptions.workers), (16, 2), (64, 2), (BATCH_SIZE, 1), (BATCH_SIZE, 4))
+LAYOUTS = ((BATCH_SIZE, 2), (16, 2), (64, 2), (BATCH_SIZE, 1), (BATCH_SIZE, 4))
 
 
 def measure(images: int, folder: Path) -> dict[str, Any]:

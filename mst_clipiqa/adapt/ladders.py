@@ -22,7 +22,8 @@ from torch import Tensor
 from mst_clipiqa.adapt.moving import Material
 from mst_clipiqa.data.record import ImageFile
 from mst_clipiqa.errors import ImageError, as_reason
-from mst_clipiqa.features.image_encoder import Failed, ImageEncoder, Viewed
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.opened import Failed, Viewed
 from mst_clipiqa.features.pipeline import Bar, in_batches, in_order, no_bar
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.distort import DISTORTIONS, distort

@@ -26,7 +26,8 @@ from mst_clipiqa.encoders.mini.towers import Tower
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import DTYPES, resolve_precision
 from mst_clipiqa.errors import UsageError, shown
-from mst_clipiqa.features.image_encoder import Viewed, encode_viewed
+from mst_clipiqa.features.encoding import encode_viewed
+from mst_clipiqa.features.opened import Viewed
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA, Output, Text
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, normalised

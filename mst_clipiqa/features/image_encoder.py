@@ -9,114 +9,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from mst_clipiqa.encoders.pair import EncoderPair, encode_views
+from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import own_settings
 from mst_clipiqa.encoders.threads import batches_at_once, set_torch_threads
 from mst_clipiqa.errors import ImageError, UsageError, as_reason, as_sentence
 from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache import Cache, image_key
 from mst_clipiqa.features.encoded import Encoded
+from mst_clipiqa.features.encoding import FullEncoding
+from mst_clipiqa.features.opened import AlreadyScored, Failed, ImagePrompts, Opened, Viewed
 from mst_clipiqa.features.pipeline import in_batches, in_order
 from mst_clipiqa.images.decode import check_size, open_image
 from mst_clipiqa.images.files import StoredImage, read_image
 from mst_clipiqa.images.options import OpenOptions
-from mst_clipiqa.model.preprocess import Views, ViewSpec, views
-from mst_clipiqa.model.shapes import CoarseEmbeddings, FineEmbeddings
+from mst_clipiqa.model.preprocess import ViewSpec
 
 _Item = TypeVar("_Item")
 
-BATCH_SIZE = 32
-"""Images per batch on a CPU, if not said otherwise."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An image that could not be read, and why (``as_reason``); given as an image, it keeps its place, unopened."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class AlreadyScored:
-    """An image with a score from an earlier run; given as an image, it keeps its place and is not opened."""
-
-    score: Any
-
-
-ImagePrompts: TypeAlias = tuple[str | None, ...] | None
-"""What an image will be scored against; None if that is not known yet."""
-
-
-@dataclass(frozen=True)
-class Viewed:
-    """An image ready for the encoders.
-
-    Attributes:
-        coarse, fine: its views, as in ``model/preprocess.py``.
-        width, height: of the upright image, pixels.
-        key: under which to cache the features, or None.
-        prompts: what the image will be scored against, if that is known by now.
-        note: what makes its scores less certain; such an image is not cached, so that this is said every time.
-    """
-
-    coarse: Tensor
-    fine: Tensor | None
-    width: int
-    height: int
-    key: str | None
-    prompts: ImagePrompts = None
-    note: str = ""
-
-
-Opened: TypeAlias = Encoded | Failed | AlreadyScored | Viewed
-"""What ``ImageEncoder.open`` returns."""
-
-
-class FullEncoding:
-    """The usual encoding policy, both streams for every image; other policies derive from it.
-
-    Attributes:
-        in_turn: whether one batch must be done before the next begins.
-        granularity: what was asked for below fine; empty for full encoding.
-        described: that and its calibration, which also decide the features, in words; empty for full encoding.
-        batch_size: images per batch on a CPU, unless the user says otherwise.
-    """
-
-    in_turn = False
-    batch_size = BATCH_SIZE
-    granularity = ""
-    described = ""
-
-    def __init__(self, encoders: EncoderPair) -> None:
-        self.encoders = encoders
-
-    def views(self, image: Image.Image) -> Views:
-        """Return the views of an RGB image that ``encode`` may need."""
-        return views(image, self.encoders.view)
-
-    def encode(self, viewed: Sequence[Viewed]) -> list[Encoded]:
-        """Return the features of a batch of at least one image."""
-        f_c, f_f = encode_viewed(self.encoders, viewed)
-        return [Encoded(f_c[i], f_f[i], image.width, image.height, image.note) for i, image in enumerate(viewed)]
-
-    def key(self, granularity: str | None) -> str:
-        """Return the part of a cache key that features of a granularity have."""
-        return ""
-
-    def cached(self, get: Callable[[str], Encoded | None], prompts: ImagePrompts) -> Encoded | None:
-        """Return an image's features from the cache, or None; ``get`` finds them by a part of their key."""
-        return get("")
-
-    def summary(self) -> str:
-        """Return a sentence or two about what was done, or nothing."""
-        return ""
+_MOST_WORKERS = 16  # unless asked for: more were not tried
 
 
 class ImageEncoder:
@@ -125,7 +40,7 @@ class ImageEncoder:
     Args:
         encoders: the frozen pair.
         batch_size: images per batch; None for the policy's, or on a CUDA card for two of the encoders' chunks.
-        workers: decoding threads.
+        workers: decoding threads; None for 2, or on a CUDA card one per core, up to 16.
         cache: where features are kept, if anywhere.
         policy: what is encoded of each image; by default both streams.
         opening: how images are opened.
@@ -139,17 +54,18 @@ class ImageEncoder:
         encoders: EncoderPair,
         *,
         batch_size: int | None = None,
-        workers: int = 2,
+        workers: int | None = None,
         cache: Cache | None = None,
         policy: FullEncoding | None = None,
         opening: OpenOptions | None = None,
     ) -> None:
         if batch_size is not None:
             check_at_once("batch_size", batch_size)
-        check_at_once("workers", workers)
+        if workers is not None:
+            check_at_once("workers", workers)
         self.encoders = encoders
         self.chosen_batch_size = batch_size
-        self.workers = workers
+        self.chosen_workers = workers
         self.cache = cache.space(encoders) if cache else None
         self.policy = policy or FullEncoding(encoders)
         self.opening = opening or OpenOptions()
@@ -163,6 +79,12 @@ class ImageEncoder:
     @batch_size.setter
     def batch_size(self, images: int) -> None:
         self.chosen_batch_size = images
+
+    @property
+    def workers(self) -> int:
+        """Decoding threads: a CPU is kept busy by encoding, a card waits for images."""
+        on_card = self.encoders.device.type == "cuda"
+        return self.chosen_workers or (min(os.cpu_count() or 2, _MOST_WORKERS) if on_card else 2)
 
     def to(self, device: torch.device) -> ImageEncoder:
         """Move the encoders to a device; returns itself. UsageError if they were exported for the CPU."""
@@ -229,7 +151,7 @@ class ImageEncoder:
                 if cached := self.policy.cached(lambda part: cache.get(at + part), prompts):
                     check_size((cached.width, cached.height), limit)
                     return cached
-            opened = open_image(image, self.opening, max_pixels=limit)
+            opened = open_image(image, self.opening if max_pixels is None else replace(self.opening, max_pixels=limit))
         except ImageError as error:
             return Failed(as_reason(error))
         seen = self.policy.views(opened.image)
@@ -272,19 +194,3 @@ def needed_side(view: ViewSpec) -> int:
 def _suffix(opening: OpenOptions) -> str:
     """Return the part of a cache key that says how images were opened; frames need none, as they are not cached."""
     return ("-fast" if opening.reduce_to else "") + ("-srgb" if opening.color == "srgb" else "")
-
-
-def encode_viewed(pair: EncoderPair, viewed: Sequence[Viewed]) -> tuple[CoarseEmbeddings, FineEmbeddings]:
-    """Return f_c and f_f of images with all their views, float32 (images, D) and (images, D_f), on the CPU."""
-    coarse = stacked([image.coarse for image in viewed], pair.device)
-    crops = [image.fine for image in viewed if image.fine is not None]
-    f_c, f_f = encode_views(pair, coarse, stacked(crops, pair.device) if crops else None)
-    return f_c.cpu(), f_f.cpu()
-
-
-def stacked(pixels: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Return views of one size as one tensor on a device, channels last in memory as each of them is."""
-    together = torch.stack([view.movedim(-3, -1) for view in pixels]).movedim(-1, -3)
-    if device.type == "cuda":  # from pinned memory the copy runs beside the computation
-        return together.pin_memory().to(device, non_blocking=True)
-    return together.to(device)

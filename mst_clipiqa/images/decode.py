@@ -84,7 +84,9 @@ def open_image(source: Source, options: OpenOptions | None = None, **changes: An
         >>> open_image(Image.new("L", (3, 2))).image.mode
         'RGB'
     """
-    options = dataclasses.replace(options or OpenOptions(), **changes)
+    options = options or OpenOptions()
+    if changes:
+        options = dataclasses.replace(options, **changes)
     number = None
     if isinstance(source, Frame):
         number, source = source.number, source.source

@@ -28,6 +28,8 @@ File: TypeAlias = Named | bytes | bytearray | memoryview
 MAX_BYTES = 512 * 2**20
 """Largest file that is read, in bytes."""
 
+_READ_AT_ONCE = 2**20  # bytes: a parser that reads little by little stops other threads at each read
+
 # So as not to wait for a writer if a pipe takes the file's name between the check and the opening.
 _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 
@@ -51,7 +53,7 @@ def open_file(path: Named, max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
     _check_kind(info, max_bytes)
     with _named_errors(path):
         descriptor = os.open(path, _READ)
-    with os.fdopen(descriptor, "rb", buffering=2**16) as file:
+    with os.fdopen(descriptor, "rb", buffering=max(512, min(info.st_size, _READ_AT_ONCE))) as file:
         _check_kind(os.fstat(descriptor), max_bytes)  # again: the name may belong to another file by now
         yield file
 

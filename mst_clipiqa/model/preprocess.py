@@ -251,4 +251,4 @@ def _starts(side: int, crop: int, grid: int) -> list[int]:
 
 def _to_tensor(pixels: UInt8[np.ndarray, "*crops height width 3"]) -> UInt8[Tensor, "*crops 3 height width"]:
     """Return pixels (..., height, width, 3) as a view (..., 3, height, width) of the same memory."""
-    return torch.from_numpy(pixels).movedim(-1, -3)
+    return torch.from_numpy(np.moveaxis(pixels, -1, -3))

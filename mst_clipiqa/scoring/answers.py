@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from mst_clipiqa.errors import ImageError, UsageError, as_reason, as_sentence, brief
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.opened import Failed
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.scoring.predictor import NOT_TEXT, Predictor

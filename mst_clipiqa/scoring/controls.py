@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_clipiqa.errors import ImageError, UsageError, nearest, shown
-from mst_clipiqa.features.image_encoder import Failed
+from mst_clipiqa.features.opened import Failed
 from mst_clipiqa.images.decode import open_image
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.inputs.generation import generation_if_any

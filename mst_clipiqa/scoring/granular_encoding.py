@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mst_clipiqa.encoders.pair import encode_batches, encode_stream
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import BATCH_SIZE, FullEncoding, ImagePrompts, Viewed, stacked
+from mst_clipiqa.features.encoding import BATCH_SIZE, FullEncoding, stacked
+from mst_clipiqa.features.opened import ImagePrompts, Viewed
 from mst_clipiqa.model.preprocess import Views, coarse_view, views
 from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.fine_estimator import scaled_scores
@@ -67,7 +68,8 @@ class GranularEncoding(FullEncoding):
         f_f = self._fine(f_c, viewed, whole)
         self._check(f_c, f_f, viewed, {i: names[i] for i in checked})
         notes = self.choice.notes(f_c, viewed)
-        return [Encoded(f_c[i], f_f[i], one.width, one.height, notes[i], whole[i]) for i, one in enumerate(viewed)]
+        rows = zip(f_c.unbind(), f_f.unbind(), viewed, notes, whole, strict=True)
+        return [Encoded(coarse, fine, one.width, one.height, note, name) for coarse, fine, one, note, name in rows]
 
     def key(self, granularity: str | None) -> str:
         """Return the part of a cache key that features of a granularity have: those at fine are everyone's."""

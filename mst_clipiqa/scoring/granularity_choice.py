@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mst_clipiqa.features.image_encoder import ImagePrompts, Viewed
+from mst_clipiqa.features.opened import ImagePrompts, Viewed
 from mst_clipiqa.scoring.calibration import Calibration
 from mst_clipiqa.scoring.fine_estimator import deviations
 from mst_clipiqa.scoring.granularity import COARSE, FINE, Granularity

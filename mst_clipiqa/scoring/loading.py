@@ -32,7 +32,7 @@ class ScoreOptions:
         device: auto, cpu, cuda or mps.
         precision: of the image encoders: auto, fp32, bf16, fp16 or, on a CPU, int8.
         batch_size: images per batch; None for 32, or on a CUDA card for more.
-        workers: decoding threads.
+        workers: decoding threads; None for 2, or on a CUDA card one per core, up to 16.
         cache: where features are kept, if anywhere.
         encoders: where the model's encoders are now, if they have moved.
         text_encoder: another text encoder for the same images; a trained model accepts only its own.
@@ -54,7 +54,7 @@ class ScoreOptions:
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
-    workers: int = 2
+    workers: int | None = None
     cache: Cache | None = None
     encoders: str | None = None
     text_encoder: str | None = None
@@ -79,7 +79,8 @@ class ScoreOptions:
                 _check_kind(name, getattr(self, name), str | os.PathLike)
         if self.batch_size is not None:
             check_at_once("batch_size", self.batch_size)
-        check_at_once("workers", self.workers)
+        if self.workers is not None:
+            check_at_once("workers", self.workers)
         for name, least in _COUNT_OPTIONS.items():
             check_count(name, getattr(self, name), least)
         _check_kind("fast_decode", self.fast_decode, bool)

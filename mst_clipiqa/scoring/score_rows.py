@@ -8,7 +8,7 @@ from typing import Any
 
 from mst_clipiqa._version import __version__
 from mst_clipiqa.errors import as_reason
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed
+from mst_clipiqa.features.opened import AlreadyScored, Failed
 from mst_clipiqa.features.pipeline import in_batches
 from mst_clipiqa.images.options import Frame
 from mst_clipiqa.inputs.item import Item

@@ -17,7 +17,8 @@ from mst_clipiqa.encoders.precision import own_settings, resolve_device
 from mst_clipiqa.encoders.threads import run_in_new_thread_after_fork
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder, Opened, check_several
+from mst_clipiqa.features.image_encoder import ImageEncoder, check_several
+from mst_clipiqa.features.opened import AlreadyScored, Failed, Opened
 from mst_clipiqa.model_folder import TrainedModel
 from mst_clipiqa.scoring import saving
 from mst_clipiqa.scoring.answers import ControlAnswers, completed

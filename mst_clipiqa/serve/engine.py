@@ -2,9 +2,9 @@
 
     request - admitted - opened in ``workers`` threads - [queue] - up to batch_size at once: encoded, scored - Score
 
-Up to two batches are encoded at once (``encoders/threads.py``). No image waits for a batch to fill: a free thread takes
-whatever is waiting, so batches grow with the load.
-A score does not depend on who else is in its batch (``Scorer`` sees to that).
+``workers`` and ``batch_size`` are the scorer's. Up to two batches are encoded at once (``encoders/threads.py``). No
+image waits for a batch to fill: a free thread takes whatever is waiting, so batches grow with the load. A score depends
+on nothing else in its batch (``Scorer`` sees to that).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from async_batcher.batcher import AsyncBatcher
 
 from mst_clipiqa.encoders.threads import batches_at_once, return_freed_memory, set_torch_threads
 from mst_clipiqa.errors import Rejected
-from mst_clipiqa.features.image_encoder import Failed, Opened
+from mst_clipiqa.features.opened import Failed, Opened
 from mst_clipiqa.scoring.answers import compare_edges
 from mst_clipiqa.scoring.score import Score, ScoreRequest
 from mst_clipiqa.scoring.scorer import Scorer
@@ -55,10 +55,9 @@ class Engine:
         scorer: the model.
         limits: of pixels, waiting scores and seconds.
         metrics: counts images and batches.
-        workers: decoding threads.
     """
 
-    def __init__(self, scorer: Scorer, limits: Limits, metrics: Metrics, workers: int) -> None:
+    def __init__(self, scorer: Scorer, limits: Limits, metrics: Metrics) -> None:
         self.scorer = scorer
         self.limits = limits
         self.metrics = metrics
@@ -66,7 +65,7 @@ class Engine:
         self._opening = dataclasses.replace(scorer.encoder.opening, max_pixels=limits.max_pixels)
         self._pace = 0.1  # seconds per score, of late
         self._idle: asyncio.TimerHandle | None = None
-        self._openers = ThreadPoolExecutor(workers, thread_name_prefix="open")
+        self._openers = ThreadPoolExecutor(scorer.encoder.workers, thread_name_prefix="open")
         at_once = batches_at_once(scorer.encoder.encoders.device)
         all_cores = partial(set_torch_threads, torch.get_num_threads())
         self._encoders = ThreadPoolExecutor(at_once, thread_name_prefix="encode", initializer=all_cores)

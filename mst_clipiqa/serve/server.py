@@ -19,14 +19,14 @@ class Server:
 
     Args:
         scorer: the model.
-        settings: token, threads and limits.
+        settings: token and limits.
     """
 
     def __init__(self, scorer: Scorer, settings: Settings) -> None:
         self.scorer = scorer
         self.settings = settings
         self.metrics = Metrics()
-        self.engine = Engine(scorer, settings.limits, self.metrics, settings.workers)
+        self.engine = Engine(scorer, settings.limits, self.metrics)
         self.memory = MemoryBudget(settings.limits.max_held)
         self.metrics.held.set_function(lambda: self.memory.bytes)
 

@@ -37,12 +37,10 @@ class Settings:
     Attributes:
         host, port: the address to listen on; port 0 takes a free one.
         token: the token that clients must send, or None on a loopback address.
-        workers: threads that decode images.
         limits: what a request may use.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
-    workers: int = 2
     limits: Limits = field(default_factory=Limits)

@@ -13,7 +13,8 @@ from torch import Tensor
 from mst_clipiqa.data import Record
 from mst_clipiqa.errors import DataError, counted
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import Failed, ImageEncoder
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.opened import Failed
 from mst_clipiqa.features.prompt_encoder import PromptEncoder, padded_states
 from mst_clipiqa.inputs.prompt_syntax import without_syntax
 from mst_clipiqa.model.mst_clipiqa import Text, to_head

@@ -18,7 +18,9 @@ from mst_clipiqa.encoders.pair import EncoderPair, encode_stream
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate import UNFAMILIAR, Reference, make_reference
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder, ImagePrompts, Viewed, stacked
+from mst_clipiqa.features.encoding import FullEncoding, stacked
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.opened import ImagePrompts, Viewed
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, are_familiar, weights_sha256
 from mst_clipiqa.scoring.fine_estimator import deviations, fit_estimator, fit_spread, scaled_scores

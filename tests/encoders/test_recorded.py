@@ -16,7 +16,8 @@ from mst_clipiqa.encoders import recorded
 from mst_clipiqa.encoders.clip import CHUNK, CHUNK_CUDA, CLIPPair, load_clip_pair
 from mst_clipiqa.encoders.clip_vision import VisionTower
 from mst_clipiqa.encoders.precision import Precision
-from mst_clipiqa.features.image_encoder import BATCH_SIZE, ImageEncoder
+from mst_clipiqa.features.encoding import BATCH_SIZE
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from tests.closed_form import save_clip
 from tests.fakes import FakePair
 
@@ -87,6 +88,17 @@ def test_a_card_gets_larger_chunks_and_batches_that_fill_them(clip: CLIPPair, mo
     assert ImageEncoder(clip).batch_size == 2 * CHUNK_CUDA
     assert ImageEncoder(clip, batch_size=5).batch_size == 5
     assert ImageEncoder(FakePair()).batch_size == BATCH_SIZE
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(None, 2), (1, 1), (8, 8), (64, 16)])
+def test_a_card_has_a_decoding_thread_per_core(
+    clip: CLIPPair, cores: int | None, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr(CLIPPair, "device", property(lambda _: torch.device("cuda")))
+    assert ImageEncoder(clip).workers == workers
+    assert ImageEncoder(clip, workers=5).workers == 5
+    assert ImageEncoder(FakePair()).workers == 2
 
 
 def test_help_names_the_batches_that_are_made() -> None:

@@ -20,7 +20,8 @@ from mst_clipiqa.errors import UsageError
 from mst_clipiqa.features.cache import Cache, CacheSpace
 from mst_clipiqa.features.cache_place import cache_folder
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.opened import AlreadyScored, Failed
 from mst_clipiqa.features.prompt_encoder import PromptEncoder
 from mst_clipiqa.images.options import OpenOptions
 from mst_clipiqa.model.preprocess import ViewSpec

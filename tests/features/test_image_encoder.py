@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import FullEncoding, ImageEncoder
+from mst_clipiqa.features.encoding import FullEncoding
+from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from tests.fakes import FakePair, draw
 

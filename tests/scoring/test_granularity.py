@@ -22,7 +22,7 @@ from mst_clipiqa.data import Record
 from mst_clipiqa.encoders.mini.pair import MiniPair
 from mst_clipiqa.errors import DataError, ModelError, PromptError, UsageError, percent
 from mst_clipiqa.features.cache import Cache
-from mst_clipiqa.features.image_encoder import BATCH_SIZE
+from mst_clipiqa.features.encoding import BATCH_SIZE
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.model.preprocess import ViewSpec, native_crops
 from mst_clipiqa.scoring.calibration import PARTS, CalibratedOn, Calibration, Promise, weights_sha256

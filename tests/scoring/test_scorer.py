@@ -23,7 +23,8 @@ from mst_clipiqa.errors import ImageError, ModelError, PromptError, UsageError
 from mst_clipiqa.evaluate import make_reference
 from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.encoded import Encoded
-from mst_clipiqa.features.image_encoder import AlreadyScored, Failed, ImageEncoder
+from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.opened import AlreadyScored, Failed
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model_folder import ModelConfig, Target, TrainedModel, save_model
 from mst_clipiqa.scoring.differentiable import DifferentiableTarget
@@ -424,7 +425,7 @@ def test_an_error_says_nothing_of_levels(scorer: Scorer) -> None:
         ({"fast_decode": "no"}, "Expected fast_decode to be True or False, got 'no'."),
         ({"batch_size": "8"}, "Expected batch_size to be a whole number of at least 1, got '8'."),
         ({"batch_size": True}, "Expected batch_size to be a whole number of at least 1, got True."),
-        ({"workers": None}, "Expected workers to be a whole number of at least 1, got None."),
+        ({"workers": 0}, "Expected workers to be a whole number of at least 1, got 0."),
         ({"workers": 10**7}, "Expected workers to be at most 1,000,000, got 10000000."),
         ({"batch_size": 10**7}, "Expected batch_size to be at most 1,000,000, got 10000000."),
         ({"merge": -1}, "Expected merge to be a whole number of at least 0, got -1."),

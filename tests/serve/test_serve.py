@@ -361,7 +361,7 @@ def test_bodies_of_another_kind(client: TestClient) -> None:
 
 def test_a_full_queue_says_when_to_come_back(scorer: Scorer) -> None:
     async def crowd() -> tuple[list[Any], bool]:
-        engine = Engine(scorer, SMALL, Metrics(), 2)
+        engine = Engine(scorer, SMALL, Metrics())
         one = HttpScoreRequest((Upload("", png()),), ((None,),))
         answers = await asyncio.gather(*(engine.score(one) for _ in range(9)), return_exceptions=True)
         is_full = engine.is_full
@@ -398,7 +398,7 @@ def test_who_waits_too_long_is_sent_away_and_the_others_are_answered() -> None:
     async def crowd() -> list[Any]:
         slow = toy_scorer(batch_size=2)
         slow.encoder = ImageEncoder(SlowPair(), batch_size=2)
-        engine = Engine(slow, Limits(seconds=5), Metrics(), 2)
+        engine = Engine(slow, Limits(seconds=5), Metrics())
         one = HttpScoreRequest((Upload("", png()),), ((None,),))
         tasks = [asyncio.create_task(engine.score(one)) for _ in range(6)]
         await asyncio.sleep(0.1)
@@ -424,7 +424,7 @@ def test_who_waits_too_long_is_sent_away_and_the_others_are_answered() -> None:
 def test_requests_of_many_clients_are_batched() -> None:
     async def crowd() -> tuple[Any, Metrics]:
         scorer, metrics = toy_scorer(batch_size=8), Metrics()
-        engine = Engine(scorer, Limits(), metrics, 2)
+        engine = Engine(scorer, Limits(), metrics)
         asks = [HttpScoreRequest((Upload("", png(seed, 0.5)),), ((None,),)) for seed in range(20)]
         answers = await asyncio.gather(*map(engine.score, asks))
         await engine.close()
@@ -448,7 +448,7 @@ def test_freed_memory_is_returned_once_there_is_no_work(scorer: Scorer, monkeypa
     monkeypatch.setattr("mst_clipiqa.serve.engine.return_freed_memory", lambda: returned.append("all"))
 
     async def ask() -> None:
-        engine = Engine(scorer, Limits(), Metrics(), 2)
+        engine = Engine(scorer, Limits(), Metrics())
         one = HttpScoreRequest((Upload("", png()),), ((None,),))
         for _ in range(3):
             await engine.score(one)

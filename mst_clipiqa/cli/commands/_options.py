@@ -118,7 +118,12 @@ batch_options = stack(
         callback=_at_once,
         help="Images per batch; default: 32, or 128 for CLIP on a CUDA card.",
     ),
-    click.option("--workers", default=2, show_default=True, callback=_at_once, help="Threads that decode images."),
+    click.option(
+        "--workers",
+        type=int,
+        callback=_at_once,
+        help="Threads that decode images; default: 2, or on a CUDA card one per core, up to 16.",
+    ),
 )
 _reading_options = stack(
     batch_options,

@@ -79,4 +79,4 @@ def _settings(host: str, port: int, token: str | None, flags: dict[str, Any]) ->
         max_connections=flags["max_connections"],
         seconds=flags["timeout"],
     )
-    return Settings(host, port, token, flags["workers"], limits)
+    return Settings(host, port, token, limits)
