@@ -163,3 +163,42 @@ def test_a_list_of_prompts_that_cannot_be_read_adds_nothing(page: Page, images: 
     page.get_by_role("tab", name="Gallery").click()
     choose(page, "#gallery", images[0], tmp_path / "p.csv")
     status(page, "gallery", "Expected the columns file and prompt in p.csv, got a, b. No file was added.")
+
+
+DROP = """(zone, names) => {
+  const dropped = new DataTransfer();
+  for (const name of names) dropped.items.add(new File([name], name, { type: "image/png" }));
+  zone.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.mark.parametrize("zone", ["#drop-a", "#drop-b"])
+def test_two_images_given_at_once_are_a_and_b(page: Page, images: list[Path], zone: str) -> None:
+    page.get_by_role("tab", name="Compare two").click()
+    sides = page.locator("#compare .chosen")
+    page.locator(zone).evaluate(DROP, ["left.png", "right.png"])
+    assert [side.inner_text().split("\n")[0] for side in sides.all()] == ["left.png", "right.png"]
+    choose(page, zone, *images[:2])
+    assert [side.inner_text().split("\n")[0] for side in sides.all()] == ["0.png", "1.png"]
+    assert page.inner_text("#compare .status") == ""
+    choose(page, zone, *images[1:])
+    status(page, "compare", "Only two images can be compared at a time: the first two of 3 were taken.")
+    assert [side.inner_text().split("\n")[0] for side in sides.all()] == ["1.png", "2.png"]
+    page.get_by_role("button", name="Compare", exact=True).click()
+    status(page, "compare", "Quality:")
+    assert page.locator("#compare h2").all_inner_texts() == ["A: 1.png", "B: 2.png"]
+
+
+def test_a_verdict_is_on_the_images_that_were_sent(page: Page, images: list[Path]) -> None:
+    page.get_by_role("tab", name="Compare two").click()
+    choose(page, "#drop-a", images[0])
+    choose(page, "#drop-b", images[1])
+    let_go = held(page, "**/v1/compare")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_role("button", name="Remove 0.png").click()
+    let_go()
+    status(page, "compare", "Quality:")
+    assert page.locator("#compare .card img").count() == 2
+    choose(page, "#drop-a", images[2])
+    assert page.inner_text("#compare .status") == ""
+    assert page.locator("#compare .card").count() == 0
