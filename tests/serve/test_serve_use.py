@@ -202,3 +202,33 @@ def test_a_verdict_is_on_the_images_that_were_sent(page: Page, images: list[Path
     choose(page, "#drop-a", images[2])
     assert page.inner_text("#compare .status") == ""
     assert page.locator("#compare .card").count() == 0
+
+
+def test_a_server_that_was_not_reached_is_tried_again(browser: Browser, address: str, images: list[Path]) -> None:
+    page = browser.new_page()
+    page.route("**/v1/info", lambda route: route.abort())  # as if the server had stopped
+    page.goto(address)
+    page.locator("#trouble", has_text="the server cannot be reached").wait_for()
+    choose(page, "#score", images[0])
+    page.unroute("**/v1/info")
+    page.locator("#trouble").wait_for(state="hidden")
+    page.locator("#model", has_text="Model toy").wait_for()
+    score(page)
+    status(page, "score", "1 image scored.")
+    page.close()
+
+
+def test_a_request_that_succeeds_takes_the_banner_away(browser: Browser, address: str, images: list[Path]) -> None:
+    page = browser.new_page()
+    page.clock.install()
+    page.route("**/v1/info", lambda route: route.abort())
+    page.goto(address)
+    page.locator("#trouble", has_text="the server cannot be reached").wait_for()
+    page.clock.pause_at(page.evaluate("Date.now() + 1"))  # so that the page does not try by itself
+    page.unroute("**/v1/info")
+    choose(page, "#score", images[0])
+    score(page)
+    status(page, "score", "1 image scored.")
+    assert page.is_hidden("#trouble")
+    assert "Model toy" in page.inner_text("#model")
+    page.close()

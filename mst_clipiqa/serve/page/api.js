@@ -8,6 +8,9 @@ const AT_ONCE = 4; // parallel requests; the server batches them
 /** Model, ranges and limits of the server; filled by `enter`. */
 export const info = {};
 
+/** Tells of "entered", when `info` was fetched. */
+export const server = new EventTarget();
+
 let token = sessionStorage.getItem("token") ?? "";
 
 /** A request that was not answered, with the reason in one sentence. */
@@ -23,6 +26,7 @@ export async function enter(given = token) {
   token = given;
   Object.assign(info, await (await call("/v1/info")).json());
   if (token) sessionStorage.setItem("token", token);
+  server.dispatchEvent(new Event("entered"));
 }
 
 /** Send a request and return its successful response; a busy server is tried again after the time it named. */
