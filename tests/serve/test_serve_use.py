@@ -232,3 +232,66 @@ def test_a_request_that_succeeds_takes_the_banner_away(browser: Browser, address
     assert page.is_hidden("#trouble")
     assert "Model toy" in page.inner_text("#model")
     page.close()
+
+
+def enter(page: Page, token: str) -> None:
+    page.get_by_label("This server needs a token").fill(token)
+    page.get_by_role("button", name="Enter").click()
+
+
+def refuse(page: Page) -> None:
+    """Answer as after a restart with another token."""
+    page.route("**/v1/*", lambda route: route.fulfill(status=401, json={"error": "Expected a token."}))
+
+
+def accept(page: Page) -> None:
+    """Answer as before; enter the token when it is asked for in mid-use."""
+    page.locator("#trouble", has_text="The server no longer accepts the token it had").wait_for()
+    page.locator("#token:focus").wait_for()
+    assert page.input_value("#token") == ""
+    enter(page, "wrong-" + TOKEN)
+    page.locator("#trouble", has_text="That is not this server's token").wait_for()
+    page.unroute("**/v1/*")
+    enter(page, TOKEN)
+    page.locator("#entry").wait_for(state="hidden")
+    assert page.is_hidden("#trouble")
+
+
+def test_a_token_refused_in_use_is_asked_for_and_nothing_is_lost(browser: Browser, images: list[Path]) -> None:
+    with running(toy_scorer(), Settings(port=0, token=TOKEN)) as where:
+        page = browser.new_page()
+        page.goto(where)
+        enter(page, TOKEN)
+        page.locator("#model", has_text="Model toy").wait_for()
+        choose(page, "#score", *images[:2])
+        refuse(page)
+        score(page)
+        status(page, "score", "0 images scored, 2 could not be.")
+        accept(page)
+        score(page)
+        status(page, "score", "2 images scored.")
+        refuse(page)
+        page.get_by_role("button", name="Why did 0.png").click()
+        accept(page)
+        page.get_by_role("button", name="Why did 0.png").click()
+        page.locator(".why").wait_for()
+        page.get_by_role("tab", name="Gallery").click()
+        choose(page, "#gallery", *images)
+        refuse(page)
+        page.get_by_role("button", name="Score all").click()
+        status(page, "gallery", 'lacked the right token: "Score all" tries again.')
+        accept(page)
+        page.get_by_role("button", name="Score all").click()
+        status(page, "gallery", "4 images scored.")
+        page.close()
+
+
+def test_a_token_that_no_header_carries_is_a_wrong_one(browser: Browser) -> None:
+    with running(toy_scorer(), Settings(port=0, token=TOKEN)) as where:
+        page = browser.new_page()
+        page.goto(where)
+        enter(page, "пароль")
+        page.locator("#trouble", has_text="That is not this server's token").wait_for()
+        enter(page, f"  {TOKEN} ")
+        page.locator("#model", has_text="Model toy").wait_for()
+        page.close()

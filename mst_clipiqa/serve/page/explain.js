@@ -20,7 +20,8 @@ export function explainButton(file, result) {
       const answer = await call("/v1/explain", form([file], result.prompt ?? ""));
       show(explanation(await answer.json()));
     } catch (error) {
-      show(make("p", { className: "bad", role: "alert", tabIndex: -1 }, error.message));
+      const again = explainButton(file, result);
+      show(make("div", { tabIndex: -1 }, make("p", { className: "bad", role: "alert" }, error.message), again));
     }
   });
   return button;

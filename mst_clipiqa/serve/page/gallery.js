@@ -1,6 +1,6 @@
 // The tab "Gallery": many images, shown as they are scored; can be sorted, and saved as a table or a report.
 
-import { Rejected, call, each, scoreOne } from "./api.js";
+import { NO_TOKEN, Rejected, call, each, scoreOne } from "./api.js";
 import { picker } from "./picker.js";
 import { holdsPrompts, readPrompts } from "./prompts.js";
 import { card } from "./results.js";
@@ -51,7 +51,7 @@ async function run(event) {
     return;
   }
   const release = occupy(find("button[type=submit]", panel));
-  const { signal } = (stopper = new AbortController());
+  const own = (stopper = new AbortController()), { signal } = own;
   update();
   const start = performance.now();
   let done = 0;
@@ -63,6 +63,7 @@ async function run(event) {
       item.url ??= item.small && URL.createObjectURL(item.small);
       item.result = result;
       item.card = card(result, { url: item.url });
+      if (result.again === NO_TOKEN) own.abort(); // the rest would be refused as well
       done += 1;
       soon(() => `${done} of ${todo.length}, ${((1000 * done) / (performance.now() - start)).toFixed(1)} per second.`);
     });
@@ -74,7 +75,8 @@ async function run(event) {
     release();
   }
   const failed = scored().filter((item) => item.result.status === "error").length;
-  const left = unanswered().length ? ` ${count(unanswered().length, "image")} got no answer: "Score all" tries again.` : "";
+  const [first] = unanswered();
+  const left = first ? ` ${count(unanswered().length, "image")} ${first.result.again}: "Score all" tries again.` : "";
   say(`${signal.aborted ? "Stopped. " : ""}${count(scored().length - failed, "image")} scored${failed ? `, ${failed} could not be` : ""}.${left}`);
 }
 

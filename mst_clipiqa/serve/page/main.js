@@ -60,13 +60,10 @@ async function begin(token) {
     await enter(token);
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
-    if (error.status === 401) {
-      ask();
-      if (token) trouble("That is not this server's token: check it and try again.");
-    } else {
+    if (error.status !== 401) {
       trouble(error.message);
       retry = setTimeout(begin, RETRY);
-    }
+    } else if (token) trouble("That is not this server's token: check it and try again.");
   }
 }
 
@@ -78,19 +75,21 @@ function entered() {
   entry.hidden = true;
 }
 
-/** Ask for the token. */
-function ask() {
+/** Ask for the token: the server needs one, or no longer accepts the one that was used. */
+function ask({ detail: used }) {
   if (!entry.hidden) return;
   entry.hidden = false;
-  trouble("");
+  trouble(used ? "The server no longer accepts the token it had: enter the new one, then try again." : "");
   find("#token").type = "password";
+  find("#token").value = "";
   find("#token").focus();
 }
 
 server.addEventListener("entered", entered);
+server.addEventListener("refused", ask);
 entry.addEventListener("submit", (event) => {
   event.preventDefault();
-  begin(find("#token").value);
+  begin(find("#token").value.trim());
 });
 window.addEventListener("unhandledrejection", () => trouble("Expected this to work, but the page has a defect: reload it."));
 startTabs();
