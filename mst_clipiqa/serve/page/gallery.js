@@ -18,6 +18,7 @@ let prompts = new Map();
 let stopper = null;
 let drawn = 0, said = 0, timer = null;
 
+const promptOf = (item) => prompts.get(item.file.name) ?? find("#gallery-prompt").value.trim();
 const scored = () => items.filter((item) => item.result);
 const unanswered = () => items.filter((item) => item.result?.again);
 
@@ -44,7 +45,7 @@ function say(sentence) {
 
 async function run(event) {
   event.preventDefault();
-  const todo = items.filter((item) => !item.result || item.result.again);
+  const todo = items.filter((item) => !item.result || item.result.again || item.prompt !== promptOf(item));
   if (!todo.length) {
     say(items.length ? "No image is left to score: choose more." : "Choose images first.");
     find("input[type=file]", panel).focus();
@@ -52,13 +53,13 @@ async function run(event) {
   }
   const release = occupy(find("button[type=submit]", panel));
   const own = (stopper = new AbortController()), { signal } = own;
-  update();
+  for (const item of todo) Object.assign(item, { prompt: promptOf(item), result: null });
+  draw();
   const start = performance.now();
   let done = 0;
   try {
     await each(todo, async (item) => {
-      const prompt = prompts.get(item.file.name) ?? find("#gallery-prompt").value;
-      const result = await scoreOne(item.file, prompt, signal);
+      const result = await scoreOne(item.file, item.prompt, signal);
       item.small ??= await thumbnail(item.file);
       item.url ??= item.small && URL.createObjectURL(item.small);
       item.result = result;
@@ -160,5 +161,6 @@ export function start() {
   find("#order").addEventListener("change", draw);
   find("#csv").addEventListener("click", () => download("csv"));
   find("#report").addEventListener("click", () => download("html"));
+  window.addEventListener("beforeunload", (event) => stopper && event.preventDefault()); // else the scores so far are lost
   find("#clear").addEventListener("click", clear);
 }

@@ -55,6 +55,6 @@ export function chosen(list, files, removed) {
       const left = list.querySelectorAll("button");
       (left[Math.min(place, left.length - 1)] ?? list.parentElement.querySelector("input[type=file]")).focus();
     });
-    return make("li", {}, image, make("span", {}, file.name), button);
+    return make("li", {}, image, make("span", { title: file.name }, file.name), button);
   }));
 }
