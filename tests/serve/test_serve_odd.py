@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.serve.test_serve_browser import CHROMIUM, browser, choose, status
+from mst_clipiqa.serve.settings import Settings
+from tests.serve.test_serve_browser import CHROMIUM, TOKEN, browser, choose, status
 from tests.serve.test_serve_use import address, held, images, page, score
-from tests.serving import png
+from tests.serving import png, running, toy_scorer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -83,7 +84,9 @@ def test_a_frame_beside_a_long_text_has_one_ground(page: Page, images: list[Path
 
 def test_a_gallery_is_scored_again_with_another_prompt(page: Page, images: list[Path]) -> None:
     page.get_by_role("tab", name="Gallery").click()
+    assert page.is_hidden("#progress")
     choose(page, "#gallery", *images)
+    page.locator("#progress").wait_for()
     page.get_by_role("button", name="Score all").click()
     status(page, "gallery", "4 images scored.")
     page.fill("#gallery-prompt", "a red ball ")
@@ -109,3 +112,18 @@ def test_leaving_a_gallery_midway_is_asked_about(page: Page, images: list[Path])
     let_go()
     page.get_by_role("tab", name="Gallery").click()
     status(page, "gallery", "1 image scored.")
+
+
+def test_a_token_that_is_still_missing_is_shown_again(browser: Browser, images: list[Path]) -> None:
+    with running(toy_scorer(), Settings(port=0, token=TOKEN)) as where:
+        page = browser.new_page()
+        page.goto(where)
+        page.locator("#token:focus").wait_for()
+        gap = "node => node.nextElementSibling.getBoundingClientRect().top - node.getBoundingClientRect().bottom"
+        assert page.locator("#entry").evaluate(gap) > 5
+        choose(page, "#score", images[0])
+        score(page)
+        page.locator("#token:focus").wait_for()
+        status(page, "score", "0 images scored, 1 could not be.")
+        assert "Higher is better" not in page.inner_text("#score .status")
+        page.close()

@@ -246,7 +246,7 @@ def refuse(page: Page) -> None:
 
 def accept(page: Page) -> None:
     """Answer as before; enter the token when it is asked for in mid-use."""
-    page.locator("#trouble", has_text="The server no longer accepts the token it had").wait_for()
+    page.locator("#trouble", has_text="The server no longer accepts the token you entered").wait_for()
     page.locator("#token:focus").wait_for()
     assert page.input_value("#token") == ""
     enter(page, "wrong-" + TOKEN)

@@ -112,6 +112,7 @@ function ordered() {
 
 function update() {
   const running = stopper !== null, some = scored().length > 0;
+  progress.hidden = !items.length;
   progress.max = Math.max(1, items.length);
   progress.value = scored().length;
   find("button[type=submit]", panel).disabled = running;

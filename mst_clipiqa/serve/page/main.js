@@ -77,9 +77,12 @@ function entered() {
 
 /** Ask for the token: the server needs one, or no longer accepts the one that was used. */
 function ask({ detail: used }) {
-  if (!entry.hidden) return;
+  if (!entry.hidden) {
+    if (!document.activeElement.matches("input")) find("#token").focus(); // it may be off screen
+    return;
+  }
   entry.hidden = false;
-  trouble(used ? "The server no longer accepts the token it had: enter the new one, then try again." : "");
+  trouble(used ? "The server no longer accepts the token you entered: enter the new one, then try again." : "");
   find("#token").type = "password";
   find("#token").value = "";
   find("#token").focus();

@@ -39,8 +39,8 @@ async function run(event) {
     cards[place] = card(result, { url: urls[place], file, heading: "h2" });
     arrange(results, cards.filter(Boolean));
   }).finally(release);
-  const not = failed ? `, ${failed} could not be` : "";
-  status.textContent = `${count(asked.length - failed, "image")} scored${not}. Higher is better.`;
+  const not = failed ? `, ${failed} could not be` : "", hint = failed < asked.length ? " Higher is better." : "";
+  status.textContent = `${count(asked.length - failed, "image")} scored${not}.${hint}`;
 }
 
 /** Start the tab. */
