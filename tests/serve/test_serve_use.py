@@ -165,10 +165,11 @@ def test_a_list_of_prompts_that_cannot_be_read_adds_nothing(page: Page, images: 
     status(page, "gallery", "Expected the columns file and prompt in p.csv, got a, b. No file was added.")
 
 
-DROP = """(zone, names) => {
+GIVE = """(zone, [kind, ...names]) => {
   const dropped = new DataTransfer();
   for (const name of names) dropped.items.add(new File([name], name, { type: "image/png" }));
-  zone.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+  const further = { dataTransfer: dropped, clipboardData: dropped, bubbles: true, cancelable: true };
+  zone.dispatchEvent(kind === "drop" ? new DragEvent(kind, further) : new ClipboardEvent(kind, further));
 }"""
 
 
@@ -176,8 +177,9 @@ DROP = """(zone, names) => {
 def test_two_images_given_at_once_are_a_and_b(page: Page, images: list[Path], zone: str) -> None:
     page.get_by_role("tab", name="Compare two").click()
     sides = page.locator("#compare .chosen")
-    page.locator(zone).evaluate(DROP, ["left.png", "right.png"])
-    assert [side.inner_text().split("\n")[0] for side in sides.all()] == ["left.png", "right.png"]
+    for kind in ("drop", "paste"):
+        page.locator(zone).evaluate(GIVE, [kind, f"{kind}-1.png", f"{kind}-2.png"])
+        assert [side.inner_text().split("\n")[0] for side in sides.all()] == [f"{kind}-1.png", f"{kind}-2.png"]
     choose(page, zone, *images[:2])
     assert [side.inner_text().split("\n")[0] for side in sides.all()] == ["0.png", "1.png"]
     assert page.inner_text("#compare .status") == ""
@@ -279,6 +281,7 @@ def test_a_token_refused_in_use_is_asked_for_and_nothing_is_lost(browser: Browse
         choose(page, "#gallery", *images)
         refuse(page)
         page.get_by_role("button", name="Score all").click()
+        status(page, "gallery", "Stopped. 0 images scored")  # as the rest would be refused as well
         status(page, "gallery", 'lacked the right token: "Score all" tries again.')
         accept(page)
         page.get_by_role("button", name="Score all").click()
