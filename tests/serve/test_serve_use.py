@@ -163,3 +163,138 @@ def test_a_list_of_prompts_that_cannot_be_read_adds_nothing(page: Page, images: 
     page.get_by_role("tab", name="Gallery").click()
     choose(page, "#gallery", images[0], tmp_path / "p.csv")
     status(page, "gallery", "Expected the columns file and prompt in p.csv, got a, b. No file was added.")
+
+
+GIVE = """(zone, [kind, ...names]) => {
+  const dropped = new DataTransfer();
+  for (const name of names) dropped.items.add(new File([name], name, { type: "image/png" }));
+  const further = { dataTransfer: dropped, clipboardData: dropped, bubbles: true, cancelable: true };
+  zone.dispatchEvent(kind === "drop" ? new DragEvent(kind, further) : new ClipboardEvent(kind, further));
+}"""
+
+
+@pytest.mark.parametrize("zone", ["#drop-a", "#drop-b"])
+def test_two_images_given_at_once_are_a_and_b(page: Page, images: list[Path], zone: str) -> None:
+    page.get_by_role("tab", name="Compare two").click()
+    sides = page.locator("#compare .chosen")
+    for kind in ("drop", "paste"):
+        page.locator(zone).evaluate(GIVE, [kind, f"{kind}-1.png", f"{kind}-2.png"])
+        assert [side.inner_text().split("\n")[0] for side in sides.all()] == [f"{kind}-1.png", f"{kind}-2.png"]
+    choose(page, zone, *images[:2])
+    assert [side.inner_text().split("\n")[0] for side in sides.all()] == ["0.png", "1.png"]
+    assert page.inner_text("#compare .status") == ""
+    choose(page, zone, *images[1:])
+    status(page, "compare", "Only two images can be compared at a time: the first two of 3 were taken.")
+    assert [side.inner_text().split("\n")[0] for side in sides.all()] == ["1.png", "2.png"]
+    page.get_by_role("button", name="Compare", exact=True).click()
+    status(page, "compare", "Quality:")
+    assert page.locator("#compare h2").all_inner_texts() == ["A: 1.png", "B: 2.png"]
+
+
+def test_a_verdict_is_on_the_images_that_were_sent(page: Page, images: list[Path]) -> None:
+    page.get_by_role("tab", name="Compare two").click()
+    choose(page, "#drop-a", images[0])
+    choose(page, "#drop-b", images[1])
+    let_go = held(page, "**/v1/compare")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_role("button", name="Remove 0.png").click()
+    let_go()
+    status(page, "compare", "Quality:")
+    assert page.locator("#compare .card img").count() == 2
+    choose(page, "#drop-a", images[2])
+    assert page.inner_text("#compare .status") == ""
+    assert page.locator("#compare .card").count() == 0
+
+
+def test_a_server_that_was_not_reached_is_tried_again(browser: Browser, address: str, images: list[Path]) -> None:
+    page = browser.new_page()
+    page.route("**/v1/info", lambda route: route.abort())  # as if the server had stopped
+    page.goto(address)
+    page.locator("#trouble", has_text="the server cannot be reached").wait_for()
+    choose(page, "#score", images[0])
+    page.unroute("**/v1/info")
+    page.locator("#trouble").wait_for(state="hidden")
+    page.locator("#model", has_text="Model toy").wait_for()
+    score(page)
+    status(page, "score", "1 image scored.")
+    page.close()
+
+
+def test_a_request_that_succeeds_takes_the_banner_away(browser: Browser, address: str, images: list[Path]) -> None:
+    page = browser.new_page()
+    page.clock.install()
+    page.route("**/v1/info", lambda route: route.abort())
+    page.goto(address)
+    page.locator("#trouble", has_text="the server cannot be reached").wait_for()
+    page.clock.pause_at(page.evaluate("Date.now() + 1"))  # so that the page does not try by itself
+    page.unroute("**/v1/info")
+    choose(page, "#score", images[0])
+    score(page)
+    status(page, "score", "1 image scored.")
+    assert page.is_hidden("#trouble")
+    assert "Model toy" in page.inner_text("#model")
+    page.close()
+
+
+def enter(page: Page, token: str) -> None:
+    page.get_by_label("This server needs a token").fill(token)
+    page.get_by_role("button", name="Enter").click()
+
+
+def refuse(page: Page) -> None:
+    """Answer as after a restart with another token."""
+    page.route("**/v1/*", lambda route: route.fulfill(status=401, json={"error": "Expected a token."}))
+
+
+def accept(page: Page) -> None:
+    """Answer as before; enter the token when it is asked for in mid-use."""
+    page.locator("#trouble", has_text="The server no longer accepts the token you entered").wait_for()
+    page.locator("#token:focus").wait_for()
+    assert page.input_value("#token") == ""
+    enter(page, "wrong-" + TOKEN)
+    page.locator("#trouble", has_text="That is not this server's token").wait_for()
+    page.unroute("**/v1/*")
+    enter(page, TOKEN)
+    page.locator("#entry").wait_for(state="hidden")
+    assert page.is_hidden("#trouble")
+
+
+def test_a_token_refused_in_use_is_asked_for_and_nothing_is_lost(browser: Browser, images: list[Path]) -> None:
+    with running(toy_scorer(), Settings(port=0, token=TOKEN)) as where:
+        page = browser.new_page()
+        page.goto(where)
+        enter(page, TOKEN)
+        page.locator("#model", has_text="Model toy").wait_for()
+        choose(page, "#score", *images[:2])
+        refuse(page)
+        score(page)
+        status(page, "score", "0 images scored, 2 could not be.")
+        accept(page)
+        score(page)
+        status(page, "score", "2 images scored.")
+        refuse(page)
+        page.get_by_role("button", name="Why did 0.png").click()
+        accept(page)
+        page.get_by_role("button", name="Why did 0.png").click()
+        page.locator(".why").wait_for()
+        page.get_by_role("tab", name="Gallery").click()
+        choose(page, "#gallery", *images)
+        refuse(page)
+        page.get_by_role("button", name="Score all").click()
+        status(page, "gallery", "Stopped. 0 images scored")  # as the rest would be refused as well
+        status(page, "gallery", 'lacked the right token: "Score all" tries again.')
+        accept(page)
+        page.get_by_role("button", name="Score all").click()
+        status(page, "gallery", "4 images scored.")
+        page.close()
+
+
+def test_a_token_that_no_header_carries_is_a_wrong_one(browser: Browser) -> None:
+    with running(toy_scorer(), Settings(port=0, token=TOKEN)) as where:
+        page = browser.new_page()
+        page.goto(where)
+        enter(page, "пароль")
+        page.locator("#trouble", has_text="That is not this server's token").wait_for()
+        enter(page, f"  {TOKEN} ")
+        page.locator("#model", has_text="Model toy").wait_for()
+        page.close()

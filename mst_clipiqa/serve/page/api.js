@@ -5,8 +5,14 @@ import { megabytes } from "./tools.js";
 const TRIES = 20; // per request: a busy server says after how many seconds to try again
 const AT_ONCE = 4; // parallel requests; the server batches them
 
+/** What is said of images that were not scored because the token was refused. */
+export const NO_TOKEN = "lacked the right token";
+
 /** Model, ranges and limits of the server; filled by `enter`. */
 export const info = {};
+
+/** Tells of "entered", when `info` was fetched, and of "refused", when a request lacked the right token. */
+export const server = new EventTarget();
 
 let token = sessionStorage.getItem("token") ?? "";
 
@@ -21,20 +27,30 @@ export class Rejected extends Error {
 /** Fetch `info`, with a token if the server needs one; Rejected(401) if the token is missing or wrong. */
 export async function enter(given = token) {
   token = given;
+  if (/[^!-~]/.test(token)) throw refused(token); // no header can carry it
   Object.assign(info, await (await call("/v1/info")).json());
   if (token) sessionStorage.setItem("token", token);
+  server.dispatchEvent(new Event("entered"));
 }
 
 /** Send a request and return its successful response; a busy server is tried again after the time it named. */
 export async function call(path, body = null, signal = null) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const used = token;
+  const headers = used ? { Authorization: `Bearer ${used}` } : {};
   if (typeof body === "string") headers["Content-Type"] = "application/json";
   for (let attempt = 1; ; attempt++) {
     const response = await reach(path, { method: body === null ? "GET" : "POST", headers, body, signal });
     if (response.ok) return response;
+    if (response.status === 401) throw refused(used);
     if (response.status !== 503 || attempt === TRIES) throw new Rejected(response.status, await sentence(response));
     await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
   }
+}
+
+/** Return the rejection of a token, and tell the page, unless another token was entered since. */
+function refused(used) {
+  if (used === token) server.dispatchEvent(new CustomEvent("refused", { detail: used }));
+  return new Rejected(401, `Expected this server's token, got ${used ? "a wrong one" : "none"}: enter the token, then try again.`);
 }
 
 async function reach(path, options) {
@@ -88,7 +104,7 @@ export function form(files, prompt) {
   return data;
 }
 
-/** Score one image; a rejection becomes a result with the status "error", and `again` if another try may help. */
+/** Score one image; a rejection becomes a result with the status "error", and `again` says why another try may help. */
 export async function scoreOne(file, prompt, signal = null) {
   try {
     await check(file);
@@ -98,7 +114,9 @@ export async function scoreOne(file, prompt, signal = null) {
     if (!(error instanceof Rejected)) throw error;
     const nothing = { quality: null, correspondence: null, gate: null, familiarity: null, width: null, height: null };
     const reason = error.message.replace(/^[A-Z](?=[a-z])/, (letter) => letter.toLowerCase()).replace(/\.$/, "");
-    const shown = { words: {}, intervals: {}, levels: null, again: error.status === 0 || error.status >= 500 };
+    const unanswered = error.status === 0 || error.status >= 500;
+    const again = error.status === 401 ? NO_TOKEN : unanswered ? "got no answer" : "";
+    const shown = { words: {}, intervals: {}, levels: null, again };
     return { file: file.name, prompt: prompt || null, ...nothing, status: "error", reason, model: info.model, ...shown };
   }
 }

@@ -12,9 +12,19 @@ const sides = ["a", "b"];
 const files = { a: null, b: null };
 let urls = [];
 
+/** Show the image of one side; a verdict on the images before would mislead. */
 function show(side, file) {
   files[side] = file;
+  say();
+  results.replaceChildren();
   chosen(find(`#drop-${side} + .chosen`), file ? [file] : [], () => show(side, null));
+}
+
+/** Take one image for a side, or two for both sides. */
+function take(side, given) {
+  if (given.length === 1) show(side, given[0]);
+  else sides.forEach((one, place) => show(one, given[place]));
+  if (given.length > 2) say(`Only two images can be compared at a time: the first two of ${given.length} were taken.`);
 }
 
 function say(...sentences) {
@@ -29,17 +39,18 @@ async function run(event) {
     find(`#drop-${missing} input`).focus();
     return;
   }
+  const pair = sides.map((side) => files[side]); // as others may be chosen before the answer comes
   const release = occupy(find("button[type=submit]", panel));
   say("Comparing …");
   results.replaceChildren();
   try {
-    await check(files.a, files.b);
-    const answer = await (await call("/v1/compare", formOf([files.a, files.b], find("#compare-prompt").value))).json();
+    await check(...pair);
+    const answer = await (await call("/v1/compare", formOf(pair, find("#compare-prompt").value))).json();
     urls.forEach((url) => URL.revokeObjectURL(url));
-    urls = sides.map((side) => URL.createObjectURL(files[side]));
+    urls = pair.map((file) => URL.createObjectURL(file));
     say(...answer.sentences);
     results.replaceChildren(...answer.results.map((result, place) =>
-      card(result, { url: urls[place], file: files[sides[place]], heading: "h2", label: sides[place].toUpperCase() })));
+      card(result, { url: urls[place], file: pair[place], heading: "h2", label: sides[place].toUpperCase() })));
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
     say(`Not compared. ${error.message}`);
@@ -50,6 +61,6 @@ async function run(event) {
 
 /** Start the tab. */
 export function start() {
-  for (const side of sides) picker(find(`#drop-${side}`), ([file]) => show(side, file));
+  for (const side of sides) picker(find(`#drop-${side}`), (given) => take(side, given));
   find("form", panel).addEventListener("submit", run);
 }

@@ -1,6 +1,6 @@
 // Why an image got its score.
 
-import { call, form } from "./api.js";
+import { call, check, form } from "./api.js";
 import { capital, make, signed } from "./tools.js";
 
 /** Return a button that fetches an explanation and is replaced by it. */
@@ -17,10 +17,12 @@ export function explainButton(file, result) {
     button.textContent = "Explaining …";
     button.setAttribute("aria-label", `Explaining … ${result.file}`);
     try {
+      await check(file);
       const answer = await call("/v1/explain", form([file], result.prompt ?? ""));
       show(explanation(await answer.json()));
     } catch (error) {
-      show(make("p", { className: "bad", role: "alert", tabIndex: -1 }, error.message));
+      const again = explainButton(file, result);
+      show(make("div", { tabIndex: -1 }, make("p", { className: "bad", role: "alert" }, error.message), again));
     }
   });
   return button;

@@ -1,6 +1,6 @@
 // The tab "Gallery": many images, shown as they are scored; can be sorted, and saved as a table or a report.
 
-import { Rejected, call, each, scoreOne } from "./api.js";
+import { NO_TOKEN, Rejected, call, each, scoreOne } from "./api.js";
 import { picker } from "./picker.js";
 import { holdsPrompts, readPrompts } from "./prompts.js";
 import { card } from "./results.js";
@@ -18,6 +18,7 @@ let prompts = new Map();
 let stopper = null;
 let drawn = 0, said = 0, timer = null;
 
+const promptOf = (item) => prompts.get(item.file.name) ?? find("#gallery-prompt").value.trim();
 const scored = () => items.filter((item) => item.result);
 const unanswered = () => items.filter((item) => item.result?.again);
 
@@ -44,25 +45,26 @@ function say(sentence) {
 
 async function run(event) {
   event.preventDefault();
-  const todo = items.filter((item) => !item.result || item.result.again);
+  const todo = items.filter((item) => !item.result || item.result.again || item.prompt !== promptOf(item));
   if (!todo.length) {
     say(items.length ? "No image is left to score: choose more." : "Choose images first.");
     find("input[type=file]", panel).focus();
     return;
   }
   const release = occupy(find("button[type=submit]", panel));
-  const { signal } = (stopper = new AbortController());
-  update();
+  const own = (stopper = new AbortController()), { signal } = own;
+  for (const item of todo) Object.assign(item, { prompt: promptOf(item), result: null });
+  draw();
   const start = performance.now();
   let done = 0;
   try {
     await each(todo, async (item) => {
-      const prompt = prompts.get(item.file.name) ?? find("#gallery-prompt").value;
-      const result = await scoreOne(item.file, prompt, signal);
+      const result = await scoreOne(item.file, item.prompt, signal);
       item.small ??= await thumbnail(item.file);
       item.url ??= item.small && URL.createObjectURL(item.small);
       item.result = result;
       item.card = card(result, { url: item.url });
+      if (result.again === NO_TOKEN) own.abort(); // the rest would be refused as well
       done += 1;
       soon(() => `${done} of ${todo.length}, ${((1000 * done) / (performance.now() - start)).toFixed(1)} per second.`);
     });
@@ -74,7 +76,8 @@ async function run(event) {
     release();
   }
   const failed = scored().filter((item) => item.result.status === "error").length;
-  const left = unanswered().length ? ` ${count(unanswered().length, "image")} got no answer: "Score all" tries again.` : "";
+  const [first] = unanswered();
+  const left = first ? ` ${count(unanswered().length, "image")} ${first.result.again}: "Score all" tries again.` : "";
   say(`${signal.aborted ? "Stopped. " : ""}${count(scored().length - failed, "image")} scored${failed ? `, ${failed} could not be` : ""}.${left}`);
 }
 
@@ -109,6 +112,7 @@ function ordered() {
 
 function update() {
   const running = stopper !== null, some = scored().length > 0;
+  progress.hidden = !items.length;
   progress.max = Math.max(1, items.length);
   progress.value = scored().length;
   find("button[type=submit]", panel).disabled = running;
@@ -158,5 +162,6 @@ export function start() {
   find("#order").addEventListener("change", draw);
   find("#csv").addEventListener("click", () => download("csv"));
   find("#report").addEventListener("click", () => download("html"));
+  window.addEventListener("beforeunload", (event) => stopper && event.preventDefault()); // else the scores so far are lost
   find("#clear").addEventListener("click", clear);
 }

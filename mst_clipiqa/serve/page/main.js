@@ -1,6 +1,6 @@
 // The page: its tabs, and the first request to the server.
 
-import { Rejected, enter, info } from "./api.js";
+import { Rejected, enter, info, server } from "./api.js";
 import * as compare from "./compare.js";
 import * as gallery from "./gallery.js";
 import { catchPastes, catchStrays } from "./picker.js";
@@ -8,6 +8,9 @@ import * as score from "./score.js";
 import { alone, find } from "./tools.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
+const entry = find("#entry");
+const RETRY = 3000; // milliseconds until a server that could not be reached is tried again
+let retry = null;
 const panelOf = (tab) => document.getElementById(tab.getAttribute("aria-controls"));
 
 /** Show one tab; the others are reached with the arrow keys, not with Tab. */
@@ -45,33 +48,51 @@ function describe() {
 }
 
 function trouble(sentence) {
-  find("#trouble").textContent = sentence;
-  find("#trouble").hidden = !sentence;
+  const notice = find("#trouble");
+  if (notice.textContent !== sentence) notice.textContent = sentence; // not said again at each try
+  notice.hidden = !sentence;
 }
 
-/** Fetch the server's description; ask for the token if the server needs one. */
+/** Fetch the server's description; while the server cannot be reached, try again now and then. */
 async function begin(token) {
-  const entry = find("#entry");
+  clearTimeout(retry);
   try {
     await enter(token);
-    trouble("");
-    describe();
-    if (!entry.hidden) find("[role=tab][aria-selected=true]").focus();
-    entry.hidden = true;
   } catch (error) {
     if (!(error instanceof Rejected)) throw error;
-    if (error.status === 401) {
-      if (token) trouble("That is not this server's token: check it and try again.");
-      entry.hidden = false;
-      find("#token").type = "password";
-      find("#token").focus();
-    } else trouble(error.message);
+    if (error.status !== 401) {
+      trouble(error.message);
+      retry = setTimeout(begin, RETRY);
+    } else if (token) trouble("That is not this server's token: check it and try again.");
   }
 }
 
-find("#entry").addEventListener("submit", (event) => {
+function entered() {
+  clearTimeout(retry);
+  trouble("");
+  describe();
+  if (!entry.hidden) find("[role=tab][aria-selected=true]").focus();
+  entry.hidden = true;
+}
+
+/** Ask for the token: the server needs one, or no longer accepts the one that was used. */
+function ask({ detail: used }) {
+  if (!entry.hidden) {
+    if (!document.activeElement.matches("input")) find("#token").focus(); // it may be off screen
+    return;
+  }
+  entry.hidden = false;
+  trouble(used ? "The server no longer accepts the token you entered: enter the new one, then try again." : "");
+  find("#token").type = "password";
+  find("#token").value = "";
+  find("#token").focus();
+}
+
+server.addEventListener("entered", entered);
+server.addEventListener("refused", ask);
+entry.addEventListener("submit", (event) => {
   event.preventDefault();
-  begin(find("#token").value);
+  begin(find("#token").value.trim());
 });
 window.addEventListener("unhandledrejection", () => trouble("Expected this to work, but the page has a defect: reload it."));
 startTabs();

@@ -19,7 +19,7 @@ export function picker(zone, taken) {
   zone.addEventListener("drop", (event) => {
     event.preventDefault();
     const files = [...event.dataTransfer.files];
-    if (files.length) taken(input.multiple ? files : files.slice(0, 1));
+    if (files.length) taken(files);
   });
   zones.push({ zone, taken });
 }
@@ -34,7 +34,7 @@ export function catchPastes() {
     const one = seen.find(({ zone }) => zone.matches(":hover, :focus-within")) ?? seen[0];
     if (!files.length || !one) return;
     event.preventDefault();
-    one.taken(one.zone.querySelector("input").multiple ? files : files.slice(0, 1));
+    one.taken(files);
   });
 }
 
@@ -55,6 +55,6 @@ export function chosen(list, files, removed) {
       const left = list.querySelectorAll("button");
       (left[Math.min(place, left.length - 1)] ?? list.parentElement.querySelector("input[type=file]")).focus();
     });
-    return make("li", {}, image, make("span", {}, file.name), button);
+    return make("li", {}, image, make("span", { title: file.name }, file.name), button);
   }));
 }

@@ -20,7 +20,7 @@ export function inWords(result, target) {
 
 /** Return a card: `url` shows the image, `file` is sent for an explanation. */
 export function card(result, { url = null, file = null, heading = "h3", label = "" } = {}) {
-  const title = make(heading, { className: "name" }, label ? `${label}: ${result.file}` : result.file);
+  const title = make(heading, { className: "name", title: result.file }, label ? `${label}: ${result.file}` : result.file);
   const frame = make("div", { className: "frame" }, url ? make("img", { src: url, alt: "", decoding: "async" }) : "no preview");
   const parts = [title];
   if (result.status === "error") {
@@ -40,7 +40,10 @@ function score(result, target) {
   const value = result[target];
   const [low, high] = info.ranges[target];
   const line = make("p", { className: "line" }, make("b", {}, capital(target)), " ", make("span", { className: "number" }, fixed(value)));
-  if (value === null) return make("div", { className: `score ${target}` }, line);
+  if (value === null) {
+    if (target === "correspondence" && !result.prompt) line.append(make("span", { className: "soft small" }, " no prompt"));
+    return make("div", { className: `score ${target}` }, line);
+  }
   const words = inWords(result, target);
   line.append(make("span", { className: "soft" }, ` (${low} to ${high})`), ...(words ? [" · ", make("span", { className: "word" }, words)] : []));
   const share = (x) => 100 * Math.min(1, Math.max(0, (x - low) / (high - low)));

@@ -9,35 +9,38 @@ const panel = find("#score");
 const form = find("form", panel);
 const status = find(".status", panel);
 const results = find(".results", panel);
+const NONE = "Choose an image first.";
 let files = [];
 let urls = [];
 
 function show(now) {
   files = now;
+  if (status.textContent === NONE) status.textContent = "";
   chosen(find(".chosen", panel), files, (place) => show(files.filter((_, at) => at !== place)));
 }
 
 async function run(event) {
   event.preventDefault();
   if (!files.length) {
-    status.textContent = "Choose an image first.";
+    status.textContent = NONE;
     find("input[type=file]", panel).focus();
     return;
   }
   const release = occupy(find("button[type=submit]", form));
-  status.textContent = `Scoring ${count(files.length, "image")} …`;
+  const asked = files, prompt = find("#score-prompt").value; // as both may be changed before the answers come
+  status.textContent = `Scoring ${count(asked.length, "image")} …`;
   urls.forEach((url) => URL.revokeObjectURL(url));
-  urls = files.map((file) => URL.createObjectURL(file));
-  const cards = files.map(() => null);
+  urls = asked.map((file) => URL.createObjectURL(file));
+  const cards = asked.map(() => null);
   let failed = 0;
-  await each(files, async (file, place) => {
-    const result = await scoreOne(file, find("#score-prompt").value);
+  await each(asked, async (file, place) => {
+    const result = await scoreOne(file, prompt);
     failed += result.status === "error";
     cards[place] = card(result, { url: urls[place], file, heading: "h2" });
     arrange(results, cards.filter(Boolean));
   }).finally(release);
-  const not = failed ? `, ${failed} could not be` : "";
-  status.textContent = `${count(files.length - failed, "image")} scored${not}. Higher is better.`;
+  const not = failed ? `, ${failed} could not be` : "", hint = failed < asked.length ? " Higher is better." : "";
+  status.textContent = `${count(asked.length - failed, "image")} scored${not}.${hint}`;
 }
 
 /** Start the tab. */
