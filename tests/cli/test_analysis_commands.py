@@ -113,16 +113,12 @@ def test_a_folder_of_parts_without_rows_keeps_its_columns(here: Path) -> None:
     assert call("rank", "parts").stdout == ",".join(COLUMNS) + "\n"
 
 
-def test_settings_of_a_table_without_rows(here: Path) -> None:
-    source = table(here / "in.csv", rows=[], setting="a")
-    result = call("compare-settings", source, "--baseline", "a")
-    assert (
-        result.exit_code,
-        "Expected rows with setting 'a' in the table, got none; it has none." in result.stderr,
-    ) == (
-        2,
-        True,
-    )
+def test_settings_of_a_table_without_scored_rows(here: Path) -> None:
+    for rows, count in (([], "0 rows"), ([ROWS[3]], "1 row")):
+        source = table(here / "in.csv", rows=rows, setting="a")
+        result = call("compare-settings", source, "--baseline", "a")
+        said = f"Expected scored rows with a prompt and a setting, got none in {count}: score images that can be read."
+        assert (result.exit_code, said in result.stderr) == (2, True)
 
 
 def test_the_failed_row_is_said_and_can_be_kept(here: Path) -> None:
