@@ -72,13 +72,15 @@ class Change:
 
     def sentence(self) -> str:
         """Return the change in words."""
-        who = f"{self.group}: new" if self.group else "New"
+        start = f"{self.group}: the" if self.group else "The"
         if self.verdict == "unknown":
             minus = f"{self.difference:z.{decimals(self.difference)}f}"
-            return f"{who} minus old is {minus} in {self.target} {self.over}, too few for an interval."
+            return (
+                f"{start} difference in {self.target}, new minus old, is {minus} {self.over}, too few for an interval."
+            )
         if self.verdict == "no difference":
-            return f"{who} and old do not differ measurably in {self.target}: {self.evidence}."
-        return f"{who} is {self.verdict} in {self.target} by {self.size}."
+            return f"{start} new images do not differ measurably from the old in {self.target}: {self.evidence}."
+        return f"{start} new images are {self.verdict} in {self.target} by {self.size}."
 
     @property
     def size(self) -> str:

@@ -167,10 +167,13 @@ def compare_settings(
     left += [LeftOut(row, WITHOUT_SETTING) for row in good if not text(row, pairing.setting)]
     good = [row for row in good if text(row, pairing.setting)]
     settings = list(dict.fromkeys(text(row, pairing.setting) for row in good))
-    if pairing.baseline not in settings:
-        there = (
-            nearest(pairing.baseline, settings) or f"; it has {', '.join(shown(s, 40) for s in settings[:8]) or 'none'}"
+    if not settings:
+        raise UsageError(
+            f"Expected scored rows with a prompt and a {pairing.setting}, got none in {counted(len(rows), 'row')}: "
+            "score images that can be read."
         )
+    if pairing.baseline not in settings:
+        there = nearest(pairing.baseline, settings) or f"; it has {', '.join(shown(s, 40) for s in settings[:8])}"
         raise UsageError(f"Expected rows with {pairing.setting} {pairing.baseline!r} in the table, got none{there}.")
     effects, unpaired = [], []
     for generator in dict.fromkeys(text(row, "generator") for row in good):

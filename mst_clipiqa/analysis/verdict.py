@@ -30,14 +30,14 @@ def say_by_chance(verdicts: Sequence[str], level: float, of: str = "") -> str:
 
     Example:
         >>> say_by_chance(["better", "worse", "unknown"], 0.95)
-        'Of 2 comparisons at 95 %, about 0.1 come out better or worse by chance, even if nothing has changed.'
+        'Of 2 comparisons at 95 %, about 0.1 would come out better or worse by chance if nothing had changed.'
     """
     count = sum(verdict != "unknown" for verdict in verdicts)
     if count < 2:
         return ""
     return (
-        f"Of {count:,} comparisons{of} at {100 * level:g} %, about {(1 - level) * count:.1f} come out better or worse "
-        "by chance, even if nothing has changed."
+        f"Of {count:,} comparisons{of} at {100 * level:g} %, about {(1 - level) * count:.1f} would come out better or "
+        "worse by chance if nothing had changed."
     )
 
 

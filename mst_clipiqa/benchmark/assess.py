@@ -12,7 +12,8 @@ from typing import Any
 from mst_clipiqa.analysis.rows import number
 from mst_clipiqa.benchmark.match import match_rows
 from mst_clipiqa.benchmark.over_prompts import resampled_units
-from mst_clipiqa.data import PARTS_OF_SPLIT, RatedSet, Record, leakage, make_split, rated_for
+from mst_clipiqa.data import PARTS_OF_SPLIT, RatedSet, Record, Split, leakage, make_split, rated_for
+from mst_clipiqa.data.split_files import ForeignSplitError
 from mst_clipiqa.errors import DataError, UsageError, counted, shown
 from mst_clipiqa.evaluate import Evaluation
 from mst_clipiqa.model_folder import HASH_DIGITS, TrainedModel, load_model, load_trained_on
@@ -88,23 +89,35 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
     if part not in SPLIT_PARTS:
         raise UsageError(f"Expected --split {', '.join(SPLIT_PARTS)}, got {part!r}.")
     if part == "all":
-        return AssessedPart(rated.records, f"all {counted(len(rated.records), 'image')} of {rated.name}", None)
-    own = folder / "split.json" if folder else None
-    if own and own.is_file() and _trained_on_set(own.parent, rated.name):
-        split = make_split(rated.records, own)
-        split = replace(split, notes=(*split.notes, *_other_images(split.train, own.parent)))
-        protocol = json.loads(own.read_text(encoding="utf-8-sig")).get("protocol", split.protocol)
-    elif any(record.split for record in rated.records):
+        return AssessedPart(rated.records, _all_of(rated), None)
+    split = _own_split(rated, folder) if folder else None
+    if split is None and any(record.split for record in rated.records):
         split = make_split(rated.records, "official")
-        protocol = split.protocol
-    else:
+    if split is None:
         raise UsageError(
-            f"Expected the split of a model trained on {rated.name}, or an official split, got neither: "
-            "use --split all."
+            f"Expected the set that the model was trained on, or one with an official split, got another: add "
+            f"--split all to measure on {_all_of(rated)}."
         )
     records: tuple[Record, ...] = getattr(split, part)
     seen = leakage((*split.train, *split.validation), records) if part == "test" else None
-    return AssessedPart(records, f"{part} part, {protocol}", seen, split.notes)
+    return AssessedPart(records, f"{part} part, {split.protocol}", seen, split.notes)
+
+
+def _all_of(rated: RatedSet) -> str:
+    return f"all {counted(len(rated.records), 'image')} of {rated.name}"
+
+
+def _own_split(rated: RatedSet, folder: Path) -> Split | None:
+    """Return the split of a model for a set; None if it has none, or one of other images."""
+    own = folder / "split.json"
+    if not (own.is_file() and _trained_on_set(folder, rated.name)):
+        return None
+    try:
+        split = make_split(rated.records, own)
+    except ForeignSplitError:
+        return None
+    protocol = json.loads(own.read_text(encoding="utf-8-sig")).get("protocol", split.protocol)
+    return replace(split, protocol=protocol, notes=(*split.notes, *_other_images(split.train, folder)))
 
 
 def assess(scorer: Scorer, rated: RatedSet, images: AssessedPart, advance: Callable[[int], None]) -> list[Assessed]:

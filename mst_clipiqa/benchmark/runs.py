@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mst_clipiqa.benchmark.coverage import coverage_elsewhere, crossed_coverage
 from mst_clipiqa.data import RatedSet, Record, Split, make_split, rated_for
-from mst_clipiqa.encoders.threads import on_one_thread
+from mst_clipiqa.encoders.torch_threads import on_one_thread
 from mst_clipiqa.evaluate import Resampling, agreement, pair_accuracy
 from mst_clipiqa.model.mst_clipiqa import Head, to_native
 from mst_clipiqa.model_folder import TrainedOn

@@ -16,7 +16,7 @@ such file.
 from __future__ import annotations
 
 from mst_clipiqa.data.copies import identical
-from mst_clipiqa.data.loading import load_rated_set, with_images
+from mst_clipiqa.data.loading import LikelyScales, load_rated_set, with_images
 from mst_clipiqa.data.preferences import Preference, PreferenceSet, load_preferences
 from mst_clipiqa.data.record import RatedSet, Record, rated_for, same_text
 from mst_clipiqa.data.sets import RATED_TARGETS, SETS, SetInfo, set_name
@@ -26,6 +26,7 @@ __all__ = [
     "PARTS_OF_SPLIT",
     "RATED_TARGETS",
     "SETS",
+    "LikelyScales",
     "Preference",
     "PreferenceSet",
     "RatedSet",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from mst_clipiqa.data import aigciqa2023, plain
@@ -17,6 +17,19 @@ from mst_clipiqa.errors import DataError, UsageError, are, counted, shown
 from mst_clipiqa.tables.spelling import on_disk
 
 
+@dataclass(frozen=True)
+class LikelyScales:
+    """Scales that a set of your own may have, for a guess.
+
+    Attributes:
+        ranges: target -> (low, high) of a model that the set is compared with.
+        flag: what the user gives the right scale with, for notes and errors.
+    """
+
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    flag: str = "--range"
+
+
 def load_rated_set(
     name: str,
     root: str | Path,
@@ -24,7 +37,7 @@ def load_rated_set(
     allow_missing: bool = False,
     images: bool = True,
     score_range: Range | None = None,
-    model_ranges: Mapping[str, Range] | None = None,
+    likely: LikelyScales | None = None,
 ) -> RatedSet:
     """Load a rated set from one of its known layouts.
 
@@ -37,8 +50,8 @@ def load_rated_set(
         images: if False, only the labels are read.
         score_range: low and high end of the native scale of all scores, for a set of your own; guessed for each score
             if not given.
-        model_ranges: target -> the scale of a model that the set is compared with; a guess takes it if it holds all
-            scores and no narrower common scale does.
+        likely: the scales of a model that the set is compared with; a guess takes one if it holds all scores and no
+            narrower common scale does.
 
     Returns:
         The records with their scores in native units.
@@ -51,8 +64,8 @@ def load_rated_set(
         >>> load_rated_set("agiqa-3k", "AGIQA-3K").ranges  # doctest: +SKIP
         {'quality': (0.0, 5.0), 'correspondence': (0.0, 5.0)}
     """
-    key, folder = set_name(name), Path(root)
-    _check(key, folder, score_range)
+    key, folder, likely = set_name(name), Path(root), likely or LikelyScales()
+    _check(key, folder, score_range, likely.flag)
     info = SETS[key]
     labels = _read(key, folder)
     ratings, more = merge(labels.ratings, info)
@@ -62,15 +75,14 @@ def load_rated_set(
             f"Expected the scores of {info.title} in {shown(folder)} (columns {columns}), got label files without "
             "them: check the folder."
         )
-    ranges = _ranges(ratings, info, score_range, model_ranges or {})
-    guessed = "" if score_range is not None else f"the scores{' and the model' if model_ranges else ''}"
+    ranges = _ranges(ratings, info, score_range, likely.ranges)
     base = folder.parent if folder.is_file() else folder
     rated = RatedSet(
         name=key,
         root=base,
         records=tuple(_record(r, key, info, base, labels) for r in ratings),
         ranges=ranges,
-        notes=(*labels.notes, *more, *_warnings(key, ratings, ranges, guessed)),
+        notes=(*labels.notes, *more, *_guessed(key, ranges, score_range, likely), *_warnings(ratings, ranges)),
         citation=info.citation,
         licence=info.licence,
         labels=tuple(labels.files),
@@ -78,12 +90,12 @@ def load_rated_set(
     return with_images(rated, allow_missing=allow_missing) if images else rated
 
 
-def _check(key: str, folder: Path, score_range: Range | None) -> None:
+def _check(key: str, folder: Path, score_range: Range | None, flag: str) -> None:
     """Check the arguments of ``load_rated_set``, which lists the errors."""
     if score_range is not None and key not in OWN_FORMATS:
         raise UsageError(f"Expected no score range for {key}, whose range is known, got {score_range}: leave it out.")
     if score_range is not None:
-        _check_range(*score_range)
+        _check_range(*score_range, flag)
     is_own_file = key in OWN_FORMATS and key != "imagefolder" and folder.is_file()
     if not folder.is_dir() and not is_own_file:
         raise DataError(
@@ -91,10 +103,10 @@ def _check(key: str, folder: Path, score_range: Range | None) -> None:
         )
 
 
-def _check_range(low: float, high: float) -> None:
+def _check_range(low: float, high: float, flag: str) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(
-            f"Expected two finite numbers as the rating scale (--range), the lower one first, got {low:g} and "
+            f"Expected two finite numbers as the rating scale ({flag}), the lower one first, got {low:g} and "
             f"{high:g}: correct them."
         )
 
@@ -151,15 +163,21 @@ def _guessed_ranges(ratings: Sequence[Rating], info: SetInfo, likely: Mapping[st
     return {target: plain.guess_range(scores, likely.get(target)) for target, scores in values.items() if scores}
 
 
-def _warnings(key: str, ratings: Sequence[Rating], ranges: dict[str, Range], guessed: str) -> list[str]:
-    """Return one sentence for each thing that the labels leave open; ``guessed`` names what scales are guessed from."""
+def _guessed(key: str, ranges: dict[str, Range], score_range: Range | None, likely: LikelyScales) -> list[str]:
+    """Return the sentence that says which scales are guessed, and from what; none if they are known."""
+    if score_range is not None or key not in OWN_FORMATS:
+        return []
+    scales = {target: f"{low:g}..{high:g}" for target, (low, high) in ranges.items()}
+    one = f"the scale {next(iter(scales.values()))} is"
+    each = f"the scales {' and '.join(f'{scale} of {target}' for target, scale in scales.items())} are"
+    said = one if len(set(scales.values())) == 1 else each
+    origin = "the scores and the model" if likely.ranges else "the scores"
+    return [f"{said} guessed from {origin}; give the right one with {likely.flag} if it differs"]
+
+
+def _warnings(ratings: Sequence[Rating], ranges: dict[str, Range]) -> list[str]:
+    """Return one sentence for each thing that the labels leave open."""
     notes = []
-    if guessed and key in OWN_FORMATS:
-        scales = {target: f"{low:g}..{high:g}" for target, (low, high) in ranges.items()}
-        one = f"the scale {next(iter(scales.values()))} is"
-        each = f"the scales {' and '.join(f'{scale} of {target}' for target, scale in scales.items())} are"
-        said = one if len(set(scales.values())) == 1 else each
-        notes.append(f"{said} guessed from {guessed}; give the right one with --range if it differs")
     counts = {target: sum(target in r.targets for r in ratings) for target in ranges}
     if min(counts.values()) < len(ratings):
         each = ", ".join(f"{count:,} with a rating of {target}" for target, count in counts.items())

@@ -21,6 +21,10 @@ from mst_clipiqa.tables.spelling import composed
 Parts = dict[str, list[str]]
 
 
+class ForeignSplitError(DataError):
+    """A split has no image of a set in its training or test part."""
+
+
 def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """Read a split file and find its images among those of a set.
 
@@ -32,7 +36,8 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
         "train", "test" and, if listed, "validation" -> names; and notes about what did not fit.
 
     Raises:
-        DataError: there is no such file, no test or train part, or a part has no image of the set.
+        ForeignSplitError: the test or train part has no image of the set.
+        DataError: there is no such file, or it holds something else.
     """
     own = {composed(name) for name in names}
     if path.is_dir():
@@ -48,7 +53,7 @@ def read_parts(path: Path, names: Sequence[str]) -> tuple[dict[str, list[str]], 
     found = {part: [known[name] for name in listed[part] if name in known] for part in listed}
     for part in ("train", "test"):
         if not found.get(part):
-            raise DataError(
+            raise ForeignSplitError(
                 f"Expected a {part} part with images of this set in {shown(path)}, got "
                 f"{counted(len(listed.get(part, [])), 'name')}, none of them in this set: check that the split belongs "
                 "to it."

@@ -13,6 +13,7 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
+from mst_clipiqa.encoders.torch_threads import set_torch_threads
 from mst_clipiqa.errors import UsageError, nearest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -143,17 +144,12 @@ def _gains_from_bf16() -> bool:
         return False
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(1, initializer=_use_one_thread) as one_core:
+        with ThreadPoolExecutor(1, initializer=set_torch_threads, initargs=(1,)) as one_core:
             times = one_core.submit(lambda: [_product_seconds() for _ in range(_TIMINGS)]).result()
     finally:
         torch.set_num_threads(threads)  # what a thread sets for itself is also the start value of later threads
     bf16, fp32 = (min(times) for times in zip(*times, strict=True))
     return bool(bf16 * _LEAST_GAIN <= fp32)
-
-
-def _use_one_thread() -> None:
-    torch.get_num_threads()  # on its first use in a thread, torch takes the number that any thread set last
-    torch.set_num_threads(1)
 
 
 @torch.inference_mode()

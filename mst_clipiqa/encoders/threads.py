@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from threading import Lock
 from typing import Literal, TypeVar
@@ -20,6 +19,7 @@ from typing import Literal, TypeVar
 import torch
 
 from mst_clipiqa.encoders.precision import own_settings
+from mst_clipiqa.encoders.torch_threads import set_torch_threads
 
 ENCODERS = 4
 """The most threads that encode at once: each needs memory of its own."""
@@ -40,29 +40,6 @@ _is_forked = False
 def batches_at_once(device: torch.device) -> int:
     """Return how many batches to encode at once: two on a CPU with several cores, else one."""
     return 2 if device.type == "cpu" and torch.get_num_threads() > 1 else 1
-
-
-def set_torch_threads(threads: int) -> None:
-    """Let torch compute with this many threads in the calling thread, whatever other threads set for themselves."""
-    torch.get_num_threads()  # on its first use in a thread, torch takes the number that any thread set last
-    torch.set_num_threads(threads)
-
-
-@contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Let torch compute with one thread in the calling thread: how many cores there are then changes no bit.
-
-    Example:
-        >>> with on_one_thread():
-        ...     torch.get_num_threads()
-        1
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def map_in_parallel(

@@ -16,7 +16,8 @@ import torch
 
 from mst_clipiqa.encoders.pair import EncoderPair
 from mst_clipiqa.encoders.precision import own_settings
-from mst_clipiqa.encoders.threads import batches_at_once, set_torch_threads
+from mst_clipiqa.encoders.threads import batches_at_once
+from mst_clipiqa.encoders.torch_threads import set_torch_threads
 from mst_clipiqa.errors import ImageError, UsageError, as_reason, as_sentence
 from mst_clipiqa.features.at_once import check_at_once
 from mst_clipiqa.features.cache import Cache, image_key

@@ -1,7 +1,7 @@
 """What the user named (files, folders, lists) to images with prompts.
 
 expand.py         what was named -> one item (item.py) per image
-sources.py        what may be named: a folder, a list or an image; walker.py: what all of them share
+sources.py        what may be named: a folder, a list or an image; item_maker.py: an image of theirs -> an item
 folders.py        the images of a folder, in order
 lists.py          rows of a table or text file; json_lists.py: of one JSON value; stdin.py: of a pipe
 list_columns.py   which columns of a list hold files and prompts

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.inputs.item import Item
+from mst_clipiqa.inputs.item_maker import ItemMaker
 from mst_clipiqa.inputs.list_columns import USUAL_COLUMNS, ListColumns
 from mst_clipiqa.inputs.prompt_choice import PromptChoice
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.inputs.sources import source_of
-from mst_clipiqa.inputs.walker import Walker
 from mst_clipiqa.tables.spelling import slashed
 
 
@@ -82,21 +82,21 @@ def expand(
         raise UsageError("Expected one of --prompt, --prompts and --prompts-from, got several: leave one out.")
     try:
         given = PromptFile(Path(prompts), by_number=True, columns=columns) if prompts is not None else None
-        walker = Walker(recursive, PromptChoice(prompt, given, prompts_from), columns)
-        names = [walker.saved() if path == "-" else slashed(path) for path in named]
+        maker = ItemMaker(recursive, PromptChoice(prompt, given, prompts_from), columns)
+        names = [maker.saved() if path == "-" else slashed(path) for path in named]
         folders = [name for name in names if Path(name).is_dir()]
         sources = []
         for name in names:
-            sources.append(source_of(name, walker))
+            sources.append(source_of(name, maker))
             sources[-1].check(folders)
         if given is not None:
-            walker.check_prompts(given, (path for source in sources for path in source.paths()))
+            maker.check_prompts(given, (path for source in sources for path in source.paths()))
     except DataError as error:
         raise UsageError(str(error)) from error
 
     def items() -> Iterator[Item]:
         for source in sources:
             yield from source.items()
-        walker.conclude()
+        maker.conclude()
 
-    return Inputs(items(), walker.notes, lambda: sum(source.count() for source in sources), list(walker.more))
+    return Inputs(items(), maker.notes, lambda: sum(source.count() for source in sources), list(maker.more))

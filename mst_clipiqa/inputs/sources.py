@@ -11,6 +11,7 @@ from mst_clipiqa.errors import DataError, UsageError, shown
 from mst_clipiqa.inputs.folders import Folder, check_folder, walk
 from mst_clipiqa.inputs.hints import misplaced, texts_beside, unread_prompts
 from mst_clipiqa.inputs.item import Item
+from mst_clipiqa.inputs.item_maker import ItemMaker
 from mst_clipiqa.inputs.lists import Entry, entries, is_list, other_columns
 from mst_clipiqa.inputs.prompt_choice import (
     METADATA_FILES,
@@ -21,7 +22,6 @@ from mst_clipiqa.inputs.prompt_choice import (
 )
 from mst_clipiqa.inputs.prompts import PromptFile
 from mst_clipiqa.inputs.stdin import saved_entries
-from mst_clipiqa.inputs.walker import Walker
 from mst_clipiqa.tables.spelling import slashed
 from mst_clipiqa.tables.stamps import stamp_of
 
@@ -32,11 +32,11 @@ class InputSource(ABC):
 
     Attributes:
         name: its path, with slashes.
-        walker: what all sources share.
+        maker: of the items of all sources.
     """
 
     name: str
-    walker: Walker
+    maker: ItemMaker
 
     @abstractmethod
     def check(self, folders: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class InputSource(ABC):
         """Yield the items."""
 
 
-def source_of(name: str, walker: Walker) -> InputSource:
+def source_of(name: str, maker: ItemMaker) -> InputSource:
     """Return the source of a name; UsageError if there is nothing of that name."""
     path = Path(name)
     try:
@@ -66,7 +66,7 @@ def source_of(name: str, walker: Walker) -> InputSource:
         hint = "download it, URLs are not fetched" if "://" in name else "check the name"
         raise UsageError(f"Expected a file or folder, found nothing named {shown(name)}: {hint}.")
     kind = FolderSource if is_folder else ListSource if is_list(path) else ImageSource
-    return kind(name, walker)
+    return kind(name, maker)
 
 
 class ImageSource(InputSource):
@@ -85,8 +85,8 @@ class ImageSource(InputSource):
 
     def items(self) -> Iterator[Item]:
         """Yield its item."""
-        self.walker.images.append(self.name)
-        yield self.walker.item(self.name, self.walker.prompts.finder(None))
+        self.maker.images.append(self.name)
+        yield self.maker.item(self.name, self.maker.prompts.finder(None))
 
 
 class ListSource(InputSource):
@@ -95,7 +95,7 @@ class ListSource(InputSource):
     @property
     def is_stdin(self) -> bool:
         """Whether it is the copy of what stdin held."""
-        return Path(self.name).parent == self.walker.stdin
+        return Path(self.name).parent == self.maker.stdin
 
     def check(self, folders: Sequence[str]) -> None:
         """Refuse a list without rows, and one whose first file is elsewhere."""
@@ -105,7 +105,7 @@ class ListSource(InputSource):
             raise UsageError(f"Expected a list of images, got one without rows: {shown(named) if named else 'stdin'}.")
         if problem := misplaced(first, folders, named):
             raise UsageError(problem)
-        self.walker.more |= dict.fromkeys(other_columns(Path(self.name), self.walker.columns))
+        self.maker.more |= dict.fromkeys(other_columns(Path(self.name), self.maker.columns))
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -132,12 +132,12 @@ class ListSource(InputSource):
         if entry.path is None or entry.problem:
             where = in_unicode(entry.path or entry.where)
             return Item(where, None, problem=f"Expected a file in each row, but {entry.problem}.", more=entry.more)
-        find = self.walker.prompts.finder(lambda _: entry.prompt, entry.stored)
-        item = self.walker.item(entry.path, find, entry.more)
+        find = self.maker.prompts.finder(lambda _: entry.prompt, entry.stored)
+        item = self.maker.item(entry.path, find, entry.more)
         return replace(item, path=None, stored=entry.stored) if entry.stored else item
 
     def _entries(self) -> Iterator[Entry]:
-        path, columns = Path(self.name), self.walker.columns
+        path, columns = Path(self.name), self.maker.columns
         return saved_entries(path, columns) if self.is_stdin else entries(path, columns=columns)
 
 
@@ -146,28 +146,28 @@ class FolderSource(InputSource):
 
     def check(self, folders: Sequence[str]) -> None:
         """Refuse a folder without images, and metadata that cannot be read."""
-        check_folder(self.name, self.walker.recursive)
-        name, prompts = self.name.rstrip("/"), self.walker.prompts
+        check_folder(self.name, self.maker.recursive)
+        name, prompts = self.name.rstrip("/"), self.maker.prompts
         found = prompts.read[name] = prompts.metadata_file(name)
-        self.walker.more |= dict.fromkeys(found.columns if found else ())
+        self.maker.more |= dict.fromkeys(found.columns if found else ())
 
     def count(self) -> int:
         """Return the number of images, and of folders that cannot be listed."""
-        found = walk(self.name, recursive=self.walker.recursive)
+        found = walk(self.name, recursive=self.maker.recursive)
         return sum(len(folder.images) + bool(folder.problem) for folder in found)
 
     def paths(self) -> Iterator[str]:
         """Yield the paths of the images."""
-        for folder in walk(self.name, recursive=self.walker.recursive):
+        for folder in walk(self.name, recursive=self.maker.recursive):
             yield from (f"{folder.path}/{name}" for name in folder.images)
 
     def items(self) -> Iterator[Item]:
         """Yield the items of the folder, then those of its subfolders."""
-        walker, prompts = self.walker, self.walker.prompts
+        maker, prompts = self.maker, self.maker.prompts
         known: dict[str, PromptFile] = {}  # folder -> its metadata
         above = prompts.above(self.name)
         hint = ""
-        for folder in walk(self.name, recursive=walker.recursive, notes=walker.notes):
+        for folder in walk(self.name, recursive=maker.recursive, notes=maker.notes):
             problem = folder.problem
             try:
                 if not problem and (found := prompts.metadata_file(folder.path)):
@@ -175,27 +175,27 @@ class FolderSource(InputSource):
             except DataError as error:
                 problem = str(error)
             paths = [f"{folder.path}/{name}" for name in folder.images]
-            walker.others += [f"{folder.path}/{name}" for name in folder.others]
-            walker.used += [f"{folder.path}/{name}" for name in METADATA_FILES]  # what is wrong with it has been said
+            maker.others += [f"{folder.path}/{name}" for name in folder.others]
+            maker.used += [f"{folder.path}/{name}" for name in METADATA_FILES]  # what is wrong with it has been said
             if prompts.source == "sidecar":
-                walker.used += texts_beside(paths)
+                maker.used += texts_beside(paths)
             if not (hint or known or above or prompts.is_made):
                 others = [name for name in folder.others if name not in METADATA_FILES]
                 hint, files = unread_prompts(folder.path, paths, others)
-                walker.used += files
+                maker.used += files
             yield from self._of_folder(folder, problem, known, above)
-        walker.used += [str(prompts.given.path)] if prompts.given else []
+        maker.used += [str(prompts.given.path)] if prompts.given else []
         for metadata in known.values():
-            walker.notes.extend(metadata.notes())
-        walker.notes.extend([hint] if hint else [])
+            maker.notes.extend(metadata.notes())
+        maker.notes.extend([hint] if hint else [])
 
     def _of_folder(
         self, folder: Folder, problem: str | None, known: dict[str, PromptFile], above: PromptFinder | None
     ) -> Iterator[Item]:
         if folder.problem:
             yield Item(in_unicode(folder.path), None, problem=folder.problem)
-        find = self.walker.prompts.finder(folder_prompt_finder(folder.path, known) or above)
+        find = self.maker.prompts.finder(folder_prompt_finder(folder.path, known) or above)
         more = folder_columns_finder(folder.path, known)
         for name in folder.images:
             path = f"{folder.path}/{name}"
-            yield Item(in_unicode(path), path, problem=problem) if problem else self.walker.item(path, find, more(path))
+            yield Item(in_unicode(path), path, problem=problem) if problem else self.maker.item(path, find, more(path))

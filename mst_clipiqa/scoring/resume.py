@@ -116,7 +116,8 @@ class Finished:
         if lacking:
             raise UsageError(
                 f"Expected a row for every image and prompt in {shown(output)}, which is finished, got none for "
-                f"{len(lacking):,} (the first: {shown(lacking[0])}): omit --resume to score all of them."
+                f"{len(lacking):,} (the first: {shown(lacking[0])}): omit --resume to score all images; those in the "
+                "--cache of earlier runs are not computed again."
             )
         if newer:
             found = f"{counted(len(newer), 'newer one')} (the first: {shown(newer[0])})"

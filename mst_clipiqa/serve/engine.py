@@ -23,7 +23,8 @@ from typing import TypeVar
 import torch
 from async_batcher.batcher import AsyncBatcher
 
-from mst_clipiqa.encoders.threads import batches_at_once, return_freed_memory, set_torch_threads
+from mst_clipiqa.encoders.threads import batches_at_once, return_freed_memory
+from mst_clipiqa.encoders.torch_threads import set_torch_threads
 from mst_clipiqa.errors import Rejected
 from mst_clipiqa.features.opened import Failed, Opened
 from mst_clipiqa.scoring.answers import compare_edges

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mst_clipiqa.encoders.threads import on_one_thread
+from mst_clipiqa.encoders.torch_threads import on_one_thread
 from mst_clipiqa.errors import UsageError
 from mst_clipiqa.evaluate import plcc, srcc
 from mst_clipiqa.evaluate.measures import is_constant

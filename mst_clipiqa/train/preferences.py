@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mst_clipiqa.data import Preference
-from mst_clipiqa.encoders.threads import on_one_thread
+from mst_clipiqa.encoders.torch_threads import on_one_thread
 from mst_clipiqa.model.heads import PromptHead
 from mst_clipiqa.model.mst_clipiqa import MSTCLIPIQA
 from mst_clipiqa.train.features import FeatureTable, PairFeatures

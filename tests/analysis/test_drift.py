@@ -70,7 +70,7 @@ def test_prompts_are_paired_and_count_once() -> None:
     # A resample of three draws is (1, 1, 1) in 1 of 27 cases, more often than 2.5 %: it reaches 1, and 3.
     assert (change.low, change.high) == pytest.approx((2 - WIDER[3], 2 + WIDER[3]), abs=1e-4)
     assert change.sentence() == (
-        "New and old do not differ measurably in quality: 2.00 (95 % -0.69 to 4.69) over 3 prompts."
+        "The new images do not differ measurably from the old in quality: 2.00 (95 % -0.69 to 4.69) over 3 prompts."
     )
     assert (found.only_old, found.only_new, found.left_out) == (["old only"], ["new only", "new too"], [])
 
@@ -78,7 +78,7 @@ def test_prompts_are_paired_and_count_once() -> None:
 def test_a_loss_is_named_by_its_size() -> None:
     (change,) = drift(rows(("a", 4.0), ("b", 4.0), ("c", 4.0)), rows(("a", 1.9), ("b", 2.0), ("c", 2.1))).changes
     assert (change.low, change.high) == pytest.approx((-2 - WIDER[3] / 10, -2 + WIDER[3] / 10), abs=1e-4)
-    assert change.sentence() == "New is worse in quality by 2.00 (95 % 1.73 to 2.27) over 3 prompts."
+    assert change.sentence() == "The new images are worse in quality by 2.00 (95 % 1.73 to 2.27) over 3 prompts."
 
 
 def test_an_interval_around_zero_is_no_difference() -> None:
@@ -86,13 +86,15 @@ def test_an_interval_around_zero_is_no_difference() -> None:
     assert (change.low, change.high) == pytest.approx((-WIDER[2], WIDER[2]), abs=1e-4)
     assert (change.difference, change.verdict) == (0.0, "no difference")
     assert change.sentence() == (
-        "New and old do not differ measurably in quality: 0.00 (95 % -12.71 to 12.71) over 2 prompts."
+        "The new images do not differ measurably from the old in quality: 0.00 (95 % -12.71 to 12.71) over 2 prompts."
     )
 
 
 def test_one_prompt_is_too_few() -> None:
     (change,) = drift(rows(("a", 1.0)), rows(("a", 2.0))).changes
-    assert change.sentence() == ("New minus old is 1.00 in quality over 1 prompt, too few for an interval.")
+    assert change.sentence() == (
+        "The difference in quality, new minus old, is 1.00 over 1 prompt, too few for an interval."
+    )
     assert (change.to_row()["low"], change.verdict) == (None, "unknown")
     assert tuple(change.to_row()) == CHANGE_COLUMNS
     assert change.to_row()["group"] is None  # an empty text would be a quote in CSV
@@ -104,7 +106,7 @@ def test_groups_are_compared_on_their_own() -> None:
     found = drift(old, new, by=["generator"])
     assert [(c.group, c.old_count, c.difference) for c in found.changes] == [("", 2, -0.5), ("x", 2, 1.0)]
     assert found.changes[1].sentence() == (
-        "x: new and old do not differ measurably in quality: 1.00 (95 % -2.54 to 3.20) over 2 prompts."
+        "x: the new images do not differ measurably from the old in quality: 1.00 (95 % -2.54 to 3.20) over 2 prompts."
     )
     assert found.lone_groups == ["y", "z"]
 
@@ -223,7 +225,7 @@ def test_files_are_paired_whichever_images_failed(failed: int) -> None:
         row.update(status="error", reason="cut off")
     found = drift(old, new, by=["generator"])
     size = "0.20 (95 % 0.10 to 0.24)" if not failed else "0.200 (95 % 0.003 to 0.283)"
-    assert found.changes[0].sentence().startswith(f"New is worse in quality by {size} ")
+    assert found.changes[0].sentence().startswith(f"The new images are worse in quality by {size} ")
     groups = {change.group: change.new_count for change in found.changes}
     assert groups == ({"": 12, "a": 6, "b": 6} if not failed else {"": 6, "a": 6})
     assert found.lone_groups == (["b"] if failed else [])
@@ -246,7 +248,8 @@ def test_unpaired_tables_are_compared_by_their_means() -> None:
     (change,) = drift(rows(("a", 1.0), ("a", 3.0), ("b", 4.0)), rows(("c", 5.0)), pair_by=PairBy("none")).changes
     assert (change.old, change.new, change.old_count, change.new_count) == (3.0, 5.0, 2, 1)  # a prompt counts once
     assert change.sentence() == (
-        "New minus old is 2.00 in quality over 2 old and 1 new prompts that are not paired, too few for an interval."
+        "The difference in quality, new minus old, is 2.00 over 2 old and 1 new prompts that are not paired, "
+        "too few for an interval."
     )
 
 
@@ -259,7 +262,8 @@ def test_names_pair_images_only_without_prompts() -> None:
     old = rows(("", 1.0), ("", 2.0))
     (change,) = drift(old, rows(("", 2.0), ("", 3.0))).changes
     assert change.sentence() == (
-        "New and old do not differ measurably in quality: 1.00 (95 % -2.54 to 3.20) over 2 images of the same name."
+        "The new images do not differ measurably from the old in quality: 1.00 (95 % -2.54 to 3.20) over 2 images of "
+        "the same name."
     )
     assert drift(old, rows(("a", 2.0), ("b", 3.0))).changes[0].pairing == "file"  # one table does not say
     with pytest.raises(DataError, match=r"Expected two tables .*, got 1 and 1 prompts and none in both: .* --unpaired"):
@@ -309,15 +313,17 @@ def test_zero_has_no_sign() -> None:
     (change,) = drift(rows(*cells), rows(*((p, q - 1e-8) for p, q in cells))).changes
     assert change.evidence == "0.00 (95 % 0.00 to 0.00) over 9 prompts"
     (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 1e-8))).changes
-    assert change.sentence().startswith("New minus old is 0.00 in quality")
+    assert change.sentence().startswith("The difference in quality, new minus old, is 0.00")
 
 
 def test_a_small_difference_is_not_written_as_zero() -> None:
     cells = [(f"p{i}", float(i)) for i in range(9)]
     (change,) = drift(rows(*cells), rows(*((p, q - 1e-4) for p, q in cells))).changes
-    assert change.sentence() == "New is worse in quality by 0.00010 (95 % 0.00003 to 0.00013) over 9 prompts."
+    assert (
+        change.sentence() == "The new images are worse in quality by 0.00010 (95 % 0.00003 to 0.00013) over 9 prompts."
+    )
     (change,) = drift(rows(("a", 1.0)), rows(("a", 1.0 - 0.004))).changes
-    assert change.sentence().startswith("New minus old is -0.004 in quality")
+    assert change.sentence().startswith("The difference in quality, new minus old, is -0.004")
 
 
 def test_scores_and_groups_over_as_many_prompts_share_their_resamples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ def test_two_tables_without_any_score_cannot_be_checked() -> None:
 def test_one_prompt_is_too_few_to_pass() -> None:
     (found,) = check_not_worse(rows(("a", 1.0)), rows(("a", 5.0)), "old")
     assert not found.passed
-    assert found.sentence == "too few to tell whether quality is worse than in old over 1 prompt"
+    assert found.sentence == "unknown whether quality is worse than in old: over 1 prompt, too few for an interval"
 
 
 def test_a_change_that_cannot_be_told_counts_as_worse() -> None:

@@ -130,9 +130,9 @@ def test_the_command_says_how_many_settings_differ_by_chance(tmp_path: Path) -> 
     table.write_text("".join(json.dumps(row) + "\n" for row in some))
     asked = (table, "--baseline", "normal", "--targets", "quality")
     assert call(*asked).stderr == (
-        "Of 3 comparisons at 95 %, about 0.2 come out better or worse by chance, even if nothing has changed.\n"
+        "Of 3 comparisons at 95 %, about 0.2 would come out better or worse by chance if nothing had changed.\n"
     )
-    assert "Of 3 comparisons at 80 %, about 0.6 come" in call(*asked, "--level", "80", "--json").stderr
+    assert "Of 3 comparisons at 80 %, about 0.6 would come" in call(*asked, "--level", "80", "--json").stderr
     table.write_text("".join(json.dumps(row) + "\n" for row in some[:6]))
     assert call(*asked).stderr == ""  # one comparison errs as often as its level says
 

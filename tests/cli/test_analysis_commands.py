@@ -113,16 +113,12 @@ def test_a_folder_of_parts_without_rows_keeps_its_columns(here: Path) -> None:
     assert call("rank", "parts").stdout == ",".join(COLUMNS) + "\n"
 
 
-def test_settings_of_a_table_without_rows(here: Path) -> None:
-    source = table(here / "in.csv", rows=[], setting="a")
-    result = call("compare-settings", source, "--baseline", "a")
-    assert (
-        result.exit_code,
-        "Expected rows with setting 'a' in the table, got none; it has none." in result.stderr,
-    ) == (
-        2,
-        True,
-    )
+def test_settings_of_a_table_without_scored_rows(here: Path) -> None:
+    for rows, count in (([], "0 rows"), ([ROWS[3]], "1 row")):
+        source = table(here / "in.csv", rows=rows, setting="a")
+        result = call("compare-settings", source, "--baseline", "a")
+        said = f"Expected scored rows with a prompt and a setting, got none in {count}: score images that can be read."
+        assert (result.exit_code, said in result.stderr) == (2, True)
 
 
 def test_the_failed_row_is_said_and_can_be_kept(here: Path) -> None:
@@ -532,8 +528,9 @@ def test_drift_says_it_in_a_sentence(here: Path) -> None:
     table(here / "new.csv", [*new, ("c.png", "fox", 1.0, 1.0, "ok", None)])
     result = call("drift", "scores.csv", "new.csv")
     assert result.stdout.splitlines() == [
-        "New and old do not differ measurably in quality: 1.00 (95 % -2.54 to 3.20) over 2 prompts.",
-        "New and old do not differ measurably in correspondence: 0.00 (95 % 0.00 to 0.00) over 2 prompts.",
+        "The new images do not differ measurably from the old in quality: 1.00 (95 % -2.54 to 3.20) over 2 prompts.",
+        "The new images do not differ measurably from the old in correspondence: 0.00 (95 % 0.00 to 0.00) over "
+        "2 prompts.",
     ]
     assert "1 prompt is only in the new table and left out: 'fox'" in result.stderr
     assert "2 rows are left out:" in result.stderr
@@ -749,7 +746,9 @@ def test_drift_does_not_fail_for_a_group_alone(here: Path) -> None:
         Path(name).write_text("\n".join(["file,prompt,quality,generator", *rows]) + "\n")
     result = call("drift", "old.csv", "new.csv", "--fail-if-worse")
     assert result.exit_code == 0
-    assert "b: new minus old is -1.00 in quality over 1 prompt, too few for an interval." in result.stdout
+    assert (
+        "b: the difference in quality, new minus old, is -1.00 over 1 prompt, too few for an interval." in result.stdout
+    )
 
 
 def test_drift_compares_no_generators_that_only_one_table_names(here: Path) -> None:
@@ -805,12 +804,14 @@ def test_drift_says_how_many_groups_differ_by_chance(here: Path) -> None:
     table(here / "many.csv", rows)
     result = call("drift", "many.csv", "many.csv", "--generator-from", "name")
     assert result.stderr == (
-        "Of 6 comparisons of groups at 95 %, about 0.3 come out better or worse by chance, even if nothing has "
+        "Of 6 comparisons of groups at 95 %, about 0.3 would come out better or worse by chance if nothing had "
         "changed.\n"
     )
     table(here / "two.csv", [(*row[:3], None, *row[4:]) for row in rows[:8]])
     result = call("drift", "two.csv", "two.csv", "--generator-from", "name")
-    assert result.stderr.startswith("Of 2 comparisons of groups at 95 %, about 0.1 come out better or worse by chance")
+    assert result.stderr.startswith(
+        "Of 2 comparisons of groups at 95 %, about 0.1 would come out better or worse by chance"
+    )
 
 
 def test_drift_warns_of_no_comparisons_of_groups_if_all_images_are_of_one(here: Path) -> None:
@@ -859,7 +860,7 @@ def test_drift_without_common_prompts_needs_unpaired(here: Path) -> None:
     assert "compare the means with --unpaired." in call("drift", "scores.csv", "new.csv").stderr
     result = call("drift", "scores.csv", "new.csv", "--unpaired")
     assert result.stdout.startswith(
-        "New and old do not differ measurably in quality: 0.00 (95 % -3.10 to 3.10) over 2 "
+        "The new images do not differ measurably from the old in quality: 0.00 (95 % -3.10 to 3.10) over 2 "
     )
 
 
@@ -892,7 +893,10 @@ def test_drift_and_gate_pair_by_a_column_as_compare_settings_does(tmp_path: Path
     old = seeded(tmp_path / "old.csv", ("cat", 1, 2.0), ("cat", 2, 5.0), ("dog", 1, 3.0))
     new = seeded(tmp_path / "new.csv", ("cat", 1, 2.5), ("dog", 1, 3.5), ("dog", 7, 0.0))
     result = call("drift", old, new, "--pair-by", "seed")
-    assert "differ measurably in quality: 0.50 (95 % -1.27 to 1.60) over 2 prompts, paired by seed." in result.stdout
+    assert (
+        "differ measurably from the old in quality: 0.50 (95 % -1.27 to 1.60) over 2 prompts, paired by seed."
+        in result.stdout
+    )
     assert "1 combination of prompt and seed is only in the old table and left out: 'cat, seed 2'" in result.stderr
     result = call("gate", new, "--not-worse-than", old, "--pair-by", "seed")
     assert result.exit_code == 0 and "over 2 prompts, paired by seed" in result.stdout
@@ -907,7 +911,7 @@ def test_a_group_cannot_steer_the_screen(here: Path) -> None:
     for name in ("old.csv", "new.csv"):
         table(here / name, [(f"{i}.png", f"p{i}", 2.0 + i, 1.0, "ok", None) for i in range(3)], generator="x\x1b[2J\ny")
     printed = call("drift", "old.csv", "new.csv", "--by", "generator", "--by", "model").stdout
-    assert "x\ufffd[2J\ufffdy: new and old do not differ measurably in quality" in printed
+    assert "x\ufffd[2J\ufffdy: the new images do not differ measurably from the old in quality" in printed
 
 
 @pytest.mark.parametrize("size", ["nan", "inf", "-1"])

@@ -121,6 +121,24 @@ def test_evaluate_says_if_a_set_has_other_images_under_the_same_names(model: Pat
     )
 
 
+def test_evaluate_says_how_to_measure_on_another_set(model: Path, data: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(data, tmp_path / "other")
+    text = (other / "labels.csv").read_text().replace(".png", "-new.png")
+    (other / "labels.csv").write_text(text)
+    for file in other.rglob("*.png"):
+        file.rename(file.with_name(f"{file.stem}-new.png"))
+    base = ["evaluate", "--model", model, "--data", "csv", "--range", 0, 5, "--cache", tmp_path, "--precision", "fp32"]
+    said = run(*base, "--root", other, code=2).stderr
+    assert said.endswith(
+        "Error: Expected the set that the model was trained on, or one with an official split, got another: add "
+        "--split all to measure on all 24 images of csv.\n"
+    )
+    assert "all 24 images of csv" in run(*base, "--root", other, "--split", "all").stdout
+    rows = [f"{line},{part}" for line, part in zip(text.splitlines(), ["split", *["train", "test"] * 12], strict=True)]
+    (other / "labels.csv").write_text("\n".join(rows) + "\n")
+    assert run(*base, "--root", other).stdout.startswith("test part, the official split")
+
+
 def test_evaluate_compares_two_tables(model: Path, data: Path, tmp_path: Path) -> None:
     scores = tmp_path / "scores.csv"
     run("score", data, "--model", model, "-o", scores, "--quiet")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mst_clipiqa.data import load_rated_set
+from mst_clipiqa.data import LikelyScales, load_rated_set
 from tests.commands import run
 from tests.fakes import rated_set
 from tests.rated_files import write
@@ -59,6 +59,8 @@ def test_benchmark_takes_the_scale_of_the_training_set_or_the_one_given(data: Pa
     said = run(*base, "-o", tmp_path / "a").stderr
     assert f"the scale 1..5 {SAID.replace('--range', '--test-range')}" in said
     assert "scale" not in run(*base, "-o", tmp_path / "b", "--test-range", 0, 10).stderr
+    refused = run(*base, "-o", tmp_path / "c", "--test-range", 5, 1, code=2).stderr
+    assert "as the rating scale (--test-range), the lower one first, got 5 and 1" in refused
     guessed, given = (json.loads((tmp_path / name / "results.json").read_text())["runs"][0] for name in "ab")
     assert guessed["srcc"] == pytest.approx(given["srcc"])
     as_given = [(value - 1) * 10 / 4 for value in guessed["predictions"]]
@@ -80,5 +82,6 @@ def test_the_scale_of_a_model_counts_as_a_common_one(
     tmp_path: Path, scores: tuple[str, str], own: tuple[int, int], want: tuple[int, int]
 ) -> None:
     write(tmp_path / "mine.csv", "name,mos", f"a.png,{scores[0]}", f"b.png,{scores[1]}")
-    found = load_rated_set("csv", tmp_path, images=False, model_ranges={"quality": own, "overall": (3, 4)})
+    likely = LikelyScales({"quality": own, "overall": (3, 4)})
+    found = load_rated_set("csv", tmp_path, images=False, likely=likely)
     assert found.ranges == {"quality": want}

@@ -235,7 +235,10 @@ def test_the_end_says_what_was_written_where(folder: Path, tmp_path: Path) -> No
     assert re.search(r"Wrote \S+s\.csv: 4 images, 1 failed, [0-9.]+ s\.", first.stderr)
     assert re.search(r"Wrote \S+s\.csv, which replaces an older file: 4 images", second.stderr)
     assert "1 row could not be scored" in first.stderr
-    assert first.stderr.count("no prompt") == 1 and "3 of 4 images had no prompt" in first.stderr
+    assert first.stderr.count("no prompt") == 1 and "The 3 scored images have no prompt, so" in first.stderr
+    (folder / "some.csv").write_text("file,prompt\n0.png,\n1.png,a red car\n2.png,\n3.png,\n")
+    some = CliRunner().invoke(group, ["score", str(folder / "some.csv")])
+    assert "2 of 3 scored images had no prompt, so correspondence is empty there" in some.stderr
     alone = CliRunner().invoke(group, ["score", str(folder / "1.png")])
     assert "The image has no prompt, so correspondence is not scored: give --prompt or --prompts." in alone.stderr
     assert "no prompt" not in (tmp_path / "new" / "folder" / "s.csv").read_text()

@@ -311,7 +311,7 @@ def test_the_command_gives_controls_to_its_actors(
     result = CliRunner().invoke(cli.group, [*args, *asked])
     assert result.exit_code == 1, result.output + repr(result.exception)
     no_prompt, failed = result.stderr.splitlines()
-    assert no_prompt.startswith("6 of 7 images had no prompt") and failed.startswith("1 row could not be scored")
+    assert no_prompt.startswith("The 6 scored images have no prompt") and failed.startswith("1 row could not be scored")
     rows = [row for path in (tmp_path / "out.parquet").glob("*.parquet") for row in read_table(path)]
     assert len(rows) == 7
     for row in rows:

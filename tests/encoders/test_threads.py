@@ -18,8 +18,8 @@ from mst_clipiqa.encoders.threads import (
     map_in_parallel,
     map_on_single_cores,
     return_freed_memory,
-    set_torch_threads,
 )
+from mst_clipiqa.encoders.torch_threads import set_torch_threads
 
 CPU = torch.device("cpu")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import sys
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ pytest.importorskip("torchmetrics")
 from torchmetrics import MetricCollection
 
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.integrations import torchmetrics
 from mst_clipiqa.integrations.torchmetrics import MSTClipIQAScore
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.serving import toy_scorer
@@ -162,7 +167,7 @@ def test_a_later_batch_does_not_hide_why_an_earlier_image_failed(scorer: Scorer)
     assert metric.reason == ""
 
 
-def test_sums_are_float32_whatever_the_default(scorer: Scorer) -> None:
+def test_sums_are_float64_and_means_float32_whatever_the_default(scorer: Scorer) -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)  # of which a sum would soon stand still
     try:
@@ -170,4 +175,65 @@ def test_sums_are_float32_whatever_the_default(scorer: Scorer) -> None:
     finally:
         torch.set_default_dtype(before)
     metric.update(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    assert metric.total.dtype == metric.compute().dtype == torch.float32
+    assert (metric.total.dtype, metric.compute().dtype) == (torch.float64, torch.float32)
+
+
+class Constant:
+    """A scorer that gives every image the same quality, without looking at it."""
+
+    QUALITY = 3.14159
+
+    def stream(self, requests: Iterable[Any]) -> Iterator[tuple[Any, SimpleNamespace]]:
+        for request in requests:
+            yield request, SimpleNamespace(targets={"quality": self.QUALITY}, reason="")
+
+
+@pytest.mark.parametrize("add", ["update", "forward"])
+def test_many_single_updates_do_not_move_the_mean(scorer: Scorer, add: str) -> None:
+    metric = MSTClipIQAScore(scorer)
+    metric.scorer = cast("Scorer", Constant())
+    metric.total += 1e6 * Constant.QUALITY
+    metric.count += 10**6
+    for _ in range(1000):
+        getattr(metric, add)([b""])
+    assert metric.count == 1_001_000
+    assert metric.total.item() == pytest.approx(1_001_000 * Constant.QUALITY, rel=1e-12)
+    assert metric.compute().item() == pytest.approx(Constant.QUALITY, rel=1e-7)
+
+
+def test_the_sum_keeps_its_bits_however_the_metric_is_cast(scorer: Scorer) -> None:
+    def exact(metric: object) -> bool:
+        assert isinstance(metric, MSTClipIQAScore)
+        return metric.total.dtype == torch.float64 and metric.total.item() == total
+
+    metric, total = MSTClipIQAScore(scorer), 1e6 + 1e-6
+    metric.total += total
+    assert exact(metric.half()) and exact(metric.bfloat16()) and exact(metric.to(torch.float16))
+    assert exact(metric.set_dtype(torch.float16)) and exact(metric.to("cpu", torch.bfloat16))
+    inside = torch.nn.ModuleList([metric]).half().to(torch.bfloat16)[0]
+    assert (
+        isinstance(inside, MSTClipIQAScore) and exact(inside) and exact(inside.clone()) and exact(copy.deepcopy(inside))
+    )
+    inside.reset()
+    assert (inside.total.dtype, inside.total.item()) == (torch.float64, 0.0)
+
+
+def test_a_saved_sum_is_loaded_in_float64(scorer: Scorer) -> None:
+    metric, other = MSTClipIQAScore(scorer), MSTClipIQAScore(scorer)
+    metric.persistent(True)
+    metric.total += 0.1
+    saved = metric.state_dict()
+    other.load_state_dict(saved)
+    assert other.total.item() == metric.total.item()
+    other.load_state_dict(metric.state_dict() | {"total": torch.tensor(0.5)})  # as older versions saved it
+    assert (other.total.dtype, other.total.item()) == (torch.float64, 0.5)
+
+
+def test_a_device_without_float64_gets_a_float32_sum(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchmetrics, "_WITHOUT_FLOAT64", ("meta",))  # which every machine has
+    metric = MSTClipIQAScore(scorer).to("meta")
+    assert (metric.total.device.type, metric.total.dtype) == ("meta", torch.float32)
+    metric.reset()
+    assert (metric.total.device.type, metric.total.dtype) == ("meta", torch.float32)
+    assert metric.count.device.type == "meta"
+    assert torchmetrics._sum_dtype(torch.device("mps")) == torch.float32

@@ -315,3 +315,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one["column"] for one in data_of(Path("report.html").read_text(encoding="utf-8"))["by"]] == ["status"]
     result = CliRunner().invoke(cli.group, ["report", "scores.csv", "--by", "steps"])
     assert "Expected a column 'steps' in the table" in result.stderr
+
+
+def test_the_folder_of_the_page_is_made_before_images_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scores.csv").write_text("file,quality\na.png,3\n")
+    asked = ["report", "scores.csv", "--no-images", "-o"]
+    result = CliRunner().invoke(cli.group, [*asked, "new/folder/page.html"])
+    assert (result.exit_code, Path("new/folder/page.html").is_file()) == (0, True)
+    monkeypatch.setattr("mst_clipiqa.cli.commands.report.read_source", None)  # which would score a folder
+    refused = CliRunner().invoke(cli.group, [*asked, "scores.csv/page.html"])
+    assert refused.exit_code == 2
+    assert "Expected to write the report to 'scores.csv/page.html', but: " in refused.stderr

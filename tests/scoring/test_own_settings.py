@@ -15,7 +15,7 @@ import torch
 
 from mst_clipiqa.encoders import load_encoders
 from mst_clipiqa.encoders.int8_weights import rounded, sum_bits
-from mst_clipiqa.encoders.threads import on_one_thread
+from mst_clipiqa.encoders.torch_threads import on_one_thread
 from mst_clipiqa.explain import explain
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.integrations.metric import MSTClipIQAMetric, create_metric

@@ -25,6 +25,7 @@ from torch import Tensor
 from mst_clipiqa import cli
 from mst_clipiqa.cli.commands import score as command
 from mst_clipiqa.errors import UsageError
+from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model.mstfe import Stream
 from mst_clipiqa.scoring.predictor import zero_shot_model
@@ -241,6 +242,22 @@ def test_a_finished_table_is_no_answer_for_images_made_since(pair: Watched, fold
     assert f"Expected images older than '{output}', which is finished, got 2 newer ones (the first: " in refused.stderr
     assert "3.png'): omit --resume to score all of them." in refused.stderr
     assert output.read_bytes() == before
+
+
+def test_images_added_to_a_finished_table_are_all_that_is_computed_if_a_cache_was_used(
+    pair: Watched, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cache(tmp_path / "cache") as cache:
+        scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair, batch_size=BATCH, cache=cache))
+        monkeypatch.setattr(command, "load_scorer", lambda flags: scorer)
+        output = tmp_path / "scores.csv"
+        run(folder, output)
+        draw(99, 0.5).save(folder / "99.png")
+        refused = run(folder, output, "--resume").stderr
+        assert "99.png'): omit --resume to score all images; those in the --cache of earlier runs are" in refused
+        pair.images = 0
+        run(folder, output)
+        assert (pair.images, len(read_table(output))) == (1, 23)
 
 
 def test_an_image_of_the_second_in_which_its_table_was_written_may_be_newer(

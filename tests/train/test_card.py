@@ -73,7 +73,11 @@ def test_what_is_undefined_has_its_reason(rated: RatedSet, tmp_path: Path) -> No
 def test_equal_ratings_to_validate_on_are_no_correlation(rated: RatedSet, tmp_path: Path) -> None:
     validation = {record.name for record in make_split(rated.records, seed=2, validation_share=0.25).validation}
     same = [replace(r, targets={**r.targets, "quality": 3.0}) if r.name in validation else r for r in rated.records]
-    card, _ = trained(replace(rated, records=tuple(same)), tmp_path / "m")
+    card, summary = trained(replace(rated, records=tuple(same)), tmp_path / "m")
+    assert summary.startswith(
+        "SRCC and PLCC do not exist on the validation images that choose the epoch, as no two of their ratings of "
+        "quality differ: the first one was kept. Rate more images, "
+    )
     assert "selected on the validation part (the first one, as all images or pairs there are rated the same); " in card
     best = json.loads((tmp_path / "m" / "training.json").read_text())["quality"]["best"]
     assert (best["validation_srcc"], best["validation_plcc"]) == (None, None)

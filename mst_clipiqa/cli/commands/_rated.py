@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 from mst_clipiqa.cli.commands._options import range_option, stack
 from mst_clipiqa.cli.commands._say import say_data_notes
 from mst_clipiqa.cli.commands._types import FILE_OR_FOLDER
-from mst_clipiqa.data import RatedSet, load_rated_set
+from mst_clipiqa.data import LikelyScales, RatedSet, load_rated_set
 from mst_clipiqa.data.record import Range
 from mst_clipiqa.errors import UsageError, nearest
 from mst_clipiqa.train.recipe import RECIPES, Recipe
@@ -49,17 +49,17 @@ def rated_set(
     root: Path,
     score_range: Range | None,
     allow_missing: bool,
-    model_ranges: Mapping[str, Range] | None = None,
+    likely: LikelyScales | None = None,
 ) -> RatedSet:
     """Return a rated set, as ``load_rated_set`` does; notes of its reader go to stderr."""
-    rated = load_rated_set(data, root, allow_missing=allow_missing, score_range=score_range, model_ranges=model_ranges)
+    rated = load_rated_set(data, root, allow_missing=allow_missing, score_range=score_range, likely=likely)
     say_data_notes(rated.notes)
     return rated
 
 
-def rated_set_of(flags: dict[str, Any], model_ranges: Mapping[str, Range] | None = None) -> RatedSet:
-    """Return the rated set that the flags of ``data_options`` name, to be compared with a model of these scales."""
-    return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"], model_ranges)
+def rated_set_of(flags: dict[str, Any], likely: LikelyScales | None = None) -> RatedSet:
+    """Return the rated set that the flags of ``data_options`` name; a guess of its scales considers the likely ones."""
+    return rated_set(flags["data"], flags["root"], flags["score_range"], flags["allow_missing"], likely)
 
 
 def recipe_of(name: str, changes: tuple[str, ...], seed: int = 0) -> Recipe:

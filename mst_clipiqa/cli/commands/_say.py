@@ -13,20 +13,20 @@ from mst_clipiqa.cli.commands._screen import for_screen
 from mst_clipiqa.errors import are, counted, shown, some_of
 
 
-def say_notes(notes: Sequence[str], without_prompt: int = 0, rows: int = 0) -> None:
-    """Say on stderr what was noted, and how many of the rows a model that reads prompts scored without one."""
+def say_notes(notes: Sequence[str], without_prompt: int = 0, scored: int = 0) -> None:
+    """Say on stderr what was noted, and how many of the scored rows a model that reads prompts scored without one."""
     for note in notes:
         click.echo(f"Note: {note}", err=True)
     if without_prompt and not any("prompt" in note for note in notes):
-        click.echo(_no_prompt(without_prompt, rows), err=True)
+        click.echo(_no_prompt(without_prompt, scored), err=True)
 
 
-def _no_prompt(without: int, rows: int) -> str:
+def _no_prompt(without: int, scored: int) -> str:
     """Return how many images have no prompt, and what to do."""
-    if without < rows:
-        which = f"{without:,} of {counted(rows, 'image')} had no prompt"
+    if without < scored:
+        which = f"{without:,} of {counted(scored, 'scored image')} had no prompt"
         return f"{which}, so correspondence is empty there: give --prompt or --prompts."
-    which = "The image has no prompt" if rows == 1 else "No image has a prompt"
+    which = "The image has no prompt" if scored == 1 else f"The {scored:,} scored images have no prompt"
     return f"{which}, so correspondence is not scored: give --prompt or --prompts."
 
 

@@ -15,6 +15,7 @@ from mst_clipiqa.cli.commands._rated import rated_set
 from mst_clipiqa.cli.commands._types import FILE_OR_FOLDER, FOLDER, NumberRange
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
+from mst_clipiqa.data import LikelyScales
 from mst_clipiqa.errors import UsageError, as_reason, counted
 from mst_clipiqa.inputs.expand import expand
 
@@ -79,7 +80,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
     precision = "fp32" if kind != "fusion" and flags["precision"] == "auto" else flags["precision"]
     items = list(expand(images, recursive=flags["recursive"]))
     scorer = load_scorer(flags | {"model": model, "precision": precision})
-    scales = scorer.model.config.scales
+    likely = LikelyScales(scorer.model.config.scales)
     job = AdaptJob(
         scorer,
         [Path(item.path) for item in items if item.path],
@@ -87,7 +88,7 @@ def command(model: str, images: Path, output: Path, quiet: bool, **flags: Any) -
         flags["train"],
         parse_signal(flags["signal"]),
         flags["target"],
-        flags["check"] and rated_set("csv", flags["check"], flags["score_range"], True, scales),
+        flags["check"] and rated_set("csv", flags["check"], flags["score_range"], True, likely),
         flags["labels"],
         recipe,
     )

@@ -16,7 +16,7 @@ from mst_clipiqa.cli.commands._say import say_data_notes
 from mst_clipiqa.cli.commands._types import FILE_OR_FOLDER, FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.data import RatedSet, identical, load_rated_set, rated_for
+from mst_clipiqa.data import LikelyScales, RatedSet, identical, load_rated_set, rated_for
 from mst_clipiqa.errors import DataError, UsageError
 from mst_clipiqa.tables.atomic import write_together
 from mst_clipiqa.train.curves import check_drawing, draw_scatter
@@ -121,9 +121,9 @@ def _other(plan: BenchmarkPlan, encoder: ImageEncoder, flags: dict[str, Any], qu
         return None
     if data is None or root is None:
         raise UsageError("Expected --test-data and --test-root together, got one or none: give both.")
-    ranges = plan.rated.ranges  # that models trained on --data score on
-    rated = load_rated_set(data, root, allow_missing=flags["allow_missing"], score_range=scale, model_ranges=ranges)
-    say_data_notes(note.replace("--range", "--test-range") for note in rated.notes)
+    likely = LikelyScales(plan.rated.ranges, "--test-range")  # models trained on --data score on these
+    rated = load_rated_set(data, root, allow_missing=flags["allow_missing"], score_range=scale, likely=likely)
+    say_data_notes(rated.notes)
     if absent := [target for target in plan.targets if target not in rated.ranges]:
         raise UsageError(f"Expected the target {absent[0]} in {rated.name}, which has {', '.join(rated.targets)}.")
     for target, count in {target: len(rated_for(rated.records, target)) for target in plan.targets}.items():

@@ -67,6 +67,6 @@ def command(
         click.echo(caution, err=True)
     if found.unpaired:
         names = ", ".join(shown(" ".join(filter(None, pair)), 60) for pair in found.unpaired)
-        click.echo(f"Nothing to pair for: {names}.", err=True)
+        click.echo(f"Left out, as nothing of the baseline matches: {names}", err=True)
     say_without_value((effect.target for effect in found.effects), {"": rows})
     return finish(found.left_out, left_out, columns=column_names(rows))

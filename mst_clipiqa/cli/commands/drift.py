@@ -145,4 +145,5 @@ def _say(found: Drift, pair_by: tuple[str, ...]) -> None:
     if verdicts and (caution := say_by_chance(verdicts, found.changes[0].level, " of groups")):
         click.echo(caution, err=True)
     if found.lone_groups:
-        click.echo(f"Nothing to pair for: {', '.join(shown(group, 60) for group in found.lone_groups)}", err=True)
+        names = ", ".join(shown(group, 60) for group in found.lone_groups)
+        click.echo(f"Left out, as nothing in the other table matches: {names}", err=True)

@@ -18,7 +18,7 @@ from mst_clipiqa.cli.commands._say import say_data_notes
 from mst_clipiqa.cli.commands._types import FILE, FILE_OR_FOLDER
 from mst_clipiqa.cli.progress import progress
 from mst_clipiqa.cli.sections import SectionedCommand
-from mst_clipiqa.data import load_preferences, load_rated_set
+from mst_clipiqa.data import LikelyScales, load_preferences, load_rated_set
 from mst_clipiqa.errors import UsageError, counted, percent_seen
 from mst_clipiqa.evaluate.caution import say_few_groups
 
@@ -169,7 +169,7 @@ def _from_tables(tables: tuple[Path, ...], flags: dict[str, Any]) -> tuple[str, 
         tables[1],
         images=False,
         score_range=flags["score_range"],
-        model_ranges=model.config.scales if model else None,
+        likely=LikelyScales(model.config.scales) if model else None,
     )
     say_data_notes(rated.notes)
     return f"{tables[0]} against {tables[1]}", assess_table(read_scores(tables[0]), rated, model)
@@ -183,7 +183,7 @@ def _from_model(flags: dict[str, Any]) -> tuple[str, list[Assessed]]:
     if not (flags["model"] and flags["data"] and flags["root"]):
         raise UsageError("Expected --model, --data and --root, or a table of scores and a file of labels.")
     folder = trained_folder(flags["model"])
-    rated = rated_set_of(flags, load_config(folder).scales if folder else None)
+    rated = rated_set_of(flags, LikelyScales(load_config(folder).scales) if folder else None)
     images = choose(rated, flags["part"], folder)
     say_data_notes(images.notes)
     scorer = load_scorer(flags)

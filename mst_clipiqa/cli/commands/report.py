@@ -75,6 +75,7 @@ def command(
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"Expected a page whose name ends in .html, got {shown(output)}: name another output.")
     keep_apart([source, flags["prompts"]], output)
+    _make_folder(output)
     rows = read_source(source, flags, intervals=True)
     if columns := [name for name in (by or "").split(",") if name.strip()]:
         need_columns(rows, columns)
@@ -99,6 +100,16 @@ def command(
     say_written(output, f"{counted(len(rows), 'row')}, {size}{shown_images}", replaced=replaced)
     warn_of_models(models_of(split_failed(rows)[0]))
     return finish(written.left_out, what="shown without an image or an explanation")
+
+
+def _make_folder(output: Path) -> None:
+    """Make the folder of the page before hours of work rather than after."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Expected to write the report to {shown(output)}, but: {error.strerror or error}; name another place."
+        ) from error
 
 
 def _scorer_of(rows: Sequence[Row], flags: Mapping[str, Any]) -> Scorer | None:

@@ -116,7 +116,7 @@ def command(paths: tuple[str, ...], output: Path | None, as_json: bool, quiet: b
         return 128 + stop.asked
     if summary := scorer.encoder.policy.summary():
         click.echo(summary, err=True)
-    say_notes(items.notes, seen.without_prompt if scorer.predictor.reads_prompts else 0, seen.rows)
+    say_notes(items.notes, seen.without_prompt if scorer.predictor.reads_prompts else 0, seen.rows - seen.failed)
     if not quiet and not as_json and (output or sys.stdout.isatty()):
         print_table(seen, scorer, output)
     if seen.failed:

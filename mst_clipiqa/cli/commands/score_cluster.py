@@ -108,7 +108,7 @@ def command(given: str, output: str, quiet: bool, **flags: Any) -> int:
     except KeyboardInterrupt:
         click.echo("Stopped. Repeat the command to continue: finished parts are kept.", err=True)
         return 130
-    say_notes(summary.notes, summary.without_prompt, summary.rows)
+    say_notes(summary.notes, summary.without_prompt, summary.rows - summary.failed)
     if not quiet:
         parts = f"{counted(summary.rows, 'row')} in {counted(summary.parts, 'part')}"
         click.echo(f"{parts}, {summary.scored:,} of them new.", err=True)

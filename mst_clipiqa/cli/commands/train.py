@@ -85,7 +85,7 @@ def command(output: Path, quiet: bool, **flags: Any) -> None:
     say_notes([f"README.md was not as train writes it; its text is now in {place}." for place in kept])
     if quiet:
         return
-    for line in _summary(result, job) if result else []:
+    for line in _summary(result, job):
         click.echo(line)
     click.echo(f"Saved in {output}; see {output / 'README.md'}.")
 
@@ -120,8 +120,27 @@ def _split(rated: RatedSet, preferences: PreferenceSet | None, flags: dict[str, 
     return make_split(records, by, seed=flags["seed"], together=together, **shares)
 
 
-def _summary(result: TrainingResult, job: TrainingJob) -> list[str]:
+def _selection(job: TrainingJob) -> list[str]:
+    """Return what chose the epoch, in a sentence, if there are ratings but no correlation could choose it."""
+    from mst_clipiqa.train.training_file import read_training
+
+    best = read_training(job.out)[job.target]["best"]
+    if best["validation_srcc"] is not None or not job.has_ratings:
+        return []
+    instead = "pairs alone chose it" if best["validation_pairs"] is not None else "the first one was kept"
+    return [
+        "SRCC and PLCC do not exist on the validation images that choose the epoch, as no two of their ratings of "
+        f"{job.target} differ: {instead}. Rate more images, or choose another --seed or --validation-share."
+    ]
+
+
+def _summary(result: TrainingResult | None, job: TrainingJob) -> list[str]:
     """Return the most important results, in sentences."""
+    return [*_selection(job), *(_tested(result, job) if result else [])]
+
+
+def _tested(result: TrainingResult, job: TrainingJob) -> list[str]:
+    """Return what the test part shows, and what the model lacks."""
     lines, clean = [], f"; {result.contamination.label}" if result.contamination.label else ""
     if found := result.evaluation:
         known = math.isfinite(result.baseline_srcc)

@@ -1,4 +1,4 @@
-"""What the sources of one run share: whose prompts images get, and what was found beside the images."""
+"""An image that a source found becomes an item with its prompt; what all sources of one run share is gathered here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mst_clipiqa.tables.lines import is_unicode
 
 
 @dataclass
-class Walker:
+class ItemMaker:
     """Makes items for the sources, and gathers what they find.
 
     Attributes:
@@ -28,7 +28,7 @@ class Walker:
         prompts: which prompt each image gets.
         columns: which columns of lists hold files and prompts.
         more: the other columns, in order.
-        stdin: the folder with the list on stdin, removed with the walker.
+        stdin: the folder with the list on stdin, removed with this object.
         images: paths of images that were named one by one.
         others: paths of files that are not images.
         used: of those, what was read for prompts.
