@@ -150,8 +150,10 @@ class Scorer:
         Raises:
             UsageError: this machine lacks the device, or the encoders were exported for the CPU.
         """
+        pair = self.encoder.encoders
+        was_on = pair.device.type
         self.encoder.to(device if isinstance(device, torch.device) else resolve_device(device))
-        self._source = self._source and self._source.but(device=str(self.encoder.encoders.device))
+        self._source = self._source and self._source.moved(pair, was_on)
         self.predictor.prompts.cache = self.encoder.cache
         return self
 
