@@ -68,15 +68,17 @@ class ScoreOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        """Refuse values of the wrong kind, before anything is loaded; a ``torch.device`` becomes its name."""
+        """Refuse values of the wrong kind, before anything is loaded; a ``torch.device`` or a path becomes its name."""
         given: object = self.device
         if isinstance(given, torch.device):
             object.__setattr__(self, "device", str(given))
         for name in _TEXT_OPTIONS:
             _check_kind(name, getattr(self, name), str)
         for name in _PATH_OPTIONS:
-            if getattr(self, name) is not None or name == "backend":
-                _check_kind(name, getattr(self, name), str | os.PathLike)
+            path = getattr(self, name)
+            if path is not None or name == "backend":
+                _check_kind(name, path, str | os.PathLike)
+                object.__setattr__(self, name, os.fspath(path))
         if self.batch_size is not None:
             check_at_once("batch_size", self.batch_size)
         if self.workers is not None:

@@ -450,6 +450,12 @@ def test_a_device_of_torch_is_as_good_as_its_name() -> None:
     assert ScoreOptions(batch_size=np.int64(3)).batch_size == 3  # type: ignore[arg-type]
 
 
+def test_a_path_of_encoders_is_as_good_as_its_name(small_model: Path, small_encoders: Path) -> None:
+    by_path, by_name = (Scorer.load(small_model, encoders=place) for place in (small_encoders, str(small_encoders)))
+    assert repr(by_path) == repr(by_name)
+    assert ScoreOptions(backend=Path("torch")) == ScoreOptions()  # type: ignore[arg-type]
+
+
 def test_a_scorer_that_was_sent_to_a_spawned_process_gives_the_same_bits(small_model: Path, folder: Path) -> None:
     scorer = Scorer.load(small_model, device="cpu", batch_size=3, color="as-stored")
     context = multiprocessing.get_context("spawn")
