@@ -67,6 +67,8 @@ def test_a_table_on_stdin_is_known_by_its_first_bytes_and_called_stdin(monkeypat
         return read_scores("-")
 
     assert read(b'\n {"file": "a.png", "Prompt": "x"}\n') == [{"file": "a.png", "prompt": "x"}]
+    for encoding in ("utf-8-sig", "utf-16"):  # as PowerShell writes into a pipe
+        assert read('{"file": "ä.png"}\n'.encode(encoding)) == [{"file": "ä.png"}]
     with pytest.raises(DataError, match=r"^Expected 2 cells in line 2 of stdin, got 1"):
         read(b"file,quality\na.png\n")
 
