@@ -59,7 +59,7 @@ def _as_ours(table: Table) -> Table:
     return table.renamed({name: one for name, one in spelled.items() if is_ours[name]})
 
 
-def folders_of(source: str | Path, images: Path | None) -> list[Path]:
+def image_folders(source: str | Path, images: Path | None) -> list[Path]:
     """Return where to look for the images of a table: the given folder, or here and next to the table."""
     if images is not None:
         return [images]
