@@ -221,7 +221,8 @@ class Scorer:
         """Return a score for each prompt of an image that is encoded once."""
         (encoded,) = self.encode([image])
         scores = self.score_encoded([encoded] * len(prompts), prompts)
-        return [checked(self.answers.complete(score, ScoreRequest(image, **controls), encoded)) for score in scores]
+        request = ScoreRequest[None](image, **controls)
+        return [checked(self.answers.complete(score, request, encoded), image) for score in scores]
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
         """Yield each request with its score, in order, in bounded memory whatever their number.

@@ -200,6 +200,10 @@ def test_a_reason_is_a_note_and_an_error_a_sentence_that_names_the_file(scorer: 
         with pytest.raises(ImageError) as caught:
             ask()
         assert str(caught.value) == f"{gone!r}: E{reasons[0][1:]}."
+    for prompts in (" ", ["a fox", " "]):
+        with pytest.raises(PromptError) as refused:
+            scorer(str(folder / "1.png"), prompts)
+        assert str(refused.value) == f"{str(folder / '1.png')!r}: E{EMPTY_PROMPT[1:]}."
     with pytest.raises(ImageError, match=r"^Expected an image, got nothing \(0 bytes\): save or download it again\.$"):
         scorer([b""])
 
