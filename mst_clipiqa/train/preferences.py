@@ -42,9 +42,9 @@ def differences(model: MSTCLIPIQA, pairs: PairFeatures, which: Tensor) -> Tensor
     return q[: len(which)] - q[len(which) :]
 
 
-def bradley_terry_loss(difference: Tensor, preferred: Tensor, strength: Tensor, slope: float = SLOPE) -> Tensor:
-    """Return the loss, a scalar; all arguments are float (pairs,)."""
-    losses = F.binary_cross_entropy_with_logits(slope * difference, preferred, reduction="none")
+def bradley_terry_loss(difference: Tensor, preferred: Tensor, strength: Tensor) -> Tensor:
+    """Return the loss, a scalar, of q_A - q_B; all arguments are float (pairs,), as ``PairFeatures`` has them."""
+    losses = F.binary_cross_entropy_with_logits(SLOPE * difference, preferred, reduction="none")
     return (strength * losses).sum() / strength.sum()
 
 
