@@ -103,6 +103,13 @@ def test_a_cell_that_is_no_number_names_its_row() -> None:
         rank([row("a", "good")], {"quality": 1})
 
 
+def test_the_weight_of_a_single_column_makes_no_neighbours_equal() -> None:
+    low, high = 1.4000000000000008, 1.400000000000001
+    assert 3 * low == 3 * high
+    assert [r["file"] for r in rank([row("a", low), row("b", high)], {"quality": 3.0}).rows] == ["b", "a"]
+    assert [r["file"] for r in rank([row("a", high), row("b", low)], {"quality": -3.0}).rows] == ["b", "a"]
+
+
 def test_top_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="Expected to keep at least 1 row, got 0"):
         rank(TABLE, {"quality": 1}, top=0)
