@@ -49,8 +49,8 @@ def decimals(*values: float) -> int:
     """Return how many decimals, 2 to 6, tell different values apart, from each other and from zero.
 
     Example:
-        >>> decimals(0.25, -0.5), decimals(0.012, 0.004), decimals(0.0, 0.0)
-        (2, 3, 2)
+        >>> decimals(0.25, -0.5), decimals(0.012, 0.004), decimals(0.0, 0.0), decimals(0.000001)
+        (2, 3, 2, 6)
     """
     exact = {0.0, *(round(value, 6) for value in values)}
     return next((n for n in range(2, 6) if len({round(value, n) for value in exact}) == len(exact)), 6)

@@ -169,6 +169,7 @@ def test_images_are_found_beside_the_table_and_in_the_folder_named(tmp_path: Any
     assert find_image("a.png", [tmp_path]) == tmp_path / "a.png"
     assert find_image("elsewhere/before/b.png", [tmp_path, tmp_path / "sub"]) == tmp_path / "sub" / "b.png"
     assert find_image(str(tmp_path / "a.png"), []) == tmp_path / "a.png"
+    assert find_image(r"elsewhere\before\b.png", [tmp_path / "sub"]) == tmp_path / "sub" / "b.png"
     assert [find_image(name, [tmp_path]) for name in ("", "c.png", "x\0y", "z" * 5000)] == [None] * 4
 
 
