@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.encoding import FullEncoding
-from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
 from mst_clipiqa.model.mstfe import Stream
+from mst_clipiqa.model.preprocess import ViewSpec
 from tests.fakes import FakePair, draw
 
 _LOCK = threading.Lock()
@@ -105,3 +106,19 @@ def test_an_error_of_the_encoders_reaches_the_caller() -> None:
     encoder = ImageEncoder(Failing(), batch_size=4)
     with pytest.raises(MemoryError, match="no room"):
         list(encoder.batches(images(9), encoder.open))
+
+
+@pytest.mark.parametrize(
+    ("view", "side"),
+    [
+        (ViewSpec(size=224), 224),
+        (ViewSpec(size=224, shorter=256), 256),
+        (ViewSpec(size=224, fine="native", native_side=512), 512),
+        (ViewSpec(size=224, fine="native", native_side=100), 224),
+        (ViewSpec(size=224, fine="native", native_side=None), 2**31),  # crops of the image as it is
+        (ViewSpec(size=224, fine="own", own=ViewSpec(size=336)), 336),
+        (ViewSpec(size=224, fine="own", own=ViewSpec(size=112)), 224),
+    ],
+)
+def test_a_large_jpeg_is_reduced_to_no_less_than_both_streams_see(view: ViewSpec, side: int) -> None:
+    assert needed_side(view) == side
