@@ -122,3 +122,13 @@ def test_an_error_of_the_encoders_reaches_the_caller() -> None:
 )
 def test_a_large_jpeg_is_reduced_to_no_less_than_both_streams_see(view: ViewSpec, side: int) -> None:
     assert needed_side(view) == side
+
+
+@pytest.mark.parametrize(("kind", "cores", "workers"), [("cpu", 64, 2), ("cuda", 8, 8), ("cuda", 64, 16)])
+def test_a_card_has_a_decoding_thread_per_core_unless_a_number_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, kind: str, cores: int, workers: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    pair = FakePair(device=torch.device(kind))
+    assert ImageEncoder(pair).workers == workers
+    assert ImageEncoder(pair, workers=5).workers == 5
