@@ -132,3 +132,10 @@ def test_a_card_has_a_decoding_thread_per_core_unless_a_number_was_chosen(
     pair = FakePair(device=torch.device(kind))
     assert ImageEncoder(pair).workers == workers
     assert ImageEncoder(pair, workers=5).workers == 5
+
+
+def test_a_card_has_a_batch_of_two_chunks_unless_a_number_was_chosen() -> None:
+    pair = FakePair(device=torch.device("cuda"))
+    assert ImageEncoder(pair).batch_size == pair.chunking.size + pair.chunking.size > 4
+    assert ImageEncoder(pair, batch_size=5).batch_size == 5
+    assert ImageEncoder(FakePair()).batch_size == FullEncoding.batch_size
