@@ -142,6 +142,13 @@ def test_every_part_has_one_row_and_the_top_holds_these_files_only() -> None:
     assert not [file for file in TREES if part_of(file) in DATA_ONLY]
 
 
+@pytest.mark.parametrize("part", ["analysis", "evaluate", "features", "scoring", "tables", "train"])
+def test_a_part_says_what_is_in_each_of_its_files(part: str) -> None:
+    files = {path.name for path in (PACKAGE / part).glob("*.py")} - {"__init__.py"}
+    named = re.findall(r"\w+\.py\b", ast.get_docstring(TREES[f"{part}/__init__.py"]) or "")
+    assert set(named) == files
+
+
 @pytest.mark.parametrize("file", [f for f in TREES if f != "__init__.py"])
 def test_arrows_point_one_way(file: str) -> None:
     assert wrong_arrows(file, TREES[file]) == []

@@ -20,7 +20,7 @@ from PIL import Image
 from mst_clipiqa import Scorer, cli
 from mst_clipiqa.analysis import transfer
 from mst_clipiqa.analysis.filter import plan
-from mst_clipiqa.analysis.pairing import folders_of, name_in
+from mst_clipiqa.analysis.pairing import folders_of, names_in
 from mst_clipiqa.analysis.rows import find_image, with_generator
 from mst_clipiqa.analysis.settings import with_names
 from mst_clipiqa.cli.commands import rank
@@ -108,12 +108,12 @@ def test_tables_are_paired_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
         top, _ = folders_of(rows, rows)
         of_two_drives, _ = folders_of([{"file": "C:/a/1.png"}, {"file": "D:/a/1.png"}], rows)
     assert (top, of_two_drives) == ("out/day", "")
-    assert name_in(rows[1], top) == "b/c.png"
+    assert names_in(rows, top) == ["a.png", "b/c.png"]
 
 
 def test_names_are_paired_whose_accents_macos_took_apart() -> None:
     names = [unicodedata.normalize(form, "caf\N{LATIN SMALL LETTER E WITH ACUTE}.png") for form in ("NFC", "NFD")]
-    assert len({name_in({"file": name}, "") for name in names}) == 1
+    assert len({*names_in([{"file": name} for name in names], "")}) == 1
 
 
 def test_images_on_two_drives_keep_their_folders(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

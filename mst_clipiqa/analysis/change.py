@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mst_clipiqa.analysis.pairing import Pairing, plural_of
+from mst_clipiqa.analysis.rows import LOWER_BETTER
 from mst_clipiqa.analysis.unfamiliar import Unfamiliar
 from mst_clipiqa.analysis.verdict import decimals, interval_cells, verdict_of, written
 
@@ -53,7 +54,7 @@ class Change:
     @property
     def verdict(self) -> str:
         """Return "better", "worse", "no difference", or "unknown" if there is no interval."""
-        return verdict_of(self.low, self.high)
+        return verdict_of(self.low, self.high, lower_better=self.target in LOWER_BETTER)
 
     @property
     def over(self) -> str:

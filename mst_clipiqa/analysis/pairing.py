@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_clipiqa.analysis.rows import Row, file_of, files_of, numbers, prompts_of, text, texts
+from mst_clipiqa.analysis.rows import Row, files_of, numbers, prompts_of, text, texts
 from mst_clipiqa.errors import DataError
 from mst_clipiqa.evaluate.means import mean_differences, unpaired_difference
 from mst_clipiqa.evaluate.measures import Floats
@@ -138,13 +138,8 @@ def _common_folder(rows: Sequence[Row]) -> str | None:
     return posixpath.commonpath(folders) if folders else ""
 
 
-def name_in(row: Row, folder: str) -> str:
-    """Return the file of a row below the folder, or whole if it is elsewhere; empty if the row names no file."""
-    return _below(file_of(row), folder)
-
-
 def names_in(rows: Sequence[Row], folder: str) -> list[str]:
-    """Return what ``name_in`` does for each row."""
+    """Return the file of each row below the folder, or whole if it is elsewhere; empty if the row names no file."""
     return [_below(file, folder) for file in files_of(rows)]
 
 

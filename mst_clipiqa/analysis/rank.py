@@ -105,11 +105,12 @@ def rank(
 
 def _value(row: Row, weights: Mapping[str, float]) -> tuple[float, str]:
     """Return the weighted mean of a row's scores, and the reason if there is none."""
-    total = 0.0
-    for column, weight in weights.items():
+    total, shares = 0.0, weights
+    if len(weights) == 1:  # only its sign matters, and multiplying by it could make neighbours equal
+        shares = {column: math.copysign(1.0, weight) for column, weight in weights.items()}
+    for column, share in shares.items():
         value = number(row, column)
         if value is None:
             return math.nan, f"no {column}"
-        total += weight * value
-    # A single column keeps its value: dividing by its weight could make neighbours equal.
-    return (total if len(weights) == 1 else total / sum(abs(w) for w in weights.values())), ""
+        total += share * value
+    return total / sum(map(abs, shares.values())), ""

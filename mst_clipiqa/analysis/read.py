@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -12,8 +13,10 @@ from mst_clipiqa.inputs.stdin import as_stdin, temporary_folder
 from mst_clipiqa.tables.columns import Table
 from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.reading import TABLE_SUFFIXES, read_table
+from mst_clipiqa.tables.sniff import encoding_of
 
 _LOOKED_FOR = ("file", "prompt", "status")  # those that no flag names; other programs mean other things by the rest
+_START = 1024  # bytes of a table on stdin that show its format
 _STATUSES = {"ok", "error", "", None}  # in ``status``
 
 
@@ -56,7 +59,7 @@ def _as_ours(table: Table) -> Table:
     return table.renamed({name: one for name, one in spelled.items() if is_ours[name]})
 
 
-def folders_of(source: str | Path, images: Path | None) -> list[Path]:
+def image_folders(source: str | Path, images: Path | None) -> list[Path]:
     """Return where to look for the images of a table: the given folder, or here and next to the table."""
     if images is not None:
         return [images]
@@ -91,7 +94,8 @@ def _from_parts(folder: Path) -> Table:
 def _from_stdin() -> Table:
     """Return the rows of a table on stdin; its first bytes show its format."""
     content = sys.stdin.buffer.read()
-    suffix = ".parquet" if content.startswith(b"PAR1") else ".jsonl" if content.lstrip()[:1] == b"{" else ".csv"
+    start = content[:_START].decode(encoding_of(io.BytesIO(content)), "replace").lstrip()
+    suffix = ".parquet" if content.startswith(b"PAR1") else ".jsonl" if start.startswith("{") else ".csv"
     if not content.strip():
         raise UsageError("Expected a table of scores on stdin, got nothing: check the command before the pipe.")
     folder = temporary_folder()

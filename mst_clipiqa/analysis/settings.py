@@ -65,8 +65,7 @@ class SettingEffect:
     @property
     def verdict(self) -> str:
         """Return "better", "worse", "no difference", or "unknown" if there is no interval."""
-        low, high = (-self.high, -self.low) if self.target in LOWER_BETTER else (self.low, self.high)
-        return verdict_of(low, high)
+        return verdict_of(self.low, self.high, lower_better=self.target in LOWER_BETTER)
 
     def sentence(self) -> str:
         """Return the effect in words."""

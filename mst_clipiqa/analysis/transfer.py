@@ -179,6 +179,8 @@ def _remove(source: Path, put: Path) -> None:
         if _KEEPS_READ_ONLY:
             source.chmod(stat.S_IWRITE)
         source.unlink()
+    except FileNotFoundError:  # another program has removed it, so the copy may be the only one left
+        pass
     except OSError:
         put.unlink()
         raise

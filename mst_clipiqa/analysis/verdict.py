@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 
 
-def verdict_of(low: float, high: float) -> str:
+def verdict_of(low: float, high: float, *, lower_better: bool = False) -> str:
     """Return "better", "worse", "no difference", or "unknown" if there is no interval.
+
+    Args:
+        low, high: ends of the interval of a difference; both NaN if there is none.
+        lower_better: whether a score that falls has become better.
 
     Example:
         >>> verdict_of(0.1, 0.4), verdict_of(-0.1, 0.4), verdict_of(math.nan, math.nan)
@@ -15,9 +19,9 @@ def verdict_of(low: float, high: float) -> str:
     """
     if math.isnan(low):
         return "unknown"
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "no difference"
+    if low <= 0 <= high:
+        return "no difference"
+    return "better" if (high < 0) is lower_better else "worse"
 
 
 def say_by_chance(verdicts: Sequence[str], level: float, of: str = "") -> str:
@@ -45,8 +49,8 @@ def decimals(*values: float) -> int:
     """Return how many decimals, 2 to 6, tell different values apart, from each other and from zero.
 
     Example:
-        >>> decimals(0.25, -0.5), decimals(0.012, 0.004), decimals(0.0, 0.0)
-        (2, 3, 2)
+        >>> decimals(0.25, -0.5), decimals(0.012, 0.004), decimals(0.0, 0.0), decimals(0.000001)
+        (2, 3, 2, 6)
     """
     exact = {0.0, *(round(value, 6) for value in values)}
     return next((n for n in range(2, 6) if len({round(value, n) for value in exact}) == len(exact)), 6)

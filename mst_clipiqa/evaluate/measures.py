@@ -1,6 +1,7 @@
 """Agreement of predictions with mean opinion scores: SRCC, PLCC, KRCC, RMSE.
 
-An undefined measure is NaN, never zero; ``why_undefined`` gives the reason.
+Predictions and ratings are float (n,); what is not raises a DataError, as in ``paired``. An undefined measure is NaN,
+never zero; ``why_undefined`` gives the reason.
 """
 
 from __future__ import annotations

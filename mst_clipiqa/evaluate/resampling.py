@@ -221,12 +221,12 @@ def interval_of(
         measure: "srcc", "plcc", "krcc" or "rmse".
         value, values, index, resampling: as for ``interval``.
     """
+    free = freedom_of(measure, index)
     if measure != "rmse" or not (values > 0).all():  # a resample without any error has no logarithm
-        found = interval(value, values, index, resampling, possible(measure))
+        found = interval(value, values, index, resampling, possible(measure), free)
         if measure == "rmse" or found.undefined or abs(value) < 1 - ROUNDING:
             return found
         return replace(found, low=math.nan, high=math.nan, undefined=f"every resample gives {value:.0f} too")
-    free = freedom_of(measure, index)
     found = interval(math.log(value), 2 * math.log(value) - np.log(values), index, resampling, free=free)
     low, high = (math.exp(min(end, _LARGEST_LOG)) for end in (found.low, found.high))
     return replace(found, value=value, low=low, high=high)

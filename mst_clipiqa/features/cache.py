@@ -1,8 +1,8 @@
 """Features on disk, so that each image and prompt is encoded only once.
 
 The cache is one SQLite file, ``features.sqlite``: writes are atomic, processes can share it, and a kill at any moment
-leaves it whole. A row's key is the hash of the image's bytes, within a *space*: the hash of everything else that
-determines features, which is the weights, the view, the preprocessing version, the precision and the kind of device.
+leaves it whole. A row's key is the hash of a prompt, or of an image's bytes with how they are opened and encoded. It is
+of a *space*, the hash of all else that determines features: weights, view, versions, precision and type of device.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Cache:
         self._db.close()
 
     def space(self, encoders: EncoderPair) -> CacheSpace:
-        """Return the part of the cache that belongs to a pair at its current precision."""
+        """Return the part of a pair on its device, at its current precision; UsageError if it cannot be written."""
         described = json.dumps(
             {
                 "source": encoders.source,
@@ -276,7 +276,7 @@ def _advice(error: sqlite3.OperationalError) -> str:
 
 
 def image_key(data: bytes) -> str:
-    """Return the key of an image file's bytes."""
+    """Return the part of a key that the bytes of an image file decide: their sha256, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -69,7 +69,10 @@ def encode_viewed(pair: EncoderPair, viewed: Sequence[Viewed]) -> tuple[CoarseEm
 
 
 def stacked(pixels: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Return views of one size as one tensor on a device, channels last in memory as each of them is."""
+    """Return views, uint8 (..., 3, H, W) of one size, as one tensor (views, ..., 3, H, W) on a device.
+
+    Channels are last in memory, as in each of the views.
+    """
     # NumPy stacks them: each operation of torch gives up Python's lock, for which all decoding threads wait.
     together = torch.from_numpy(np.stack([np.moveaxis(view.numpy(), -3, -1) for view in pixels])).movedim(-1, -3)
     if device.type == "cuda":  # from pinned memory the copy runs beside the computation

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from mst_clipiqa.errors import DataError, counted, shown
 from mst_clipiqa.inputs.json_lists import json_list
 from mst_clipiqa.inputs.list_columns import ID_COLUMNS, USUAL_COLUMNS, ColumnsError, ListColumns, is_ours, other_cells
-from mst_clipiqa.tables.cells import TOO_DEEP, Cell, count, from_csv_cell, from_csv_header, nested, unmarked
+from mst_clipiqa.tables.cells import TOO_DEEP, Cell, from_csv_cell, from_csv_header, nested, unmarked, whole_as_int
 from mst_clipiqa.tables.lines import check_once, csv_rows, json_lines, open_text
 from mst_clipiqa.tables.names import FILE_COLUMNS, PROMPT_COLUMNS, find_column, is_image_name
 from mst_clipiqa.tables.parquet import stream
@@ -207,7 +207,10 @@ def _lines(path: Path) -> Iterator[tuple[str, Any, str | None]]:
 def _cells(row: Mapping[str, Any]) -> dict[str, Cell] | None:
     """Return values of JSON or Parquet as cells; lists and objects as their JSON, or None if they are too deep."""
     try:
-        return {name: nested(value) if isinstance(value, list | dict) else count(value) for name, value in row.items()}
+        return {
+            name: nested(value) if isinstance(value, list | dict) else whole_as_int(value)
+            for name, value in row.items()
+        }
     except RecursionError:
         return None
 

@@ -164,11 +164,13 @@ class ControlAnswers:
         if not isinstance(image, str | os.PathLike):
             return self._encoded(image)
         key = str(image), stamp_of(str(image))
-        if key not in self._known:
+        found = self._known.get(key)  # once, because another thread may clear them
+        if found is None:
+            found = self._encoded(image)
             if len(self._known) >= _REFERENCES_KEPT:
                 self._known.clear()
-            self._known[key] = self._encoded(image)
-        return self._known[key]
+            self._known[key] = found
+        return found
 
     def _encoded(self, image: Any) -> Encoded | Failed:
         (one,) = self.encoder.encode_opened([self.encoder.open(image)])

@@ -74,7 +74,10 @@ def _inputs(x: Tensor, landmarks: Tensor, width: Tensor) -> Tensor:
 
 
 def fit_spread(rest: Tensor) -> Tensor:
-    """Return R, float32 (directions, D_f), of f_f - f_f', float32 (images, D_f), of images that fitted neither."""
+    """Return R, float32 (directions, D_f), of ``rest``: f_f - f_f', float32 (images, D_f).
+
+    The images are not those that f_f' was fitted on, where it errs less.
+    """
     _, size, directions = torch.linalg.svd(rest.double() / len(rest) ** 0.5, full_matrices=False)
     spread: Tensor = (size.unsqueeze(1) * directions)[:_DIRECTIONS]
     return spread.half().float()

@@ -68,15 +68,17 @@ class ScoreOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        """Refuse values of the wrong kind, before anything is loaded; a ``torch.device`` becomes its name."""
+        """Refuse values of the wrong kind, before anything is loaded; a ``torch.device`` or a path becomes its name."""
         given: object = self.device
         if isinstance(given, torch.device):
             object.__setattr__(self, "device", str(given))
         for name in _TEXT_OPTIONS:
             _check_kind(name, getattr(self, name), str)
         for name in _PATH_OPTIONS:
-            if getattr(self, name) is not None or name == "backend":
-                _check_kind(name, getattr(self, name), str | os.PathLike)
+            path = getattr(self, name)
+            if path is not None or name == "backend":
+                _check_kind(name, path, str | os.PathLike)
+                object.__setattr__(self, name, os.fspath(path))
         if self.batch_size is not None:
             check_at_once("batch_size", self.batch_size)
         if self.workers is not None:
@@ -122,8 +124,7 @@ def load_parts(
         UsageError: this machine lacks the device, or an option makes no sense.
     """
     asked = Granularity.parse(options.granularity)
-    if options.granularity_check and asked.kind == "fine":
-        raise UsageError("--granularity-check needs a --granularity below fine: give one, or leave it out.")
+    _check_below_fine(options, asked)
     if options.merge and asked.kind != "fine":
         raise UsageError("Expected no --merge beside --granularity, which is calibrated without it: drop one.")
     trained = load_folder(folder) if folder else None
@@ -134,6 +135,7 @@ def load_parts(
     trained = trained or zero_shot_model(encoders)
     predictor = Predictor(trained, encoders, options.cache.space(encoders) if options.cache else None)
     seen = asked.seen_by(encoders.view)
+    _check_below_fine(options, seen)
     predictor.name = with_setting(predictor.name, seen, options.merge)
     policy = None
     if seen.kind != "fine":  # imported here because most runs do without, and start sooner
@@ -151,6 +153,12 @@ def load_parts(
         opening=_opening(options, encoders),
     )
     return trained, encoder, predictor
+
+
+def _check_below_fine(options: ScoreOptions, granularity: Granularity) -> None:
+    """Raise UsageError if the true change is to be measured of images below fine, and all images are fine."""
+    if options.granularity_check and granularity.kind == "fine":
+        raise UsageError("--granularity-check needs a --granularity below fine: give one, or leave it out.")
 
 
 def _encoders(source: str, options: ScoreOptions) -> EncoderPair:

@@ -14,9 +14,10 @@ METADATA_COLUMNS: dict[str, type] = {
     "sampler": str,
     "cfg_scale": float,
 }
-"""The columns; "generator" is the model that generated the image, as ``report`` and ``drift`` call it."""
+"""The columns; "generator" is the model that generated the image, as ``report`` and ``drift`` call it.
 
-_LARGEST_SEED = 2**63 - 1  # that a table can hold; of larger ones the cell is empty
+Seeds are below 2**64. In Parquet the column is text if one of them is too large for a signed integer of 64 bits.
+"""
 
 
 def metadata_row(item: Item) -> dict[str, Cell]:
@@ -27,7 +28,7 @@ def metadata_row(item: Item) -> dict[str, Cell]:
     return {
         "generator": found.model,
         "negative_prompt": found.negative_prompt,
-        "seed": found.seed if found.seed is not None and abs(found.seed) <= _LARGEST_SEED else None,
+        "seed": found.seed,
         "steps": found.steps,
         "sampler": found.sampler,
         "cfg_scale": found.cfg_scale,

@@ -108,10 +108,11 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, f_c: Tensor, f_f: Tensor, prompts: Sequence[object]) -> list[Score]:
-        """Return the score of each row of features f_c, f_f, float32 (batch, D or D_f), for its prompt; sizes are None.
+        """Return the score of each row of features f_c, f_f, float32 (batch, D or D_f), for its prompt.
 
-        The syntax of image generators is removed from a prompt before it is read; the reason says so. A prompt that is
-        empty or not text gets a score with its ``error``.
+        Features do not tell the size of an image, so width and height are None. The syntax of image generators is
+        removed from a prompt before it is read; the reason says so. A prompt that is empty or not text gets a score
+        with its ``error``.
         """
         f_c, f_f = f_c.cpu(), f_f.cpu()
         cleaned = [without_syntax(prompt) if isinstance(prompt, str) else (None, []) for prompt in prompts]

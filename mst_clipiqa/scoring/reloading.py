@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mst_clipiqa.encoders.pair import EncoderPair
+from mst_clipiqa.encoders.precision import Precision
 from mst_clipiqa.errors import ModelError, UsageError
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import TrainedModel
@@ -40,6 +42,14 @@ class LoadedFrom:
     def but(self, **changes: Any) -> LoadedFrom:
         """Return a copy with other values of some options."""
         return dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
+
+    def moved(self, pair: EncoderPair, was_on: str) -> LoadedFrom:
+        """Return a copy for encoders that have moved; ``was_on`` is the type of their device before.
+
+        On a device of another type "auto" might be another precision than the one that they have kept.
+        """
+        kept = {} if pair.device.type == was_on else {"precision": Precision.parse(pair.precision).format}
+        return self.but(device=str(pair.device), **kept)
 
 
 def reload(source: LoadedFrom, hashes: str) -> Loaded:

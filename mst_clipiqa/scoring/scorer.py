@@ -150,8 +150,10 @@ class Scorer:
         Raises:
             UsageError: this machine lacks the device, or the encoders were exported for the CPU.
         """
+        pair = self.encoder.encoders
+        was_on = pair.device.type
         self.encoder.to(device if isinstance(device, torch.device) else resolve_device(device))
-        self._source = self._source and self._source.but(device=str(self.encoder.encoders.device))
+        self._source = self._source and self._source.moved(pair, was_on)
         self.predictor.prompts.cache = self.encoder.cache
         return self
 
@@ -219,7 +221,8 @@ class Scorer:
         """Return a score for each prompt of an image that is encoded once."""
         (encoded,) = self.encode([image])
         scores = self.score_encoded([encoded] * len(prompts), prompts)
-        return [checked(self.answers.complete(score, ScoreRequest(image, **controls), encoded)) for score in scores]
+        request = ScoreRequest[None](image, **controls)
+        return [checked(self.answers.complete(score, request, encoded), image) for score in scores]
 
     def stream(self, requests: Iterable[ScoreRequest[Tag]]) -> Iterator[tuple[ScoreRequest[Tag], Score]]:
         """Yield each request with its score, in order, in bounded memory whatever their number.

@@ -39,7 +39,11 @@ class Stop:
     @classmethod
     @contextmanager
     def listening(cls, wanted: bool = True) -> Iterator[Stop]:
-        """Record a first Ctrl-C or SIGTERM in ``asked`` instead of raising; a second one interrupts it."""
+        """Record a first Ctrl-C or SIGTERM in ``asked`` in place of an interruption; a second one interrupts.
+
+        Args:
+            wanted: False leaves signals as they are, so ``asked`` stays 0.
+        """
         stop = cls()
         if not wanted or threading.current_thread() is not threading.main_thread():  # signals arrive only there
             yield stop

@@ -20,7 +20,7 @@ from mst_clipiqa.report.data import report_data
 from mst_clipiqa.report.page import Page
 from mst_clipiqa.report.thumbnails import Thumbnails
 from mst_clipiqa.scoring.score_rows import COLUMNS, LEVEL_COLUMNS
-from mst_clipiqa.tables.cells import count, csv_header, csv_row
+from mst_clipiqa.tables.cells import csv_header, csv_row, whole_as_int
 
 _MAX_ROWS = 20_000
 _MAX_COLUMNS = 200  # each adds a cell to every row
@@ -60,7 +60,7 @@ def _table(asked: DownloadBody) -> bytes:
     order = [*ends, "quality_spread", *LEVEL_COLUMNS]  # as the command has them
     columns = [*COLUMNS, *(name for name in more if name not in order), *(name for name in order if name in more)]
     counts = {name for name, kind in COLUMNS.items() if kind is int}
-    rows = ({name: count(cell) if name in counts else cell for name, cell in row.items()} for row in asked.rows)
+    rows = ({name: whole_as_int(cell) if name in counts else cell for name, cell in row.items()} for row in asked.rows)
     return csv_header(columns) + b"".join(csv_row(row, columns) for row in rows)
 
 

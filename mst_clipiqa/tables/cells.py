@@ -111,7 +111,7 @@ def unmarked(text: str) -> str:
     return text[1:] if text.startswith("'") and _needs_mark(text[1:]) else text
 
 
-def count(value: Cell) -> Cell:
+def whole_as_int(value: Cell) -> Cell:
     """Return a float without a fraction as an int: tables and JSON do not distinguish 3 from 3.0."""
     if isinstance(value, AsWritten) or not isinstance(value, float):
         return value

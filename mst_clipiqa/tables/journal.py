@@ -121,9 +121,10 @@ class Journal:
         self.rows += 1
 
     def __iter__(self) -> Iterator[list[Cell]]:
-        """Yield all rows of this run, from the first."""
-        for (cells,) in self._db.execute("SELECT cells FROM rows ORDER BY number"):
-            yield from_json(cells)
+        """Yield all rows of this run, from the first; DataError if the file is damaged."""
+        with _reported(self.path):
+            for (cells,) in self._db.execute("SELECT cells FROM rows ORDER BY number"):
+                yield from_json(cells)
 
     def set_aside(self) -> int:
         """Turn the rows so far into rows of earlier runs, for ``find``, and return how many of these there are."""
@@ -136,8 +137,9 @@ class Journal:
 
     @property
     def earlier(self) -> int:
-        """How many rows of earlier runs there are."""
-        count: int = self._db.execute("SELECT count(*) FROM earlier").fetchone()[0]
+        """How many rows of earlier runs there are; DataError if the file is damaged."""
+        with _reported(self.path):
+            count: int = self._db.execute("SELECT count(*) FROM earlier").fetchone()[0]
         return count
 
     def find(self, key: Sequence[Cell]) -> dict[str, Cell] | None:

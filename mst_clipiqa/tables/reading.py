@@ -45,7 +45,7 @@ def stream_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Cell]]:
         path: ends in .csv, .tsv, .jsonl or .parquet.
 
     Yields:
-        dict: column -> text, float or None.
+        dict: column -> text, int, float, true or false, or None.
 
     Raises:
         DataError: there is no such file, it is not a table, or a row is malformed; the message names the line.

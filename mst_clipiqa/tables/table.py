@@ -97,6 +97,7 @@ class TableWriter:
 
         Raises:
             UsageError: the file cannot be written.
+            DataError: the ``.part`` file is damaged.
         """
         if not self._is_open:
             return
@@ -117,9 +118,14 @@ class TableWriter:
             self._journal.close(remove=is_done)
 
     def abandon(self) -> None:
-        """Stop without a final file; the rows stay in the ``.part`` file, which is removed if there are none."""
+        """Stop without a final file; the rows stay in the ``.part`` file, which is removed if there are none.
+
+        Raises:
+            UsageError: someone has removed the ``.part`` file, and it cannot be written again.
+            DataError: the ``.part`` file is damaged.
+        """
         if self._is_open:
-            self._is_open = False
+            self._is_open = is_empty = False
             try:
                 is_empty = not self.rows and not self._journal.earlier
                 if not is_empty:

@@ -31,7 +31,13 @@ def evaluate_records(
 
 
 def baseline_srcc(learnt: Iterable[Record], test: Sequence[Record], target: str) -> float:
-    """Return the SRCC on ``test`` of each image's mean rating by generator and setting, taken from ``learnt``."""
+    """Return the SRCC on ``test``, -1..1, of the mean rating that an image's generator and setting have in ``learnt``.
+
+    All records have a rating of the target. NaN if undefined, as with a single generator.
+
+    Raises:
+        DataError: ``learnt`` is empty.
+    """
     rated = [(record.targets[target], record.setting) for record in learnt]
     means = generator_mean([mos for mos, _ in rated], [by for _, by in rated], [record.setting for record in test])
     return srcc(means, [record.targets[target] for record in test])

@@ -90,7 +90,7 @@ def load_checkpoint(path: Path | None, identity: dict[str, Any]) -> TrainingStat
 
 
 def damaged_checkpoint(path: Path, what: str, error: Exception) -> UsageError:
-    """Return the error about a checkpoint that cannot be read; ``what`` it should be of: "training"."""
+    """Return the error about a checkpoint that cannot be read; ``what`` says what it should be of, as "training"."""
     return UsageError(
         f"Expected a checkpoint of a {what} in {path}, got a damaged file ({type(error).__name__}): "
         "delete it to start over."
@@ -98,7 +98,14 @@ def damaged_checkpoint(path: Path, what: str, error: Exception) -> UsageError:
 
 
 def check_identity(path: Path, what: str, known: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raise UsageError if a checkpoint belongs to another training, or to another ``what``."""
+    """Raise UsageError if a checkpoint belongs to another ``what``, such as "training"; the message says what differs.
+
+    Args:
+        path: of the checkpoint.
+        what: what it should be of.
+        known: the identity in the checkpoint.
+        identity: the one that is asked for.
+    """
     if known != identity:
         changed = ", ".join(sorted(key for key in identity if known.get(key) != identity[key]))
         raise UsageError(

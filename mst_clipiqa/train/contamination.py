@@ -30,7 +30,7 @@ class Contamination:
 
     Attributes:
         images, prompts: share of the images, 0..1, whose bytes or prompt had been seen, among those whose file or
-            prompt is there; None if none is.
+            prompt is there; None if none is, or if it was not checked. Without any images, 0.
         by: what had seen them: "the model", "its encoders"; if it was not checked, what may have seen them.
         checked: whether it is known what all of these have seen, or that one of them has seen some.
     """

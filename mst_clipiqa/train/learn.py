@@ -61,7 +61,8 @@ def learn(
         log: called after each epoch.
 
     Raises:
-        DataError: the text encoder reads too few of the prompts.
+        DataError: an image cannot be read or lacks a prompt, or the text encoder reads too few of the prompts.
+        UsageError: as for ``fit``.
     """
     records = [*parts.train, *parts.validation]
     with bar("Encoding", len(records)) as advance:

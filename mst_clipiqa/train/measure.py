@@ -48,7 +48,12 @@ class TrainingResult:
 
 
 def measure(model: TrainedModel, job: TrainingJob, encoder: ImageEncoder, bar: Bar) -> TrainingResult:
-    """Score the test part with a saved model, and report how much of it had been seen before."""
+    """Score the test part with a saved model, and report how much of it had been seen before.
+
+    Raises:
+        DataError: an image cannot be read, or lacks a prompt that the head needs.
+        ModelError: the record of the model's training is missing.
+    """
     everything, (low, high) = job.usable.test, job.scale
     if not everything:
         return TrainingResult(None, math.nan, contamination((), {}), ())

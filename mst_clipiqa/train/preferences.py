@@ -29,7 +29,7 @@ _MIDDLE, _REACH = 3.0, 1.5  # of the scores of training images, on the head's sc
 
 
 def pair_features(table: FeatureTable, pairs: Sequence[Preference], head: str) -> PairFeatures:
-    """Return the features of some pairs, whose images are all in the table."""
+    """Return the features of some pairs, whose images are all in the table; ``head`` is "template" or "prompt"."""
     a, b = (table.rows([getattr(pair, side) for pair in pairs]) for side in ("a", "b"))
     numbers = torch.tensor([(pair.preferred, pair.strength) for pair in pairs], dtype=torch.float32).view(-1, 2)
     return PairFeatures(table.f_c, table.f_f, a, b, numbers[:, 0], numbers[:, 1], lambda rows: table.text(rows, head))
@@ -42,15 +42,15 @@ def differences(model: MSTCLIPIQA, pairs: PairFeatures, which: Tensor) -> Tensor
     return q[: len(which)] - q[len(which) :]
 
 
-def bradley_terry_loss(difference: Tensor, preferred: Tensor, strength: Tensor, slope: float = SLOPE) -> Tensor:
-    """Return the loss, a scalar; all arguments are float (pairs,)."""
-    losses = F.binary_cross_entropy_with_logits(slope * difference, preferred, reduction="none")
+def bradley_terry_loss(difference: Tensor, preferred: Tensor, strength: Tensor) -> Tensor:
+    """Return the loss, a scalar, of q_A - q_B; all arguments are float (pairs,), as ``PairFeatures`` has them."""
+    losses = F.binary_cross_entropy_with_logits(SLOPE * difference, preferred, reduction="none")
     return (strength * losses).sum() / strength.sum()
 
 
 @torch.no_grad()
 def all_differences(model: MSTCLIPIQA, pairs: PairFeatures) -> Tensor:
-    """Return q_A - q_B of all pairs, in batches that bound memory."""
+    """Return q_A - q_B of all pairs on the head's scale, float32 (pairs,), in batches that bound memory."""
     return torch.cat([differences(model, pairs, which) for which in torch.arange(len(pairs)).split(1024)])
 
 

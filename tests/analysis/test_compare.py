@@ -126,6 +126,12 @@ def test_a_table_without_intervals_says_what_it_lacks() -> None:
     assert one({**scored(4, None), **empty}, {**scored(3, None), **empty}).verdict == "uncalibrated"
 
 
+@pytest.mark.parametrize(("probability", "whole"), [(0.949, 94), (0.051, 94), (0.57, 57)])
+def test_a_probability_that_is_not_yet_certain_is_not_rounded_up_to_it(probability: float, whole: int) -> None:
+    close = Comparison("quality", 3.0, 2.5, 0.5, probability, "too close to call")
+    assert f"with {whole} % probability" in close.sentence()
+
+
 def test_a_small_difference_has_the_decimals_that_show_it() -> None:
     assert (
         one(scored(2.504), scored(2.5)).sentence().startswith("Quality: A is ahead of B by 0.004 (2.504 against 2.500)")

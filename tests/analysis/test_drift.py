@@ -63,6 +63,14 @@ OLD = rows(("cat", 2.0), ("cat", 4.0), ("dog", 1.0), ("owl", 2.0), ("old only", 
 NEW = rows(("dog", 3.0), ("cat", 4.0), ("owl", 5.0), ("new only", 9.0), ("new too", 9.0))
 
 
+def test_less_is_better_in_negative_match() -> None:
+    high, low = ([{"prompt": prompt, "negative_match": match} for prompt in "abcdefgh"] for match in (3.0, 2.0))
+    for old, new, verdict in ((high, low, "better"), (low, high, "worse")):
+        (change,) = drift(old, new, ["negative_match"]).changes
+        assert change.verdict == verdict
+        assert change.sentence().startswith(f"New is {verdict} in negative_match by 1.00 (95 % 0.")
+
+
 def test_prompts_are_paired_and_count_once() -> None:
     found = drift(OLD, NEW)
     (change,) = found.changes

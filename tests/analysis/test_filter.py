@@ -250,6 +250,23 @@ def test_a_source_that_cannot_be_removed_is_not_doubled(files: Path, monkeypatch
     assert tree(files) == before
 
 
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_move_keeps_the_copy_if_another_program_removes_the_source_meanwhile(
+    files: Path, monkeypatch: Patch, linked: bool
+) -> None:
+    source, link = files / "in/x/猫.png", os.link
+
+    def removed_since(name: Any, *args: Any, **options: Any) -> None:
+        if not (linked or str(name).endswith(".part")):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        link(name, *args, **options)
+        source.unlink()
+
+    monkeypatch.setattr(os, "link", removed_since)
+    (outcome,) = transfer([(source, files / "out/猫.png")], move=True)
+    assert outcome.to is not None and outcome.to.read_bytes() == "in/x/猫.png".encode()
+
+
 def test_a_link_is_moved_as_the_image_it_points_to(files: Path) -> None:
     link = files / "in/link.png"
     link.symlink_to(files / "in/x/猫.png")

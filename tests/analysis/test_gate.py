@@ -154,8 +154,8 @@ def test_a_percentage_is_needed_in_the_right_form() -> None:
     ("measure", "words"),
     [
         *[("mean", words) for words in ("quality", "=2", "quality=x", "quality=nan")],
-        *[("quantile", words) for words in ("quality=2", "quality:10=2")],
-        *[("share", words) for words in ("quality:2.5=90", ":2=0.5")],
+        *[("quantile", words) for words in ("quality=2", "quality:10=2", "quality:1.5=2", "quality:-0.1=2")],
+        *[("share", words) for words in ("quality:2.5=90", "quality:2.5=1.5", ":2=0.5")],
     ],
 )
 def test_a_condition_of_another_form_is_refused(measure: Measure, words: str) -> None:

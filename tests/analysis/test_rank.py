@@ -103,6 +103,13 @@ def test_a_cell_that_is_no_number_names_its_row() -> None:
         rank([row("a", "good")], {"quality": 1})
 
 
+def test_the_weight_of_a_single_column_makes_no_neighbours_equal() -> None:
+    low, high = 1.4000000000000008, 1.400000000000001
+    assert 3 * low == 3 * high
+    assert [r["file"] for r in rank([row("a", low), row("b", high)], {"quality": 3.0}).rows] == ["b", "a"]
+    assert [r["file"] for r in rank([row("a", high), row("b", low)], {"quality": -3.0}).rows] == ["b", "a"]
+
+
 def test_top_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="Expected to keep at least 1 row, got 0"):
         rank(TABLE, {"quality": 1}, top=0)
@@ -162,6 +169,7 @@ def test_images_are_found_beside_the_table_and_in_the_folder_named(tmp_path: Any
     assert find_image("a.png", [tmp_path]) == tmp_path / "a.png"
     assert find_image("elsewhere/before/b.png", [tmp_path, tmp_path / "sub"]) == tmp_path / "sub" / "b.png"
     assert find_image(str(tmp_path / "a.png"), []) == tmp_path / "a.png"
+    assert find_image(r"elsewhere\before\b.png", [tmp_path / "sub"]) == tmp_path / "sub" / "b.png"
     assert [find_image(name, [tmp_path]) for name in ("", "c.png", "x\0y", "z" * 5000)] == [None] * 4
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from mst_clipiqa.analysis.gate import check_failures
 from mst_clipiqa.analysis.pairing import choose_pairing
-from mst_clipiqa.analysis.read import read_scores
+from mst_clipiqa.analysis.read import image_folders, read_scores
 from mst_clipiqa.analysis.rows import need_columns
 from mst_clipiqa.errors import DataError, UsageError, nearest
 from mst_clipiqa.tables.columns import Table
+from mst_clipiqa.tables.parquet import RUN_MANIFEST
 from mst_clipiqa.tables.sniff import delimiter_of, encoding_of
 
 
@@ -61,12 +62,34 @@ def test_tabs_and_the_line_for_excel_in_capital_letters_are_read(tmp_path: Path)
     assert read_scores(tmp_path / "t.tsv") == [{"file": "a.png", "quality": 3.5}]
 
 
+def test_images_are_looked_for_in_the_folder_given_or_here_and_beside_the_table(tmp_path: Path) -> None:
+    table, images, parts = tmp_path / "t.csv", tmp_path / "images", tmp_path / "parts"
+    for folder in (images, parts):
+        folder.mkdir()
+    (parts / RUN_MANIFEST).write_text("{}")
+    for source in (table, images, "-"):
+        assert image_folders(source, images) == [images]
+    assert image_folders(table, None) == [Path(), tmp_path]
+    assert image_folders(images, None) == [Path(), images]
+    assert image_folders(parts, None) == [Path(), tmp_path]  # a table, whose parts are no images
+    assert image_folders("-", None) == [Path()]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "3"])
+def test_a_folder_of_parts_whose_state_is_not_there_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / RUN_MANIFEST).write_text(content)
+    with pytest.raises(UsageError, match="Expected the state of a run in"):
+        read_scores(tmp_path)
+
+
 def test_a_table_on_stdin_is_known_by_its_first_bytes_and_called_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(content: bytes) -> Table:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
         return read_scores("-")
 
     assert read(b'\n {"file": "a.png", "Prompt": "x"}\n') == [{"file": "a.png", "prompt": "x"}]
+    for encoding in ("utf-8-sig", "utf-16"):  # as PowerShell writes into a pipe
+        assert read('{"file": "ä.png"}\n'.encode(encoding)) == [{"file": "ä.png"}]
     with pytest.raises(DataError, match=r"^Expected 2 cells in line 2 of stdin, got 1"):
         read(b"file,quality\na.png\n")
 

@@ -8,7 +8,7 @@ import pytest
 from mst_clipiqa.benchmark.over_prompts import interval_over_prompts
 from mst_clipiqa.evaluate import bootstrap, pair_accuracy, paired_difference
 from mst_clipiqa.evaluate.comparison import difference_over_prompts
-from mst_clipiqa.evaluate.resampling import Resampling, widened
+from mst_clipiqa.evaluate.resampling import Resampling, draw_counts, freedom, widened
 
 FACTOR = 2**0.5 * 12.7062 / 1.95996
 """For two prompts: sqrt(n / (n - 1)) and the 97.5 % points of Student's and the normal distribution."""
@@ -31,6 +31,16 @@ def test_resampled_values_are_moved_away_from_the_value() -> None:
     assert widened(0.5, values, index, Resampling()) == pytest.approx(0.5 + FACTOR * (values - 0.5), abs=1e-4)
     many = widened(0.5, values, np.arange(1000), Resampling())
     assert many == pytest.approx(values, abs=1e-3)
+
+
+def test_rmse_with_a_perfect_prompt_trusts_fewer_prompts_where_one_has_most_images_too() -> None:
+    sizes, errors = [30, 1, 1, 1], np.array([0.0] * 30 + [1.0, 2.0, 3.0])
+    groups = np.repeat(np.arange(4), sizes)
+    found = bootstrap(errors, np.zeros(33), groups.tolist(), "rmse", how := Resampling(resamples=2000))
+    values = np.concatenate([np.sqrt(c @ errors**2 / c.sum(axis=1)) for c in draw_counts(groups, how)])
+    assert (values == 0).any()  # in resamples of the first prompt alone
+    end = np.quantile(widened(found.value, values, groups, how, freedom(sizes)), 0.975)
+    assert found.high == pytest.approx(end) and freedom(sizes) < 2
 
 
 def test_rmse_of_two_prompts() -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.features.encoding import FullEncoding
-from mst_clipiqa.features.image_encoder import ImageEncoder
+from mst_clipiqa.features.image_encoder import ImageEncoder, needed_side
 from mst_clipiqa.model.mstfe import Stream
+from mst_clipiqa.model.preprocess import ViewSpec
 from tests.fakes import FakePair, draw
 
 _LOCK = threading.Lock()
@@ -105,3 +106,36 @@ def test_an_error_of_the_encoders_reaches_the_caller() -> None:
     encoder = ImageEncoder(Failing(), batch_size=4)
     with pytest.raises(MemoryError, match="no room"):
         list(encoder.batches(images(9), encoder.open))
+
+
+@pytest.mark.parametrize(
+    ("view", "side"),
+    [
+        (ViewSpec(size=224), 224),
+        (ViewSpec(size=224, shorter=256), 256),
+        (ViewSpec(size=224, fine="native", native_side=512), 512),
+        (ViewSpec(size=224, fine="native", native_side=100), 224),
+        (ViewSpec(size=224, fine="native", native_side=None), 2**31),  # crops of the image as it is
+        (ViewSpec(size=224, fine="own", own=ViewSpec(size=336)), 336),
+        (ViewSpec(size=224, fine="own", own=ViewSpec(size=112)), 224),
+    ],
+)
+def test_a_large_jpeg_is_reduced_to_no_less_than_both_streams_see(view: ViewSpec, side: int) -> None:
+    assert needed_side(view) == side
+
+
+@pytest.mark.parametrize(("kind", "cores", "workers"), [("cpu", 64, 2), ("cuda", 8, 8), ("cuda", 64, 16)])
+def test_a_card_has_a_decoding_thread_per_core_unless_a_number_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, kind: str, cores: int, workers: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    pair = FakePair(device=torch.device(kind))
+    assert ImageEncoder(pair).workers == workers
+    assert ImageEncoder(pair, workers=5).workers == 5
+
+
+def test_a_card_has_a_batch_of_two_chunks_unless_a_number_was_chosen() -> None:
+    pair = FakePair(device=torch.device("cuda"))
+    assert ImageEncoder(pair).batch_size == pair.chunking.size + pair.chunking.size > 4
+    assert ImageEncoder(pair, batch_size=5).batch_size == 5
+    assert ImageEncoder(FakePair()).batch_size == FullEncoding.batch_size

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mst_clipiqa.errors import ImageError, UsageError
+from mst_clipiqa.features.encoded import Encoded
 from mst_clipiqa.scoring.controls import Controls, ControlSources
 from mst_clipiqa.scoring.edges import edge_agreement, edge_map
 from mst_clipiqa.scoring.score import ControlArgs, ScoreRequest
@@ -177,6 +178,17 @@ def test_a_request_asks_of_its_own_image_and_what_is_missing_is_said(folder: Pat
     assert blank.negative_match is None and blank.reason == plain.reason
     assert broken.error == "image" and "control" not in broken.reason
     assert "the image cannot be read again for its edges" in spent.reason
+
+
+def test_a_reference_is_known_to_the_thread_that_read_it_whatever_others_forget(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forgotten(dict[object, object]):
+        def __setitem__(self, key: object, value: object) -> None:
+            """Forget it at once, as another thread may that has read the 65th reference."""
+
+    monkeypatch.setattr(MINI.answers, "_known", Forgotten())
+    assert isinstance(MINI.answers.reference(folder / "0.png"), Encoded)
 
 
 def test_a_reference_whose_file_has_changed_is_read_again(folder: Path) -> None:

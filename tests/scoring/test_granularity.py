@@ -763,8 +763,9 @@ def test_rows_say_their_granularity_and_cannot_be_mixed_up(model: Path, requests
 
 
 def test_usage(model: Path, small_model: Path) -> None:
-    with pytest.raises(UsageError, match="--granularity-check needs a --granularity below fine"):
-        Scorer.load(model, granularity_check=3)
+    for fine in ("fine", "native:4"):  # all four crops
+        with pytest.raises(UsageError, match="--granularity-check needs a --granularity below fine"):
+            Scorer.load(model, granularity=fine, granularity_check=3)
     with pytest.raises(UsageError, match="Expected granularity_check to be a whole number of at least 0, got -1"):
         Scorer.load(model, granularity="coarse", granularity_check=-1)
     with pytest.raises(UsageError, match="Expected no --merge beside --granularity"):

@@ -30,7 +30,9 @@ from mst_clipiqa.features.cache import Cache
 from mst_clipiqa.features.image_encoder import ImageEncoder
 from mst_clipiqa.model_folder import load_trained_on
 from mst_clipiqa.scoring import folders, saving
+from mst_clipiqa.scoring.loading import ScoreOptions
 from mst_clipiqa.scoring.predictor import zero_shot_model
+from mst_clipiqa.scoring.reloading import LoadedFrom
 from mst_clipiqa.scoring.scorer import Scorer
 from tests.fakes import FakePair, draw
 from tests.small_models import put_in_hub_cache, save_small_model
@@ -343,6 +345,17 @@ def test_a_moved_scorer_does_not_mix_features_of_two_devices(tmp_path: Path) -> 
     assert scorer.predictor.prompts.cache is scorer.encoder.cache
     with pytest.raises(UsageError, match="Expected a device"):
         scorer.to("cuda:99")
+
+
+def test_a_moved_scorer_is_loaded_elsewhere_in_the_precision_that_it_has_kept() -> None:
+    import torch
+
+    pair = MovingPair()
+    scorer = Scorer(zero_shot_model(pair), ImageEncoder(pair))
+    scorer._source = LoadedFrom(Scorer, "zero-shot:fake", ScoreOptions())
+    for device, precision in (("cpu", "auto"), ("cuda", "fp32")):  # on a card, auto is another precision
+        _, (source, _) = scorer.to(torch.device(device)).__reduce__()
+        assert (source.options.device, source.options.precision) == (device, precision)
 
 
 def test_exported_encoders_do_not_move() -> None:

@@ -66,6 +66,10 @@ def test_a_row_says_of_an_image_what_its_file_says(tmp_path: Path) -> None:
         "sampler": "Euler a",
         "cfg_scale": 7.5,
     }
+    info, large = PngInfo(), 2**63 + 1  # as half of ComfyUI's seeds are
+    info.add_text("parameters", said.replace("Seed: 42", f"Seed: {large}"))
+    draw(0, 0.2).save(tmp_path / "large.png", pnginfo=info)
+    assert metadata_row(Item("large.png", str(tmp_path / "large.png")))["seed"] == large
     nothing = dict.fromkeys(METADATA_COLUMNS)
     for item in (Item("silent.png", str(tmp_path / "silent.png")), Item("gone.png", str(tmp_path / "gone.png"))):
         assert metadata_row(item) == nothing

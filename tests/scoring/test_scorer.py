@@ -200,6 +200,10 @@ def test_a_reason_is_a_note_and_an_error_a_sentence_that_names_the_file(scorer: 
         with pytest.raises(ImageError) as caught:
             ask()
         assert str(caught.value) == f"{gone!r}: E{reasons[0][1:]}."
+    for prompts in (" ", ["a fox", " "]):
+        with pytest.raises(PromptError) as refused:
+            scorer(str(folder / "1.png"), prompts)
+        assert str(refused.value) == f"{str(folder / '1.png')!r}: E{EMPTY_PROMPT[1:]}."
     with pytest.raises(ImageError, match=r"^Expected an image, got nothing \(0 bytes\): save or download it again\.$"):
         scorer([b""])
 
@@ -448,6 +452,12 @@ def test_an_odd_option_is_one_sentence(options: dict[str, Any], message: str) ->
 def test_a_device_of_torch_is_as_good_as_its_name() -> None:
     assert ScoreOptions(device=torch.device("cpu")) == ScoreOptions(device="cpu")  # type: ignore[arg-type]
     assert ScoreOptions(batch_size=np.int64(3)).batch_size == 3  # type: ignore[arg-type]
+
+
+def test_a_path_of_encoders_is_as_good_as_its_name(small_model: Path, small_encoders: Path) -> None:
+    by_path, by_name = (Scorer.load(small_model, encoders=place) for place in (small_encoders, str(small_encoders)))
+    assert repr(by_path) == repr(by_name)
+    assert ScoreOptions(backend=Path("torch")) == ScoreOptions()  # type: ignore[arg-type]
 
 
 def test_a_scorer_that_was_sent_to_a_spawned_process_gives_the_same_bits(small_model: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -792,6 +792,26 @@ def test_a_part_file_is_read_whole_or_refused(tmp_path: Path) -> None:
     assert origin_of(part) is None
     with contextlib.closing(Journal(part, COLUMNS, resume=True)) as journal:
         assert list(journal) == []
+
+
+@pytest.mark.parametrize("stop", [TableWriter.close, TableWriter.abandon])
+def test_a_part_file_that_is_damaged_while_it_is_open_is_named_and_stays(
+    tmp_path: Path, stop: Callable[[TableWriter], None]
+) -> None:
+    table = TableWriter(tmp_path / "t.csv", ["a"], key=["a"])
+    for number in range(300):
+        table.append({"a": f"{number:0999}"})
+    table.set_aside()  # what ``abandon`` counts
+    if stop is TableWriter.close:
+        table.append({"a": "last"})
+    part = journal_of(tmp_path / "t.csv")
+    for step in ("wal_checkpoint(TRUNCATE)", "shrink_memory"):  # all is in the file, and nothing is read from memory
+        table._journal._db.execute(f"PRAGMA {step}")
+    with part.open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(part.stat().st_size - 4096))
+    assert "t.csv.part', got another file or a damaged one" in reason_of(DataError, stop, table)
+    assert names(tmp_path) == ["t.csv.part"]
 
 
 def test_resuming_other_columns_is_refused(tmp_path: Path) -> None:

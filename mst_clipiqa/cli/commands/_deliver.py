@@ -17,7 +17,7 @@ from mst_clipiqa.analysis.unfamiliar import say_unfamiliar
 from mst_clipiqa.cli.commands._rows_table import print_rows
 from mst_clipiqa.cli.commands._say import say_notes, say_written
 from mst_clipiqa.errors import counted
-from mst_clipiqa.tables.cells import count, csv_header, csv_row, json_row
+from mst_clipiqa.tables.cells import csv_header, csv_row, json_row, whole_as_int
 from mst_clipiqa.tables.columns import Table
 from mst_clipiqa.tables.table import write_table
 
@@ -30,7 +30,7 @@ def write_rows(rows: Sequence[Row], output: Path | None, as_json: bool, first: I
     columns = list(dict.fromkeys([*first, *column_names(rows)])) or ["file"]  # a table has a header
     table = Table.of(rows)
     counts = {"width", "height", "rank"} & {*table.head}
-    whole = table.with_columns({name: list(map(count, table.column(name))) for name in counts})
+    whole = table.with_columns({name: list(map(whole_as_int, table.column(name))) for name in counts})
     if output is not None:
         replaced = output.exists()
         write_table(output, columns, whole)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mst_clipiqa.analysis.filter import TransferPlan, keep, plan
-from mst_clipiqa.analysis.read import folders_of
+from mst_clipiqa.analysis.read import image_folders
 from mst_clipiqa.analysis.rows import LeftOut, Row
 from mst_clipiqa.analysis.transfer import foresee, transfer
 from mst_clipiqa.cli.commands._deliver import deliver
@@ -65,7 +65,7 @@ def command(
     if target is None:
         _say(found)
         return deliver(kept.rows, kept.left_out, flags, rows)
-    places = folders_of(source, images)
+    places = image_folders(source, images)
     planned = plan(kept.rows, rows, places, target, move=move_to is not None, by_name=images is not None)
     with Stop.listening(yes) as stop:
         results, failed = _do(planned, move_to is not None, yes, stop)

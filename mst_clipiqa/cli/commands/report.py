@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mst_clipiqa.analysis.read import folders_of
+from mst_clipiqa.analysis.read import image_folders
 from mst_clipiqa.analysis.rows import Row, models_of, need_columns, split_failed, text
 from mst_clipiqa.cli.commands._deliver import finish
 from mst_clipiqa.cli.commands._from_flags import load_scorer
@@ -84,7 +84,7 @@ def command(
     written = write_report(
         rows,
         output,
-        folders=[] if no_images else folders_of(source, images),
+        folders=[] if no_images else image_folders(source, images),
         options=ReportOptions(
             title or (Path(source).stem if source != "-" else "Scores"),
             int(max_mb * 1e6),
