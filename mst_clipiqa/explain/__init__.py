@@ -3,10 +3,10 @@
     fusion.py       features -> shares: how much of the score comes from the coarse stream, how much from the fine one
     words.py        the prompt, word by word: attention, and how the score changes without the word
     maps.py         the image, window by window: where quality is lost, for each stream
-    results.py       what the three above return
+    results.py      what the three above return
     explanation.py  all of it, as arrays and as JSON
     overlay.py      a map over its image
-    sheet.py        all of it as one image
+    sheet.py        all of it as one image; lettering.py draws its words
 
     from mst_clipiqa.explain import explain
     found = explain(Scorer.load("mini"), "image.png", "a red ball on a table")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -51,6 +52,7 @@ def save_list(folder: Path) -> Path:
         raise UsageError("Expected the names of images on stdin, got nothing: check the command before the pipe.")
     if (encoding := encoding_of(io.BytesIO(content))).startswith("utf-16"):
         content = content.decode(encoding, "replace").encode()
+    content = content.removeprefix(codecs.BOM_UTF8)
     suffix = _suffix(content)
     if suffix == ".txt" and b"\0" in content:
         names = [os.fsdecode(name) for name in content.split(b"\0") if name.strip()]
@@ -81,6 +83,6 @@ def _suffix(content: bytes) -> str:
         return ".parquet"
     if start[:1] in (b"{", b"["):
         return ".jsonl" if start.startswith(b"{") else ".json"
-    first = content.partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
+    first = content.partition(b"\n")[0].decode("utf-8", "replace").strip()
     cells = [cell.strip().strip('"').lower() for cell in first.split(delimiter_of(first + "\n"))]
     return ".csv" if any(cell in FILE_COLUMNS for cell in cells) else ".txt"

@@ -2,11 +2,12 @@
 
 ::
 
-    settings.py    token, threads, limits
+    settings.py    address, token, limits
     run.py         binds the address, runs uvicorn, stops gracefully
     connections.py refuses too many connections, and slow or oversized ones
     app.py         the routes
     middleware.py  checks host, origin and token; adds headers; counts
+    metrics.py     what is counted, for Prometheus
     server.py      what the routes share: body -> engine -> scores
     reading.py     the bytes of a body, within the limits of size, time and memory
     form.py        multipart/form-data -> images and prompts

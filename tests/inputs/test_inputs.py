@@ -406,6 +406,7 @@ def test_lists_of_plain_names() -> None:
         (b"file,prompt\nd/a.png,x\n", {"d/a.png": "x"}),
         (b'{"file": "b.png", "prompt": "y"}\n', {"b.png": "y"}),
         (b'["b.png"]', {"b.png": None}),
+        *((b"\xef\xbb\xbf" + text, {"b.png": None}) for text in (b'["b.png"]', b'{"file": "b.png"}\n', b"b.png\n")),
     ],
 )
 def test_a_list_on_stdin(content: bytes, found: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
