@@ -56,6 +56,12 @@ class Adapted:
     changed: tuple[str, ...] = ()
     contaminated: str = ""
 
+    def notes(self) -> list[str]:
+        """Return what limits the figures on ratings, one sentence each."""
+        may = "may " if self.contaminated.startswith("not checked") else ""
+        seen = f"{self.contaminated.capitalize()}, so these ratings {may}overstate both models."
+        return [*([seen] if self.contaminated else []), *self.verdict.not_measured()]
+
 
 def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
     """Adapt, and write the model folder if the gate lets it pass.
@@ -69,9 +75,8 @@ def build_adapted(job: AdaptJob, bar: Bar = no_bar) -> Adapted:
     check_record(job.scorer.model)
     found, moving = adapt_model(job, bar)
     if refusal := found.verdict.refusal():
-        notes = found.verdict.not_measured()
         what = f"Expected a better model, got one that is not: {refusal}. Nothing was written."
-        raise NotBetter(" ".join([what, *notes]), found.skipped)
+        raise NotBetter(" ".join([what, *found.notes()]), found.skipped)
     _write(job, moving, found)
     return found
 

@@ -1,12 +1,15 @@
 """Rated sets: read from the files they are published in, checked, and split by prompt.
 
+    record.py        one rated image, and one rated set of them
     label_files.py   files on disk ............... -> rows of named cells (spreadsheets.py: of .xlsx)
-    sets.py          the table: columns, native ranges, groups, folders of every set
+    sets.py          the table: columns, native ranges, groups, folders of every set; aigciqa2023.py: of one in parts
+    plain.py         the sets of your own ........ -> rows, likewise; stored_sets.py: of those that hold their images
     ratings.py       rows, table ................. -> ratings, records
     loading.py       name, folder ................ -> RatedSet             (load_rated_set)
     copies.py        records ..................... -> byte-identical images
     preferences.py   table of pairs .............. -> PreferenceSet        (load_preferences)
-    splits.py        records ..................... -> Split                (make_split, leakage)
+    splits.py        records ..................... -> Split                (make_split, leakage); links.py keeps
+                     together what belongs together, split_files.py reads the splits that people publish
     survey.py        RatedSet .................... -> Survey               (printed by ``data check``)
 
 Needs only the standard library; openpyxl is imported for .xlsx, scipy for .mat and pyarrow for .parquet, on the first

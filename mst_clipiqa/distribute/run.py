@@ -168,7 +168,7 @@ def _prepare(job: ClusterJob) -> dict[str, Any]:
         if not is_begun:  # a run that wrote no part decides nothing about the next one
             _write(job.output, {"state": "running", "origin": now, "versions": _versions()})
         had: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        check_same(had["origin"], now, path)
+        check_same(had["origin"], now, path, "name another output")
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UsageError):
             raise

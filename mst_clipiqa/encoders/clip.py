@@ -221,9 +221,11 @@ def _check_pair(coarse: EncoderFiles, fine: EncoderFiles) -> ViewSpec:
             "give it as the fine encoder."
         )
     if grids[0] > grids[1] or (grids[0] == grids[1] and coarse.family == fine.family):
+        # Without a text tower, the fine encoder cannot be the coarse one.
+        advice = "swap the two encoders" if fine.family.pooling else "choose a fine encoder with more patches"
         raise ModelError(
             f"Expected a coarse encoder with fewer patches along a side of its view than the fine one, "
-            f"got {grids[0]:g} and {grids[1]:g}: swap the two encoders."
+            f"got {grids[0]:g} and {grids[1]:g}: {advice}."
         )
     for files in (coarse, fine):
         if files.family.name == "clip":

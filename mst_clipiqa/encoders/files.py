@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mst_clipiqa.encoders.checks import expecting
-from mst_clipiqa.encoders.families import PAIRS, Family, family_of
+from mst_clipiqa.encoders.families import FAMILIES, PAIRS, Family, family_of
 from mst_clipiqa.encoders.hub import HUB_ID, answers, refused
 from mst_clipiqa.errors import ModelError
 
@@ -120,6 +120,7 @@ def fetch_model(repo: str, fetch: Fetch, text: bool) -> Path:
     """Return the folder of a hub id in the local cache; files that are missing are downloaded."""
     config = fetch("config.json", False)
     here = weights_in(config.parent) if config else None
+    text = text and not (config and _has_no_text(config))  # such a repository has no tokenizer to look for
     if here and (not text or _has_tokenizer(here.parent)):  # another program may have downloaded only some files
         return here.parent
     for name in ("config.json", "preprocessor_config.json", *(TOKENIZER if text else ())):
@@ -128,6 +129,12 @@ def fetch_model(repo: str, fetch: Fetch, text: bool) -> Path:
     if weights is None:
         raise ModelError(f"Expected {' or '.join(WEIGHTS)} at the hub id {repo}, got neither: choose another model.")
     return weights.parent
+
+
+def _has_no_text(config: Path) -> bool:
+    """Return whether a config.json is that of a family without a text tower, such as DINO."""
+    family = FAMILIES.get(str(read_config(config).get("model_type")))
+    return family is not None and family.pooling is None
 
 
 @contextmanager

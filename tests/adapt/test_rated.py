@@ -149,6 +149,13 @@ def test_ratings_that_the_model_had_seen_are_called_so(scorer: Scorer, rated: Ra
     assert "overstate" not in (tmp_path / "new" / "README.md").read_text()
 
 
+def test_a_refusal_says_that_the_model_had_seen_the_ratings(scorer: Scorer, rated: RatedSet, tmp_path: Path) -> None:
+    seen = dataclasses.replace(scorer.model, trained_on=trained_on(rated.records[:20]))
+    still = job(Scorer(seen, scorer.encoder), rated, tmp_path / "out", recipe=AdaptRecipe(steps=0))
+    with pytest.raises(NotBetter, match=r"had seen 50 % of .* prompts, so these ratings overstate both models\."):
+        build_adapted(still)
+
+
 def prompts_read(rated: RatedSet, count: int) -> RatedSet:
     return with_prompts(rated, [READ] * count + [UNREAD] * (len(rated) - count - 2) + [None, " "])
 

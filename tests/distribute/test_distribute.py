@@ -639,5 +639,6 @@ def test_runs_on_ray_and_a_rerun_here(
     assert run(job).scored == 0
     manifest = json.loads((output / RUN_MANIFEST).read_text())
     assert manifest["state"] == "complete" and manifest["rows"] == 7 and len(manifest["runs"]) == 3
-    with pytest.raises(UsageError, match=r"Expected precision 'fp32' as in .*, got 'bf16'"):
+    # not "remove the file": parts without a manifest are refused
+    with pytest.raises(UsageError, match=r"precision 'fp32' as in .*, got 'bf16': use the .*, or name another output"):
         run(replace(job, work=replace(job.work, options=replace(plain.options, precision="bf16"))))

@@ -22,6 +22,7 @@ from tests.commands import run
 from tests.encoders import tiny
 from tests.encoders.conftest import Folders
 from tests.fakes import draw, rated_set
+from tests.small_models import put_in_hub_cache
 
 ENCODING = ["--set", "epochs=2", "--quiet", "--device", "cpu", "--precision", "fp32"]
 QUICK = ["--no-leave-out", "--test-share", 0, "--validation-share", 0.3, *ENCODING]
@@ -96,6 +97,22 @@ def test_export_says_which_families_it_covers(families: Folders, tmp_path: Path)
     name = f"zero-shot:{','.join(map(str, families['siglip']))}"
     result = run("export", name, "-o", tmp_path / "out", code=2)
     assert "Expected encoders of clip, metaclip_2, altclip, chinese_clip to export" in result.output
+
+
+def test_an_encoder_without_a_text_tower_is_never_to_be_the_coarse_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by advice, and a cached one is refused for what it lacks, not for want of a network."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    put_in_hub_cache(tmp_path / "hub", "org/dino", "d" * 40, tiny.dinov2(tmp_path / "dino", 16))
+    text = tiny.metaclip_2(tmp_path / "clip", 8)
+    with pytest.raises(ModelError, match="got 4 and 2: choose a fine encoder with more patches"):
+        load_encoders(f"{text},org/dino", "cpu", "fp32")
+    with pytest.raises(ModelError, match=r"shares a space with texts, got org/dino \(dinov2\): give it as the fine"):
+        load_encoders(f"org/dino,{text}", "cpu", "fp32")
 
 
 def test_streams_of_different_sizes_and_patches(tmp_path: Path) -> None:

@@ -125,9 +125,7 @@ def _say(found: Adapted, output: Path) -> None:
             f"SRCC of {name} with {counted(one.images, 'rating')}{left}: {one.before:.4f} before, "
             f"{one.after:.4f} after."
         )
-    if found.contaminated:
-        click.echo(f"{found.contaminated.capitalize()}, so these ratings overstate both models.")
-    for sentence in found.verdict.not_measured():
+    for sentence in found.notes():
         click.echo(sentence)
     changed = " and ".join(found.changed)
     click.echo(f"There are no intervals for {changed}: those of the original model no longer hold.")
