@@ -68,7 +68,7 @@ def test_less_is_better_in_negative_match() -> None:
     for old, new, verdict in ((high, low, "better"), (low, high, "worse")):
         (change,) = drift(old, new, ["negative_match"]).changes
         assert change.verdict == verdict
-        assert change.sentence().startswith(f"New is {verdict} in negative_match by 1.00 (95 % 0.")
+        assert change.sentence().startswith(f"The new images are {verdict} in negative_match by 1.00 (95 % 0.")
 
 
 def test_prompts_are_paired_and_count_once() -> None:

@@ -230,10 +230,10 @@ def test_a_saved_sum_is_loaded_in_float64(scorer: Scorer) -> None:
 
 
 def test_a_device_without_float64_gets_a_float32_sum(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torchmetrics._sum_dtype(torch.device("mps")) == torch.float32
     monkeypatch.setattr(torchmetrics, "_WITHOUT_FLOAT64", ("meta",))  # which every machine has
     metric = MSTClipIQAScore(scorer).to("meta")
     assert (metric.total.device.type, metric.total.dtype) == ("meta", torch.float32)
     metric.reset()
     assert (metric.total.device.type, metric.total.dtype) == ("meta", torch.float32)
     assert metric.count.device.type == "meta"
-    assert torchmetrics._sum_dtype(torch.device("mps")) == torch.float32

@@ -39,4 +39,4 @@ def test_the_page_says_how_many_prompts_intervals_take() -> None:
 
     fewest = next(prompts for prompts in range(20, 1000) if has_intervals(prompts))
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
-    assert f"With the default shares that is about {round(fewest, -1)} prompts" in text
+    assert f"With the default shares, a set of about {round(fewest, -1)} prompts is enough" in text
