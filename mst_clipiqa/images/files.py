@@ -28,7 +28,7 @@ File: TypeAlias = Named | bytes | bytearray | memoryview
 MAX_BYTES = 512 * 2**20
 """Largest file that is read, in bytes."""
 
-_READ_AT_ONCE = 2**20  # bytes: a parser that reads little by little stops other threads at each read
+_READ_AT_ONCE = 2**20  # bytes: at each read, a thread gives up Python's lock and waits for it again
 
 # So as not to wait for a writer if a pipe takes the file's name between the check and the opening.
 _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
