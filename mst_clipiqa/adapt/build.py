@@ -27,7 +27,7 @@ from mst_clipiqa.model_folder import TrainedModel, TrainedOn, image_hash, save_m
 from mst_clipiqa.scoring.folders import check_record
 from mst_clipiqa.scoring.predictor import Predictor
 from mst_clipiqa.scoring.saving import check_model_output
-from mst_clipiqa.train.contamination import trained_on, union
+from mst_clipiqa.train.contamination import overstate, trained_on, union
 
 REPORT = "adapt.json"
 
@@ -58,8 +58,7 @@ class Adapted:
 
     def notes(self) -> list[str]:
         """Return what limits the figures on ratings, one sentence each."""
-        may = "may " if self.contaminated.startswith("not checked") else ""
-        seen = f"{self.contaminated.capitalize()}, so these ratings {may}overstate both models."
+        seen = f"{self.contaminated.capitalize()}, so these ratings {overstate(self.contaminated)} both models."
         return [*([seen] if self.contaminated else []), *self.verdict.not_measured()]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mst_clipiqa.errors import counted
 from mst_clipiqa.model_folder import ModelConfig
+from mst_clipiqa.train.contamination import overstate
 from mst_clipiqa.train.front_matter import front_matter
 
 
@@ -52,8 +53,7 @@ def adapted_card(config: ModelConfig, report: dict[str, Any]) -> str:
             for name, one in gate["ratings"].items()
         ]
         if seen := report.get("contaminated"):
-            overstate = "may overstate" if seen.startswith("not checked") else "overstate"
-            lines += ["", f"**{seen.capitalize()}. These figures {overstate} both models.**"]
+            lines += ["", f"**{seen.capitalize()}. These figures {overstate(seen)} both models.**"]
     for name, why in gate["unmeasured"].items():
         lines += ["", f"Agreement with the ratings of {name} was not measured: {why}."]
     if not report["check"]:

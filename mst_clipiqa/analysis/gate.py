@@ -143,10 +143,8 @@ def is_worse(change: Change) -> bool:
 def _not_worse(change: Change, name: str, margin: float | None) -> Checked:
     low, high = (None, None) if math.isnan(change.low) else (change.low, change.high)
     if change.verdict == "unknown":
-        passed, words = (
-            False,
-            f"unknown whether {change.target} is worse than in {name}: {change.over}, too few for an interval",
-        )
+        passed = False
+        words = f"unknown whether {change.target} is worse than in {name}: {change.over}, too few for an interval"
     elif is_worse(change) and (margin is None or change.low < -margin):
         passed, words = False, f"{change.target} is worse than in {name} by {change.size}"
     elif margin is not None:

@@ -94,8 +94,9 @@ def _from_parts(folder: Path) -> Table:
 def _from_stdin() -> Table:
     """Return the rows of a table on stdin; its first bytes show its format."""
     content = sys.stdin.buffer.read()
-    start = content[:_START].decode(encoding_of(io.BytesIO(content)), "replace").lstrip()
-    suffix = ".parquet" if content.startswith(b"PAR1") else ".jsonl" if start.startswith("{") else ".csv"
+    start = content[:_START]
+    is_json = start.decode(encoding_of(io.BytesIO(start)), "replace").lstrip().startswith("{")
+    suffix = ".parquet" if start.startswith(b"PAR1") else ".jsonl" if is_json else ".csv"
     if not content.strip():
         raise UsageError("Expected a table of scores on stdin, got nothing: check the command before the pipe.")
     folder = temporary_folder()

@@ -167,9 +167,10 @@ def compare_settings(
     good = [row for row in good if text(row, pairing.setting)]
     settings = list(dict.fromkeys(text(row, pairing.setting) for row in good))
     if not settings:
+        advice = "fill in these columns" if scored else "score images that can be read"
         raise UsageError(
             f"Expected scored rows with a prompt and a {pairing.setting}, got none in {counted(len(rows), 'row')}: "
-            "score images that can be read."
+            f"{advice}."
         )
     if pairing.baseline not in settings:
         there = nearest(pairing.baseline, settings) or f"; it has {', '.join(shown(s, 40) for s in settings[:8])}"

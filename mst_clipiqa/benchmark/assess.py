@@ -95,7 +95,7 @@ def choose(rated: RatedSet, part: str, folder: Path | None) -> AssessedPart:
         split = make_split(rated.records, "official")
     if split is None:
         raise UsageError(
-            f"Expected the set that the model was trained on, or one with an official split, got another: add "
+            "Expected the set that the model was trained on, or one with an official split, got another: add "
             f"--split all to measure on {_all_of(rated)}."
         )
     records: tuple[Record, ...] = getattr(split, part)

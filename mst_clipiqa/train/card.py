@@ -10,6 +10,7 @@ from mst_clipiqa.encoders.precision import Precision
 from mst_clipiqa.errors import counted, percent_seen
 from mst_clipiqa.evaluate.caution import say_few_groups
 from mst_clipiqa.model_folder import ModelConfig
+from mst_clipiqa.train.contamination import overstate
 from mst_clipiqa.train.front_matter import CORRELATIONS, MeasuredResult, front_matter
 
 
@@ -166,8 +167,7 @@ def _test(training: dict[str, Any]) -> list[str]:
         lines += ["", few]
     if test["contamination"]["label"]:
         label = test["contamination"]["label"].capitalize()
-        overstate = "may overstate" if label.startswith("Not checked") else "overstate"
-        lines += ["", f"**{label}. These figures {overstate} the model, so the model-index omits them.**"]
+        lines += ["", f"**{label}. These figures {overstate(label)} the model, so the model-index omits them.**"]
     return lines
 
 

@@ -51,6 +51,11 @@ class Contamination:
         return f"contaminated: {' and '.join(self.by)} had seen {seen}" if self.by else ""
 
 
+def overstate(label: str) -> str:
+    """Return what figures with the label of a ``Contamination`` do to a model: "overstate", or "may overstate"."""
+    return "may overstate" if label.lower().startswith("not checked") else "overstate"
+
+
 NOT_CHECKED = Contamination(None, None, (), checked=False)
 
 

@@ -121,6 +121,13 @@ def test_settings_of_a_table_without_scored_rows(here: Path) -> None:
         assert (result.exit_code, said in result.stderr) == (2, True)
 
 
+def test_settings_of_a_table_without_prompts(here: Path) -> None:
+    source = table(here / "in.csv", rows=[(file, "", *rest) for file, _, *rest in ROWS[:2]], setting="a")
+    result = call("compare-settings", source, "--baseline", "a")
+    said = "Expected scored rows with a prompt and a setting, got none in 2 rows: fill in these columns."
+    assert (result.exit_code, said in result.stderr) == (2, True)
+
+
 def test_the_failed_row_is_said_and_can_be_kept(here: Path) -> None:
     result = call("rank", "scores.csv", "--left-out", "left.csv")
     assert result.exit_code == 1
